@@ -1,0 +1,6 @@
+//! The relay between Stentor nodes.
+//!
+//! An empty door so far: it turns on the engine's `cluster` feature, which a build needs where
+//! anything else in it uses ractor's.
+
+pub use stentor_engine as engine;

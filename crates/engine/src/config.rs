@@ -1,0 +1,61 @@
+//! What can be tuned, and to what it is set without.
+
+use std::time::Duration;
+
+use crate::outlet::policy::{Limits, Retention};
+use stentor_wire::encode::CacheHint;
+
+/// Limits and times of an engine.
+///
+/// Change them with [`EngineBuilder::configure`](crate::EngineBuilder::configure).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Changes of one list or resource within this time are announced together: the first at
+    /// once, the rest when it is over. Default 10 ms.
+    pub coalesce_window: Duration,
+    /// Entries on one page of a list. Default 1,000.
+    pub page_size: usize,
+    /// For how long clients may keep a list, and whether one user's copy may serve another.
+    /// Default: not at all; list changes are told anyway.
+    pub list_cache: CacheHint,
+    /// Sessions that may be open at once; with HTTP one more is refused with 503.
+    /// Default 100,000.
+    pub max_sessions: usize,
+    /// Requests of one session that may run at once. Default 1,000.
+    pub max_requests_per_session: usize,
+    /// Modern HTTP requests that may run at once, over all clients. Default 10,000.
+    pub max_stateless_calls: usize,
+    /// Resources that one session may watch at once. Default 1,000.
+    pub max_subscriptions: usize,
+    /// A legacy HTTP session without an open stream, a running call or a request ends after
+    /// this time. Default 30 minutes.
+    pub session_idle_timeout: Duration,
+    /// How long calls may go on running after a shutdown began. Default 10 s.
+    pub drain_timeout: Duration,
+    /// A call that runs longer is ended with an error. Default: none.
+    pub call_timeout: Option<Duration>,
+    /// How much may wait unread on one stream.
+    pub limits: Limits,
+    /// How much that was read a legacy HTTP stream keeps for a client that comes back.
+    pub retention: Retention,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            coalesce_window: Duration::from_millis(10),
+            page_size: 1_000,
+            list_cache: CacheHint::default(),
+            max_sessions: 100_000,
+            max_requests_per_session: 1_000,
+            max_stateless_calls: 10_000,
+            max_subscriptions: 1_000,
+            session_idle_timeout: Duration::from_secs(30 * 60),
+            drain_timeout: Duration::from_secs(10),
+            call_timeout: None,
+            limits: Limits::default(),
+            retention: Retention::default(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What all actors of one engine share: no globals, no names.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ractor::ActorRef;
+use stentor_wire::ListKind;
+use stentor_wire::encode::ServerIdentity;
+use stentor_wire::model::ServerCapabilities;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::hub::HubMsg;
+use crate::outlet::Tally;
+use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
+use crate::root::RootMsg;
+use crate::session::SessionMsg;
+
+/// Custom notices that may wait for the hub before the application waits too.
+const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
+
+/// One engine's shared state. Everything in it is either immutable, published whole, or made
+/// for concurrent use; decisions are the actors'.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) identity: ServerIdentity,
+    pub(crate) instructions: Option<String>,
+    pub(crate) capabilities: ServerCapabilities,
+    catalog: ArcSwap<Catalog>,
+    pub(crate) directory: Directory,
+    pub(crate) doorbell: Doorbell,
+    pub(crate) refs: Refs,
+    /// Counts running calls, for a shutdown to wait.
+    pub(crate) calls: TaskTracker,
+    pub(crate) stateless_calls: Arc<Semaphore>,
+    pub(crate) custom_notices: Arc<Semaphore>,
+    /// Set once no new work is taken.
+    pub(crate) draining: CancellationToken,
+    /// Set once running calls get no more time; every call's own token is a child of it.
+    pub(crate) ending: CancellationToken,
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// Where the current actors are: a restarted one has a new reference.
+#[derive(Default)]
+pub(crate) struct Refs {
+    pub(crate) root: ArcSwapOption<ActorRef<RootMsg>>,
+    pub(crate) registry: ArcSwapOption<ActorRef<RegistryMsg>>,
+    pub(crate) hub: ArcSwapOption<ActorRef<HubMsg>>,
+    pub(crate) stateless: ArcSwapOption<ActorRef<SessionMsg>>,
+}
+
+impl Refs {
+    pub(crate) fn clear(&self) {
+        self.root.store(None);
+        self.registry.store(None);
+        self.hub.store(None);
+        self.stateless.store(None);
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("server", &self.identity.info().name).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Config,
+        identity: ServerIdentity,
+        instructions: Option<String>,
+        capabilities: ServerCapabilities,
+        catalog: Catalog,
+    ) -> Self {
+        let stateless_calls = Arc::new(Semaphore::new(config.max_stateless_calls));
+        Self {
+            directory: Directory::new(config.max_sessions),
+            config,
+            identity,
+            instructions,
+            capabilities,
+            catalog: ArcSwap::from_pointee(catalog),
+            doorbell: Doorbell::default(),
+            refs: Refs::default(),
+            calls: TaskTracker::new(),
+            stateless_calls,
+            custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),
+            draining: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            tally: Arc::default(),
+        }
+    }
+
+    /// The latest catalog.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Publishes a catalog; only the registry does.
+    pub(crate) fn publish(&self, catalog: Catalog) {
+        self.catalog.store(Arc::new(catalog));
+    }
+
+    /// Lets go of the author's code, which may hold the engine itself.
+    pub(crate) fn clear_catalog(&self) {
+        self.catalog.store(Arc::default());
+    }
+
+    pub(crate) fn tell_hub(&self, message: HubMsg) {
+        // Without a hub there is nobody to tell: it is restarting, and every session will
+        // join again and hear of all lists, or the engine stops.
+        if let Some(hub) = &*self.refs.hub.load() {
+            let _ = hub.cast(message);
+        }
+    }
+
+    /// Has something announced, within the coalescing window.
+    pub(crate) fn announce(&self, topic: Topic) {
+        if self.doorbell.ring(topic)
+            && let Some(registry) = &*self.refs.registry.load()
+        {
+            // A registry that restarts looks at the doorbell by itself.
+            let _ = registry.cast(RegistryMsg::Rung);
+        }
+    }
+
+    pub(crate) fn announce_list(&self, kind: ListKind) {
+        self.announce(Topic::List(kind));
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}

@@ -1,0 +1,62 @@
+//! Where sessions are found, by transports and by the root: a map of current references.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+use crate::ids::SessionId;
+use crate::session::SessionEntry;
+
+/// All sessions of one engine.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    sessions: DashMap<SessionId, Arc<SessionEntry>>,
+    open: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// The right to be one of the sessions that may be open at once.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Directory {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { sessions: DashMap::new(), open: Arc::default(), max }
+    }
+
+    /// A seat, if one is free.
+    pub(crate) fn seat(&self) -> Option<Seat> {
+        let seat = Seat(self.open.clone());
+        // Taken first and given back by the drop, so that two cannot take the last one.
+        (self.open.fetch_add(1, Ordering::AcqRel) < self.max).then_some(seat)
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<SessionEntry>) {
+        self.sessions.insert(entry.id().clone(), entry);
+    }
+
+    pub(crate) fn remove(&self, id: &SessionId) {
+        self.sessions.remove(id);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<SessionEntry>> {
+        self.sessions.get(id).map(|entry| entry.value().clone())
+    }
+
+    /// All sessions now. Collected first: nobody is called under the map's locks.
+    pub(crate) fn all(&self) -> Vec<Arc<SessionEntry>> {
+        self.sessions.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+}

@@ -1,0 +1,414 @@
+//! The handle of an engine: start it, change its catalog, tell every client, shut it down.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::rpc::CallResult;
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use serde::Serialize;
+use serde_json::Value;
+use stentor_wire::encode::ServerIdentity;
+use stentor_wire::model::{Icon, Implementation, ServerCapabilities};
+use stentor_wire::{ListKind, Notice};
+
+use crate::config::Config;
+use crate::core::Core;
+use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
+use crate::hub::HubMsg;
+use crate::outlet::TallyView;
+use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
+use crate::root::{RootActor, RootMsg};
+use crate::session::{EndReason, SessionMsg, SessionView};
+
+/// After calls have been told to end, how long they get to notice.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
+/// A running engine. Clones are handles to the same one.
+///
+/// Dropping the last handle does not stop it: [`shutdown`](Self::shutdown) does.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use stentor_engine::{Engine, ToolError, tool};
+///
+/// let engine = Engine::builder("My Server", "1.0.0")
+///     .tool(tool("noon", || async { Ok::<_, ToolError>("12:00") }).description("Tells the time"))
+///     .start()
+///     .await?;
+///
+/// // Every client hears of this by itself.
+/// engine.catalog().add(tool("midnight", || async { Ok::<_, ToolError>("0:00") })).await?;
+/// engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+    root: ActorRef<RootMsg>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("server", &self.core.identity.info().name).finish()
+    }
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A tool, resource, template or prompt is refused.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// An actor did not start.
+    #[error("an actor did not start: {0}")]
+    Spawn(#[from] SpawnErr),
+}
+
+/// The engine has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct Stopped;
+
+/// What an engine is made of before it starts.
+#[derive(Debug)]
+pub struct EngineBuilder {
+    info: Implementation,
+    instructions: Option<String>,
+    config: Config,
+    items: Vec<Item>,
+}
+
+impl EngineBuilder {
+    /// Adds a tool, a resource, a resource template or a prompt.
+    #[must_use]
+    pub fn add(mut self, item: impl Into<Item>) -> Self {
+        self.items.push(item.into());
+        self
+    }
+
+    /// Adds a tool.
+    #[must_use]
+    pub fn tool(self, tool: Tool) -> Self {
+        self.add(tool)
+    }
+
+    /// Adds a resource.
+    #[must_use]
+    pub fn resource(self, resource: Resource) -> Self {
+        self.add(resource)
+    }
+
+    /// Adds a resource template.
+    #[must_use]
+    pub fn resource_template(self, template: ResourceTemplate) -> Self {
+        self.add(template)
+    }
+
+    /// Adds a prompt.
+    #[must_use]
+    pub fn prompt(self, prompt: Prompt) -> Self {
+        self.add(prompt)
+    }
+
+    /// Tells models how the server is best used.
+    #[must_use]
+    pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
+        self.instructions = Some(instructions.into());
+        self
+    }
+
+    /// A name of the server for people.
+    #[must_use]
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.info.title = Some(title.into());
+        self
+    }
+
+    /// Pictures of the server for people.
+    #[must_use]
+    pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
+        self.info.icons = Some(icons.into_iter().collect());
+        self
+    }
+
+    /// Where to read more about the server.
+    #[must_use]
+    pub fn website_url(mut self, url: impl Into<String>) -> Self {
+        self.info.website_url = Some(url.into());
+        self
+    }
+
+    /// Changes limits and times.
+    ///
+    /// ```
+    /// # use stentor_engine::Engine;
+    /// # use std::time::Duration;
+    /// let builder = Engine::builder("s", "1").configure(|config| {
+    ///     config.coalesce_window = Duration::from_millis(50);
+    /// });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the engine on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Catalog`] names what is wrong with an item; nothing runs then.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Result<Engine, StartError> {
+        self.start_linked(None).await
+    }
+
+    pub(crate) async fn start_linked(self, supervisor: Option<ActorCell>) -> Result<Engine, StartError> {
+        let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
+        let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
+        let identity = ServerIdentity::new(self.info);
+        let core =
+            Arc::new(Core::new(self.config, identity, self.instructions, capabilities(), catalog));
+        let (root, _) = match supervisor {
+            Some(supervisor) => Actor::spawn_linked(None, RootActor, core.clone(), supervisor).await?,
+            None => Actor::spawn(None, RootActor, core.clone()).await?,
+        };
+        Ok(Engine { core, root })
+    }
+}
+
+/// Everything is declared, as everything can be added while the server runs.
+fn capabilities() -> ServerCapabilities {
+    let declared = serde_json::json!({
+        "tools": {"listChanged": true},
+        "resources": {"listChanged": true, "subscribe": true},
+        "prompts": {"listChanged": true},
+        "completions": {},
+        "logging": {},
+    });
+    serde_json::from_value(declared).unwrap_or_default()
+}
+
+impl Engine {
+    /// An engine of a server with this name and version, as clients see them.
+    #[must_use]
+    pub fn builder(name: impl Into<String>, version: impl Into<String>) -> EngineBuilder {
+        EngineBuilder {
+            info: Implementation::new(name, version),
+            instructions: None,
+            config: Config::default(),
+            items: Vec::new(),
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn root(&self) -> &ActorRef<RootMsg> {
+        &self.root
+    }
+
+    /// The tools, resources and prompts, to read and to change.
+    #[must_use]
+    pub fn catalog(&self) -> CatalogHandle {
+        CatalogHandle::new(self.core.clone())
+    }
+
+    /// Tells every client that the list of tools changed. A change of the
+    /// [`catalog`](Self::catalog) does so by itself.
+    pub fn send_tool_list_changed(&self) {
+        self.core.announce_list(ListKind::Tools);
+    }
+
+    /// Tells every client that the list of resources changed.
+    pub fn send_resource_list_changed(&self) {
+        self.core.announce_list(ListKind::Resources);
+    }
+
+    /// Tells every client that the list of prompts changed.
+    pub fn send_prompt_list_changed(&self) {
+        self.core.announce_list(ListKind::Prompts);
+    }
+
+    /// Tells every client that watches this resource that it changed.
+    pub fn send_resource_updated(&self, uri: &str) {
+        self.core.announce(Topic::Resource(uri.into()));
+    }
+
+    /// Sends a notification of the application's own to every legacy session. Modern clients
+    /// hear only what they listen to, which the protocol limits to its own notices. `params`
+    /// should serialize to a JSON object.
+    ///
+    /// Waits while many such notices are under way. Cancel safe: it is sent or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn notify_all(&self, method: &str, params: impl Serialize) -> Result<(), Stopped> {
+        let params = serde_json::to_value(params).ok().filter(Value::is_object);
+        let permit = self.core.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
+        let notice = Notice::Custom { method: method.into(), params };
+        self.core.tell_hub(HubMsg::PublishBounded(notice, permit));
+        Ok(())
+    }
+
+    /// All sessions now: legacy clients, pipes, modern listens, and the one that stands for
+    /// all other modern requests.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.core.directory.all().iter().map(|session| session.view()).collect()
+    }
+
+    /// What became of all frames so far.
+    #[must_use]
+    pub fn tally(&self) -> TallyView {
+        self.core.tally.view()
+    }
+
+    /// Whether a shutdown has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.core.is_draining()
+    }
+
+    /// Completes when a shutdown begins.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.core.draining.clone().cancelled_owned()
+    }
+
+    /// Shuts down: takes no new calls, answers open listens, gives running calls
+    /// [`Config::drain_timeout`], ends the rest, and stops all actors.
+    ///
+    /// May be called several times; each returns when the engine has stopped. When dropped
+    /// early the engine takes no new calls but goes on otherwise.
+    pub async fn shutdown(&self) {
+        self.core.draining.cancel();
+        self.tell_sessions(|| SessionMsg::Drain);
+        self.core.calls.close();
+        let in_time = tokio::time::timeout(self.core.config.drain_timeout, self.core.calls.wait());
+        if in_time.await.is_err() {
+            let left = self.core.calls.len();
+            tracing::warn!(left, "calls are still running at the end of the drain time");
+            self.core.ending.cancel();
+            // A call that blocks its thread cannot be ended; it must not hold up the rest.
+            let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;
+        }
+        self.tell_sessions(|| SessionMsg::End(EndReason::Shutdown));
+        self.root.stop(None);
+        let _ = self.root.wait(None).await;
+    }
+
+    fn tell_sessions(&self, message: impl Fn() -> SessionMsg) {
+        for session in self.core.directory.all() {
+            // One that is gone already needs no word.
+            let _ = session.actor().cast(message());
+        }
+    }
+}
+
+/// The catalog of an engine: read it, change it. Every change is announced by itself.
+#[derive(Clone, Debug)]
+pub struct CatalogHandle(Arc<Core>);
+
+impl CatalogHandle {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// The lists as they are now. What is held does not change.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Catalog> {
+        self.0.catalog()
+    }
+
+    /// Adds a tool, a resource, a resource template or a prompt.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Exists`] if its name is taken, or what is wrong with it.
+    pub async fn add(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
+        self.apply([Mutation::Add(item.into())]).await
+    }
+
+    /// Adds an item, or puts it in the place of the one with its name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub async fn put(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
+        self.apply([Mutation::Put(item.into())]).await
+    }
+
+    /// Removes a tool. `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Stopped`].
+    pub async fn remove_tool(&self, name: &str) -> Result<bool, CatalogError> {
+        self.remove(Shelf::Tools, name).await
+    }
+
+    /// Removes a resource. `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Stopped`].
+    pub async fn remove_resource(&self, uri: &str) -> Result<bool, CatalogError> {
+        self.remove(Shelf::Resources, uri).await
+    }
+
+    /// Removes a resource template. `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Stopped`].
+    pub async fn remove_resource_template(&self, uri_template: &str) -> Result<bool, CatalogError> {
+        self.remove(Shelf::Templates, uri_template).await
+    }
+
+    /// Removes a prompt. `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Stopped`].
+    pub async fn remove_prompt(&self, name: &str) -> Result<bool, CatalogError> {
+        self.remove(Shelf::Prompts, name).await
+    }
+
+    async fn remove(&self, shelf: Shelf, key: &str) -> Result<bool, CatalogError> {
+        let change = self.apply([Mutation::Remove(shelf, key.to_owned())]).await?;
+        Ok(!change.lists.is_empty())
+    }
+
+    /// Applies several changes together: all of them or, on an error, none. Clients get one
+    /// notice for each list that differs, and none for a list that does not.
+    ///
+    /// Returns when readers see the new lists. When dropped early the change may still happen.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub async fn apply(
+        &self,
+        mutations: impl IntoIterator<Item = Mutation>,
+    ) -> Result<Change, CatalogError> {
+        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>()?;
+        let registry = self.0.refs.registry.load_full().ok_or(CatalogError::Stopped)?;
+        match registry.call(|reply| RegistryMsg::Apply(checked, reply), None).await {
+            Ok(CallResult::Success(result)) => result,
+            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => {
+                Err(if self.0.is_draining() { CatalogError::Stopped } else { CatalogError::Interrupted })
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The author's side: tools, resources, resource templates and prompts, each a descriptor
+//! that clients see and the code behind it.
+
+mod completion;
+mod outcome;
+mod prompt;
+mod resource;
+mod schema;
+mod tool;
+
+use futures::future::BoxFuture;
+
+pub use completion::Completion;
+pub use outcome::{CallError, IntoToolResult, PromptError, ResourceError, Structured, ToolError};
+pub use prompt::{IntoPromptResult, Prompt, PromptArgs, PromptFn, prompt};
+pub use resource::{
+    IntoContents, Resource, ResourceTemplate, TemplateVars, resource, resource_template,
+};
+pub use schema::{ArgumentProblem, SchemaError};
+pub use tool::{Tool, ToolFn, raw_tool, tool};
+
+pub(crate) use completion::{Completer, completed};
+pub(crate) use prompt::PromptEntry;
+pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
+pub(crate) use schema::InputSchema;
+pub(crate) use tool::ToolEntry;
+
+/// A running piece of the author's code.
+pub(crate) type Running<T> = BoxFuture<'static, T>;

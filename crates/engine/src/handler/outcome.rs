@@ -1,0 +1,156 @@
+//! What the author's code returns, and what becomes of it.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use stentor_wire::ErrorObject;
+use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
+
+/// Why a call failed: something the model can act on, or an error of the protocol.
+///
+/// `?` turns every [`std::error::Error`] into one that the model reads; write
+/// [`CallError::protocol`] for the rest. It implements no `Error` itself, as that is what
+/// makes `?` work.
+#[derive(Clone, PartialEq)]
+pub struct CallError(Kind);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Message(String),
+    Protocol(ErrorObject),
+}
+
+/// Why a tool failed; see [`CallError`].
+pub type ToolError = CallError;
+/// Why a resource could not be read; see [`CallError`].
+pub type ResourceError = CallError;
+/// Why a prompt could not be filled in; see [`CallError`].
+pub type PromptError = CallError;
+
+impl CallError {
+    /// A failure that the model reads and can act on. In a tool it becomes a result with
+    /// `isError: true`, elsewhere a JSON-RPC error.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(Kind::Message(message.into()))
+    }
+
+    /// A JSON-RPC error with a code and data of the author's choice.
+    #[must_use]
+    pub fn protocol(error: ErrorObject) -> Self {
+        Self(Kind::Protocol(error))
+    }
+
+    /// -32602: the request's parameters are wrong.
+    #[must_use]
+    pub fn invalid_params(message: impl Into<String>) -> Self {
+        Self::protocol(ErrorObject::invalid_params(message))
+    }
+
+    /// The error of the protocol, if it is one; else what the model is to read.
+    pub(crate) fn into_parts(self) -> Result<ErrorObject, String> {
+        match self.0 {
+            Kind::Protocol(error) => Ok(error),
+            Kind::Message(message) => Err(message),
+        }
+    }
+
+    /// The error as JSON-RPC sees it where there is no result that could carry it.
+    pub(crate) fn into_error(self) -> ErrorObject {
+        self.into_parts().unwrap_or_else(ErrorObject::internal)
+    }
+}
+
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Message(message) => f.write_str(message),
+            Kind::Protocol(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for CallError {
+    fn from(error: E) -> Self {
+        // An error of the protocol keeps its code on its way through `?`.
+        match (&error as &dyn std::any::Any).downcast_ref::<ErrorObject>() {
+            Some(protocol) => Self::protocol(protocol.clone()),
+            None => Self::new(error.to_string()),
+        }
+    }
+}
+
+/// What a tool may return.
+///
+/// Texts become one text block, content blocks stand for themselves, [`Structured`] adds
+/// `structuredContent` and an output schema, and a [`CallToolResult`] says everything.
+pub trait IntoToolResult: Send + 'static {
+    /// The schema of `structuredContent`, if results of this type have one.
+    #[must_use]
+    fn output_schema() -> Option<JsonObject> {
+        None
+    }
+
+    /// The result as clients see it.
+    ///
+    /// # Errors
+    ///
+    /// If the value has no JSON form.
+    fn into_tool_result(self) -> Result<CallToolResult, ToolError>;
+}
+
+macro_rules! content {
+    ($($type:ty: |$value:ident| $blocks:expr;)*) => {
+        $(impl IntoToolResult for $type {
+            fn into_tool_result(self) -> Result<CallToolResult, ToolError> {
+                let $value = self;
+                let mut result = CallToolResult::success($blocks);
+                result.result_type = None;
+                result.is_error = None;
+                Ok(result)
+            }
+        })*
+    };
+}
+
+content! {
+    (): |_nothing| Vec::new();
+    String: |text| vec![ContentBlock::text(text)];
+    &'static str: |text| vec![ContentBlock::text(text)];
+    ContentBlock: |block| vec![block];
+    Vec<ContentBlock>: |blocks| blocks;
+}
+
+impl IntoToolResult for CallToolResult {
+    fn into_tool_result(mut self) -> Result<CallToolResult, ToolError> {
+        self.result_type = None;
+        Ok(self)
+    }
+}
+
+/// A structured result: `structuredContent`, the same as text for older clients, and an
+/// output schema made from the type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Structured<T>(pub T);
+
+impl<T: Serialize + JsonSchema + Send + 'static> IntoToolResult for Structured<T> {
+    fn output_schema() -> Option<JsonObject> {
+        Some(super::schema::of_type::<T>())
+    }
+
+    fn into_tool_result(self) -> Result<CallToolResult, ToolError> {
+        let value: Value = serde_json::to_value(self.0)?;
+        let mut result = CallToolResult::structured(value);
+        result.result_type = None;
+        result.is_error = None;
+        Ok(result)
+    }
+}

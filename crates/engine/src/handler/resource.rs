@@ -1,0 +1,373 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use stentor_wire::encode::CacheHint;
+use stentor_wire::model::{
+    self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
+};
+
+use super::{Completer, Completion, ResourceError, Running};
+use crate::Context;
+
+type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, ResourceError>>
+    + Send
+    + Sync;
+
+/// The variables of a resource template, by name, percent-decoded.
+pub type TemplateVars = BTreeMap<String, String>;
+
+macro_rules! descriptor_methods {
+    () => {
+        /// What it is, for the model.
+        #[must_use]
+        pub fn description(mut self, description: impl Into<String>) -> Self {
+            self.descriptor.description = Some(description.into());
+            self
+        }
+
+        /// A name for people.
+        #[must_use]
+        pub fn title(mut self, title: impl Into<String>) -> Self {
+            self.descriptor.title = Some(title.into());
+            self
+        }
+
+        /// The MIME type of its contents.
+        #[must_use]
+        pub fn mime_type(mut self, mime_type: impl Into<String>) -> Self {
+            self.descriptor.mime_type = Some(mime_type.into());
+            self
+        }
+
+        /// Pictures for people.
+        #[must_use]
+        pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
+            self.descriptor.icons = Some(icons.into_iter().collect());
+            self
+        }
+
+        /// Who it is for, how important it is, and when it changed.
+        #[must_use]
+        pub fn annotations(mut self, annotations: Annotations) -> Self {
+            self.descriptor.annotations = Some(annotations);
+            self
+        }
+
+        /// The descriptor's own `_meta`.
+        #[must_use]
+        pub fn meta(mut self, meta: MetaObject) -> Self {
+            self.descriptor.meta = Some(meta);
+            self
+        }
+
+        /// For how long a client may keep what it read, in milliseconds, and whether one
+        /// user's copy may serve another. Without it: not at all.
+        #[must_use]
+        pub fn cache(mut self, ttl_ms: u64, scope: CacheScope) -> Self {
+            self.cache = CacheHint { ttl_ms, scope };
+            self
+        }
+    };
+}
+
+/// A resource with a fixed URI: what clients see of it, and the code that reads it.
+#[derive(Clone)]
+pub struct Resource {
+    pub(crate) descriptor: model::Resource,
+    read: Arc<Read>,
+    pub(crate) cache: CacheHint,
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource").field("descriptor", &self.descriptor).finish_non_exhaustive()
+    }
+}
+
+/// A resource that is read by an async function.
+///
+/// ```
+/// use stentor_engine::{Context, ResourceError, resource};
+///
+/// let clock = resource("clock://now", "clock", |_ctx: Context| async {
+///     Ok::<_, ResourceError>("noon".to_owned())
+/// })
+/// .mime_type("text/plain");
+/// # let _ = clock;
+/// ```
+pub fn resource<R, F, Fut>(uri: impl Into<String>, name: impl Into<String>, read: F) -> Resource
+where
+    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, ResourceError>> + Send + 'static,
+    R: IntoContents,
+{
+    let descriptor = model::Resource::new(uri, name);
+    let read: Arc<Read> = Arc::new(move |_vars, ctx| {
+        let uri = ctx.uri().to_owned();
+        let running = read(ctx);
+        async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
+    });
+    Resource { descriptor, read, cache: CacheHint::default() }
+}
+
+impl Resource {
+    /// A resource that never changes by itself.
+    ///
+    /// ```
+    /// let readme = stentor_engine::Resource::text("docs://readme", "readme", "Read me.");
+    /// # let _ = readme;
+    /// ```
+    #[must_use]
+    pub fn text(
+        uri: impl Into<String>,
+        name: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        let text: Arc<str> = text.into().into();
+        resource(uri, name, move |_ctx| {
+            let text = text.to_string();
+            async move { Ok(text) }
+        })
+        .mime_type("text/plain")
+    }
+
+    /// The URI that clients read.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.descriptor.uri
+    }
+
+    /// Its size in bytes, for clients that want to know before they read.
+    #[must_use]
+    pub fn size(mut self, bytes: u64) -> Self {
+        self.descriptor.size = Some(bytes);
+        self
+    }
+
+    descriptor_methods!();
+}
+
+/// A family of resources whose URIs follow a template.
+#[derive(Clone)]
+pub struct ResourceTemplate {
+    pub(crate) descriptor: model::ResourceTemplate,
+    read: Arc<Read>,
+    pub(crate) cache: CacheHint,
+    completer: Option<Completer>,
+}
+
+impl fmt::Debug for ResourceTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResourceTemplate")
+            .field("descriptor", &self.descriptor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A family of resources: every URI that fits the template is read by one async function of
+/// its variables.
+///
+/// Templates follow RFC 6570 up to level 2: `{var}`, `{+var}` and `{#var}`.
+///
+/// ```
+/// use stentor_engine::{Context, ResourceError, TemplateVars, resource_template};
+///
+/// let users = resource_template("db://users/{id}", "users", |vars: TemplateVars, _ctx: Context| async move {
+///     Ok::<_, ResourceError>(format!("user {}", vars["id"]))
+/// });
+/// # let _ = users;
+/// ```
+pub fn resource_template<R, F, Fut>(
+    uri_template: impl Into<String>,
+    name: impl Into<String>,
+    read: F,
+) -> ResourceTemplate
+where
+    F: Fn(TemplateVars, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, ResourceError>> + Send + 'static,
+    R: IntoContents,
+{
+    let descriptor = model::ResourceTemplate::new(uri_template, name);
+    let read: Arc<Read> = Arc::new(move |vars, ctx| {
+        let uri = ctx.uri().to_owned();
+        let running = read(vars, ctx);
+        async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
+    });
+    ResourceTemplate { descriptor, read, cache: CacheHint::default(), completer: None }
+}
+
+impl ResourceTemplate {
+    /// The template.
+    #[must_use]
+    pub fn uri_template(&self) -> &str {
+        &self.descriptor.uri_template
+    }
+
+    /// Completes variables while they are typed: all values that fit, best first.
+    #[must_use]
+    pub fn complete<F, Fut>(mut self, function: F) -> Self
+    where
+        F: Fn(Completion) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<String>> + Send + 'static,
+    {
+        self.completer = Some(Completer::new(function));
+        self
+    }
+
+    descriptor_methods!();
+}
+
+/// A resource as the catalog holds it.
+#[derive(Debug)]
+pub(crate) struct ResourceEntry {
+    resource: Resource,
+    pub(crate) json: Bytes,
+}
+
+impl ResourceEntry {
+    pub(crate) fn check(resource: Resource) -> Result<Self, super::SchemaError> {
+        let json = serde_json::to_vec(&resource.descriptor)
+            .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
+            .into();
+        Ok(Self { resource, json })
+    }
+
+    pub(crate) fn uri(&self) -> &str {
+        self.resource.uri()
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        Reader {
+            read: self.resource.read.clone(),
+            vars: TemplateVars::new(),
+            cache: self.resource.cache,
+            mime_type: self.resource.descriptor.mime_type.clone(),
+        }
+    }
+}
+
+/// A resource template as the catalog holds it.
+#[derive(Debug)]
+pub(crate) struct TemplateEntry {
+    template: ResourceTemplate,
+    pattern: uri_template_ex::UriTemplate,
+    pub(crate) json: Bytes,
+}
+
+impl TemplateEntry {
+    pub(crate) fn check(template: ResourceTemplate) -> Result<Self, super::SchemaError> {
+        let invalid = |error: &dyn fmt::Display| super::SchemaError::Invalid(error.to_string());
+        let pattern = uri_template_ex::UriTemplate::new(template.uri_template())
+            .map_err(|error| invalid(&error))?;
+        let json =
+            serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
+        Ok(Self { template, pattern, json })
+    }
+
+    pub(crate) fn uri_template(&self) -> &str {
+        self.template.uri_template()
+    }
+
+    pub(crate) fn completer(&self) -> Option<&Completer> {
+        self.template.completer.as_ref()
+    }
+
+    /// How to read `uri`, if it fits the template.
+    pub(crate) fn reader(&self, uri: &str) -> Option<Reader> {
+        let captures = self.pattern.captures(uri)?;
+        let mut vars = TemplateVars::new();
+        for (name, found) in captures.iter() {
+            if let Some(found) = found {
+                vars.insert(name.to_owned(), found.value().ok()?.into_owned());
+            }
+        }
+        Some(Reader {
+            read: self.template.read.clone(),
+            vars,
+            cache: self.template.cache,
+            mime_type: self.template.descriptor.mime_type.clone(),
+        })
+    }
+}
+
+/// What reads one URI.
+pub(crate) struct Reader {
+    read: Arc<Read>,
+    vars: TemplateVars,
+    pub(crate) cache: CacheHint,
+    mime_type: Option<String>,
+}
+
+impl Reader {
+    pub(crate) fn read(self, ctx: Context) -> Running<Result<ReadResourceResult, ResourceError>> {
+        let running = (self.read)(self.vars, ctx);
+        let declared = self.mime_type;
+        async move {
+            let mut result = running.await?;
+            if let Some(declared) = declared {
+                for contents in &mut result.contents {
+                    give_type(contents, &declared);
+                }
+            }
+            Ok(result)
+        }
+        .boxed()
+    }
+}
+
+/// Contents whose author did not say their type have the one that was declared.
+fn give_type(contents: &mut ResourceContents, declared: &str) {
+    if let ResourceContents::TextResourceContents { mime_type, .. }
+    | ResourceContents::BlobResourceContents { mime_type, .. } = contents
+        && mime_type.is_none()
+    {
+        *mime_type = Some(declared.to_owned());
+    }
+}
+
+/// What reading a resource may return.
+pub trait IntoContents: Send + 'static {
+    /// The contents of `uri` as clients see them.
+    fn into_contents(self, uri: &str) -> Vec<ResourceContents>;
+}
+
+impl IntoContents for String {
+    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
+        vec![ResourceContents::TextResourceContents {
+            uri: uri.to_owned(),
+            mime_type: None,
+            text: self,
+            meta: None,
+        }]
+    }
+}
+
+impl IntoContents for &'static str {
+    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
+        self.to_owned().into_contents(uri)
+    }
+}
+
+impl IntoContents for Vec<u8> {
+    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
+        use base64::Engine as _;
+        let blob = base64::engine::general_purpose::STANDARD.encode(self);
+        vec![ResourceContents::blob(blob, uri)]
+    }
+}
+
+impl IntoContents for ResourceContents {
+    fn into_contents(self, _uri: &str) -> Vec<ResourceContents> {
+        vec![self]
+    }
+}
+
+impl IntoContents for Vec<ResourceContents> {
+    fn into_contents(self, _uri: &str) -> Vec<ResourceContents> {
+        self
+    }
+}

@@ -1,0 +1,179 @@
+//! JSON Schema: made from types, checked when something is registered, applied to arguments
+//! before the author's code runs.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use stentor_wire::model::JsonObject;
+
+/// Schemas deeper than this are refused.
+const MAX_DEPTH: usize = 64;
+/// Schemas with more members and items than this are refused.
+const MAX_NODES: usize = 16_384;
+/// A model needs a few problems to mend its call, not all of them.
+const MAX_PROBLEMS: usize = 8;
+
+/// Why a schema is refused (2026-07-28, basic/index, "JSON Schema Usage").
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The schema is no valid schema of its dialect, or uses a `$ref` to somewhere else.
+    #[error("{0}")]
+    Invalid(String),
+    /// The schema is too deep.
+    #[error("the schema is more than {MAX_DEPTH} levels deep")]
+    TooDeep,
+    /// The schema is too large.
+    #[error("the schema has more than {MAX_NODES} members and items")]
+    TooLarge,
+    /// A tool takes an object.
+    #[error("the schema must have \"type\": \"object\"")]
+    NotAnObject,
+    /// An `x-mcp-header` is in the wrong place or has a wrong value.
+    #[error(transparent)]
+    Header(#[from] stentor_wire::headers::ParamHeaderError),
+}
+
+/// One thing that is wrong with the arguments of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArgumentProblem {
+    /// Where, as a JSON pointer into the arguments; empty for the arguments themselves.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// The rule that says so, as a JSON pointer into the schema.
+    pub rule: String,
+}
+
+impl fmt::Display for ArgumentProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = if self.path.is_empty() { "/" } else { &self.path };
+        write!(f, "at {path}: {} (rule {})", self.message, self.rule)
+    }
+}
+
+/// A compiled schema.
+pub(crate) struct InputSchema(jsonschema::Validator);
+
+impl fmt::Debug for InputSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InputSchema")
+    }
+}
+
+impl InputSchema {
+    /// Compiles a schema. A `$ref` to anything outside of it is an error: nothing is fetched.
+    pub(crate) fn compile(schema: &JsonObject) -> Result<Self, SchemaError> {
+        let schema = Value::Object(schema.clone());
+        let mut nodes = 0;
+        measure(&schema, 0, &mut nodes)?;
+        jsonschema::options()
+            .offline()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .build(&schema)
+            .map(Self)
+            .map_err(|error| SchemaError::Invalid(format!("{error} (at {})", error.instance_path())))
+    }
+
+    /// What is wrong with `value`, the first few things; empty if nothing is.
+    pub(crate) fn problems(&self, value: &Value) -> Vec<ArgumentProblem> {
+        if self.0.is_valid(value) {
+            return Vec::new();
+        }
+        self.0
+            .iter_errors(value)
+            .take(MAX_PROBLEMS)
+            .map(|error| ArgumentProblem {
+                path: error.instance_path().to_string(),
+                message: error.to_string(),
+                rule: error.schema_path().to_string(),
+            })
+            .collect()
+    }
+}
+
+fn measure(value: &Value, depth: usize, nodes: &mut usize) -> Result<(), SchemaError> {
+    if depth > MAX_DEPTH {
+        return Err(SchemaError::TooDeep);
+    }
+    let mut below = |child: &Value| {
+        *nodes += 1;
+        if *nodes > MAX_NODES { Err(SchemaError::TooLarge) } else { measure(child, depth + 1, nodes) }
+    };
+    match value {
+        Value::Object(map) => map.values().try_for_each(&mut below),
+        Value::Array(items) => items.iter().try_for_each(&mut below),
+        _ => Ok(()),
+    }
+}
+
+/// The schema of a type, 2020-12, self-contained.
+pub(crate) fn of_type<T: JsonSchema>() -> JsonObject {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let object = schema.ensure_object();
+    object.remove("title");
+    object.clone()
+}
+
+/// The schema of a call without arguments.
+pub(crate) fn no_arguments() -> JsonObject {
+    JsonObject::from_iter([
+        ("type".to_owned(), Value::from("object")),
+        ("additionalProperties".to_owned(), Value::from(false)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn compile(schema: Value) -> Result<InputSchema, SchemaError> {
+        let Value::Object(schema) = schema else { panic!("no object") };
+        InputSchema::compile(&schema)
+    }
+
+    #[test]
+    fn a_problem_names_the_path_and_the_rule() {
+        let schema = compile(json!({
+            "type": "object",
+            "properties": {"items": {"type": "array", "items": {"type": "integer"}}},
+            "required": ["items"],
+        }))
+        .unwrap();
+        assert_eq!(schema.problems(&json!({"items": [1]})), []);
+        let problems = schema.problems(&json!({"items": [1, "a"]}));
+        assert_eq!(problems[0].path, "/items/1");
+        assert_eq!(problems[0].rule, "/properties/items/items/type");
+        assert!(schema.problems(&json!({}))[0].message.contains("items"));
+    }
+
+    #[test]
+    fn a_reference_to_somewhere_else_is_refused_not_fetched() {
+        for reference in ["https://example.com/s.json", "file:///etc/passwd", "other.json"] {
+            let schema = json!({"type": "object", "properties": {"a": {"$ref": reference}}});
+            assert!(matches!(compile(schema), Err(SchemaError::Invalid(_))), "{reference}");
+        }
+        assert!(compile(json!({"$defs": {"a": {}}, "properties": {"a": {"$ref": "#/$defs/a"}}})).is_ok());
+    }
+
+    #[test]
+    fn other_dialects_work_by_name_and_unknown_ones_are_refused() {
+        let draft7 = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"});
+        assert!(compile(draft7).is_ok());
+        assert!(compile(json!({"$schema": "https://example.com/my-dialect"})).is_err());
+        assert!(compile(json!({"type": "nonsense"})).is_err());
+    }
+
+    #[test]
+    fn depth_and_size_are_bounded() {
+        let deep = (0..100).fold(json!({}), |inner, _| json!({"not": inner}));
+        assert!(matches!(compile(deep), Err(SchemaError::TooDeep)));
+        let wide = json!({"enum": (0..20_000).collect::<Vec<_>>()});
+        assert!(matches!(compile(wide), Err(SchemaError::TooLarge)));
+    }
+}

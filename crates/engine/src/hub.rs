@@ -1,0 +1,147 @@
+//! **Owns** who hears which notices: one entry for each legacy session and each modern listen.
+//! **Receives** joins and leaves of sessions, and notices of the registry and the application.
+//! **Sends** nothing: it writes notices, encoded once, into the outlets that sessions gave it.
+//! **Dies when** the root stops, or a bug panics.
+//! **Restarts as** an empty hub that every session joins again.
+
+pub(crate) mod filter;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::ids::SessionId;
+use crate::outlet::policy::Class;
+use crate::outlet::{Frame, Outlet};
+use filter::Filter;
+
+/// Who subscribes: a legacy session itself, or one listen of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SubscriberKey {
+    pub(crate) session: SessionId,
+    pub(crate) subscription: Option<SubscriptionId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) outlet: Outlet,
+    pub(crate) filter: Filter,
+    /// Sent first, before any notice.
+    pub(crate) acknowledgment: Option<Bytes>,
+}
+
+/// A change of what a subscriber hears.
+#[derive(Debug)]
+pub(crate) enum Refilter {
+    Watch(Arc<str>),
+    Unwatch(Arc<str>),
+}
+
+/// What a hub knows about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HubView {
+    /// Legacy sessions and modern listens that hear notices.
+    pub subscribers: usize,
+    /// Notices published since the hub was started.
+    pub published: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum HubMsg {
+    Join(SubscriberKey, Box<Subscriber>),
+    Refilter(SubscriberKey, Refilter),
+    Leave(SubscriberKey),
+    Publish(Notice),
+    /// As `Publish`, for notices that an application can send without end.
+    PublishBounded(Notice, #[expect(dead_code, reason = "held until published")] OwnedSemaphorePermit),
+    Observe(RpcReplyPort<HubView>),
+}
+
+crate::message!(HubMsg);
+
+#[derive(Default)]
+pub(crate) struct HubState {
+    subscribers: HashMap<SubscriberKey, Subscriber>,
+    published: u64,
+}
+
+pub(crate) struct HubActor;
+
+impl Actor for HubActor {
+    type Msg = HubMsg;
+    type State = HubState;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<HubMsg>,
+        (): (),
+    ) -> Result<HubState, ActorProcessingErr> {
+        Ok(HubState::default())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<HubMsg>,
+        message: HubMsg,
+        state: &mut HubState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
+            HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
+            HubMsg::Leave(key) => state.on_leave(&key),
+            HubMsg::Publish(notice) | HubMsg::PublishBounded(notice, _) => state.on_publish(notice),
+            HubMsg::Observe(reply) => state.on_observe(reply),
+        }
+        Ok(())
+    }
+}
+
+impl HubState {
+    fn on_join(&mut self, key: SubscriberKey, mut subscriber: Subscriber) {
+        if let Some(acknowledgment) = subscriber.acknowledgment.take() {
+            // Of the class that is never dropped: without it a listen says nothing.
+            subscriber.outlet.push(Class::Reply, Frame::Message(acknowledgment));
+        }
+        self.subscribers.insert(key, subscriber);
+    }
+
+    fn on_refilter(&mut self, key: &SubscriberKey, refilter: Refilter) {
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            match refilter {
+                Refilter::Watch(uri) => subscriber.filter.watch(uri),
+                Refilter::Unwatch(uri) => subscriber.filter.unwatch(&uri),
+            }
+        }
+    }
+
+    fn on_leave(&mut self, key: &SubscriberKey) {
+        self.subscribers.remove(key);
+    }
+
+    fn on_publish(&mut self, notice: Notice) {
+        let class = match &notice {
+            Notice::ListChanged(_) => Class::ListChanged,
+            Notice::ResourceUpdated(_) => Class::ResourceUpdated,
+            Notice::Custom { .. } => Class::Custom,
+        };
+        let notice = Arc::new(EncodedNotice::new(notice));
+        for (key, subscriber) in &self.subscribers {
+            if subscriber.filter.hears(notice.notice()) {
+                subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
+            }
+        }
+        self.published += 1;
+    }
+
+    fn on_observe(&self, reply: RpcReplyPort<HubView>) {
+        let view = HubView { subscribers: self.subscribers.len(), published: self.published };
+        // Whoever asked may have gone.
+        let _ = reply.send(view);
+    }
+}

@@ -1,0 +1,76 @@
+//! Names of things, each a type of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The name of a session: 128 random bits as visible ASCII, so that it can stand in the
+/// `Mcp-Session-Id` header and cannot be guessed.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    pub(crate) fn random() -> Self {
+        let mut bits = [0_u8; 16];
+        // An operating system without randomness cannot serve sessions at all.
+        getrandom::fill(&mut bits).expect("the operating system gives random bytes");
+        Self(URL_SAFE_NO_PAD.encode(bits).into())
+    }
+
+    /// The id as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Who knows the whole id owns the session, and debug output ends in logs.
+        write!(f, "SessionId({}…)", &self.0[..6.min(self.0.len())])
+    }
+}
+
+/// One ordered channel to a client, within its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// The stream of a legacy session that carries what belongs to no request.
+    pub const STANDALONE: Self = Self(0);
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The position of a frame in its stream, from 0, without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(pub u64);
+
+/// The number of the catalog's last change. It only grows, also over a restart of the
+/// registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,56 @@
+//! The actors of Stentor.
+//!
+//! A **registry** actor owns the tools, resources and prompts. A **hub** tells every session
+//! what changed. A **session** actor owns what one client said and may hear. A **task** actor
+//! runs one call. A **root** keeps them alive. All of them belong to one [`Engine`], a value:
+//! there are no globals, no actor names and no process groups, so two engines can live in
+//! one process.
+//!
+//! The way of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`outlet`] → a transport.
+
+#[cfg(not(feature = "cluster"))]
+macro_rules! message {
+    ($type:ty) => {};
+}
+
+/// With ractor's `cluster` feature a message is one only if it says so.
+#[cfg(feature = "cluster")]
+macro_rules! message {
+    ($type:ty) => {
+        impl ractor::Message for $type {}
+    };
+}
+
+pub(crate) use message;
+
+mod config;
+mod core;
+mod directory;
+mod dispatch;
+mod engine;
+mod handler;
+mod hub;
+mod ids;
+mod observe;
+pub mod outlet;
+pub mod port;
+mod registry;
+mod root;
+mod session;
+mod task;
+
+pub use config::Config;
+pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
+pub use handler::{
+    ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
+    PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,
+    Structured, TemplateVars, Tool, ToolError, ToolFn, prompt, raw_tool, resource,
+    resource_template, tool,
+};
+pub use hub::HubView;
+pub use observe::EngineView;
+pub use ids::{Revision, Seq, SessionId, StreamId};
+pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
+pub use root::RootView;
+pub use session::{EndReason, SessionKind, SessionView};
+pub use task::{CancelReason, Context};

@@ -1,0 +1,57 @@
+//! Looking into a running engine: what each actor says about itself.
+
+use ractor::rpc::CallResult;
+use ractor::{ActorRef, RpcReplyPort};
+
+use crate::engine::{Engine, Stopped};
+use crate::hub::{HubMsg, HubView};
+use crate::registry::{RegistryMsg, RegistryView};
+use crate::root::{RootMsg, RootView};
+use crate::session::{SessionMsg, SessionView};
+
+/// What all actors of an engine say about themselves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineView {
+    /// The root.
+    pub root: RootView,
+    /// The registry.
+    pub registry: RegistryView,
+    /// The hub.
+    pub hub: HubView,
+    /// The sessions, without those that ended meanwhile.
+    pub sessions: Vec<SessionView>,
+    /// Calls that run now.
+    pub running_calls: usize,
+}
+
+impl Engine {
+    /// Asks every actor for a view of itself, after what is in its mailbox now.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
+    pub async fn observe(&self) -> Result<EngineView, Stopped> {
+        let core = self.core();
+        let root = ask(self.root(), RootMsg::Observe).await?;
+        let registry = core.refs.registry.load_full().ok_or(Stopped)?;
+        let registry = ask(&registry, RegistryMsg::Observe).await?;
+        let hub = core.refs.hub.load_full().ok_or(Stopped)?;
+        let hub = ask(&hub, HubMsg::Observe).await?;
+        let mut sessions = Vec::new();
+        for session in core.directory.all() {
+            sessions.extend(ask(session.actor(), SessionMsg::Observe).await);
+        }
+        Ok(EngineView { root, registry, hub, sessions, running_calls: core.calls.len() })
+    }
+}
+
+async fn ask<M: ractor::Message, V: Send + 'static>(
+    actor: &ActorRef<M>,
+    question: impl FnOnce(RpcReplyPort<V>) -> M,
+) -> Result<V, Stopped> {
+    match actor.call(question, None).await {
+        Ok(CallResult::Success(view)) => Ok(view),
+        _ => Err(Stopped),
+    }
+}

@@ -1,0 +1,73 @@
+//! The gate that everything a call says passes before it reaches any queue.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use stentor_wire::ProgressToken;
+
+use crate::ids::Seq;
+
+/// Lets a call speak while it runs, and lets through the progress that a client may hear:
+/// with a token, finite, strictly increasing (2026-07-28, basic/patterns/progress).
+///
+/// Its lock is held while a frame is queued, so that nothing follows the call's response.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    token: Option<ProgressToken>,
+    unread: AtomicU32,
+    state: Mutex<GateState>,
+}
+
+#[derive(Debug)]
+pub(crate) struct GateState {
+    over: bool,
+    last: f64,
+    /// The call's last value in the queue, which a newer one may replace.
+    pub(crate) latest: Option<Seq>,
+}
+
+impl GateState {
+    /// Whether a value may follow the last one; if so it becomes the last one.
+    pub(crate) fn admit(&mut self, progress: f64) -> bool {
+        let admitted = progress.is_finite() && progress > self.last;
+        if admitted {
+            self.last = progress;
+        }
+        admitted
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(token: Option<ProgressToken>) -> Self {
+        let state = GateState { over: false, last: f64::NEG_INFINITY, latest: None };
+        Self { token, unread: AtomicU32::new(0), state: Mutex::new(state) }
+    }
+
+    pub(crate) fn token(&self) -> Option<&ProgressToken> {
+        self.token.as_ref()
+    }
+
+    /// The right to queue something; `None` once the call is over.
+    pub(crate) fn pass(&self) -> Option<MutexGuard<'_, GateState>> {
+        Some(self.state.lock()).filter(|state| !state.over)
+    }
+
+    /// Nothing passes any more.
+    pub(crate) fn close(&self) {
+        self.state.lock().over = true;
+    }
+
+    /// How many values wait for the client.
+    pub(crate) fn unread(&self) -> u32 {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    // Both are called under the queue's lock.
+    pub(crate) fn queued(&self) {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) {
+        self.unread.fetch_sub(1, Ordering::Relaxed);
+    }
+}

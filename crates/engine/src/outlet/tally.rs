@@ -1,0 +1,95 @@
+//! Counters of what became of frames.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::policy::Class;
+
+/// What became of frames, by class. Every count is also added to the engine's total.
+#[derive(Debug, Default)]
+pub struct Tally {
+    delivered: [AtomicU64; Class::ALL.len()],
+    coalesced: [AtomicU64; Class::ALL.len()],
+    conflated: AtomicU64,
+    refused: AtomicU64,
+    dropped: [AtomicU64; Class::ALL.len()],
+    total: Option<Arc<Tally>>,
+}
+
+/// A copy of a [`Tally`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TallyView {
+    /// Frames handed to the transport, by [`Class`].
+    pub delivered: [u64; Class::ALL.len()],
+    /// Frames not queued because the same was waiting, by [`Class`].
+    pub coalesced: [u64; Class::ALL.len()],
+    /// Progress values overtaken by newer ones.
+    pub conflated: u64,
+    /// Progress values that did not increase, or were no number.
+    pub refused: u64,
+    /// Frames dropped because the client fell behind or was gone, by [`Class`].
+    pub dropped: [u64; Class::ALL.len()],
+}
+
+impl TallyView {
+    /// Frames of one class handed to the transport.
+    #[must_use]
+    pub fn delivered(&self, class: Class) -> u64 {
+        self.delivered[class as usize]
+    }
+
+    /// Frames of one class that were dropped.
+    #[must_use]
+    pub fn dropped(&self, class: Class) -> u64 {
+        self.dropped[class as usize]
+    }
+}
+
+impl Tally {
+    pub(crate) fn within(total: Arc<Tally>) -> Self {
+        Self { total: Some(total), ..Self::default() }
+    }
+
+    pub(crate) fn delivered(&self, class: Class) {
+        self.add(|tally| &tally.delivered[class as usize]);
+    }
+
+    pub(crate) fn coalesced(&self, class: Class) {
+        self.add(|tally| &tally.coalesced[class as usize]);
+    }
+
+    pub(crate) fn conflated(&self) {
+        self.add(|tally| &tally.conflated);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.add(|tally| &tally.refused);
+    }
+
+    pub(crate) fn dropped(&self, class: Class) {
+        self.add(|tally| &tally.dropped[class as usize]);
+    }
+
+    fn add(&self, counter: impl Fn(&Self) -> &AtomicU64) {
+        counter(self).fetch_add(1, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            counter(total).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn view(&self) -> TallyView {
+        let read = |counters: &[AtomicU64; Class::ALL.len()]| {
+            std::array::from_fn(|index| counters[index].load(Ordering::Relaxed))
+        };
+        TallyView {
+            delivered: read(&self.delivered),
+            coalesced: read(&self.coalesced),
+            conflated: self.conflated.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            dropped: read(&self.dropped),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! What a transport needs: hand in a client's messages, read what goes back.
+//!
+//! Applications do not use this; `stentor-transport` does, and whoever writes a transport of
+//! their own. A transport decodes bytes into [`Message`]s, hands them in here, and writes the
+//! [`Frame`](crate::outlet::Frame)s that an [`Inlet`] yields, in their order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ractor::Actor;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use stentor_wire::headers::HeaderMismatch;
+use stentor_wire::{
+    DecodeError, Era, ErrorObject, Message, Method, Params, ProtocolVersion, Request, RequestMeta,
+    code, encode, params,
+};
+
+use crate::Engine;
+use crate::core::Core;
+use crate::dispatch::{Dispatch, dispatch};
+use crate::ids::{SessionId, StreamId};
+use crate::outlet::policy::Retention;
+use crate::outlet::{Inlet, Notified, Outlet, Tally, Terms, WhenGone};
+use crate::session::{
+    Caller, EndReason, Inbound, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionMsg,
+    Streams, grant, stateless_outlet,
+};
+use crate::task::{self, Cancel, Held};
+
+/// Why a transport's request is refused before any actor sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// As many sessions are open as may be.
+    #[error("too many sessions are open")]
+    TooManySessions,
+    /// As many requests are running as may be.
+    #[error("too many requests are running")]
+    TooManyRequests,
+    /// The engine shuts down or has stopped.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// Somebody reads the session's notices already.
+    #[error("the session's notices are being read already")]
+    StreamTaken,
+}
+
+/// What a modern request over HTTP comes to.
+#[derive(Debug)]
+pub enum Answer {
+    /// One message, and the code of its error if it is one.
+    Now(Bytes, Option<i32>),
+    /// Whatever the call says, its response last. Dropping the inlet cancels the call.
+    Stream(Inlet),
+}
+
+/// Tells a session that its reader is gone for good.
+#[derive(Debug)]
+struct EndWhenGone(Arc<Core>, SessionId);
+
+impl Notified for EndWhenGone {
+    fn notify(self: Box<Self>) {
+        if let Some(entry) = self.0.directory.get(self.1.as_str()) {
+            // One that has ended already needs no word.
+            let _ = entry.actor().cast(SessionMsg::Gone);
+        }
+    }
+}
+
+impl Engine {
+    /// Opens a session for the one client at the other end of a pipe, in either era.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
+    pub async fn open_pipe(&self) -> Result<(Pipe, Inlet), Refused> {
+        let core = self.core();
+        let id = SessionId::random();
+        // Everything goes out on one stream, so a response does not end it.
+        let terms =
+            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
+        let outlet = self.outlet(&id, terms);
+        let streams = Streams::One(outlet.clone());
+        let entry = self.spawn_session(id, SessionKind::Pipe, streams, None).await?;
+        let inlet = outlet.attach(None).ok_or(Refused::SessionEnded)?;
+        Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
+    }
+
+    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
+    pub async fn open_http_session(&self) -> Result<HttpSession, Refused> {
+        let core = self.core();
+        let tally = Arc::new(Tally::within(core.tally.clone()));
+        let terms =
+            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
+        let standalone = Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Wait);
+        let id = SessionId::random();
+        let entry =
+            self.spawn_session(id, SessionKind::Http, Streams::Http(standalone), None).await?;
+        Ok(HttpSession { core: core.clone(), entry })
+    }
+
+    /// Finds a legacy session over HTTP by its `Mcp-Session-Id`.
+    #[must_use]
+    pub fn http_session(&self, id: &str) -> Option<HttpSession> {
+        let core = self.core();
+        let entry = core.directory.get(id).filter(|entry| entry.kind() == SessionKind::Http)?;
+        Some(HttpSession { core: core.clone(), entry })
+    }
+
+    /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with what the client is to be told instead.
+    pub async fn answer(
+        &self,
+        version: ProtocolVersion,
+        request: Request,
+        meta: RequestMeta,
+    ) -> Result<Answer, Refused> {
+        if request.method == Method::Listen {
+            return self.listen(request).await;
+        }
+        let core = self.core();
+        match dispatch(core, Era::Modern, &request) {
+            Dispatch::Answer(outcome) => {
+                let (bytes, code) = task::answer_now(core, Era::Modern, &request.id, &outcome);
+                Ok(Answer::Now(bytes, code))
+            }
+            Dispatch::Call(target) => {
+                let permit = core.stateless_calls.clone().try_acquire_owned();
+                let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+                let parent = core.refs.stateless.load_full().ok_or(Refused::ShuttingDown)?;
+                let cancel = Cancel::within(core);
+                let outlet = stateless_outlet(core, &cancel);
+                let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
+                let caller = Caller::modern(version, &meta, None);
+                let held = Held { permit: Some(permit), ..Held::default() };
+                let start = task::Start { request, meta, caller, target, outlet, cancel, held };
+                task::start(core, parent.get_cell(), start).await;
+                Ok(Answer::Stream(inlet))
+            }
+        }
+    }
+
+    async fn listen(&self, request: Request) -> Result<Answer, Refused> {
+        let core = self.core();
+        let params = request.params.parse::<params::Listen>();
+        let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
+        let granted = match granted {
+            Ok(granted) => granted,
+            Err(error) => {
+                let bytes = encode::error(Some(&request.id), &error);
+                return Ok(Answer::Now(bytes, Some(error.code)));
+            }
+        };
+        let id = SessionId::random();
+        let terms =
+            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
+        let outlet = self.outlet(&id, terms);
+        let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
+        let listen = Some((request.id, granted));
+        self.spawn_session(id, SessionKind::Listen, Streams::One(outlet), listen).await?;
+        Ok(Answer::Stream(inlet))
+    }
+
+    /// Compares the `Mcp-Param-*` headers of a `tools/call` with its arguments, as the tool's
+    /// schema says (2026-07-28, basic/transports/streamable-http, "Server Behavior for Custom
+    /// Headers"). `header` finds a header by its lowercase name.
+    ///
+    /// # Errors
+    ///
+    /// What does not match.
+    pub fn check_param_headers<'a>(
+        &self,
+        params: &Params,
+        header: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> Result<(), HeaderMismatch> {
+        #[derive(Deserialize)]
+        struct Called<'a> {
+            name: String,
+            #[serde(borrow, default)]
+            arguments: Option<&'a RawValue>,
+        }
+        let Ok(called) = params.peek::<Called<'_>>() else { return Ok(()) };
+        let catalog = self.core().catalog();
+        let Some(tool) = catalog.tool(&called.name).filter(|tool| !tool.headers().is_empty()) else {
+            return Ok(());
+        };
+        let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        tool.headers().check(arguments.as_ref(), header)
+    }
+
+    fn outlet(&self, id: &SessionId, terms: Terms) -> Outlet {
+        let core = self.core();
+        let gone = Box::new(EndWhenGone(core.clone(), id.clone()));
+        let tally = Arc::new(Tally::within(core.tally.clone()));
+        Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Close(gone))
+    }
+
+    async fn spawn_session(
+        &self,
+        id: SessionId,
+        kind: SessionKind,
+        streams: Streams,
+        listen: Option<(stentor_wire::Id, params::NoticeFilter)>,
+    ) -> Result<Arc<SessionEntry>, Refused> {
+        let core = self.core();
+        if core.is_draining() {
+            return Err(Refused::ShuttingDown);
+        }
+        let seat = Some(core.directory.seat().ok_or(Refused::TooManySessions)?);
+        let args = SessionArgs { core: core.clone(), id: id.clone(), kind, streams, seat, listen };
+        let spawned = Actor::spawn_linked(None, SessionActor, args, self.root().get_cell()).await;
+        spawned.map_err(|_| Refused::ShuttingDown)?;
+        core.directory.get(id.as_str()).ok_or(Refused::SessionEnded)
+    }
+}
+
+/// The session of one client at the other end of a pipe.
+#[derive(Debug)]
+pub struct Pipe {
+    core: Arc<Core>,
+    entry: Arc<SessionEntry>,
+    outlet: Outlet,
+}
+
+impl Pipe {
+    /// Hands in what was decoded from one line of the client.
+    ///
+    /// Waits while many messages of the client wait for the session; a request over the limit
+    /// of running ones is answered with an error. Cancel safe: it is handed in or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::SessionEnded`].
+    pub async fn deliver(&self, decoded: Result<Message, DecodeError>) -> Result<(), Refused> {
+        let message = match decoded {
+            Ok(message) => message,
+            Err(error) => {
+                let (id, code) = (error.id.clone(), error.code);
+                self.outlet.reply(encode::error(id.as_ref(), &error.into()), Some(code));
+                return Ok(());
+            }
+        };
+        let request = match &message {
+            Message::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        let delivered = deliver(&self.entry, message, self.outlet.clone()).await;
+        match (delivered, request) {
+            (Err(Refused::TooManyRequests), Some(id)) => {
+                let error = ErrorObject::unavailable(Refused::TooManyRequests.to_string());
+                self.outlet.reply(encode::error(Some(&id), &error), Some(error.code));
+                Ok(())
+            }
+            (delivered, _) => delivered,
+        }
+    }
+
+    /// Tells the client that a line was longer than it may be.
+    pub fn refuse_long_line(&self, limit: usize) {
+        let error = ErrorObject::new(
+            code::INVALID_REQUEST,
+            format!("a message must not be longer than {limit} bytes"),
+        );
+        self.outlet.reply(encode::error(None, &error), Some(error.code));
+    }
+
+    /// Whether the engine shuts down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.core.is_draining()
+    }
+}
+
+/// A legacy session over HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpSession {
+    core: Arc<Core>,
+    entry: Arc<SessionEntry>,
+}
+
+impl HttpSession {
+    /// The value of `Mcp-Session-Id`.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        self.entry.id()
+    }
+
+    /// The negotiated version, once `initialize` was answered.
+    #[must_use]
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.entry.version()
+    }
+
+    /// Hands in a request. The inlet yields what its call says and, last, its response.
+    /// Dropping it cancels nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`].
+    pub async fn request(&self, request: Request) -> Result<Inlet, Refused> {
+        let outlet = self.entry.open_stream(&self.core);
+        let inlet = outlet.attach(None).ok_or(Refused::SessionEnded)?;
+        deliver(&self.entry, Message::Request(request), outlet).await?;
+        Ok(inlet)
+    }
+
+    /// Hands in a notification or a response.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::SessionEnded`].
+    pub async fn deliver(&self, message: Message) -> Result<(), Refused> {
+        deliver(&self.entry, message, self.entry.open_stream(&self.core)).await
+    }
+
+    /// Reads what belongs to no request: everything since the session was opened, or since
+    /// the last reader left.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::StreamTaken`] while another reader is there.
+    pub fn attach(&self) -> Result<Inlet, Refused> {
+        self.entry.touch();
+        let Some(outlet) = self.entry.streams().notices() else {
+            return Err(Refused::SessionEnded);
+        };
+        if outlet.is_attached() {
+            return Err(Refused::StreamTaken);
+        }
+        outlet.attach(None).ok_or(Refused::SessionEnded)
+    }
+
+    /// Ends the session.
+    pub fn end(&self, reason: EndReason) {
+        // Out of the directory at once: the next request with its id gets a 404.
+        self.core.directory.remove(self.entry.id());
+        // One that has ended already needs no word.
+        let _ = self.entry.actor().cast(SessionMsg::End(reason));
+    }
+}
+
+/// Hands a message to the session's actor. Waits for a turn, so that a client cannot fill
+/// the mailbox; refuses a request over the limit of running ones.
+async fn deliver(entry: &SessionEntry, message: Message, reply: Outlet) -> Result<(), Refused> {
+    let turn = entry.turns().clone().acquire_owned().await.map_err(|_| Refused::SessionEnded)?;
+    let permit = match &message {
+        Message::Request(_) => {
+            let permit = entry.permits().clone().try_acquire_owned();
+            Some(permit.map_err(|_| Refused::TooManyRequests)?)
+        }
+        // The others must get through also when all permits are taken: by calls that one of
+        // them cancels.
+        _ => None,
+    };
+    let inbound = Box::new(Inbound { message, reply, permit, turn });
+    entry.actor().cast(SessionMsg::Inbound(inbound)).map_err(|_| Refused::SessionEnded)
+}

@@ -1,0 +1,162 @@
+//! **Owns** the tools, resources, resource templates and prompts; it is their only writer.
+//! **Receives** changes, and word that something is to be announced.
+//! **Sends** notices to the hub: the first change at once, the rest of its window together.
+//! **Dies when** the root stops, or a bug panics.
+//! **Restarts as** a registry of the last published catalog, which announces all lists.
+
+mod catalog;
+mod coalesce;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use stentor_wire::ListKind;
+
+use crate::core::Core;
+use crate::hub::HubMsg;
+use crate::ids::Revision;
+pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
+pub(crate) use catalog::Checked;
+use coalesce::Coalesce;
+pub(crate) use coalesce::Topic;
+
+/// What is to be announced and has not reached the registry's mailbox yet.
+///
+/// A tool may ask for any number of announcements; the mailbox gets one message until the
+/// registry has looked.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbell(Mutex<HashSet<Topic>>);
+
+impl Doorbell {
+    /// `true` if the registry is to be told.
+    pub(crate) fn ring(&self, topic: Topic) -> bool {
+        let mut waiting = self.0.lock();
+        let first = waiting.is_empty();
+        waiting.insert(topic);
+        first
+    }
+
+    fn take(&self) -> HashSet<Topic> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+/// What a registry knows about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RegistryView {
+    /// The latest revision.
+    pub revision: Revision,
+    /// Lists and resources whose changes are being held together now.
+    pub open_windows: usize,
+}
+
+pub(crate) type ApplyReply = RpcReplyPort<Result<Change, CatalogError>>;
+
+#[derive(Debug)]
+pub(crate) enum RegistryMsg {
+    Apply(Vec<Checked>, ApplyReply),
+    Rung,
+    CoalesceOver(Topic),
+    Observe(RpcReplyPort<RegistryView>),
+}
+
+crate::message!(RegistryMsg);
+
+pub(crate) struct RegistryArgs {
+    pub(crate) core: Arc<Core>,
+    /// Whether it takes the place of one that crashed.
+    pub(crate) restarted: bool,
+}
+
+pub(crate) struct RegistryState {
+    core: Arc<Core>,
+    coalesce: Coalesce,
+}
+
+pub(crate) struct RegistryActor;
+
+impl Actor for RegistryActor {
+    type Msg = RegistryMsg;
+    type State = RegistryState;
+    type Arguments = RegistryArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RegistryMsg>,
+        args: RegistryArgs,
+    ) -> Result<RegistryState, ActorProcessingErr> {
+        let mut state = RegistryState { core: args.core, coalesce: Coalesce::default() };
+        if args.restarted {
+            for kind in ListKind::ALL {
+                state.announce(&myself, &Topic::List(kind));
+            }
+            state.on_rung(&myself);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RegistryMsg>,
+        message: RegistryMsg,
+        state: &mut RegistryState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
+            RegistryMsg::Rung => state.on_rung(&myself),
+            RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
+            RegistryMsg::Observe(reply) => state.on_observe(reply),
+        }
+        Ok(())
+    }
+}
+
+impl RegistryState {
+    fn on_apply(&mut self, myself: &ActorRef<RegistryMsg>, mutations: Vec<Checked>, reply: ApplyReply) {
+        let applied = self.core.catalog().apply(mutations);
+        let result = applied.map(|(catalog, lists)| {
+            let change = Change { revision: catalog.revision(), lists };
+            self.core.publish(catalog);
+            change
+        });
+        let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
+        // Whoever asked may have gone; the change stands.
+        let _ = reply.send(result);
+        for kind in lists {
+            self.announce(myself, &Topic::List(kind));
+        }
+    }
+
+    fn on_rung(&mut self, myself: &ActorRef<RegistryMsg>) {
+        for topic in self.core.doorbell.take() {
+            self.announce(myself, &topic);
+        }
+    }
+
+    fn on_coalesce_over(&mut self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        if self.coalesce.over(topic) {
+            self.publish(myself, topic);
+        }
+    }
+
+    fn on_observe(&self, reply: RpcReplyPort<RegistryView>) {
+        let revision = self.core.catalog().revision();
+        // Whoever asked may have gone.
+        let _ = reply.send(RegistryView { revision, open_windows: self.coalesce.open() });
+    }
+
+    fn announce(&mut self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        if self.coalesce.touch(topic) {
+            self.publish(myself, topic);
+        }
+    }
+
+    fn publish(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        self.core.tell_hub(HubMsg::Publish(topic.notice()));
+        let topic = topic.clone();
+        myself.send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));
+    }
+}

@@ -1,0 +1,118 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::handler::{ToolError, raw_tool, tool};
+
+fn named(name: &str) -> Tool {
+    tool(name, || async { Ok::<_, ToolError>("") })
+}
+
+fn apply(catalog: &Catalog, mutations: Vec<Mutation>) -> Result<(Catalog, Vec<ListKind>), CatalogError> {
+    let checked = mutations.into_iter().map(Mutation::check).collect::<Result<_, _>>()?;
+    catalog.apply(checked)
+}
+
+fn with(names: &[&str]) -> Catalog {
+    let adds = names.iter().map(|name| Mutation::Add(named(name).into())).collect();
+    apply(&Catalog::default(), adds).unwrap().0
+}
+
+fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, Option<String>) {
+    let json: Value = serde_json::from_slice(&catalog.page(Shelf::Tools, cursor, size).unwrap()).unwrap();
+    let names = json["tools"].as_array().unwrap().iter();
+    let names = names.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect();
+    (names, json.get("nextCursor").map(|cursor| cursor.as_str().unwrap().to_owned()))
+}
+
+#[test]
+fn a_transaction_is_applied_whole_or_not_at_all() {
+    let catalog = with(&["a"]);
+    let result = apply(&catalog, vec![
+        Mutation::Add(named("b").into()),
+        Mutation::Add(named("a").into()),
+    ]);
+    assert_eq!(result.unwrap_err(), CatalogError::Exists("tool", "a".to_owned()));
+    assert_eq!(catalog.tool_names().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn what_changes_nothing_keeps_the_revision_and_announces_nothing() {
+    let catalog = with(&["a", "b"]);
+    for mutations in [
+        vec![],
+        vec![Mutation::Remove(Shelf::Tools, "x".to_owned())],
+        vec![Mutation::Put(named("a").into())],
+        vec![Mutation::Add(named("c").into()), Mutation::Remove(Shelf::Tools, "c".to_owned())],
+    ] {
+        let (next, lists) = apply(&catalog, mutations).unwrap();
+        assert_eq!(lists, []);
+        assert_eq!(next.revision(), catalog.revision());
+    }
+}
+
+#[test]
+fn a_template_changes_the_list_of_resources() {
+    let template = crate::resource_template("a://{x}", "a", |_vars, _ctx| async { Ok("") });
+    let (_, lists) = apply(&Catalog::default(), vec![Mutation::Add(template.into())]).unwrap();
+    assert_eq!(lists, [ListKind::Resources]);
+}
+
+#[test]
+fn a_bad_name_or_schema_is_named() {
+    let error = apply(&Catalog::default(), vec![Mutation::Add(named("").into())]).unwrap_err();
+    assert!(matches!(error, CatalogError::Name("tool", ..)), "{error}");
+    let bad = raw_tool("x", serde_json::json!({"type": "string"}), |_args, _ctx| async { Ok("") });
+    let error = apply(&Catalog::default(), vec![Mutation::Add(bad.into())]).unwrap_err();
+    assert_eq!(error.to_string(), "tool 'x' is invalid: the schema must have \"type\": \"object\"");
+}
+
+#[test]
+fn a_schema_comes_out_as_it_went_in() {
+    let schema = r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
+    let tool = raw_tool("x", serde_json::from_str(schema).unwrap(), |_args, _ctx| async { Ok("") });
+    let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
+    let page = catalog.page(Shelf::Tools, None, 10).unwrap();
+    let page = std::str::from_utf8(&page).unwrap();
+    assert!(page.contains(&schema.replace("1.50", "1.5")), "{page}");
+}
+
+#[test]
+fn a_foreign_cursor_is_refused() {
+    let catalog = with(&["a"]);
+    for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0)] {
+        assert_eq!(catalog.page(Shelf::Tools, Some(cursor), 1), Err(InvalidCursor), "{cursor}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn pages_together_are_the_list_in_order(count in 0usize..30, size in 1usize..10) {
+        let names: Vec<_> = (0..count).map(|n| format!("t{n}")).collect();
+        let catalog = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (mut seen, mut cursor) = page(&catalog, None, size);
+        while let Some(at) = cursor {
+            let (more, next) = page(&catalog, Some(&at), size);
+            prop_assert!(!more.is_empty());
+            seen.extend(more);
+            cursor = next;
+        }
+        prop_assert_eq!(seen, names);
+    }
+
+    #[test]
+    fn a_cursor_survives_removals_and_additions(removed in proptest::collection::btree_set(0usize..20, 0..20), size in 1usize..8) {
+        let names: Vec<_> = (0..20).map(|n| format!("t{n}")).collect();
+        let catalog = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (first, cursor) = page(&catalog, None, size);
+        let mut mutations: Vec<_> = removed.iter()
+            .map(|n| Mutation::Remove(Shelf::Tools, names[*n].clone())).collect();
+        mutations.push(Mutation::Add(named("new").into()));
+        let (catalog, _) = apply(&catalog, mutations).unwrap();
+        let (rest, _) = page(&catalog, cursor.as_deref(), 100);
+        let mut expected: Vec<_> = (size..20).filter(|n| !removed.contains(n)).map(|n| names[n].clone()).collect();
+        expected.push("new".to_owned());
+        prop_assert_eq!(first.len(), size);
+        prop_assert_eq!(rest, expected);
+    }
+}

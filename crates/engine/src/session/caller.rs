@@ -1,0 +1,114 @@
+//! Who sends a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use stentor_wire::model::{ClientCapabilities, Implementation};
+use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
+
+use crate::ids::SessionId;
+
+/// What is known of the sender of a request: from `initialize` in the legacy era, from the
+/// request itself in the modern one.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) client: Option<Arc<Implementation>>,
+    pub(crate) capabilities: Arc<ClientCapabilities>,
+    pub(crate) session: Option<SessionId>,
+    level: SessionLevel,
+}
+
+/// The least severe log message that a legacy session wants; running calls see it change.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLevel(Arc<AtomicU8>);
+
+impl Default for SessionLevel {
+    /// A client that never said gets what people usually want to see.
+    fn default() -> Self {
+        Self(Arc::new(AtomicU8::new(LogLevel::Info as u8)))
+    }
+}
+
+impl SessionLevel {
+    pub(crate) fn set(&self, level: LogLevel) {
+        self.0.store(level as u8, Ordering::Relaxed);
+    }
+}
+
+impl Caller {
+    /// The sender of a modern request, whose `_meta` has been checked.
+    pub(crate) fn modern(
+        version: ProtocolVersion,
+        meta: &RequestMeta,
+        session: Option<SessionId>,
+    ) -> Self {
+        Self {
+            version,
+            client: meta.client_info.clone().map(Arc::new),
+            capabilities: Arc::new(meta.client_capabilities.clone().unwrap_or_default()),
+            session,
+            level: SessionLevel::default(),
+        }
+    }
+
+    /// The sender of everything on a legacy session.
+    pub(crate) fn legacy(
+        version: ProtocolVersion,
+        initialize: params::Initialize,
+        session: SessionId,
+        level: SessionLevel,
+    ) -> Self {
+        Self {
+            version,
+            client: Some(Arc::new(initialize.client_info)),
+            capabilities: Arc::new(initialize.capabilities),
+            session: Some(session),
+            level,
+        }
+    }
+
+    pub(crate) fn era(&self) -> Era {
+        self.version.era()
+    }
+
+    /// Whether a log message of this severity reaches the sender.
+    pub(crate) fn wants_log(&self, level: LogLevel, meta: &RequestMeta) -> bool {
+        match self.era() {
+            Era::Legacy => level as u8 >= self.level.0.load(Ordering::Relaxed),
+            Era::Modern => meta.log_level.is_some_and(|least| level >= least),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_modern_request_hears_nothing_it_did_not_ask_for() {
+        let mut meta = RequestMeta::default();
+        let caller = Caller::modern(ProtocolVersion::V2026_07_28, &meta, None);
+        assert!(!caller.wants_log(LogLevel::Emergency, &meta));
+        meta.log_level = Some(LogLevel::Warning);
+        assert!(caller.wants_log(LogLevel::Error, &meta));
+        assert!(!caller.wants_log(LogLevel::Info, &meta));
+    }
+
+    #[test]
+    fn a_legacy_session_hears_from_its_level_on_and_calls_see_it_change() {
+        let level = SessionLevel::default();
+        let initialize = serde_json::from_value(serde_json::json!({
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "c", "version": "1"},
+        }));
+        let caller = Caller::legacy(
+            ProtocolVersion::V2025_11_25, initialize.unwrap(), SessionId::random(), level.clone(),
+        );
+        let meta = RequestMeta::default();
+        assert!(caller.wants_log(LogLevel::Info, &meta));
+        assert!(!caller.wants_log(LogLevel::Debug, &meta));
+        level.set(LogLevel::Error);
+        assert!(!caller.wants_log(LogLevel::Warning, &meta));
+    }
+}

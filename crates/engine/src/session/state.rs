@@ -1,0 +1,179 @@
+//! The pure part of a session: what a request means, given what came before.
+
+use std::collections::{HashMap, HashSet};
+
+use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::{
+    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId,
+    code,
+};
+
+use super::caller::{Caller, SessionLevel};
+use crate::ids::SessionId;
+
+/// What a request asks of the session's actor.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// The client opened the session; answer with this version.
+    Initialized(ProtocolVersion),
+    /// It only had to be remembered.
+    Done,
+    /// Tell the client about this resource, if it can be read.
+    Watch(String),
+    /// No longer.
+    Unwatch(String),
+    /// Open a stream of notices.
+    Listen(SubscriptionId, NoticeFilter),
+    /// It concerns the catalog, not the session.
+    Dispatch(Caller),
+    /// It is wrong.
+    Refuse(ErrorObject),
+}
+
+/// What a session remembers between messages.
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    id: SessionId,
+    /// Whether a request with modern `_meta` is served: on a pipe, but not on a legacy HTTP
+    /// session.
+    serves_modern: bool,
+    max_subscriptions: usize,
+    legacy: Option<Caller>,
+    level: SessionLevel,
+    watched: HashSet<String>,
+    listens: HashMap<Id, SubscriptionId>,
+}
+
+impl SessionState {
+    pub(crate) fn new(id: SessionId, serves_modern: bool, max_subscriptions: usize) -> Self {
+        Self {
+            id,
+            serves_modern,
+            max_subscriptions,
+            legacy: None,
+            level: SessionLevel::default(),
+            watched: HashSet::new(),
+            listens: HashMap::new(),
+        }
+    }
+
+    /// The client of a legacy session, once it has sent `initialize`.
+    pub(crate) fn legacy(&self) -> Option<&Caller> {
+        self.legacy.as_ref()
+    }
+
+    pub(crate) fn on_request(&mut self, request: &Request, meta: &RequestMeta) -> Decision {
+        let modern = self.serves_modern && meta.protocol_version.is_some();
+        let decided = if modern { self.on_modern(request, meta) } else { self.on_legacy(request) };
+        decided.unwrap_or_else(Decision::Refuse)
+    }
+
+    fn on_legacy(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
+        let caller = match (&self.legacy, &request.method) {
+            (None, Method::Initialize) => return self.initialize(request),
+            (Some(_), Method::Initialize) => {
+                return Err(ErrorObject::new(code::INVALID_REQUEST, "already initialized"));
+            }
+            (Some(caller), _) => caller,
+            (None, Method::Ping) => {
+                return Ok(Decision::Dispatch(self.anybody()));
+            }
+            (None, _) => {
+                return Err(ErrorObject::new(
+                    code::INVALID_REQUEST,
+                    "not initialized: send initialize, or a request with modern params._meta",
+                ));
+            }
+        };
+        Ok(match &request.method {
+            Method::SetLevel => {
+                let level = request.params.parse::<params::SetLevel>()?.level;
+                self.level.set(level);
+                Decision::Done
+            }
+            Method::ResourcesSubscribe => {
+                let uri = request.params.parse::<params::ResourceUri>()?.uri;
+                if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&uri) {
+                    return Err(self.too_many_subscriptions());
+                }
+                Decision::Watch(uri)
+            }
+            Method::ResourcesUnsubscribe => {
+                let uri = request.params.parse::<params::ResourceUri>()?.uri;
+                self.watched.remove(&uri);
+                Decision::Unwatch(uri)
+            }
+            _ => Decision::Dispatch(caller.clone()),
+        })
+    }
+
+    /// Who sends a `ping` before it said who it is.
+    fn anybody(&self) -> Caller {
+        let meta = RequestMeta::default();
+        Caller::modern(ProtocolVersion::NEWEST_LEGACY, &meta, Some(self.id.clone()))
+    }
+
+    fn initialize(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
+        let params: params::Initialize = request.params.parse()?;
+        let version = ProtocolVersion::negotiate(&params.protocol_version);
+        self.legacy =
+            Some(Caller::legacy(version, params, self.id.clone(), self.level.clone()));
+        Ok(Decision::Initialized(version))
+    }
+
+    fn on_modern(&mut self, request: &Request, meta: &RequestMeta) -> Result<Decision, ErrorObject> {
+        let version = meta.require_modern()?;
+        if request.method != Method::Listen {
+            return Ok(Decision::Dispatch(Caller::modern(version, meta, Some(self.id.clone()))));
+        }
+        let granted = grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
+        if self.listens.contains_key(&request.id) {
+            return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
+        }
+        if self.listens.len() >= self.max_subscriptions {
+            return Err(self.too_many_subscriptions());
+        }
+        let subscription = SubscriptionId::of(&request.id);
+        self.listens.insert(request.id.clone(), subscription.clone());
+        Ok(Decision::Listen(subscription, granted))
+    }
+
+    fn too_many_subscriptions(&self) -> ErrorObject {
+        ErrorObject::invalid_params(format!(
+            "more than {} subscriptions on one session",
+            self.max_subscriptions
+        ))
+    }
+
+    /// A resource that was asked for can be read, and is watched now.
+    pub(crate) fn watched(&mut self, uri: &str) {
+        self.watched.insert(uri.to_owned());
+    }
+
+    /// Ends a listen, if `request` opened one.
+    pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
+        self.listens.remove(request)
+    }
+
+    /// Ends all listens.
+    pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
+        self.listens.drain().collect()
+    }
+
+}
+
+/// What a listen is granted: everything it asks for, each resource once.
+pub(crate) fn grant(listen: &params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
+    let mut granted = listen.notifications.clone();
+    let mut seen = HashSet::new();
+    granted.resource_subscriptions.retain(|uri| seen.insert(uri.clone()));
+    if granted.resource_subscriptions.len() > max {
+        return Err(ErrorObject::invalid_params(format!(
+            "more than {max} resources in one subscription"
+        )));
+    }
+    Ok(granted)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! How a running call is told to end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use stentor_wire::{ErrorObject, Id, code};
+use tokio_util::sync::CancellationToken;
+
+use crate::core::Core;
+use crate::outlet::Notified;
+
+/// Why a call is to end before its code returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// The client sent `notifications/cancelled`, with a reason or without.
+    Client(Option<String>),
+    /// The client closed the stream of its modern HTTP request.
+    Disconnected,
+    /// The call took longer than [`Config::call_timeout`](crate::Config::call_timeout).
+    TimedOut,
+    /// The session ended.
+    SessionEnded,
+    /// The engine shuts down and the call took longer than it may.
+    Shutdown,
+}
+
+impl CancelReason {
+    /// What the client is told; nothing where it does not want or cannot get an answer.
+    pub(crate) fn error(&self) -> Option<ErrorObject> {
+        match self {
+            Self::Client(_) | Self::Disconnected => None,
+            Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
+            Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),
+            Self::Shutdown => Some(ErrorObject::unavailable("the server is shutting down")),
+        }
+    }
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(Some(reason)) => write!(f, "cancelled by the client: {reason}"),
+            Self::Client(None) => f.write_str("cancelled by the client"),
+            Self::Disconnected => f.write_str("the client disconnected"),
+            Self::TimedOut => f.write_str("the call took too long"),
+            Self::SessionEnded => f.write_str("the session ended"),
+            Self::Shutdown => f.write_str("the server is shutting down"),
+        }
+    }
+}
+
+/// Ends one call, once; the first reason counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Cancel {
+    token: CancellationToken,
+    reason: Arc<OnceLock<CancelReason>>,
+}
+
+impl Cancel {
+    /// A call of this engine: it ends at the latest when the engine does.
+    pub(crate) fn within(core: &Core) -> Self {
+        Self { token: core.ending.child_token(), reason: Arc::default() }
+    }
+
+    pub(crate) fn cancel(&self, reason: CancelReason) {
+        // A later reason changes nothing.
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Why it is to end; asked once it is.
+    pub(crate) fn reason(&self) -> CancelReason {
+        self.reason.get().cloned().unwrap_or(CancelReason::Shutdown)
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+}
+
+/// Ends a modern HTTP call whose client went away.
+#[derive(Debug)]
+pub(crate) struct CancelWhenGone(pub(crate) Cancel);
+
+impl Notified for CancelWhenGone {
+    fn notify(self: Box<Self>) {
+        self.0.cancel(CancelReason::Disconnected);
+    }
+}
+
+/// The running calls of one session, by the id of their request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenCalls(Arc<Mutex<HashMap<Id, Cancel>>>);
+
+/// One call's place among the open ones; dropping it takes it out.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    calls: OpenCalls,
+    id: Id,
+}
+
+impl OpenCalls {
+    /// `None` if a call of that id is open: ids must not be used again while it runs.
+    pub(crate) fn open(&self, id: &Id, cancel: &Cancel) -> Option<OpenCall> {
+        let mut calls = self.0.lock();
+        if calls.contains_key(id) {
+            return None;
+        }
+        calls.insert(id.clone(), cancel.clone());
+        Some(OpenCall { calls: self.clone(), id: id.clone() })
+    }
+
+    /// Cancels one call, if it still runs.
+    pub(crate) fn cancel(&self, id: &Id, reason: CancelReason) {
+        let cancel = self.0.lock().get(id).cloned();
+        if let Some(cancel) = cancel {
+            cancel.cancel(reason);
+        }
+    }
+
+    pub(crate) fn cancel_all(&self, reason: &CancelReason) {
+        let calls: Vec<_> = self.0.lock().values().cloned().collect();
+        for cancel in calls {
+            cancel.cancel(reason.clone());
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.calls.0.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,270 @@
+//! What a running call can do.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use stentor_wire::model::{ClientCapabilities, Implementation};
+use stentor_wire::{
+    Era, Id, ListKind, LogLevel, ProtocolVersion, RequestMeta, TraceContext, encode,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::cancel::Cancel;
+use crate::core::Core;
+use crate::engine::CatalogHandle;
+use crate::ids::SessionId;
+use crate::outlet::policy::Class;
+use crate::outlet::{Frame, Gate, Outlet};
+use crate::registry::Topic;
+use crate::session::Caller;
+
+/// A running call, as the author's code sees it: it reports progress, writes log messages,
+/// changes the catalog, notices that the client gave up.
+///
+/// Clones are cheap and belong to the same call. Everything that only tells may be called
+/// from sync code and from any thread, never blocks, and does nothing once the call has been
+/// answered.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Call>);
+
+/// What a [`Context`] is made of.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) core: Arc<Core>,
+    pub(crate) caller: Caller,
+    pub(crate) request: Id,
+    pub(crate) meta: RequestMeta,
+    /// The URI that is being read, or the name that was called.
+    pub(crate) subject: String,
+    pub(crate) outlet: Outlet,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) cancel: Cancel,
+}
+
+impl Context {
+    pub(crate) fn new(call: Call) -> Self {
+        Self(Arc::new(call))
+    }
+
+    // Progress
+
+    /// Reports how far the call is: `progress` of `total`, in any unit, and a message for
+    /// people.
+    ///
+    /// Goes to the client if it asked for progress, and `progress` is a finite number larger
+    /// than the last one; otherwise nothing is sent, and the message is not even formatted.
+    /// While the client keeps up it gets every value; when it falls behind the latest wins.
+    /// The last value always goes out before the result.
+    ///
+    /// ```
+    /// # fn f(ctx: stentor_engine::Context) {
+    /// ctx.report_progress(1.0, Some(4.0), "warming up");
+    /// ctx.report_progress(2.0, Some(4.0), format_args!("step {}", 2));
+    /// ctx.report_progress(3.0, None, "");
+    /// # }
+    /// ```
+    pub fn report_progress(&self, progress: f64, total: Option<f64>, message: impl Display) {
+        let Call { gate, outlet, .. } = &*self.0;
+        if gate.token().is_some() {
+            outlet.progress(gate, progress, total, &message);
+        }
+    }
+
+    /// As [`report_progress`](Self::report_progress), at the pace of the client: waits while
+    /// it is behind, so that it gets every value. Cancel safe.
+    pub async fn report_progress_paced(
+        &self,
+        progress: f64,
+        total: Option<f64>,
+        message: impl Display + Sync,
+    ) {
+        let Call { gate, outlet, .. } = &*self.0;
+        if gate.token().is_some() {
+            outlet.progress_paced(gate, progress, total, &message).await;
+        }
+    }
+
+    /// Whether the client asked for progress of this call.
+    #[must_use]
+    pub fn wants_progress(&self) -> bool {
+        self.0.gate.token().is_some()
+    }
+
+    // Log messages
+
+    /// Writes a log message with any severity, logger name and JSON data.
+    ///
+    /// It goes to the client if the severity is at least the one it asked for: with
+    /// `logging/setLevel` in the legacy era (without: `info`), on the request itself in the
+    /// modern one (without: nothing).
+    pub fn log(&self, level: LogLevel, logger: Option<&str>, data: impl Serialize) {
+        let call = &*self.0;
+        if call.caller.wants_log(level, &call.meta) {
+            let message = encode::log(level, logger, &data);
+            call.outlet.say(&call.gate, Class::Log, Frame::Message(message));
+        }
+    }
+
+    /// Whether a log message of this severity would be sent.
+    #[must_use]
+    pub fn wants_log(&self, level: LogLevel) -> bool {
+        self.0.caller.wants_log(level, &self.0.meta)
+    }
+
+    /// Writes a log message for debugging.
+    pub fn debug(&self, data: impl Serialize) {
+        self.log(LogLevel::Debug, None, data);
+    }
+
+    /// Writes an informational log message.
+    pub fn info(&self, data: impl Serialize) {
+        self.log(LogLevel::Info, None, data);
+    }
+
+    /// Writes a log message about something normal but significant.
+    pub fn notice(&self, data: impl Serialize) {
+        self.log(LogLevel::Notice, None, data);
+    }
+
+    /// Writes a warning.
+    pub fn warning(&self, data: impl Serialize) {
+        self.log(LogLevel::Warning, None, data);
+    }
+
+    /// Writes an error message; the call goes on.
+    pub fn error(&self, data: impl Serialize) {
+        self.log(LogLevel::Error, None, data);
+    }
+
+    /// Writes a message about a critical condition.
+    pub fn critical(&self, data: impl Serialize) {
+        self.log(LogLevel::Critical, None, data);
+    }
+
+    /// Writes a message that asks for action at once.
+    pub fn alert(&self, data: impl Serialize) {
+        self.log(LogLevel::Alert, None, data);
+    }
+
+    /// Writes a message that the system is unusable.
+    pub fn emergency(&self, data: impl Serialize) {
+        self.log(LogLevel::Emergency, None, data);
+    }
+
+    // Telling everybody
+
+    /// Tells every client that the list of tools changed. A change of the
+    /// [`catalog`](Self::catalog) does so by itself.
+    pub fn send_tool_list_changed(&self) {
+        self.0.core.announce_list(ListKind::Tools);
+    }
+
+    /// Tells every client that the list of resources changed.
+    pub fn send_resource_list_changed(&self) {
+        self.0.core.announce_list(ListKind::Resources);
+    }
+
+    /// Tells every client that the list of prompts changed.
+    pub fn send_prompt_list_changed(&self) {
+        self.0.core.announce_list(ListKind::Prompts);
+    }
+
+    /// Tells every client that watches this resource that it changed.
+    pub fn send_resource_updated(&self, uri: &str) {
+        self.0.core.announce(Topic::Resource(uri.into()));
+    }
+
+    /// Sends a notification of the application's own to the client of this call, on the
+    /// stream of this call. `params` should be a JSON object.
+    pub fn notify(&self, method: &str, params: impl Serialize) {
+        let params = serde_json::to_value(params).ok().filter(Value::is_object);
+        let message = encode::notification(method, params.as_ref());
+        self.0.outlet.say(&self.0.gate, Class::Custom, Frame::Message(message));
+    }
+
+    /// The tools, resources and prompts, to read and to change.
+    #[must_use]
+    pub fn catalog(&self) -> CatalogHandle {
+        CatalogHandle::new(self.0.core.clone())
+    }
+
+    // Cancellation
+
+    /// Waits until the call is to end early. The code is then polled once more, and dropped
+    /// at its next `await`. Cancel safe.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.cancel.token().clone().cancelled_owned()
+    }
+
+    /// A token that is cancelled when the call is to end early, to hand to other code.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.0.cancel.token().clone()
+    }
+
+    /// Whether the call is to end early.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancel.token().is_cancelled()
+    }
+
+    // Who asks
+
+    /// The era of the request.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.0.caller.version.era()
+    }
+
+    /// The protocol version of the request.
+    #[must_use]
+    pub fn protocol_version(&self) -> ProtocolVersion {
+        self.0.caller.version
+    }
+
+    /// Name and version of the client, as it says itself; modern clients may keep it to
+    /// themselves.
+    #[must_use]
+    pub fn client_info(&self) -> Option<&Implementation> {
+        self.0.caller.client.as_deref()
+    }
+
+    /// What the client says it can do.
+    #[must_use]
+    pub fn client_capabilities(&self) -> &ClientCapabilities {
+        &self.0.caller.capabilities
+    }
+
+    /// The session; `None` for modern requests over HTTP, which have none.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.0.caller.session.as_ref()
+    }
+
+    /// The id of the request.
+    #[must_use]
+    pub fn request_id(&self) -> &Id {
+        &self.0.request
+    }
+
+    /// The trace that the request belongs to.
+    #[must_use]
+    pub fn trace_context(&self) -> &TraceContext {
+        &self.0.meta.trace
+    }
+
+    /// The whole `_meta` of the request; an empty object if there was none.
+    #[must_use]
+    pub fn request_meta(&self) -> serde_json::Map<String, Value> {
+        serde_json::from_slice(&self.0.meta.raw).unwrap_or_default()
+    }
+
+    /// The URI that is being read; in a tool or prompt, its name.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.0.subject
+    }
+}

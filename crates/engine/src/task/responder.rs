@@ -1,0 +1,92 @@
+//! The one answer of a call.
+
+use std::sync::Arc;
+
+use stentor_wire::encode::{self, ResultBody};
+use stentor_wire::{Era, ErrorObject, Id};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::cancel::{Cancel, OpenCall};
+use crate::core::Core;
+use crate::outlet::{Gate, Outlet};
+
+/// Answers a request exactly once, whatever happens: who drops it unanswered, by a panic or
+/// by being killed, answers with an error.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    core: Arc<Core>,
+    outlet: Outlet,
+    gate: Arc<Gate>,
+    cancel: Cancel,
+    era: Era,
+    id: Option<Id>,
+    /// What lasts as long as the call does.
+    _held: Held,
+}
+
+/// What a running call holds, and gives back with its answer.
+#[derive(Debug, Default)]
+#[expect(dead_code, reason = "held for their drops")]
+pub(crate) struct Held {
+    pub(crate) running: Option<TaskTrackerToken>,
+    pub(crate) open: Option<OpenCall>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Responder {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        outlet: Outlet,
+        gate: Arc<Gate>,
+        cancel: Cancel,
+        era: Era,
+        id: Id,
+        held: Held,
+    ) -> Self {
+        Self { core, outlet, gate, cancel, era, id: Some(id), _held: held }
+    }
+
+    pub(crate) fn answer(mut self, outcome: Result<ResultBody, ErrorObject>) {
+        self.send(outcome);
+    }
+
+    /// Ends the call without an answer, because its client wants none.
+    pub(crate) fn withhold(mut self) {
+        self.hang_up();
+    }
+
+    fn hang_up(&mut self) {
+        self.gate.close();
+        self.id = None;
+        self.outlet.finish_unanswered();
+    }
+
+    fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
+        let Some(id) = self.id.take() else { return };
+        // Closed first: nothing that the call says follows its answer.
+        self.gate.close();
+        match outcome {
+            Ok(result) => {
+                let bytes = encode::response(&id, self.era, &self.core.identity, &result);
+                self.outlet.reply(bytes, None);
+            }
+            Err(error) => self.outlet.reply(encode::error(Some(&id), &error), Some(error.code)),
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.id.is_none() {
+            return;
+        }
+        if !self.cancel.is_cancelled() {
+            return self.send(Err(ErrorObject::internal("the call ended without an answer")));
+        }
+        match self.cancel.reason().error() {
+            Some(error) => self.send(Err(error)),
+            None => self.hang_up(),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+pub use stentor_engine::{
+    ArgumentProblem, CallError, CancelReason, Catalog, CatalogError, CatalogHandle, Change,
+    Completion, Config, Context, EndReason, Engine, EngineBuilder, EngineView, HubView,
+    IntoContents, IntoPromptResult, IntoToolResult, Item, Mutation, Prompt, PromptArgs,
+    PromptError, PromptFn, RegistryView, Resource, ResourceError, ResourceTemplate, Revision,
+    RootView, SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, Stopped,
+    Structured, TemplateVars, Tool, ToolError, ToolFn, outlet, prompt, raw_tool, resource,
+    resource_template, tool,
+};
+pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};
+
+#[cfg(feature = "http")]
+pub use stentor_transport::http;
+#[cfg(any(feature = "stdio", feature = "http"))]
+pub use stentor_transport::signal;
+#[cfg(feature = "stdio")]
+pub use stentor_transport::stdio;
+
+/// For transports of one's own: handing messages in, reading what goes back.
+pub mod port {
+    pub use stentor_engine::port::*;
+    pub use stentor_wire as wire;
+}
+
+#[cfg(feature = "cluster")]
+pub use stentor_cluster as cluster;

@@ -1,0 +1,116 @@
+//! Streamable HTTP: both protocol eras on one endpoint (2026-07-28 and 2025-11-25,
+//! basic/transports).
+//!
+//! [`router`] is an [`axum::Router`] to mount where one likes; [`serve`] is the one line for
+//! everybody else.
+//!
+//! | request | legacy, to 2025-11-25 | modern, 2026-07-28 |
+//! |---|---|---|
+//! | POST | a message of a session, or `initialize` | any request, with its routing headers |
+//! | GET | the session's notices | – |
+//! | DELETE | ends the session | – |
+
+mod body;
+mod get;
+mod guard;
+mod legacy;
+mod modern;
+mod post;
+mod reply;
+mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::any;
+use http::Method;
+use stentor_engine::Engine;
+
+pub use guard::OriginPolicy;
+use guard::Refusal;
+pub use serve::{ServeError, serve, serve_on};
+
+/// How the endpoint behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Where the endpoint is. Default `/mcp`.
+    pub path: String,
+    /// Which hosts and origins may call. Default: this machine.
+    pub origins: OriginPolicy,
+    /// The largest body, in bytes; more is answered with 413. Default 4 MiB.
+    pub max_body: usize,
+    /// The largest headers, names and values together, in bytes; more is answered with 431.
+    /// Default 16 KiB.
+    pub max_headers: usize,
+    /// How often a quiet stream says that it is alive. Default 15 s.
+    pub keep_alive: Duration,
+    /// A call that is answered within this time without saying anything else is answered with
+    /// plain JSON; any other with an event stream. Default 100 ms.
+    pub json_grace: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            path: "/mcp".to_owned(),
+            origins: OriginPolicy::default(),
+            max_body: 4 * 1024 * 1024,
+            max_headers: 16 * 1024,
+            keep_alive: Duration::from_secs(15),
+            json_grace: Duration::from_millis(100),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Endpoint {
+    engine: Engine,
+    config: Arc<HttpConfig>,
+}
+
+/// The endpoint as a router, for one's own listener, shutdown and middleware.
+///
+/// When the engine shuts down, streams end by themselves; stop the listener afterwards.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use stentor_engine::Engine;
+/// use stentor_transport::http::{HttpConfig, router};
+///
+/// let engine = Engine::builder("s", "1").start().await?;
+/// let app = axum::Router::new().merge(router(engine, HttpConfig::default()));
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// ```
+pub fn router(engine: Engine, config: HttpConfig) -> Router {
+    let path = config.path.clone();
+    let endpoint = Endpoint { engine, config: Arc::new(config) };
+    Router::new().route(&path, any(handle)).with_state(endpoint)
+}
+
+async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    let outcome = match check(&endpoint, &request) {
+        Ok(()) => match *request.method() {
+            Method::POST => post::handle(&endpoint, request).await,
+            Method::GET => get::handle(&endpoint, request.headers()),
+            Method::DELETE => legacy::end(&endpoint, request.headers()),
+            _ => Err(Refusal::MethodNotAllowed),
+        },
+        Err(refusal) => Err(refusal),
+    };
+    outcome.unwrap_or_else(|refusal| reply::refused(&refusal))
+}
+
+fn check(endpoint: &Endpoint, request: &Request) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    guard::check_header_size(headers, endpoint.config.max_headers)?;
+    endpoint.config.origins.check(headers, authority)?;
+    guard::check_repeated(headers)
+}

@@ -1,0 +1,63 @@
+//! A legacy message: it belongs to a session, or opens one.
+
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use stentor_engine::EndReason;
+use stentor_engine::port::HttpSession;
+use stentor_wire::headers::MCP_SESSION_ID;
+use stentor_wire::{Era, Message, Method, Request};
+
+use super::guard::{Refusal, Wants};
+use super::{Endpoint, reply};
+
+pub(super) async fn message(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    wants: Wants,
+    message: Message,
+) -> Result<Response, Refusal> {
+    match message {
+        Message::Request(request)
+            if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
+        {
+            initialize(endpoint, wants, request).await
+        }
+        Message::Request(request) => {
+            let inlet = session(endpoint, headers)?.request(request).await?;
+            Ok(reply::call(endpoint, Era::Legacy, wants, inlet).await.0)
+        }
+        other => {
+            session(endpoint, headers)?.deliver(other).await?;
+            Ok(reply::accepted())
+        }
+    }
+}
+
+async fn initialize(
+    endpoint: &Endpoint,
+    wants: Wants,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let session = endpoint.engine.open_http_session().await?;
+    let inlet = session.request(request).await?;
+    let (mut response, failed) = reply::call(endpoint, Era::Legacy, wants, inlet).await;
+    if failed {
+        session.end(EndReason::Refused);
+    } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {
+        response.headers_mut().insert(MCP_SESSION_ID, id);
+    }
+    Ok(response)
+}
+
+/// The session that a request names.
+pub(super) fn session(endpoint: &Endpoint, headers: &HeaderMap) -> Result<HttpSession, Refusal> {
+    let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
+    let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
+    endpoint.engine.http_session(id).ok_or(Refusal::UnknownSession)
+}
+
+/// DELETE: the client needs its session no longer.
+pub(super) fn end(endpoint: &Endpoint, headers: &HeaderMap) -> Result<Response, Refusal> {
+    session(endpoint, headers)?.end(EndReason::Deleted);
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}

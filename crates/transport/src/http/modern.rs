@@ -1,0 +1,79 @@
+//! A modern request: everything it needs is in it and in its headers.
+
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use stentor_engine::port::Answer;
+use stentor_wire::headers::{
+    HeaderMismatch, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, check_protocol_version,
+    check_standard,
+};
+use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, RequestMeta};
+
+use super::guard::{Refusal, Wants};
+use super::{Endpoint, reply};
+
+pub(super) async fn request(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    wants: Wants,
+    request: Request,
+    meta: RequestMeta,
+) -> Result<Response, Refusal> {
+    let version = match check(endpoint, headers, &request, &meta) {
+        Ok(version) => version,
+        Err(error) => {
+            return Ok(reply::error(StatusCode::BAD_REQUEST, Some(&request.id), &error));
+        }
+    };
+    let listens = request.method == Method::Listen;
+    Ok(match endpoint.engine.answer(version, request, meta).await? {
+        Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
+        Answer::Stream(inlet) if listens => reply::stream(&endpoint.config, inlet, Vec::new()),
+        Answer::Stream(inlet) => reply::call(endpoint, Era::Modern, wants, inlet).await.0,
+    })
+}
+
+/// Compares the headers with the body (2026-07-28, basic/transports/streamable-http, "Request
+/// Metadata"). A version that both agree on comes first, so that a client that speaks another
+/// one is told so, whatever else is new to it.
+fn check(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    request: &Request,
+    meta: &RequestMeta,
+) -> Result<ProtocolVersion, ErrorObject> {
+    let header = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
+    if let Some(version) = &meta.protocol_version {
+        check_protocol_version(version, header(MCP_PROTOCOL_VERSION))?;
+    }
+    let version = meta.require_modern()?;
+    let name = named(request);
+    check_standard(request.method.as_str(), name.as_deref(), header(MCP_METHOD), header(MCP_NAME))?;
+    if request.method == Method::ToolsCall {
+        endpoint.engine.check_param_headers(&request.params, header).map_err(lift)?;
+    }
+    Ok(version)
+}
+
+fn lift(mismatch: HeaderMismatch) -> ErrorObject {
+    mismatch.into()
+}
+
+/// What the `Mcp-Name` header mirrors, for a method that has one. A body without it is refused
+/// later, for its parameters.
+fn named(request: &Request) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Names {
+        #[serde(default)]
+        name: Option<String>,
+        #[serde(default)]
+        uri: Option<String>,
+    }
+    let member = request.method.name_member()?;
+    let names = request.params.parse::<Names>().ok()?;
+    match member {
+        "uri" => names.uri,
+        _ => names.name,
+    }
+}

@@ -1,0 +1,84 @@
+//! POST: one message of a client. Which era it belongs to is decided here.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use stentor_wire::headers::MCP_PROTOCOL_VERSION;
+use stentor_wire::{Era, ErrorObject, Message, Params, ProtocolVersion, RequestMeta, code};
+
+use super::guard::{self, Refusal};
+use super::{Endpoint, legacy, modern, reply};
+
+pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let headers = head.headers;
+    let wants = guard::negotiate_post(&headers)?;
+    guard::check_content_type(&headers)?;
+    let Some(body) = read(body, endpoint.config.max_body).await? else {
+        // The client broke off; nobody reads what is answered.
+        return Ok(reply::empty(StatusCode::BAD_REQUEST));
+    };
+    let message = match Message::decode(&body) {
+        Ok(message) => message,
+        Err(error) => {
+            let id = error.id.clone();
+            return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error.into()));
+        }
+    };
+    let meta = match RequestMeta::read(params(&message)) {
+        Ok(meta) => meta,
+        Err(error) => return Ok(refuse(&message, &error)),
+    };
+    match (era(&headers, &meta), message) {
+        (Era::Modern, Message::Request(request)) => {
+            modern::request(endpoint, &headers, wants, request, meta).await
+        }
+        // No notification of a client has a meaning of its own here: it cancels by closing the
+        // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
+        (Era::Modern, Message::Notification(_)) => Ok(reply::accepted()),
+        (Era::Modern, Message::Response(response)) => {
+            let error = ErrorObject::new(code::INVALID_REQUEST, "a client must not send responses");
+            Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
+        }
+        (Era::Legacy, message) => legacy::message(endpoint, &headers, wants, message).await,
+    }
+}
+
+async fn read(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(Some(collected.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),
+        Err(_) => Ok(None),
+    }
+}
+
+fn params(message: &Message) -> &Params {
+    static NONE: std::sync::LazyLock<Params> = std::sync::LazyLock::new(Params::default);
+    match message {
+        Message::Request(request) => &request.params,
+        Message::Notification(notification) => &notification.params,
+        Message::Response(_) => &NONE,
+    }
+}
+
+fn refuse(message: &Message, error: &ErrorObject) -> Response {
+    let id = match message {
+        Message::Request(request) => Some(&request.id),
+        _ => None,
+    };
+    reply::error(StatusCode::BAD_REQUEST, id, error)
+}
+
+/// Modern is what says so in `_meta`, or in a header that names no legacy version (2026-07-28,
+/// basic/versioning, "Backward Compatibility").
+fn era(headers: &HeaderMap, meta: &RequestMeta) -> Era {
+    let named = headers.get(MCP_PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
+    match (&meta.protocol_version, named) {
+        (Some(_), _) => Era::Modern,
+        (None, Some(named)) => ProtocolVersion::parse(named).map_or(Era::Modern, |v| v.era()),
+        (None, None) => Era::Legacy,
+    }
+}

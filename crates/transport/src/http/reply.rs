@@ -1,0 +1,134 @@
+//! Responses: which status and headers an answer has.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode};
+use stentor_engine::outlet::{Delivered, Frame, Inlet};
+use stentor_engine::port::Refused;
+use stentor_wire::{Era, ErrorObject, Id, code, encode};
+
+use super::body::EventStream;
+use super::guard::{Refusal, Wants};
+use super::{Endpoint, HttpConfig};
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The status of a response, by the code of its error.
+fn status(era: Era, error: Option<i32>) -> StatusCode {
+    match (era, error) {
+        (
+            _,
+            Some(
+                code::PARSE_ERROR
+                | code::INVALID_REQUEST
+                | code::HEADER_MISMATCH
+                | code::MISSING_CAPABILITY
+                | code::UNSUPPORTED_VERSION,
+            ),
+        ) => StatusCode::BAD_REQUEST,
+        (_, Some(code::UNAVAILABLE)) => StatusCode::SERVICE_UNAVAILABLE,
+        (Era::Modern, Some(code::METHOD_NOT_FOUND)) => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    }
+}
+
+/// One JSON message.
+pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// An error with a status of its own.
+pub(super) fn error(status: StatusCode, id: Option<&Id>, error: &ErrorObject) -> Response {
+    json(status, encode::error(id, error))
+}
+
+/// A message was accepted that has no answer.
+pub(super) fn accepted() -> Response {
+    empty(StatusCode::ACCEPTED)
+}
+
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// What the endpoint refuses by itself.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let code = match refusal.status() {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
+        _ => code::INVALID_REQUEST,
+    };
+    let mut response =
+        error(refusal.status(), None, &ErrorObject::new(code, refusal.to_string()));
+    if *refusal == Refusal::MethodNotAllowed {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+    }
+    response
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooManySessions => Self::TooManySessions,
+            Refused::TooManyRequests => Self::TooManyRequests,
+            Refused::SessionEnded => Self::UnknownSession,
+            Refused::StreamTaken => Self::StreamTaken,
+            _ => Self::ShuttingDown,
+        }
+    }
+}
+
+/// An answer that is there already, in the form the client prefers.
+pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> Response {
+    match (wants, status(era, error)) {
+        (Wants::EventStream, StatusCode::OK) => {
+            let event = [b"data: ", &body[..], b"\n\n"].concat();
+            with_event_headers(Body::from(event))
+        }
+        (_, status) => json(status, body.clone()),
+    }
+}
+
+/// The answer of a call: plain JSON if it comes soon and alone, else an event stream. Returns
+/// whether the request has failed already, too.
+pub(super) async fn call(
+    endpoint: &Endpoint,
+    era: Era,
+    wants: Wants,
+    mut inlet: Inlet,
+) -> (Response, bool) {
+    let mut batch = Vec::new();
+    // Elapsed or not, what was taken is in the batch.
+    let _ = tokio::time::timeout(endpoint.config.json_grace, inlet.next(&mut batch)).await;
+    if let [(_, _, Frame::Reply(bytes, error))] = &batch[..]
+        && inlet.is_drained()
+    {
+        return (now(era, wants, bytes, *error), error.is_some());
+    }
+    (stream(&endpoint.config, inlet, batch), false)
+}
+
+/// An event stream that begins with `batch`.
+pub(super) fn stream(config: &HttpConfig, inlet: Inlet, batch: Vec<Delivered>) -> Response {
+    with_event_headers(Body::new(EventStream::new(inlet, batch, config.keep_alive)))
+}
+
+fn with_event_headers(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, EVENTS);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    // Some proxies hold a response back until they have a buffer full of it.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}

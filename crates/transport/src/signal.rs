@@ -1,0 +1,36 @@
+//! The signals that end a server.
+
+/// Completes when the process is asked to end: by Ctrl-C, or by SIGTERM on Unix.
+///
+/// From its first poll on the signals no longer end the process by themselves.
+pub async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Without a handler the signal keeps its default, which is to end the process.
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+            return interrupted().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            () = interrupted() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupted().await;
+}
+
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Ends the process at once on the next signal, for somebody who does not want to wait for a
+/// shutdown that has begun.
+pub fn exit_on_next() {
+    tokio::spawn(async {
+        terminated().await;
+        std::process::exit(1);
+    });
+}

@@ -1,0 +1,291 @@
+//! Everything a server sends, turned into bytes.
+//!
+//! A message is written without a trailing line break; framing is the transport's.
+
+use std::fmt::{Display, Write as _};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rmcp::model::{CacheScope, Implementation, JsonObject};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::params::NoticeFilter;
+use crate::{Era, ErrorObject, Id, LogLevel, ProgressToken, SubscriptionId, meta_key, notification};
+
+/// How long a client may keep a result, and for whom (2026-07-28, server/utilities/caching).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheHint {
+    /// For how many milliseconds; 0 is "ask again each time".
+    pub ttl_ms: u64,
+    /// Whether one user's copy may serve another.
+    pub scope: CacheScope,
+}
+
+impl Default for CacheHint {
+    /// Stale at once, and for the asking user alone: right for every server.
+    fn default() -> Self {
+        Self { ttl_ms: 0, scope: CacheScope::Private }
+    }
+}
+
+/// A result before it meets the id and the era of its request.
+///
+/// `body` is a JSON object without `resultType`, `_meta` and caching members: those differ
+/// by era and are written around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultBody {
+    body: Bytes,
+    meta: Option<JsonObject>,
+    cache: Option<CacheHint>,
+}
+
+impl ResultBody {
+    /// A result from anything that serializes to a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// -32603 if `value` does not serialize, or to something else.
+    pub fn new(value: &impl Serialize) -> Result<Self, ErrorObject> {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| ErrorObject::internal(format!("result is not JSON: {error}")))?;
+        Self::from_json(body)
+            .ok_or_else(|| ErrorObject::internal("result is not a JSON object"))
+    }
+
+    /// A result from the raw JSON of an object; `None` if it does not look like one.
+    #[must_use]
+    pub fn from_json(body: impl Into<Bytes>) -> Option<Self> {
+        let body = body.into();
+        (body.starts_with(b"{") && body.ends_with(b"}"))
+            .then_some(Self { body, meta: None, cache: None })
+    }
+
+    /// The result without any member.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { body: Bytes::from_static(b"{}"), meta: None, cache: None }
+    }
+
+    /// Adds the result's own `_meta`.
+    #[must_use]
+    pub fn with_meta(mut self, meta: Option<JsonObject>) -> Self {
+        self.meta = meta;
+        self
+    }
+
+    /// Says how long the result holds; written in the modern era only.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CacheHint) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+}
+
+/// Who answers, encoded once.
+#[derive(Clone, Debug)]
+pub struct ServerIdentity {
+    info: Implementation,
+    meta_member: Bytes,
+}
+
+impl ServerIdentity {
+    /// The identity that every modern result carries in its `_meta`.
+    #[must_use]
+    pub fn new(info: Implementation) -> Self {
+        let json = serde_json::to_string(&info).unwrap_or_else(|_| "{}".to_owned());
+        let meta_member = format!("\"{}\":{json}", meta_key::SERVER_INFO).into();
+        Self { info, meta_member }
+    }
+
+    /// Name, version and the rest.
+    #[must_use]
+    pub fn info(&self) -> &Implementation {
+        &self.info
+    }
+}
+
+/// A successful response.
+#[must_use]
+pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody) -> Bytes {
+    let members = &result.body[1..result.body.len() - 1];
+    let mut out = BytesMut::with_capacity(result.body.len() + 160 + server.meta_member.len());
+    open_response(&mut out, id);
+    out.put_slice(b"\"result\":{");
+    let mut separator = Separator::default();
+    if era.results_are_typed() {
+        separator.put(&mut out);
+        out.put_slice(b"\"resultType\":\"complete\"");
+        if let Some(cache) = result.cache {
+            let scope = match cache.scope {
+                CacheScope::Public => "public",
+                _ => "private",
+            };
+            let _ = write!(out, ",\"ttlMs\":{},\"cacheScope\":\"{scope}\"", cache.ttl_ms);
+        }
+    }
+    let own = result.meta.as_ref().filter(|meta| !meta.is_empty());
+    if own.is_some() || era.results_are_typed() {
+        separator.put(&mut out);
+        out.put_slice(b"\"_meta\":{");
+        let mut inner = Separator::default();
+        if era.results_are_typed() {
+            inner.put(&mut out);
+            out.put_slice(&server.meta_member);
+        }
+        for (key, value) in own.into_iter().flatten() {
+            if key != meta_key::SERVER_INFO {
+                inner.put(&mut out);
+                put_string(&mut out, key);
+                out.put_u8(b':');
+                put_json(&mut out, value);
+            }
+        }
+        out.put_u8(b'}');
+    }
+    if !members.iter().all(u8::is_ascii_whitespace) {
+        separator.put(&mut out);
+        out.put_slice(members);
+    }
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// A failed response; without an id where the request's could not be read.
+#[must_use]
+pub fn error(id: Option<&Id>, error: &ErrorObject) -> Bytes {
+    let mut out = BytesMut::with_capacity(128);
+    match id {
+        Some(id) => open_response(&mut out, id),
+        None => out.put_slice(b"{\"jsonrpc\":\"2.0\","),
+    }
+    out.put_slice(b"\"error\":");
+    put_json(&mut out, error);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// `notifications/progress`. `progress` and `total` must be finite; an empty message is left
+/// out.
+pub fn progress(
+    out: &mut BytesMut,
+    token: &ProgressToken,
+    progress: f64,
+    total: Option<f64>,
+    message: &str,
+) {
+    let method = notification::PROGRESS;
+    let _ = write!(out, "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"progressToken\":");
+    put_id(out, token);
+    out.put_slice(b",\"progress\":");
+    put_json(out, &progress);
+    if let Some(total) = total {
+        out.put_slice(b",\"total\":");
+        put_json(out, &total);
+    }
+    if !message.is_empty() {
+        out.put_slice(b",\"message\":");
+        put_string(out, message);
+    }
+    out.put_slice(b"}}");
+}
+
+/// `notifications/message`.
+#[must_use]
+pub fn log(level: LogLevel, logger: Option<&str>, data: &impl Serialize) -> Bytes {
+    let mut out = BytesMut::with_capacity(160);
+    let method = notification::MESSAGE;
+    let _ = write!(out, "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"level\":\"{level}\"");
+    if let Some(logger) = logger {
+        out.put_slice(b",\"logger\":");
+        put_string(&mut out, logger);
+    }
+    out.put_slice(b",\"data\":");
+    put_json(&mut out, data);
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// A notification with any method.
+#[must_use]
+pub fn notification(method: &str, params: Option<&Value>) -> Bytes {
+    let mut out = BytesMut::with_capacity(128);
+    out.put_slice(b"{\"jsonrpc\":\"2.0\",\"method\":");
+    put_string(&mut out, method);
+    if let Some(params) = params {
+        out.put_slice(b",\"params\":");
+        put_json(&mut out, params);
+    }
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// `notifications/subscriptions/acknowledged`: what a listen will hear.
+#[must_use]
+pub fn acknowledged(subscription: &SubscriptionId, granted: &NoticeFilter) -> Bytes {
+    let mut out = BytesMut::with_capacity(224);
+    let (method, key) = (notification::ACKNOWLEDGED, meta_key::SUBSCRIPTION_ID);
+    let _ = write!(
+        out,
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"_meta\":{{\"{key}\":"
+    );
+    out.put_slice(subscription.as_json());
+    out.put_slice(b"},\"notifications\":");
+    put_json(&mut out, granted);
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// The response that ends a `subscriptions/listen` on purpose.
+#[must_use]
+pub fn listen_ended(id: &Id, server: &ServerIdentity) -> Bytes {
+    let meta = JsonObject::from_iter([(
+        meta_key::SUBSCRIPTION_ID.to_owned(),
+        serde_json::to_value(id).unwrap_or_default(),
+    )]);
+    response(id, Era::Modern, server, &ResultBody::empty().with_meta(Some(meta)))
+}
+
+#[derive(Default)]
+struct Separator(bool);
+
+impl Separator {
+    fn put(&mut self, out: &mut BytesMut) {
+        if self.0 {
+            out.put_u8(b',');
+        }
+        self.0 = true;
+    }
+}
+
+fn open_response(out: &mut BytesMut, id: &Id) {
+    out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    put_id(out, id);
+    out.put_u8(b',');
+}
+
+fn put_id(out: &mut BytesMut, id: &Id) {
+    match id {
+        Id::Number(number) => put_display(out, number),
+        Id::Text(text) => put_string(out, text),
+    }
+}
+
+fn put_display(out: &mut BytesMut, value: impl Display) {
+    let _ = write!(out, "{value}");
+}
+
+fn put_string(out: &mut BytesMut, text: &str) {
+    put_json(out, text);
+}
+
+/// Serializing into memory fails only where a value has no JSON form, which then is `null`.
+fn put_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+    let start = out.len();
+    if serde_json::to_writer(out.writer(), value).is_err() {
+        out.truncate(start);
+        out.put_slice(b"null");
+    }
+}
+
+#[cfg(test)]
+mod tests;

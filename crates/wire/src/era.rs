@@ -1,0 +1,178 @@
+use std::fmt;
+
+/// One revision of the protocol that this crate speaks.
+///
+/// The order is the order of publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ProtocolVersion {
+    /// 2024-11-05
+    V2024_11_05,
+    /// 2025-03-26
+    V2025_03_26,
+    /// 2025-06-18
+    V2025_06_18,
+    /// 2025-11-25
+    V2025_11_25,
+    /// 2026-07-28
+    V2026_07_28,
+}
+
+impl ProtocolVersion {
+    /// Every version, newest first, as `server/discover` and version errors list them.
+    pub const ALL: [Self; 5] = [
+        Self::V2026_07_28,
+        Self::V2025_11_25,
+        Self::V2025_06_18,
+        Self::V2025_03_26,
+        Self::V2024_11_05,
+    ];
+
+    /// The newest version that is opened by `initialize`.
+    pub const NEWEST_LEGACY: Self = Self::V2025_11_25;
+
+    /// What an HTTP request without `MCP-Protocol-Version` speaks, when nothing else tells
+    /// (2025-11-25, basic/transports, "Protocol Version Header").
+    pub const ASSUMED: Self = Self::V2025_03_26;
+
+    /// The version as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V2024_11_05 => "2024-11-05",
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
+        }
+    }
+
+    /// The version that a text names, if this crate speaks it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.as_str() == text)
+    }
+
+    /// The era this version belongs to.
+    #[must_use]
+    pub const fn era(self) -> Era {
+        match self {
+            Self::V2026_07_28 => Era::Modern,
+            _ => Era::Legacy,
+        }
+    }
+
+    /// The version that answers an `initialize` asking for `requested`: the same if it is a
+    /// legacy one, else the newest that has a handshake (2025-11-25, basic/lifecycle).
+    #[must_use]
+    pub fn negotiate(requested: &str) -> Self {
+        Self::parse(requested)
+            .filter(|version| version.era() == Era::Legacy)
+            .unwrap_or(Self::NEWEST_LEGACY)
+    }
+
+    /// Whether an event stream may begin with an empty event that only carries an id, and be
+    /// closed by the server before its response (2025-11-25, basic/transports). Older clients
+    /// try to parse the empty event as JSON.
+    #[must_use]
+    pub fn primes_streams(self) -> bool {
+        self >= Self::V2025_11_25 && self.era() == Era::Legacy
+    }
+}
+
+impl fmt::Display for ProtocolVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A version that this crate does not speak, as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unsupported protocol version '{requested}'")]
+pub struct UnsupportedVersion {
+    /// What the client asked for.
+    pub requested: String,
+}
+
+/// The two shapes of the protocol.
+///
+/// *Legacy* versions open a session with `initialize`; *modern* ones carry version, identity
+/// and capabilities on every request (2026-07-28, basic/versioning). Whatever differs between
+/// them is a method here, so that no other code compares versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// Up to 2025-11-25.
+    Legacy,
+    /// From 2026-07-28 on.
+    Modern,
+}
+
+impl Era {
+    /// Whether a client that goes away cancels its request on HTTP.
+    #[must_use]
+    pub const fn disconnect_cancels(self) -> bool {
+        matches!(self, Self::Modern)
+    }
+
+    /// Whether every result says its `resultType`, and cacheable ones how long they hold.
+    #[must_use]
+    pub const fn results_are_typed(self) -> bool {
+        matches!(self, Self::Modern)
+    }
+
+    /// Whether the server may send requests of its own on a stream.
+    #[must_use]
+    pub const fn server_may_ask(self) -> bool {
+        matches!(self, Self::Legacy)
+    }
+
+    /// Whether change notices are heard only after `subscriptions/listen`.
+    #[must_use]
+    pub const fn listens_by_subscription(self) -> bool {
+        matches!(self, Self::Modern)
+    }
+
+    /// The code of "there is no such resource".
+    #[must_use]
+    pub const fn resource_not_found_code(self) -> i32 {
+        match self {
+            Self::Legacy => crate::code::RESOURCE_NOT_FOUND_LEGACY,
+            Self::Modern => crate::code::INVALID_PARAMS,
+        }
+    }
+
+    /// `legacy` or `modern`, for logs and views.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initialize_never_negotiates_a_version_without_a_handshake() {
+        assert_eq!(ProtocolVersion::negotiate("2026-07-28"), ProtocolVersion::NEWEST_LEGACY);
+        assert_eq!(ProtocolVersion::negotiate("1999-01-01"), ProtocolVersion::NEWEST_LEGACY);
+        assert_eq!(ProtocolVersion::negotiate("2024-11-05"), ProtocolVersion::V2024_11_05);
+    }
+
+    #[test]
+    fn all_versions_are_listed_newest_first_and_parse_back() {
+        assert!(ProtocolVersion::ALL.is_sorted_by(|a, b| a > b));
+        for version in ProtocolVersion::ALL {
+            assert_eq!(ProtocolVersion::parse(version.as_str()), Some(version));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::ProtocolVersion;
+
+/// Error codes (2026-07-28, basic/index, "Error Codes").
+pub mod code {
+    /// The body is not JSON.
+    pub const PARSE_ERROR: i32 = -32700;
+    /// The body is JSON but no single JSON-RPC 2.0 message.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// There is no such method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// The parameters do not fit the method.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// The server failed.
+    pub const INTERNAL_ERROR: i32 = -32603;
+    /// Headers and body disagree.
+    pub const HEADER_MISMATCH: i32 = -32020;
+    /// The client did not declare a capability that the request needs.
+    pub const MISSING_CAPABILITY: i32 = -32021;
+    /// The version is none that the server speaks.
+    pub const UNSUPPORTED_VERSION: i32 = -32022;
+    /// There is no such resource, up to 2025-11-25.
+    pub const RESOURCE_NOT_FOUND_LEGACY: i32 = -32002;
+    /// The server takes no more work now: it shuts down, or a limit is reached. An
+    /// application code, outside of the range that JSON-RPC and MCP reserve.
+    pub const UNAVAILABLE: i32 = 503;
+    /// The call was cancelled and its client still waits.
+    pub const CANCELLED: i32 = 499;
+}
+
+/// A JSON-RPC error: what went wrong, as the client reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorObject {
+    /// One of [`code`], or an application's own outside of the reserved ranges.
+    pub code: i32,
+    /// One sentence, lowercase, that names what is wrong and where.
+    pub message: String,
+    /// Anything a program can use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+}
+
+impl ErrorObject {
+    /// An error with a code and a message.
+    #[must_use]
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
+    /// Adds data for programs.
+    #[must_use]
+    pub fn with_data(mut self, data: Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// -32601: there is no such method.
+    #[must_use]
+    pub fn method_not_found(method: &str) -> Self {
+        Self::new(code::METHOD_NOT_FOUND, format!("method not found: {method}"))
+    }
+
+    /// -32602: the parameters do not fit.
+    #[must_use]
+    pub fn invalid_params(message: impl Into<String>) -> Self {
+        Self::new(code::INVALID_PARAMS, message)
+    }
+
+    /// -32603: the server failed.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(code::INTERNAL_ERROR, message)
+    }
+
+    /// -32021: the client must declare these capabilities first.
+    #[must_use]
+    pub fn missing_capability(required: Value) -> Self {
+        Self::new(code::MISSING_CAPABILITY, "missing required client capability")
+            .with_data(json!({ "requiredCapabilities": required }))
+    }
+
+    /// -32022: the version is none that the server speaks.
+    #[must_use]
+    pub fn unsupported_version(requested: &str) -> Self {
+        let supported = ProtocolVersion::ALL.map(ProtocolVersion::as_str);
+        Self::new(code::UNSUPPORTED_VERSION, "unsupported protocol version")
+            .with_data(json!({ "supported": supported, "requested": requested }))
+    }
+
+    /// There is no such resource: -32602 in the modern era, -32002 before.
+    #[must_use]
+    pub fn resource_not_found(era: crate::Era, uri: &str) -> Self {
+        Self::new(era.resource_not_found_code(), "resource not found")
+            .with_data(json!({ "uri": uri }))
+    }
+
+    /// The server takes no more work now.
+    #[must_use]
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(code::UNAVAILABLE, message)
+    }
+}
+
+impl fmt::Display for ErrorObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)
+    }
+}
+
+impl std::error::Error for ErrorObject {}
+
+impl From<crate::headers::HeaderMismatch> for ErrorObject {
+    fn from(mismatch: crate::headers::HeaderMismatch) -> Self {
+        Self::new(code::HEADER_MISMATCH, mismatch.to_string())
+    }
+}

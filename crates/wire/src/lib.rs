@@ -1,0 +1,46 @@
+//! The Model Context Protocol as values.
+//!
+//! This crate knows how MCP looks on the wire, in both of its eras, and nothing about who
+//! sends it: no runtime, no actors, no sockets. Everything here is a pure function of bytes.
+//!
+//! * [`Message`] is what a client sends, decoded without copying its parameters.
+//! * [`Era`] answers every yes/no question that follows from the protocol version.
+//! * [`Notice`] is what every session may hear; [`EncodedNotice`] is one turned into bytes once.
+//! * [`encode`] writes everything a server sends.
+//! * [`ErrorObject`] and [`code`] hold every error a server answers with.
+//! * [`headers`] compares the routing headers of Streamable HTTP with the body.
+//!
+//! Descriptors, contents and results come from the official crate and are re-exported as
+//! [`model`].
+
+pub mod encode;
+mod era;
+mod error;
+pub mod headers;
+mod level;
+mod message;
+mod meta;
+mod method;
+mod notice;
+pub mod params;
+
+pub use era::{Era, ProtocolVersion, UnsupportedVersion};
+pub use error::{ErrorObject, code};
+pub use level::LogLevel;
+pub use message::{
+    DecodeError, Id, Message, Notification, Params, Request, Response, ResponseOutcome,
+};
+pub use meta::{MetaError, ProgressToken, RequestMeta, TraceContext, meta_key};
+pub use method::{Method, notification};
+pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
+
+/// Descriptors, contents, results and capabilities, from the official `rmcp` crate.
+pub mod model {
+    pub use rmcp::model::{
+        Annotations, AudioContent, CacheScope, CallToolResult, ClientCapabilities, ContentBlock,
+        EmbeddedResource, GetPromptResult, Icon, IconTheme, ImageContent, Implementation,
+        JsonObject, MetaObject, Prompt, PromptArgument, PromptMessage, ReadResourceResult,
+        Resource, ResourceContents, ResourceTemplate, Role, ServerCapabilities, TextContent, Tool,
+        ToolAnnotations,
+    };
+}

@@ -1,0 +1,275 @@
+//! What a client sends, decoded.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{ErrorObject, Method, code};
+
+/// The id of a request: a string or an integer, answered with the same JSON type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Id {
+    /// An integer.
+    Number(i64),
+    /// A string.
+    Text(Box<str>),
+}
+
+impl Id {
+    /// The id as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => serde_json::Value::from(&**text).to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// The `params` of a message: raw JSON, a slice of the message's own buffer, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params(Bytes);
+
+impl Params {
+    /// Parameters from raw JSON, which must be an object.
+    #[must_use]
+    pub fn from_json(raw: impl Into<Bytes>) -> Self {
+        Self(raw.into())
+    }
+
+    /// The raw JSON; `{}` where the message had none.
+    #[must_use]
+    pub fn as_json(&self) -> &[u8] {
+        if self.0.is_empty() { b"{}" } else { &self.0 }
+    }
+
+    /// Reads the parameters as `T`.
+    ///
+    /// # Errors
+    ///
+    /// -32602 with the member that is missing or of the wrong type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ErrorObject> {
+        serde_json::from_slice(self.as_json())
+            .map_err(|error| ErrorObject::invalid_params(format!("invalid params: {error}")))
+    }
+
+    /// Reads the parameters as `T`, borrowing from them.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn peek<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ErrorObject> {
+        serde_json::from_slice(self.as_json())
+            .map_err(|error| ErrorObject::invalid_params(format!("invalid params: {error}")))
+    }
+
+    /// A part of these parameters as bytes of its own, without copying.
+    #[must_use]
+    pub fn slice(&self, part: &RawValue) -> Bytes {
+        if self.0.is_empty() {
+            Bytes::copy_from_slice(part.get().as_bytes())
+        } else {
+            self.0.slice_ref(part.get().as_bytes())
+        }
+    }
+}
+
+/// One message of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Wants an answer.
+    Request(Request),
+    /// Wants none.
+    Notification(Notification),
+    /// Answers a request of the server; legacy only.
+    Response(Response),
+}
+
+/// A request of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its id, to be echoed.
+    pub id: Id,
+    /// What it asks for.
+    pub method: Method,
+    /// With which parameters.
+    pub params: Params,
+}
+
+/// A notification of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// What it tells.
+    pub method: Method,
+    /// With which parameters.
+    pub params: Params,
+}
+
+/// An answer of the client to a request of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The id of the server's request.
+    pub id: Id,
+    /// What it says.
+    pub outcome: ResponseOutcome,
+}
+
+/// What a client answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponseOutcome {
+    /// The raw JSON of the result.
+    Result(Bytes),
+    /// The raw JSON of the error.
+    Error(Bytes),
+}
+
+/// Why bytes are no message, with the id of the request where it could be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    /// The id to answer, if there was one.
+    pub id: Option<Id>,
+    /// [`code::PARSE_ERROR`] or [`code::INVALID_REQUEST`].
+    pub code: i32,
+    /// What is wrong, and where.
+    pub message: String,
+}
+
+impl DecodeError {
+    fn invalid(id: Option<Id>, message: impl Into<String>) -> Self {
+        Self { id, code: code::INVALID_REQUEST, message: message.into() }
+    }
+}
+
+impl From<DecodeError> for ErrorObject {
+    fn from(error: DecodeError) -> Self {
+        Self::new(error.code, error.message)
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+/// Keeps `null` apart from an absent member.
+fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(input).map(Some)
+}
+
+impl Message {
+    /// Decodes one JSON-RPC 2.0 message. Its parameters stay raw and share `input`'s buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`code::PARSE_ERROR`] if `input` is no JSON, [`code::INVALID_REQUEST`] if it is a
+    /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages").
+    pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
+        let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
+        let envelope: Envelope<'_> = match serde_json::from_slice(input) {
+            Ok(envelope) if first == Some(&b'{') => envelope,
+            Ok(_) => return Err(not_an_object(input)),
+            Err(error) => {
+                // Only a second look tells a text that is no JSON from one that is no message.
+                return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(input) {
+                    Err(error) => DecodeError {
+                        id: None,
+                        code: code::PARSE_ERROR,
+                        message: format!("parse error: {error}"),
+                    },
+                    Ok(_) if first != Some(&b'{') => not_an_object(input),
+                    Ok(_) => DecodeError::invalid(None, format!("invalid message: {error}")),
+                });
+            }
+        };
+        envelope.into_message(input)
+    }
+}
+
+fn not_an_object(input: &Bytes) -> DecodeError {
+    let batch = input.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    DecodeError::invalid(
+        None,
+        if batch {
+            "a batch is not supported: send one message at a time"
+        } else {
+            "a message must be a JSON object"
+        },
+    )
+}
+
+impl Envelope<'_> {
+    fn into_message(self, input: &Bytes) -> Result<Message, DecodeError> {
+        let id = match self.id {
+            None => None,
+            Some(raw) => Some(serde_json::from_str::<Id>(raw.get()).map_err(|_| {
+                DecodeError::invalid(None, "invalid id: must be a string or an integer")
+            })?),
+        };
+        if self.jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
+            return Err(DecodeError::invalid(id, "invalid jsonrpc: must be \"2.0\""));
+        }
+        let Some(method) = self.method else { return self.into_response(id, input) };
+        let method = match serde_json::from_str::<std::borrow::Cow<'_, str>>(method.get()) {
+            Ok(name) => Method::parse(&name),
+            Err(_) => return Err(DecodeError::invalid(id, "invalid method: must be a string")),
+        };
+        if self.result.is_some() || self.error.is_some() {
+            return Err(DecodeError::invalid(id, "a message is a request or a response, not both"));
+        }
+        let params = match self.params {
+            None => Params::default(),
+            Some(raw) if raw.get().starts_with('{') => {
+                Params(input.slice_ref(raw.get().as_bytes()))
+            }
+            Some(_) => return Err(DecodeError::invalid(id, "invalid params: must be an object")),
+        };
+        Ok(match id {
+            Some(id) => Message::Request(Request { id, method, params }),
+            None => Message::Notification(Notification { method, params }),
+        })
+    }
+
+    fn into_response(self, id: Option<Id>, input: &Bytes) -> Result<Message, DecodeError> {
+        let raw = |value: &RawValue| input.slice_ref(value.get().as_bytes());
+        let outcome = match (self.result, self.error) {
+            (Some(result), None) => ResponseOutcome::Result(raw(result)),
+            (None, Some(error)) => ResponseOutcome::Error(raw(error)),
+            (None, None) => return Err(DecodeError::invalid(id, "missing method")),
+            (Some(_), Some(_)) => {
+                return Err(DecodeError::invalid(id, "a response has a result or an error"));
+            }
+        };
+        match id {
+            Some(id) => Ok(Message::Response(Response { id, outcome })),
+            None => Err(DecodeError::invalid(None, "a response needs an id")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn decode(text: &str) -> Result<Message, DecodeError> {
+    Message::decode(&Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn refused(text: &str) -> (i32, Option<Id>) {
+    let error = decode(text).expect_err(text);
+    (error.code, error.id)
+}
+
+#[test]
+fn a_request_keeps_the_type_of_its_id_and_its_raw_params() {
+    let text = r#"{"jsonrpc":"2.0","id":"7","method":"tools/call","params":{"name":"x", "n":1.50}}"#;
+    let Ok(Message::Request(request)) = decode(text) else { panic!("no request") };
+    assert_eq!(request.id, Id::Text("7".into()));
+    assert_eq!(request.method, Method::ToolsCall);
+    assert_eq!(request.params.as_json(), br#"{"name":"x", "n":1.50}"#);
+    assert_eq!(request.id.to_json(), "\"7\"");
+}
+
+#[test]
+fn a_message_without_an_id_is_a_notification() {
+    let message = decode(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    let Ok(Message::Notification(notification)) = message else { panic!("no notification") };
+    assert_eq!(notification.method, Method::Initialized);
+    assert_eq!(notification.params.as_json(), b"{}");
+}
+
+#[test]
+fn a_client_may_answer_a_request_of_the_server() {
+    let message = decode(r#"{"jsonrpc":"2.0","id":3,"result":{"roots":[]}}"#);
+    let Ok(Message::Response(response)) = message else { panic!("no response") };
+    assert_eq!(response.outcome, ResponseOutcome::Result(Bytes::from_static(br#"{"roots":[]}"#)));
+}
+
+#[test]
+fn what_is_no_json_is_a_parse_error() {
+    for text in ["", "{", "{\"jsonrpc\":", "nonsense", "{\"a\":1}}", "\u{0}"] {
+        assert_eq!(refused(text).0, code::PARSE_ERROR, "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_json_but_no_message_is_an_invalid_request() {
+    for text in [
+        "[]",
+        r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+        "1",
+        "null",
+        "{}",
+        r#"{"jsonrpc":"2.0"}"#,
+        r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+        r#"{"id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"pong"}"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+    ] {
+        assert_eq!(refused(text).0, code::INVALID_REQUEST, "{text}");
+    }
+}
+
+#[test]
+fn an_error_names_the_request_where_its_id_could_be_read() {
+    assert_eq!(refused(r#"{"jsonrpc":"2.0","id":9,"method":5}"#).1, Some(Id::Number(9)));
+    assert_eq!(refused(r#"{"jsonrpc":"2","id":"a","method":"ping"}"#).1, Some(Id::Text("a".into())));
+}
+
+proptest! {
+    #[test]
+    fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Message::decode(&Bytes::from(bytes));
+    }
+
+    #[test]
+    fn every_request_decodes_to_what_was_written(
+        id in prop_oneof![any::<i64>().prop_map(Id::Number), ".*".prop_map(|t| Id::Text(t.into()))],
+        method in "[a-z/]{1,20}",
+        key in ".*",
+        value in any::<f64>(),
+    ) {
+        let params = serde_json::json!({ key: value });
+        let text = serde_json::json!({
+            "jsonrpc": "2.0", "id": id, "method": method, "params": params,
+        }).to_string();
+        let Ok(Message::Request(request)) = decode(&text) else { panic!("no request: {text}") };
+        prop_assert_eq!(request.id, id);
+        prop_assert_eq!(request.method.as_str(), method);
+        prop_assert_eq!(request.params.parse::<serde_json::Value>().unwrap(), params);
+    }
+}

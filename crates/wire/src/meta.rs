@@ -1,0 +1,205 @@
+//! The `_meta` of a request.
+
+use rmcp::model::{ClientCapabilities, Implementation};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion, UnsupportedVersion};
+
+/// The keys of `_meta` that the protocol reserves (2026-07-28, basic/index, "`_meta`").
+pub mod meta_key {
+    /// The version of the request.
+    pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+    /// Who sends it.
+    pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+    /// What the sender can do.
+    pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+    /// The least severe log message it wants to hear.
+    pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    /// Which `subscriptions/listen` a notification belongs to.
+    pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+    /// Who answers.
+    pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+}
+
+/// The token that a client wants to see in the progress of its request: a string or an
+/// integer, echoed with the same JSON type.
+pub type ProgressToken = Id;
+
+/// W3C trace context, as the client sent it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceContext {
+    /// The `traceparent` header's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The `tracestate` header's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
+    /// The `baggage` header's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baggage: Option<String>,
+}
+
+/// The `_meta` of a request, in either era. What the protocol does not know stays in
+/// [`raw`](Self::raw).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RequestMeta {
+    /// Where progress is to be reported, if anywhere.
+    pub progress_token: Option<ProgressToken>,
+    /// The version a modern request speaks.
+    pub protocol_version: Option<String>,
+    /// Who sends a modern request.
+    pub client_info: Option<Implementation>,
+    /// What the sender of a modern request can do.
+    pub client_capabilities: Option<ClientCapabilities>,
+    /// The least severe log message a modern request wants to hear.
+    pub log_level: Option<LogLevel>,
+    /// The trace that the request belongs to.
+    pub trace: TraceContext,
+    /// The whole `_meta` as raw JSON; empty where there was none.
+    pub raw: bytes::Bytes,
+}
+
+/// Why the `_meta` of a modern request is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MetaError {
+    /// A member is missing or of the wrong type: -32602.
+    #[error(transparent)]
+    Invalid(#[from] ErrorObject),
+    /// The version is none that this crate speaks: -32022.
+    #[error(transparent)]
+    Version(#[from] UnsupportedVersion),
+}
+
+impl From<MetaError> for ErrorObject {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::Invalid(error) => error,
+            MetaError::Version(version) => ErrorObject::unsupported_version(&version.requested),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Outer<'a> {
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Known {
+    #[serde(default, rename = "progressToken")]
+    progress_token: Option<ProgressToken>,
+    #[serde(default, rename = "io.modelcontextprotocol/protocolVersion")]
+    protocol_version: Option<String>,
+    #[serde(default, rename = "io.modelcontextprotocol/clientInfo")]
+    client_info: Option<Implementation>,
+    #[serde(default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    client_capabilities: Option<ClientCapabilities>,
+    #[serde(default, rename = "io.modelcontextprotocol/logLevel")]
+    log_level: Option<LogLevel>,
+    #[serde(default)]
+    traceparent: Option<String>,
+    #[serde(default)]
+    tracestate: Option<String>,
+    #[serde(default)]
+    baggage: Option<String>,
+}
+
+impl RequestMeta {
+    /// Reads the `_meta` of a request's parameters.
+    ///
+    /// # Errors
+    ///
+    /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
+    pub fn read(params: &Params) -> Result<Self, ErrorObject> {
+        let Some(raw) = params.peek::<Outer<'_>>()?.meta else { return Ok(Self::default()) };
+        let known: Known = serde_json::from_str(raw.get())
+            .map_err(|error| ErrorObject::invalid_params(format!("invalid params._meta: {error}")))?;
+        Ok(Self {
+            progress_token: known.progress_token,
+            protocol_version: known.protocol_version,
+            client_info: known.client_info,
+            client_capabilities: known.client_capabilities,
+            log_level: known.log_level,
+            trace: TraceContext {
+                traceparent: known.traceparent,
+                tracestate: known.tracestate,
+                baggage: known.baggage,
+            },
+            raw: params.slice(raw),
+        })
+    }
+
+    /// Checks that this is the `_meta` of a modern request, and which version it speaks
+    /// (2026-07-28, basic/index, "Per-request protocol fields").
+    ///
+    /// # Errors
+    ///
+    /// [`MetaError::Invalid`] if a required member is missing, [`MetaError::Version`] if the
+    /// version is unknown or belongs to the legacy era.
+    pub fn require_modern(&self) -> Result<ProtocolVersion, MetaError> {
+        let missing = |key| ErrorObject::invalid_params(format!("missing params._meta[\"{key}\"]"));
+        let requested =
+            self.protocol_version.as_deref().ok_or_else(|| missing(meta_key::PROTOCOL_VERSION))?;
+        let version = ProtocolVersion::parse(requested)
+            .filter(|version| version.era() == crate::Era::Modern)
+            .ok_or_else(|| UnsupportedVersion { requested: requested.to_owned() })?;
+        if self.client_capabilities.is_none() {
+            return Err(missing(meta_key::CLIENT_CAPABILITIES).into());
+        }
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code;
+
+    fn read(json: serde_json::Value) -> Result<RequestMeta, ErrorObject> {
+        RequestMeta::read(&Params::from_json(json.to_string()))
+    }
+
+    #[test]
+    fn a_modern_request_must_say_its_version_and_capabilities() {
+        let meta = read(serde_json::json!({"_meta": {meta_key::PROTOCOL_VERSION: "2026-07-28"}}));
+        let error = ErrorObject::from(meta.unwrap().require_modern().unwrap_err());
+        assert_eq!(error.code, code::INVALID_PARAMS);
+        assert!(error.message.contains(meta_key::CLIENT_CAPABILITIES), "{error}");
+
+        let error = ErrorObject::from(read(serde_json::json!({})).unwrap().require_modern().unwrap_err());
+        assert!(error.message.contains(meta_key::PROTOCOL_VERSION), "{error}");
+
+        let meta = read(serde_json::json!({"_meta": {
+            meta_key::PROTOCOL_VERSION: "v999.0.0", meta_key::CLIENT_CAPABILITIES: {},
+        }}));
+        let error = ErrorObject::from(meta.unwrap().require_modern().unwrap_err());
+        assert_eq!(error.code, code::UNSUPPORTED_VERSION);
+        assert_eq!(error.data.unwrap()["requested"], "v999.0.0");
+    }
+
+    #[test]
+    fn a_reserved_member_of_the_wrong_type_is_named() {
+        for meta in [
+            serde_json::json!({"progressToken": 1.5}),
+            serde_json::json!({"progressToken": {}}),
+            serde_json::json!({meta_key::LOG_LEVEL: "loud"}),
+            serde_json::json!({meta_key::CLIENT_INFO: "me"}),
+            serde_json::json!("text"),
+        ] {
+            let error = read(serde_json::json!({ "_meta": meta })).unwrap_err();
+            assert_eq!(error.code, code::INVALID_PARAMS);
+            assert!(error.message.contains("_meta"), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_members_are_kept_to_the_letter() {
+        let meta = RequestMeta::read(&Params::from_json(
+            r#"{"_meta":{"com.example/x": {"b":1,"a":2.50}}}"#,
+        ));
+        assert_eq!(&meta.unwrap().raw[..], br#"{"com.example/x": {"b":1,"a":2.50}}"#);
+    }
+}

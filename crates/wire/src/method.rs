@@ -1,0 +1,127 @@
+use std::fmt;
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A method that a client may name. Nothing outside of this crate spells one out.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Method {
+            $($(#[$doc])* $variant,)*
+            /// Any other method.
+            Other(Box<str>),
+        }
+
+        impl Method {
+            /// The method that a name stands for.
+            #[must_use]
+            pub fn parse(name: &str) -> Self {
+                match name {
+                    $($name => Self::$variant,)*
+                    other => Self::Other(other.into()),
+                }
+            }
+
+            /// The name on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $name,)*
+                    Self::Other(name) => name,
+                }
+            }
+        }
+    };
+}
+
+methods! {
+    /// Opens a legacy session.
+    Initialize = "initialize",
+    /// Asks whether the other side is there; legacy only.
+    Ping = "ping",
+    /// Asks a modern server who it is.
+    Discover = "server/discover",
+    /// Lists the tools.
+    ToolsList = "tools/list",
+    /// Calls a tool.
+    ToolsCall = "tools/call",
+    /// Lists the resources.
+    ResourcesList = "resources/list",
+    /// Lists the resource templates.
+    TemplatesList = "resources/templates/list",
+    /// Reads a resource.
+    ResourcesRead = "resources/read",
+    /// Asks for updates of a resource; legacy only.
+    ResourcesSubscribe = "resources/subscribe",
+    /// Ends them; legacy only.
+    ResourcesUnsubscribe = "resources/unsubscribe",
+    /// Lists the prompts.
+    PromptsList = "prompts/list",
+    /// Fills in a prompt.
+    PromptsGet = "prompts/get",
+    /// Completes an argument of a prompt or of a resource template.
+    Complete = "completion/complete",
+    /// Sets the log level of the session; legacy only.
+    SetLevel = "logging/setLevel",
+    /// Opens a modern stream of change notices.
+    Listen = "subscriptions/listen",
+    /// The client has read the answer to `initialize`.
+    Initialized = "notifications/initialized",
+    /// The client gives up a request.
+    Cancelled = "notifications/cancelled",
+    /// The client's roots changed; legacy only.
+    RootsListChanged = "notifications/roots/list_changed",
+}
+
+impl Method {
+    /// Whether the method exists in the era that its request speaks.
+    #[must_use]
+    pub fn exists_in(&self, era: crate::Era) -> bool {
+        match self {
+            Self::Initialize
+            | Self::Ping
+            | Self::ResourcesSubscribe
+            | Self::ResourcesUnsubscribe
+            | Self::SetLevel
+            | Self::Initialized
+            | Self::RootsListChanged => era == crate::Era::Legacy,
+            Self::Discover | Self::Listen => era == crate::Era::Modern,
+            Self::Other(_) => false,
+            _ => true,
+        }
+    }
+
+    /// The member of `params` that the `Mcp-Name` header mirrors, for the methods that have
+    /// one (2026-07-28, basic/transports/streamable-http, "Standard Request Headers").
+    #[must_use]
+    pub fn name_member(&self) -> Option<&'static str> {
+        match self {
+            Self::ToolsCall | Self::PromptsGet => Some("name"),
+            Self::ResourcesRead => Some("uri"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Notifications that a server sends.
+pub mod notification {
+    /// A call came closer to its end.
+    pub const PROGRESS: &str = "notifications/progress";
+    /// A log message.
+    pub const MESSAGE: &str = "notifications/message";
+    /// The list of tools changed.
+    pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+    /// The list of prompts changed.
+    pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+    /// The list of resources, or of resource templates, changed.
+    pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+    /// A resource changed.
+    pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+    /// A `subscriptions/listen` is open.
+    pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+}

@@ -1,0 +1,186 @@
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+
+use crate::{Id, meta_key, notification};
+
+/// One of the lists that a client is told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListKind {
+    /// The tools.
+    Tools,
+    /// The resources and the resource templates.
+    Resources,
+    /// The prompts.
+    Prompts,
+}
+
+impl ListKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tools, Self::Resources, Self::Prompts];
+
+    /// The notification that tells of a change.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Tools => notification::TOOLS_CHANGED,
+            Self::Resources => notification::RESOURCES_CHANGED,
+            Self::Prompts => notification::PROMPTS_CHANGED,
+        }
+    }
+}
+
+/// What all sessions may hear: a change of a list or of a resource, or a custom event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A list changed.
+    ListChanged(ListKind),
+    /// The resource with this URI changed.
+    ResourceUpdated(Arc<str>),
+    /// An application's own notification.
+    Custom {
+        /// Its method.
+        method: Arc<str>,
+        /// Its parameters, an object, if it has any.
+        params: Option<Value>,
+    },
+}
+
+/// The id of the `subscriptions/listen` request that a stream of notices answers, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SubscriptionId(Bytes);
+
+impl SubscriptionId {
+    /// The subscription that a request opens.
+    #[must_use]
+    pub fn of(request: &Id) -> Self {
+        Self(request.to_json().into())
+    }
+
+    /// The id as JSON.
+    #[must_use]
+    pub fn as_json(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A notice turned into bytes once, for any number of sessions.
+///
+/// The eras differ only by the subscription id, which is spliced in while writing.
+#[derive(Clone, Debug)]
+pub struct EncodedNotice {
+    notice: Notice,
+    /// Up to where `_meta` goes: the last member of `params`, or of the message itself.
+    open: Bytes,
+    has_params: bool,
+}
+
+impl EncodedNotice {
+    /// Encodes a notice.
+    #[must_use]
+    pub fn new(notice: Notice) -> Self {
+        let (method, members) = match &notice {
+            Notice::ListChanged(kind) => (kind.method(), String::new()),
+            Notice::ResourceUpdated(uri) => {
+                (notification::RESOURCE_UPDATED, format!("\"uri\":{}", Value::from(&**uri)))
+            }
+            Notice::Custom { method, params } => {
+                let members = match params {
+                    Some(Value::Object(map)) => Value::Object(map.clone()).to_string(),
+                    _ => "{}".to_owned(),
+                };
+                (&**method, members[1..members.len() - 1].to_owned())
+            }
+        };
+        let method = Value::from(method);
+        let has_params = !members.is_empty();
+        let open = if has_params {
+            format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{{{members}"#)
+        } else {
+            format!(r#"{{"jsonrpc":"2.0","method":{method}"#)
+        };
+        Self { notice, open: open.into(), has_params }
+    }
+
+    /// The notice itself.
+    #[must_use]
+    pub fn notice(&self) -> &Notice {
+        &self.notice
+    }
+
+    /// How many bytes [`write`](Self::write) appends at most.
+    #[must_use]
+    pub fn len_hint(&self, subscription: Option<&SubscriptionId>) -> usize {
+        self.open.len() + 4 + subscription.map_or(0, |id| id.0.len() + SPLICE_LEN)
+    }
+
+    /// Appends the message, with the subscription it belongs to in the modern era.
+    pub fn write(&self, out: &mut BytesMut, subscription: Option<&SubscriptionId>) {
+        out.put_slice(&self.open);
+        match (subscription, self.has_params) {
+            (None, false) => out.put_slice(b"}"),
+            (None, true) => out.put_slice(b"}}"),
+            (Some(id), has_params) => {
+                out.put_slice(if has_params { b",\"_meta\":{\"" } else { b",\"params\":{\"_meta\":{\"" });
+                out.put_slice(meta_key::SUBSCRIPTION_ID.as_bytes());
+                out.put_slice(b"\":");
+                out.put_slice(&id.0);
+                out.put_slice(b"}}}");
+            }
+        }
+    }
+}
+
+const SPLICE_LEN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(notice: Notice, id: Option<Id>) -> Value {
+        let encoded = EncodedNotice::new(notice);
+        let id = id.as_ref().map(SubscriptionId::of);
+        let mut out = BytesMut::new();
+        encoded.write(&mut out, id.as_ref());
+        assert!(out.len() <= encoded.len_hint(id.as_ref()));
+        serde_json::from_slice(&out).expect("a notice is JSON")
+    }
+
+    #[test]
+    fn a_list_change_has_params_only_for_a_subscription() {
+        let notice = Notice::ListChanged(ListKind::Tools);
+        assert_eq!(
+            written(notice.clone(), None),
+            serde_json::json!({"jsonrpc":"2.0","method":"notifications/tools/list_changed"})
+        );
+        assert_eq!(
+            written(notice, Some(Id::Number(4)))["params"],
+            serde_json::json!({"_meta":{meta_key::SUBSCRIPTION_ID:4}})
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn splicing_equals_encoding_anew(uri in ".*", id in ".*", n in any::<i64>()) {
+            for id in [Id::Text(id.as_str().into()), Id::Number(n)] {
+                let expected = serde_json::json!({
+                    "jsonrpc": "2.0",
+                    "method": "notifications/resources/updated",
+                    "params": {"uri": uri, "_meta": {meta_key::SUBSCRIPTION_ID: id}},
+                });
+                let notice = Notice::ResourceUpdated(uri.as_str().into());
+                prop_assert_eq!(written(notice, Some(id)), expected);
+            }
+        }
+
+        #[test]
+        fn a_custom_notice_keeps_its_params(key in ".*", value in ".*") {
+            let params = serde_json::json!({ key: value });
+            let notice = Notice::Custom { method: "notifications/x".into(), params: Some(params.clone()) };
+            prop_assert_eq!(&written(notice, None)["params"], &params);
+        }
+    }
+}

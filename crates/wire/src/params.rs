@@ -1,0 +1,160 @@
+//! The parameters of the requests that a server answers.
+
+use std::collections::BTreeMap;
+
+use rmcp::model::{ClientCapabilities, Implementation};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::LogLevel;
+
+/// `initialize` (2025-11-25, basic/lifecycle).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Initialize {
+    /// The newest version the client speaks.
+    pub protocol_version: String,
+    /// What the client can do.
+    pub capabilities: ClientCapabilities,
+    /// Who it is.
+    pub client_info: Implementation,
+}
+
+/// The lists: `tools/list`, `resources/list`, `resources/templates/list`, `prompts/list`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[non_exhaustive]
+pub struct List {
+    /// Where the page begins; absent for the first.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
+/// `tools/call`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct CallTool {
+    /// Which tool.
+    pub name: String,
+    /// Its arguments, raw.
+    #[serde(default)]
+    pub arguments: Option<Box<RawValue>>,
+}
+
+/// `resources/read`, `resources/subscribe` and `resources/unsubscribe`.
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct ResourceUri {
+    /// Which resource.
+    pub uri: String,
+}
+
+/// `prompts/get`.
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct GetPrompt {
+    /// Which prompt.
+    pub name: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: BTreeMap<String, String>,
+}
+
+/// `completion/complete` (server/utilities/completion).
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Complete {
+    /// What is completed.
+    pub r#ref: CompletionRef,
+    /// Which of its arguments.
+    pub argument: CompletionArgument,
+    /// What is known already.
+    #[serde(default)]
+    pub context: CompletionContext,
+}
+
+/// What a completion is for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type")]
+#[non_exhaustive]
+pub enum CompletionRef {
+    /// A prompt.
+    #[serde(rename = "ref/prompt")]
+    Prompt {
+        /// Its name.
+        name: String,
+    },
+    /// A resource template.
+    #[serde(rename = "ref/resource")]
+    Resource {
+        /// Its URI template.
+        uri: String,
+    },
+}
+
+/// The argument that is being completed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct CompletionArgument {
+    /// Its name.
+    pub name: String,
+    /// What has been typed so far.
+    pub value: String,
+}
+
+/// The arguments that are known already.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct CompletionContext {
+    /// By name.
+    #[serde(default)]
+    pub arguments: BTreeMap<String, String>,
+}
+
+/// `logging/setLevel`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct SetLevel {
+    /// The least severe message the session wants.
+    pub level: LogLevel,
+}
+
+/// `notifications/cancelled`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Cancelled {
+    /// The request that is given up.
+    pub request_id: crate::Id,
+    /// Why, for logs.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `subscriptions/listen` (2026-07-28, basic/patterns/subscriptions).
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Listen {
+    /// What the client wants to hear.
+    pub notifications: NoticeFilter,
+}
+
+/// What a `subscriptions/listen` asks for, and what its acknowledgment grants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct NoticeFilter {
+    /// Changes of the list of tools.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tools_list_changed: bool,
+    /// Changes of the list of prompts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prompts_list_changed: bool,
+    /// Changes of the list of resources.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resources_list_changed: bool,
+    /// Updates of these resources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resource_subscriptions: Vec<String>,
+}
