@@ -151,7 +151,7 @@ impl Watch {
                     Err(why) if self.legacy || !calling => return Err(why),
                     over => {
                         open = false;
-                        let why = over.err().unwrap_or("the server has ended the listen".to_owned());
+                        let why = over.err().unwrap_or("the server ended the listen".to_owned());
                         self.line(&why);
                     }
                 },
@@ -332,11 +332,8 @@ async fn watch(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
         None
     });
     for (n, (tool, arguments)) in calls.iter().enumerate() {
-        let count = |calls: &[(String, _)]| calls.iter().filter(|call| call.0 == *tool).count();
-        let label = match (count(&calls), count(&calls[..=n])) {
-            (1, _) => tool.clone(),
-            (_, nth) => format!("{tool}#{nth}"),
-        };
+        let nth = calls[..=n].iter().filter(|call| call.0 == *tool).count();
+        let label = if nth == 1 { tool.clone() } else { format!("{tool}#{nth}") };
         let params = CallToolRequestParams::new(tool.clone()).with_arguments(arguments.clone());
         watch.call(label, params).await?;
     }

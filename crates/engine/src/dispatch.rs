@@ -76,9 +76,7 @@ impl Target {
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta))
                 }
-                Self::Complete(completer, completion) => {
-                    completed(completer.run(completion).await.map_err(|error| error.into_error())?)
-                }
+                Self::Complete(completer, completion) => completed(completer.run(completion).await),
             }
         })
     }

@@ -84,9 +84,9 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Adds a tool, a resource, a resource template or a prompt.
+    /// Adds a tool, a resource, a resource template or a prompt, whichever it is.
     #[must_use]
-    pub fn add(mut self, item: impl Into<Item>) -> Self {
+    pub fn item(mut self, item: impl Into<Item>) -> Self {
         self.items.push(item.into());
         self
     }
@@ -94,25 +94,25 @@ impl EngineBuilder {
     /// Adds a tool.
     #[must_use]
     pub fn tool(self, tool: Tool) -> Self {
-        self.add(tool)
+        self.item(tool)
     }
 
     /// Adds a resource.
     #[must_use]
     pub fn resource(self, resource: Resource) -> Self {
-        self.add(resource)
+        self.item(resource)
     }
 
     /// Adds a resource template.
     #[must_use]
     pub fn resource_template(self, template: ResourceTemplate) -> Self {
-        self.add(template)
+        self.item(template)
     }
 
     /// Adds a prompt.
     #[must_use]
     pub fn prompt(self, prompt: Prompt) -> Self {
-        self.add(prompt)
+        self.item(prompt)
     }
 
     /// Tells models how the server is best used.
@@ -172,14 +172,19 @@ impl EngineBuilder {
         self.start_linked(None).await
     }
 
-    pub(crate) async fn start_linked(self, supervisor: Option<ActorCell>) -> Result<Engine, StartError> {
+    pub(crate) async fn start_linked(
+        self,
+        supervisor: Option<ActorCell>,
+    ) -> Result<Engine, StartError> {
         let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
         let core =
             Arc::new(Core::new(self.config, identity, self.instructions, capabilities(), catalog));
         let (root, _) = match supervisor {
-            Some(supervisor) => Actor::spawn_linked(None, RootActor, core.clone(), supervisor).await?,
+            Some(supervisor) => {
+                Actor::spawn_linked(None, RootActor, core.clone(), supervisor).await?
+            }
             None => Actor::spawn(None, RootActor, core.clone()).await?,
         };
         Ok(Engine { core, root })
@@ -407,7 +412,11 @@ impl CatalogHandle {
         match registry.call(|reply| RegistryMsg::Apply(checked, reply), None).await {
             Ok(CallResult::Success(result)) => result,
             Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => {
-                Err(if self.0.is_draining() { CatalogError::Stopped } else { CatalogError::Interrupted })
+                Err(if self.0.is_draining() {
+                    CatalogError::Stopped
+                } else {
+                    CatalogError::Interrupted
+                })
             }
         }
     }

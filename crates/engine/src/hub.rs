@@ -58,7 +58,10 @@ pub(crate) enum HubMsg {
     Leave(SubscriberKey),
     Publish(Notice),
     /// As `Publish`, for notices that an application can send without end.
-    PublishBounded(Notice, #[expect(dead_code, reason = "held until published")] OwnedSemaphorePermit),
+    PublishBounded(
+        Notice,
+        #[expect(dead_code, reason = "held until published")] OwnedSemaphorePermit,
+    ),
     Observe(RpcReplyPort<HubView>),
 }
 

@@ -48,8 +48,8 @@ pub use handler::{
     resource_template, tool,
 };
 pub use hub::HubView;
-pub use observe::EngineView;
 pub use ids::{Revision, Seq, SessionId, StreamId};
+pub use observe::EngineView;
 pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};

@@ -91,15 +91,21 @@ pub struct Inlet {
 pub type Delivered = (Seq, Class, Frame);
 
 impl Outlet {
-    pub(crate) fn new(stream: StreamId, terms: Terms, tally: Arc<Tally>, when_gone: WhenGone) -> Self {
-        let state = State {
-            queue: Queue::default(),
-            waker: None,
-            reader: 0,
-            attached: false,
-            when_gone,
-        };
-        Self(Arc::new(Shared { stream, terms, tally, state: Mutex::new(state), room: Notify::new() }))
+    pub(crate) fn new(
+        stream: StreamId,
+        terms: Terms,
+        tally: Arc<Tally>,
+        when_gone: WhenGone,
+    ) -> Self {
+        let state =
+            State { queue: Queue::default(), waker: None, reader: 0, attached: false, when_gone };
+        Self(Arc::new(Shared {
+            stream,
+            terms,
+            tally,
+            state: Mutex::new(state),
+            room: Notify::new(),
+        }))
     }
 
     /// The stream's name within its session.

@@ -192,7 +192,8 @@ impl Engine {
         }
         let Ok(called) = params.peek::<Called<'_>>() else { return Ok(()) };
         let catalog = self.core().catalog();
-        let Some(tool) = catalog.tool(&called.name).filter(|tool| !tool.headers().is_empty()) else {
+        let Some(tool) = catalog.tool(&called.name).filter(|tool| !tool.headers().is_empty())
+        else {
             return Ok(());
         };
         let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw.get()).ok());

@@ -17,8 +17,8 @@ use stentor_wire::ListKind;
 use crate::core::Core;
 use crate::hub::HubMsg;
 use crate::ids::Revision;
-pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
 pub(crate) use catalog::Checked;
+pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
 use coalesce::Coalesce;
 pub(crate) use coalesce::Topic;
 
@@ -115,7 +115,12 @@ impl Actor for RegistryActor {
 }
 
 impl RegistryState {
-    fn on_apply(&mut self, myself: &ActorRef<RegistryMsg>, mutations: Vec<Checked>, reply: ApplyReply) {
+    fn on_apply(
+        &mut self,
+        myself: &ActorRef<RegistryMsg>,
+        mutations: Vec<Checked>,
+        reply: ApplyReply,
+    ) {
         let applied = self.core.catalog().apply(mutations);
         let result = applied.map(|(catalog, lists)| {
             let change = Change { revision: catalog.revision(), lists };
@@ -157,6 +162,7 @@ impl RegistryState {
     fn publish(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         self.core.tell_hub(HubMsg::Publish(topic.notice()));
         let topic = topic.clone();
-        myself.send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));
+        myself
+            .send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));
     }
 }

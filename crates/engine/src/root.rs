@@ -143,7 +143,9 @@ impl RootState {
     fn spend_restart(&mut self, what: &str) -> Result<(), ActorProcessingErr> {
         self.forget_old_restarts();
         if self.restarts.len() >= RESTART_BUDGET {
-            return Err(format!("the {what} failed once more after {RESTART_BUDGET} restarts").into());
+            return Err(
+                format!("the {what} failed once more after {RESTART_BUDGET} restarts").into()
+            );
         }
         self.restarts.push_back(Instant::now());
         tracing::warn!(what, "restarting");
@@ -167,10 +169,8 @@ impl RootState {
 
     fn on_observe(&mut self, reply: RpcReplyPort<RootView>) {
         self.forget_old_restarts();
-        let view = RootView {
-            recent_restarts: self.restarts.len(),
-            sessions: self.core.directory.len(),
-        };
+        let view =
+            RootView { recent_restarts: self.restarts.len(), sessions: self.core.directory.len() };
         // Whoever asked may have gone.
         let _ = reply.send(view);
     }

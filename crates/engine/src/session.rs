@@ -29,10 +29,10 @@ use crate::ids::SessionId;
 use crate::outlet::Outlet;
 use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held};
 pub(crate) use caller::Caller;
-pub(crate) use entry::{SessionEntry, Streams};
 pub use entry::{EndReason, SessionKind, SessionView};
-use state::{Decision, SessionState};
+pub(crate) use entry::{SessionEntry, Streams};
 pub(crate) use state::grant;
+use state::{Decision, SessionState};
 
 /// A message of the client, and where its answer goes.
 #[derive(Debug)]
@@ -141,7 +141,9 @@ impl Session {
             Message::Request(request) => self.on_request(myself, request, reply, permit).await,
             Message::Notification(notification) => self.on_notification(&notification),
             // This server asks its clients nothing yet.
-            Message::Response(response) => tracing::debug!(id = %response.id, "unexpected response"),
+            Message::Response(response) => {
+                tracing::debug!(id = %response.id, "unexpected response")
+            }
         }
     }
 
@@ -296,11 +298,8 @@ impl Session {
     fn on_rejoin(&mut self) {
         let Some(outlet) = self.entry.streams().notices() else { return };
         for (key, filter) in &self.filters {
-            let subscriber = Subscriber {
-                outlet: outlet.clone(),
-                filter: filter.clone(),
-                acknowledgment: None,
-            };
+            let subscriber =
+                Subscriber { outlet: outlet.clone(), filter: filter.clone(), acknowledgment: None };
             self.core.tell_hub(HubMsg::Join(key.clone(), Box::new(subscriber)));
         }
     }

@@ -20,8 +20,8 @@ use tracing::Instrument as _;
 
 pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCalls};
-pub use context::Context;
 use context::Call;
+pub use context::Context;
 pub(crate) use responder::{Held, Responder};
 
 use crate::core::Core;
@@ -82,7 +82,8 @@ async fn on_run(
     let TaskArgs { target, ctx, cancel, timeout, responder, span } = *args;
     let label = target.label();
     // Also the call that makes the future is the author's code.
-    let code = AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind().instrument(span);
+    let code =
+        AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind().instrument(span);
     let deadline = async {
         match timeout {
             Some(timeout) => sleep(timeout).await,
@@ -142,8 +143,15 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start) {
         subject = target.subject(),
         traceparent = meta.trace.traceparent.as_deref(),
     );
-    let responder =
-        Responder::new(core.clone(), outlet.clone(), gate.clone(), cancel.clone(), era, request.id.clone(), held);
+    let responder = Responder::new(
+        core.clone(),
+        outlet.clone(),
+        gate.clone(),
+        cancel.clone(),
+        era,
+        request.id.clone(),
+        held,
+    );
     let ctx = Context::new(Call {
         core: core.clone(),
         caller,

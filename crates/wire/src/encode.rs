@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::params::NoticeFilter;
-use crate::{Era, ErrorObject, Id, LogLevel, ProgressToken, SubscriptionId, meta_key, notification};
+use crate::{
+    Era, ErrorObject, Id, LogLevel, ProgressToken, SubscriptionId, meta_key, notification,
+};
 
 /// How long a client may keep a result, and for whom (2026-07-28, server/utilities/caching).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +50,18 @@ impl ResultBody {
     pub fn new(value: &impl Serialize) -> Result<Self, ErrorObject> {
         let body = serde_json::to_vec(value)
             .map_err(|error| ErrorObject::internal(format!("result is not JSON: {error}")))?;
-        Self::from_json(body)
-            .ok_or_else(|| ErrorObject::internal("result is not a JSON object"))
+        Self::from_json(body).ok_or_else(|| ErrorObject::internal("result is not a JSON object"))
     }
 
     /// A result from the raw JSON of an object; `None` if it does not look like one.
     #[must_use]
     pub fn from_json(body: impl Into<Bytes>) -> Option<Self> {
         let body = body.into();
-        (body.starts_with(b"{") && body.ends_with(b"}"))
-            .then_some(Self { body, meta: None, cache: None })
+        (body.starts_with(b"{") && body.ends_with(b"}")).then_some(Self {
+            body,
+            meta: None,
+            cache: None,
+        })
     }
 
     /// The result without any member.
@@ -174,7 +178,10 @@ pub fn progress(
     message: &str,
 ) {
     let method = notification::PROGRESS;
-    let _ = write!(out, "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"progressToken\":");
+    let _ = write!(
+        out,
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"progressToken\":"
+    );
     put_id(out, token);
     out.put_slice(b",\"progress\":");
     put_json(out, &progress);
@@ -194,7 +201,10 @@ pub fn progress(
 pub fn log(level: LogLevel, logger: Option<&str>, data: &impl Serialize) -> Bytes {
     let mut out = BytesMut::with_capacity(160);
     let method = notification::MESSAGE;
-    let _ = write!(out, "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"level\":\"{level}\"");
+    let _ = write!(
+        out,
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{{\"level\":\"{level}\""
+    );
     if let Some(logger) = logger {
         out.put_slice(b",\"logger\":");
         put_string(&mut out, logger);

@@ -115,8 +115,9 @@ impl RequestMeta {
     /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
         let Some(raw) = params.peek::<Outer<'_>>()?.meta else { return Ok(Self::default()) };
-        let known: Known = serde_json::from_str(raw.get())
-            .map_err(|error| ErrorObject::invalid_params(format!("invalid params._meta: {error}")))?;
+        let known: Known = serde_json::from_str(raw.get()).map_err(|error| {
+            ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
+        })?;
         Ok(Self {
             progress_token: known.progress_token,
             protocol_version: known.protocol_version,
@@ -169,7 +170,8 @@ mod tests {
         assert_eq!(error.code, code::INVALID_PARAMS);
         assert!(error.message.contains(meta_key::CLIENT_CAPABILITIES), "{error}");
 
-        let error = ErrorObject::from(read(serde_json::json!({})).unwrap().require_modern().unwrap_err());
+        let error =
+            ErrorObject::from(read(serde_json::json!({})).unwrap().require_modern().unwrap_err());
         assert!(error.message.contains(meta_key::PROTOCOL_VERSION), "{error}");
 
         let meta = read(serde_json::json!({"_meta": {

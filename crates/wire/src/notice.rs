@@ -122,7 +122,11 @@ impl EncodedNotice {
             (None, false) => out.put_slice(b"}"),
             (None, true) => out.put_slice(b"}}"),
             (Some(id), has_params) => {
-                out.put_slice(if has_params { b",\"_meta\":{\"" } else { b",\"params\":{\"_meta\":{\"" });
+                out.put_slice(if has_params {
+                    b",\"_meta\":{\""
+                } else {
+                    b",\"params\":{\"_meta\":{\""
+                });
                 out.put_slice(meta_key::SUBSCRIPTION_ID.as_bytes());
                 out.put_slice(b"\":");
                 out.put_slice(&id.0);

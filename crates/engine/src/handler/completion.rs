@@ -8,7 +8,7 @@ use serde_json::json;
 use stentor_wire::ErrorObject;
 use stentor_wire::encode::ResultBody;
 
-use super::{CallError, Running};
+use super::Running;
 
 /// The most values that one answer may have (server/utilities/completion).
 const MAX_VALUES: usize = 100;
@@ -25,11 +25,11 @@ pub struct Completion {
     pub known: BTreeMap<String, String>,
 }
 
+type Run = dyn Fn(Completion) -> Running<Vec<String>> + Send + Sync;
+
 /// The author's code that completes arguments: all values that fit, best first.
 #[derive(Clone)]
-pub(crate) struct Completer(
-    Arc<dyn Fn(Completion) -> Running<Result<Vec<String>, CallError>> + Send + Sync>,
-);
+pub(crate) struct Completer(Arc<Run>);
 
 impl fmt::Debug for Completer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,10 +43,10 @@ impl Completer {
         F: Fn(Completion) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<String>> + Send + 'static,
     {
-        Self(Arc::new(move |completion| function(completion).map(Ok).boxed()))
+        Self(Arc::new(move |completion| function(completion).boxed()))
     }
 
-    pub(crate) fn run(&self, completion: Completion) -> Running<Result<Vec<String>, CallError>> {
+    pub(crate) fn run(&self, completion: Completion) -> Running<Vec<String>> {
         (self.0)(completion)
     }
 }

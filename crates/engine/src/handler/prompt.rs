@@ -13,7 +13,8 @@ use stentor_wire::model::{
 use super::{Completer, Completion, PromptError, Running};
 use crate::Context;
 
-type Run = dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
+type Run =
+    dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
 
 /// The arguments of a prompt, by name. Required ones are there.
 pub type PromptArgs = BTreeMap<String, String>;
@@ -97,9 +98,10 @@ impl Prompt {
         description: impl Into<String>,
         required: bool,
     ) -> Self {
-        self.descriptor.arguments.get_or_insert_default().push(
-            PromptArgument::new(name).with_description(description).with_required(required),
-        );
+        self.descriptor
+            .arguments
+            .get_or_insert_default()
+            .push(PromptArgument::new(name).with_description(description).with_required(required));
         self
     }
 
@@ -142,7 +144,9 @@ impl PromptEntry {
     pub(crate) fn check_arguments(&self, arguments: &PromptArgs) -> Result<(), ErrorObject> {
         let declared = self.prompt.descriptor.arguments.iter().flatten();
         let missing: Vec<_> = declared
-            .filter(|argument| argument.required == Some(true) && !arguments.contains_key(&argument.name))
+            .filter(|argument| {
+                argument.required == Some(true) && !arguments.contains_key(&argument.name)
+            })
             .map(|argument| format!("'{}'", argument.name))
             .collect();
         if missing.is_empty() {
@@ -203,8 +207,11 @@ impl IntoPromptResult for &'static str {
 /// An async function that can be a prompt; see [`prompt`]. `M` is always inferred.
 pub trait PromptFn<M>: Send + Sync + 'static {
     /// Fills the prompt in.
-    fn call(&self, arguments: PromptArgs, ctx: Context)
-    -> Running<Result<GetPromptResult, PromptError>>;
+    fn call(
+        &self,
+        arguments: PromptArgs,
+        ctx: Context,
+    ) -> Running<Result<GetPromptResult, PromptError>>;
 }
 
 macro_rules! prompt_fn {

@@ -122,11 +122,7 @@ impl Resource {
     /// # let _ = readme;
     /// ```
     #[must_use]
-    pub fn text(
-        uri: impl Into<String>,
-        name: impl Into<String>,
-        text: impl Into<String>,
-    ) -> Self {
+    pub fn text(uri: impl Into<String>, name: impl Into<String>, text: impl Into<String>) -> Self {
         let text: Arc<str> = text.into().into();
         resource(uri, name, move |_ctx| {
             let text = text.to_string();

@@ -22,6 +22,9 @@ pub enum SchemaError {
     /// The schema is no valid schema of its dialect, or uses a `$ref` to somewhere else.
     #[error("{0}")]
     Invalid(String),
+    /// The schema is written in a dialect that is not known here.
+    #[error("the dialect '{0}' is not supported; 2020-12, 2019-09 and drafts 4, 6 and 7 are")]
+    Dialect(String),
     /// The schema is too deep.
     #[error("the schema is more than {MAX_DEPTH} levels deep")]
     TooDeep,
@@ -72,10 +75,12 @@ impl InputSchema {
         measure(&schema, 0, &mut nodes)?;
         jsonschema::options()
             .offline()
-            .with_draft(jsonschema::Draft::Draft202012)
+            .with_draft(dialect(&schema)?)
             .build(&schema)
             .map(Self)
-            .map_err(|error| SchemaError::Invalid(format!("{error} (at {})", error.instance_path())))
+            .map_err(|error| {
+                SchemaError::Invalid(format!("{error} (at {})", error.instance_path()))
+            })
     }
 
     /// What is wrong with `value`, the first few things; empty if nothing is.
@@ -95,13 +100,38 @@ impl InputSchema {
     }
 }
 
+/// The dialect that a schema names; 2020-12 without.
+fn dialect(schema: &Value) -> Result<jsonschema::Draft, SchemaError> {
+    use jsonschema::Draft;
+    let Some(named) = schema.get("$schema") else { return Ok(Draft::Draft202012) };
+    let named = named.as_str().unwrap_or_default();
+    Ok(
+        match named
+            .trim_end_matches('#')
+            .trim_start_matches("https://")
+            .trim_start_matches("http://")
+        {
+            "json-schema.org/draft/2020-12/schema" => Draft::Draft202012,
+            "json-schema.org/draft/2019-09/schema" => Draft::Draft201909,
+            "json-schema.org/draft-07/schema" => Draft::Draft7,
+            "json-schema.org/draft-06/schema" => Draft::Draft6,
+            "json-schema.org/draft-04/schema" => Draft::Draft4,
+            _ => return Err(SchemaError::Dialect(named.to_owned())),
+        },
+    )
+}
+
 fn measure(value: &Value, depth: usize, nodes: &mut usize) -> Result<(), SchemaError> {
     if depth > MAX_DEPTH {
         return Err(SchemaError::TooDeep);
     }
     let mut below = |child: &Value| {
         *nodes += 1;
-        if *nodes > MAX_NODES { Err(SchemaError::TooLarge) } else { measure(child, depth + 1, nodes) }
+        if *nodes > MAX_NODES {
+            Err(SchemaError::TooLarge)
+        } else {
+            measure(child, depth + 1, nodes)
+        }
     };
     match value {
         Value::Object(map) => map.values().try_for_each(&mut below),
@@ -158,12 +188,16 @@ mod tests {
             let schema = json!({"type": "object", "properties": {"a": {"$ref": reference}}});
             assert!(matches!(compile(schema), Err(SchemaError::Invalid(_))), "{reference}");
         }
-        assert!(compile(json!({"$defs": {"a": {}}, "properties": {"a": {"$ref": "#/$defs/a"}}})).is_ok());
+        assert!(
+            compile(json!({"$defs": {"a": {}}, "properties": {"a": {"$ref": "#/$defs/a"}}}))
+                .is_ok()
+        );
     }
 
     #[test]
     fn other_dialects_work_by_name_and_unknown_ones_are_refused() {
-        let draft7 = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"});
+        let draft7 =
+            json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"});
         assert!(compile(draft7).is_ok());
         assert!(compile(json!({"$schema": "https://example.com/my-dialect"})).is_err());
         assert!(compile(json!({"type": "nonsense"})).is_err());

@@ -64,11 +64,8 @@ impl fmt::Debug for Tool {
 /// ```
 pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
     let function = Arc::new(function);
-    let mut descriptor = model::Tool::new_with_raw(
-        name.into(),
-        None,
-        Arc::new(function.input_schema()),
-    );
+    let mut descriptor =
+        model::Tool::new_with_raw(name.into(), None, Arc::new(function.input_schema()));
     descriptor.output_schema = function.output_schema().map(Arc::new);
     Tool { descriptor, run: Arc::new(move |arguments, ctx| function.call(arguments, ctx)) }
 }
@@ -175,7 +172,8 @@ impl ToolEntry {
             return Err(SchemaError::NotAnObject);
         }
         let schema = InputSchema::compile(input)?;
-        let output = tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
+        let output =
+            tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
         let headers = ParamHeaders::from_schema(input)?;
         let json = serde_json::to_vec(&tool.descriptor)
             .map_err(|error| SchemaError::Invalid(error.to_string()))?
@@ -202,7 +200,8 @@ impl ToolEntry {
             return (self.tool.run)(arguments, ctx);
         }
         let listed: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        let message = format!("invalid arguments for tool '{}': {}", self.name(), listed.join("; "));
+        let message =
+            format!("invalid arguments for tool '{}': {}", self.name(), listed.join("; "));
         async move { Err(ToolError::new(message)) }.boxed()
     }
 

@@ -27,7 +27,8 @@ impl Filter {
         lists[ListKind::Tools as usize] = granted.tools_list_changed;
         lists[ListKind::Resources as usize] = granted.resources_list_changed;
         lists[ListKind::Prompts as usize] = granted.prompts_list_changed;
-        let resources = granted.resource_subscriptions.iter().map(|uri| Arc::from(&**uri)).collect();
+        let resources =
+            granted.resource_subscriptions.iter().map(|uri| Arc::from(&**uri)).collect();
         Self { lists, resources, custom: false }
     }
 

@@ -157,7 +157,11 @@ impl Queue {
         *latest = Some(Seq(self.end()));
         value.gate.queued();
         let frame = Frame::Progress(value);
-        self.entries.push_back(Some(Entry { class: Class::Progress, weight: frame.weight(), frame }));
+        self.entries.push_back(Some(Entry {
+            class: Class::Progress,
+            weight: frame.weight(),
+            frame,
+        }));
         Pushed::Queued
     }
 
@@ -213,7 +217,13 @@ impl Queue {
 
     /// Nothing more is read or queued: everything is let go.
     pub(crate) fn close(&mut self) {
-        *self = Self { closed: true, first: self.end(), cursor: self.end(), read: self.end(), ..Self::default() };
+        *self = Self {
+            closed: true,
+            first: self.end(),
+            cursor: self.end(),
+            read: self.end(),
+            ..Self::default()
+        };
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -282,7 +282,8 @@ impl Catalog {
         for mutation in mutations {
             next.apply_one(mutation)?;
         }
-        let lists: Vec<_> = ListKind::ALL.into_iter().filter(|kind| next.differs(self, *kind)).collect();
+        let lists: Vec<_> =
+            ListKind::ALL.into_iter().filter(|kind| next.differs(self, *kind)).collect();
         if !lists.is_empty() {
             next.revision.0 += 1;
         }
@@ -322,7 +323,11 @@ impl Catalog {
             }
             Entry::Prompt(prompt) => {
                 let key = prompt.name().to_owned();
-                (Shelf::Prompts.noun(), key.clone(), self.prompts.put(key, ordinal, prompt, replace))
+                (
+                    Shelf::Prompts.noun(),
+                    key.clone(),
+                    self.prompts.put(key, ordinal, prompt, replace),
+                )
             }
         };
         if put { Ok(()) } else { Err(CatalogError::Exists(noun, key)) }
@@ -396,9 +401,11 @@ impl<E> List<E> {
     /// Whether clients see another list: code may change behind an unchanged descriptor.
     fn differs(&self, other: &Self, json: fn(&E) -> &Bytes) -> bool {
         self.0.len() != other.0.len()
-            || self.0.values().zip(other.0.values()).any(|((_, a), (_, b))| {
-                !Arc::ptr_eq(a, b) && json(a) != json(b)
-            })
+            || self
+                .0
+                .values()
+                .zip(other.0.values())
+                .any(|((_, a), (_, b))| !Arc::ptr_eq(a, b) && json(a) != json(b))
     }
 
     fn page(

@@ -103,7 +103,10 @@ mod tests {
             "clientInfo": {"name": "c", "version": "1"},
         }));
         let caller = Caller::legacy(
-            ProtocolVersion::V2025_11_25, initialize.unwrap(), SessionId::random(), level.clone(),
+            ProtocolVersion::V2025_11_25,
+            initialize.unwrap(),
+            SessionId::random(),
+            level.clone(),
         );
         let meta = RequestMeta::default();
         assert!(caller.wants_log(LogLevel::Info, &meta));

@@ -233,11 +233,8 @@ impl SessionEntry {
     /// that goes away has not cancelled.
     pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let terms = Terms {
-            limits: core.config.limits,
-            retention: Retention::NONE,
-            one_reply: true,
-        };
+        let terms =
+            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
         Outlet::new(stream, terms, self.tally.clone(), WhenGone::Wait)
     }
 
@@ -261,7 +258,6 @@ impl SessionEntry {
 
 /// The stream of a request that belongs to no session.
 pub(crate) fn request_outlet(core: &Core, tally: Arc<Tally>, when_gone: WhenGone) -> Outlet {
-    let terms =
-        Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
+    let terms = Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
     Outlet::new(StreamId(1), terms, tally, when_gone)
 }

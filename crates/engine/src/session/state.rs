@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId,
-    code,
+    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId, code,
 };
 
 use super::caller::{Caller, SessionLevel};
@@ -116,12 +115,15 @@ impl SessionState {
     fn initialize(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let params: params::Initialize = request.params.parse()?;
         let version = ProtocolVersion::negotiate(&params.protocol_version);
-        self.legacy =
-            Some(Caller::legacy(version, params, self.id.clone(), self.level.clone()));
+        self.legacy = Some(Caller::legacy(version, params, self.id.clone(), self.level.clone()));
         Ok(Decision::Initialized(version))
     }
 
-    fn on_modern(&mut self, request: &Request, meta: &RequestMeta) -> Result<Decision, ErrorObject> {
+    fn on_modern(
+        &mut self,
+        request: &Request,
+        meta: &RequestMeta,
+    ) -> Result<Decision, ErrorObject> {
         let version = meta.require_modern()?;
         if request.method != Method::Listen {
             return Ok(Decision::Dispatch(Caller::modern(version, meta, Some(self.id.clone()))));
@@ -159,7 +161,6 @@ impl SessionState {
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
         self.listens.drain().collect()
     }
-
 }
 
 /// What a listen is granted: everything it asks for, each resource once.

@@ -68,8 +68,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
         _ => code::INVALID_REQUEST,
     };
-    let mut response =
-        error(refusal.status(), None, &ErrorObject::new(code, refusal.to_string()));
+    let mut response = error(refusal.status(), None, &ErrorObject::new(code, refusal.to_string()));
     if *refusal == Refusal::MethodNotAllowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
     }

@@ -90,7 +90,10 @@ mod tests {
     async fn a_line_that_is_too_long_is_skipped_and_the_next_one_read() {
         let mut input = vec![b'x'; 100_000];
         input.extend_from_slice(b"\nok\n");
-        assert_eq!(lines(&input, 10).await, [Line::TooLong, Line::Whole(Bytes::from_static(b"ok"))]);
+        assert_eq!(
+            lines(&input, 10).await,
+            [Line::TooLong, Line::Whole(Bytes::from_static(b"ok"))]
+        );
         assert_eq!(lines(&[b'x'; 50], 10).await, [Line::TooLong]);
         assert_eq!(lines(b"1234567890\n12345678901\n", 10).await.len(), 2);
     }

@@ -13,7 +13,8 @@ fn refused(text: &str) -> (i32, Option<Id>) {
 
 #[test]
 fn a_request_keeps_the_type_of_its_id_and_its_raw_params() {
-    let text = r#"{"jsonrpc":"2.0","id":"7","method":"tools/call","params":{"name":"x", "n":1.50}}"#;
+    let text =
+        r#"{"jsonrpc":"2.0","id":"7","method":"tools/call","params":{"name":"x", "n":1.50}}"#;
     let Ok(Message::Request(request)) = decode(text) else { panic!("no request") };
     assert_eq!(request.id, Id::Text("7".into()));
     assert_eq!(request.method, Method::ToolsCall);
@@ -71,7 +72,10 @@ fn what_is_json_but_no_message_is_an_invalid_request() {
 #[test]
 fn an_error_names_the_request_where_its_id_could_be_read() {
     assert_eq!(refused(r#"{"jsonrpc":"2.0","id":9,"method":5}"#).1, Some(Id::Number(9)));
-    assert_eq!(refused(r#"{"jsonrpc":"2","id":"a","method":"ping"}"#).1, Some(Id::Text("a".into())));
+    assert_eq!(
+        refused(r#"{"jsonrpc":"2","id":"a","method":"ping"}"#).1,
+        Some(Id::Text("a".into()))
+    );
 }
 
 proptest! {

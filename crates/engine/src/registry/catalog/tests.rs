@@ -8,7 +8,10 @@ fn named(name: &str) -> Tool {
     tool(name, || async { Ok::<_, ToolError>("") })
 }
 
-fn apply(catalog: &Catalog, mutations: Vec<Mutation>) -> Result<(Catalog, Vec<ListKind>), CatalogError> {
+fn apply(
+    catalog: &Catalog,
+    mutations: Vec<Mutation>,
+) -> Result<(Catalog, Vec<ListKind>), CatalogError> {
     let checked = mutations.into_iter().map(Mutation::check).collect::<Result<_, _>>()?;
     catalog.apply(checked)
 }
@@ -19,7 +22,8 @@ fn with(names: &[&str]) -> Catalog {
 }
 
 fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, Option<String>) {
-    let json: Value = serde_json::from_slice(&catalog.page(Shelf::Tools, cursor, size).unwrap()).unwrap();
+    let json: Value =
+        serde_json::from_slice(&catalog.page(Shelf::Tools, cursor, size).unwrap()).unwrap();
     let names = json["tools"].as_array().unwrap().iter();
     let names = names.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect();
     (names, json.get("nextCursor").map(|cursor| cursor.as_str().unwrap().to_owned()))
@@ -28,10 +32,8 @@ fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, O
 #[test]
 fn a_transaction_is_applied_whole_or_not_at_all() {
     let catalog = with(&["a"]);
-    let result = apply(&catalog, vec![
-        Mutation::Add(named("b").into()),
-        Mutation::Add(named("a").into()),
-    ]);
+    let result =
+        apply(&catalog, vec![Mutation::Add(named("b").into()), Mutation::Add(named("a").into())]);
     assert_eq!(result.unwrap_err(), CatalogError::Exists("tool", "a".to_owned()));
     assert_eq!(catalog.tool_names().collect::<Vec<_>>(), ["a"]);
 }
@@ -69,7 +71,8 @@ fn a_bad_name_or_schema_is_named() {
 
 #[test]
 fn a_schema_comes_out_as_it_went_in() {
-    let schema = r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
+    let schema =
+        r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
     let tool = raw_tool("x", serde_json::from_str(schema).unwrap(), |_args, _ctx| async { Ok("") });
     let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
     let page = catalog.page(Shelf::Tools, None, 10).unwrap();

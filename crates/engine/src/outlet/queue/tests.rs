@@ -1,0 +1,250 @@
+use proptest::prelude::*;
+use stentor_wire::Id;
+
+use super::*;
+
+const LIMITS: Limits = Limits { frames: 4, bytes: 100_000, progress: 3 };
+
+fn message(text: &str) -> Frame {
+    Frame::Message(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn text(frame: &Frame) -> String {
+    let mut out = BytesMut::new();
+    frame.write(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn notice(notice: Notice) -> Frame {
+    Frame::Notice(Arc::new(EncodedNotice::new(notice)), None)
+}
+
+fn tools_changed() -> Frame {
+    notice(Notice::ListChanged(ListKind::Tools))
+}
+
+fn updated(uri: &str) -> Frame {
+    notice(Notice::ResourceUpdated(uri.into()))
+}
+
+fn read_all(queue: &mut Queue, retention: &Retention) -> Vec<(Seq, String)> {
+    let mut batch = Vec::new();
+    queue.take(&mut batch, usize::MAX, usize::MAX, retention);
+    batch.iter().map(|(seq, _, frame)| (*seq, text(frame))).collect()
+}
+
+fn read(queue: &mut Queue) -> Vec<String> {
+    read_all(queue, &Retention::NONE).into_iter().map(|(_, text)| text).collect()
+}
+
+struct Reporter {
+    gate: Arc<Gate>,
+    latest: Option<Seq>,
+}
+
+impl Reporter {
+    fn new() -> Self {
+        Self { gate: Arc::new(Gate::new(Some(Id::Number(1)))), latest: None }
+    }
+
+    fn report(&mut self, queue: &mut Queue, progress: f64) -> Pushed {
+        let value =
+            ProgressValue { gate: self.gate.clone(), progress, total: None, message: "".into() };
+        queue.push_progress(value, &mut self.latest, &LIMITS)
+    }
+}
+
+fn values(read: &[String]) -> Vec<f64> {
+    let value = |text: &String| serde_json::from_str::<serde_json::Value>(text).ok();
+    read.iter().filter_map(|text| value(text)?["params"]["progress"].as_f64()).collect()
+}
+
+#[test]
+fn frames_come_out_as_they_went_in() {
+    let mut queue = Queue::default();
+    queue.push(Class::Reply, message("a"), &LIMITS);
+    queue.push(Class::Log, message("b"), &LIMITS);
+    assert_eq!(read(&mut queue), ["a", "b"]);
+    assert!(read(&mut queue).is_empty());
+}
+
+#[test]
+fn the_same_notice_waits_only_once_and_can_come_again_when_it_was_read() {
+    let mut queue = Queue::default();
+    assert_eq!(queue.push(Class::ListChanged, tools_changed(), &LIMITS), Pushed::Queued);
+    assert_eq!(queue.push(Class::ListChanged, tools_changed(), &LIMITS), Pushed::Coalesced);
+    assert_eq!(queue.push(Class::ResourceUpdated, updated("a"), &LIMITS), Pushed::Queued);
+    assert_eq!(queue.push(Class::ResourceUpdated, updated("b"), &LIMITS), Pushed::Queued);
+    assert_eq!(queue.push(Class::ResourceUpdated, updated("a"), &LIMITS), Pushed::Coalesced);
+    assert_eq!(read(&mut queue).len(), 3);
+    assert_eq!(queue.push(Class::ListChanged, tools_changed(), &LIMITS), Pushed::Queued);
+}
+
+#[test]
+fn two_subscriptions_on_one_pipe_hear_the_same_notice_each() {
+    let mut queue = Queue::default();
+    let shared = Arc::new(EncodedNotice::new(Notice::ListChanged(ListKind::Tools)));
+    for id in [1, 2] {
+        let subscription = Some(SubscriptionId::of(&Id::Number(id)));
+        let frame = Frame::Notice(shared.clone(), subscription);
+        assert_eq!(queue.push(Class::ListChanged, frame, &LIMITS), Pushed::Queued);
+    }
+    assert_eq!(read(&mut queue).len(), 2);
+}
+
+#[test]
+fn a_client_that_falls_behind_loses_its_oldest_log_messages_but_no_reply() {
+    let mut queue = Queue::default();
+    queue.push(Class::Log, message("0"), &LIMITS);
+    queue.push(Class::Reply, message("reply"), &LIMITS);
+    for n in 1..4 {
+        assert_eq!(queue.push(Class::Log, message(&n.to_string()), &LIMITS), Pushed::Queued);
+    }
+    assert_eq!(queue.push(Class::Log, message("4"), &LIMITS), Pushed::QueuedAfterDrop);
+    assert_eq!(read(&mut queue), ["reply", "1", "2", "3", "4"]);
+}
+
+#[test]
+fn log_messages_are_bounded_in_bytes_too() {
+    let limits = Limits { bytes: 1_000, ..LIMITS };
+    let mut queue = Queue::default();
+    let long = "x".repeat(600);
+    queue.push(Class::Log, message("first"), &limits);
+    queue.push(Class::Log, message(&long), &limits);
+    assert_eq!(queue.push(Class::Log, message(&long), &limits), Pushed::QueuedAfterDrop);
+    assert_eq!(read(&mut queue), [long]);
+}
+
+#[test]
+fn progress_is_lossless_until_the_client_falls_behind_and_then_the_latest_wins() {
+    let mut queue = Queue::default();
+    let mut call = Reporter::new();
+    let pushed: Vec<_> = (1..=6).map(|n| call.report(&mut queue, f64::from(n))).collect();
+    assert_eq!(pushed[..3], [Pushed::Queued; 3]);
+    assert_eq!(pushed[3..], [Pushed::Conflated; 3]);
+    assert_eq!(values(&read(&mut queue)), [1.0, 2.0, 6.0]);
+    assert_eq!(call.report(&mut queue, 7.0), Pushed::Queued);
+    assert_eq!(values(&read(&mut queue)), [7.0]);
+}
+
+#[test]
+fn nothing_follows_the_end() {
+    let mut queue = Queue::default();
+    queue.push(Class::Reply, message("last"), &LIMITS);
+    queue.finish();
+    assert_eq!(queue.push(Class::Log, message("late"), &LIMITS), Pushed::Closed);
+    assert_eq!(Reporter::new().report(&mut queue, 1.0), Pushed::Closed);
+    assert_eq!(read(&mut queue), ["last"]);
+}
+
+#[test]
+fn closing_lets_go_of_everything() {
+    let mut queue = Queue::default();
+    queue.push(Class::Reply, message("a"), &LIMITS);
+    queue.close();
+    assert!(queue.is_closed());
+    assert!(!queue.has_unread());
+    assert!(read(&mut queue).is_empty());
+}
+
+#[test]
+fn a_client_that_comes_back_reads_on_after_the_frame_it_names() {
+    let retention = Retention { frames: 3, bytes: 100_000 };
+    let mut queue = Queue::default();
+    for n in 0..5 {
+        queue.push(Class::Reply, message(&n.to_string()), &LIMITS);
+    }
+    assert_eq!(read_all(&mut queue, &retention).len(), 5);
+    assert!(!queue.rewind(Seq(0)), "frame 1 is gone");
+    assert!(queue.rewind(Seq(2)));
+    queue.push(Class::Reply, message("live"), &LIMITS);
+    let again = read_all(&mut queue, &retention);
+    assert_eq!(again, [(Seq(3), "3".into()), (Seq(4), "4".into()), (Seq(5), "live".into())]);
+    assert!(!queue.rewind(Seq(99)), "not sent yet");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Log(u8),
+    Reply(u8),
+    Tools,
+    Updated(u8),
+    Progress,
+    Read(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        any::<u8>().prop_map(Step::Log),
+        any::<u8>().prop_map(Step::Reply),
+        Just(Step::Tools),
+        (0u8..3).prop_map(Step::Updated),
+        Just(Step::Progress),
+        (0usize..6).prop_map(Step::Read),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+proptest! {
+    /// Whatever is sent and however slowly it is read: what waits is bounded by the limits,
+    /// replies all arrive in order, log messages in order with the newest never lost, progress
+    /// increases and ends with the last value, and a change is never told less than once.
+    #[test]
+    fn the_policy_holds_for_any_client(steps in steps(), retained in 0usize..8) {
+        let retention = Retention { frames: retained, bytes: 100_000 };
+        let mut queue = Queue::default();
+        let mut call = Reporter::new();
+        let (mut progress, mut seen) = (0.0, Vec::new());
+        let (mut replies, mut logs) = (Vec::new(), Vec::new());
+        let mut changed_since_seen = false;
+        let mut unread_replies = 0usize;
+        for (n, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Log(tag) => {
+                    let text = format!("log {n} {tag}");
+                    queue.push(Class::Log, message(&text), &LIMITS);
+                    logs.push(text);
+                }
+                Step::Reply(tag) => {
+                    let text = format!("reply {n} {tag}");
+                    queue.push(Class::Reply, message(&text), &LIMITS);
+                    replies.push(text);
+                    unread_replies += 1;
+                }
+                Step::Tools => {
+                    queue.push(Class::ListChanged, tools_changed(), &LIMITS);
+                    changed_since_seen = true;
+                }
+                Step::Updated(n) => {
+                    queue.push(Class::ResourceUpdated, updated(&n.to_string()), &LIMITS);
+                }
+                Step::Progress => {
+                    progress += 1.0;
+                    call.report(&mut queue, progress);
+                }
+                Step::Read(max) => {
+                    let mut batch = Vec::new();
+                    queue.take(&mut batch, max, usize::MAX, &retention);
+                    seen.extend(batch.iter().map(|(_, _, frame)| text(frame)));
+                }
+            }
+            let live = queue.entries.iter().skip(queue.index(queue.cursor)).flatten().count();
+            prop_assert!(live <= LIMITS.frames + LIMITS.progress as usize + 1 + 3 + unread_replies);
+            let kept = queue.entries.len() - queue.unread();
+            prop_assert!(kept <= retained.max(queue.entries.len().saturating_sub(queue.unread()).min(retained)));
+        }
+        seen.extend(read_all(&mut queue, &retention).into_iter().map(|(_, text)| text));
+        let of = |start: &str| -> Vec<_> { seen.iter().filter(|t| t.starts_with(start)).cloned().collect() };
+        prop_assert_eq!(of("reply "), replies);
+        let seen_logs = of("log ");
+        let mut rest = logs.iter();
+        prop_assert!(seen_logs.iter().all(|log| rest.any(|sent| sent == log)), "log messages out of order");
+        prop_assert_eq!(seen_logs.last(), logs.last());
+        let seen_progress = values(&seen);
+        prop_assert!(seen_progress.is_sorted_by(|a, b| a < b));
+        prop_assert_eq!(seen_progress.last().copied().unwrap_or(0.0), progress);
+        let told = seen.iter().any(|t| t.contains("tools/list_changed"));
+        prop_assert_eq!(told, changed_since_seen);
+        prop_assert_eq!(call.gate.unread(), 0);
+    }
+}

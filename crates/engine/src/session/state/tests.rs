@@ -1,0 +1,122 @@
+use serde_json::{Value, json};
+use stentor_wire::{Era, Params, meta_key};
+
+use super::*;
+
+fn state(serves_modern: bool) -> SessionState {
+    SessionState::new(SessionId::random(), serves_modern, 2)
+}
+
+fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {
+    let request = Request {
+        id: Id::Number(id),
+        method: Method::parse(method),
+        params: Params::from_json(params.to_string()),
+    };
+    let meta = RequestMeta::read(&request.params).expect("a readable _meta");
+    state.on_request(&request, &meta)
+}
+
+fn initialize(state: &mut SessionState, version: &str) -> Decision {
+    let client = json!({"name": "c", "version": "1"});
+    ask(
+        state,
+        0,
+        "initialize",
+        json!({
+            "protocolVersion": version, "capabilities": {}, "clientInfo": client,
+        }),
+    )
+}
+
+fn modern() -> Value {
+    json!({meta_key::PROTOCOL_VERSION: "2026-07-28", meta_key::CLIENT_CAPABILITIES: {}})
+}
+
+fn refused(decision: &Decision) -> i32 {
+    match decision {
+        Decision::Refuse(error) => error.code,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn before_initialize_a_legacy_client_can_only_ping() {
+    let mut state = state(false);
+    assert_eq!(refused(&ask(&mut state, 1, "tools/list", json!({}))), code::INVALID_REQUEST);
+    assert!(matches!(ask(&mut state, 2, "ping", json!({})), Decision::Dispatch(_)));
+    let opened = initialize(&mut state, "2025-06-18");
+    assert!(matches!(opened, Decision::Initialized(ProtocolVersion::V2025_06_18)));
+    let Decision::Dispatch(caller) = ask(&mut state, 3, "tools/list", json!({})) else {
+        panic!("refused")
+    };
+    assert_eq!(caller.version, ProtocolVersion::V2025_06_18);
+    assert_eq!(caller.client.expect("a client").name, "c");
+    assert_eq!(refused(&initialize(&mut state, "2025-06-18")), code::INVALID_REQUEST);
+}
+
+#[test]
+fn a_pipe_serves_both_eras_side_by_side() {
+    let mut state = state(true);
+    let Decision::Dispatch(caller) = ask(&mut state, 1, "tools/list", json!({"_meta": modern()}))
+    else {
+        panic!("refused")
+    };
+    assert_eq!(caller.era(), Era::Modern);
+    initialize(&mut state, "2025-11-25");
+    let Decision::Dispatch(caller) = ask(&mut state, 2, "tools/list", json!({})) else {
+        panic!("refused")
+    };
+    assert_eq!(caller.era(), Era::Legacy);
+    let again = ask(&mut state, 3, "tools/list", json!({"_meta": modern()}));
+    assert!(matches!(again, Decision::Dispatch(caller) if caller.era() == Era::Modern));
+}
+
+#[test]
+fn subscriptions_are_bounded() {
+    let mut state = state(false);
+    initialize(&mut state, "2025-11-25");
+    for uri in ["a:1", "a:2"] {
+        let decision = ask(&mut state, 1, "resources/subscribe", json!({"uri": uri}));
+        assert!(matches!(decision, Decision::Watch(_)));
+        state.watched(uri);
+    }
+    let third = ask(&mut state, 2, "resources/subscribe", json!({"uri": "a:3"}));
+    assert_eq!(refused(&third), code::INVALID_PARAMS);
+    let again = ask(&mut state, 3, "resources/subscribe", json!({"uri": "a:1"}));
+    assert!(matches!(again, Decision::Watch(_)));
+    ask(&mut state, 4, "resources/unsubscribe", json!({"uri": "a:1"}));
+    let third = ask(&mut state, 5, "resources/subscribe", json!({"uri": "a:3"}));
+    assert!(matches!(third, Decision::Watch(_)));
+}
+
+#[test]
+fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
+    let mut state = state(true);
+    let params = json!({"_meta": modern(), "notifications": {
+        "toolsListChanged": true, "resourceSubscriptions": ["a:1", "a:1"],
+    }});
+    let Decision::Listen(subscription, granted) =
+        ask(&mut state, 7, "subscriptions/listen", params.clone())
+    else {
+        panic!("refused")
+    };
+    assert_eq!(subscription.as_json(), b"7");
+    assert!(granted.tools_list_changed && !granted.prompts_list_changed);
+    assert_eq!(granted.resource_subscriptions, ["a:1"]);
+    let same_id = ask(&mut state, 7, "subscriptions/listen", params);
+    assert_eq!(refused(&same_id), code::INVALID_REQUEST);
+    assert_eq!(state.end_listen(&Id::Number(7)), Some(subscription));
+    assert_eq!(state.end_listen(&Id::Number(7)), None);
+}
+
+#[test]
+fn wrong_params_are_refused_and_change_nothing() {
+    let mut state = state(false);
+    let wrong = ask(&mut state, 1, "initialize", json!({"protocolVersion": 7}));
+    assert_eq!(refused(&wrong), code::INVALID_PARAMS);
+    assert!(state.legacy().is_none());
+    initialize(&mut state, "2025-11-25");
+    let wrong = ask(&mut state, 2, "logging/setLevel", json!({"level": "loud"}));
+    assert_eq!(refused(&wrong), code::INVALID_PARAMS);
+}

@@ -1,0 +1,108 @@
+//! Tools that change what the server offers. They tell nobody: every client hears of it by itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use stentor::{Context, EngineBuilder, Mutation, Shelf, Tool, ToolError, prompt, tool};
+use tokio::sync::Mutex;
+
+const DYNAMIC_TOOL: &str = "test_dynamic_tool";
+const DYNAMIC_PROMPT: &str = "test_dynamic_prompt";
+
+/// The names of the tools that were added; locked while they change.
+type Added = Arc<Mutex<BTreeSet<String>>>;
+
+pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
+    let added = Added::default();
+    let (add, remove, replace) = (added.clone(), added.clone(), added);
+    server
+        .tool(
+            tool("test_trigger_tool_change", trigger_tool_change)
+                .description("Adds a tool, or removes it if it is there"),
+        )
+        .tool(
+            tool("test_trigger_prompt_change", trigger_prompt_change)
+                .description("Adds a prompt, or removes it if it is there"),
+        )
+        .tool(
+            tool("add_tool", move |args, ctx| add_tool(add.clone(), args, ctx))
+                .description("Adds a tool"),
+        )
+        .tool(
+            tool("remove_tool", move |args, ctx| remove_tool(remove.clone(), args, ctx))
+                .description("Removes a tool that was added"),
+        )
+        .tool(
+            tool("replace_tools", move |args, ctx| replace_tools(replace.clone(), args, ctx))
+                .description("Makes exactly these the tools that were added"),
+        )
+}
+
+async fn trigger_tool_change(ctx: Context) -> Result<&'static str, ToolError> {
+    let catalog = ctx.catalog();
+    if !catalog.remove_tool(DYNAMIC_TOOL).await? {
+        catalog.put(dynamic_tool(DYNAMIC_TOOL)).await?;
+    }
+    Ok("Changed the list of tools")
+}
+
+async fn trigger_prompt_change(ctx: Context) -> Result<&'static str, ToolError> {
+    let catalog = ctx.catalog();
+    if !catalog.remove_prompt(DYNAMIC_PROMPT).await? {
+        let added = prompt(DYNAMIC_PROMPT, async || Ok::<_, ToolError>("I come and go."));
+        catalog.put(added.description("A prompt that comes and goes")).await?;
+    }
+    Ok("Changed the list of prompts")
+}
+
+/// A tool that is added while the server runs.
+fn dynamic_tool(name: &str) -> Tool {
+    let answer = format!("This is {name}.");
+    let answers = move || std::future::ready(Ok::<_, ToolError>(answer.clone()));
+    tool(name, answers).description("A tool that was added while the server runs")
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// The name of the tool.
+    name: String,
+}
+
+async fn add_tool(added: Added, args: Named, ctx: Context) -> Result<String, ToolError> {
+    let mut added = added.lock().await;
+    ctx.catalog().add(dynamic_tool(&args.name)).await?;
+    let answer = format!("Added the tool {}", args.name);
+    added.insert(args.name);
+    Ok(answer)
+}
+
+async fn remove_tool(added: Added, args: Named, ctx: Context) -> Result<String, ToolError> {
+    let name = args.name;
+    let mut added = added.lock().await;
+    if !added.contains(&name) {
+        return Ok(format!("No tool {name} was added"));
+    }
+    ctx.catalog().remove_tool(&name).await?;
+    added.remove(&name);
+    Ok(format!("Removed the tool {name}"))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Names {
+    /// The names of the tools.
+    names: BTreeSet<String>,
+}
+
+async fn replace_tools(added: Added, args: Names, ctx: Context) -> Result<String, ToolError> {
+    let mut added = added.lock().await;
+    let removed = added.difference(&args.names).cloned();
+    let new = args.names.difference(&added).map(|name| dynamic_tool(name));
+    let change = removed
+        .map(|name| Mutation::Remove(Shelf::Tools, name))
+        .chain(new.map(|tool| Mutation::Add(tool.into())));
+    ctx.catalog().apply(change).await?;
+    *added = args.names;
+    Ok(format!("There are {} added tools now", added.len()))
+}

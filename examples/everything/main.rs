@@ -1,0 +1,47 @@
+//! One of everything: the fixture server of the official MCP conformance suite, with more tools
+//! for probes and measurements.
+//!
+//!     cargo run --release --example everything                  # http://127.0.0.1:8090/mcp
+//!     cargo run --release --example everything -- --http ADDR
+//!     cargo run --release --example everything -- --stdio
+
+mod calls;
+mod changes;
+mod content;
+mod notices;
+mod prompts;
+mod resources;
+mod schemas;
+
+use stentor::Engine;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    // The suite calls the first tool without arguments, so those of `content` come first.
+    let parts = [
+        content::offer,
+        schemas::offer,
+        notices::offer,
+        changes::offer,
+        calls::offer,
+        resources::offer,
+        prompts::offer,
+    ];
+    let server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
+    let engine = parts.into_iter().fold(server, |server, offer| offer(server)).start().await?;
+
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--stdio"] => stentor::stdio::serve(&engine).await?,
+        ["--http", address] => serve(engine, address).await?,
+        [] => serve(engine, "127.0.0.1:8090").await?,
+        _ => return Err("usage: everything [--stdio | --http ADDR]".into()),
+    }
+    Ok(())
+}
+
+async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::ServeError> {
+    eprintln!("Serving http://{address}/mcp. Ctrl-C ends it.");
+    stentor::http::serve(engine, address).await
+}

@@ -1,0 +1,122 @@
+//! Four tools that report progress, write log messages and change the lists of the server.
+//!
+//!     cargo run --release --example quickstart                  # http://127.0.0.1:8000/mcp
+//!     cargo run --release --example quickstart -- --http ADDR
+//!     cargo run --release --example quickstart -- --stdio
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use stentor::{Context, Engine, ToolError, tool};
+use tokio::time::sleep;
+
+#[derive(Deserialize, JsonSchema)]
+struct Batch {
+    /// What to process, in this order.
+    items: Vec<String>,
+}
+
+async fn process_batch(args: Batch, ctx: Context) -> Result<String, ToolError> {
+    let total = args.items.len();
+    for (i, item) in args.items.iter().enumerate() {
+        process(item).await;
+        let done = i + 1;
+        ctx.report_progress(
+            done as f64 / total as f64,
+            Some(1.0),
+            format!("Processed {done}/{total}"),
+        );
+    }
+    Ok(format!("Processed {total} items"))
+}
+
+async fn process(_item: &str) {
+    sleep(Duration::from_millis(400)).await;
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct NewTool {
+    /// The name of the new tool.
+    tool_name: String,
+}
+
+/// Every client hears of the new tool by itself, and can call it.
+async fn add_new_tool(args: NewTool, ctx: Context) -> Result<String, ToolError> {
+    let name = args.tool_name;
+    let answer = format!("Hello from {name}!");
+    let added = tool(&name, move || {
+        let answer = answer.clone();
+        async move { Ok::<_, ToolError>(answer) }
+    });
+    ctx.catalog().add(added.description("A tool that was added while the server runs")).await?;
+    Ok(format!("Added the tool {name}"))
+}
+
+async fn refresh_resources(ctx: Context) -> Result<&'static str, ToolError> {
+    ctx.send_resource_list_changed();
+    Ok("Told every client that the resources changed")
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Dataset {
+    /// The file to analyze.
+    file_path: String,
+}
+
+async fn analyze_dataset(args: Dataset, ctx: Context) -> Result<String, ToolError> {
+    let steps = ["Loading data", "Cleaning data", "Computing statistics", "Writing the report"];
+    ctx.info(format!("Analyzing {}", args.file_path));
+    for (done, step) in steps.iter().enumerate() {
+        ctx.debug(format!("Begins: {step}"));
+        sleep(Duration::from_millis(700)).await;
+        ctx.report_progress((done + 1) as f64, Some(steps.len() as f64), step);
+    }
+    ctx.info("Analysis complete");
+    Ok(format!("Analyzed {} in {} steps", args.file_path, steps.len()))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let engine = Engine::builder("Stentor Quickstart", env!("CARGO_PKG_VERSION"))
+        .tool(
+            tool("process_batch", process_batch)
+                .description("Processes items one by one and reports progress"),
+        )
+        .tool(tool("add_new_tool", add_new_tool).description("Adds a tool to the server"))
+        .tool(
+            tool("refresh_resources", refresh_resources)
+                .description("Tells every client that the resources changed"),
+        )
+        .tool(
+            tool("analyze_dataset", analyze_dataset)
+                .description("Analyzes a dataset in four steps, with log messages and progress"),
+        )
+        .start()
+        .await?;
+
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--stdio"] => stentor::stdio::serve(&engine).await?,
+        ["--http", address] => serve(engine, address).await?,
+        [] => serve(engine, "127.0.0.1:8000").await?,
+        _ => return Err("usage: quickstart [--stdio | --http ADDR]".into()),
+    }
+    Ok(())
+}
+
+async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::ServeError> {
+    eprintln!(
+        "Serving http://{address}/mcp. In a second terminal:\n\n    \
+         cargo run --release --example watch -- http://{address}/mcp \
+         --call process_batch '{{\"items\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}}' \
+         --call analyze_dataset '{{\"file_path\":\"sales.csv\"}}'\n\n\
+         Or leave one watching and change the server from a third:\n\n    \
+         cargo run --release --example watch -- http://{address}/mcp\n    \
+         cargo run --release --example watch -- http://{address}/mcp \
+         --call add_new_tool '{{\"tool_name\":\"hello\"}}'\n\n\
+         Ctrl-C ends it.\n"
+    );
+    stentor::http::serve(engine, address).await
+}
