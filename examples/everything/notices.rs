@@ -16,9 +16,7 @@ pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
             tool("test_tool_with_progress", some_progress)
                 .description("Reports progress three times"),
         )
-        .tool(
-            tool("test_tool_with_logging", some_logging).description("Writes three log messages"),
-        )
+        .tool(tool("test_tool_with_logging", some_logging).description("Writes three log messages"))
         .tool(
             tool("test_logging_tool", some_logging)
                 .description("Writes three log messages if the request asks for them"),

@@ -20,7 +20,7 @@ use crate::hub::HubMsg;
 use crate::outlet::TallyView;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::{RootActor, RootMsg};
-use crate::session::{EndReason, SessionMsg, SessionView};
+use crate::session::{EndReason, SessionEntry, SessionMsg, SessionView};
 
 /// After calls have been told to end, how long they get to notice.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -308,16 +308,21 @@ impl Engine {
             // A call that blocks its thread cannot be ended; it must not hold up the rest.
             let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;
         }
-        self.tell_sessions(|| SessionMsg::End(EndReason::Shutdown));
+        let ending = self.tell_sessions(|| SessionMsg::End(EndReason::Shutdown));
+        // Awaited, as the end of the root kills what is left of them, unsaid words and all.
+        let ended = ending.iter().map(|session| session.actor().wait(Some(LAST_MOMENT)));
+        futures::future::join_all(ended).await;
         self.root.stop(None);
         let _ = self.root.wait(None).await;
     }
 
-    fn tell_sessions(&self, message: impl Fn() -> SessionMsg) {
-        for session in self.core.directory.all() {
+    fn tell_sessions(&self, message: impl Fn() -> SessionMsg) -> Vec<Arc<SessionEntry>> {
+        let sessions = self.core.directory.all();
+        for session in &sessions {
             // One that is gone already needs no word.
             let _ = session.actor().cast(message());
         }
+        sessions
     }
 }
 

@@ -23,8 +23,8 @@ use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Retention;
 use crate::outlet::{Inlet, Notified, Outlet, Tally, Terms, WhenGone};
 use crate::session::{
-    Caller, EndReason, Inbound, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionMsg,
-    Streams, grant, stateless_outlet,
+    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionActor, SessionArgs, SessionEntry,
+    SessionKind, SessionMsg, Streams, grant, stateless_outlet,
 };
 use crate::task::{self, Cancel, Held};
 
@@ -265,6 +265,22 @@ impl Pipe {
             }
             (delivered, _) => delivered,
         }
+    }
+
+    /// The client sends nothing more. Lets what it asked for be answered, for as long as a
+    /// shutdown would, and ends the session; then the inlet ends, too.
+    pub async fn finish(&self) {
+        let (turns, permits) = (self.entry.turns(), self.entry.permits());
+        // All turns are back when every message was handled, all permits when every request
+        // was answered.
+        let answered = async {
+            let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
+            let all = self.core.config.max_requests_per_session;
+            let _permits = permits.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+        };
+        let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
+        // One that has ended already needs no word.
+        let _ = self.entry.actor().cast(SessionMsg::End(EndReason::Disconnected));
     }
 
     /// Tells the client that a line was longer than it may be.

@@ -30,7 +30,7 @@ use crate::outlet::Outlet;
 use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
-pub(crate) use entry::{SessionEntry, Streams};
+pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, Streams};
 pub(crate) use state::grant;
 use state::{Decision, SessionState};
 

@@ -56,8 +56,8 @@ pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
 }
 
 /// Serves one client over any pair of byte streams, with stdio's framing: a socket, a pipe
-/// to a child, an in-memory duplex. Returns when the client has closed its end, or the engine
-/// has stopped; the engine goes on.
+/// to a child, an in-memory duplex. Returns when the client has closed its end and what it
+/// asked for was answered, or when the engine has stopped; the engine goes on.
 ///
 /// # Errors
 ///
@@ -68,10 +68,14 @@ pub async fn serve_on(
     writer: impl AsyncWrite + Unpin,
 ) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
+    let writing = write(inlet, writer);
+    tokio::pin!(writing);
     tokio::select! {
-        ended = read(&pipe, reader) => ended,
-        ended = write(inlet, writer) => ended.map_err(Into::into),
+        ended = read(&pipe, reader) => ended?,
+        ended = &mut writing => return ended.map_err(Into::into),
     }
+    let (written, ()) = tokio::join!(writing, pipe.finish());
+    Ok(written?)
 }
 
 /// Hands every line to the session, until there are no more.

@@ -21,7 +21,7 @@ use crate::task::OpenCalls;
 
 /// Messages of one client that may wait for its session; the actor handles each at once, so
 /// few are enough to keep it busy.
-const MAX_WAITING_MESSAGES: usize = 64;
+pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 
 /// What kind of client a session serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl SessionEntry {
             initialized: AtomicBool::new(false),
             listen: Mutex::new(None),
             permits: Arc::new(Semaphore::new(core.config.max_requests_per_session)),
-            turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES)),
+            turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
