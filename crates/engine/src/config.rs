@@ -41,6 +41,13 @@ pub struct Config {
     pub retention: Retention,
 }
 
+impl Config {
+    /// Requests of one session that may run at once, as permits of a semaphore are counted.
+    pub(crate) fn max_requests(&self) -> usize {
+        self.max_requests_per_session.min(u32::MAX as usize)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

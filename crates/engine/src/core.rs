@@ -76,7 +76,8 @@ impl Core {
         capabilities: ServerCapabilities,
         catalog: Catalog,
     ) -> Self {
-        let stateless_calls = Arc::new(Semaphore::new(config.max_stateless_calls));
+        let stateless_calls =
+            Arc::new(Semaphore::new(config.max_stateless_calls.min(Semaphore::MAX_PERMITS)));
         Self {
             directory: Directory::new(config.max_sessions),
             config,

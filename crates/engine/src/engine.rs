@@ -23,7 +23,7 @@ use crate::root::{RootActor, RootMsg};
 use crate::session::{EndReason, SessionEntry, SessionMsg, SessionView};
 
 /// After calls have been told to end, how long they get to notice.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
+pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// A running engine. Clones are handles to the same one.
 ///
@@ -312,6 +312,10 @@ impl Engine {
         // Awaited, as the end of the root kills what is left of them, unsaid words and all.
         let ended = ending.iter().map(|session| session.actor().wait(Some(LAST_MOMENT)));
         futures::future::join_all(ended).await;
+        for session in &ending {
+            // A call that cannot be ended may still hold its session's streams open.
+            session.streams().finish();
+        }
         self.root.stop(None);
         let _ = self.root.wait(None).await;
     }

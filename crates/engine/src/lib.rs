@@ -27,6 +27,7 @@ mod config;
 mod core;
 mod directory;
 mod dispatch;
+mod embed;
 mod engine;
 mod handler;
 mod hub;
@@ -38,6 +39,7 @@ mod registry;
 mod root;
 mod session;
 mod task;
+pub mod testing;
 
 pub use config::Config;
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};

@@ -19,6 +19,7 @@ use stentor_wire::{
 use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
+use crate::engine::LAST_MOMENT;
 use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Retention;
 use crate::outlet::{Inlet, Notified, Outlet, Tally, Terms, WhenGone};
@@ -275,12 +276,14 @@ impl Pipe {
         // was answered.
         let answered = async {
             let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
-            let all = self.core.config.max_requests_per_session;
-            let _permits = permits.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+            let _permits = permits.acquire_many(self.core.config.max_requests() as u32).await;
         };
         let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
         // One that has ended already needs no word.
         let _ = self.entry.actor().cast(SessionMsg::End(EndReason::Disconnected));
+        let _ = self.entry.actor().wait(Some(LAST_MOMENT)).await;
+        // A call that cannot be ended may still hold the stream open.
+        self.entry.streams().finish();
     }
 
     /// Tells the client that a line was longer than it may be.

@@ -30,7 +30,7 @@ use crate::outlet::Outlet;
 use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
-pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, Streams};
+pub(crate) use entry::{FinishStreams, MAX_WAITING_MESSAGES, SessionEntry, Streams};
 pub(crate) use state::grant;
 use state::{Decision, SessionState};
 
@@ -75,6 +75,7 @@ pub(crate) struct Session {
     entry: Arc<SessionEntry>,
     state: SessionState,
     filters: Vec<(SubscriberKey, Filter)>,
+    streams: Arc<FinishStreams>,
 }
 
 pub(crate) struct SessionActor;
@@ -94,7 +95,8 @@ impl Actor for SessionActor {
         let entry = Arc::new(SessionEntry::new(id.clone(), kind, myself, streams, seat, &core));
         core.directory.insert(entry.clone());
         let state = SessionState::new(id, kind.serves_modern(), max);
-        let mut session = Session { core, entry, state, filters: Vec::new() };
+        let streams = Arc::new(FinishStreams(entry.streams().clone()));
+        let mut session = Session { core, entry, state, filters: Vec::new(), streams };
         if let Some((request, granted)) = listen {
             session.join_listen(SubscriptionId::of(&request), &granted);
             session.entry.set_listen(request);
@@ -192,7 +194,12 @@ impl Session {
                         );
                         return self.answer(&reply, era, &request.id, &Err(error));
                     };
-                    let held = Held { open: Some(open), permit, ..Held::default() };
+                    let held = Held {
+                        open: Some(open),
+                        permit,
+                        streams: Some(self.streams.clone()),
+                        ..Held::default()
+                    };
                     let start =
                         task::Start { request, meta, caller, target, outlet: reply, cancel, held };
                     return task::start(&self.core, myself.get_cell(), start).await;
@@ -344,8 +351,8 @@ impl Drop for Session {
         for (key, _) in self.filters.drain(..) {
             self.core.tell_hub(HubMsg::Leave(key));
         }
+        // They answer as they end, and the streams end after the last of them.
         self.entry.calls().cancel_all(&CancelReason::SessionEnded);
-        self.entry.streams().finish();
     }
 }
 

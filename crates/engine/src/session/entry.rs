@@ -86,6 +86,17 @@ impl Streams {
     }
 }
 
+/// Ends the streams of a session when the last one drops it that may still answer on them:
+/// the session itself, and each of its calls.
+#[derive(Debug)]
+pub(crate) struct FinishStreams(pub(crate) Streams);
+
+impl Drop for FinishStreams {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// What is known of a session at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -154,7 +165,7 @@ impl SessionEntry {
             client: OnceLock::new(),
             initialized: AtomicBool::new(false),
             listen: Mutex::new(None),
-            permits: Arc::new(Semaphore::new(core.config.max_requests_per_session)),
+            permits: Arc::new(Semaphore::new(core.config.max_requests())),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             opened: Instant::now(),

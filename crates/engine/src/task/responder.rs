@@ -10,6 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
 use crate::outlet::{Gate, Outlet};
+use crate::session::FinishStreams;
 
 /// Answers a request exactly once, whatever happens: who drops it unanswered, by a panic or
 /// by being killed, answers with an error.
@@ -32,6 +33,7 @@ pub(crate) struct Held {
     pub(crate) running: Option<TaskTrackerToken>,
     pub(crate) open: Option<OpenCall>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) streams: Option<Arc<FinishStreams>>,
 }
 
 impl Responder {

@@ -1,0 +1,158 @@
+//! What depends on time, with paused time.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use stentor_engine::{Context, ToolError, tool};
+use support::{Client, engine, methods, modern_meta};
+use tokio::time::{Instant, sleep};
+
+const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+
+fn named(name: &str) -> stentor_engine::Tool {
+    tool(name, || async { Ok::<_, ToolError>("") })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_is_told_at_once_and_the_rest_of_the_window_together() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    let began = Instant::now();
+    engine.catalog().add(named("first")).await.unwrap();
+    assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    for n in 0..200 {
+        engine.catalog().add(named(&format!("t{n}"))).await.unwrap();
+    }
+    assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+    assert!(began.elapsed() >= engine_window() && began.elapsed() < 3 * engine_window());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
+}
+
+fn engine_window() -> Duration {
+    stentor_engine::Config::default().coalesce_window
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_million_announcements_of_a_tool_are_a_few_notices() {
+    let engine = engine()
+        .tool(tool("burst", |ctx: Context| async move {
+            for _ in 0..1_000_000 {
+                ctx.send_tool_list_changed();
+                ctx.send_resource_updated("a://1");
+            }
+            Ok::<_, ToolError>("done")
+        }))
+        .start()
+        .await
+        .unwrap();
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "burst").await;
+    let (_, before) = client.answer(1).await;
+    sleep(Duration::from_secs(1)).await;
+    let after = client.ping().await;
+    let told = methods(&before).len() + methods(&after).len();
+    assert!((1..=4).contains(&told), "{told} notices");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_lets_calls_end_and_answers_what_only_waits() {
+    let engine = engine()
+        .tool(tool("second", || async {
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, ToolError>("done")
+        }))
+        .start()
+        .await
+        .unwrap();
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "second").await;
+    client
+        .send(json!({"jsonrpc": "2.0", "id": "L", "method": "subscriptions/listen", "params": {
+            "_meta": modern_meta(), "notifications": {"toolsListChanged": true},
+        }}))
+        .await;
+    assert_eq!(client.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    let began = Instant::now();
+    let ending = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown().await }
+    });
+    let (ended, _) = client.answer("L").await;
+    assert_eq!(ended["result"]["resultType"], "complete");
+    let (done, _) = client.answer(1).await;
+    assert_eq!(done["result"]["content"][0]["text"], "done");
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert_eq!(client.next().await, None);
+    ending.await.unwrap();
+    assert!(engine.open_pipe().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_outlasts_the_drain_time_is_answered_with_an_error() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "wait").await;
+    client.ping().await;
+    let began = Instant::now();
+    engine.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(12));
+    let (answer, _) = client.answer(1).await;
+    assert_eq!(answer["error"]["message"], "the server is shutting down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_call_gets_one_more_turn_and_no_answer() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    for (id, tool) in [(1, "block"), (2, "wait")] {
+        client.call(id, tool).await;
+        client
+            .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {
+                "requestId": id, "reason": "enough",
+            }}))
+            .await;
+    }
+    // The first notices, and answers before it would be dropped.
+    let answered = client.answer(1).await.0;
+    assert_eq!(answered["result"]["content"][0]["text"], "told");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_ended() {
+    let engine = engine()
+        .configure(|config| config.call_timeout = Some(Duration::from_secs(30)))
+        .start()
+        .await
+        .unwrap();
+    let mut client = Client::legacy(&engine).await;
+    let began = Instant::now();
+    client.call(1, "wait").await;
+    let (answer, _) = client.answer(1).await;
+    assert_eq!(answer["error"]["message"], "the call took too long");
+    assert_eq!(began.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
+    let engine = engine()
+        .configure(|config| config.session_idle_timeout = Duration::from_secs(60))
+        .start()
+        .await
+        .unwrap();
+    let (left, kept) = (open(&engine).await, open(&engine).await);
+    let _reading = kept.attach().unwrap();
+    sleep(Duration::from_secs(200)).await;
+    assert!(engine.http_session(left.id().as_str()).is_none());
+    assert!(engine.http_session(kept.id().as_str()).is_some());
+}
+
+async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
+    engine.open_http_session().await.unwrap()
+}

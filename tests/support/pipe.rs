@@ -1,0 +1,86 @@
+//! A pipe to the server, with stdio's framing.
+
+use serde_json::Value;
+use stentor::stdio::StdioError;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf,
+};
+use tokio::task::JoinHandle;
+
+use crate::{Server, soon};
+
+/// The client's end of a pipe: lines go in, messages come out.
+#[derive(Debug)]
+pub struct RawPipe {
+    writer: WriteHalf<DuplexStream>,
+    lines: Lines,
+    ending: Ending,
+}
+
+impl RawPipe {
+    /// Opens a pipe with room for a lot.
+    #[must_use]
+    pub fn open(server: &Server) -> Self {
+        Self::sized(server, 1 << 20)
+    }
+
+    /// Opens a pipe that holds so many bytes in each direction.
+    #[must_use]
+    pub fn sized(server: &Server, bytes: usize) -> Self {
+        let (near, far) = tokio::io::duplex(bytes);
+        let engine = server.engine.clone();
+        let served = tokio::spawn(async move {
+            let (reader, writer) = tokio::io::split(far);
+            stentor::stdio::serve_on(&engine, reader, writer).await
+        });
+        let (reader, writer) = tokio::io::split(near);
+        Self { writer, lines: Lines(BufReader::new(reader).lines()), ending: Ending(served) }
+    }
+
+    pub(crate) fn into_parts(self) -> (WriteHalf<DuplexStream>, Lines, Ending) {
+        (self.writer, self.lines, self.ending)
+    }
+
+    /// Writes one line.
+    pub async fn line(&mut self, line: impl AsRef<[u8]>) {
+        let line = [line.as_ref(), b"\n"].concat();
+        soon("the server to read", self.writer.write_all(&line)).await.expect("an open pipe");
+    }
+
+    /// The next message; `None` when the server has closed its end.
+    pub async fn next(&mut self) -> Option<Value> {
+        soon("a line", self.lines.wait()).await
+    }
+
+    /// Closes the client's end; what the server still says can be read.
+    pub async fn close(&mut self) {
+        self.writer.shutdown().await.expect("an open pipe");
+    }
+
+    /// Waits until the server serves this pipe no longer.
+    pub async fn served(self) -> Result<(), StdioError> {
+        self.ending.served().await
+    }
+}
+
+/// The lines that the server writes.
+#[derive(Debug)]
+pub(crate) struct Lines(tokio::io::Lines<BufReader<ReadHalf<DuplexStream>>>);
+
+impl Lines {
+    /// The next message, however long it takes.
+    pub(crate) async fn wait(&mut self) -> Option<Value> {
+        let line = self.0.next_line().await.expect("lines of UTF-8")?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+}
+
+/// The end of serving a pipe.
+#[derive(Debug)]
+pub(crate) struct Ending(JoinHandle<Result<(), StdioError>>);
+
+impl Ending {
+    pub(crate) async fn served(self) -> Result<(), StdioError> {
+        soon("serve_on to return", self.0).await.expect("serve_on did not panic")
+    }
+}
