@@ -1,0 +1,110 @@
+//! A terminal client for any MCP server: connects over Streamable HTTP, calls the tools it is told
+//! to and shows what arrives while it arrives: a bar for each running call, log lines, changes in
+//! the lists of tools, prompts and resources, updates of the resources that were there at the
+//! start. Without a terminal to draw on it prints a line for each progress.
+//!
+//!     cargo run --release --example watch -- URL [--call TOOL JSON]... [--era modern|legacy]
+//!
+//! Exit code: 0 if all calls succeeded, 1 if one did not, 2 for usage and connection errors.
+#![allow(deprecated, reason = "MCP deprecates its log messages, but servers still send them")]
+
+mod client;
+mod screen;
+mod watch;
+
+use std::collections::{BTreeSet, HashMap};
+use std::env;
+use std::process::ExitCode;
+
+use client::{PATIENCE, reason};
+use rmcp::model::JsonObject;
+use rmcp::service::ServiceError;
+use screen::Screen;
+use tokio::{task::JoinSet, time::timeout};
+use watch::Watch;
+
+const USAGE: &str = "usage: watch URL [--call TOOL JSON]... [--era modern|legacy]";
+
+type Calls = Vec<(String, JsonObject)>;
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Calls, String), String> {
+    let (mut url, mut calls, mut era) = (None, Vec::new(), String::new());
+    while let Some(arg) = args.next() {
+        if arg == "--call" {
+            let needs = "--call needs a tool and a JSON object";
+            let (tool, json) = (args.next().ok_or(needs)?, args.next().ok_or(needs)?);
+            calls.push((tool, serde_json::from_str(&json).map_err(|e| format!("{needs}: {e}"))?));
+        } else if arg == "--era" {
+            let known = args.next().filter(|era| ["modern", "legacy"].contains(&era.as_str()));
+            era = known.ok_or("--era needs modern or legacy")?;
+        } else if arg.starts_with('-') || url.is_some() {
+            return Err(format!("unexpected argument: {arg}"));
+        } else {
+            url = Some(arg);
+        }
+    }
+    Ok((url.ok_or("no URL given")?, calls, era))
+}
+
+async fn run(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
+    let (mut client, inbox) = client::connect(url, era).await?;
+    let info = client.peer_info().ok_or("the server has not introduced itself")?;
+    let mut watch = Watch {
+        peer: client.peer().clone(),
+        inbox,
+        legacy: info.protocol_version.has_initialize(),
+        screen: Screen::new(),
+        bars: HashMap::new(),
+        answers: JoinSet::new(),
+        lists: HashMap::new(),
+        outdated: BTreeSet::new(),
+        failed: false,
+    };
+    let can = &info.capabilities;
+    let can = [can.tools.is_some(), can.prompts.is_some(), can.resources.is_some()];
+    for (kind, can) in ["tools", "prompts", "resources"].into_iter().zip(can) {
+        if can {
+            watch.list(kind).await.map_err(|e| format!("no list of {kind}: {}", reason(e)))?;
+        }
+    }
+    let name = info.server_info.as_ref().map(|s| format!("{} {}", s.name, s.version));
+    let name = name.as_deref().unwrap_or("a server without a name");
+    let tools = watch.lists.get("tools").map_or(0, BTreeSet::len);
+    let version = &info.protocol_version;
+    watch.screen.line(&format!("connected to {name}, protocol {version}, {tools} tools"));
+
+    let resources = watch.lists.get("resources").into_iter().flatten().cloned();
+    let listen = timeout(PATIENCE, client::listen(&client, &info, resources)).await;
+    let listen = listen.unwrap_or(Err(ServiceError::Timeout { timeout: PATIENCE }));
+    let listen = listen.unwrap_or_else(|e| {
+        watch.screen.line(&format!("not everything can be watched here: {}", reason(e)));
+        None
+    });
+    for (tool, arguments) in &calls {
+        watch.call(tool, arguments).await?;
+    }
+    let ended = watch.run(listen).await;
+    // Waits until the session of a legacy server is deleted.
+    let _ = client.close_with_timeout(PATIENCE).await;
+    ended
+}
+
+// One thread, or rmcp's task for each notification would show them out of order.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // Only the first call can fail, and this is it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let ended = match parse(args) {
+        Ok((url, calls, era)) => run(&url, calls, &era).await,
+        Err(e) => Err(format!("{e}\n{USAGE}")),
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("watch: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
