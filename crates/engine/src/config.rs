@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::outlet::policy::{Limits, Retention};
+use crate::task::StateKey;
 use stentor_wire::encode::CacheHint;
 
 /// Limits and times of an engine.
@@ -33,6 +34,13 @@ pub struct Config {
     pub session_idle_timeout: Duration,
     /// How long calls may go on running after a shutdown began. Default 10 s.
     pub drain_timeout: Duration,
+    /// Modern calls that may wait for their client's answer at once. Default 10,000.
+    pub max_suspended: usize,
+    /// How long a call waits for its client's answer to a question. Default 5 minutes.
+    pub ask_timeout: Duration,
+    /// The keys that seal what a modern client sends back with its answer: the first seals,
+    /// all open, so that keys can be rotated. Default: a random one.
+    pub state_keys: Vec<StateKey>,
     /// A call that runs longer is ended with an error. Default: none.
     pub call_timeout: Option<Duration>,
     /// How much may wait unread on one stream.
@@ -60,6 +68,9 @@ impl Default for Config {
             max_subscriptions: 1_000,
             session_idle_timeout: Duration::from_secs(30 * 60),
             drain_timeout: Duration::from_secs(10),
+            max_suspended: 10_000,
+            ask_timeout: Duration::from_secs(5 * 60),
+            state_keys: Vec::new(),
             call_timeout: None,
             limits: Limits::default(),
             retention: Retention::default(),

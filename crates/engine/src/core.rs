@@ -18,6 +18,7 @@ use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
 use crate::root::RootMsg;
 use crate::session::SessionMsg;
+use crate::task::{Sealer, Suspended};
 
 /// Custom notices that may wait for the hub before the application waits too.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
@@ -36,6 +37,9 @@ pub(crate) struct Core {
     /// Counts running calls, for a shutdown to wait.
     pub(crate) calls: TaskTracker,
     pub(crate) stateless_calls: Arc<Semaphore>,
+    /// Modern calls that wait for their client to answer a question.
+    pub(crate) suspended: Suspended,
+    pub(crate) sealer: Sealer,
     pub(crate) custom_notices: Arc<Semaphore>,
     /// Set once no new work is taken.
     pub(crate) draining: CancellationToken,
@@ -78,7 +82,10 @@ impl Core {
     ) -> Self {
         let stateless_calls =
             Arc::new(Semaphore::new(config.max_stateless_calls.min(Semaphore::MAX_PERMITS)));
+        let sealer = Sealer::new(config.state_keys.clone(), config.ask_timeout);
         Self {
+            suspended: Suspended::new(config.max_suspended),
+            sealer,
             directory: Directory::new(config.max_sessions),
             config,
             identity,

@@ -9,10 +9,11 @@ use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
 use crate::core::Core;
 use crate::handler::{
-    Completer, Completion, PromptArgs, PromptEntry, Reader, Running, ToolEntry, completed,
+    CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running, ToolEntry,
+    completed,
 };
 use crate::registry::Shelf;
-use crate::task::Context;
+use crate::task::{Context, InputRequired};
 
 use std::sync::Arc;
 
@@ -22,6 +23,28 @@ pub(crate) enum Dispatch {
     Answer(Result<ResultBody, ErrorObject>),
     /// It runs the author's code.
     Call(Target),
+}
+
+/// What the author's code came to instead of a result.
+pub(crate) enum Failure {
+    Error(ErrorObject),
+    Ask(Box<InputRequired>),
+}
+
+impl From<ErrorObject> for Failure {
+    fn from(error: ErrorObject) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error.into_kind() {
+            Kind::Protocol(error) => Self::Error(error),
+            Kind::Message(message) => Self::Error(ErrorObject::internal(message)),
+            Kind::Ask(asked) => Self::Ask(asked),
+        }
+    }
 }
 
 /// A piece of the author's code with its input.
@@ -53,7 +76,7 @@ impl Target {
         }
     }
 
-    pub(crate) fn run(self, ctx: Context) -> Running<Result<ResultBody, ErrorObject>> {
+    pub(crate) fn run(self, ctx: Context) -> Running<Result<ResultBody, Failure>> {
         Box::pin(async move {
             match self {
                 Self::Tool(tool, arguments) => {
@@ -64,19 +87,20 @@ impl Target {
                 }
                 Self::Resource(reader, _) => {
                     let cache = reader.cache;
-                    let mut result = reader.read(ctx).await.map_err(|error| error.into_error())?;
+                    let mut result = reader.read(ctx).await?;
                     result.result_type = None;
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta).with_cache(cache))
                 }
                 Self::Prompt(prompt, arguments) => {
-                    let outcome = prompt.get(arguments, ctx).await;
-                    let mut result = outcome.map_err(|error| error.into_error())?;
+                    let mut result = prompt.get(arguments, ctx).await?;
                     result.result_type = None;
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta))
                 }
-                Self::Complete(completer, completion) => completed(completer.run(completion).await),
+                Self::Complete(completer, completion) => {
+                    Ok(completed(completer.run(completion).await)?)
+                }
             }
         })
     }

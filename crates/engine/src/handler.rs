@@ -20,9 +20,10 @@ pub use schema::{ArgumentProblem, SchemaError};
 pub use tool::{Tool, ToolFn, raw_tool, tool};
 
 pub(crate) use completion::{Completer, completed};
+pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
-pub(crate) use schema::InputSchema;
+pub(crate) use schema::{InputSchema, form_schema};
 pub(crate) use tool::ToolEntry;
 
 /// A running piece of the author's code.

@@ -55,4 +55,6 @@ pub use observe::EngineView;
 pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};
-pub use task::{CancelReason, Context};
+pub use task::{
+    AskError, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled, StateKey,
+};

@@ -23,6 +23,8 @@ pub struct EngineView {
     pub sessions: Vec<SessionView>,
     /// Calls that run now.
     pub running_calls: usize,
+    /// Modern calls that wait for their client's answer.
+    pub suspended_calls: usize,
 }
 
 impl Engine {
@@ -42,7 +44,8 @@ impl Engine {
         for session in core.directory.all() {
             sessions.extend(ask(session.actor(), SessionMsg::Observe).await);
         }
-        Ok(EngineView { root, registry, hub, sessions, running_calls: core.calls.len() })
+        let (running_calls, suspended_calls) = (core.calls.len(), core.suspended.len());
+        Ok(EngineView { root, registry, hub, sessions, running_calls, suspended_calls })
     }
 }
 

@@ -158,12 +158,13 @@ impl Outlet {
         wake(waker);
     }
 
-    /// Queues something that a running call says; nothing once the call is over.
-    pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) {
+    /// Queues something that a running call says; nothing, and `false`, once it is over.
+    pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
         let passing = gate.pass();
         if passing.is_some() {
             self.push(class, frame);
         }
+        passing.is_some()
     }
 
     /// Reports progress: admitted by `gate`, then queued, or put in the place of an older
@@ -338,6 +339,10 @@ impl Drop for Inlet {
             }
             state.attached = false;
             state.waker = None;
+            // One that read to the end has not gone away: it is done.
+            if state.queue.is_finished() && !state.queue.has_unread() {
+                state.when_gone = WhenGone::Wait;
+            }
             match std::mem::replace(&mut state.when_gone, WhenGone::Wait) {
                 WhenGone::Wait => None,
                 WhenGone::Close(notified) => {

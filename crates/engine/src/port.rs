@@ -27,7 +27,7 @@ use crate::session::{
     Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionActor, SessionArgs, SessionEntry,
     SessionKind, SessionMsg, Streams, grant, stateless_outlet,
 };
-use crate::task::{self, Cancel, Held};
+use crate::task::{self, Held};
 
 /// Why a transport's request is refused before any actor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,33 +86,42 @@ impl Engine {
             Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
         let outlet = self.outlet(&id, terms);
         let streams = Streams::One(outlet.clone());
-        let entry = self.spawn_session(id, SessionKind::Pipe, streams, None).await?;
+        let entry = self.spawn_session(id, SessionKind::Pipe, streams, None, None).await?;
         let inlet = outlet.attach(None).ok_or(Refused::SessionEnded)?;
         Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
     }
 
-    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`.
+    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. From
+    /// then on only the same principal finds it.
     ///
     /// # Errors
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
-    pub async fn open_http_session(&self) -> Result<HttpSession, Refused> {
+    pub async fn open_http_session(
+        &self,
+        principal: Option<Arc<str>>,
+    ) -> Result<HttpSession, Refused> {
         let core = self.core();
         let tally = Arc::new(Tally::within(core.tally.clone()));
         let terms =
             Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
         let standalone = Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Wait);
         let id = SessionId::random();
-        let entry =
-            self.spawn_session(id, SessionKind::Http, Streams::Http(standalone), None).await?;
+        let entry = self
+            .spawn_session(id, SessionKind::Http, Streams::Http(standalone), principal, None)
+            .await?;
         Ok(HttpSession { core: core.clone(), entry })
     }
 
-    /// Finds a legacy session over HTTP by its `Mcp-Session-Id`.
+    /// Finds a legacy session over HTTP by its `Mcp-Session-Id`, for the principal that
+    /// opened it.
     #[must_use]
-    pub fn http_session(&self, id: &str) -> Option<HttpSession> {
+    pub fn http_session(&self, id: &str, principal: Option<&str>) -> Option<HttpSession> {
         let core = self.core();
-        let entry = core.directory.get(id).filter(|entry| entry.kind() == SessionKind::Http)?;
+        let entry = core.directory.get(id).filter(|entry| {
+            entry.kind() == SessionKind::Http
+                && entry.principal().map(|opened_by| &**opened_by) == principal
+        })?;
         Some(HttpSession { core: core.clone(), entry })
     }
 
@@ -126,6 +135,7 @@ impl Engine {
         version: ProtocolVersion,
         request: Request,
         meta: RequestMeta,
+        principal: Option<Arc<str>>,
     ) -> Result<Answer, Refused> {
         if request.method == Method::Listen {
             return self.listen(request).await;
@@ -140,13 +150,20 @@ impl Engine {
                 let permit = core.stateless_calls.clone().try_acquire_owned();
                 let permit = permit.map_err(|_| Refused::TooManyRequests)?;
                 let parent = core.refs.stateless.load_full().ok_or(Refused::ShuttingDown)?;
-                let cancel = Cancel::within(core);
+                let caller = Caller::modern(version, &meta, None).of(principal);
+                let entry = match task::enter(core, &caller, &request) {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        let bytes = encode::error(Some(&request.id), &error);
+                        return Ok(Answer::Now(bytes, Some(error.code)));
+                    }
+                };
+                let cancel = entry.cancel(core);
                 let outlet = stateless_outlet(core, &cancel);
                 let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
-                let caller = Caller::modern(version, &meta, None);
                 let held = Held { permit: Some(permit), ..Held::default() };
-                let start = task::Start { request, meta, caller, target, outlet, cancel, held };
-                task::start(core, parent.get_cell(), start).await;
+                let start = task::Start { request, meta, caller, outlet, cancel, held };
+                task::start(core, parent.get_cell(), entry, target, None, start).await;
                 Ok(Answer::Stream(inlet))
             }
         }
@@ -169,7 +186,7 @@ impl Engine {
         let outlet = self.outlet(&id, terms);
         let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
         let listen = Some((request.id, granted));
-        self.spawn_session(id, SessionKind::Listen, Streams::One(outlet), listen).await?;
+        self.spawn_session(id, SessionKind::Listen, Streams::One(outlet), None, listen).await?;
         Ok(Answer::Stream(inlet))
     }
 
@@ -213,6 +230,7 @@ impl Engine {
         id: SessionId,
         kind: SessionKind,
         streams: Streams,
+        principal: Option<Arc<str>>,
         listen: Option<(stentor_wire::Id, params::NoticeFilter)>,
     ) -> Result<Arc<SessionEntry>, Refused> {
         let core = self.core();
@@ -220,7 +238,15 @@ impl Engine {
             return Err(Refused::ShuttingDown);
         }
         let seat = Some(core.directory.seat().ok_or(Refused::TooManySessions)?);
-        let args = SessionArgs { core: core.clone(), id: id.clone(), kind, streams, seat, listen };
+        let args = SessionArgs {
+            core: core.clone(),
+            id: id.clone(),
+            kind,
+            streams,
+            seat,
+            principal,
+            listen,
+        };
         let spawned = Actor::spawn_linked(None, SessionActor, args, self.root().get_cell()).await;
         spawned.map_err(|_| Refused::ShuttingDown)?;
         core.directory.get(id.as_str()).ok_or(Refused::SessionEnded)

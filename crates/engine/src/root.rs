@@ -212,6 +212,7 @@ async fn spawn_stateless(core: &Arc<Core>, root: ActorCell) -> Result<ActorId, S
         kind: SessionKind::Stateless,
         streams: Streams::None,
         seat: None,
+        principal: None,
         listen: None,
     };
     let (stateless, _) = Actor::spawn_linked(None, SessionActor, args, root).await?;

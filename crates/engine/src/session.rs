@@ -7,6 +7,7 @@
 
 mod caller;
 mod entry;
+mod questions;
 mod state;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{FinishStreams, MAX_WAITING_MESSAGES, SessionEntry, Streams};
+pub(crate) use questions::Questions;
 pub(crate) use state::grant;
 use state::{Decision, SessionState};
 
@@ -66,6 +68,7 @@ pub(crate) struct SessionArgs {
     pub(crate) kind: SessionKind,
     pub(crate) streams: Streams,
     pub(crate) seat: Option<Seat>,
+    pub(crate) principal: Option<Arc<str>>,
     /// For a session that is one listen: its request and what it was granted.
     pub(crate) listen: Option<(Id, NoticeFilter)>,
 }
@@ -90,9 +93,10 @@ impl Actor for SessionActor {
         myself: ActorRef<SessionMsg>,
         args: SessionArgs,
     ) -> Result<Session, ActorProcessingErr> {
-        let SessionArgs { core, id, kind, streams, seat, listen } = args;
+        let SessionArgs { core, id, kind, streams, seat, principal, listen } = args;
         let max = core.config.max_subscriptions;
-        let entry = Arc::new(SessionEntry::new(id.clone(), kind, myself, streams, seat, &core));
+        let entry =
+            Arc::new(SessionEntry::new(id.clone(), kind, myself, streams, seat, principal, &core));
         core.directory.insert(entry.clone());
         let state = SessionState::new(id, kind.serves_modern(), max);
         let streams = Arc::new(FinishStreams(entry.streams().clone()));
@@ -142,9 +146,11 @@ impl Session {
         match message {
             Message::Request(request) => self.on_request(myself, request, reply, permit).await,
             Message::Notification(notification) => self.on_notification(&notification),
-            // This server asks its clients nothing yet.
             Message::Response(response) => {
-                tracing::debug!(id = %response.id, "unexpected response")
+                let id = response.id.clone();
+                if !self.entry.questions().answer(response) {
+                    tracing::debug!(%id, "nobody waits for this response");
+                }
             }
         }
     }
@@ -186,7 +192,14 @@ impl Session {
             Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
                 Dispatch::Answer(outcome) => outcome,
                 Dispatch::Call(target) => {
-                    let cancel = Cancel::within(&self.core);
+                    let caller = caller.of(self.entry.principal().cloned());
+                    let entry = match task::enter(&self.core, &caller, &request) {
+                        Ok(entry) => entry,
+                        Err(error) => {
+                            return self.answer(&reply, era, &request.id, &Err(error));
+                        }
+                    };
+                    let cancel = entry.cancel(&self.core);
                     let Some(open) = self.entry.calls().open(&request.id, &cancel) else {
                         let error = ErrorObject::new(
                             stentor_wire::code::INVALID_REQUEST,
@@ -200,9 +213,10 @@ impl Session {
                         streams: Some(self.streams.clone()),
                         ..Held::default()
                     };
-                    let start =
-                        task::Start { request, meta, caller, target, outlet: reply, cancel, held };
-                    return task::start(&self.core, myself.get_cell(), start).await;
+                    let questions = Some(self.entry.questions().clone());
+                    let start = task::Start { request, meta, caller, outlet: reply, cancel, held };
+                    let parent = myself.get_cell();
+                    return task::start(&self.core, parent, entry, target, questions, start).await;
                 }
             },
         };

@@ -149,10 +149,10 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
     let (left, kept) = (open(&engine).await, open(&engine).await);
     let _reading = kept.attach().unwrap();
     sleep(Duration::from_secs(200)).await;
-    assert!(engine.http_session(left.id().as_str()).is_none());
-    assert!(engine.http_session(kept.id().as_str()).is_some());
+    assert!(engine.http_session(left.id().as_str(), None).is_none());
+    assert!(engine.http_session(kept.id().as_str(), None).is_some());
 }
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
-    engine.open_http_session().await.unwrap()
+    engine.open_http_session(None).await.unwrap()
 }

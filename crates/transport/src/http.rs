@@ -66,6 +66,13 @@ impl Default for HttpConfig {
     }
 }
 
+/// Who sends a request, as authenticated by middleware in front of the endpoint.
+///
+/// Put it into the request's extensions. Sessions, and what a client is given to send back,
+/// are then good for the same principal only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal(pub Arc<str>);
+
 #[derive(Clone, Debug)]
 struct Endpoint {
     engine: Engine,
@@ -98,13 +105,17 @@ async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response 
     let outcome = match check(&endpoint, &request) {
         Ok(()) => match *request.method() {
             Method::POST => post::handle(&endpoint, request).await,
-            Method::GET => get::handle(&endpoint, request.headers()),
-            Method::DELETE => legacy::end(&endpoint, request.headers()),
+            Method::GET => get::handle(&endpoint, &request),
+            Method::DELETE => legacy::end(&endpoint, &request),
             _ => Err(Refusal::MethodNotAllowed),
         },
         Err(refusal) => Err(refusal),
     };
     outcome.unwrap_or_else(|refusal| reply::refused(&refusal))
+}
+
+fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
+    extensions.get::<Principal>().map(|principal| principal.0.clone())
 }
 
 fn check(endpoint: &Endpoint, request: &Request) -> Result<(), Refusal> {

@@ -154,6 +154,61 @@ pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody)
     out.freeze()
 }
 
+/// One question to the client: a request of the server without an id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// One of [`request`](crate::request).
+    pub method: &'static str,
+    /// Its parameters, an object.
+    pub params: Value,
+}
+
+/// A response that asks for input before there can be a result (2026-07-28,
+/// basic/patterns/mrtr).
+#[must_use]
+pub fn input_required<'a>(
+    id: &Id,
+    server: &ServerIdentity,
+    questions: impl IntoIterator<Item = (&'a str, &'a Question)>,
+    request_state: Option<&str>,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(512);
+    open_response(&mut out, id);
+    out.put_slice(b"\"result\":{\"resultType\":\"input_required\",\"_meta\":{");
+    out.put_slice(&server.meta_member);
+    out.put_slice(b"},\"inputRequests\":{");
+    let mut separator = Separator::default();
+    for (key, question) in questions {
+        separator.put(&mut out);
+        put_string(&mut out, key);
+        out.put_slice(b":{\"method\":");
+        put_string(&mut out, question.method);
+        out.put_slice(b",\"params\":");
+        put_json(&mut out, &question.params);
+        out.put_u8(b'}');
+    }
+    out.put_u8(b'}');
+    if let Some(state) = request_state {
+        out.put_slice(b",\"requestState\":");
+        put_string(&mut out, state);
+    }
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// A request of the server to a legacy client.
+#[must_use]
+pub fn request(id: &Id, question: &Question) -> Bytes {
+    let mut out = BytesMut::with_capacity(256);
+    open_response(&mut out, id);
+    out.put_slice(b"\"method\":");
+    put_string(&mut out, question.method);
+    out.put_slice(b",\"params\":");
+    put_json(&mut out, &question.params);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
 /// A failed response; without an id where the request's could not be read.
 #[must_use]
 pub fn error(id: Option<&Id>, error: &ErrorObject) -> Bytes {

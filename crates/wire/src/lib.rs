@@ -31,7 +31,7 @@ pub use message::{
     DecodeError, Id, Message, Notification, Params, Request, Response, ResponseOutcome,
 };
 pub use meta::{MetaError, ProgressToken, RequestMeta, TraceContext, meta_key};
-pub use method::{Method, notification};
+pub use method::{Method, notification, request};
 pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
 
 /// Descriptors, contents, results and capabilities, from the official `rmcp` crate.

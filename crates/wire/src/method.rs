@@ -90,6 +90,13 @@ impl Method {
         }
     }
 
+    /// Whether its answer may ask for input first (2026-07-28, basic/patterns/mrtr, "Supported
+    /// Requests").
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        matches!(self, Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead)
+    }
+
     /// The member of `params` that the `Mcp-Name` header mirrors, for the methods that have
     /// one (2026-07-28, basic/transports/streamable-http, "Standard Request Headers").
     #[must_use]
@@ -108,6 +115,16 @@ impl fmt::Display for Method {
     }
 }
 
+/// Requests of a server to its client; in the modern era they travel inside of results.
+pub mod request {
+    /// Asks the user.
+    pub const ELICIT: &str = "elicitation/create";
+    /// Asks the client's model.
+    pub const SAMPLE: &str = "sampling/createMessage";
+    /// Asks which roots the client works in.
+    pub const LIST_ROOTS: &str = "roots/list";
+}
+
 /// Notifications that a server sends.
 pub mod notification {
     /// A call came closer to its end.
@@ -122,6 +139,8 @@ pub mod notification {
     pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
     /// A resource changed.
     pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+    /// The server waits for the answer to a request of its own no longer; legacy only.
+    pub const CANCELLED: &str = "notifications/cancelled";
     /// A `subscriptions/listen` is open.
     pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 }

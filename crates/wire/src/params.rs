@@ -42,6 +42,20 @@ pub struct CallTool {
     pub arguments: Option<Box<RawValue>>,
 }
 
+/// What a retried request carries beside its own parameters (2026-07-28,
+/// basic/patterns/mrtr).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Retry {
+    /// The answers, by the key of their question.
+    #[serde(default)]
+    pub input_responses: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What the result that asked gave to be sent back.
+    #[serde(default)]
+    pub request_state: Option<String>,
+}
+
 /// `resources/read`, `resources/subscribe` and `resources/unsubscribe`.
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]

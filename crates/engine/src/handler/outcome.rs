@@ -8,6 +8,8 @@ use serde_json::Value;
 use stentor_wire::ErrorObject;
 use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
 
+use crate::task::{AskError, InputRequired};
+
 /// Why a call failed: something the model can act on, or an error of the protocol.
 ///
 /// `?` turns every [`std::error::Error`] into one that the model reads; write
@@ -17,9 +19,10 @@ use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
 pub struct CallError(Kind);
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Message(String),
     Protocol(ErrorObject),
+    Ask(Box<InputRequired>),
 }
 
 /// Why a tool failed; see [`CallError`].
@@ -49,17 +52,16 @@ impl CallError {
         Self::protocol(ErrorObject::invalid_params(message))
     }
 
-    /// The error of the protocol, if it is one; else what the model is to read.
-    pub(crate) fn into_parts(self) -> Result<ErrorObject, String> {
-        match self.0 {
-            Kind::Protocol(error) => Ok(error),
-            Kind::Message(message) => Err(message),
-        }
+    /// No failure, but questions: a modern client gets them as the answer to its request,
+    /// which is over then, and sends the answers with a new one. Nothing waits meanwhile, and
+    /// the code runs again from the top; see [`InputRequired`].
+    #[must_use]
+    pub fn input_required(asked: InputRequired) -> Self {
+        Self(Kind::Ask(Box::new(asked)))
     }
 
-    /// The error as JSON-RPC sees it where there is no result that could carry it.
-    pub(crate) fn into_error(self) -> ErrorObject {
-        self.into_parts().unwrap_or_else(ErrorObject::internal)
+    pub(crate) fn into_kind(self) -> Kind {
+        self.0
     }
 }
 
@@ -74,6 +76,7 @@ impl fmt::Display for CallError {
         match &self.0 {
             Kind::Message(message) => f.write_str(message),
             Kind::Protocol(error) => error.fmt(f),
+            Kind::Ask(_) => f.write_str("input required"),
         }
     }
 }
@@ -81,9 +84,13 @@ impl fmt::Display for CallError {
 impl<E: std::error::Error + 'static> From<E> for CallError {
     fn from(error: E) -> Self {
         // An error of the protocol keeps its code on its way through `?`.
-        match (&error as &dyn std::any::Any).downcast_ref::<ErrorObject>() {
-            Some(protocol) => Self::protocol(protocol.clone()),
-            None => Self::new(error.to_string()),
+        let any = &error as &dyn std::any::Any;
+        match (any.downcast_ref::<ErrorObject>(), any.downcast_ref::<AskError>()) {
+            (Some(protocol), _) => Self::protocol(protocol.clone()),
+            (_, Some(AskError::Unsupported(missing))) => {
+                Self::protocol(ErrorObject::missing_capability(missing.clone()))
+            }
+            _ => Self::new(error.to_string()),
         }
     }
 }

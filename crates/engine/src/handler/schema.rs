@@ -148,6 +148,18 @@ pub(crate) fn of_type<T: JsonSchema>() -> JsonObject {
     object.clone()
 }
 
+/// The schema of a form: flat, as the protocol allows no references there.
+pub(crate) fn form_schema<T: JsonSchema>() -> JsonObject {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    let object = schema.ensure_object();
+    object.remove("title");
+    object.clone()
+}
+
 /// The schema of a call without arguments.
 pub(crate) fn no_arguments() -> JsonObject {
     JsonObject::from_iter([

@@ -13,7 +13,7 @@ use stentor_wire::model::{
     self, CallToolResult, ContentBlock, Icon, JsonObject, MetaObject, ToolAnnotations,
 };
 
-use super::{InputSchema, IntoToolResult, Running, SchemaError, ToolError, schema};
+use super::{InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema};
 use crate::Context;
 
 type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
@@ -210,21 +210,22 @@ impl ToolEntry {
     pub(crate) fn result(
         &self,
         outcome: Result<CallToolResult, ToolError>,
-    ) -> Result<CallToolResult, ErrorObject> {
-        let mut result = match outcome.map_err(ToolError::into_parts) {
+    ) -> Result<CallToolResult, ToolError> {
+        let mut result = match outcome.map_err(ToolError::into_kind) {
             Ok(result) => result,
-            Err(Ok(protocol)) => return Err(protocol),
-            Err(Err(message)) => CallToolResult::error(vec![ContentBlock::text(message)]),
+            Err(Kind::Message(message)) => CallToolResult::error(vec![ContentBlock::text(message)]),
+            Err(Kind::Protocol(error)) => return Err(ToolError::protocol(error)),
+            Err(Kind::Ask(asked)) => return Err(ToolError::input_required(*asked)),
         };
         result.result_type = None;
         if let Some(schema) = self.output.as_ref().filter(|_| result.is_error != Some(true)) {
             let structured = result.structured_content.as_ref().unwrap_or(&Value::Null);
             if let Some(problem) = schema.problems(structured).first() {
                 tracing::error!(tool = self.name(), %problem, "result does not fit the output schema");
-                return Err(ErrorObject::internal(format!(
+                return Err(ToolError::protocol(ErrorObject::internal(format!(
                     "the result of tool '{}' does not fit its output schema: {problem}",
                     self.name()
-                )));
+                ))));
             }
         }
         Ok(result)

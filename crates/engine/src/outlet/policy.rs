@@ -3,6 +3,7 @@
 //! | class            | client keeps up | client falls behind                  |
 //! |------------------|-----------------|--------------------------------------|
 //! | reply            | always          | kept: one for each request           |
+//! | question         | always          | kept: each makes its call wait       |
 //! | list changed     | each            | one flag for each list               |
 //! | resource updated | each            | one flag for each URI                |
 //! | progress         | each            | latest wins, the last value arrives  |
@@ -18,6 +19,8 @@
 pub enum Class {
     /// The response to a request.
     Reply,
+    /// A request of the server to a legacy client.
+    Question,
     /// A list changed.
     ListChanged,
     /// A resource changed.
@@ -32,8 +35,9 @@ pub enum Class {
 
 impl Class {
     /// All classes, in the order of their counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Reply,
+        Self::Question,
         Self::ListChanged,
         Self::ResourceUpdated,
         Self::Progress,
@@ -45,7 +49,7 @@ impl Class {
     #[must_use]
     pub const fn when_behind(self) -> WhenBehind {
         match self {
-            Self::Reply => WhenBehind::Keep,
+            Self::Reply | Self::Question => WhenBehind::Keep,
             Self::ListChanged | Self::ResourceUpdated => WhenBehind::OneFlag,
             Self::Progress => WhenBehind::LatestWins,
             Self::Log | Self::Custom => WhenBehind::DropOldest,
@@ -57,6 +61,7 @@ impl Class {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reply => "reply",
+            Self::Question => "question",
             Self::ListChanged => "list_changed",
             Self::ResourceUpdated => "resource_updated",
             Self::Progress => "progress",

@@ -16,6 +16,8 @@ pub(crate) struct Caller {
     pub(crate) client: Option<Arc<Implementation>>,
     pub(crate) capabilities: Arc<ClientCapabilities>,
     pub(crate) session: Option<SessionId>,
+    /// Who has been authenticated, as far as the transport knows.
+    pub(crate) principal: Option<Arc<str>>,
     level: SessionLevel,
 }
 
@@ -48,6 +50,7 @@ impl Caller {
             client: meta.client_info.clone().map(Arc::new),
             capabilities: Arc::new(meta.client_capabilities.clone().unwrap_or_default()),
             session,
+            principal: None,
             level: SessionLevel::default(),
         }
     }
@@ -64,8 +67,15 @@ impl Caller {
             client: Some(Arc::new(initialize.client_info)),
             capabilities: Arc::new(initialize.capabilities),
             session: Some(session),
+            principal: None,
             level,
         }
+    }
+
+    /// The same, known to be this principal.
+    pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
+        self.principal = principal;
+        self
     }
 
     pub(crate) fn era(&self) -> Era {

@@ -11,6 +11,7 @@ use stentor_wire::{Id, ProtocolVersion};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::questions::Questions;
 use super::{Caller, SessionMsg};
 use crate::core::Core;
 use crate::directory::Seat;
@@ -131,6 +132,7 @@ pub(crate) struct SessionEntry {
     actor: ActorRef<SessionMsg>,
     streams: Streams,
     calls: OpenCalls,
+    questions: Questions,
     client: OnceLock<(ProtocolVersion, Option<Arc<Implementation>>)>,
     initialized: AtomicBool,
     listen: Mutex<Option<Id>>,
@@ -140,6 +142,7 @@ pub(crate) struct SessionEntry {
     opened: Instant,
     last_seen: Mutex<Instant>,
     tally: Arc<Tally>,
+    principal: Option<Arc<str>>,
     _seat: Option<Seat>,
 }
 
@@ -150,6 +153,7 @@ impl SessionEntry {
         actor: ActorRef<SessionMsg>,
         streams: Streams,
         seat: Option<Seat>,
+        principal: Option<Arc<str>>,
         core: &Core,
     ) -> Self {
         let tally = match streams.notices() {
@@ -162,6 +166,7 @@ impl SessionEntry {
             actor,
             streams,
             calls: OpenCalls::default(),
+            questions: Questions::default(),
             client: OnceLock::new(),
             initialized: AtomicBool::new(false),
             listen: Mutex::new(None),
@@ -171,12 +176,18 @@ impl SessionEntry {
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
             tally,
+            principal,
             _seat: seat,
         }
     }
 
     pub(crate) fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Who opened it, as far as the transport knows; nobody else may use it.
+    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
+        self.principal.as_ref()
     }
 
     pub(crate) fn kind(&self) -> SessionKind {
@@ -189,6 +200,10 @@ impl SessionEntry {
 
     pub(crate) fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     pub(crate) fn calls(&self) -> &OpenCalls {

@@ -21,6 +21,8 @@ pub enum CancelReason {
     Disconnected,
     /// The call took longer than [`Config::call_timeout`](crate::Config::call_timeout).
     TimedOut,
+    /// The client did not answer a question in time.
+    Abandoned,
     /// The session ended.
     SessionEnded,
     /// The engine shuts down and the call took longer than it may.
@@ -31,7 +33,7 @@ impl CancelReason {
     /// What the client is told; nothing where it does not want or cannot get an answer.
     pub(crate) fn error(&self) -> Option<ErrorObject> {
         match self {
-            Self::Client(_) | Self::Disconnected => None,
+            Self::Client(_) | Self::Disconnected | Self::Abandoned => None,
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
             Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),
             Self::Shutdown => Some(ErrorObject::unavailable("the server is shutting down")),
@@ -46,6 +48,7 @@ impl fmt::Display for CancelReason {
             Self::Client(None) => f.write_str("cancelled by the client"),
             Self::Disconnected => f.write_str("the client disconnected"),
             Self::TimedOut => f.write_str("the call took too long"),
+            Self::Abandoned => f.write_str("the client did not answer in time"),
             Self::SessionEnded => f.write_str("the session ended"),
             Self::Shutdown => f.write_str("the server is shutting down"),
         }

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::model::{ClientCapabilities, Implementation};
@@ -13,13 +15,14 @@ use stentor_wire::{
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
+use super::rounds::Rounds;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
 use crate::ids::SessionId;
 use crate::outlet::policy::Class;
 use crate::outlet::{Frame, Gate, Outlet};
 use crate::registry::Topic;
-use crate::session::Caller;
+use crate::session::{Caller, Questions};
 
 /// A running call, as the author's code sees it: it reports progress, writes log messages,
 /// changes the catalog, notices that the client gave up.
@@ -39,14 +42,37 @@ pub(crate) struct Call {
     pub(crate) meta: RequestMeta,
     /// The URI that is being read, or the name that was called.
     pub(crate) subject: String,
+    pub(crate) cancel: Cancel,
+    /// Where the call speaks now: a modern call gets another one with each retry.
+    pub(crate) lane: ArcSwap<Lane>,
+    /// Questions of a modern call.
+    pub(crate) rounds: Arc<Rounds>,
+    /// Where a legacy call asks.
+    pub(crate) questions: Option<Questions>,
+    /// What the author's code gave to be sent back, and the client did.
+    pub(crate) explicit: Option<Value>,
+}
+
+/// Where a call speaks.
+#[derive(Debug)]
+pub(crate) struct Lane {
     pub(crate) outlet: Outlet,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) cancel: Cancel,
+}
+
+impl Call {
+    pub(crate) fn lane(&self) -> Arc<Lane> {
+        self.lane.load_full()
+    }
 }
 
 impl Context {
     pub(crate) fn new(call: Call) -> Self {
         Self(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self) -> &Call {
+        &self.0
     }
 
     // Progress
@@ -67,9 +93,9 @@ impl Context {
     /// # }
     /// ```
     pub fn report_progress(&self, progress: f64, total: Option<f64>, message: impl Display) {
-        let Call { gate, outlet, .. } = &*self.0;
-        if gate.token().is_some() {
-            outlet.progress(gate, progress, total, &message);
+        let lane = self.0.lane.load();
+        if lane.gate.token().is_some() {
+            lane.outlet.progress(&lane.gate, progress, total, &message);
         }
     }
 
@@ -81,16 +107,16 @@ impl Context {
         total: Option<f64>,
         message: impl Display + Sync,
     ) {
-        let Call { gate, outlet, .. } = &*self.0;
-        if gate.token().is_some() {
-            outlet.progress_paced(gate, progress, total, &message).await;
+        let lane = self.0.lane();
+        if lane.gate.token().is_some() {
+            lane.outlet.progress_paced(&lane.gate, progress, total, &message).await;
         }
     }
 
     /// Whether the client asked for progress of this call.
     #[must_use]
     pub fn wants_progress(&self) -> bool {
-        self.0.gate.token().is_some()
+        self.0.lane.load().gate.token().is_some()
     }
 
     // Log messages
@@ -104,7 +130,8 @@ impl Context {
         let call = &*self.0;
         if call.caller.wants_log(level, &call.meta) {
             let message = encode::log(level, logger, &data);
-            call.outlet.say(&call.gate, Class::Log, Frame::Message(message));
+            let lane = call.lane.load();
+            lane.outlet.say(&lane.gate, Class::Log, Frame::Message(message));
         }
     }
 
@@ -182,7 +209,8 @@ impl Context {
     pub fn notify(&self, method: &str, params: impl Serialize) {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         let message = encode::notification(method, params.as_ref());
-        self.0.outlet.say(&self.0.gate, Class::Custom, Frame::Message(message));
+        let lane = self.0.lane.load();
+        lane.outlet.say(&lane.gate, Class::Custom, Frame::Message(message));
     }
 
     /// The tools, resources and prompts, to read and to change.

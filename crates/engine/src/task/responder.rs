@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stentor_wire::encode::{self, ResultBody};
+use stentor_wire::encode::{self, Question, ResultBody};
 use stentor_wire::{Era, ErrorObject, Id};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -51,6 +51,16 @@ impl Responder {
 
     pub(crate) fn answer(mut self, outcome: Result<ResultBody, ErrorObject>) {
         self.send(outcome);
+    }
+
+    /// Answers with questions; the call goes on with the client's retry.
+    pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
+        let Some(id) = self.id.take() else { return };
+        self.gate.close();
+        let questions = round.iter().map(|(key, question)| (&**key, question));
+        let bytes =
+            encode::input_required(&id, &self.core.identity, questions, Some(request_state));
+        self.outlet.reply(bytes, None);
     }
 
     /// Ends the call without an answer, because its client wants none.

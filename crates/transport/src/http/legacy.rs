@@ -1,5 +1,7 @@
 //! A legacy message: it belongs to a session, or opens one.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
@@ -8,11 +10,12 @@ use stentor_wire::headers::MCP_SESSION_ID;
 use stentor_wire::{Era, Message, Method, Request};
 
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, reply};
+use super::{Endpoint, principal, reply};
 
 pub(super) async fn message(
     endpoint: &Endpoint,
     headers: &HeaderMap,
+    principal: Option<Arc<str>>,
     wants: Wants,
     message: Message,
 ) -> Result<Response, Refusal> {
@@ -20,14 +23,15 @@ pub(super) async fn message(
         Message::Request(request)
             if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
         {
-            initialize(endpoint, wants, request).await
+            initialize(endpoint, principal, wants, request).await
         }
         Message::Request(request) => {
-            let inlet = session(endpoint, headers)?.request(request).await?;
+            let session = session(endpoint, headers, principal.as_deref())?;
+            let inlet = session.request(request).await?;
             Ok(reply::call(endpoint, Era::Legacy, wants, inlet).await.0)
         }
         other => {
-            session(endpoint, headers)?.deliver(other).await?;
+            session(endpoint, headers, principal.as_deref())?.deliver(other).await?;
             Ok(reply::accepted())
         }
     }
@@ -35,10 +39,11 @@ pub(super) async fn message(
 
 async fn initialize(
     endpoint: &Endpoint,
+    principal: Option<Arc<str>>,
     wants: Wants,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let session = endpoint.engine.open_http_session().await?;
+    let session = endpoint.engine.open_http_session(principal).await?;
     let inlet = session.request(request).await?;
     let (mut response, failed) = reply::call(endpoint, Era::Legacy, wants, inlet).await;
     if failed {
@@ -50,14 +55,22 @@ async fn initialize(
 }
 
 /// The session that a request names.
-pub(super) fn session(endpoint: &Endpoint, headers: &HeaderMap) -> Result<HttpSession, Refusal> {
+pub(super) fn session(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    principal: Option<&str>,
+) -> Result<HttpSession, Refusal> {
     let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
-    endpoint.engine.http_session(id).ok_or(Refusal::UnknownSession)
+    endpoint.engine.http_session(id, principal).ok_or(Refusal::UnknownSession)
 }
 
 /// DELETE: the client needs its session no longer.
-pub(super) fn end(endpoint: &Endpoint, headers: &HeaderMap) -> Result<Response, Refusal> {
-    session(endpoint, headers)?.end(EndReason::Deleted);
+pub(super) fn end(
+    endpoint: &Endpoint,
+    request: &axum::extract::Request,
+) -> Result<Response, Refusal> {
+    let principal = principal(request.extensions());
+    session(endpoint, request.headers(), principal.as_deref())?.end(EndReason::Deleted);
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

@@ -1,5 +1,7 @@
 //! A modern request: everything it needs is in it and in its headers.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -16,6 +18,7 @@ use super::{Endpoint, reply};
 pub(super) async fn request(
     endpoint: &Endpoint,
     headers: &HeaderMap,
+    principal: Option<Arc<str>>,
     wants: Wants,
     request: Request,
     meta: RequestMeta,
@@ -27,7 +30,7 @@ pub(super) async fn request(
         }
     };
     let listens = request.method == Method::Listen;
-    Ok(match endpoint.engine.answer(version, request, meta).await? {
+    Ok(match endpoint.engine.answer(version, request, meta, principal).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
         Answer::Stream(inlet) if listens => reply::stream(&endpoint.config, inlet, Vec::new()),
         Answer::Stream(inlet) => reply::call(endpoint, Era::Modern, wants, inlet).await.0,

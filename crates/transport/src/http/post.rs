@@ -10,11 +10,11 @@ use stentor_wire::headers::MCP_PROTOCOL_VERSION;
 use stentor_wire::{Era, ErrorObject, Message, Params, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
-use super::{Endpoint, legacy, modern, reply};
+use super::{Endpoint, legacy, modern, principal, reply};
 
 pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let headers = head.headers;
+    let (headers, principal) = (head.headers, principal(&head.extensions));
     let wants = guard::negotiate_post(&headers)?;
     guard::check_content_type(&headers)?;
     let Some(body) = read(body, endpoint.config.max_body).await? else {
@@ -34,7 +34,7 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
     };
     match (era(&headers, &meta), message) {
         (Era::Modern, Message::Request(request)) => {
-            modern::request(endpoint, &headers, wants, request, meta).await
+            modern::request(endpoint, &headers, principal, wants, request, meta).await
         }
         // No notification of a client has a meaning of its own here: it cancels by closing the
         // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
@@ -43,7 +43,9 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
             let error = ErrorObject::new(code::INVALID_REQUEST, "a client must not send responses");
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
-        (Era::Legacy, message) => legacy::message(endpoint, &headers, wants, message).await,
+        (Era::Legacy, message) => {
+            legacy::message(endpoint, &headers, principal, wants, message).await
+        }
     }
 }
 

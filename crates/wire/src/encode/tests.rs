@@ -52,6 +52,21 @@ fn a_result_that_is_no_object_is_refused() {
 }
 
 #[test]
+fn questions_travel_in_a_result_or_as_requests() {
+    let question = Question { method: crate::request::ELICIT, params: json!({"message": "?"}) };
+    let asked = input_required(&Id::Number(1), &server(), [("name", &question)], Some("state"));
+    let result = parsed(&asked)["result"].take();
+    assert_eq!(result["resultType"], "input_required");
+    assert_eq!(result["requestState"], "state");
+    let inside = json!({"method": "elicitation/create", "params": {"message": "?"}});
+    assert_eq!(result["inputRequests"], json!({"name": inside}));
+    let mut legacy = inside;
+    legacy["jsonrpc"] = "2.0".into();
+    legacy["id"] = 5.into();
+    assert_eq!(parsed(&request(&Id::Number(5), &question)), legacy);
+}
+
+#[test]
 fn an_error_without_a_readable_id_has_none() {
     let object = ErrorObject::method_not_found("x/y");
     assert_eq!(

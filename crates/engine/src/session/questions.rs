@@ -1,0 +1,59 @@
+//! Requests of the server to a legacy client that wait for their response.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::Mutex;
+use stentor_wire::{Id, Response, ResponseOutcome};
+use tokio::sync::oneshot;
+
+/// The open questions of one session, by the id of their request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Questions(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: AtomicI64,
+    open: Mutex<HashMap<Id, oneshot::Sender<ResponseOutcome>>>,
+}
+
+/// One question; dropping it withdraws it.
+#[derive(Debug)]
+pub(crate) struct OpenQuestion {
+    questions: Questions,
+    id: Id,
+    answer: oneshot::Receiver<ResponseOutcome>,
+}
+
+impl Questions {
+    pub(crate) fn open(&self) -> OpenQuestion {
+        let id = Id::Number(self.0.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let (sender, answer) = oneshot::channel();
+        self.0.open.lock().insert(id.clone(), sender);
+        OpenQuestion { questions: self.clone(), id, answer }
+    }
+
+    /// Hands in a response. `false` if nobody waits for it.
+    pub(crate) fn answer(&self, response: Response) -> bool {
+        let sender = self.0.open.lock().remove(&response.id);
+        sender.is_some_and(|sender| sender.send(response.outcome).is_ok())
+    }
+}
+
+impl OpenQuestion {
+    pub(crate) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// The answer; `None` if none can come any more.
+    pub(crate) async fn answer(mut self) -> Option<ResponseOutcome> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for OpenQuestion {
+    fn drop(&mut self) {
+        self.questions.0.open.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,432 @@
+//! Asking the client: one way for both eras.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use stentor_wire::encode::{self, Question};
+use stentor_wire::model::JsonObject;
+use stentor_wire::{Era, ErrorObject, ResponseOutcome, request};
+
+use super::Context;
+use super::rounds::{Asked, Rounds, fits};
+use crate::handler::form_schema;
+use crate::outlet::Frame;
+use crate::outlet::policy::Class;
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The user said no.
+    #[error("the user declined")]
+    Declined,
+    /// The user closed the question without an answer.
+    #[error("the user dismissed the question")]
+    Dismissed,
+    /// No answer came in time.
+    #[error("the client did not answer in time")]
+    TimedOut,
+    /// The client did not declare that it can be asked this; these capabilities are missing.
+    #[error("the client does not support this: it lacks the capability {0}")]
+    Unsupported(Value),
+    /// The client answered with an error.
+    #[error("the client failed: {0}")]
+    Client(ErrorObject),
+    /// The answer does not have the form that was asked for.
+    #[error("the answer is invalid: {0}")]
+    Invalid(String),
+    /// The call, or its session, ends; or too many calls wait for answers already.
+    #[error("the question cannot be answered any more")]
+    Ended,
+}
+
+/// A question to the user.
+#[derive(Clone, Debug)]
+pub struct Elicit {
+    key: Option<String>,
+    message: String,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Schema(JsonObject),
+    Url(String),
+}
+
+impl Elicit {
+    /// A form with the fields of a type: texts, numbers, booleans and enums, with defaults,
+    /// titles and, for lists of an enum, several choices.
+    #[must_use]
+    pub fn form<T: JsonSchema>(message: impl Into<String>) -> Self {
+        Self::schema(message, form_schema::<T>())
+    }
+
+    /// A form with a schema of one's own, in the subset that the protocol allows
+    /// (client/elicitation).
+    #[must_use]
+    pub fn schema(message: impl Into<String>, schema: JsonObject) -> Self {
+        Self { key: None, message: message.into(), form: Form::Schema(schema) }
+    }
+
+    /// Sends the user to a web page, for what must not pass through the client. The answer
+    /// only says that the user went there.
+    #[must_use]
+    pub fn url(message: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { key: None, message: message.into(), form: Form::Url(url.into()) }
+    }
+
+    /// The key under which a modern client sees and answers the question. Without one it gets
+    /// one by itself.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    fn question(&self, era: Era) -> Question {
+        let mut params = json!({"message": self.message});
+        match &self.form {
+            Form::Schema(schema) => params["requestedSchema"] = Value::Object(schema.clone()),
+            Form::Url(url) => {
+                params["mode"] = "url".into();
+                params["url"] = url.as_str().into();
+                if era == Era::Legacy {
+                    params["elicitationId"] = crate::SessionId::random().as_str().into();
+                }
+            }
+        }
+        Question { method: request::ELICIT, params }
+    }
+}
+
+/// A question to the client's model.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    key: Option<String>,
+    params: Map<String, Value>,
+    messages: Vec<Value>,
+}
+
+impl Sample {
+    /// Asks for an answer of at most so many tokens.
+    #[must_use]
+    pub fn new(max_tokens: u32) -> Self {
+        let params = Map::from_iter([("maxTokens".to_owned(), max_tokens.into())]);
+        Self { key: None, params, messages: Vec::new() }
+    }
+
+    /// Adds a message of the user.
+    #[must_use]
+    pub fn user(self, text: impl Into<String>) -> Self {
+        self.message("user", &text.into())
+    }
+
+    /// Adds a message of the model.
+    #[must_use]
+    pub fn assistant(self, text: impl Into<String>) -> Self {
+        self.message("assistant", &text.into())
+    }
+
+    fn message(mut self, role: &str, text: &str) -> Self {
+        self.messages.push(json!({"role": role, "content": {"type": "text", "text": text}}));
+        self
+    }
+
+    /// Tells the model how to behave.
+    #[must_use]
+    pub fn system(self, prompt: impl Into<String>) -> Self {
+        self.param("systemPrompt", prompt.into())
+    }
+
+    /// Any other parameter of `sampling/createMessage`, such as `temperature` or
+    /// `modelPreferences`.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
+    /// The key under which a modern client sees and answers the question.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    fn question(&self) -> Question {
+        let mut params = Map::from_iter([("messages".to_owned(), self.messages.clone().into())]);
+        params.extend(self.params.clone());
+        Question { method: request::SAMPLE, params: params.into() }
+    }
+}
+
+/// What the client's model said.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Sampled {
+    /// Who speaks, as a rule `assistant`.
+    pub role: String,
+    /// A content block, or a list of them.
+    pub content: Value,
+    /// Which model it was.
+    #[serde(default)]
+    pub model: String,
+    /// Why it stopped.
+    #[serde(default)]
+    pub stop_reason: Option<String>,
+}
+
+impl Sampled {
+    /// The texts of the answer, one after the other.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let blocks = match &self.content {
+            Value::Array(blocks) => blocks.as_slice(),
+            block => std::slice::from_ref(block),
+        };
+        blocks.iter().filter_map(|block| block["text"].as_str()).collect()
+    }
+}
+
+/// A place that the client works in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Root {
+    /// Where it is, as a rule a `file://` URI.
+    pub uri: String,
+    /// What people call it.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Questions to a modern client that end its request, for code that does not want to wait.
+///
+/// Return it with [`CallError::input_required`](crate::CallError::input_required). The
+/// client's next request runs the code again, which then finds the answers in
+/// [`Context::input_responses`] and what it gave to be sent back in
+/// [`Context::request_state`]. Nobody can change that on its way; use it again is possible
+/// until it expires.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InputRequired {
+    pub(crate) questions: Vec<(String, Question)>,
+    pub(crate) state: Value,
+}
+
+impl InputRequired {
+    /// No questions yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the user, under a key.
+    #[must_use]
+    pub fn elicit(self, key: impl Into<String>, elicit: &Elicit) -> Self {
+        self.question(key, elicit.question(Era::Modern))
+    }
+
+    /// Asks the client's model, under a key.
+    #[must_use]
+    pub fn sample(self, key: impl Into<String>, sample: &Sample) -> Self {
+        self.question(key, sample.question())
+    }
+
+    /// Asks for the client's roots, under a key.
+    #[must_use]
+    pub fn list_roots(self, key: impl Into<String>) -> Self {
+        self.question(key, Question { method: request::LIST_ROOTS, params: json!({}) })
+    }
+
+    fn question(mut self, key: impl Into<String>, question: Question) -> Self {
+        self.questions.push((key.into(), question));
+        self
+    }
+
+    /// What the client is to send back, sealed.
+    #[must_use]
+    pub fn state(mut self, state: impl Serialize) -> Self {
+        self.state = serde_json::to_value(state).unwrap_or_default();
+        self
+    }
+
+    /// Whether the client can be asked all this.
+    pub(crate) fn check(&self, ctx: &Context) -> Result<(), ErrorObject> {
+        if ctx.era() == Era::Legacy {
+            return Err(ErrorObject::internal("this needs a client of the 2026-07-28 revision"));
+        }
+        let can = ctx.client_capabilities();
+        for (_, question) in &self.questions {
+            let missing = match question.method {
+                request::ELICIT if can.elicitation.is_none() => json!({"elicitation": {}}),
+                request::SAMPLE if can.sampling.is_none() => json!({"sampling": {}}),
+                request::LIST_ROOTS if can.roots.is_none() => json!({"roots": {}}),
+                _ => continue,
+            };
+            return Err(ErrorObject::missing_capability(missing));
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// The answers that a modern client sent with this request, by the key of their question.
+    /// Those to questions of [`elicit`](Self::elicit) and the like are not among them once
+    /// they have been asked.
+    #[must_use]
+    pub fn input_responses(&self) -> Map<String, Value> {
+        self.call().rounds.given()
+    }
+
+    /// What [`InputRequired::state`] gave to be sent back with this request.
+    #[must_use]
+    pub fn request_state(&self) -> Option<&Value> {
+        self.call().explicit.as_ref()
+    }
+
+    /// Asks the user to fill in the fields of a type.
+    ///
+    /// In the legacy era this is a request to the client on the stream of the call. In the
+    /// modern one the call's request is answered with `input_required`, and the code goes on
+    /// where it waits when the client retries: it does not run again from the top. Questions
+    /// that are asked together, as with [`tokio::join!`], go out together.
+    ///
+    /// Works in tools, prompts and resources. Cancel safe: the question is withdrawn.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]; with `?` it becomes the tool's error.
+    pub async fn elicit<T: JsonSchema + DeserializeOwned>(
+        &self,
+        message: impl Into<String>,
+    ) -> Result<T, AskError> {
+        let content = self.elicit_with(Elicit::form::<T>(message)).await?;
+        serde_json::from_value(Value::Object(content))
+            .map_err(|error| AskError::Invalid(error.to_string()))
+    }
+
+    /// Asks the user with a key, a schema or a URL of one's own; returns the content of the
+    /// answer, which a URL has none of.
+    ///
+    /// # Errors
+    ///
+    /// As [`elicit`](Self::elicit).
+    pub async fn elicit_with(&self, elicit: Elicit) -> Result<JsonObject, AskError> {
+        let declared = self.client_capabilities().elicitation.as_ref();
+        let missing = match (&elicit.form, declared) {
+            (_, None) => Some(json!({"elicitation": {}})),
+            (Form::Url(_), Some(can)) if can.url.is_none() => {
+                Some(json!({"elicitation": {"url": {}}}))
+            }
+            _ => None,
+        };
+        let answer = self.ask(elicit.key.as_deref(), elicit.question(self.era()), missing).await?;
+        match answer["action"].as_str() {
+            Some("accept") => Ok(answer["content"].as_object().cloned().unwrap_or_default()),
+            Some("decline") => Err(AskError::Declined),
+            _ => Err(AskError::Dismissed),
+        }
+    }
+
+    /// Asks the client's model.
+    ///
+    /// # Errors
+    ///
+    /// As [`elicit`](Self::elicit).
+    pub async fn sample(&self, sample: Sample) -> Result<Sampled, AskError> {
+        let declared = self.client_capabilities().sampling.is_some();
+        let missing = (!declared).then(|| json!({"sampling": {}}));
+        let answer = self.ask(sample.key.as_deref(), sample.question(), missing).await?;
+        serde_json::from_value(answer).map_err(|error| AskError::Invalid(error.to_string()))
+    }
+
+    /// Asks which roots the client works in.
+    ///
+    /// # Errors
+    ///
+    /// As [`elicit`](Self::elicit).
+    pub async fn list_roots(&self) -> Result<Vec<Root>, AskError> {
+        #[derive(Deserialize)]
+        struct Roots {
+            roots: Vec<Root>,
+        }
+        let declared = self.client_capabilities().roots.is_some();
+        let missing = (!declared).then(|| json!({"roots": {}}));
+        let question = Question { method: request::LIST_ROOTS, params: json!({}) };
+        let answer = self.ask(Some("roots"), question, missing).await?;
+        serde_json::from_value::<Roots>(answer)
+            .map(|answer| answer.roots)
+            .map_err(|error| AskError::Invalid(error.to_string()))
+    }
+
+    async fn ask(
+        &self,
+        key: Option<&str>,
+        question: Question,
+        missing: Option<Value>,
+    ) -> Result<Value, AskError> {
+        if let Some(missing) = missing {
+            return Err(AskError::Unsupported(missing));
+        }
+        if self.era().server_may_ask() {
+            self.ask_on_stream(question).await
+        } else {
+            self.ask_in_round(key, question).await
+        }
+    }
+
+    async fn ask_in_round(&self, key: Option<&str>, question: Question) -> Result<Value, AskError> {
+        let rounds = self.call().rounds.clone();
+        match rounds.ask(key, question) {
+            Asked::Given(answer) => Ok(answer),
+            Asked::Open(key, answer) => {
+                let _withdrawn = Withdrawn(rounds, key);
+                answer.await.map_err(|_| AskError::Ended)
+            }
+        }
+    }
+
+    async fn ask_on_stream(&self, question: Question) -> Result<Value, AskError> {
+        let call = self.call();
+        let questions = call.questions.clone().ok_or(AskError::Ended)?;
+        let method = question.method;
+        let open = questions.open();
+        let lane = call.lane();
+        let frame = Frame::Message(encode::request(open.id(), &question));
+        if !lane.outlet.say(&lane.gate, Class::Question, frame) {
+            return Err(AskError::Ended);
+        }
+        let id = open.id().clone();
+        match tokio::time::timeout(call.core.config.ask_timeout, open.answer()).await {
+            Ok(Some(ResponseOutcome::Result(result))) => serde_json::from_slice(&result)
+                .ok()
+                .filter(|answer| fits(method, answer))
+                .ok_or_else(|| AskError::Invalid(format!("it is no answer to {method}"))),
+            Ok(Some(ResponseOutcome::Error(error))) => {
+                let failed = ErrorObject::internal("the client failed");
+                Err(AskError::Client(serde_json::from_slice(&error).unwrap_or(failed)))
+            }
+            Ok(None) => Err(AskError::Ended),
+            Err(_elapsed) => {
+                let params = json!({"requestId": id, "reason": "no answer in time"});
+                let given_up =
+                    encode::notification(stentor_wire::notification::CANCELLED, Some(&params));
+                lane.outlet.say(&lane.gate, Class::Question, Frame::Message(given_up));
+                Err(AskError::TimedOut)
+            }
+        }
+    }
+}
+
+/// Takes a question back when nobody waits for its answer.
+struct Withdrawn(Arc<Rounds>, String);
+
+impl Drop for Withdrawn {
+    fn drop(&mut self) {
+        self.0.withdraw(&self.1);
+    }
+}

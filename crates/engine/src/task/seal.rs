@@ -1,0 +1,240 @@
+//! The `requestState` of a question: an opaque handle that only its own retry can use.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use stentor_wire::{Method, Params};
+
+/// A key that request states are sealed with. Nodes that serve the same clients share theirs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StateKey([u8; 32]);
+
+impl StateKey {
+    /// A key from 32 secret bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A key that nobody else has, for one process.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system gives no random bytes.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateKey")
+    }
+}
+
+/// What a sealed state refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sealed {
+    /// A call that waits, by its handle; a new one for each round.
+    Waiting([u8; 16]),
+    /// What the author's code gave to be sent back.
+    Explicit(Vec<u8>),
+}
+
+/// What a state is bound to: who asked for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Binding([u8; 32]);
+
+/// Why a state is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("the requestState is not one of this server, or not for this request")]
+    Foreign,
+    #[error("the requestState has expired or was used already")]
+    Expired,
+}
+
+impl Binding {
+    /// Binds to the principal, the method, and the parameters without what a retry adds.
+    pub(crate) fn new(principal: Option<&str>, method: &Method, params: &Params) -> Self {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(&[u8::from(principal.is_some())]);
+        part(principal.unwrap_or_default().as_bytes());
+        part(method.as_str().as_bytes());
+        let mut params: Value = params.parse().unwrap_or_default();
+        if let Value::Object(members) = &mut params {
+            members.retain(|key, _| !matches!(&**key, "_meta" | "inputResponses" | "requestState"));
+        }
+        canonical(&params, &mut part);
+        Self(hash.finalize().into())
+    }
+}
+
+/// A client may write the same parameters in another order when it retries.
+fn canonical(value: &Value, part: &mut impl FnMut(&[u8])) {
+    match value {
+        Value::Object(members) => {
+            part(b"{");
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            for (key, value) in sorted {
+                part(key.as_bytes());
+                canonical(value, part);
+            }
+            part(b"}");
+        }
+        Value::Array(items) => {
+            part(b"[");
+            items.iter().for_each(|item| canonical(item, part));
+            part(b"]");
+        }
+        other => part(other.to_string().as_bytes()),
+    }
+}
+
+/// Seals and opens states with a ring of keys: the first seals, all open.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    keys: Vec<StateKey>,
+    ttl: Duration,
+}
+
+const MAC_LEN: usize = 32;
+const HEAD_LEN: usize = 9;
+
+impl Sealer {
+    pub(crate) fn new(mut keys: Vec<StateKey>, ttl: Duration) -> Self {
+        if keys.is_empty() {
+            keys.push(StateKey::random());
+        }
+        Self { keys, ttl }
+    }
+
+    pub(crate) fn seal(&self, sealed: &Sealed, binding: &Binding, now: SystemTime) -> String {
+        let expires = millis(now + self.ttl);
+        let (kind, body) = match sealed {
+            Sealed::Waiting(handle) => (0, &handle[..]),
+            Sealed::Explicit(state) => (1, &state[..]),
+        };
+        let mut bytes = Vec::with_capacity(HEAD_LEN + body.len() + MAC_LEN);
+        bytes.push(kind);
+        bytes.extend_from_slice(&expires.to_be_bytes());
+        bytes.extend_from_slice(body);
+        let mac = mac(&self.keys[0], &bytes, binding).finalize().into_bytes();
+        bytes.extend_from_slice(&mac);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(crate) fn open(
+        &self,
+        state: &str,
+        binding: &Binding,
+        now: SystemTime,
+    ) -> Result<Sealed, StateError> {
+        let bytes = URL_SAFE_NO_PAD.decode(state).map_err(|_| StateError::Foreign)?;
+        let split = bytes.len().checked_sub(MAC_LEN).ok_or(StateError::Foreign)?;
+        let (payload, tag) = bytes.split_at(split);
+        let genuine =
+            self.keys.iter().any(|key| mac(key, payload, binding).verify_slice(tag).is_ok());
+        let (head, body) = payload.split_at_checked(HEAD_LEN).ok_or(StateError::Foreign)?;
+        if !genuine {
+            return Err(StateError::Foreign);
+        }
+        let expires = head[1..].try_into().map(u64::from_be_bytes).unwrap_or_default();
+        if millis(now) >= expires {
+            return Err(StateError::Expired);
+        }
+        match head[0] {
+            0 => body.try_into().map(Sealed::Waiting).map_err(|_| StateError::Foreign),
+            _ => Ok(Sealed::Explicit(body.to_vec())),
+        }
+    }
+}
+
+fn mac(key: &StateKey, payload: &[u8], binding: &Binding) -> Hmac<Sha256> {
+    // A key of this length is always taken.
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key.0).unwrap_or_else(|_| unreachable!());
+    mac.update(&binding.0);
+    mac.update(payload);
+    mac
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: SystemTime = UNIX_EPOCH;
+
+    fn binding(principal: Option<&str>, params: Value) -> Binding {
+        Binding::new(principal, &Method::ToolsCall, &Params::from_json(params.to_string()))
+    }
+
+    fn sealer(key: u8) -> Sealer {
+        Sealer::new(vec![StateKey::new([key; 32])], Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_state_opens_only_for_its_own_request() {
+        let own = binding(Some("ann"), json!({"name": "x", "arguments": {"a": 1, "b": 2}}));
+        let state = sealer(1).seal(&Sealed::Waiting([7; 16]), &own, NOW);
+        assert_eq!(sealer(1).open(&state, &own, NOW), Ok(Sealed::Waiting([7; 16])));
+
+        let reordered = json!({"arguments": {"b": 2, "a": 1}, "name": "x", "inputResponses": {}});
+        assert!(sealer(1).open(&state, &binding(Some("ann"), reordered), NOW).is_ok());
+        for other in [
+            binding(None, json!({"name": "x", "arguments": {"a": 1, "b": 2}})),
+            binding(Some("bob"), json!({"name": "x", "arguments": {"a": 1, "b": 2}})),
+            binding(Some("ann"), json!({"name": "y", "arguments": {"a": 1, "b": 2}})),
+            binding(Some("ann"), json!({"name": "x", "arguments": {"a": 1, "b": 3}})),
+        ] {
+            assert_eq!(sealer(1).open(&state, &other, NOW), Err(StateError::Foreign));
+        }
+    }
+
+    #[test]
+    fn a_state_expires_and_keys_rotate() {
+        let own = binding(None, json!({}));
+        let state = sealer(1).seal(&Sealed::Explicit(b"s".to_vec()), &own, NOW);
+        let late = NOW + Duration::from_secs(60);
+        assert_eq!(sealer(1).open(&state, &own, late), Err(StateError::Expired));
+        assert_eq!(sealer(2).open(&state, &own, NOW), Err(StateError::Foreign));
+        let keys = vec![StateKey::new([2; 32]), StateKey::new([1; 32])];
+        let rotated = Sealer::new(keys, Duration::from_secs(60));
+        assert!(rotated.open(&state, &own, NOW).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_text_opens(text in ".*", flip in 0usize..200, handle in any::<[u8; 16]>()) {
+            let own = binding(None, json!({}));
+            prop_assert!(sealer(1).open(&text, &own, NOW).is_err());
+            let state = sealer(1).seal(&Sealed::Waiting(handle), &own, NOW);
+            let mut tampered = URL_SAFE_NO_PAD.decode(&state).unwrap();
+            let at = flip % tampered.len();
+            tampered[at] ^= 1;
+            prop_assert!(sealer(1).open(&URL_SAFE_NO_PAD.encode(tampered), &own, NOW).is_err());
+            let appended = format!("{}-TAMPERED", state);
+            prop_assert!(sealer(1).open(&appended, &own, NOW).is_err());
+        }
+    }
+}
