@@ -9,7 +9,7 @@ use stentor_engine::port::Pipe;
 use stentor_engine::{Context, Engine, EngineBuilder, ToolError, tool};
 use stentor_wire::{Message, meta_key};
 
-pub fn engine() -> EngineBuilder {
+pub(crate) fn engine() -> EngineBuilder {
     Engine::builder("test", "1")
         .tool(tool("echo", || async { Ok::<_, ToolError>("echo") }))
         .tool(tool("panic", panics))
@@ -27,20 +27,20 @@ async fn panics() -> Result<String, ToolError> {
     panic!("a secret of the tool")
 }
 
-pub struct Client {
-    pub pipe: Pipe,
+pub(crate) struct Client {
+    pub(crate) pipe: Pipe,
     inlet: Inlet,
     received: std::collections::VecDeque<Value>,
 }
 
 impl Client {
-    pub async fn connect(engine: &Engine) -> Self {
+    pub(crate) async fn connect(engine: &Engine) -> Self {
         let (pipe, inlet) = engine.open_pipe().await.expect("a pipe");
         Self { pipe, inlet, received: Default::default() }
     }
 
     /// A legacy client that has shaken hands.
-    pub async fn legacy(engine: &Engine) -> Self {
+    pub(crate) async fn legacy(engine: &Engine) -> Self {
         let mut client = Self::connect(engine).await;
         client
             .send(json!({"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {
@@ -53,19 +53,19 @@ impl Client {
         client
     }
 
-    pub async fn send(&self, message: Value) {
+    pub(crate) async fn send(&self, message: Value) {
         let bytes = Bytes::from(message.to_string());
         self.pipe.deliver(Message::decode(&bytes)).await.expect("delivered");
     }
 
-    pub async fn call(&self, id: i64, tool: &str) {
+    pub(crate) async fn call(&self, id: i64, tool: &str) {
         let params = json!({"name": tool, "_meta": {"progressToken": id}});
         self.send(json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}))
             .await;
     }
 
     /// The next message; `None` when the session has ended.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         let mut batch = Vec::new();
         while self.received.is_empty() {
             if !self.inlet.next(&mut batch).await {
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// The response to a request; what came before it is in the second place.
-    pub async fn answer(&mut self, id: impl Into<Value>) -> (Value, Vec<Value>) {
+    pub(crate) async fn answer(&mut self, id: impl Into<Value>) -> (Value, Vec<Value>) {
         let (id, mut before) = (id.into(), Vec::new());
         loop {
             let message = self.next().await.expect("an answer");
@@ -92,16 +92,16 @@ impl Client {
         }
     }
 
-    pub async fn ping(&mut self) -> Vec<Value> {
+    pub(crate) async fn ping(&mut self) -> Vec<Value> {
         self.send(json!({"jsonrpc": "2.0", "id": "ping", "method": "ping"})).await;
         self.answer("ping").await.1
     }
 }
 
-pub fn modern_meta() -> Value {
+pub(crate) fn modern_meta() -> Value {
     json!({meta_key::PROTOCOL_VERSION: "2026-07-28", meta_key::CLIENT_CAPABILITIES: {}})
 }
 
-pub fn methods(messages: &[Value]) -> Vec<&str> {
+pub(crate) fn methods(messages: &[Value]) -> Vec<&str> {
     messages.iter().filter_map(|message| message["method"].as_str()).collect()
 }
