@@ -8,8 +8,6 @@ use stentor::{
 
 use crate::content::PNG;
 
-const STATIC_BINARY: &str = "test://static-binary";
-
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     let static_text = "This is the content of the static text resource.";
     server
@@ -18,7 +16,7 @@ pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
                 .description("A text that never changes"),
         )
         .resource(
-            resource(STATIC_BINARY, "static-binary", static_binary)
+            resource("test://static-binary", "static-binary", static_binary)
                 .description("An image that never changes")
                 .mime_type("image/png"),
         )
@@ -33,8 +31,8 @@ pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
         )
 }
 
-async fn static_binary(_ctx: Context) -> Result<ResourceContents, ResourceError> {
-    Ok(ResourceContents::blob(PNG, STATIC_BINARY))
+async fn static_binary(ctx: Context) -> Result<ResourceContents, ResourceError> {
+    Ok(ResourceContents::blob(PNG, ctx.uri()))
 }
 
 async fn template_data(vars: TemplateVars, _ctx: Context) -> Result<String, ResourceError> {

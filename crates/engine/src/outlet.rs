@@ -199,17 +199,18 @@ impl Outlet {
     ) {
         loop {
             let room = self.0.room.notified();
-            if gate.unread() < self.0.terms.limits.progress || self.is_over() {
+            // Without a reader nobody makes room: then the latest wins.
+            if gate.unread() < self.0.terms.limits.progress || !self.is_read() {
                 return self.progress(gate, progress, total, message);
             }
             room.await;
         }
     }
 
-    /// Whether a frame pushed now would reach nobody.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether somebody reads the stream, and it goes on.
+    fn is_read(&self) -> bool {
         let state = self.0.state.lock();
-        state.queue.is_closed() || state.queue.is_finished()
+        state.attached && !state.queue.is_closed() && !state.queue.is_finished()
     }
 
     /// Begins to read the stream where the last reader stopped, or after a frame that the
@@ -351,8 +352,8 @@ impl Drop for Inlet {
                 }
             }
         };
+        self.shared.room.notify_waiters();
         if let Some(notified) = notified {
-            self.shared.room.notify_waiters();
             notified.notify();
         }
     }

@@ -4,14 +4,17 @@
 mod lines;
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use futures::stream;
 use stentor_engine::Engine;
 use stentor_engine::outlet::Inlet;
+use stentor_engine::outlet::policy::Class;
 use stentor_engine::port::{Pipe, Refused};
 use stentor_wire::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::io::StreamReader;
 
 use crate::signal;
@@ -44,12 +47,16 @@ pub enum StdioError {
 pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
     let writing = tokio::spawn(write(inlet, tokio::io::stdout()));
-    tokio::select! {
-        ended = read(&pipe, process_stdin()) => ended?,
-        () = signal::terminated() => {}
-        () = engine.draining() => {}
-    }
+    let ended = tokio::select! {
+        ended = read(&pipe, process_stdin()) => { ended?; true }
+        () = signal::terminated() => false,
+        () = engine.draining() => false,
+    };
     signal::exit_on_next();
+    if ended {
+        // What was sent just before the end is still answered.
+        pipe.finish().await;
+    }
     engine.shutdown().await;
     writing.await.map_err(io::Error::other)??;
     Ok(())
@@ -95,19 +102,43 @@ async fn read(pipe: &Pipe, reader: impl AsyncRead + Unpin) -> Result<(), StdioEr
     Ok(())
 }
 
+/// Between the last progress of a call and its response. The official TypeScript clients forget
+/// a call's progress handler when they read its response, and run the handler a moment after
+/// they read the progress: what they read in one piece with the response is lost.
+const LAST_PROGRESS_PAUSE: Duration = Duration::from_millis(1);
+
 /// Writes what the session says, as many messages at once as are waiting.
 async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Result<()> {
     let mut batch = Vec::new();
     let mut out = BytesMut::new();
+    let mut pause_until: Option<Instant> = None;
+    let mut progress_waits = false;
     while inlet.next(&mut batch).await {
-        for (_, _, frame) in batch.drain(..) {
+        for (_, class, frame) in batch.drain(..) {
+            if class == Class::Reply {
+                if std::mem::take(&mut progress_waits) {
+                    flush(&mut writer, &mut out).await?;
+                    pause_until = Some(Instant::now() + LAST_PROGRESS_PAUSE);
+                }
+                if let Some(until) = pause_until.take() {
+                    sleep_until(until).await;
+                }
+            }
+            progress_waits |= class == Class::Progress;
             frame.write(&mut out);
             out.put_u8(b'\n');
         }
-        writer.write_all_buf(&mut out).await?;
-        writer.flush().await?;
+        flush(&mut writer, &mut out).await?;
+        if std::mem::take(&mut progress_waits) {
+            pause_until = Some(Instant::now() + LAST_PROGRESS_PAUSE);
+        }
     }
     Ok(())
+}
+
+async fn flush(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<()> {
+    writer.write_all_buf(out).await?;
+    writer.flush().await
 }
 
 /// The process's stdin, read by a thread of its own: tokio's reads on its pool, where one

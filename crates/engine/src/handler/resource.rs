@@ -131,6 +131,20 @@ impl Resource {
         .mime_type("text/plain")
     }
 
+    /// As [`text`](Self::text), for anything else.
+    #[must_use]
+    pub fn bytes(
+        uri: impl Into<String>,
+        name: impl Into<String>,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Self {
+        let bytes: Arc<[u8]> = bytes.into().into();
+        resource(uri, name, move |_ctx| {
+            let bytes = bytes.to_vec();
+            async move { Ok(bytes) }
+        })
+    }
+
     /// The URI that clients read.
     #[must_use]
     pub fn uri(&self) -> &str {

@@ -80,6 +80,13 @@ enum Flag {
 
 #[derive(Debug)]
 struct Entry {
+    seq: u64,
+    /// `None` once it was dropped, or read and not kept.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
     class: Class,
     frame: Frame,
     weight: usize,
@@ -89,12 +96,17 @@ struct Entry {
 /// comes back; those from `cursor` on wait.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// `None` where a frame was dropped; its number is not used again.
-    entries: VecDeque<Option<Entry>>,
-    first: u64,
+    entries: VecDeque<Entry>,
+    /// How many entries hold nothing.
+    holes: usize,
+    /// The number of the next frame.
+    next: u64,
     cursor: u64,
     /// Up to where frames have been read at least once.
     read: u64,
+    /// From where on every frame is held, was dropped by policy, or is still to come.
+    kept: u64,
+    retained: usize,
     retained_bytes: usize,
     flags: HashMap<Flag, u64>,
     droppable: VecDeque<u64>,
@@ -102,6 +114,9 @@ pub(crate) struct Queue {
     finished: bool,
     closed: bool,
 }
+
+/// Holes are let go of when there are more of them than this, and than frames.
+const FEW_HOLES: usize = 32;
 
 impl Queue {
     pub(crate) fn push(&mut self, class: Class, frame: Frame, limits: &Limits) -> Pushed {
@@ -118,14 +133,14 @@ impl Queue {
                 if self.flags.contains_key(&flag) {
                     return Pushed::Coalesced;
                 }
-                self.flags.insert(flag, self.end());
+                self.flags.insert(flag, self.next);
             }
         }
-        let weight = frame.weight();
+        let seq = self.append(class, frame);
         let mut outcome = Pushed::Queued;
         if matches!(class, Class::Log | Class::Custom) {
-            self.droppable.push_back(self.end());
-            self.droppable_bytes += weight;
+            self.droppable.push_back(seq);
+            self.droppable_bytes += self.entries.back().map_or(0, Entry::weight);
             while self.droppable.len() > limits.frames
                 || (self.droppable_bytes > limits.bytes && self.droppable.len() > 1)
             {
@@ -133,7 +148,6 @@ impl Queue {
                 outcome = Pushed::QueuedAfterDrop;
             }
         }
-        self.entries.push_back(Some(Entry { class, frame, weight }));
         outcome
     }
 
@@ -148,20 +162,15 @@ impl Queue {
             return Pushed::Closed;
         }
         if value.gate.unread() >= limits.progress
-            && let Some(slot) = latest.and_then(|seq| self.unread_mut(seq))
+            && let Some(seq) = latest.filter(|seq| seq.0 >= self.read)
+            && let Some(held) = self.held_mut(seq.0)
         {
             let frame = Frame::Progress(value);
-            *slot = Entry { class: Class::Progress, weight: frame.weight(), frame };
+            *held = Held { class: Class::Progress, weight: frame.weight(), frame };
             return Pushed::Conflated;
         }
-        *latest = Some(Seq(self.end()));
         value.gate.queued();
-        let frame = Frame::Progress(value);
-        self.entries.push_back(Some(Entry {
-            class: Class::Progress,
-            weight: frame.weight(),
-            frame,
-        }));
+        *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value))));
         Pushed::Queued
     }
 
@@ -174,22 +183,24 @@ impl Queue {
         retention: &Retention,
     ) {
         let mut taken = 0;
-        while batch.len() < max && taken < bytes && self.cursor < self.end() {
-            let seq = self.cursor;
-            self.cursor += 1;
-            let index = self.index(seq);
-            let keep = retention.frames > 0;
+        let mut index = self.entries.partition_point(|entry| entry.seq < self.cursor);
+        while batch.len() < max && taken < bytes && index < self.entries.len() {
             let entry = &mut self.entries[index];
-            let Some(held) = entry else { continue };
+            index += 1;
+            self.cursor = entry.seq + 1;
+            let Some(held) = &entry.held else { continue };
             taken += held.weight;
-            let (class, frame) = (held.class, held.frame.clone());
+            let (class, frame, weight) = (held.class, held.frame.clone(), held.weight);
+            let seq = entry.seq;
             if seq >= self.read {
                 self.read = seq + 1;
-                let weight = held.weight;
-                if keep {
+                if retention.frames > 0 {
+                    self.retained += 1;
                     self.retained_bytes += weight;
                 } else {
-                    *entry = None;
+                    entry.held = None;
+                    self.holes += 1;
+                    self.kept = seq + 1;
                 }
                 self.forget(class, &frame, weight);
             }
@@ -203,7 +214,7 @@ impl Queue {
     /// `false` if some frame after it is gone.
     pub(crate) fn rewind(&mut self, after: Seq) -> bool {
         let next = after.0.saturating_add(1);
-        if next < self.first || next > self.end() {
+        if next < self.kept || next > self.read {
             return false;
         }
         self.cursor = next;
@@ -217,13 +228,7 @@ impl Queue {
 
     /// Nothing more is read or queued: everything is let go.
     pub(crate) fn close(&mut self) {
-        *self = Self {
-            closed: true,
-            first: self.end(),
-            cursor: self.end(),
-            read: self.end(),
-            ..Self::default()
-        };
+        *self = Self { closed: true, ..Self::default() };
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -235,34 +240,38 @@ impl Queue {
     }
 
     pub(crate) fn has_unread(&self) -> bool {
-        self.cursor < self.end()
+        self.unread() > 0
     }
 
     pub(crate) fn unread(&self) -> usize {
-        usize::try_from(self.end() - self.cursor).unwrap_or(usize::MAX)
+        let from = self.entries.partition_point(|entry| entry.seq < self.cursor);
+        self.entries.range(from..).filter(|entry| entry.held.is_some()).count()
     }
 
-    fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
+    fn append(&mut self, class: Class, frame: Frame) -> u64 {
+        let seq = self.next;
+        self.next += 1;
+        let held = Held { class, weight: frame.weight(), frame };
+        self.entries.push_back(Entry { seq, held: Some(held) });
+        seq
     }
 
-    fn index(&self, seq: u64) -> usize {
-        usize::try_from(seq - self.first).unwrap_or(usize::MAX)
-    }
-
-    fn unread_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
-        if seq.0 < self.read.max(self.first) {
-            return None;
-        }
-        let index = self.index(seq.0);
-        self.entries.get_mut(index)?.as_mut()
+    fn held_mut(&mut self, seq: u64) -> Option<&mut Held> {
+        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        self.entries[index].held.as_mut()
     }
 
     fn drop_oldest(&mut self) {
         let Some(seq) = self.droppable.pop_front() else { return };
-        let index = self.index(seq);
-        if let Some(entry) = self.entries.get_mut(index).and_then(Option::take) {
-            self.droppable_bytes -= entry.weight;
+        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq);
+        if let Some(held) = index.ok().and_then(|index| self.entries[index].held.take()) {
+            self.droppable_bytes -= held.weight;
+            self.holes += 1;
+        }
+        // Wherever they are, so that frames that stay do not keep them.
+        if self.holes > FEW_HOLES && self.holes > self.entries.len() / 2 {
+            self.entries.retain(|entry| entry.held.is_some());
+            self.holes = 0;
         }
     }
 
@@ -287,20 +296,28 @@ impl Queue {
         }
     }
 
+    /// Lets go of holes in front, and of the oldest frames that were read when there are more
+    /// of them than may be kept.
     fn evict(&mut self, retention: &Retention) {
-        while self.first < self.cursor {
-            let retained = self.read.min(self.cursor) - self.first;
-            let over = retained > retention.frames as u64 || self.retained_bytes > retention.bytes;
-            match self.entries.front() {
-                Some(None) => {}
-                Some(Some(_)) if over => {}
-                _ => break,
+        while let Some(front) = self.entries.front() {
+            let over = self.retained > retention.frames || self.retained_bytes > retention.bytes;
+            match &front.held {
+                None => self.holes -= 1,
+                Some(held) if over && front.seq < self.cursor => {
+                    self.retained -= 1;
+                    self.retained_bytes -= held.weight;
+                    self.kept = front.seq + 1;
+                }
+                Some(_) => return,
             }
-            if let Some(Some(entry)) = self.entries.pop_front() {
-                self.retained_bytes -= entry.weight;
-            }
-            self.first += 1;
+            self.entries.pop_front();
         }
+    }
+}
+
+impl Entry {
+    fn weight(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.weight)
     }
 }
 

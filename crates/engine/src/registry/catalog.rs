@@ -140,6 +140,24 @@ pub(crate) enum Entry {
 }
 
 impl Mutation {
+    /// Adds an item; an error if its name is taken.
+    #[must_use]
+    pub fn add(item: impl Into<Item>) -> Self {
+        Self::Add(item.into())
+    }
+
+    /// Adds an item, or puts it in the place of the one with its name.
+    #[must_use]
+    pub fn put(item: impl Into<Item>) -> Self {
+        Self::Put(item.into())
+    }
+
+    /// Removes a tool; nothing happens if there is none.
+    #[must_use]
+    pub fn remove_tool(name: impl Into<String>) -> Self {
+        Self::Remove(Shelf::Tools, name.into())
+    }
+
     /// Checks schemas, templates and names.
     pub(crate) fn check(self) -> Result<Checked, CatalogError> {
         Ok(match self {

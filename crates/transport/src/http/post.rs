@@ -32,7 +32,11 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
         Ok(meta) => meta,
         Err(error) => return Ok(refuse(&message, &error)),
     };
-    match (era(&headers, &meta), message) {
+    let era = match era(&headers, &meta) {
+        Ok(era) => era,
+        Err(error) => return Ok(refuse(&message, &error)),
+    };
+    match (era, message) {
         (Era::Modern, Message::Request(request)) => {
             modern::request(endpoint, &headers, principal, wants, request, meta).await
         }
@@ -76,11 +80,13 @@ fn refuse(message: &Message, error: &ErrorObject) -> Response {
 
 /// Modern is what says so in `_meta`, or in a header that names no legacy version (2026-07-28,
 /// basic/versioning, "Backward Compatibility").
-fn era(headers: &HeaderMap, meta: &RequestMeta) -> Era {
+fn era(headers: &HeaderMap, meta: &RequestMeta) -> Result<Era, ErrorObject> {
     let named = headers.get(MCP_PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
     match (&meta.protocol_version, named) {
-        (Some(_), _) => Era::Modern,
-        (None, Some(named)) => ProtocolVersion::parse(named).map_or(Era::Modern, |v| v.era()),
-        (None, None) => Era::Legacy,
+        (Some(_), _) => Ok(Era::Modern),
+        (None, Some(named)) => ProtocolVersion::parse(named)
+            .map(ProtocolVersion::era)
+            .ok_or_else(|| ErrorObject::unsupported_version(named)),
+        (None, None) => Ok(Era::Legacy),
     }
 }

@@ -18,22 +18,20 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The status of a response, by the code of its error.
+/// The status of a response, by the code of its error. In the legacy era the status is the
+/// transport's alone: a response is a response, whatever it says.
 fn status(era: Era, error: Option<i32>) -> StatusCode {
     match (era, error) {
-        (
-            _,
-            Some(
-                code::PARSE_ERROR
-                | code::INVALID_REQUEST
-                | code::HEADER_MISMATCH
-                | code::MISSING_CAPABILITY
-                | code::UNSUPPORTED_VERSION,
-            ),
-        ) => StatusCode::BAD_REQUEST,
-        (_, Some(code::UNAVAILABLE)) => StatusCode::SERVICE_UNAVAILABLE,
-        (Era::Modern, Some(code::METHOD_NOT_FOUND)) => StatusCode::NOT_FOUND,
-        _ => StatusCode::OK,
+        (Era::Legacy, _) | (_, None) => StatusCode::OK,
+        (Era::Modern, Some(error)) => match error {
+            code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+            code::INVALID_REQUEST
+            | code::HEADER_MISMATCH
+            | code::MISSING_CAPABILITY
+            | code::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+            code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::OK,
+        },
     }
 }
 

@@ -105,6 +105,18 @@ fn a_client_that_falls_behind_loses_its_oldest_log_messages_but_no_reply() {
 }
 
 #[test]
+fn what_is_dropped_leaves_nothing_behind_whatever_stands_before_it() {
+    let mut queue = Queue::default();
+    queue.push(Class::ListChanged, tools_changed(), &LIMITS);
+    for n in 0..100_000 {
+        queue.push(Class::Log, message(&n.to_string()), &LIMITS);
+    }
+    assert!(queue.entries.len() <= 2 * (LIMITS.frames + 1) + FEW_HOLES);
+    assert!(queue.droppable.len() <= LIMITS.frames);
+    assert_eq!(read(&mut queue).len(), LIMITS.frames + 1);
+}
+
+#[test]
 fn log_messages_are_bounded_in_bytes_too() {
     let limits = Limits { bytes: 1_000, ..LIMITS };
     let mut queue = Queue::default();
@@ -228,10 +240,10 @@ proptest! {
                     seen.extend(batch.iter().map(|(_, _, frame)| text(frame)));
                 }
             }
-            let live = queue.entries.iter().skip(queue.index(queue.cursor)).flatten().count();
-            prop_assert!(live <= LIMITS.frames + LIMITS.progress as usize + 1 + 3 + unread_replies);
-            let kept = queue.entries.len() - queue.unread();
-            prop_assert!(kept <= retained.max(queue.entries.len().saturating_sub(queue.unread()).min(retained)));
+            let bound = LIMITS.frames + LIMITS.progress as usize + 1 + 3 + unread_replies;
+            prop_assert!(queue.unread() <= bound);
+            prop_assert!(queue.entries.len() <= 2 * (bound + retained) + FEW_HOLES);
+            prop_assert_eq!(queue.holes, queue.entries.iter().filter(|e| e.held.is_none()).count());
         }
         seen.extend(read_all(&mut queue, &retention).into_iter().map(|(_, text)| text));
         let of = |start: &str| -> Vec<_> { seen.iter().filter(|t| t.starts_with(start)).cloned().collect() };
