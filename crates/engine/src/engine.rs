@@ -20,7 +20,7 @@ use crate::hub::HubMsg;
 use crate::outlet::TallyView;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::{RootActor, RootMsg};
-use crate::session::{EndReason, SessionEntry, SessionMsg, SessionView};
+use crate::session::{EndReason, SessionEntry, SessionKind, SessionMsg, SessionView};
 
 /// After calls have been told to end, how long they get to notice.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -321,7 +321,9 @@ impl Engine {
     }
 
     fn tell_sessions(&self, message: impl Fn() -> SessionMsg) -> Vec<Arc<SessionEntry>> {
-        let sessions = self.core.directory.all();
+        let mut sessions = self.core.directory.all();
+        // The parent of stateless calls serves no client of its own; it ends with the root.
+        sessions.retain(|session| session.kind() != SessionKind::Stateless);
         for session in &sessions {
             // One that is gone already needs no word.
             let _ = session.actor().cast(message());
