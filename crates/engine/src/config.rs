@@ -47,6 +47,9 @@ pub struct Config {
     pub limits: Limits,
     /// How much that was read a legacy HTTP stream keeps for a client that comes back.
     pub retention: Retention,
+    /// Streams of answered requests that a legacy HTTP session keeps for a client that comes
+    /// back. Default 8.
+    pub kept_streams: usize,
 }
 
 impl Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             call_timeout: None,
             limits: Limits::default(),
             retention: Retention::default(),
+            kept_streams: 8,
         }
     }
 }

@@ -213,14 +213,14 @@ impl Outlet {
         state.attached && !state.queue.is_closed() && !state.queue.is_finished()
     }
 
-    /// Begins to read the stream where the last reader stopped, or after a frame that the
-    /// client names. A reader that is still there ends.
+    /// Begins to read the stream where the last reader stopped, or at a frame that the client
+    /// names. A reader that is still there ends.
     ///
-    /// `None` if frames after `after` are gone.
-    pub(crate) fn attach(&self, after: Option<Seq>) -> Option<Inlet> {
+    /// `None` if frames from there on are gone.
+    pub(crate) fn attach(&self, next: Option<Seq>) -> Option<Inlet> {
         let (waker, reader) = {
             let mut state = self.0.state.lock();
-            if after.is_some_and(|seq| !state.queue.rewind(seq)) {
+            if next.is_some_and(|seq| !state.queue.rewind(seq)) {
                 return None;
             }
             state.reader += 1;
@@ -229,6 +229,24 @@ impl Outlet {
         };
         wake(waker);
         Some(Inlet { shared: self.0.clone(), reader })
+    }
+
+    /// Ends the reader, but not the stream: the client is to come back for the rest.
+    pub(crate) fn detach(&self) {
+        let waker = {
+            let mut state = self.0.state.lock();
+            state.reader += 1;
+            state.attached = false;
+            state.waker.take()
+        };
+        self.0.room.notify_waiters();
+        wake(waker);
+    }
+
+    /// Whether nothing follows what is queued.
+    pub(crate) fn is_finished(&self) -> bool {
+        let state = self.0.state.lock();
+        state.queue.is_finished() || state.queue.is_closed()
     }
 
     /// Whether somebody reads the stream.
@@ -287,6 +305,11 @@ impl Inlet {
     #[must_use]
     pub fn stream(&self) -> StreamId {
         self.shared.stream
+    }
+
+    /// The writing end of the same stream.
+    pub(crate) fn outlet(&self) -> Outlet {
+        Outlet(self.shared.clone())
     }
 
     /// Appends what waits to `batch`, a bounded amount at once, or waits for something.

@@ -12,16 +12,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::{
-    DecodeError, Era, ErrorObject, Message, Method, Params, ProtocolVersion, Request, RequestMeta,
-    code, encode, params,
+    DecodeError, EncodedNotice, Era, ErrorObject, ListKind, Message, Method, Notice, Params,
+    ProtocolVersion, Request, RequestMeta, code, encode, params,
 };
 
 use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
 use crate::engine::LAST_MOMENT;
-use crate::ids::{SessionId, StreamId};
-use crate::outlet::policy::Retention;
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::outlet::policy::{Class, Retention};
 use crate::outlet::{Inlet, Notified, Outlet, Tally, Terms, WhenGone};
 use crate::session::{
     Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionActor, SessionArgs, SessionEntry,
@@ -103,8 +103,11 @@ impl Engine {
     ) -> Result<HttpSession, Refused> {
         let core = self.core();
         let tally = Arc::new(Tally::within(core.tally.clone()));
-        let terms =
-            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
+        let terms = Terms {
+            limits: core.config.limits,
+            retention: core.config.retention,
+            one_reply: false,
+        };
         let standalone = Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Wait);
         let id = SessionId::random();
         let entry = self
@@ -385,6 +388,34 @@ impl HttpSession {
             return Err(Refused::StreamTaken);
         }
         outlet.attach(None).ok_or(Refused::SessionEnded)
+    }
+
+    /// Keeps the stream of a request for a client that may come back to it. For a transport
+    /// that tells the client the names of its frames.
+    pub fn keep(&self, inlet: &Inlet) {
+        self.entry.keep_stream(inlet.outlet(), self.core.config.kept_streams);
+    }
+
+    /// Reads on from a frame that the client names. Another reader of the stream ends: the
+    /// client would not come back if it had it still.
+    ///
+    /// Where the stream is not kept any more, or frames of it are gone, this is
+    /// [`attach`](Self::attach), and all lists are told as changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
+        self.entry.touch();
+        if let Some(inlet) = self.entry.find_stream(stream).and_then(|s| s.attach(Some(next))) {
+            return Ok(inlet);
+        }
+        let inlet = self.attach()?;
+        for kind in ListKind::ALL {
+            let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
+            inlet.outlet().notice(Class::ListChanged, notice, None);
+        }
+        Ok(inlet)
     }
 
     /// Ends the session.

@@ -192,7 +192,8 @@ impl Session {
             Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
                 Dispatch::Answer(outcome) => outcome,
                 Dispatch::Call(target) => {
-                    let caller = caller.of(self.entry.principal().cloned());
+                    let resumes = self.entry.kind() == SessionKind::Http;
+                    let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
                     let entry = match task::enter(&self.core, &caller, &request) {
                         Ok(entry) => entry,
                         Err(error) => {

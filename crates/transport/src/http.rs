@@ -48,6 +48,9 @@ pub struct HttpConfig {
     pub max_headers: usize,
     /// How often a quiet stream says that it is alive. Default 15 s.
     pub keep_alive: Duration,
+    /// How long a legacy client is to wait before it comes back to a stream that was closed.
+    /// Default 500 ms.
+    pub retry: Duration,
     /// A call that is answered within this time without saying anything else is answered with
     /// plain JSON; any other with an event stream. Default 100 ms.
     pub json_grace: Duration,
@@ -61,6 +64,7 @@ impl Default for HttpConfig {
             max_body: 4 * 1024 * 1024,
             max_headers: 16 * 1024,
             keep_alive: Duration::from_secs(15),
+            retry: Duration::from_millis(500),
             json_grace: Duration::from_millis(100),
         }
     }

@@ -209,16 +209,15 @@ impl Queue {
         self.evict(retention);
     }
 
-    /// Starts over after `seq`, for a client that read up to there and came back.
+    /// Goes back to `next`, for a client that has read what is before it and came back.
     ///
-    /// `false` if some frame after it is gone.
-    pub(crate) fn rewind(&mut self, after: Seq) -> bool {
-        let next = after.0.saturating_add(1);
-        if next < self.kept || next > self.read {
-            return false;
+    /// `false` if some frame from there on is gone, or `next` was never reached.
+    pub(crate) fn rewind(&mut self, next: Seq) -> bool {
+        let known = next.0 >= self.kept && next.0 <= self.read;
+        if known {
+            self.cursor = next.0;
         }
-        self.cursor = next;
-        true
+        known
     }
 
     /// No frame follows what is queued now.

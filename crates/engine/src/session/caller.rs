@@ -18,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) session: Option<SessionId>,
     /// Who has been authenticated, as far as the transport knows.
     pub(crate) principal: Option<Arc<str>>,
+    /// Whether it can come back to a stream that was closed.
+    pub(crate) resumes: bool,
     level: SessionLevel,
 }
 
@@ -51,6 +53,7 @@ impl Caller {
             capabilities: Arc::new(meta.client_capabilities.clone().unwrap_or_default()),
             session,
             principal: None,
+            resumes: false,
             level: SessionLevel::default(),
         }
     }
@@ -68,6 +71,7 @@ impl Caller {
             capabilities: Arc::new(initialize.capabilities),
             session: Some(session),
             principal: None,
+            resumes: false,
             level,
         }
     }
@@ -75,6 +79,12 @@ impl Caller {
     /// The same, known to be this principal.
     pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;
+        self
+    }
+
+    /// The same, over a transport where a client can come back to a stream.
+    pub(crate) fn resuming(mut self, resumes: bool) -> Self {
+        self.resumes = resumes;
         self
     }
 

@@ -1,5 +1,6 @@
 //! The part of a session that others see: the directory's entry.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -139,6 +140,8 @@ pub(crate) struct SessionEntry {
     permits: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     next_stream: AtomicU64,
+    /// Streams of requests that a client may come back to, oldest first.
+    resumable: Mutex<VecDeque<Outlet>>,
     opened: Instant,
     last_seen: Mutex<Instant>,
     tally: Arc<Tally>,
@@ -173,6 +176,7 @@ impl SessionEntry {
             permits: Arc::new(Semaphore::new(core.config.max_requests())),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
+            resumable: Mutex::default(),
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
             tally,
@@ -260,8 +264,29 @@ impl SessionEntry {
     pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let terms =
-            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
+            Terms { limits: core.config.limits, retention: core.config.retention, one_reply: true };
         Outlet::new(stream, terms, self.tally.clone(), WhenGone::Wait)
+    }
+
+    /// Keeps the stream of a request for a client that comes back: while its call runs, and
+    /// for some calls more.
+    pub(crate) fn keep_stream(&self, outlet: Outlet, kept: usize) {
+        let mut streams = self.resumable.lock();
+        let finished = streams.iter().filter(|stream| stream.is_finished()).count();
+        if finished >= kept
+            && let Some(oldest) = streams.iter().position(Outlet::is_finished)
+        {
+            streams.remove(oldest);
+        }
+        streams.push_back(outlet);
+    }
+
+    /// The stream of this session with that name, if it is kept.
+    pub(crate) fn find_stream(&self, stream: StreamId) -> Option<Outlet> {
+        if stream == StreamId::STANDALONE {
+            return self.streams.notices().cloned();
+        }
+        self.resumable.lock().iter().find(|outlet| outlet.stream() == stream).cloned()
     }
 
     pub(crate) fn view(&self) -> SessionView {

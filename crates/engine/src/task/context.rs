@@ -239,6 +239,18 @@ impl Context {
         self.0.cancel.token().is_cancelled()
     }
 
+    /// Closes the connection on which a legacy client waits for this call, as a server may
+    /// that does not want to hold it open (2025-11-25, basic/transports). The call goes on;
+    /// the client comes back for the result, and for what was said meanwhile.
+    ///
+    /// Does nothing where a client could not come back: in the modern era, on a pipe, and
+    /// before 2025-11-25.
+    pub fn close_stream(&self) {
+        if self.0.caller.version.primes_streams() && self.0.caller.resumes {
+            self.0.lane.load().outlet.detach();
+        }
+    }
+
     // Who asks
 
     /// The era of the request.

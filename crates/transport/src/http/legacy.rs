@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
 use stentor_wire::headers::MCP_SESSION_ID;
-use stentor_wire::{Era, Message, Method, Request};
+use stentor_wire::{Message, Method, Request};
 
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, principal, reply};
@@ -28,7 +28,7 @@ pub(super) async fn message(
         Message::Request(request) => {
             let session = session(endpoint, headers, principal.as_deref())?;
             let inlet = session.request(request).await?;
-            Ok(reply::call(endpoint, Era::Legacy, wants, inlet).await.0)
+            Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
         }
         other => {
             session(endpoint, headers, principal.as_deref())?.deliver(other).await?;
@@ -45,7 +45,7 @@ async fn initialize(
 ) -> Result<Response, Refusal> {
     let session = endpoint.engine.open_http_session(principal).await?;
     let inlet = session.request(request).await?;
-    let (mut response, failed) = reply::call(endpoint, Era::Legacy, wants, inlet).await;
+    let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
         session.end(EndReason::Refused);
     } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {

@@ -12,6 +12,7 @@ use stentor_wire::headers::{
 };
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, RequestMeta};
 
+use super::body::EventIds;
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, reply};
 
@@ -32,8 +33,10 @@ pub(super) async fn request(
     let listens = request.method == Method::Listen;
     Ok(match endpoint.engine.answer(version, request, meta, principal).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
-        Answer::Stream(inlet) if listens => reply::stream(&endpoint.config, inlet, Vec::new()),
-        Answer::Stream(inlet) => reply::call(endpoint, Era::Modern, wants, inlet).await.0,
+        Answer::Stream(inlet) if listens => {
+            reply::stream(&endpoint.config, inlet, Vec::new(), EventIds::None)
+        }
+        Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
     })
 }
 

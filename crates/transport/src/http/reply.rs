@@ -5,11 +5,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use stentor_engine::Seq;
 use stentor_engine::outlet::{Delivered, Frame, Inlet};
-use stentor_engine::port::Refused;
+use stentor_engine::port::{HttpSession, Refused};
 use stentor_wire::{Era, ErrorObject, Id, code, encode};
 
-use super::body::EventStream;
+use super::body::{EventIds, EventStream};
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, HttpConfig};
 
@@ -100,10 +101,11 @@ pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> R
 /// whether the request has failed already, too.
 pub(super) async fn call(
     endpoint: &Endpoint,
-    era: Era,
+    session: Option<&HttpSession>,
     wants: Wants,
     mut inlet: Inlet,
 ) -> (Response, bool) {
+    let era = if session.is_some() { Era::Legacy } else { Era::Modern };
     let mut batch = Vec::new();
     // Elapsed or not, what was taken is in the batch.
     let _ = tokio::time::timeout(endpoint.config.json_grace, inlet.next(&mut batch)).await;
@@ -112,12 +114,29 @@ pub(super) async fn call(
     {
         return (now(era, wants, bytes, *error), error.is_some());
     }
-    (stream(&endpoint.config, inlet, batch), false)
+    let ids = session.map_or(EventIds::None, |session| {
+        session.keep(&inlet);
+        event_ids(&endpoint.config, session, Seq(0))
+    });
+    (stream(&endpoint.config, inlet, batch, ids), false)
+}
+
+/// Which ids the events of a legacy session have.
+pub(super) fn event_ids(config: &HttpConfig, session: &HttpSession, next: Seq) -> EventIds {
+    match session.version() {
+        Some(version) if version.primes_streams() => EventIds::Primed { next, retry: config.retry },
+        _ => EventIds::Each,
+    }
 }
 
 /// An event stream that begins with `batch`.
-pub(super) fn stream(config: &HttpConfig, inlet: Inlet, batch: Vec<Delivered>) -> Response {
-    with_event_headers(Body::new(EventStream::new(inlet, batch, config.keep_alive)))
+pub(super) fn stream(
+    config: &HttpConfig,
+    inlet: Inlet,
+    batch: Vec<Delivered>,
+    ids: EventIds,
+) -> Response {
+    with_event_headers(Body::new(EventStream::new(inlet, batch, ids, config.keep_alive)))
 }
 
 fn with_event_headers(body: Body) -> Response {

@@ -1,0 +1,150 @@
+//! Legacy clients that lose their connection and come back.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+use stentor_engine::outlet::Inlet;
+use stentor_engine::port::{HttpSession, Refused};
+use stentor_engine::{Context, Engine, Seq, StreamId, ToolError, tool};
+use stentor_wire::{Message, Request};
+use tokio::time::sleep;
+
+const LINES: u64 = 10_000;
+
+async fn engine() -> Engine {
+    Engine::builder("test", "1")
+        .tool(tool("lines", |ctx: Context| async move {
+            for line in 0..LINES {
+                ctx.info(line);
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, ToolError>("done")
+        }))
+        .tool(tool("poll", |ctx: Context| async move {
+            ctx.info("before");
+            ctx.close_stream();
+            sleep(Duration::from_secs(1)).await;
+            ctx.info("meanwhile");
+            Ok::<_, ToolError>("done")
+        }))
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn open(engine: &Engine) -> HttpSession {
+    let session = engine.open_http_session(None).await.unwrap();
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
+    assert_eq!(read(&mut inlet).await.len(), 1);
+    session
+}
+
+fn request(id: i64, method: &str, params: Value) -> Request {
+    let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+    match Message::decode(&Bytes::from(text)) {
+        Ok(Message::Request(request)) => request,
+        other => panic!("no request: {other:?}"),
+    }
+}
+
+async fn call(session: &HttpSession, tool: &str) -> Inlet {
+    let inlet = session.request(request(1, "tools/call", json!({"name": tool}))).await.unwrap();
+    session.keep(&inlet);
+    inlet
+}
+
+async fn read(inlet: &mut Inlet) -> Vec<(Seq, Value)> {
+    let mut batch = Vec::new();
+    inlet.next(&mut batch).await;
+    let message = |(seq, _, frame): (Seq, _, stentor_engine::outlet::Frame)| {
+        let mut out = BytesMut::new();
+        frame.write(&mut out);
+        (seq, serde_json::from_slice(&out).expect("JSON"))
+    };
+    batch.into_iter().map(message).collect()
+}
+
+/// A client that loses its connection again and again, each time after it has seen only a part
+/// of what was sent to it, gets each line once, in order, and the result.
+#[tokio::test]
+async fn a_client_that_comes_back_a_thousand_times_misses_nothing_and_hears_nothing_twice() {
+    let engine = engine().await;
+    let session = open(&engine).await;
+    let mut inlet = call(&session, "lines").await;
+    let stream = inlet.stream();
+    let (mut seen, mut next, mut drops, mut seed) = (Vec::new(), Seq(0), 0, 7_u64);
+    'call: loop {
+        let frames = read(&mut inlet).await;
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let lost_after = (seed >> 33) as usize % 20;
+        for (seq, message) in frames.into_iter().take(lost_after) {
+            assert_eq!(seq, next, "a gap or a repeat");
+            next = Seq(seq.0 + 1);
+            match message.get("id") {
+                Some(_) => break 'call,
+                None => seen.push(message["params"]["data"].as_u64().unwrap()),
+            }
+        }
+        drop(inlet);
+        drops += 1;
+        inlet = session.resume(stream, next).unwrap();
+    }
+    assert_eq!(seen, (0..LINES).collect::<Vec<_>>());
+    assert!(drops >= 500, "{drops} drops");
+    assert_eq!(engine.tally().dropped(stentor_engine::outlet::policy::Class::Log), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_closed_by_the_server_goes_on_where_it_stopped() {
+    let engine = engine().await;
+    let session = open(&engine).await;
+    let mut inlet = call(&session, "poll").await;
+    let mut before = Vec::new();
+    loop {
+        let frames = read(&mut inlet).await;
+        if frames.is_empty() {
+            break;
+        }
+        before.extend(frames);
+    }
+    assert!(before.len() <= 1, "the rest comes later: {before:?}");
+    let next = before.last().map_or(Seq(0), |(seq, _)| Seq(seq.0 + 1));
+    let mut inlet = session.resume(inlet.stream(), next).unwrap();
+    let mut after = Vec::new();
+    while after.last().is_none_or(|(_, message): &(Seq, Value)| message.get("id").is_none()) {
+        after.extend(read(&mut inlet).await);
+    }
+    let said: Vec<_> =
+        before.iter().chain(&after).map(|(_, m)| m["params"]["data"].clone()).collect();
+    assert_eq!(said[..2], [json!("before"), json!("meanwhile")]);
+    assert_eq!(after.last().unwrap().1["result"]["content"][0]["text"], "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_too_late_is_told_that_all_lists_changed() {
+    let engine = engine().await;
+    let session = open(&engine).await;
+    let mut inlet = session.resume(StreamId(77), Seq(5)).unwrap();
+    assert_eq!(read(&mut inlet).await.len(), 3);
+    assert_eq!(session.attach().unwrap_err(), Refused::StreamTaken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replay_never_crosses_sessions() {
+    let engine = engine().await;
+    let (ann, bob) = (open(&engine).await, open(&engine).await);
+    let mut inlet = call(&ann, "poll").await;
+    while !read(&mut inlet).await.is_empty() {}
+    sleep(Duration::from_secs(2)).await;
+    let mut stolen = bob.resume(inlet.stream(), Seq(0)).unwrap();
+    let heard = read(&mut stolen).await;
+    assert!(
+        heard.iter().all(|(_, m)| m["method"].as_str().unwrap().ends_with("list_changed")),
+        "{heard:?}"
+    );
+}
