@@ -28,7 +28,7 @@ use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::ids::SessionId;
 use crate::outlet::Outlet;
-use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held};
+use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held, OpenCall};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{FinishStreams, MAX_WAITING_MESSAGES, SessionEntry, Streams};
@@ -79,6 +79,14 @@ pub(crate) struct Session {
     state: SessionState,
     filters: Vec<(SubscriberKey, Filter)>,
     streams: Arc<FinishStreams>,
+}
+
+/// A call that may run.
+struct Admitted {
+    caller: Caller,
+    entry: task::Entry,
+    cancel: Cancel,
+    open: OpenCall,
 }
 
 pub(crate) struct SessionActor;
@@ -175,11 +183,7 @@ impl Session {
             }
             Decision::Done => Ok(ResultBody::empty()),
             Decision::Watch(uri) => self.on_watch(uri),
-            Decision::Unwatch(uri) => {
-                let key = self.key(None);
-                self.core.tell_hub(HubMsg::Refilter(key, Refilter::Unwatch(uri.into())));
-                Ok(ResultBody::empty())
-            }
+            Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
             Decision::Listen(..) if self.core.is_draining() => {
                 self.state.end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
@@ -191,37 +195,44 @@ impl Session {
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
                 Dispatch::Answer(outcome) => outcome,
-                Dispatch::Call(target) => {
-                    let resumes = self.entry.kind() == SessionKind::Http;
-                    let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
-                    let entry = match task::enter(&self.core, &caller, &request) {
-                        Ok(entry) => entry,
-                        Err(error) => {
-                            return self.answer(&reply, era, &request.id, &Err(error));
-                        }
-                    };
-                    let cancel = entry.cancel(&self.core);
-                    let Some(open) = self.entry.calls().open(&request.id, &cancel) else {
-                        let error = ErrorObject::new(
-                            stentor_wire::code::INVALID_REQUEST,
-                            "the request id is in use",
-                        );
-                        return self.answer(&reply, era, &request.id, &Err(error));
-                    };
-                    let held = Held {
-                        open: Some(open),
-                        permit,
-                        streams: Some(self.streams.clone()),
-                        ..Held::default()
-                    };
-                    let questions = Some(self.entry.questions().clone());
-                    let start = task::Start { request, meta, caller, outlet: reply, cancel, held };
-                    let parent = myself.get_cell();
-                    return task::start(&self.core, parent, entry, target, questions, start).await;
-                }
+                Dispatch::Call(target) => match self.admit(caller, &request) {
+                    Ok(admitted) => {
+                        let Admitted { caller, entry, cancel, open } = admitted;
+                        let held = Held {
+                            open: Some(open),
+                            permit,
+                            streams: Some(self.streams.clone()),
+                            ..Held::default()
+                        };
+                        let questions = Some(self.entry.questions().clone());
+                        let start =
+                            task::Start { request, meta, caller, outlet: reply, cancel, held };
+                        let parent = myself.get_cell();
+                        return task::start(&self.core, parent, entry, target, questions, start)
+                            .await;
+                    }
+                    Err(error) => Err(error),
+                },
             },
         };
         self.answer(&reply, era, &request.id, &answered);
+    }
+
+    /// Lets a call in: a new one, or the retry of one that waits.
+    fn admit(&self, caller: Caller, request: &Request) -> Result<Admitted, ErrorObject> {
+        let calls = self.entry.calls();
+        let in_use =
+            || ErrorObject::new(stentor_wire::code::INVALID_REQUEST, "the request id is in use");
+        // Asked first, as a retry uses up the state of the call that waits.
+        if calls.is_open(&request.id) {
+            return Err(in_use());
+        }
+        let resumes = self.entry.kind() == SessionKind::Http;
+        let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
+        let entry = task::enter(&self.core, &caller, request)?;
+        let cancel = entry.cancel(&self.core);
+        let open = calls.open(&request.id, &cancel).ok_or_else(in_use)?;
+        Ok(Admitted { caller, entry, cancel, open })
     }
 
     fn answer(&self, reply: &Outlet, era: Era, id: &Id, outcome: &Result<ResultBody, ErrorObject>) {
@@ -258,12 +269,22 @@ impl Session {
         }
         self.state.watched(&uri);
         let uri: Arc<str> = uri.into();
+        self.refilter(|filter| filter.watch(uri.clone()), Refilter::Watch(uri.clone()));
+        Ok(ResultBody::empty())
+    }
+
+    fn on_unwatch(&mut self, uri: &str) -> ResultBody {
+        self.refilter(|filter| filter.unwatch(uri), Refilter::Unwatch(uri.into()));
+        ResultBody::empty()
+    }
+
+    /// Changes what the legacy client hears: in the hub, and in what a new hub would be told.
+    fn refilter(&mut self, change: impl FnOnce(&mut Filter), told: Refilter) {
         let key = self.key(None);
         if let Some((_, filter)) = self.filters.iter_mut().find(|(held, _)| *held == key) {
-            filter.watch(uri.clone());
+            change(filter);
         }
-        self.core.tell_hub(HubMsg::Refilter(key, Refilter::Watch(uri)));
-        Ok(ResultBody::empty())
+        self.core.tell_hub(HubMsg::Refilter(key, told));
     }
 
     fn on_notification(&mut self, notification: &Notification) {

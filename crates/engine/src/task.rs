@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 
 pub use ask::{AskError, Elicit, InputRequired, Root, Sample, Sampled};
 pub use cancel::CancelReason;
-pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCalls};
+pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub use context::Context;
 use context::{Call, Lane};
 pub(crate) use responder::{Held, Responder};

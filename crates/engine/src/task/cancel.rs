@@ -120,6 +120,11 @@ impl OpenCalls {
         Some(OpenCall { calls: self.clone(), id: id.clone() })
     }
 
+    /// Whether a call of that id runs.
+    pub(crate) fn is_open(&self, id: &Id) -> bool {
+        self.0.lock().contains_key(id)
+    }
+
     /// Cancels one call, if it still runs.
     pub(crate) fn cancel(&self, id: &Id, reason: CancelReason) {
         let cancel = self.0.lock().get(id).cloned();
