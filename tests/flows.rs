@@ -27,6 +27,8 @@ in_every_lane![
     a_notification_of_the_tool_itself_comes_with_its_call,
     answers_carry_the_id_of_their_request_with_its_type,
     many_calls_at_once_each_get_their_own_answer,
+    a_large_message_passes_whole_both_ways,
+    a_call_goes_on_when_its_tool_is_removed,
     a_tool_knows_who_calls,
 ];
 
@@ -193,6 +195,23 @@ async fn many_calls_at_once_each_get_their_own_answer(lane: Lane) {
     for (text, answer) in texts.iter().zip(soon("sixty answers", answers).await) {
         assert_eq!(answer.text(), text);
     }
+}
+
+async fn a_large_message_passes_whole_both_ways(lane: Lane) {
+    let (_server, client) = connected(lane).await;
+    let text = "Grüße,\r\n\n\u{2028}\"\\ und mehr\n".repeat(40_000);
+    assert!(text.len() > 1_000_000);
+    assert!(client.call("echo", json!({"text": text})).await.text() == text);
+}
+
+async fn a_call_goes_on_when_its_tool_is_removed(lane: Lane) {
+    let (server, client) = connected(lane).await;
+    let call = client.start("hold", json!({"name": "a"})).await;
+    server.stage.reached("a", Phase::Waiting).await;
+    client.call("remove", json!({"kind": "tools", "name": "hold"})).await;
+    assert_eq!(client.call("hold", json!({"name": "b"})).await.error()["code"], -32602);
+    server.stage.release("a");
+    assert_eq!(call.answer().await.text(), "held");
 }
 
 async fn a_tool_knows_who_calls(lane: Lane) {

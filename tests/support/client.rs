@@ -418,6 +418,13 @@ impl Source {
         assert_eq!(message["jsonrpc"], "2.0", "{message}");
         Some(message)
     }
+
+    fn into_reply(self) -> Reply {
+        match self {
+            Self::Http(reply) => *reply,
+            Self::Pipe(_) => panic!("a pipe has no responses of HTTP"),
+        }
+    }
 }
 
 /// A request that was sent: what is said for it, and its response. Dropping it closes its
@@ -460,13 +467,19 @@ impl Exchange {
         answer
     }
 
-    /// The head of the HTTP response.
+    /// The HTTP response, as far as it has not been read.
     #[must_use]
     pub fn reply(&self) -> &Reply {
         match &self.source {
             Source::Http(reply) => reply,
-            Source::Pipe(_) => panic!("a pipe has no heads"),
+            Source::Pipe(_) => panic!("a pipe has no responses of HTTP"),
         }
+    }
+
+    /// As [`reply`](Self::reply), to read it event by event.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        self.source.into_reply()
     }
 }
 
@@ -560,6 +573,12 @@ impl Notices {
                 heard => all.push(heard),
             }
         }
+    }
+
+    /// The HTTP response that they come with, as far as it has not been read.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        self.source.into_reply()
     }
 
     /// Reads to the proper end of the stream: the final result of a modern listen, nothing in

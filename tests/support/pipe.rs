@@ -27,12 +27,7 @@ impl RawPipe {
     /// Opens a pipe that holds so many bytes in each direction.
     #[must_use]
     pub fn sized(server: &Server, bytes: usize) -> Self {
-        let (near, far) = tokio::io::duplex(bytes);
-        let engine = server.engine.clone();
-        let served = tokio::spawn(async move {
-            let (reader, writer) = tokio::io::split(far);
-            stentor::stdio::serve_on(&engine, reader, writer).await
-        });
+        let (near, served) = server.pipe(bytes);
         let (reader, writer) = tokio::io::split(near);
         Self { writer, lines: Lines(BufReader::new(reader).lines()), ending: Ending(served) }
     }
@@ -43,8 +38,13 @@ impl RawPipe {
 
     /// Writes one line.
     pub async fn line(&mut self, line: impl AsRef<[u8]>) {
-        let line = [line.as_ref(), b"\n"].concat();
-        soon("the server to read", self.writer.write_all(&line)).await.expect("an open pipe");
+        self.bytes([line.as_ref(), b"\n"].concat()).await;
+    }
+
+    /// Writes bytes that need not be a line.
+    pub async fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        let written = self.writer.write_all(bytes.as_ref());
+        soon("the server to read", written).await.expect("an open pipe");
     }
 
     /// The next message; `None` when the server has closed its end.

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use stentor::http::{HttpConfig, ServeError};
+use stentor::stdio::StdioError;
 use stentor::{Config, Engine, Prompt, Resource, Tool};
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -63,12 +65,25 @@ impl Server {
         served.expect("the server did not panic").expect("the server ended well");
     }
 
+    /// The client's end of a pipe that holds so many bytes in each direction, and the task that
+    /// serves the other end.
+    #[must_use]
+    pub fn pipe(&self, bytes: usize) -> (DuplexStream, JoinHandle<Result<(), StdioError>>) {
+        let (near, far) = tokio::io::duplex(bytes);
+        let engine = self.engine.clone();
+        let served = tokio::spawn(async move {
+            let (reader, writer) = tokio::io::split(far);
+            stentor::stdio::serve_on(&engine, reader, writer).await
+        });
+        (near, served)
+    }
+
     /// Returns when everything that was changed or announced until now is on its way to those
     /// who hear it, and nothing is held back.
     pub async fn settle(&self) {
         eventually("all changes to be announced", async || {
-            let view = self.engine.observe().await.expect("the engine runs");
-            view.registry.open_windows == 0
+            // An actor that is being replaced has nothing to say.
+            self.engine.observe().await.is_ok_and(|view| view.registry.open_windows == 0)
         })
         .await;
     }

@@ -94,6 +94,13 @@ impl Call {
         self
     }
 
+    /// Puts another body in the place of the one it has.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Takes a header away.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
@@ -248,7 +255,10 @@ impl Reply {
     pub async fn message(&mut self) -> Option<Value> {
         if self.is_stream() {
             loop {
-                if let Event::Data(data, _) = self.event().await? {
+                // An event without data only carries an id.
+                if let Event::Data(data, _) = self.event().await?
+                    && !data.is_empty()
+                {
                     return Some(serde_json::from_str(&data).expect("an event is one message"));
                 }
             }

@@ -128,11 +128,7 @@ impl HubState {
     }
 
     fn on_publish(&mut self, notice: Notice) {
-        let class = match &notice {
-            Notice::ListChanged(_) => Class::ListChanged,
-            Notice::ResourceUpdated(_) => Class::ResourceUpdated,
-            Notice::Custom { .. } => Class::Custom,
-        };
+        let class = Class::of(&notice);
         let notice = Arc::new(EncodedNotice::new(notice));
         for (key, subscriber) in &self.subscribers {
             if subscriber.filter.hears(notice.notice()) {

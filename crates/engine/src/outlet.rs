@@ -273,7 +273,8 @@ impl Outlet {
         wake(waker);
         match pushed {
             Pushed::Queued => {}
-            Pushed::QueuedAfterDrop | Pushed::Closed => self.0.tally.dropped(class),
+            Pushed::QueuedAfterDrop(count) => self.0.tally.dropped(class, count),
+            Pushed::Closed => self.0.tally.dropped(class, 1),
             Pushed::Coalesced => self.0.tally.coalesced(class),
             Pushed::Conflated => self.0.tally.conflated(),
         }

@@ -27,7 +27,7 @@ use crate::session::{
     Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionActor, SessionArgs, SessionEntry,
     SessionKind, SessionMsg, Streams, grant, stateless_outlet,
 };
-use crate::task::{self, Held};
+use crate::task::{self, Claim, Held};
 
 /// Why a transport's request is refused before any actor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -164,7 +164,8 @@ impl Engine {
                 let cancel = entry.cancel(core);
                 let outlet = stateless_outlet(core, &cancel);
                 let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
-                let held = Held { permit: Some(permit), ..Held::default() };
+                let claim = Claim { permit: Some(permit), ..Claim::default() };
+                let held = Held { claim, ..Held::default() };
                 let start = task::Start { request, meta, caller, outlet, cancel, held };
                 task::start(core, parent.get_cell(), entry, target, None, start).await;
                 Ok(Answer::Stream(inlet))
@@ -310,9 +311,12 @@ impl Pipe {
         let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
         // One that has ended already needs no word.
         let _ = self.entry.actor().cast(SessionMsg::End(EndReason::Disconnected));
-        let _ = self.entry.actor().wait(Some(LAST_MOMENT)).await;
-        // A call that cannot be ended may still hold the stream open.
-        self.entry.streams().finish();
+        // Calls that were ended answer, too, and the last of them ends the stream.
+        let all = self.core.config.max_requests() as u32;
+        if tokio::time::timeout(LAST_MOMENT, permits.acquire_many(all)).await.is_err() {
+            // One that cannot be ended must not hold it open.
+            self.entry.streams().finish();
+        }
     }
 
     /// Tells the client that a line was longer than it may be.

@@ -118,15 +118,12 @@ impl RootState {
                 self.spend_restart("registry")?;
                 self.registry = spawn_registry(&self.core, root, true).await?;
             }
-            // Empty; every session joins again, and hears of all lists what it may have missed.
+            // Empty; every session joins again, and tells its client what it may have missed.
             id if id == self.hub => {
                 self.spend_restart("hub")?;
                 self.hub = spawn_hub(&self.core, root).await?;
                 for session in self.core.directory.all() {
                     let _ = session.actor().cast(SessionMsg::Rejoin);
-                }
-                for kind in stentor_wire::ListKind::ALL {
-                    self.core.announce_list(kind);
                 }
             }
             // Its calls have been answered by their end.

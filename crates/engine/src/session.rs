@@ -16,8 +16,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    Era, ErrorObject, Id, Message, Method, Notification, ProtocolVersion, Request, RequestMeta,
-    SubscriptionId,
+    EncodedNotice, Era, ErrorObject, Id, Message, Method, Notification, ProtocolVersion, Request,
+    RequestMeta, SubscriptionId,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -28,7 +28,8 @@ use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::ids::SessionId;
 use crate::outlet::Outlet;
-use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Held, OpenCall};
+use crate::outlet::policy::Class;
+use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Claim, Held, OpenCall};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{FinishStreams, MAX_WAITING_MESSAGES, SessionEntry, Streams};
@@ -199,8 +200,7 @@ impl Session {
                     Ok(admitted) => {
                         let Admitted { caller, entry, cancel, open } = admitted;
                         let held = Held {
-                            open: Some(open),
-                            permit,
+                            claim: Claim { open: Some(open), permit },
                             streams: Some(self.streams.clone()),
                             ..Held::default()
                         };
@@ -344,6 +344,13 @@ impl Session {
             let subscriber =
                 Subscriber { outlet: outlet.clone(), filter: filter.clone(), acknowledgment: None };
             self.core.tell_hub(HubMsg::Join(key.clone(), Box::new(subscriber)));
+            // What the old hub was told and did not get round to tell. After the join, so that
+            // nothing falls in between.
+            for notice in filter.everything() {
+                let class = Class::of(&notice);
+                let notice = Arc::new(EncodedNotice::new(notice));
+                outlet.notice(class, notice, key.subscription.clone());
+            }
         }
     }
 

@@ -32,7 +32,7 @@ pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub use context::Context;
 use context::{Call, Lane};
-pub(crate) use responder::{Held, Responder};
+pub(crate) use responder::{Claim, Held, Responder};
 use rounds::Rounds;
 pub(crate) use seal::Sealer;
 pub use seal::StateKey;

@@ -115,7 +115,7 @@ async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response 
         },
         Err(refusal) => Err(refusal),
     };
-    outcome.unwrap_or_else(|refusal| reply::refused(&refusal))
+    outcome.unwrap_or_else(|refusal| reply::refused(&refusal, None))
 }
 
 fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {

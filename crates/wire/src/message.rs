@@ -195,12 +195,17 @@ impl Message {
             Ok(_) => return Err(not_an_object(input)),
             Err(error) => {
                 // Only a second look tells a text that is no JSON from one that is no message.
+                let parse_error = |error: &dyn fmt::Display| DecodeError {
+                    id: None,
+                    code: code::PARSE_ERROR,
+                    message: format!("parse error: {error}"),
+                };
+                // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
+                if let Err(error) = std::str::from_utf8(input) {
+                    return Err(parse_error(&error));
+                }
                 return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(input) {
-                    Err(error) => DecodeError {
-                        id: None,
-                        code: code::PARSE_ERROR,
-                        message: format!("parse error: {error}"),
-                    },
+                    Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
                     Ok(_) => DecodeError::invalid(None, format!("invalid message: {error}")),
                 });

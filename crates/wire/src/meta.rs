@@ -115,6 +115,10 @@ impl RequestMeta {
     /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
         let Some(raw) = params.peek::<Outer<'_>>()?.meta else { return Ok(Self::default()) };
+        // Serde would take a list for a struct, too.
+        if !raw.get().starts_with('{') {
+            return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
+        }
         let known: Known = serde_json::from_str(raw.get()).map_err(|error| {
             ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
         })?;
@@ -190,6 +194,7 @@ mod tests {
             serde_json::json!({meta_key::LOG_LEVEL: "loud"}),
             serde_json::json!({meta_key::CLIENT_INFO: "me"}),
             serde_json::json!("text"),
+            serde_json::json!([]),
         ] {
             let error = read(serde_json::json!({ "_meta": meta })).unwrap_err();
             assert_eq!(error.code, code::INVALID_PARAMS);

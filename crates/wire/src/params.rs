@@ -151,7 +151,18 @@ pub struct Cancelled {
 #[non_exhaustive]
 pub struct Listen {
     /// What the client wants to hear.
+    #[serde(deserialize_with = "object")]
     pub notifications: NoticeFilter,
+}
+
+/// An object, and not a list of its members' values, which serde takes for one, too.
+fn object<'de, T, D>(input: D) -> Result<T, D::Error>
+where
+    T: serde::de::DeserializeOwned,
+    D: serde::Deserializer<'de>,
+{
+    let members = serde_json::Map::deserialize(input)?;
+    serde_json::from_value(members.into()).map_err(serde::de::Error::custom)
 }
 
 /// What a `subscriptions/listen` asks for, and what its acknowledgment grants.

@@ -40,6 +40,13 @@ impl Filter {
         }
     }
 
+    /// Every notice of a list or a resource that it lets through.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = Notice> {
+        let lists = ListKind::ALL.into_iter().map(Notice::ListChanged);
+        let resources = self.resources.iter().cloned().map(Notice::ResourceUpdated);
+        lists.filter(|notice| self.hears(notice)).chain(resources)
+    }
+
     pub(crate) fn watch(&mut self, uri: Arc<str>) {
         self.resources.insert(uri);
     }

@@ -13,6 +13,8 @@
 //! a list or resource that is still unread is not repeated even while the client keeps up:
 //! it would say the same twice.
 
+use stentor_wire::Notice;
+
 /// What a frame is, for the delivery policy and for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -44,6 +46,16 @@ impl Class {
         Self::Log,
         Self::Custom,
     ];
+
+    /// The class of a notice.
+    #[must_use]
+    pub const fn of(notice: &Notice) -> Self {
+        match notice {
+            Notice::ListChanged(_) => Self::ListChanged,
+            Notice::ResourceUpdated(_) => Self::ResourceUpdated,
+            Notice::Custom { .. } => Self::Custom,
+        }
+    }
 
     /// What happens to a frame of this class when its client falls behind.
     #[must_use]

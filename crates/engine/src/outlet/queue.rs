@@ -61,8 +61,8 @@ impl Frame {
 pub(crate) enum Pushed {
     /// It waits to be read.
     Queued,
-    /// It waits, and an older one made room for it.
-    QueuedAfterDrop,
+    /// It waits, and so many older ones made room for it.
+    QueuedAfterDrop(u64),
     /// The same is already waiting.
     Coalesced,
     /// It took the place of an older value.
@@ -137,7 +137,7 @@ impl Queue {
             }
         }
         let seq = self.append(class, frame);
-        let mut outcome = Pushed::Queued;
+        let mut dropped = 0;
         if matches!(class, Class::Log | Class::Custom) {
             self.droppable.push_back(seq);
             self.droppable_bytes += self.entries.back().map_or(0, Entry::weight);
@@ -145,10 +145,10 @@ impl Queue {
                 || (self.droppable_bytes > limits.bytes && self.droppable.len() > 1)
             {
                 self.drop_oldest();
-                outcome = Pushed::QueuedAfterDrop;
+                dropped += 1;
             }
         }
-        outcome
+        if dropped > 0 { Pushed::QueuedAfterDrop(dropped) } else { Pushed::Queued }
     }
 
     /// Pushes a value of progress, or lets it take the place of the call's last unread one.

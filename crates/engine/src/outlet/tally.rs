@@ -52,29 +52,29 @@ impl Tally {
     }
 
     pub(crate) fn delivered(&self, class: Class) {
-        self.add(|tally| &tally.delivered[class as usize]);
+        self.add(1, |tally| &tally.delivered[class as usize]);
     }
 
     pub(crate) fn coalesced(&self, class: Class) {
-        self.add(|tally| &tally.coalesced[class as usize]);
+        self.add(1, |tally| &tally.coalesced[class as usize]);
     }
 
     pub(crate) fn conflated(&self) {
-        self.add(|tally| &tally.conflated);
+        self.add(1, |tally| &tally.conflated);
     }
 
     pub(crate) fn refused(&self) {
-        self.add(|tally| &tally.refused);
+        self.add(1, |tally| &tally.refused);
     }
 
-    pub(crate) fn dropped(&self, class: Class) {
-        self.add(|tally| &tally.dropped[class as usize]);
+    pub(crate) fn dropped(&self, class: Class, count: u64) {
+        self.add(count, |tally| &tally.dropped[class as usize]);
     }
 
-    fn add(&self, counter: impl Fn(&Self) -> &AtomicU64) {
-        counter(self).fetch_add(1, Ordering::Relaxed);
+    fn add(&self, count: u64, counter: impl Fn(&Self) -> &AtomicU64) {
+        counter(self).fetch_add(count, Ordering::Relaxed);
         if let Some(total) = &self.total {
-            counter(total).fetch_add(1, Ordering::Relaxed);
+            counter(total).fetch_add(count, Ordering::Relaxed);
         }
     }
 

@@ -22,18 +22,24 @@ pub(crate) struct Responder {
     cancel: Cancel,
     era: Era,
     id: Option<Id>,
-    /// What lasts as long as the call does.
-    _held: Held,
+    held: Held,
 }
 
 /// What a running call holds, and gives back with its answer.
 #[derive(Debug, Default)]
 #[expect(dead_code, reason = "held for their drops")]
 pub(crate) struct Held {
+    pub(crate) claim: Claim,
     pub(crate) running: Option<TaskTrackerToken>,
+    pub(crate) streams: Option<Arc<FinishStreams>>,
+}
+
+/// What a client may claim anew once it has read the answer: its id, and room for one more.
+#[derive(Debug, Default)]
+#[expect(dead_code, reason = "held for their drops")]
+pub(crate) struct Claim {
     pub(crate) open: Option<OpenCall>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
-    pub(crate) streams: Option<Arc<FinishStreams>>,
 }
 
 impl Responder {
@@ -46,7 +52,7 @@ impl Responder {
         id: Id,
         held: Held,
     ) -> Self {
-        Self { core, outlet, gate, cancel, era, id: Some(id), _held: held }
+        Self { core, outlet, gate, cancel, era, id: Some(id), held }
     }
 
     pub(crate) fn answer(mut self, outcome: Result<ResultBody, ErrorObject>) {
@@ -57,6 +63,7 @@ impl Responder {
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
         let Some(id) = self.id.take() else { return };
         self.gate.close();
+        self.held.claim = Claim::default();
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
             encode::input_required(&id, &self.core.identity, questions, Some(request_state));
@@ -78,6 +85,7 @@ impl Responder {
         let Some(id) = self.id.take() else { return };
         // Closed first: nothing that the call says follows its answer.
         self.gate.close();
+        self.held.claim = Claim::default();
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);

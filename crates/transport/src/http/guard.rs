@@ -54,6 +54,9 @@ pub(crate) enum Refusal {
     /// No request may be added.
     #[error("too many requests are running; wait for one to end, then try again")]
     TooManyRequests,
+    /// The request names a protocol version that is not spoken here.
+    #[error("unsupported protocol version '{found}'")]
+    UnsupportedVersion { found: String },
     /// A request that only has a meaning within a session names none.
     #[error("the Mcp-Session-Id header is required")]
     SessionRequired,
@@ -77,7 +80,9 @@ impl Refusal {
             }
             Self::NotAcceptable | Self::StreamNotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::HeaderRepeated { .. } | Self::SessionRequired => StatusCode::BAD_REQUEST,
+            Self::HeaderRepeated { .. }
+            | Self::UnsupportedVersion { .. }
+            | Self::SessionRequired => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -6,8 +6,8 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
-use stentor_wire::headers::MCP_SESSION_ID;
-use stentor_wire::{Message, Method, Request};
+use stentor_wire::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
+use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, principal, reply};
@@ -60,6 +60,12 @@ pub(super) fn session(
     headers: &HeaderMap,
     principal: Option<&str>,
 ) -> Result<HttpSession, Refusal> {
+    if let Some(version) = headers.get(MCP_PROTOCOL_VERSION) {
+        let version = version.to_str().unwrap_or_default();
+        if ProtocolVersion::parse(version).is_none() {
+            return Err(Refusal::UnsupportedVersion { found: version.to_owned() });
+        }
+    }
     let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
     endpoint.engine.http_session(id, principal).ok_or(Refusal::UnknownSession)

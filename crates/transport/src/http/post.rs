@@ -1,5 +1,7 @@
 //! POST: one message of a client. Which era it belongs to is decided here.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -9,7 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use stentor_wire::headers::MCP_PROTOCOL_VERSION;
 use stentor_wire::{Era, ErrorObject, Message, Params, ProtocolVersion, RequestMeta, code};
 
-use super::guard::{self, Refusal};
+use super::guard::{self, Refusal, Wants};
 use super::{Endpoint, legacy, modern, principal, reply};
 
 pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
@@ -36,9 +38,26 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
         Ok(era) => era,
         Err(error) => return Ok(refuse(&message, &error)),
     };
+    let id = match &message {
+        Message::Request(request) => Some(request.id.clone()),
+        _ => None,
+    };
+    let answered = answer(endpoint, &headers, principal, wants, era, message, meta).await;
+    Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
+}
+
+async fn answer(
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    principal: Option<Arc<str>>,
+    wants: Wants,
+    era: Era,
+    message: Message,
+    meta: RequestMeta,
+) -> Result<Response, Refusal> {
     match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            modern::request(endpoint, &headers, principal, wants, request, meta).await
+            modern::request(endpoint, headers, principal, wants, request, meta).await
         }
         // No notification of a client has a meaning of its own here: it cancels by closing the
         // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
@@ -48,7 +67,7 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
         (Era::Legacy, message) => {
-            legacy::message(endpoint, &headers, principal, wants, message).await
+            legacy::message(endpoint, headers, principal, wants, message).await
         }
     }
 }

@@ -61,13 +61,13 @@ pub(super) fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// What the endpoint refuses by itself.
-pub(super) fn refused(refusal: &Refusal) -> Response {
+/// What the endpoint refuses by itself; with the id of the request, where it was read.
+pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     let code = match refusal.status() {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
         _ => code::INVALID_REQUEST,
     };
-    let mut response = error(refusal.status(), None, &ErrorObject::new(code, refusal.to_string()));
+    let mut response = error(refusal.status(), id, &ErrorObject::new(code, refusal.to_string()));
     if *refusal == Refusal::MethodNotAllowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
     }

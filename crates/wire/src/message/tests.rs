@@ -42,6 +42,8 @@ fn what_is_no_json_is_a_parse_error() {
     for text in ["", "{", "{\"jsonrpc\":", "nonsense", "{\"a\":1}}", "\u{0}"] {
         assert_eq!(refused(text).0, code::PARSE_ERROR, "{text:?}");
     }
+    let invalid = Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}");
+    assert_eq!(Message::decode(&invalid).unwrap_err().code, code::PARSE_ERROR);
 }
 
 #[test]

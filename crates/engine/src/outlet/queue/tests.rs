@@ -100,7 +100,7 @@ fn a_client_that_falls_behind_loses_its_oldest_log_messages_but_no_reply() {
     for n in 1..4 {
         assert_eq!(queue.push(Class::Log, message(&n.to_string()), &LIMITS), Pushed::Queued);
     }
-    assert_eq!(queue.push(Class::Log, message("4"), &LIMITS), Pushed::QueuedAfterDrop);
+    assert_eq!(queue.push(Class::Log, message("4"), &LIMITS), Pushed::QueuedAfterDrop(1));
     assert_eq!(read(&mut queue), ["reply", "1", "2", "3", "4"]);
 }
 
@@ -123,7 +123,7 @@ fn log_messages_are_bounded_in_bytes_too() {
     let long = "x".repeat(600);
     queue.push(Class::Log, message("first"), &limits);
     queue.push(Class::Log, message(&long), &limits);
-    assert_eq!(queue.push(Class::Log, message(&long), &limits), Pushed::QueuedAfterDrop);
+    assert_eq!(queue.push(Class::Log, message(&long), &limits), Pushed::QueuedAfterDrop(2));
     assert_eq!(read(&mut queue), [long]);
 }
 
