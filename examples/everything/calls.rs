@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stentor::{EngineBuilder, ToolError, tool};
+use stentor::{Context, EngineBuilder, ToolError, tool};
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     let counts = Arc::new(Counts::default());
@@ -22,6 +22,10 @@ pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
         .tool(
             tool("cancel_log", move || ready(serde_json::to_string(&*counts)))
                 .description("Tells how the calls of slow_tool ended so far"),
+        )
+        .tool(
+            tool("test_reconnection", reconnection)
+                .description("Closes its stream; the result waits for the client to come back"),
         )
         .tool(tool("panic", panics).description("Panics"))
 }
@@ -44,6 +48,12 @@ struct Sleep {
 async fn sleep(args: Sleep) -> Result<&'static str, ToolError> {
     tokio::time::sleep(Duration::from_millis(args.ms)).await;
     Ok("slept")
+}
+
+async fn reconnection(ctx: Context) -> Result<&'static str, ToolError> {
+    ctx.close_stream();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok("Reconnection test completed successfully")
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -5,9 +5,11 @@
 //!     cargo run --release --example everything -- --http ADDR
 //!     cargo run --release --example everything -- --stdio
 
+mod asking;
 mod calls;
 mod changes;
 mod content;
+mod input_required;
 mod notices;
 mod prompts;
 mod resources;
@@ -23,6 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         content::offer,
         schemas::offer,
         notices::offer,
+        asking::offer,
+        input_required::offer,
         changes::offer,
         calls::offer,
         resources::offer,

@@ -184,8 +184,8 @@ impl Run {
             Ok(Ok(resume)) => resume,
             _ => return call.cancel.cancel(CancelReason::Abandoned),
         };
-        let Resume { outlet, gate, responder, answers, .. } = resume;
-        call.lane.store(Arc::new(Lane { outlet, gate }));
+        let Resume { lane, responder, answers } = resume;
+        call.lane.store(Arc::new(lane));
         self.side = Side::Attached(responder);
         call.rounds.deliver(answers);
     }
@@ -304,11 +304,12 @@ pub(crate) async fn start(
         request.id.clone(),
         held,
     );
+    let lane = Lane::new(outlet, gate, &caller, &meta);
     let (retry, explicit, binding) = match entry {
         Entry::New { retry, explicit, binding } => (retry, explicit, binding),
         Entry::Retry { waiting, retry } => {
             let answers = retry.input_responses.unwrap_or_default();
-            let resume = Resume { outlet, gate, responder, answers };
+            let resume = Resume { lane, responder, answers };
             // A call that ended just now drops the responder, which answers.
             let _ = waiting.resume.send(resume);
             return;
@@ -329,7 +330,7 @@ pub(crate) async fn start(
         meta,
         subject: target.subject().to_owned(),
         cancel,
-        lane: ArcSwap::from_pointee(Lane { outlet, gate }),
+        lane: ArcSwap::from_pointee(lane),
         rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),
         questions,
         explicit,

@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
-    ArgumentProblem, CallError, CancelReason, Catalog, CatalogError, CatalogHandle, Change,
-    Completion, Config, Context, EndReason, Engine, EngineBuilder, EngineView, HubView,
-    IntoContents, IntoPromptResult, IntoToolResult, Item, Mutation, Prompt, PromptArgs,
-    PromptError, PromptFn, RegistryView, Resource, ResourceError, ResourceTemplate, Revision,
-    RootView, SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, Stopped,
-    Structured, TemplateVars, Tool, ToolError, ToolFn, outlet, prompt, raw_tool, resource,
-    resource_template, tool,
+    ArgumentProblem, AskError, CallError, CancelReason, Catalog, CatalogError, CatalogHandle,
+    Change, Completion, Config, Context, Elicit, EndReason, Engine, EngineBuilder, EngineView,
+    HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Item, Mutation, Prompt,
+    PromptArgs, PromptError, PromptFn, RegistryView, Resource, ResourceError, ResourceTemplate,
+    Revision, Root, RootView, Sample, Sampled, SchemaError, SessionId, SessionKind, SessionView,
+    Shelf, StartError, StateKey, Stopped, Structured, TemplateVars, Tool, ToolError, ToolFn,
+    outlet, prompt, raw_tool, resource, resource_template, tool,
 };
 pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};
 

@@ -157,7 +157,54 @@ pub(crate) fn form_schema<T: JsonSchema>() -> JsonObject {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     let object = schema.ensure_object();
     object.remove("title");
+    if let Some(Value::Object(fields)) = object.get_mut("properties") {
+        fields.values_mut().for_each(simplify_field);
+    }
     object.clone()
+}
+
+/// Writes a field as forms have it (client/elicitation): one that may be left out is of its
+/// plain type, choices have titles, and number formats are left out.
+fn simplify_field(field: &mut Value) {
+    let Value::Object(field) = field else { return };
+    if let Some(Value::Array(types)) = field.get("type")
+        && let [only] =
+            &types.iter().filter(|name| *name != "null").cloned().collect::<Vec<_>>()[..]
+    {
+        field.insert("type".to_owned(), only.clone());
+    }
+    if let Some(Value::Array(variants)) = field.get("anyOf") {
+        let present: Vec<_> =
+            variants.iter().filter(|variant| variant.get("type") != Some(&"null".into())).collect();
+        if let [Value::Object(only)] = &present[..] {
+            let only = (*only).clone();
+            field.remove("anyOf");
+            field.extend(only);
+        }
+    }
+    if field.get("type").is_some_and(|name| name == "integer" || name == "number") {
+        field.remove("format");
+    }
+    if let Some(Value::Array(choices)) = field.get_mut("oneOf") {
+        for choice in choices.iter_mut().filter_map(Value::as_object_mut) {
+            choice.remove("type");
+            let title = choice.remove("title").or_else(|| choice.remove("description"));
+            choice.remove("description");
+            let title = title.or_else(|| choice.get("const").cloned());
+            choice.extend(title.map(|title| ("title".to_owned(), title)));
+        }
+        field.insert("type".to_owned(), "string".into());
+    }
+    if let Some(items) = field.get_mut("items") {
+        simplify_field(items);
+        // Several choices with titles are written with `anyOf`.
+        if let Some(choices) = items.as_object_mut().and_then(|items| items.remove("oneOf")) {
+            *items = serde_json::json!({ "anyOf": choices });
+        }
+    }
+    if field.get("default") == Some(&Value::Null) {
+        field.remove("default");
+    }
 }
 
 /// The schema of a call without arguments.
@@ -192,6 +239,39 @@ mod tests {
         assert_eq!(problems[0].path, "/items/1");
         assert_eq!(problems[0].rule, "/properties/items/items/type");
         assert!(schema.problems(&json!({}))[0].message.contains("items"));
+    }
+
+    #[test]
+    fn a_form_has_only_what_forms_may_have() {
+        #[derive(JsonSchema)]
+        #[allow(dead_code, reason = "only its schema is looked at")]
+        struct Form {
+            name: String,
+            nick: Option<String>,
+            age: u8,
+            color: Color,
+            maybe: Option<Color>,
+            several: Vec<Color>,
+        }
+        #[derive(JsonSchema)]
+        #[allow(dead_code, reason = "only its schema is looked at")]
+        enum Color {
+            /// Like blood
+            Red,
+            /// Like the sky
+            Blue,
+        }
+        let form = Value::Object(form_schema::<Form>());
+        let fields = &form["properties"];
+        assert_eq!(fields["nick"], json!({"type": "string"}));
+        assert_eq!(fields["age"]["type"], "integer");
+        assert_eq!(fields["age"].get("format"), None);
+        let choices = json!([
+            {"const": "Red", "title": "Like blood"}, {"const": "Blue", "title": "Like the sky"},
+        ]);
+        assert_eq!(fields["color"], json!({"type": "string", "oneOf": choices}));
+        assert_eq!(fields["maybe"], json!({"type": "string", "oneOf": choices}));
+        assert_eq!(fields["several"], json!({"type": "array", "items": {"anyOf": choices}}));
     }
 
     #[test]

@@ -93,10 +93,10 @@ impl Caller {
     }
 
     /// Whether a log message of this severity reaches the sender.
-    pub(crate) fn wants_log(&self, level: LogLevel, meta: &RequestMeta) -> bool {
+    pub(crate) fn wants_log(&self, level: LogLevel, asked: Option<LogLevel>) -> bool {
         match self.era() {
             Era::Legacy => level as u8 >= self.level.0.load(Ordering::Relaxed),
-            Era::Modern => meta.log_level.is_some_and(|least| level >= least),
+            Era::Modern => asked.is_some_and(|least| level >= least),
         }
     }
 }
@@ -107,12 +107,10 @@ mod tests {
 
     #[test]
     fn a_modern_request_hears_nothing_it_did_not_ask_for() {
-        let mut meta = RequestMeta::default();
-        let caller = Caller::modern(ProtocolVersion::V2026_07_28, &meta, None);
-        assert!(!caller.wants_log(LogLevel::Emergency, &meta));
-        meta.log_level = Some(LogLevel::Warning);
-        assert!(caller.wants_log(LogLevel::Error, &meta));
-        assert!(!caller.wants_log(LogLevel::Info, &meta));
+        let caller = Caller::modern(ProtocolVersion::V2026_07_28, &RequestMeta::default(), None);
+        assert!(!caller.wants_log(LogLevel::Emergency, None));
+        assert!(caller.wants_log(LogLevel::Error, Some(LogLevel::Warning)));
+        assert!(!caller.wants_log(LogLevel::Info, Some(LogLevel::Warning)));
     }
 
     #[test]
@@ -128,10 +126,9 @@ mod tests {
             SessionId::random(),
             level.clone(),
         );
-        let meta = RequestMeta::default();
-        assert!(caller.wants_log(LogLevel::Info, &meta));
-        assert!(!caller.wants_log(LogLevel::Debug, &meta));
+        assert!(caller.wants_log(LogLevel::Info, None));
+        assert!(!caller.wants_log(LogLevel::Debug, None));
         level.set(LogLevel::Error);
-        assert!(!caller.wants_log(LogLevel::Warning, &meta));
+        assert!(!caller.wants_log(LogLevel::Warning, None));
     }
 }

@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stentor_wire::encode::{self, Question};
-use stentor_wire::model::JsonObject;
-use stentor_wire::{Era, ErrorObject, ResponseOutcome, request};
+use stentor_wire::model::{ClientCapabilities, JsonObject};
+use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, request};
 
 use super::Context;
+use super::context::Lane;
 use super::rounds::{Asked, Rounds, fits};
-use crate::handler::form_schema;
+use crate::handler::{InputSchema, form_schema};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
 
@@ -242,8 +243,11 @@ impl InputRequired {
         self.question(key, Question { method: request::LIST_ROOTS, params: json!({}) })
     }
 
+    /// A key that was used before gets the new question.
     fn question(mut self, key: impl Into<String>, question: Question) -> Self {
-        self.questions.push((key.into(), question));
+        let key = key.into();
+        self.questions.retain(|(used, _)| *used != key);
+        self.questions.push((key, question));
         self
     }
 
@@ -260,16 +264,8 @@ impl InputRequired {
             return Err(ErrorObject::internal("this needs a client of the 2026-07-28 revision"));
         }
         let can = ctx.client_capabilities();
-        for (_, question) in &self.questions {
-            let missing = match question.method {
-                request::ELICIT if can.elicitation.is_none() => json!({"elicitation": {}}),
-                request::SAMPLE if can.sampling.is_none() => json!({"sampling": {}}),
-                request::LIST_ROOTS if can.roots.is_none() => json!({"roots": {}}),
-                _ => continue,
-            };
-            return Err(ErrorObject::missing_capability(missing));
-        }
-        Ok(())
+        let missing = self.questions.iter().find_map(|(_, question)| lacking(&can, question));
+        missing.map_or(Ok(()), |missing| Err(ErrorObject::missing_capability(missing)))
     }
 }
 
@@ -304,7 +300,16 @@ impl Context {
         &self,
         message: impl Into<String>,
     ) -> Result<T, AskError> {
-        let content = self.elicit_with(Elicit::form::<T>(message)).await?;
+        self.elicit_typed(Elicit::form::<T>(message)).await
+    }
+
+    /// As [`elicit`](Self::elicit), with a key or a schema of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`elicit`](Self::elicit).
+    pub async fn elicit_typed<T: DeserializeOwned>(&self, elicit: Elicit) -> Result<T, AskError> {
+        let content = self.elicit_with(elicit).await?;
         serde_json::from_value(Value::Object(content))
             .map_err(|error| AskError::Invalid(error.to_string()))
     }
@@ -316,17 +321,26 @@ impl Context {
     ///
     /// As [`elicit`](Self::elicit).
     pub async fn elicit_with(&self, elicit: Elicit) -> Result<JsonObject, AskError> {
-        let declared = self.client_capabilities().elicitation.as_ref();
-        let missing = match (&elicit.form, declared) {
-            (_, None) => Some(json!({"elicitation": {}})),
-            (Form::Url(_), Some(can)) if can.url.is_none() => {
-                Some(json!({"elicitation": {"url": {}}}))
+        let question = elicit.question(self.era());
+        let missing = lacking(&self.client_capabilities(), &question);
+        let schema = match &elicit.form {
+            Form::Schema(schema) => {
+                let schema = InputSchema::compile(schema);
+                Some(schema.map_err(|error| AskError::Invalid(error.to_string()))?)
             }
-            _ => None,
+            Form::Url(_) => None,
         };
-        let answer = self.ask(elicit.key.as_deref(), elicit.question(self.era()), missing).await?;
+        let answer = self.ask(elicit.key.as_deref(), question, missing).await?;
         match answer["action"].as_str() {
-            Some("accept") => Ok(answer["content"].as_object().cloned().unwrap_or_default()),
+            Some("accept") => {
+                let content = answer["content"].as_object().cloned().unwrap_or_default();
+                let checked = Value::Object(content.clone());
+                let problems = schema.map(|schema| schema.problems(&checked)).unwrap_or_default();
+                match problems.first() {
+                    Some(problem) => Err(AskError::Invalid(problem.to_string())),
+                    None => Ok(content),
+                }
+            }
             Some("decline") => Err(AskError::Declined),
             _ => Err(AskError::Dismissed),
         }
@@ -338,9 +352,9 @@ impl Context {
     ///
     /// As [`elicit`](Self::elicit).
     pub async fn sample(&self, sample: Sample) -> Result<Sampled, AskError> {
-        let declared = self.client_capabilities().sampling.is_some();
-        let missing = (!declared).then(|| json!({"sampling": {}}));
-        let answer = self.ask(sample.key.as_deref(), sample.question(), missing).await?;
+        let question = sample.question();
+        let missing = lacking(&self.client_capabilities(), &question);
+        let answer = self.ask(sample.key.as_deref(), question, missing).await?;
         serde_json::from_value(answer).map_err(|error| AskError::Invalid(error.to_string()))
     }
 
@@ -354,9 +368,8 @@ impl Context {
         struct Roots {
             roots: Vec<Root>,
         }
-        let declared = self.client_capabilities().roots.is_some();
-        let missing = (!declared).then(|| json!({"roots": {}}));
         let question = Question { method: request::LIST_ROOTS, params: json!({}) };
+        let missing = lacking(&self.client_capabilities(), &question);
         let answer = self.ask(Some("roots"), question, missing).await?;
         serde_json::from_value::<Roots>(answer)
             .map(|answer| answer.roots)
@@ -400,8 +413,12 @@ impl Context {
         if !lane.outlet.say(&lane.gate, Class::Question, frame) {
             return Err(AskError::Ended);
         }
-        let id = open.id().clone();
-        match tokio::time::timeout(call.core.config.ask_timeout, open.answer()).await {
+        let mut given_up = GivenUp { lane, id: Some(open.id().clone()) };
+        let answered = tokio::time::timeout(call.core.config.ask_timeout, open.answer()).await;
+        if answered.is_ok() {
+            given_up.id = None;
+        }
+        match answered {
             Ok(Some(ResponseOutcome::Result(result))) => serde_json::from_slice(&result)
                 .ok()
                 .filter(|answer| fits(method, answer))
@@ -411,14 +428,43 @@ impl Context {
                 Err(AskError::Client(serde_json::from_slice(&error).unwrap_or(failed)))
             }
             Ok(None) => Err(AskError::Ended),
-            Err(_elapsed) => {
-                let params = json!({"requestId": id, "reason": "no answer in time"});
-                let given_up =
-                    encode::notification(stentor_wire::notification::CANCELLED, Some(&params));
-                lane.outlet.say(&lane.gate, Class::Question, Frame::Message(given_up));
-                Err(AskError::TimedOut)
-            }
+            Err(_elapsed) => Err(AskError::TimedOut),
         }
+    }
+}
+
+/// Tells a legacy client that nobody waits for its answer any more.
+struct GivenUp {
+    lane: Arc<Lane>,
+    id: Option<Id>,
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            let params = json!({"requestId": id, "reason": "the question was given up"});
+            let given_up = encode::notification(notification::CANCELLED, Some(&params));
+            self.lane.outlet.say(&self.lane.gate, Class::Question, Frame::Message(given_up));
+        }
+    }
+}
+
+/// The capability that a client would have to declare to be asked this.
+fn lacking(can: &ClientCapabilities, question: &Question) -> Option<Value> {
+    let by_url = question.params.get("mode").is_some_and(|mode| mode == "url");
+    match (question.method, &can.elicitation) {
+        (request::ELICIT, None) if !by_url => Some(json!({"elicitation": {}})),
+        (request::ELICIT, declared) if by_url => {
+            let can = declared.as_ref().is_some_and(|can| can.url.is_some());
+            (!can).then(|| json!({"elicitation": {"url": {}}}))
+        }
+        // One that names no mode at all means forms, as it did before there were modes.
+        (request::ELICIT, Some(can)) => {
+            (can.form.is_none() && can.url.is_some()).then(|| json!({"elicitation": {"form": {}}}))
+        }
+        (request::SAMPLE, _) => can.sampling.is_none().then(|| json!({"sampling": {}})),
+        (request::LIST_ROOTS, _) => can.roots.is_none().then(|| json!({"roots": {}})),
+        _ => None,
     }
 }
 

@@ -58,6 +58,21 @@ pub(crate) struct Call {
 pub(crate) struct Lane {
     pub(crate) outlet: Outlet,
     pub(crate) gate: Arc<Gate>,
+    /// The least severe log message that the modern request wants.
+    pub(crate) log_level: Option<LogLevel>,
+    pub(crate) capabilities: Arc<ClientCapabilities>,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        outlet: Outlet,
+        gate: Arc<Gate>,
+        caller: &Caller,
+        meta: &RequestMeta,
+    ) -> Self {
+        let capabilities = caller.capabilities.clone();
+        Self { outlet, gate, log_level: meta.log_level, capabilities }
+    }
 }
 
 impl Call {
@@ -127,10 +142,9 @@ impl Context {
     /// `logging/setLevel` in the legacy era (without: `info`), on the request itself in the
     /// modern one (without: nothing).
     pub fn log(&self, level: LogLevel, logger: Option<&str>, data: impl Serialize) {
-        let call = &*self.0;
-        if call.caller.wants_log(level, &call.meta) {
+        let lane = self.0.lane.load();
+        if self.0.caller.wants_log(level, lane.log_level) {
             let message = encode::log(level, logger, &data);
-            let lane = call.lane.load();
             lane.outlet.say(&lane.gate, Class::Log, Frame::Message(message));
         }
     }
@@ -138,7 +152,7 @@ impl Context {
     /// Whether a log message of this severity would be sent.
     #[must_use]
     pub fn wants_log(&self, level: LogLevel) -> bool {
-        self.0.caller.wants_log(level, &self.0.meta)
+        self.0.caller.wants_log(level, self.0.lane.load().log_level)
     }
 
     /// Writes a log message for debugging.
@@ -272,10 +286,10 @@ impl Context {
         self.0.caller.client.as_deref()
     }
 
-    /// What the client says it can do.
+    /// What the client says it can do; in the modern era, with the request that is under way.
     #[must_use]
-    pub fn client_capabilities(&self) -> &ClientCapabilities {
-        &self.0.caller.capabilities
+    pub fn client_capabilities(&self) -> Arc<ClientCapabilities> {
+        self.0.lane.load().capabilities.clone()
     }
 
     /// The session; `None` for modern requests over HTTP, which have none.

@@ -7,13 +7,12 @@ use dashmap::DashMap;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::context::Lane;
 use super::{Cancel, Responder};
-use crate::outlet::{Gate, Outlet};
 
 /// A retry of the client, as the waiting call gets it.
 pub(crate) struct Resume {
-    pub(crate) outlet: Outlet,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) lane: Lane,
     pub(crate) responder: Responder,
     pub(crate) answers: Map<String, Value>,
 }
