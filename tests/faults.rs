@@ -521,3 +521,15 @@ async fn clients_that_do_not_read_do_not_hold_up_a_shutdown() {
     soon("the engine to stop", server.engine.shutdown()).await;
     server.ended().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_that_nobody_reads_any_more_ends_with_its_input() {
+    let server = Server::tuned(|config, _| config.drain_timeout = Duration::from_millis(50)).await;
+    let mut pipe = RawPipe::sized(&server, 4_096);
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": flood()});
+    pipe.line(call.to_string()).await;
+    serve_others(&server).await;
+    pipe.close().await;
+    // The client's reading end stays open meanwhile.
+    let _ = pipe.served().await;
+}

@@ -23,6 +23,9 @@ use lines::{Line, Lines};
 /// The longest line that is read, in bytes.
 pub const MAX_LINE: usize = 4 * 1024 * 1024;
 
+/// After the session has ended, how long the client gets to read what was said.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
 /// Why serving a pipe ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,8 +61,10 @@ pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
         pipe.finish().await;
     }
     engine.shutdown().await;
-    writing.await.map_err(io::Error::other)??;
-    Ok(())
+    match tokio::time::timeout(LAST_BYTES, writing).await {
+        Ok(written) => Ok(written.map_err(io::Error::other)??),
+        Err(_elapsed) => Ok(()),
+    }
 }
 
 /// Serves one client over any pair of byte streams, with stdio's framing: a socket, a pipe
@@ -81,8 +86,15 @@ pub async fn serve_on(
         ended = read(&pipe, reader) => ended?,
         ended = &mut writing => return ended.map_err(Into::into),
     }
-    let (written, ()) = tokio::join!(writing, pipe.finish());
-    Ok(written?)
+    let finishing = async {
+        pipe.finish().await;
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    tokio::select! {
+        written = writing => Ok(written?),
+        // The client sends nothing and reads nothing any more.
+        () = finishing => Ok(()),
+    }
 }
 
 /// Hands every line to the session, until there are no more.
