@@ -215,6 +215,8 @@ impl Session {
                 },
             },
         };
+        // First, so that who reads the answer finds room for one more.
+        drop(permit);
         self.answer(&reply, era, &request.id, &answered);
     }
 

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Drives a fixture server with the official clients, over HTTP and stdio, in each era they speak:
+#
+#     cargo build --example everything
+#     bash tests/interop/clients.sh target/debug/examples/everything
+#
+# Exits with 1 if any run fails. Needs npm and Python; the clients, and the node they want, are
+# installed under target/interop.
+set -euo pipefail
+server=$(realpath "${1:?the path of the built example "everything"}")
+here=$(cd "$(dirname "$0")" && pwd)
+home=$(cd "$here/../.." && pwd)/target/interop
+mkdir -p "$home"
+version() { sed -n 's/^ *"version": "\(.*\)".*/\1/p' "$home/node_modules/$1/package.json" 2>/dev/null; }
+if [ ! -x "$home/node_modules/node/bin/node" ] ||
+  [ "$(version @modelcontextprotocol/sdk)" != 1.32.2 ] ||
+  [ "$(version @modelcontextprotocol/client)" != 2.4.0 ]; then
+  [ -f "$home/package.json" ] || echo '{"private":true}' >"$home/package.json"
+  (cd "$home" && npm install --no-audit --no-fund --silent \
+    node@22 @modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/client@2.4.0)
+fi
+node=$home/node_modules/node/bin/node
+python=$home/venv/bin/python
+if ! "$python" -m pip show mcp 2>/dev/null | grep -qx 'Version: 2.3.0'; then
+  python3 -m venv "$home/venv"
+  "$python" -m pip install --quiet --disable-pip-version-check mcp==2.3.0
+fi
+# Node looks for packages from where a script is.
+cp "$here"/*.mjs "$home"
+
+out=$(mktemp -d)
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$server" --http "127.0.0.1:$port" >"$out/server.log" 2>&1 &
+pid=$!
+trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$out"' EXIT
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+for _ in $(seq 100); do listens && break; sleep 0.1; done
+if ! listens; then
+  cat "$out/server.log"
+  echo "FAILED  the server does not listen on 127.0.0.1:$port"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
+
+passed=0 failed=0
+run() { # ERA TRANSPORT COMMAND SCRIPT
+  local args="$2 $server --stdio" status=0
+  [ "$2" = http ] && args="http http://127.0.0.1:$port/mcp"
+  # shellcheck disable=SC2086
+  MCP_ERA=$1 timeout -k 5 60 "$3" "$4" $args >"$out/steps" 2>"$out/errors" || status=$?
+  report "$(basename "$4") $1 $2" "$(paste -sd' ' "$out/steps")" "$status" "$out/errors"
+}
+report() { # NAME DETAILS STATUS LOG
+  if [ "$3" = 0 ]; then
+    passed=$((passed + 1))
+    echo "ok      $1: $2"
+  else
+    failed=$((failed + 1))
+    echo "FAILED  $1: $2 (exit code $3)"
+    tail -n 30 "$4" | sed 's/^/    /'
+  fi
+}
+for transport in http stdio; do
+  run legacy "$transport" "$node" "$home/client_v1.mjs"
+  run legacy "$transport" "$node" "$home/client_v2.mjs"
+  run modern "$transport" "$node" "$home/client_v2.mjs"
+  run legacy "$transport" "$python" "$here/client.py"
+  run modern "$transport" "$python" "$here/client.py"
+done
+
+status=0
+kill -TERM "$pid"
+timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+wait "$pid" || status=$?
+pid=
+report "server ends" "SIGTERM" "$status" "$out/server.log"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
