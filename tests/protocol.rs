@@ -6,6 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use stentor::http::OriginPolicy;
 use stentor::model::CacheScope;
+use stentor::{CacheHint, ListCache};
 use stentor::{Resource, Structured, ToolError};
 use stentor_tests::{
     Call, Client, Event, Lane, MARK, META_CAPABILITIES, META_CLIENT, META_SERVER, META_VERSION,
@@ -614,8 +615,7 @@ async fn results_say_in_the_modern_era_only_what_they_are_and_how_long_they_hold
 #[tokio::test]
 async fn a_server_can_say_how_long_its_lists_and_resources_hold() {
     let server = Server::tuned(|config, _| {
-        config.list_cache.ttl_ms = 60_000;
-        config.list_cache.scope = CacheScope::Public;
+        config.list_cache = ListCache::all(CacheHint { ttl_ms: 60_000, scope: CacheScope::Public });
     })
     .await;
     let kept = Resource::text("test://kept", "kept", "kept").cache(5_000, CacheScope::Public);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::outlet::policy::{Limits, Retention};
+use crate::registry::Shelf;
 use crate::task::StateKey;
 use stentor_wire::encode::CacheHint;
 
@@ -17,9 +18,9 @@ pub struct Config {
     pub coalesce_window: Duration,
     /// Entries on one page of a list. Default 1,000.
     pub page_size: usize,
-    /// For how long clients may keep a list, and whether one user's copy may serve another.
-    /// Default: not at all; list changes are told anyway.
-    pub list_cache: CacheHint,
+    /// For how long modern clients may keep a list, and whether one user's copy may serve
+    /// another. Default: not at all; list changes are told anyway.
+    pub list_cache: ListCache,
     /// Sessions that may be open at once; with HTTP one more is refused with 503.
     /// Default 100,000.
     pub max_sessions: usize,
@@ -52,6 +53,40 @@ pub struct Config {
     pub kept_streams: usize,
 }
 
+/// For how long modern clients may keep what kind of list (2026-07-28,
+/// server/utilities/caching). What one resource holds is said where it is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListCache {
+    /// `tools/list`.
+    pub tools: CacheHint,
+    /// `resources/list`.
+    pub resources: CacheHint,
+    /// `resources/templates/list`.
+    pub templates: CacheHint,
+    /// `prompts/list`.
+    pub prompts: CacheHint,
+    /// `server/discover`.
+    pub discover: CacheHint,
+}
+
+impl ListCache {
+    /// The same for all of them.
+    #[must_use]
+    pub const fn all(hint: CacheHint) -> Self {
+        Self { tools: hint, resources: hint, templates: hint, prompts: hint, discover: hint }
+    }
+
+    pub(crate) const fn of(&self, shelf: Shelf) -> CacheHint {
+        match shelf {
+            Shelf::Tools => self.tools,
+            Shelf::Resources => self.resources,
+            Shelf::Templates => self.templates,
+            Shelf::Prompts => self.prompts,
+        }
+    }
+}
+
 impl Config {
     /// Requests of one session that may run at once, as permits of a semaphore are counted.
     pub(crate) fn max_requests(&self) -> usize {
@@ -64,7 +99,7 @@ impl Default for Config {
         Self {
             coalesce_window: Duration::from_millis(10),
             page_size: 1_000,
-            list_cache: CacheHint::default(),
+            list_cache: ListCache::default(),
             max_sessions: 100_000,
             max_requests_per_session: 1_000,
             max_stateless_calls: 10_000,

@@ -145,7 +145,7 @@ fn discover(core: &Core) -> Result<ResultBody, ErrorObject> {
     if let Some(instructions) = &core.instructions {
         result["instructions"] = Value::from(instructions.as_str());
     }
-    Ok(ResultBody::new(&result)?.with_cache(core.config.list_cache))
+    Ok(ResultBody::new(&result)?.with_cache(core.config.list_cache.discover))
 }
 
 fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, ErrorObject> {
@@ -153,7 +153,7 @@ fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, Erro
     let page = core.catalog().page(shelf, params.cursor.as_deref(), core.config.page_size);
     let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
     let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-    Ok(body.with_cache(core.config.list_cache))
+    Ok(body.with_cache(core.config.list_cache.of(shelf)))
 }
 
 fn call_tool(core: &Core, request: &Request) -> Result<Target, ErrorObject> {

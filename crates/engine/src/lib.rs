@@ -41,7 +41,7 @@ mod session;
 mod task;
 pub mod testing;
 
-pub use config::Config;
+pub use config::{Config, ListCache};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,

@@ -2,12 +2,13 @@
 pub use stentor_engine::{
     ArgumentProblem, AskError, CallError, CancelReason, Catalog, CatalogError, CatalogHandle,
     Change, Completion, Config, Context, Elicit, EndReason, Engine, EngineBuilder, EngineView,
-    HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Item, Mutation, Prompt,
-    PromptArgs, PromptError, PromptFn, RegistryView, Resource, ResourceError, ResourceTemplate,
-    Revision, Root, RootView, Sample, Sampled, SchemaError, SessionId, SessionKind, SessionView,
-    Shelf, StartError, StateKey, Stopped, Structured, TemplateVars, Tool, ToolError, ToolFn,
-    outlet, prompt, raw_tool, resource, resource_template, tool,
+    HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Item, ListCache,
+    Mutation, Prompt, PromptArgs, PromptError, PromptFn, RegistryView, Resource, ResourceError,
+    ResourceTemplate, Revision, Root, RootView, Sample, Sampled, SchemaError, SessionId,
+    SessionKind, SessionView, Shelf, StartError, StateKey, Stopped, Structured, TemplateVars, Tool,
+    ToolError, ToolFn, outlet, prompt, raw_tool, resource, resource_template, tool,
 };
+pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};
 
 #[cfg(feature = "http")]
