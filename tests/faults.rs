@@ -197,6 +197,10 @@ async fn an_answer_makes_room_for_the_next_call(lane: Lane) {
         // One that runs nobody's code.
         client.nudge().await;
     }
+    for _ in 0..50 {
+        // A legacy one sends its next request right after the answer to `initialize`.
+        Client::connect(&server, lane).await;
+    }
 }
 
 async fn subscriptions_over_the_limit_are_refused(lane: Lane) {

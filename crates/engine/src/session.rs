@@ -173,12 +173,16 @@ impl Session {
     ) {
         let meta = match RequestMeta::read(&request.params) {
             Ok(meta) => meta,
-            Err(error) => return self.answer(&reply, Era::Legacy, &request.id, &Err(error)),
+            Err(error) => {
+                drop(permit);
+                return self.answer(&reply, Era::Legacy, &request.id, &Err(error));
+            }
         };
         let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
         let answered = match self.state.on_request(&request, &meta) {
             Decision::Initialized(version) => {
                 let answer = self.initialize_result(version);
+                drop(permit);
                 self.answer(&reply, era, &request.id, &answer);
                 return self.join_legacy();
             }

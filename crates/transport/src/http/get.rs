@@ -2,6 +2,7 @@
 
 use axum::extract::Request;
 use axum::response::Response;
+use stentor_engine::{Seq, StreamId};
 use stentor_wire::headers::LAST_EVENT_ID;
 
 use super::body::{EventIds, parse_event_id};
@@ -17,7 +18,8 @@ pub(super) fn handle(endpoint: &Endpoint, request: &Request) -> Result<Response,
         // It knows how to come back already, so nothing is primed.
         Some(last) => match parse_event_id(last) {
             Some((stream, next)) => (session.resume(stream, next)?, EventIds::Each),
-            None => (session.attach()?, EventIds::Each),
+            // An id that this server did not give names no stream, as one that is gone.
+            None => (session.resume(StreamId(u64::MAX), Seq(0))?, EventIds::Each),
         },
         None => (session.attach()?, EventIds::Each),
     };
