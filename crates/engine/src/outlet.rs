@@ -345,6 +345,12 @@ impl Inlet {
         poll_fn(|cx| self.poll_next(cx, batch)).await
     }
 
+    /// Says that the client has stopped reading, and that its connection is closed for it.
+    /// To be followed by dropping the inlet.
+    pub fn stalled(&self) {
+        self.shared.tally.closed();
+    }
+
     /// Whether nothing waits and nothing will follow.
     #[must_use]
     pub fn is_drained(&self) -> bool {

@@ -13,6 +13,7 @@ pub struct Tally {
     conflated: AtomicU64,
     refused: AtomicU64,
     dropped: [AtomicU64; Class::ALL.len()],
+    closed: AtomicU64,
     total: Option<Arc<Tally>>,
 }
 
@@ -30,6 +31,8 @@ pub struct TallyView {
     pub refused: u64,
     /// Frames dropped because the client fell behind or was gone, by [`Class`].
     pub dropped: [u64; Class::ALL.len()],
+    /// Streams closed because their client had stopped reading.
+    pub closed: u64,
 }
 
 impl TallyView {
@@ -71,6 +74,10 @@ impl Tally {
         self.add(count, |tally| &tally.dropped[class as usize]);
     }
 
+    pub(crate) fn closed(&self) {
+        self.add(1, |tally| &tally.closed);
+    }
+
     fn add(&self, count: u64, counter: impl Fn(&Self) -> &AtomicU64) {
         counter(self).fetch_add(count, Ordering::Relaxed);
         if let Some(total) = &self.total {
@@ -90,6 +97,7 @@ impl Tally {
             conflated: self.conflated.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             dropped: read(&self.dropped),
+            closed: self.closed.load(Ordering::Relaxed),
         }
     }
 }
