@@ -1,8 +1,10 @@
 //! What can be tuned, and to what it is set without.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outlet::policy::{Limits, Retention};
+use crate::outlet::policy::{Budget, Limits, Retention};
+use crate::outlet::{EventStore, MemoryEventStore};
 use crate::registry::Shelf;
 use crate::task::StateKey;
 use stentor_wire::encode::CacheHint;
@@ -48,6 +50,13 @@ pub struct Config {
     pub limits: Limits,
     /// How much that was read a legacy HTTP stream keeps for a client that comes back.
     pub retention: Retention,
+    /// How much all streams may hold together.
+    pub budget: Budget,
+    /// Where what was read is kept. Default: [`MemoryEventStore`].
+    pub event_store: Arc<dyn EventStore>,
+    /// An HTTP stream whose client does not read for this long, although something waits, is
+    /// closed. Default 1 minute.
+    pub stall_timeout: Duration,
     /// Streams of answered requests that a legacy HTTP session keeps for a client that comes
     /// back. Default 8.
     pub kept_streams: usize,
@@ -112,6 +121,9 @@ impl Default for Config {
             call_timeout: None,
             limits: Limits::default(),
             retention: Retention::default(),
+            budget: Budget::default(),
+            event_store: Arc::new(MemoryEventStore),
+            stall_timeout: Duration::from_secs(60),
             kept_streams: 8,
         }
     }

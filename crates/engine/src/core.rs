@@ -17,7 +17,7 @@ use crate::hub::HubMsg;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
 use crate::root::RootMsg;
-use crate::session::SessionMsg;
+use crate::session::SessionEntry;
 use crate::task::{Sealer, Suspended};
 
 /// Custom notices that may wait for the hub before the application waits too.
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) refs: Refs,
     /// Counts running calls, for a shutdown to wait.
     pub(crate) calls: TaskTracker,
+    /// The parent of calls that belong to no session.
+    pub(crate) stateless: ArcSwapOption<SessionEntry>,
     pub(crate) stateless_calls: Arc<Semaphore>,
     /// Modern calls that wait for their client to answer a question.
     pub(crate) suspended: Suspended,
@@ -54,7 +56,6 @@ pub(crate) struct Refs {
     pub(crate) root: ArcSwapOption<ActorRef<RootMsg>>,
     pub(crate) registry: ArcSwapOption<ActorRef<RegistryMsg>>,
     pub(crate) hub: ArcSwapOption<ActorRef<HubMsg>>,
-    pub(crate) stateless: ArcSwapOption<ActorRef<SessionMsg>>,
 }
 
 impl Refs {
@@ -62,7 +63,6 @@ impl Refs {
         self.root.store(None);
         self.registry.store(None);
         self.hub.store(None);
-        self.stateless.store(None);
     }
 }
 
@@ -87,6 +87,7 @@ impl Core {
             suspended: Suspended::new(config.max_suspended),
             sealer,
             directory: Directory::new(config.max_sessions),
+            tally: Arc::new(Tally::total(config.budget.total)),
             config,
             identity,
             instructions,
@@ -95,11 +96,11 @@ impl Core {
             doorbell: Doorbell::default(),
             refs: Refs::default(),
             calls: TaskTracker::new(),
+            stateless: ArcSwapOption::empty(),
             stateless_calls,
             custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
-            tally: Arc::default(),
         }
     }
 
@@ -116,6 +117,11 @@ impl Core {
     /// Lets go of the author's code, which may hold the engine itself.
     pub(crate) fn clear_catalog(&self) {
         self.catalog.store(Arc::default());
+    }
+
+    /// Counters of a new session.
+    pub(crate) fn session_tally(&self) -> Arc<Tally> {
+        Arc::new(Tally::within(self.tally.clone(), self.config.budget.session))
     }
 
     pub(crate) fn tell_hub(&self, message: HubMsg) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use ractor::ActorId;
 
 use crate::ids::SessionId;
 use crate::session::SessionEntry;
@@ -48,6 +49,12 @@ impl Directory {
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<SessionEntry>> {
         self.sessions.get(id).map(|entry| entry.value().clone())
+    }
+
+    /// The session whose actor this is, or was. Looks at all of them.
+    pub(crate) fn of_actor(&self, id: ActorId) -> Option<Arc<SessionEntry>> {
+        let found = self.sessions.iter().find(|entry| entry.is_actor(id));
+        found.map(|entry| entry.value().clone())
     }
 
     /// All sessions now. Collected first: nobody is called under the map's locks.

@@ -298,7 +298,9 @@ impl Engine {
     /// early the engine takes no new calls but goes on otherwise.
     pub async fn shutdown(&self) {
         self.core.draining.cancel();
-        self.tell_sessions(|| SessionMsg::Drain);
+        for session in self.clients() {
+            session.tell(SessionMsg::Drain);
+        }
         self.core.calls.close();
         let in_time = tokio::time::timeout(self.core.config.drain_timeout, self.core.calls.wait());
         if in_time.await.is_err() {
@@ -308,26 +310,29 @@ impl Engine {
             // A call that blocks its thread cannot be ended; it must not hold up the rest.
             let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;
         }
-        let ending = self.tell_sessions(|| SessionMsg::End(EndReason::Shutdown));
+        let ending = self.clients();
+        let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
+        for session in &ending {
+            session.end(EndReason::Shutdown);
+        }
         // Awaited, as the end of the root kills what is left of them, unsaid words and all.
-        let ended = ending.iter().map(|session| session.actor().wait(Some(LAST_MOMENT)));
+        let ended = actors.iter().map(|actor| actor.wait(Some(LAST_MOMENT)));
         futures::future::join_all(ended).await;
         for session in &ending {
             // A call that cannot be ended may still hold its session's streams open.
-            session.streams().finish();
+            if let Some(outlet) = session.streams().notices() {
+                outlet.finish();
+            }
         }
         self.root.stop(None);
         let _ = self.root.wait(None).await;
     }
 
-    fn tell_sessions(&self, message: impl Fn() -> SessionMsg) -> Vec<Arc<SessionEntry>> {
+    /// The sessions that serve a client: not the one that stands for stateless calls, which
+    /// ends with the root.
+    fn clients(&self) -> Vec<Arc<SessionEntry>> {
         let mut sessions = self.core.directory.all();
-        // The parent of stateless calls serves no client of its own; it ends with the root.
         sessions.retain(|session| session.kind() != SessionKind::Stateless);
-        for session in &sessions {
-            // One that is gone already needs no word.
-            let _ = session.actor().cast(message());
-        }
         sessions
     }
 }

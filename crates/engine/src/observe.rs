@@ -42,7 +42,9 @@ impl Engine {
         let hub = ask(&hub, HubMsg::Observe).await?;
         let mut sessions = Vec::new();
         for session in core.directory.all() {
-            sessions.extend(ask(session.actor(), SessionMsg::Observe).await);
+            if let Some(actor) = session.actor() {
+                sessions.extend(ask(&actor, SessionMsg::Observe).await);
+            }
         }
         let (running_calls, suspended_calls) = (core.calls.len(), core.suspended.len());
         Ok(EngineView { root, registry, hub, sessions, running_calls, suspended_calls })

@@ -9,21 +9,26 @@
 //! ([`Context::report_progress_paced`](crate::Context::report_progress_paced)).
 
 mod gate;
+mod log;
 pub mod policy;
 mod queue;
 mod tally;
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use stentor_wire::{EncodedNotice, SubscriptionId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use gate::Gate;
-use policy::{Class, Limits, Retention};
+pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
+use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
 use queue::{ProgressValue, Pushed, Queue};
 pub use tally::{Tally, TallyView};
@@ -52,7 +57,6 @@ pub(crate) trait Notified: Send + std::fmt::Debug {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) limits: Limits,
-    pub(crate) retention: Retention,
     /// Whether its reply is the last frame, as on the response of an HTTP request.
     pub(crate) one_reply: bool,
 }
@@ -69,11 +73,22 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     queue: Queue,
+    /// What was read, where a client can come back for it.
+    log: Option<Log>,
     waker: Option<Waker>,
     /// Counts readers, so that one that was replaced notices.
     reader: u64,
     attached: bool,
     when_gone: WhenGone,
+    /// Since when what waits was seen waiting, and what was the first of it.
+    waiting: Option<(Instant, Seq)>,
+}
+
+/// The log of a stream, and how much it may keep.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) events: Box<dyn EventLog>,
+    pub(crate) retention: Retention,
 }
 
 /// The writing end of a stream. Clones write to the same stream.
@@ -85,6 +100,8 @@ pub struct Outlet(Arc<Shared>);
 pub struct Inlet {
     shared: Arc<Shared>,
     reader: u64,
+    /// What comes before the frames that wait: it was sent before, to a reader that is gone.
+    replay: VecDeque<Delivered>,
 }
 
 /// A frame with its place in the stream.
@@ -96,9 +113,17 @@ impl Outlet {
         terms: Terms,
         tally: Arc<Tally>,
         when_gone: WhenGone,
+        log: Option<Log>,
     ) -> Self {
-        let state =
-            State { queue: Queue::default(), waker: None, reader: 0, attached: false, when_gone };
+        let state = State {
+            queue: Queue::default(),
+            log,
+            waker: None,
+            reader: 0,
+            attached: false,
+            when_gone,
+            waiting: None,
+        };
         Self(Arc::new(Shared {
             stream,
             terms,
@@ -116,7 +141,7 @@ impl Outlet {
 
     /// Queues a frame under the delivery policy. Never waits.
     pub(crate) fn push(&self, class: Class, frame: Frame) {
-        self.with_queue(class, |queue, terms| queue.push(class, frame, &terms.limits));
+        self.with_queue(class, |queue, limits| queue.push(class, frame, limits));
     }
 
     /// Queues a notice that other streams share.
@@ -131,9 +156,9 @@ impl Outlet {
 
     /// Queues the response to a request; on a stream of one request, nothing follows it.
     pub(crate) fn reply(&self, bytes: bytes::Bytes, error_code: Option<i32>) {
-        self.with_queue(Class::Reply, |queue, terms| {
-            let pushed = queue.push(Class::Reply, Frame::Reply(bytes, error_code), &terms.limits);
-            if terms.one_reply {
+        self.with_queue(Class::Reply, |queue, limits| {
+            let pushed = queue.push(Class::Reply, Frame::Reply(bytes, error_code), limits);
+            if self.0.terms.one_reply {
                 queue.finish();
             }
             pushed
@@ -183,8 +208,8 @@ impl Outlet {
             return;
         }
         let value = value(gate, progress, total, message);
-        self.with_queue(Class::Progress, |queue, terms| {
-            queue.push_progress(value, &mut passing.latest, &terms.limits)
+        self.with_queue(Class::Progress, |queue, limits| {
+            queue.push_progress(value, &mut passing.latest, limits)
         });
     }
 
@@ -200,7 +225,7 @@ impl Outlet {
         loop {
             let room = self.0.room.notified();
             // Without a reader nobody makes room: then the latest wins.
-            if gate.unread() < self.0.terms.limits.progress || !self.is_read() {
+            if gate.unread() < self.limits().progress || !self.is_read() {
                 return self.progress(gate, progress, total, message);
             }
             room.await;
@@ -213,22 +238,61 @@ impl Outlet {
         state.attached && !state.queue.is_closed() && !state.queue.is_finished()
     }
 
-    /// Begins to read the stream where the last reader stopped, or at a frame that the client
-    /// names. A reader that is still there ends.
-    ///
-    /// `None` if frames from there on are gone.
-    pub(crate) fn attach(&self, next: Option<Seq>) -> Option<Inlet> {
-        let (waker, reader) = {
-            let mut state = self.0.state.lock();
-            if next.is_some_and(|seq| !state.queue.rewind(seq)) {
-                return None;
+    /// Waits until few enough answers wait for the client. Cancel safe.
+    pub(crate) async fn answers_read(&self) {
+        loop {
+            let room = self.0.room.notified();
+            let waiting = self.0.state.lock().queue.kept_bytes();
+            if waiting <= self.0.terms.limits.answers || !self.is_read() {
+                return;
             }
-            state.reader += 1;
-            state.attached = true;
-            (state.waker.take(), state.reader)
+            room.await;
+        }
+    }
+
+    /// Begins to read the stream where the last reader stopped. A reader that is still there
+    /// ends.
+    pub(crate) fn attach(&self) -> Inlet {
+        let mut state = self.0.state.lock();
+        let (inlet, waker) = self.attach_to(&mut state);
+        drop(state);
+        wake(waker);
+        inlet
+    }
+
+    /// Begins to read the stream at a frame that the client names, or at the first that is
+    /// kept after it; `false` if frames in between are gone. A reader that is still there ends.
+    ///
+    /// When dropped early, the stream has no reader.
+    pub(crate) async fn resume(&self, next: Seq) -> (Inlet, bool) {
+        let (mut inlet, waker, replay) = {
+            let mut state = self.0.state.lock();
+            let read = state.queue.read();
+            // In the same moment: what is read from here on is not in the replay.
+            let (inlet, waker) = self.attach_to(&mut state);
+            let replay = match &mut state.log {
+                Some(log) if next < read => Ok(log.events.replay(next)),
+                _ => Err(next == read),
+            };
+            (inlet, waker, replay)
         };
         wake(waker);
-        Some(Inlet { shared: self.0.clone(), reader })
+        match replay {
+            Ok(replay) => {
+                let Replay { events, complete } = replay.await;
+                inlet.replay = events.into();
+                (inlet, complete)
+            }
+            Err(complete) => (inlet, complete),
+        }
+    }
+
+    fn attach_to(&self, state: &mut State) -> (Inlet, Option<Waker>) {
+        state.reader += 1;
+        state.attached = true;
+        state.waiting = None;
+        let inlet = Inlet { shared: self.0.clone(), reader: state.reader, replay: VecDeque::new() };
+        (inlet, state.waker.take())
     }
 
     /// Ends the reader, but not the stream: the client is to come back for the rest.
@@ -264,10 +328,51 @@ impl Outlet {
         &self.0.tally
     }
 
-    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Terms) -> Pushed) {
+    /// Ends the reader if it has not read for this long although something waits; `true` if so.
+    /// To be called from time to time.
+    pub(crate) fn close_if_stalled(&self, timeout: Duration) -> bool {
+        let (notified, waker) = {
+            let mut state = self.0.state.lock();
+            let first = state.queue.read();
+            if !state.attached || !state.queue.has_unread() {
+                state.waiting = None;
+                return false;
+            }
+            match state.waiting {
+                Some((since, seen)) if seen == first => {
+                    if since.elapsed() < timeout {
+                        return false;
+                    }
+                }
+                _ => {
+                    state.waiting = Some((Instant::now(), first));
+                    return false;
+                }
+            }
+            state.reader += 1;
+            (self.0.reader_gone(&mut state), state.waker.take())
+        };
+        self.0.tally.closed();
+        self.0.room.notify_waiters();
+        wake(waker);
+        if let Some(notified) = notified {
+            notified.notify();
+        }
+        true
+    }
+
+    /// What may wait, as the budgets are now.
+    fn limits(&self) -> Limits {
+        self.0.terms.limits.under(self.0.tally.pressure())
+    }
+
+    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
+        let limits = self.limits();
         let (pushed, waker) = {
             let mut state = self.0.state.lock();
-            let pushed = push(&mut state.queue, &self.0.terms);
+            let before = state.queue.weight();
+            let pushed = push(&mut state.queue, &limits);
+            self.0.tally.holds(before, state.queue.weight());
             (pushed, state.waker.take())
         };
         wake(waker);
@@ -278,6 +383,48 @@ impl Outlet {
             Pushed::Coalesced => self.0.tally.coalesced(class),
             Pushed::Conflated => self.0.tally.conflated(),
         }
+    }
+}
+
+impl Shared {
+    /// Nobody reads the stream any more: it waits, or is closed, and who is to know is
+    /// returned.
+    fn reader_gone(&self, state: &mut State) -> Option<Box<dyn Notified>> {
+        state.attached = false;
+        state.waiting = None;
+        match std::mem::replace(&mut state.when_gone, WhenGone::Wait) {
+            WhenGone::Wait => None,
+            WhenGone::Close(notified) => {
+                let before = state.queue.weight();
+                state.queue.close();
+                self.tally.holds(before, 0);
+                Some(notified)
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let log = state.log.as_ref().map_or(0, |log| log.events.held());
+        self.tally.holds(state.queue.weight() + log, 0);
+    }
+}
+
+impl State {
+    /// Keeps what was read, where a client can come back for it.
+    fn keep(&mut self, read: &[Delivered], tally: &Tally) {
+        let Some(log) = &mut self.log else { return };
+        let before = log.events.held();
+        for event in read {
+            log.events.append(event);
+        }
+        let pressure = tally.pressure();
+        if pressure > Pressure::None {
+            log.events.trim(log.retention.under(pressure));
+        }
+        tally.holds(before, log.events.held());
     }
 }
 
@@ -321,13 +468,19 @@ impl Inlet {
         if state.reader != self.reader || state.queue.is_closed() {
             return Poll::Ready(false);
         }
-        let terms = &self.shared.terms;
-        state.queue.take(batch, before + BATCH_FRAMES, BATCH_BYTES, &terms.retention);
+        if !self.replay.is_empty() {
+            let some = self.replay.len().min(BATCH_FRAMES);
+            batch.extend(self.replay.drain(..some));
+            return Poll::Ready(true);
+        }
+        let weight = state.queue.weight();
+        state.queue.take(batch, before + BATCH_FRAMES, BATCH_BYTES);
         if batch.len() > before {
+            let tally = &self.shared.tally;
+            tally.holds(weight, state.queue.weight());
+            state.keep(&batch[before..], tally);
             drop(state);
-            for (_, class, _) in &batch[before..] {
-                self.shared.tally.delivered(*class);
-            }
+            tally.delivered(&batch[before..]);
             self.shared.room.notify_waiters();
             return Poll::Ready(true);
         }
@@ -348,7 +501,9 @@ impl Inlet {
     /// Says that the client has stopped reading, and that its connection is closed for it.
     /// To be followed by dropping the inlet.
     pub fn stalled(&self) {
-        self.shared.tally.closed();
+        if self.shared.state.lock().reader == self.reader {
+            self.shared.tally.closed();
+        }
     }
 
     /// Whether nothing waits and nothing will follow.
@@ -357,7 +512,7 @@ impl Inlet {
         let state = self.shared.state.lock();
         state.reader != self.reader
             || state.queue.is_closed()
-            || (state.queue.is_finished() && !state.queue.has_unread())
+            || (self.replay.is_empty() && state.queue.is_finished() && !state.queue.has_unread())
     }
 }
 
@@ -368,19 +523,12 @@ impl Drop for Inlet {
             if state.reader != self.reader {
                 return;
             }
-            state.attached = false;
             state.waker = None;
             // One that read to the end has not gone away: it is done.
-            if state.queue.is_finished() && !state.queue.has_unread() {
+            if self.replay.is_empty() && state.queue.is_finished() && !state.queue.has_unread() {
                 state.when_gone = WhenGone::Wait;
             }
-            match std::mem::replace(&mut state.when_gone, WhenGone::Wait) {
-                WhenGone::Wait => None,
-                WhenGone::Close(notified) => {
-                    state.queue.close();
-                    Some(notified)
-                }
-            }
+            self.shared.reader_gone(&mut state)
         };
         self.shared.room.notify_waiters();
         if let Some(notified) = notified {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ractor::Actor;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use stentor_wire::headers::HeaderMismatch;
@@ -21,13 +20,14 @@ use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
 use crate::engine::LAST_MOMENT;
 use crate::ids::{Seq, SessionId, StreamId};
-use crate::outlet::policy::{Class, Retention};
-use crate::outlet::{Inlet, Notified, Outlet, Tally, Terms, WhenGone};
+use crate::outlet::policy::Class;
+use crate::outlet::{Inlet, Outlet};
+use crate::root::spawn_session;
 use crate::session::{
-    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionActor, SessionArgs, SessionEntry,
-    SessionKind, SessionMsg, Streams, grant, stateless_outlet,
+    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionEntry, SessionKind, SessionMsg,
+    SessionState, Streams, grant, of_stateless_call,
 };
-use crate::task::{self, Claim, Held};
+use crate::task::{self, Responder};
 
 /// Why a transport's request is refused before any actor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,19 +59,6 @@ pub enum Answer {
     Stream(Inlet),
 }
 
-/// Tells a session that its reader is gone for good.
-#[derive(Debug)]
-struct EndWhenGone(Arc<Core>, SessionId);
-
-impl Notified for EndWhenGone {
-    fn notify(self: Box<Self>) {
-        if let Some(entry) = self.0.directory.get(self.1.as_str()) {
-            // One that has ended already needs no word.
-            let _ = entry.actor().cast(SessionMsg::Gone);
-        }
-    }
-}
-
 impl Engine {
     /// Opens a session for the one client at the other end of a pipe, in either era.
     ///
@@ -80,14 +67,13 @@ impl Engine {
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, Inlet), Refused> {
         let core = self.core();
-        let id = SessionId::random();
+        let (id, kind) = (SessionId::random(), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
-        let terms =
-            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: false };
-        let outlet = self.outlet(&id, terms);
-        let streams = Streams::One(outlet.clone());
-        let entry = self.spawn_session(id, SessionKind::Pipe, streams, None, None).await?;
-        let inlet = outlet.attach(None).ok_or(Refused::SessionEnded)?;
+        let streams = Streams::one(core, &id, false);
+        let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
+        let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
+        let entry = self.open_session(kind, streams, state, None).await?;
+        let inlet = outlet.attach();
         Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
     }
 
@@ -102,17 +88,10 @@ impl Engine {
         principal: Option<Arc<str>>,
     ) -> Result<HttpSession, Refused> {
         let core = self.core();
-        let tally = Arc::new(Tally::within(core.tally.clone()));
-        let terms = Terms {
-            limits: core.config.limits,
-            retention: core.config.retention,
-            one_reply: false,
-        };
-        let standalone = Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Wait);
-        let id = SessionId::random();
-        let entry = self
-            .spawn_session(id, SessionKind::Http, Streams::Http(standalone), principal, None)
-            .await?;
+        let (id, kind) = (SessionId::random(), SessionKind::Http);
+        let streams = Streams::http(core, &id);
+        let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
+        let entry = self.open_session(kind, streams, state, principal).await?;
         Ok(HttpSession { core: core.clone(), entry })
     }
 
@@ -141,7 +120,7 @@ impl Engine {
         principal: Option<Arc<str>>,
     ) -> Result<Answer, Refused> {
         if request.method == Method::Listen {
-            return self.listen(request).await;
+            return self.listen(request, principal).await;
         }
         let core = self.core();
         match dispatch(core, Era::Modern, &request) {
@@ -152,7 +131,8 @@ impl Engine {
             Dispatch::Call(target) => {
                 let permit = core.stateless_calls.clone().try_acquire_owned();
                 let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-                let parent = core.refs.stateless.load_full().ok_or(Refused::ShuttingDown)?;
+                let parent = core.stateless.load_full().and_then(|entry| entry.actor());
+                let parent = parent.ok_or(Refused::ShuttingDown)?.get_cell();
                 let caller = Caller::modern(version, &meta, None).of(principal);
                 let entry = match task::enter(core, &caller, &request) {
                     Ok(entry) => entry,
@@ -162,18 +142,26 @@ impl Engine {
                     }
                 };
                 let cancel = entry.cancel(core);
-                let outlet = stateless_outlet(core, &cancel);
-                let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
-                let claim = Claim { permit: Some(permit), ..Claim::default() };
-                let held = Held { claim, ..Held::default() };
-                let start = task::Start { request, meta, caller, outlet, cancel, held };
-                task::start(core, parent.get_cell(), entry, target, None, start).await;
+                let outlet = of_stateless_call(core, &cancel);
+                let inlet = outlet.attach();
+                let id = request.id.clone();
+                let responder = Responder::new(core.clone(), outlet, Era::Modern, id, permit);
+                let (open, streams, questions) = (None, None, None);
+                #[rustfmt::skip]
+                let start = task::Start {
+                    request, meta, caller, target, entry, cancel, open, streams, questions,
+                };
+                task::start(core, parent, start, responder).await;
                 Ok(Answer::Stream(inlet))
             }
         }
     }
 
-    async fn listen(&self, request: Request) -> Result<Answer, Refused> {
+    async fn listen(
+        &self,
+        request: Request,
+        principal: Option<Arc<str>>,
+    ) -> Result<Answer, Refused> {
         let core = self.core();
         let params = request.params.parse::<params::Listen>();
         let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
@@ -185,12 +173,10 @@ impl Engine {
             }
         };
         let id = SessionId::random();
-        let terms =
-            Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
-        let outlet = self.outlet(&id, terms);
-        let inlet = outlet.attach(None).ok_or(Refused::ShuttingDown)?;
-        let listen = Some((request.id, granted));
-        self.spawn_session(id, SessionKind::Listen, Streams::One(outlet), None, listen).await?;
+        let streams = Streams::one(core, &id, true);
+        let inlet = streams.notices().map(Outlet::attach).ok_or(Refused::ShuttingDown)?;
+        let state = SessionState::listening(id, request.id, granted);
+        self.open_session(SessionKind::Listen, streams, state, principal).await?;
         Ok(Answer::Stream(inlet))
     }
 
@@ -222,38 +208,28 @@ impl Engine {
         tool.headers().check(arguments.as_ref(), header)
     }
 
-    fn outlet(&self, id: &SessionId, terms: Terms) -> Outlet {
-        let core = self.core();
-        let gone = Box::new(EndWhenGone(core.clone(), id.clone()));
-        let tally = Arc::new(Tally::within(core.tally.clone()));
-        Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Close(gone))
-    }
-
-    async fn spawn_session(
+    async fn open_session(
         &self,
-        id: SessionId,
         kind: SessionKind,
         streams: Streams,
+        state: SessionState,
         principal: Option<Arc<str>>,
-        listen: Option<(stentor_wire::Id, params::NoticeFilter)>,
     ) -> Result<Arc<SessionEntry>, Refused> {
         let core = self.core();
         if core.is_draining() {
             return Err(Refused::ShuttingDown);
         }
         let seat = Some(core.directory.seat().ok_or(Refused::TooManySessions)?);
-        let args = SessionArgs {
-            core: core.clone(),
-            id: id.clone(),
-            kind,
-            streams,
-            seat,
-            principal,
-            listen,
-        };
-        let spawned = Actor::spawn_linked(None, SessionActor, args, self.root().get_cell()).await;
-        spawned.map_err(|_| Refused::ShuttingDown)?;
-        core.directory.get(id.as_str()).ok_or(Refused::SessionEnded)
+        let id = state.id().clone();
+        let entry = SessionEntry::new(core, id, kind, streams, state, principal, seat);
+        let entry = Arc::new(entry);
+        core.directory.insert(entry.clone());
+        let root = self.root().get_cell();
+        if spawn_session(core, entry.clone(), root, false).await.is_err() {
+            entry.close(core);
+            return Err(Refused::ShuttingDown);
+        }
+        Ok(entry)
     }
 }
 
@@ -268,8 +244,9 @@ pub struct Pipe {
 impl Pipe {
     /// Hands in what was decoded from one line of the client.
     ///
-    /// Waits while many messages of the client wait for the session; a request over the limit
-    /// of running ones is answered with an error. Cancel safe: it is handed in or not.
+    /// Waits while many messages of the client wait for the session, or many answers for the
+    /// client; a request over the limit of running ones is answered with an error. Cancel safe:
+    /// it is handed in or not.
     ///
     /// # Errors
     ///
@@ -287,7 +264,9 @@ impl Pipe {
             Message::Request(request) => Some(request.id.clone()),
             _ => None,
         };
-        let delivered = deliver(&self.entry, message, self.outlet.clone()).await;
+        // A client that does not read its answers must not ask for more.
+        self.outlet.answers_read().await;
+        let delivered = deliver(&self.core, &self.entry, message, || self.outlet.clone()).await;
         match (delivered, request) {
             (Err(Refused::TooManyRequests), Some(id)) => {
                 let error = ErrorObject::unavailable(Refused::TooManyRequests.to_string());
@@ -309,13 +288,12 @@ impl Pipe {
             let _permits = permits.acquire_many(self.core.config.max_requests() as u32).await;
         };
         let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
-        // One that has ended already needs no word.
-        let _ = self.entry.actor().cast(SessionMsg::End(EndReason::Disconnected));
+        self.entry.end(EndReason::Disconnected);
         // Calls that were ended answer, too, and the last of them ends the stream.
         let all = self.core.config.max_requests() as u32;
         if tokio::time::timeout(LAST_MOMENT, permits.acquire_many(all)).await.is_err() {
             // One that cannot be ended must not hold it open.
-            self.entry.streams().finish();
+            self.outlet.finish();
         }
     }
 
@@ -363,8 +341,8 @@ impl HttpSession {
     /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`].
     pub async fn request(&self, request: Request) -> Result<Inlet, Refused> {
         let outlet = self.entry.open_stream(&self.core);
-        let inlet = outlet.attach(None).ok_or(Refused::SessionEnded)?;
-        deliver(&self.entry, Message::Request(request), outlet).await?;
+        let inlet = outlet.attach();
+        deliver(&self.core, &self.entry, Message::Request(request), || outlet).await?;
         Ok(inlet)
     }
 
@@ -374,7 +352,8 @@ impl HttpSession {
     ///
     /// [`Refused::SessionEnded`].
     pub async fn deliver(&self, message: Message) -> Result<(), Refused> {
-        deliver(&self.entry, message, self.entry.open_stream(&self.core)).await
+        let stream = || self.entry.open_stream(&self.core);
+        deliver(&self.core, &self.entry, message, stream).await
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since
@@ -391,7 +370,7 @@ impl HttpSession {
         if outlet.is_attached() {
             return Err(Refused::StreamTaken);
         }
-        outlet.attach(None).ok_or(Refused::SessionEnded)
+        Ok(outlet.attach())
     }
 
     /// Keeps the stream of a request for a client that may come back to it. For a transport
@@ -403,21 +382,27 @@ impl HttpSession {
     /// Reads on from a frame that the client names. Another reader of the stream ends: the
     /// client would not come back if it had it still.
     ///
-    /// Where the stream is not kept any more, or frames of it are gone, this is
-    /// [`attach`](Self::attach), and all lists are told as changed.
+    /// Where frames are gone that the client has not seen, it gets what is left of the stream,
+    /// and all lists are told as changed; where the stream is gone, too, this is
+    /// [`attach`](Self::attach). When dropped early, the stream has no reader.
     ///
     /// # Errors
     ///
     /// As [`attach`](Self::attach).
-    pub fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
+    pub async fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
         self.entry.touch();
-        if let Some(inlet) = self.entry.find_stream(stream).and_then(|s| s.attach(Some(next))) {
-            return Ok(inlet);
-        }
-        let inlet = self.attach()?;
-        for kind in ListKind::ALL {
-            let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
-            inlet.outlet().notice(Class::ListChanged, notice, None);
+        let inlet = match self.entry.find_stream(stream) {
+            Some(outlet) => match outlet.resume(next).await {
+                (inlet, true) => return Ok(inlet),
+                (inlet, false) => inlet,
+            },
+            None => self.attach()?,
+        };
+        if let Some(outlet) = self.entry.streams().notices() {
+            for kind in ListKind::ALL {
+                let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
+                outlet.notice(Class::ListChanged, notice, None);
+            }
         }
         Ok(inlet)
     }
@@ -426,24 +411,32 @@ impl HttpSession {
     pub fn end(&self, reason: EndReason) {
         // Out of the directory at once: the next request with its id gets a 404.
         self.core.directory.remove(self.entry.id());
-        // One that has ended already needs no word.
-        let _ = self.entry.actor().cast(SessionMsg::End(reason));
+        self.entry.end(reason);
     }
 }
 
 /// Hands a message to the session's actor. Waits for a turn, so that a client cannot fill
 /// the mailbox; refuses a request over the limit of running ones.
-async fn deliver(entry: &SessionEntry, message: Message, reply: Outlet) -> Result<(), Refused> {
+async fn deliver(
+    core: &Arc<Core>,
+    entry: &SessionEntry,
+    message: Message,
+    reply: impl FnOnce() -> Outlet,
+) -> Result<(), Refused> {
     let turn = entry.turns().clone().acquire_owned().await.map_err(|_| Refused::SessionEnded)?;
-    let permit = match &message {
-        Message::Request(_) => {
+    let inbound = match message {
+        Message::Request(request) => {
             let permit = entry.permits().clone().try_acquire_owned();
-            Some(permit.map_err(|_| Refused::TooManyRequests)?)
+            let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+            let id = request.id.clone();
+            let responder = Responder::new(core.clone(), reply(), Era::Legacy, id, permit);
+            Inbound::Request(request, responder)
         }
         // The others must get through also when all permits are taken: by calls that one of
         // them cancels.
-        _ => None,
+        Message::Notification(notification) => Inbound::Notification(notification),
+        Message::Response(response) => Inbound::Response(response),
     };
-    let inbound = Box::new(Inbound { message, reply, permit, turn });
-    entry.actor().cast(SessionMsg::Inbound(inbound)).map_err(|_| Refused::SessionEnded)
+    let handed_in = entry.hand_in(SessionMsg::Inbound(Box::new(inbound), turn)).await;
+    handed_in.then_some(()).ok_or(Refused::SessionEnded)
 }

@@ -4,31 +4,34 @@
 //! **Dies when** the engine shuts down, its supervisor stops, or restarts help no more.
 //! **Restarts as** nothing by itself: that is for the supervisor it was started under.
 
-use std::collections::VecDeque;
+mod restarts;
+
 use std::sync::Arc;
 use std::time::Duration;
-
-use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
-    SupervisionEvent,
-};
-use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::hub::HubActor;
 use crate::ids::SessionId;
 use crate::registry::{RegistryActor, RegistryArgs};
-use crate::session::{EndReason, SessionActor, SessionArgs, SessionKind, SessionMsg, Streams};
+use crate::session::{
+    EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionMsg, SessionState,
+    Streams,
+};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
+    SupervisionEvent,
+};
+pub(crate) use restarts::Restarts;
 
-/// More restarts than this within [`RESTART_WINDOW`] help nobody: the root gives up.
-const RESTART_BUDGET: usize = 10;
-const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// More restarts than this within a minute help nobody: the root gives up. Sessions have a
+/// budget of their own each, so that no client uses this one up.
+const MOST_RESTARTS: usize = 10;
 
 /// What the root knows about its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RootView {
-    /// Children that were restarted within the last minute.
+    /// Restarts of registry, hub and the stateless session within the last minute.
     pub recent_restarts: usize,
     /// Sessions in the directory.
     pub sessions: usize,
@@ -36,7 +39,7 @@ pub struct RootView {
 
 #[derive(Debug)]
 pub(crate) enum RootMsg {
-    SweepIdle,
+    Sweep,
     Observe(RpcReplyPort<RootView>),
 }
 
@@ -46,8 +49,7 @@ pub(crate) struct RootState {
     core: Arc<Core>,
     registry: ActorId,
     hub: ActorId,
-    stateless: ActorId,
-    restarts: VecDeque<Instant>,
+    restarts: Restarts,
 }
 
 pub(crate) struct RootActor;
@@ -65,12 +67,13 @@ impl Actor for RootActor {
         let cell = myself.get_cell();
         let hub = spawn_hub(&core, cell.clone()).await?;
         let registry = spawn_registry(&core, cell.clone(), false).await?;
-        let stateless = spawn_stateless(&core, cell).await?;
+        spawn_stateless(&core, cell).await?;
         core.refs.root.store(Some(Arc::new(myself.clone())));
-        let sweep = (core.config.session_idle_timeout / 4)
-            .clamp(Duration::from_millis(100), Duration::from_secs(60));
-        myself.send_interval(sweep, || RootMsg::SweepIdle);
-        Ok(RootState { core, registry, hub, stateless, restarts: VecDeque::new() })
+        let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
+        let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(60));
+        myself.send_interval(sweep, || RootMsg::Sweep);
+        let restarts = Restarts::at_most(MOST_RESTARTS);
+        Ok(RootState { core, registry, hub, restarts })
     }
 
     async fn handle(
@@ -80,7 +83,7 @@ impl Actor for RootActor {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RootMsg::SweepIdle => state.on_sweep_idle(),
+            RootMsg::Sweep => state.on_sweep(),
             RootMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -92,15 +95,18 @@ impl Actor for RootActor {
         event: SupervisionEvent,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
-        let (child, error) = match event {
-            SupervisionEvent::ActorFailed(child, error) => (child.get_id(), Some(error)),
-            SupervisionEvent::ActorTerminated(child, ..) => (child.get_id(), None),
-            _ => return Ok(()),
-        };
-        if let Some(error) = error {
-            tracing::error!(%child, %error, "an actor failed");
+        match event {
+            SupervisionEvent::ActorFailed(child, error) => {
+                tracing::error!(child = %child.get_id(), %error, "an actor failed");
+                state.on_child_ended(&myself, child.get_id()).await
+            }
+            // One that stopped by itself is not missed: it has cleaned up.
+            SupervisionEvent::ActorTerminated(child, _, reason) if reason.is_some() => {
+                tracing::error!(child = %child.get_id(), ?reason, "an actor ended");
+                state.on_child_ended(&myself, child.get_id()).await
+            }
+            _ => Ok(()),
         }
-        state.on_child_ended(&myself, child).await
     }
 }
 
@@ -123,51 +129,59 @@ impl RootState {
                 self.spend_restart("hub")?;
                 self.hub = spawn_hub(&self.core, root).await?;
                 for session in self.core.directory.all() {
-                    let _ = session.actor().cast(SessionMsg::Rejoin);
+                    session.tell(SessionMsg::Rejoin);
                 }
             }
-            // Its calls have been answered by their end.
-            id if id == self.stateless => {
-                self.spend_restart("stateless session")?;
-                self.stateless = spawn_stateless(&self.core, root).await?;
+            // As the same session; its calls have been answered by their end.
+            session => {
+                let Some(entry) = self.core.directory.of_actor(session) else { return Ok(()) };
+                if entry.kind() == SessionKind::Stateless {
+                    self.spend_restart("session of stateless calls")?;
+                    spawn_session(&self.core, entry, root, true).await?;
+                } else {
+                    self.restart_session(root, entry).await;
+                }
             }
-            // A session took itself out of every list when it ended, in whatever way.
-            _session => {}
         }
         Ok(())
     }
 
+    async fn restart_session(&self, root: ActorCell, entry: Arc<SessionEntry>) {
+        let may = !self.core.is_draining() && entry.may_restart();
+        if may {
+            tracing::warn!(session = ?entry.id(), "restarting");
+        }
+        if !may || spawn_session(&self.core, entry.clone(), root, true).await.is_err() {
+            entry.end(EndReason::Crashed);
+            entry.close(&self.core);
+        }
+    }
+
     fn spend_restart(&mut self, what: &str) -> Result<(), ActorProcessingErr> {
-        self.forget_old_restarts();
-        if self.restarts.len() >= RESTART_BUDGET {
+        if !self.restarts.spend() {
             return Err(
-                format!("the {what} failed once more after {RESTART_BUDGET} restarts").into()
+                format!("the {what} failed once more after {MOST_RESTARTS} restarts").into()
             );
         }
-        self.restarts.push_back(Instant::now());
         tracing::warn!(what, "restarting");
         Ok(())
     }
 
-    fn forget_old_restarts(&mut self) {
-        while self.restarts.front().is_some_and(|at| at.elapsed() > RESTART_WINDOW) {
-            self.restarts.pop_front();
-        }
-    }
-
-    fn on_sweep_idle(&self) {
-        let timeout = self.core.config.session_idle_timeout;
+    fn on_sweep(&self) {
+        let config = &self.core.config;
         for session in self.core.directory.all() {
-            if session.is_idle(timeout) {
-                let _ = session.actor().cast(SessionMsg::End(EndReason::IdleTimeout));
+            for stream in session.close_stalled(config.stall_timeout) {
+                tracing::info!(session = ?session.id(), %stream, "closed a stalled stream");
+            }
+            if session.is_idle(config.session_idle_timeout) {
+                session.end(EndReason::IdleTimeout);
             }
         }
     }
 
     fn on_observe(&mut self, reply: RpcReplyPort<RootView>) {
-        self.forget_old_restarts();
-        let view =
-            RootView { recent_restarts: self.restarts.len(), sessions: self.core.directory.len() };
+        let sessions = self.core.directory.len();
+        let view = RootView { recent_restarts: self.restarts.recent(), sessions };
         // Whoever asked may have gone.
         let _ = reply.send(view);
     }
@@ -178,6 +192,10 @@ impl Drop for RootState {
         // The author's code may hold the engine, which holds the core: let go of it.
         self.core.draining.cancel();
         self.core.ending.cancel();
+        for session in self.core.directory.all() {
+            session.close(&self.core);
+        }
+        self.core.stateless.store(None);
         self.core.clear_catalog();
         self.core.refs.clear();
     }
@@ -202,18 +220,25 @@ async fn spawn_registry(
     Ok(id)
 }
 
-async fn spawn_stateless(core: &Arc<Core>, root: ActorCell) -> Result<ActorId, SpawnErr> {
-    let args = SessionArgs {
-        core: core.clone(),
-        id: SessionId::random(),
-        kind: SessionKind::Stateless,
-        streams: Streams::None,
-        seat: None,
-        principal: None,
-        listen: None,
-    };
-    let (stateless, _) = Actor::spawn_linked(None, SessionActor, args, root).await?;
-    let id = stateless.get_id();
-    core.refs.stateless.store(Some(Arc::new(stateless)));
-    Ok(id)
+/// The parent of all calls that belong to no session.
+async fn spawn_stateless(core: &Arc<Core>, root: ActorCell) -> Result<(), SpawnErr> {
+    let (id, kind) = (SessionId::random(), SessionKind::Stateless);
+    let state = SessionState::new(id.clone(), kind.serves_modern(), 0);
+    let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
+    let entry = Arc::new(entry);
+    core.stateless.store(Some(entry.clone()));
+    core.directory.insert(entry.clone());
+    spawn_session(core, entry, root, false).await
+}
+
+/// Starts the actor of a session, the first one or one in the place of another.
+pub(crate) async fn spawn_session(
+    core: &Arc<Core>,
+    entry: Arc<SessionEntry>,
+    root: ActorCell,
+    restarted: bool,
+) -> Result<(), SpawnErr> {
+    let args = SessionArgs { core: core.clone(), entry, restarted };
+    Actor::spawn_linked(None, SessionActor, args, root).await?;
+    Ok(())
 }

@@ -1,63 +1,60 @@
 //! **Owns** what one client said and may hear: its identity, its open calls, its streams.
-//! **Receives** the client's messages from a transport, and word that it has gone.
+//! **Receives** the client's messages from a transport, and word that it is to end.
 //! **Sends** joins and leaves to the hub, answers into the outlet of their request, and
 //! starts a linked task actor for each call.
 //! **Dies when** its client ends it or stays away too long, or the engine stops.
-//! **Restarts as** nothing yet: its client is told with a 404 and opens another.
+//! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered
+//! with an error.
 
 mod caller;
 mod entry;
 mod questions;
 mod state;
+mod streams;
 
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use stentor_wire::encode::{self, ResultBody};
-use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::params;
 use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Id, Message, Method, Notification, ProtocolVersion, Request,
-    RequestMeta, SubscriptionId,
+    EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, RequestMeta,
+    Response, SubscriptionId,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
-use crate::directory::Seat;
-use crate::dispatch::{Dispatch, dispatch};
+use crate::dispatch::{Dispatch, Target, dispatch};
 use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
-use crate::ids::SessionId;
-use crate::outlet::Outlet;
 use crate::outlet::policy::Class;
-use crate::task::{self, Cancel, CancelReason, CancelWhenGone, Claim, Held, OpenCall};
+use crate::task::{self, CancelReason, Responder};
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
-pub(crate) use entry::{FinishStreams, MAX_WAITING_MESSAGES, SessionEntry, Streams};
+pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
 pub(crate) use questions::Questions;
-pub(crate) use state::grant;
-use state::{Decision, SessionState};
+use state::Decision;
+pub(crate) use state::{SessionState, grant};
+pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
-/// A message of the client, and where its answer goes.
+/// A message of the client.
 #[derive(Debug)]
-pub(crate) struct Inbound {
-    pub(crate) message: Message,
-    pub(crate) reply: Outlet,
-    /// The right of a request to be running; held until it is answered.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
-    /// The right to be in the mailbox; held until the message is handled.
-    pub(crate) turn: OwnedSemaphorePermit,
+pub(crate) enum Inbound {
+    Request(Request, Responder),
+    Notification(Notification),
+    Response(Response),
 }
 
 #[derive(Debug)]
 pub(crate) enum SessionMsg {
-    Inbound(Box<Inbound>),
-    /// The transport lost the client for good.
-    Gone,
+    /// With the right to be in the mailbox, which is held until the message is handled.
+    Inbound(Box<Inbound>, OwnedSemaphorePermit),
     /// A new hub knows nobody.
     Rejoin,
     /// No new work is coming: end what only waits.
     Drain,
-    End(EndReason),
+    /// It is to end; the entry says why.
+    End,
     Observe(RpcReplyPort<SessionView>),
 }
 
@@ -65,29 +62,14 @@ crate::message!(SessionMsg);
 
 pub(crate) struct SessionArgs {
     pub(crate) core: Arc<Core>,
-    pub(crate) id: SessionId,
-    pub(crate) kind: SessionKind,
-    pub(crate) streams: Streams,
-    pub(crate) seat: Option<Seat>,
-    pub(crate) principal: Option<Arc<str>>,
-    /// For a session that is one listen: its request and what it was granted.
-    pub(crate) listen: Option<(Id, NoticeFilter)>,
+    pub(crate) entry: Arc<SessionEntry>,
+    /// Whether it takes the place of one that crashed.
+    pub(crate) restarted: bool,
 }
 
 pub(crate) struct Session {
     core: Arc<Core>,
     entry: Arc<SessionEntry>,
-    state: SessionState,
-    filters: Vec<(SubscriberKey, Filter)>,
-    streams: Arc<FinishStreams>,
-}
-
-/// A call that may run.
-struct Admitted {
-    caller: Caller,
-    entry: task::Entry,
-    cancel: Cancel,
-    open: OpenCall,
 }
 
 pub(crate) struct SessionActor;
@@ -102,18 +84,10 @@ impl Actor for SessionActor {
         myself: ActorRef<SessionMsg>,
         args: SessionArgs,
     ) -> Result<Session, ActorProcessingErr> {
-        let SessionArgs { core, id, kind, streams, seat, principal, listen } = args;
-        let max = core.config.max_subscriptions;
-        let entry =
-            Arc::new(SessionEntry::new(id.clone(), kind, myself, streams, seat, principal, &core));
-        core.directory.insert(entry.clone());
-        let state = SessionState::new(id, kind.serves_modern(), max);
-        let streams = Arc::new(FinishStreams(entry.streams().clone()));
-        let mut session = Session { core, entry, state, filters: Vec::new(), streams };
-        if let Some((request, granted)) = listen {
-            session.join_listen(SubscriptionId::of(&request), &granted);
-            session.entry.set_listen(request);
-        }
+        let SessionArgs { core, entry, restarted } = args;
+        entry.set_actor(myself.clone());
+        let session = Session { core, entry };
+        session.on_start(&myself, restarted);
         Ok(session)
     }
 
@@ -124,11 +98,10 @@ impl Actor for SessionActor {
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SessionMsg::Inbound(inbound) => session.on_inbound(&myself, *inbound).await,
-            SessionMsg::Gone => session.on_gone(&myself),
+            SessionMsg::Inbound(inbound, _turn) => session.on_inbound(&myself, *inbound).await,
             SessionMsg::Rejoin => session.on_rejoin(),
             SessionMsg::Drain => session.on_drain(&myself),
-            SessionMsg::End(reason) => session.on_end(&myself, reason),
+            SessionMsg::End => session.on_end(&myself),
             SessionMsg::Observe(reply) => session.on_observe(reply),
         }
         Ok(())
@@ -149,13 +122,28 @@ impl Actor for SessionActor {
 }
 
 impl Session {
-    async fn on_inbound(&mut self, myself: &ActorRef<SessionMsg>, inbound: Inbound) {
-        let Inbound { message, reply, permit, turn: _turn } = inbound;
+    fn on_start(&self, myself: &ActorRef<SessionMsg>, restarted: bool) {
+        if restarted {
+            self.on_rejoin();
+        } else {
+            for (subscription, filter) in self.entry.state().subscriptions() {
+                self.join(subscription, filter);
+            }
+        }
+        // Told to end while there was no actor to hear it.
+        if self.entry.ending().is_some() {
+            self.on_end(myself);
+        }
+    }
+
+    async fn on_inbound(&self, myself: &ActorRef<SessionMsg>, inbound: Inbound) {
         self.entry.touch();
-        match message {
-            Message::Request(request) => self.on_request(myself, request, reply, permit).await,
-            Message::Notification(notification) => self.on_notification(&notification),
-            Message::Response(response) => {
+        match inbound {
+            Inbound::Request(request, responder) => {
+                self.on_request(myself, request, responder).await;
+            }
+            Inbound::Notification(notification) => self.on_notification(&notification),
+            Inbound::Response(response) => {
                 let id = response.id.clone();
                 if !self.entry.questions().answer(response) {
                     tracing::debug!(%id, "nobody waits for this response");
@@ -165,67 +153,62 @@ impl Session {
     }
 
     async fn on_request(
-        &mut self,
+        &self,
         myself: &ActorRef<SessionMsg>,
         request: Request,
-        reply: Outlet,
-        permit: Option<OwnedSemaphorePermit>,
+        mut responder: Responder,
     ) {
         let meta = match RequestMeta::read(&request.params) {
             Ok(meta) => meta,
-            Err(error) => {
-                drop(permit);
-                return self.answer(&reply, Era::Legacy, &request.id, &Err(error));
-            }
+            Err(error) => return responder.answer(Err(error)),
         };
-        let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
-        let answered = match self.state.on_request(&request, &meta) {
+        if meta.protocol_version.is_some() {
+            responder.set_era(Era::Modern);
+        }
+        let decision = self.entry.state().on_request(&request, &meta);
+        let answer = match decision {
             Decision::Initialized(version) => {
-                let answer = self.initialize_result(version);
-                drop(permit);
-                self.answer(&reply, era, &request.id, &answer);
-                return self.join_legacy();
+                responder.answer(self.initialize_result(version));
+                // From here on the client hears notices. Not before its `initialize` is
+                // answered, and before any other request of it is, so that a list it reads is
+                // never older than this.
+                return self.join(None, Filter::legacy(&[].into()));
             }
             Decision::Done => Ok(ResultBody::empty()),
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
             Decision::Listen(..) if self.core.is_draining() => {
-                self.state.end_listen(&request.id);
+                self.entry.state().end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
             Decision::Listen(subscription, granted) => {
                 // Its answer is the acknowledgment, and the result comes when it ends.
-                return self.join_listen(subscription, &granted);
+                responder.withhold();
+                return self.join(Some(subscription), Filter::granted(&granted));
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
                 Dispatch::Answer(outcome) => outcome,
-                Dispatch::Call(target) => match self.admit(caller, &request) {
-                    Ok(admitted) => {
-                        let Admitted { caller, entry, cancel, open } = admitted;
-                        let held = Held {
-                            claim: Claim { open: Some(open), permit },
-                            streams: Some(self.streams.clone()),
-                            ..Held::default()
-                        };
-                        let questions = Some(self.entry.questions().clone());
-                        let start =
-                            task::Start { request, meta, caller, outlet: reply, cancel, held };
+                Dispatch::Call(target) => match self.admit(caller, target, request, meta) {
+                    Ok(start) => {
                         let parent = myself.get_cell();
-                        return task::start(&self.core, parent, entry, target, questions, start)
-                            .await;
+                        return task::start(&self.core, parent, start, responder).await;
                     }
                     Err(error) => Err(error),
                 },
             },
         };
-        // First, so that who reads the answer finds room for one more.
-        drop(permit);
-        self.answer(&reply, era, &request.id, &answered);
+        responder.answer(answer);
     }
 
     /// Lets a call in: a new one, or the retry of one that waits.
-    fn admit(&self, caller: Caller, request: &Request) -> Result<Admitted, ErrorObject> {
+    fn admit(
+        &self,
+        caller: Caller,
+        target: Target,
+        request: Request,
+        meta: RequestMeta,
+    ) -> Result<task::Start, ErrorObject> {
         let calls = self.entry.calls();
         let in_use =
             || ErrorObject::new(stentor_wire::code::INVALID_REQUEST, "the request id is in use");
@@ -235,21 +218,15 @@ impl Session {
         }
         let resumes = self.entry.kind() == SessionKind::Http;
         let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
-        let entry = task::enter(&self.core, &caller, request)?;
+        let entry = task::enter(&self.core, &caller, &request)?;
         let cancel = entry.cancel(&self.core);
-        let open = calls.open(&request.id, &cancel).ok_or_else(in_use)?;
-        Ok(Admitted { caller, entry, cancel, open })
-    }
-
-    fn answer(&self, reply: &Outlet, era: Era, id: &Id, outcome: &Result<ResultBody, ErrorObject>) {
-        let (bytes, error_code) = task::answer_now(&self.core, era, id, outcome);
-        reply.reply(bytes, error_code);
+        let open = Some(calls.open(&request.id, &cancel).ok_or_else(in_use)?);
+        let streams = self.entry.finish_streams();
+        let questions = Some(self.entry.questions().clone());
+        Ok(task::Start { request, meta, caller, target, entry, cancel, open, streams, questions })
     }
 
     fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
-        if let Some(caller) = self.state.legacy() {
-            self.entry.set_client(caller);
-        }
         let mut result = serde_json::json!({
             "protocolVersion": version.as_str(),
             "capabilities": self.core.capabilities,
@@ -261,155 +238,109 @@ impl Session {
         ResultBody::new(&result)
     }
 
-    /// From here on the client hears notices. Not before its `initialize` is answered, and
-    /// before any other request of it is, so that a list it reads is never older than this.
-    fn join_legacy(&mut self) {
-        if let Some(outlet) = self.entry.streams().notices().cloned() {
-            self.join(None, outlet, Filter::legacy(), None);
-        }
-    }
-
-    fn on_watch(&mut self, uri: String) -> Result<ResultBody, ErrorObject> {
+    fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
         if self.core.catalog().reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }
-        self.state.watched(&uri);
         let uri: Arc<str> = uri.into();
-        self.refilter(|filter| filter.watch(uri.clone()), Refilter::Watch(uri.clone()));
+        self.entry.state().watched(uri.clone());
+        self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
         Ok(ResultBody::empty())
     }
 
-    fn on_unwatch(&mut self, uri: &str) -> ResultBody {
-        self.refilter(|filter| filter.unwatch(uri), Refilter::Unwatch(uri.into()));
+    fn on_unwatch(&self, uri: &str) -> ResultBody {
+        let unwatch = Refilter::Unwatch(uri.into());
+        self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
         ResultBody::empty()
     }
 
-    /// Changes what the legacy client hears: in the hub, and in what a new hub would be told.
-    fn refilter(&mut self, change: impl FnOnce(&mut Filter), told: Refilter) {
-        let key = self.key(None);
-        if let Some((_, filter)) = self.filters.iter_mut().find(|(held, _)| *held == key) {
-            change(filter);
-        }
-        self.core.tell_hub(HubMsg::Refilter(key, told));
-    }
-
-    fn on_notification(&mut self, notification: &Notification) {
+    fn on_notification(&self, notification: &Notification) {
         match notification.method {
             Method::Cancelled => match notification.params.parse::<params::Cancelled>() {
-                Ok(cancelled) => match self.state.end_listen(&cancelled.request_id) {
-                    Some(subscription) => self.leave(Some(subscription)),
-                    None => self
-                        .entry
-                        .calls()
-                        .cancel(&cancelled.request_id, CancelReason::Client(cancelled.reason)),
-                },
+                Ok(cancelled) => self.on_cancelled(cancelled),
                 // Malformed ones are ignored (2026-07-28, basic/patterns/cancellation).
                 Err(error) => tracing::debug!(%error, "ignored"),
             },
-            Method::Initialized => self.entry.set_initialized(),
+            Method::Initialized => {
+                self.entry.state().on_initialized();
+            }
             _ => tracing::debug!(method = %notification.method, "ignored notification"),
         }
     }
 
-    fn join_listen(&mut self, subscription: SubscriptionId, granted: &NoticeFilter) {
-        let Some(outlet) = self.entry.streams().notices().cloned() else { return };
-        let acknowledgment = encode::acknowledged(&subscription, granted);
-        self.join(Some(subscription), outlet, Filter::granted(granted), Some(acknowledgment));
-    }
-
-    fn join(
-        &mut self,
-        subscription: Option<SubscriptionId>,
-        outlet: Outlet,
-        filter: Filter,
-        acknowledgment: Option<bytes::Bytes>,
-    ) {
-        let key = self.key(subscription);
-        self.filters.push((key.clone(), filter.clone()));
-        let subscriber = Subscriber { outlet, filter, acknowledgment };
-        self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
-    }
-
-    fn leave(&mut self, subscription: Option<SubscriptionId>) {
-        let key = self.key(subscription);
-        self.filters.retain(|(held, _)| *held != key);
-        self.core.tell_hub(HubMsg::Leave(key));
-    }
-
-    fn key(&self, subscription: Option<SubscriptionId>) -> SubscriberKey {
-        SubscriberKey { session: self.entry.id().clone(), subscription }
-    }
-
-    fn on_gone(&mut self, myself: &ActorRef<SessionMsg>) {
-        self.on_end(myself, EndReason::Disconnected);
-    }
-
-    fn on_rejoin(&mut self) {
-        let Some(outlet) = self.entry.streams().notices() else { return };
-        for (key, filter) in &self.filters {
-            let subscriber =
-                Subscriber { outlet: outlet.clone(), filter: filter.clone(), acknowledgment: None };
-            self.core.tell_hub(HubMsg::Join(key.clone(), Box::new(subscriber)));
-            // What the old hub was told and did not get round to tell. After the join, so that
-            // nothing falls in between.
-            for notice in filter.everything() {
-                let class = Class::of(&notice);
-                let notice = Arc::new(EncodedNotice::new(notice));
-                outlet.notice(class, notice, key.subscription.clone());
+    fn on_cancelled(&self, cancelled: params::Cancelled) {
+        let listen = self.entry.state().end_listen(&cancelled.request_id);
+        match listen {
+            Some(subscription) => {
+                self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(subscription))));
+            }
+            None => {
+                let reason = CancelReason::Client(cancelled.reason);
+                // One that is over needs no word.
+                self.entry.calls().cancel(&cancelled.request_id, reason);
             }
         }
     }
 
-    fn on_drain(&mut self, myself: &ActorRef<SessionMsg>) {
-        for (request, subscription) in self.state.end_listens() {
-            self.leave(Some(subscription));
+    /// From here on the client hears what the filter lets through. A listen is told first.
+    fn join(&self, subscription: Option<SubscriptionId>, filter: Filter) {
+        let Some(outlet) = self.entry.streams().notices().cloned() else { return };
+        let acknowledgment = subscription.as_ref().and_then(|subscription| {
+            let state = self.entry.state();
+            Some(encode::acknowledged(subscription, state.granted(subscription)?))
+        });
+        let subscriber = Subscriber { outlet, filter, acknowledgment };
+        self.core.tell_hub(HubMsg::Join(self.entry.key(subscription), Box::new(subscriber)));
+    }
+
+    fn on_rejoin(&self) {
+        let Some(outlet) = self.entry.streams().notices() else { return };
+        let subscriptions = self.entry.state().subscriptions();
+        for (subscription, filter) in subscriptions {
+            // What the old hub was told and did not get round to tell. After the join, so that
+            // nothing falls in between.
+            let missed: Vec<_> = filter.everything().collect();
+            let subscriber = Subscriber { outlet: outlet.clone(), filter, acknowledgment: None };
+            let key = self.entry.key(subscription.clone());
+            self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
+            for notice in missed {
+                let class = Class::of(&notice);
+                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), subscription.clone());
+            }
+        }
+    }
+
+    fn on_drain(&self, myself: &ActorRef<SessionMsg>) {
+        self.end_listens();
+        if self.entry.kind() == SessionKind::Listen {
+            self.entry.end(EndReason::Shutdown);
+            self.on_end(myself);
+        }
+    }
+
+    fn on_end(&self, myself: &ActorRef<SessionMsg>) {
+        let reason = self.entry.ending();
+        tracing::debug!(session = ?self.entry.id(), ?reason, "session ends");
+        if self.entry.kind() == SessionKind::Listen {
+            self.end_listens();
+        }
+        self.entry.close(&self.core);
+        myself.stop(None);
+    }
+
+    /// Answers the listens, which ends them.
+    fn end_listens(&self) {
+        let listens = self.entry.state().end_listens();
+        for (request, subscription) in listens {
+            self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(subscription))));
             if let Some(outlet) = self.entry.streams().notices() {
                 outlet.reply(encode::listen_ended(&request, &self.core.identity), None);
             }
         }
-        if self.entry.kind() == SessionKind::Listen {
-            self.on_end(myself, EndReason::Shutdown);
-        }
-    }
-
-    fn on_end(&mut self, myself: &ActorRef<SessionMsg>, reason: EndReason) {
-        tracing::debug!(session = ?self.entry.id(), ?reason, "session ends");
-        if let Some(request) = self.entry.take_listen()
-            && let Some(outlet) = self.entry.streams().notices()
-        {
-            outlet.reply(encode::listen_ended(&request, &self.core.identity), None);
-        }
-        let cancelled = match reason {
-            EndReason::Shutdown => CancelReason::Shutdown,
-            _ => CancelReason::SessionEnded,
-        };
-        self.entry.calls().cancel_all(&cancelled);
-        myself.stop(None);
     }
 
     fn on_observe(&self, reply: RpcReplyPort<SessionView>) {
         // Whoever asked may have gone.
         let _ = reply.send(self.entry.view());
     }
-}
-
-/// Whatever ends the actor, also a kill or a panic, ends what belongs to it.
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.core.directory.remove(self.entry.id());
-        for (key, _) in self.filters.drain(..) {
-            self.core.tell_hub(HubMsg::Leave(key));
-        }
-        // They answer as they end, and the streams end after the last of them.
-        self.entry.calls().cancel_all(&CancelReason::SessionEnded);
-    }
-}
-
-/// Opens a modern HTTP call's stream, which cancels the call when the client closes it.
-pub(crate) fn stateless_outlet(core: &Core, cancel: &Cancel) -> Outlet {
-    entry::request_outlet(
-        core,
-        core.tally.clone(),
-        crate::outlet::WhenGone::Close(Box::new(CancelWhenGone(cancel.clone()))),
-    )
 }

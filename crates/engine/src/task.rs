@@ -32,7 +32,8 @@ pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub use context::Context;
 use context::{Call, Lane};
-pub(crate) use responder::{Claim, Held, Responder};
+pub(crate) use responder::Responder;
+use responder::Running;
 use rounds::Rounds;
 pub(crate) use seal::Sealer;
 pub use seal::StateKey;
@@ -42,8 +43,8 @@ use suspended::{Place, Resume, Waiting};
 
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
-use crate::outlet::{Gate, Outlet};
-use crate::session::{Caller, Questions};
+use crate::outlet::Gate;
+use crate::session::{Caller, FinishStreams, Questions};
 
 /// Everything a call needs to run.
 pub(crate) struct TaskArgs {
@@ -230,14 +231,20 @@ async fn deadline(timeout: Option<Duration>) {
     }
 }
 
-/// Who is asked, and how the answer gets back.
+/// A call that may run: who asks for what, and how the answer gets back.
 pub(crate) struct Start {
     pub(crate) request: Request,
     pub(crate) meta: RequestMeta,
     pub(crate) caller: Caller,
-    pub(crate) outlet: Outlet,
+    pub(crate) target: Target,
+    pub(crate) entry: Entry,
     pub(crate) cancel: Cancel,
-    pub(crate) held: Held,
+    /// Its place among the open calls of a session.
+    pub(crate) open: Option<OpenCall>,
+    /// What it may still answer on.
+    pub(crate) streams: Option<Arc<FinishStreams>>,
+    /// Where a legacy call asks.
+    pub(crate) questions: Option<Questions>,
 }
 
 /// What a request that may be a retry brings with it.
@@ -284,27 +291,19 @@ pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<E
 
 /// Begins a call in a task actor of its own, linked to `parent`, or goes on with one that
 /// waits. The request is answered in any case.
-pub(crate) async fn start(
-    core: &Arc<Core>,
-    parent: ActorCell,
-    entry: Entry,
-    target: Target,
-    questions: Option<Questions>,
-    start: Start,
-) {
-    let Start { request, meta, caller, outlet, cancel, mut held } = start;
-    held.running = Some(core.calls.token());
+pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, responder: Responder) {
+    let Start { request, meta, caller, target, entry, cancel, open, streams, questions } = start;
     let gate = Arc::new(Gate::new(meta.progress_token.clone()));
-    let responder = Responder::new(
-        core.clone(),
-        outlet.clone(),
-        gate.clone(),
-        cancel.clone(),
-        caller.era(),
-        request.id.clone(),
-        held,
-    );
-    let lane = Lane::new(outlet, gate, &caller, &meta);
+    let outlet = responder.outlet().clone();
+    let running = Running {
+        gate: gate.clone(),
+        cancel: cancel.clone(),
+        counted: core.calls.token(),
+        streams,
+    };
+    let responder = responder.running(open, running);
+    let meta = Arc::new(meta);
+    let lane = Lane::new(outlet, gate, &caller, meta.clone());
     let (retry, explicit, binding) = match entry {
         Entry::New { retry, explicit, binding } => (retry, explicit, binding),
         Entry::Retry { waiting, retry } => {
@@ -322,12 +321,12 @@ pub(crate) async fn start(
         jsonrpc.request.id = %request.id,
         subject = target.subject(),
         traceparent = meta.trace.traceparent.as_deref(),
+        tracestate = meta.trace.tracestate.as_deref(),
     );
     let ctx = Context::new(Call {
         core: core.clone(),
         caller,
         request: request.id,
-        meta,
         subject: target.subject().to_owned(),
         cancel,
         lane: ArcSwap::from_pointee(lane),

@@ -1,9 +1,12 @@
-//! For tests and demonstrations: ends actors the hard way.
+//! For tests and demonstrations: ends actors the hard way, and says what a store has to do.
 
+use bytes::Bytes;
 use ractor::ActorCell;
 
 use crate::engine::{Engine, Stopped};
-use crate::ids::SessionId;
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::outlet::policy::{Class, Retention};
+use crate::outlet::{Delivered, EventStore, Frame};
 
 /// An actor of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,65 @@ fn find(engine: &Engine, victim: &Victim) -> Option<ActorCell> {
     Some(match victim {
         Victim::Registry => core.refs.registry.load_full()?.get_cell(),
         Victim::Hub => core.refs.hub.load_full()?.get_cell(),
-        Victim::Stateless => core.refs.stateless.load_full()?.get_cell(),
-        Victim::Session(id) => core.directory.get(id.as_str())?.actor().get_cell(),
+        Victim::Stateless => core.stateless.load_full()?.actor()?.get_cell(),
+        Victim::Session(id) => core.directory.get(id.as_str())?.actor()?.get_cell(),
     })
+}
+
+/// Checks what every [`EventStore`] has to do: keep the frames of a stream in order, apart from
+/// those of other streams and sessions, no more of them than may be kept, and say when some are
+/// gone.
+///
+/// # Panics
+///
+/// If it does not.
+pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
+    let retention = Retention { frames: 3, bytes: 1_000_000 };
+    let event = |seq, text: &'static str| -> Delivered {
+        (Seq(seq), Class::Log, Frame::Message(Bytes::from_static(text.as_bytes())))
+    };
+    let texts = |events: Vec<Delivered>| -> Vec<(u64, String)> {
+        let text = |(seq, _, frame): Delivered| {
+            let mut out = bytes::BytesMut::new();
+            frame.write(&mut out);
+            (seq.0, String::from_utf8_lossy(&out).into_owned())
+        };
+        events.into_iter().map(text).collect()
+    };
+    let (one, other) = (SessionId::random(), SessionId::random());
+    let mut log = store.open(&one, StreamId(1), retention);
+    let mut same_name = store.open(&other, StreamId(1), retention);
+    let mut neighbour = store.open(&one, StreamId(2), retention);
+
+    let empty = log.replay(Seq(0)).await;
+    assert!(empty.complete && empty.events.is_empty(), "nothing is missing from a new log");
+
+    // Without 1: what was dropped by policy has a number, and was never sent.
+    log.append(&event(0, "a"));
+    log.append(&event(2, "b"));
+    same_name.append(&event(0, "secret"));
+    neighbour.append(&event(0, "elsewhere"));
+    let all = log.replay(Seq(0)).await;
+    assert!(all.complete);
+    assert_eq!(texts(all.events), [(0, "a".into()), (2, "b".into())], "in order, and its own only");
+    let some = log.replay(Seq(1)).await;
+    assert!(some.complete, "a number that was never sent is not missing");
+    assert_eq!(texts(some.events), [(2, "b".into())]);
+
+    log.append(&event(3, "c"));
+    log.append(&event(4, "d"));
+    let evicted = log.replay(Seq(0)).await;
+    assert!(!evicted.complete, "the first frame is gone");
+    assert_eq!(texts(evicted.events), [(2, "b".into()), (3, "c".into()), (4, "d".into())]);
+    assert!(log.replay(Seq(2)).await.complete, "the rest is there, as often as it is asked for");
+    assert!(log.replay(Seq(5)).await.complete, "nothing follows the last frame");
+
+    log.trim(Retention { frames: 1, bytes: 1_000_000 });
+    let trimmed = log.replay(Seq(3)).await;
+    assert!(!trimmed.complete);
+    assert_eq!(texts(trimmed.events), [(4, "d".into())], "the newest frame stays");
+
+    drop(log);
+    let anew = store.open(&one, StreamId(1), retention).replay(Seq(0)).await;
+    assert!(anew.events.is_empty(), "a log that was dropped is forgotten");
 }

@@ -92,7 +92,7 @@ async fn a_client_that_comes_back_a_thousand_times_misses_nothing_and_hears_noth
         }
         drop(inlet);
         drops += 1;
-        inlet = session.resume(stream, next).unwrap();
+        inlet = session.resume(stream, next).await.unwrap();
     }
     assert_eq!(seen, (0..LINES).collect::<Vec<_>>());
     assert!(drops >= 500, "{drops} drops");
@@ -114,7 +114,7 @@ async fn a_stream_closed_by_the_server_goes_on_where_it_stopped() {
     }
     assert!(before.len() <= 1, "the rest comes later: {before:?}");
     let next = before.last().map_or(Seq(0), |(seq, _)| Seq(seq.0 + 1));
-    let mut inlet = session.resume(inlet.stream(), next).unwrap();
+    let mut inlet = session.resume(inlet.stream(), next).await.unwrap();
     let mut after = Vec::new();
     while after.last().is_none_or(|(_, message): &(Seq, Value)| message.get("id").is_none()) {
         after.extend(read(&mut inlet).await);
@@ -129,9 +129,28 @@ async fn a_stream_closed_by_the_server_goes_on_where_it_stopped() {
 async fn a_client_that_comes_back_too_late_is_told_that_all_lists_changed() {
     let engine = engine().await;
     let session = open(&engine).await;
-    let mut inlet = session.resume(StreamId(77), Seq(5)).unwrap();
+    let mut inlet = session.resume(StreamId(77), Seq(5)).await.unwrap();
     assert_eq!(read(&mut inlet).await.len(), 3);
     assert_eq!(session.attach().unwrap_err(), Refused::StreamTaken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_missed_too_much_still_gets_the_result() {
+    let engine = engine().await;
+    let session = open(&engine).await;
+    let mut inlet = call(&session, "lines").await;
+    let stream = inlet.stream();
+    while !read(&mut inlet).await.is_empty() {}
+    let mut inlet = session.resume(stream, Seq(1)).await.unwrap();
+    let (mut rest, mut some) = (Vec::new(), read(&mut inlet).await);
+    while !some.is_empty() {
+        rest.extend(some);
+        some = read(&mut inlet).await;
+    }
+    assert!(rest[0].0 > Seq(1), "the beginning is gone");
+    assert_eq!(rest.last().unwrap().1["result"]["content"][0]["text"], "done");
+    let mut notices = session.attach().unwrap();
+    assert_eq!(read(&mut notices).await.len(), 3, "all lists are told as changed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +160,7 @@ async fn replay_never_crosses_sessions() {
     let mut inlet = call(&ann, "poll").await;
     while !read(&mut inlet).await.is_empty() {}
     sleep(Duration::from_secs(2)).await;
-    let mut stolen = bob.resume(inlet.stream(), Seq(0)).unwrap();
+    let mut stolen = bob.resume(inlet.stream(), Seq(0)).await.unwrap();
     let heard = read(&mut stolen).await;
     assert!(
         heard.iter().all(|(_, m)| m["method"].as_str().unwrap().ends_with("list_changed")),

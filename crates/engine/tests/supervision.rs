@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::json;
 use stentor_engine::testing::{Victim, kill};
 use stentor_engine::{Engine, SessionKind, ToolError, tool};
-use support::{Client, engine, methods};
+use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
@@ -97,24 +97,113 @@ async fn a_change_during_a_crash_is_still_announced() {
     assert!(methods(&told).contains(&"notifications/resources/list_changed"), "{told:?}");
 }
 
+fn pipes(engine: &Engine) -> Vec<stentor_engine::SessionView> {
+    engine.sessions().into_iter().filter(|session| session.kind == SessionKind::Pipe).collect()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_killed_answers_its_calls_and_leaves_no_trace() {
+async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let engine = engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
-    let bystander = Client::legacy(&engine).await;
+    let level = json!({"level": "error"});
+    client
+        .send(json!({"jsonrpc": "2.0", "id": "l", "method": "logging/setLevel", "params": level}))
+        .await;
+    client.answer("l").await;
+    client.subscribe("s", "test://watched").await;
+    let listen = json!({"notifications": {"promptsListChanged": true}, "_meta": modern_meta()});
+    client.send(json!({"jsonrpc": "2.0", "id": "p", "method": "subscriptions/listen", "params": listen})).await;
     client.call(1, "wait").await;
     client.ping().await;
-    let id = engine.sessions().into_iter().find(|s| s.open_calls == 1).unwrap().id;
-    kill(&engine, Victim::Session(id.clone())).await.unwrap();
+    let before = pipes(&engine).remove(0);
+    assert_eq!(before.open_calls, [stentor_wire::Id::Number(1)]);
+
+    kill(&engine, Victim::Session(before.id.clone())).await.unwrap();
+    // Handed in while there may be no actor: not lost.
+    client.call(2, "echo").await;
     let (answer, _) = client.answer(1).await;
     assert_eq!(answer["error"]["message"], "the call ended without an answer");
-    assert_eq!(client.next().await, None, "its stream ends");
+    let (answer, _) = client.answer(2).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "echo");
     settle(&engine).await;
+    client.ping().await;
+
+    let after = pipes(&engine).remove(0);
+    assert_eq!((after.id, after.version, after.client), (before.id, before.version, before.client));
+    assert_eq!((after.subscriptions, after.recent_restarts), (before.subscriptions, 1));
+    engine.send_resource_updated("test://watched");
+    engine.send_prompt_list_changed();
+    settle(&engine).await;
+    let told = client.ping().await;
+    let told: Vec<_> = methods(&told);
+    assert_eq!(told.iter().filter(|it| **it == "notifications/resources/updated").count(), 1);
+    assert_eq!(told.iter().filter(|it| **it == "notifications/prompts/list_changed").count(), 2);
+    client.call(3, "log").await;
+    let (_, logged) = client.answer(3).await;
+    assert_eq!(logged.len(), 1, "the log level is kept: {logged:?}");
+    assert_eq!(engine.observe().await.unwrap().hub.subscribers, 2);
+    assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0, "it has its own budget");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_crashes_again_and_again_is_ended_and_harms_nobody() {
+    let engine = engine().start().await.unwrap();
+    let mut bystander = Client::legacy(&engine).await;
+    let there = pipes(&engine).remove(0).id;
+    let mut client = Client::legacy(&engine).await;
+    let id = pipes(&engine).into_iter().find(|it| it.id != there).unwrap().id;
+    client.call(1, "wait").await;
+    let mut kills = 0;
+    while kill(&engine, Victim::Session(id.clone())).await.is_ok() {
+        kills += 1;
+        settle(&engine).await;
+    }
+    assert_eq!(kills, 6, "five restarts");
+    client.answer(1).await;
+    while client.next().await.is_some() {}
     let view = engine.observe().await.unwrap();
-    assert_eq!(view.hub.subscribers, 1);
-    assert_eq!(view.running_calls, 0);
+    assert_eq!((view.hub.subscribers, view.running_calls), (1, 0));
     assert!(view.sessions.iter().all(|session| session.id != id));
-    drop(bystander);
+    bystander.call(1, "echo").await;
+    bystander.answer(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_while_the_session_restarts_leaves_no_trace() {
+    let engine = engine().start().await.unwrap();
+    for _ in 0..20 {
+        let client = Client::legacy(&engine).await;
+        let id = pipes(&engine).remove(0).id;
+        let killed = tokio::spawn({
+            let engine = engine.clone();
+            async move { kill(&engine, Victim::Session(id)).await }
+        });
+        tokio::task::yield_now().await;
+        drop(client);
+        let _ = killed.await.unwrap();
+        settle(&engine).await;
+        assert!(pipes(&engine).is_empty());
+        assert_eq!(engine.observe().await.unwrap().hub.subscribers, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_not_asked_for_more_than_it_can_leave_unread() {
+    let engine = engine().start().await.unwrap();
+    let client = Client::legacy(&engine).await;
+    let mut sent = 0;
+    let flood = async {
+        loop {
+            client.send(json!({"jsonrpc": "2.0", "id": sent, "method": "tools/list"})).await;
+            sent += 1;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), flood).await.is_err());
+    let held = engine.tally().held;
+    assert!((1_000_000..2_000_000).contains(&held), "{held}");
+    drop(client);
+    settle(&engine).await;
+    assert_eq!(engine.tally().held, 0);
 }
 
 #[tokio::test(start_paused = true)]

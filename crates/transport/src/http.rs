@@ -109,7 +109,7 @@ async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response 
     let outcome = match check(&endpoint, &request) {
         Ok(()) => match *request.method() {
             Method::POST => post::handle(&endpoint, request).await,
-            Method::GET => get::handle(&endpoint, &request),
+            Method::GET => get::handle(&endpoint, request).await,
             Method::DELETE => legacy::end(&endpoint, &request),
             _ => Err(Refusal::MethodNotAllowed),
         },

@@ -17,8 +17,8 @@ pub(crate) struct Filter {
 impl Filter {
     /// A legacy session hears every list and every custom notice, and the resources it
     /// subscribes to.
-    pub(crate) fn legacy() -> Self {
-        Self { lists: [true; 3], resources: HashSet::new(), custom: true }
+    pub(crate) fn legacy(watched: &HashSet<Arc<str>>) -> Self {
+        Self { lists: [true; 3], resources: watched.clone(), custom: true }
     }
 
     /// A modern listen hears what was granted, and nothing else.
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_legacy_session_hears_resources_only_while_it_watches_them() {
-        let mut filter = Filter::legacy();
+        let mut filter = Filter::legacy(&HashSet::new());
         let updated = Notice::ResourceUpdated("a://1".into());
         assert!(!filter.hears(&updated));
         filter.watch("a://1".into());

@@ -1,17 +1,23 @@
 //! The delivery policy: one table.
 //!
-//! | class            | client keeps up | client falls behind                  |
-//! |------------------|-----------------|--------------------------------------|
-//! | reply            | always          | kept: one for each request           |
-//! | question         | always          | kept: each makes its call wait       |
-//! | list changed     | each            | one flag for each list               |
-//! | resource updated | each            | one flag for each URI                |
-//! | progress         | each            | latest wins, the last value arrives  |
-//! | log, custom      | each            | oldest dropped and counted           |
+//! | class            | client keeps up | client falls behind                  | stalled             |
+//! |------------------|-----------------|--------------------------------------|---------------------|
+//! | reply            | always          | kept: one for each request           | kept for its return |
+//! | question         | always          | kept: each makes its call wait       | kept for its return |
+//! | list changed     | each            | one flag for each list               | told on its return  |
+//! | resource updated | each            | one flag for each URI                | told on its return  |
+//! | progress         | each            | latest wins, the last value arrives  | as before           |
+//! | log              | each            | oldest dropped, the client is told   | as before           |
+//! | custom           | each            | oldest dropped and counted           | as before           |
 //!
 //! A client *falls behind* when more than [`Limits`] allow waits for it, unread. A notice of
 //! a list or resource that is still unread is not repeated even while the client keeps up:
 //! it would say the same twice.
+//!
+//! A client is *stalled* when it has not read for [`Config::stall_timeout`](crate::Config)
+//! although something waits: its HTTP stream is closed. A legacy client can come back to what
+//! was kept; a modern one listens again. A pipe is never closed for this: it has one client,
+//! and what it holds is bounded.
 
 use stentor_wire::Notice;
 
@@ -68,6 +74,12 @@ impl Class {
         }
     }
 
+    /// Whether a frame of this class may be dropped.
+    #[must_use]
+    pub(crate) const fn may_drop(self) -> bool {
+        matches!(self.when_behind(), WhenBehind::DropOldest)
+    }
+
     /// The class in metrics and views.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -96,41 +108,117 @@ pub enum WhenBehind {
     DropOldest,
 }
 
-/// How much may wait unread on one stream.
+/// How much may wait unread on one stream. Bytes are of memory, with what a frame costs beside
+/// its text.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Frames that may be dropped when there are more of them (log, custom).
+    /// Frames that may be dropped when there are more of them (log, custom). Default 1,024.
     pub frames: usize,
-    /// Bytes of such frames.
+    /// Bytes of such frames. Default 256 KiB.
     pub bytes: usize,
-    /// Unread progress values of one call before the latest wins.
+    /// Unread progress values of one call before the latest wins. Default 256.
     pub progress: u32,
+    /// Bytes of answers that may wait on a pipe before no more of its client's messages are
+    /// read. Default 1 MiB.
+    pub answers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frames: 1024, bytes: 64 * 1024, progress: 256 }
+        Self { frames: 1_024, bytes: 256 * 1024, progress: 256, answers: 1024 * 1024 }
     }
 }
 
-/// How much that has been read is kept for a client that comes back.
+/// How much that has been read is kept for a client that comes back to a stream. The newest
+/// frame is kept in any case.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Frames.
+    /// Frames. Default 1,024.
     pub frames: usize,
-    /// Bytes.
+    /// Bytes of memory. Default 256 KiB.
     pub bytes: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { frames: 1024, bytes: 64 * 1024 }
+        Self { frames: 1_024, bytes: 256 * 1024 }
+    }
+}
+
+/// How much all streams of a session, and of all sessions, may hold together: what waits, and
+/// what is kept for clients that come back, in bytes of memory.
+///
+/// From half of a budget on, the limits of each stream are a quarter of what they are else;
+/// when it is used up a stream holds little more than what is never dropped.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Budget {
+    /// Of one session. Default 2 MiB.
+    pub session: usize,
+    /// Of all sessions. Default 256 MiB.
+    pub total: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { session: 2 * 1024 * 1024, total: 256 * 1024 * 1024 }
+    }
+}
+
+/// How near a budget is to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pressure {
+    None,
+    High,
+    Full,
+}
+
+impl Pressure {
+    pub(crate) const fn of(held: usize, budget: usize) -> Self {
+        if held >= budget {
+            Self::Full
+        } else if held >= budget / 2 {
+            Self::High
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// What a stream may hold when there is no room left.
+const LAST_FRAMES: usize = 16;
+const LAST_BYTES: usize = 4 * 1024;
+
+impl Limits {
+    pub(crate) fn under(&self, pressure: Pressure) -> Self {
+        match pressure {
+            Pressure::None => *self,
+            Pressure::High => Self {
+                frames: self.frames.div_ceil(4),
+                bytes: self.bytes / 4,
+                progress: self.progress.div_ceil(4),
+                ..*self
+            },
+            Pressure::Full => Self {
+                frames: self.frames.min(LAST_FRAMES),
+                bytes: self.bytes.min(LAST_BYTES),
+                progress: self.progress.min(1),
+                ..*self
+            },
+        }
     }
 }
 
 impl Retention {
-    /// Keeps nothing: what has been read is gone.
-    pub const NONE: Self = Self { frames: 0, bytes: 0 };
+    pub(crate) fn under(self, pressure: Pressure) -> Self {
+        match pressure {
+            Pressure::None => self,
+            Pressure::High => Self { frames: self.frames.div_ceil(4), bytes: self.bytes / 4 },
+            Pressure::Full => {
+                Self { frames: self.frames.min(LAST_FRAMES), bytes: self.bytes.min(LAST_BYTES) }
+            }
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! The pure part of an outlet: what waits for one client, under the delivery policy.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use stentor_wire::{EncodedNotice, ListKind, Notice, SubscriptionId, encode};
+use stentor_wire::{EncodedNotice, ListKind, LogLevel, Notice, SubscriptionId, encode};
 
 use super::gate::Gate;
-use super::policy::{Class, Limits, Retention};
+use super::policy::{Class, Limits};
 use crate::ids::Seq;
 
 /// One message to a client, in wire form or one cheap step before it.
@@ -17,6 +17,11 @@ pub enum Frame {
     Reply(Bytes, Option<i32>),
     /// A complete message.
     Message(Bytes),
+    /// A log message, and how severe it is.
+    Log(LogLevel, Bytes),
+    /// Stands where so many log messages were dropped, and says so to the client, as severe as
+    /// the last of them.
+    Dropped(LogLevel, u64),
     /// A notice that many streams share, and the subscription it is spliced with.
     Notice(Arc<EncodedNotice>, Option<SubscriptionId>),
     /// A value of progress, written only when it is read: most are overtaken before.
@@ -36,7 +41,15 @@ impl Frame {
     /// Appends the message as JSON, without a line break.
     pub fn write(&self, out: &mut BytesMut) {
         match self {
-            Self::Reply(bytes, _) | Self::Message(bytes) => out.extend_from_slice(bytes),
+            Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => {
+                out.extend_from_slice(bytes);
+            }
+            Self::Dropped(level, count) => {
+                let data = serde_json::json!({
+                    "dropped": count, "reason": "the client fell behind",
+                });
+                out.extend_from_slice(&encode::log(*level, Some("stentor"), &data));
+            }
             Self::Notice(notice, subscription) => notice.write(out, subscription.as_ref()),
             Self::Progress(value) => {
                 if let Some(token) = value.gate.token() {
@@ -46,13 +59,15 @@ impl Frame {
         }
     }
 
-    fn weight(&self) -> usize {
-        64 + match self {
-            Self::Reply(bytes, _) | Self::Message(bytes) => bytes.len(),
-            // Shared with every other session: its own cost is the entry.
-            Self::Notice(..) => 0,
-            Self::Progress(value) => value.message.len(),
-        }
+    /// What it takes of memory, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Entry>()
+            + match self {
+                Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
+                // A notice is shared with every other session: its own cost is the entry.
+                Self::Notice(..) | Self::Dropped(..) => 0,
+                Self::Progress(value) => value.message.len(),
+            }
     }
 }
 
@@ -81,7 +96,7 @@ enum Flag {
 #[derive(Debug)]
 struct Entry {
     seq: u64,
-    /// `None` once it was dropped, or read and not kept.
+    /// `None` once it was dropped.
     held: Option<Held>,
 }
 
@@ -92,8 +107,13 @@ struct Held {
     weight: usize,
 }
 
-/// Frames in order. Those before `cursor` have been read and are kept for a client that
-/// comes back; those from `cursor` on wait.
+impl Held {
+    fn new(class: Class, frame: Frame) -> Self {
+        Self { class, weight: frame.weight(), frame }
+    }
+}
+
+/// Frames in order that wait for the client.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
@@ -101,52 +121,48 @@ pub(crate) struct Queue {
     holes: usize,
     /// The number of the next frame.
     next: u64,
-    cursor: u64,
-    /// Up to where frames have been read at least once.
+    /// From where on nothing has been read.
     read: u64,
-    /// From where on every frame is held, was dropped by policy, or is still to come.
-    kept: u64,
-    retained: usize,
-    retained_bytes: usize,
-    flags: HashMap<Flag, u64>,
+    flags: HashSet<Flag>,
     droppable: VecDeque<u64>,
     droppable_bytes: usize,
+    /// Where the client is told that messages were dropped.
+    gap: Option<u64>,
+    /// What waits that is never dropped, in bytes.
+    kept_bytes: usize,
+    weight: usize,
     finished: bool,
     closed: bool,
 }
 
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;
+/// An empty queue keeps room for so many frames.
+const ROOM_KEPT: usize = 64;
 
 impl Queue {
     pub(crate) fn push(&mut self, class: Class, frame: Frame, limits: &Limits) -> Pushed {
         if self.closed || self.finished {
             return Pushed::Closed;
         }
-        if let Frame::Notice(notice, subscription) = &frame {
-            let flag = match notice.notice() {
-                Notice::ListChanged(kind) => Some(Flag::List(subscription.clone(), *kind)),
-                Notice::ResourceUpdated(uri) => Some(Flag::Uri(subscription.clone(), uri.clone())),
-                Notice::Custom { .. } => None,
-            };
-            if let Some(flag) = flag {
-                if self.flags.contains_key(&flag) {
-                    return Pushed::Coalesced;
-                }
-                self.flags.insert(flag, self.next);
-            }
+        if let Some(flag) = flag(&frame)
+            && !self.flags.insert(flag)
+        {
+            return Pushed::Coalesced;
         }
-        let seq = self.append(class, frame);
+        let (seq, weight) = self.append(class, frame);
         let mut dropped = 0;
-        if matches!(class, Class::Log | Class::Custom) {
+        if class.may_drop() {
             self.droppable.push_back(seq);
-            self.droppable_bytes += self.entries.back().map_or(0, Entry::weight);
+            self.droppable_bytes += weight;
             while self.droppable.len() > limits.frames
                 || (self.droppable_bytes > limits.bytes && self.droppable.len() > 1)
             {
                 self.drop_oldest();
                 dropped += 1;
             }
+        } else {
+            self.kept_bytes += weight;
         }
         if dropped > 0 { Pushed::QueuedAfterDrop(dropped) } else { Pushed::Queued }
     }
@@ -162,62 +178,53 @@ impl Queue {
             return Pushed::Closed;
         }
         if value.gate.unread() >= limits.progress
-            && let Some(seq) = latest.filter(|seq| seq.0 >= self.read)
-            && let Some(held) = self.held_mut(seq.0)
+            && let Some(index) = latest.and_then(|seq| self.find(seq.0))
+            && let Some(held) = &mut self.entries[index].held
         {
-            let frame = Frame::Progress(value);
-            *held = Held { class: Class::Progress, weight: frame.weight(), frame };
+            self.weight -= held.weight;
+            *held = Held::new(Class::Progress, Frame::Progress(value));
+            self.weight += held.weight;
             return Pushed::Conflated;
         }
         value.gate.queued();
-        *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value))));
+        *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value)).0));
         Pushed::Queued
     }
 
-    /// Takes up to `max` unread frames, or fewer when they come to more than `bytes`.
-    pub(crate) fn take(
-        &mut self,
-        batch: &mut Vec<(Seq, Class, Frame)>,
-        max: usize,
-        bytes: usize,
-        retention: &Retention,
-    ) {
-        let mut taken = 0;
-        let mut index = self.entries.partition_point(|entry| entry.seq < self.cursor);
-        while batch.len() < max && taken < bytes && index < self.entries.len() {
-            let entry = &mut self.entries[index];
-            index += 1;
-            self.cursor = entry.seq + 1;
-            let Some(held) = &entry.held else { continue };
-            taken += held.weight;
-            let (class, frame, weight) = (held.class, held.frame.clone(), held.weight);
-            let seq = entry.seq;
-            if seq >= self.read {
-                self.read = seq + 1;
-                if retention.frames > 0 {
-                    self.retained += 1;
-                    self.retained_bytes += weight;
-                } else {
-                    entry.held = None;
-                    self.holes += 1;
-                    self.kept = seq + 1;
-                }
-                self.forget(class, &frame, weight);
-            }
-            batch.push((Seq(seq), class, frame));
+    /// Takes up to `max` frames, or fewer when they come to more than `bytes`.
+    pub(crate) fn take(&mut self, batch: &mut Vec<(Seq, Class, Frame)>, max: usize, bytes: usize) {
+        let before = self.weight;
+        while batch.len() < max
+            && before - self.weight < bytes
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.read = entry.seq + 1;
+            let Some(held) = entry.held else {
+                self.holes -= 1;
+                continue;
+            };
+            self.forget(&held);
+            batch.push((Seq(entry.seq), held.class, held.frame));
         }
-        self.evict(retention);
+        if self.entries.is_empty() && self.entries.capacity() > ROOM_KEPT {
+            self.entries.shrink_to(ROOM_KEPT);
+            self.droppable.shrink_to(ROOM_KEPT);
+        }
     }
 
-    /// Goes back to `next`, for a client that has read what is before it and came back.
-    ///
-    /// `false` if some frame from there on is gone, or `next` was never reached.
-    pub(crate) fn rewind(&mut self, next: Seq) -> bool {
-        let known = next.0 >= self.kept && next.0 <= self.read;
-        if known {
-            self.cursor = next.0;
-        }
-        known
+    /// From where on nothing has been read.
+    pub(crate) fn read(&self) -> Seq {
+        Seq(self.read)
+    }
+
+    /// What waits, in bytes of memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// What waits that is never dropped, in bytes of memory.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// No frame follows what is queued now.
@@ -243,29 +250,42 @@ impl Queue {
     }
 
     pub(crate) fn unread(&self) -> usize {
-        let from = self.entries.partition_point(|entry| entry.seq < self.cursor);
-        self.entries.range(from..).filter(|entry| entry.held.is_some()).count()
+        self.entries.len() - self.holes
     }
 
-    fn append(&mut self, class: Class, frame: Frame) -> u64 {
+    fn append(&mut self, class: Class, frame: Frame) -> (u64, usize) {
         let seq = self.next;
         self.next += 1;
-        let held = Held { class, weight: frame.weight(), frame };
+        let held = Held::new(class, frame);
+        let weight = held.weight;
+        self.weight += weight;
         self.entries.push_back(Entry { seq, held: Some(held) });
-        seq
+        (seq, weight)
     }
 
-    fn held_mut(&mut self, seq: u64) -> Option<&mut Held> {
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        self.entries[index].held.as_mut()
+    fn find(&self, seq: u64) -> Option<usize> {
+        self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()
     }
 
+    /// Drops the oldest frame that may be. Where log messages were dropped the client is told,
+    /// once, in the place of the last of them.
     fn drop_oldest(&mut self) {
-        let Some(seq) = self.droppable.pop_front() else { return };
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq);
-        if let Some(held) = index.ok().and_then(|index| self.entries[index].held.take()) {
-            self.droppable_bytes -= held.weight;
-            self.holes += 1;
+        let Some(index) = self.droppable.pop_front().and_then(|seq| self.find(seq)) else { return };
+        let Some(dropped) = self.remove(index) else { return };
+        self.droppable_bytes -= dropped.weight;
+        if let Frame::Log(level, _) = dropped.frame {
+            let before = match self.gap.and_then(|seq| self.find(seq)) {
+                Some(gap) => match self.remove(gap).map(|held| held.frame) {
+                    Some(Frame::Dropped(_, count)) => count,
+                    _ => 0,
+                },
+                None => 0,
+            };
+            let told = Held::new(Class::Log, Frame::Dropped(level, before + 1));
+            self.weight += told.weight;
+            self.holes -= 1;
+            self.gap = Some(self.entries[index].seq);
+            self.entries[index].held = Some(told);
         }
         // Wherever they are, so that frames that stay do not keep them.
         if self.holes > FEW_HOLES && self.holes > self.entries.len() / 2 {
@@ -274,49 +294,44 @@ impl Queue {
         }
     }
 
-    /// A frame was read for the first time: it no longer counts as waiting.
-    fn forget(&mut self, class: Class, frame: &Frame, weight: usize) {
-        match frame {
-            Frame::Notice(notice, subscription) => match notice.notice() {
-                Notice::ListChanged(kind) => {
-                    self.flags.remove(&Flag::List(subscription.clone(), *kind));
-                }
-                Notice::ResourceUpdated(uri) => {
-                    self.flags.remove(&Flag::Uri(subscription.clone(), uri.clone()));
-                }
-                Notice::Custom { .. } => {}
-            },
-            Frame::Progress(value) => value.gate.read(),
-            Frame::Reply(..) | Frame::Message(_) => {}
-        }
-        if matches!(class, Class::Log | Class::Custom) {
-            self.droppable.pop_front();
-            self.droppable_bytes -= weight;
-        }
+    fn remove(&mut self, index: usize) -> Option<Held> {
+        let held = self.entries[index].held.take()?;
+        self.weight -= held.weight;
+        self.holes += 1;
+        Some(held)
     }
 
-    /// Lets go of holes in front, and of the oldest frames that were read when there are more
-    /// of them than may be kept.
-    fn evict(&mut self, retention: &Retention) {
-        while let Some(front) = self.entries.front() {
-            let over = self.retained > retention.frames || self.retained_bytes > retention.bytes;
-            match &front.held {
-                None => self.holes -= 1,
-                Some(held) if over && front.seq < self.cursor => {
-                    self.retained -= 1;
-                    self.retained_bytes -= held.weight;
-                    self.kept = front.seq + 1;
-                }
-                Some(_) => return,
+    /// A frame was read: it no longer counts as waiting.
+    fn forget(&mut self, held: &Held) {
+        self.weight -= held.weight;
+        match &held.frame {
+            Frame::Progress(value) => return value.gate.read(),
+            Frame::Dropped(..) => {
+                self.gap = None;
+                return;
             }
-            self.entries.pop_front();
+            frame => {
+                if let Some(flag) = flag(frame) {
+                    self.flags.remove(&flag);
+                }
+            }
+        }
+        if held.class.may_drop() {
+            self.droppable.pop_front();
+            self.droppable_bytes -= held.weight;
+        } else {
+            self.kept_bytes -= held.weight;
         }
     }
 }
 
-impl Entry {
-    fn weight(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.weight)
+/// What the frame says, if it is to wait only once.
+fn flag(frame: &Frame) -> Option<Flag> {
+    let Frame::Notice(notice, subscription) = frame else { return None };
+    match notice.notice() {
+        Notice::ListChanged(kind) => Some(Flag::List(subscription.clone(), *kind)),
+        Notice::ResourceUpdated(uri) => Some(Flag::Uri(subscription.clone(), uri.clone())),
+        Notice::Custom { .. } => None,
     }
 }
 

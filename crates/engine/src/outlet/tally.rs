@@ -1,12 +1,13 @@
-//! Counters of what became of frames.
+//! Counters of what became of frames, and of what is held of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::policy::Class;
+use super::Delivered;
+use super::policy::{Class, Pressure};
 
 /// What became of frames, by class. Every count is also added to the engine's total.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tally {
     delivered: [AtomicU64; Class::ALL.len()],
     coalesced: [AtomicU64; Class::ALL.len()],
@@ -14,6 +15,8 @@ pub struct Tally {
     refused: AtomicU64,
     dropped: [AtomicU64; Class::ALL.len()],
     closed: AtomicU64,
+    held: AtomicUsize,
+    budget: usize,
     total: Option<Arc<Tally>>,
 }
 
@@ -33,6 +36,8 @@ pub struct TallyView {
     pub dropped: [u64; Class::ALL.len()],
     /// Streams closed because their client had stopped reading.
     pub closed: u64,
+    /// What waits, or is kept for a client that comes back, in bytes of memory.
+    pub held: usize,
 }
 
 impl TallyView {
@@ -50,12 +55,52 @@ impl TallyView {
 }
 
 impl Tally {
-    pub(crate) fn within(total: Arc<Tally>) -> Self {
-        Self { total: Some(total), ..Self::default() }
+    /// Of all sessions together, with their budget.
+    pub(crate) fn total(budget: usize) -> Self {
+        Self {
+            delivered: Default::default(),
+            coalesced: Default::default(),
+            conflated: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            dropped: Default::default(),
+            closed: AtomicU64::default(),
+            held: AtomicUsize::default(),
+            budget,
+            total: None,
+        }
     }
 
-    pub(crate) fn delivered(&self, class: Class) {
-        self.add(1, |tally| &tally.delivered[class as usize]);
+    /// Of one session, with its budget.
+    pub(crate) fn within(total: Arc<Tally>, budget: usize) -> Self {
+        Self { total: Some(total), ..Self::total(budget) }
+    }
+
+    /// A stream holds so much more now, or less.
+    pub(crate) fn holds(&self, before: usize, now: usize) {
+        // Wraps around below zero, and back.
+        let change = now.wrapping_sub(before);
+        if change != 0 {
+            self.held.fetch_add(change, Ordering::Relaxed);
+            if let Some(total) = &self.total {
+                total.held.fetch_add(change, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How near the session's budget, or that of all, is to its end.
+    pub(crate) fn pressure(&self) -> Pressure {
+        let own = Pressure::of(self.held.load(Ordering::Relaxed), self.budget);
+        own.max(self.total.as_ref().map_or(Pressure::None, |total| total.pressure()))
+    }
+
+    pub(crate) fn delivered(&self, batch: &[Delivered]) {
+        let mut counts = [0; Class::ALL.len()];
+        for (_, class, _) in batch {
+            counts[*class as usize] += 1;
+        }
+        for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            self.add(count, |tally| &tally.delivered[index]);
+        }
     }
 
     pub(crate) fn coalesced(&self, class: Class) {
@@ -98,6 +143,7 @@ impl Tally {
             refused: self.refused.load(Ordering::Relaxed),
             dropped: read(&self.dropped),
             closed: self.closed.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
         }
     }
 }

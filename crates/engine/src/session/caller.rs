@@ -58,6 +58,19 @@ impl Caller {
         }
     }
 
+    /// Somebody on a legacy session who has not said yet who it is.
+    pub(crate) fn unknown(session: SessionId) -> Self {
+        Self {
+            version: ProtocolVersion::NEWEST_LEGACY,
+            client: None,
+            capabilities: Arc::default(),
+            session: Some(session),
+            principal: None,
+            resumes: false,
+            level: SessionLevel::default(),
+        }
+    }
+
     /// The sender of everything on a legacy session.
     pub(crate) fn legacy(
         version: ProtocolVersion,

@@ -1,29 +1,36 @@
-//! The part of a session that others see: the directory's entry.
+//! The part of a session that outlives its actor: what a new actor in its place goes on with,
+//! and what transports and the root see.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use ractor::ActorRef;
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
+use ractor::{ActorId, ActorRef, MessagingErr};
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::questions::Questions;
-use super::{Caller, SessionMsg};
+use super::state::SessionState;
+use super::streams::{self, FinishStreams, Kept, Streams};
+use super::{SessionMsg, SubscriberKey};
 use crate::core::Core;
 use crate::directory::Seat;
+use crate::hub::HubMsg;
 use crate::ids::{SessionId, StreamId};
-use crate::outlet::policy::Retention;
-use crate::outlet::{Outlet, Tally, TallyView, Terms, WhenGone};
-use crate::task::OpenCalls;
+use crate::outlet::{Outlet, Tally, TallyView};
+use crate::root::Restarts;
+use crate::task::{CancelReason, OpenCalls};
 
 /// Messages of one client that may wait for its session; the actor handles each at once, so
 /// few are enough to keep it busy.
 pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
+
+/// A session that crashes more often than this within a minute is ended.
+const MOST_RESTARTS: usize = 5;
 
 /// What kind of client a session serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,46 +64,12 @@ pub enum EndReason {
     Disconnected,
     /// `initialize` was refused.
     Refused,
+    /// The application ended it.
+    Ended,
+    /// It crashed once more after some restarts.
+    Crashed,
     /// The engine shuts down.
     Shutdown,
-}
-
-/// The streams that a session writes to.
-#[derive(Clone, Debug)]
-pub(crate) enum Streams {
-    /// One pipe or listen for everything.
-    One(Outlet),
-    /// A standalone stream for what belongs to no request; each request has its own.
-    Http(Outlet),
-    /// Each request has its own, and nothing else is said.
-    None,
-}
-
-impl Streams {
-    /// Where notices go.
-    pub(crate) fn notices(&self) -> Option<&Outlet> {
-        match self {
-            Self::One(outlet) | Self::Http(outlet) => Some(outlet),
-            Self::None => None,
-        }
-    }
-
-    pub(crate) fn finish(&self) {
-        if let Some(outlet) = self.notices() {
-            outlet.finish();
-        }
-    }
-}
-
-/// Ends the streams of a session when the last one drops it that may still answer on them:
-/// the session itself, and each of its calls.
-#[derive(Debug)]
-pub(crate) struct FinishStreams(pub(crate) Streams);
-
-impl Drop for FinishStreams {
-    fn drop(&mut self) {
-        self.0.finish();
-    }
 }
 
 /// What is known of a session at one moment.
@@ -107,10 +80,12 @@ pub struct SessionView {
     pub id: SessionId,
     /// What kind of client it serves.
     pub kind: SessionKind,
+    /// Who opened it, as far as the transport knows.
+    pub principal: Option<Arc<str>>,
     /// The negotiated version of a legacy session.
     pub version: Option<ProtocolVersion>,
     /// The client of a legacy session, as it says itself.
-    pub client: Option<Implementation>,
+    pub client: Option<Arc<Implementation>>,
     /// Whether a legacy client has said that it is ready.
     pub initialized: bool,
     /// How long it has been open.
@@ -119,69 +94,85 @@ pub struct SessionView {
     pub attached: bool,
     /// Frames that wait for it on the stream of its notices.
     pub unread: usize,
-    /// Calls that run now.
-    pub open_calls: usize,
+    /// Its streams: the one of its notices, and those of requests that a client may come back
+    /// to.
+    pub streams: usize,
+    /// Listens and resources that it subscribes to.
+    pub subscriptions: usize,
+    /// The requests whose calls run now.
+    pub open_calls: Vec<Id>,
+    /// Messages of the client that wait for the session's actor.
+    pub mailbox: usize,
+    /// How often its actor was restarted within the last minute.
+    pub recent_restarts: usize,
     /// What became of what was sent to it.
     pub tally: TallyView,
 }
 
-/// A session as transports, the root and views know it.
+/// A session as transports, the root, views, and the next actor in its place know it.
 #[derive(Debug)]
 pub(crate) struct SessionEntry {
     id: SessionId,
     kind: SessionKind,
-    actor: ActorRef<SessionMsg>,
+    principal: Option<Arc<str>>,
+    actor: ArcSwapOption<ActorRef<SessionMsg>>,
+    /// Told when there is another actor, or none will be.
+    changed: Notify,
+    state: Mutex<SessionState>,
     streams: Streams,
+    finish: Mutex<Option<Arc<FinishStreams>>>,
+    kept: Kept,
+    next_stream: AtomicU64,
     calls: OpenCalls,
     questions: Questions,
-    client: OnceLock<(ProtocolVersion, Option<Arc<Implementation>>)>,
-    initialized: AtomicBool,
-    listen: Mutex<Option<Id>>,
     permits: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    next_stream: AtomicU64,
-    /// Streams of requests that a client may come back to, oldest first.
-    resumable: Mutex<VecDeque<Outlet>>,
     opened: Instant,
     last_seen: Mutex<Instant>,
     tally: Arc<Tally>,
-    principal: Option<Arc<str>>,
-    _seat: Option<Seat>,
+    restarts: Mutex<Restarts>,
+    /// Set by whoever wants it to end, so that no crash loses the word.
+    ending: Mutex<Option<EndReason>>,
+    closed: AtomicBool,
+    seat: Mutex<Option<Seat>>,
 }
 
 impl SessionEntry {
     pub(crate) fn new(
+        core: &Core,
         id: SessionId,
         kind: SessionKind,
-        actor: ActorRef<SessionMsg>,
         streams: Streams,
-        seat: Option<Seat>,
+        state: SessionState,
         principal: Option<Arc<str>>,
-        core: &Core,
+        seat: Option<Seat>,
     ) -> Self {
         let tally = match streams.notices() {
             Some(outlet) => outlet.tally().clone(),
-            None => Arc::new(Tally::within(core.tally.clone())),
+            None => core.session_tally(),
         };
         Self {
             id,
             kind,
-            actor,
+            principal,
+            actor: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            state: Mutex::new(state),
+            finish: Mutex::new(Some(Arc::new(FinishStreams(streams.clone())))),
             streams,
+            kept: Kept::default(),
+            next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             calls: OpenCalls::default(),
             questions: Questions::default(),
-            client: OnceLock::new(),
-            initialized: AtomicBool::new(false),
-            listen: Mutex::new(None),
             permits: Arc::new(Semaphore::new(core.config.max_requests())),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
-            next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
-            resumable: Mutex::default(),
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
             tally,
-            principal,
-            _seat: seat,
+            restarts: Mutex::new(Restarts::at_most(MOST_RESTARTS)),
+            ending: Mutex::new(None),
+            closed: AtomicBool::new(false),
+            seat: Mutex::new(seat),
         }
     }
 
@@ -196,10 +187,6 @@ impl SessionEntry {
 
     pub(crate) fn kind(&self) -> SessionKind {
         self.kind
-    }
-
-    pub(crate) fn actor(&self) -> &ActorRef<SessionMsg> {
-        &self.actor
     }
 
     pub(crate) fn streams(&self) -> &Streams {
@@ -224,27 +211,106 @@ impl SessionEntry {
         &self.permits
     }
 
+    /// What it remembers between messages. Not to be held over an `await`.
+    pub(crate) fn state(&self) -> MutexGuard<'_, SessionState> {
+        self.state.lock()
+    }
+
     /// The negotiated version of a legacy session.
     pub(crate) fn version(&self) -> Option<ProtocolVersion> {
-        self.client.get().map(|(version, _)| *version)
+        self.state().legacy().map(|caller| caller.version)
     }
 
-    pub(crate) fn set_client(&self, caller: &Caller) {
-        // Set once: a second `initialize` is refused.
-        let _ = self.client.set((caller.version, caller.client.clone()));
+    /// What a call holds that may still answer on the session's streams.
+    pub(crate) fn finish_streams(&self) -> Option<Arc<FinishStreams>> {
+        self.finish.lock().clone()
     }
 
-    pub(crate) fn set_initialized(&self) {
-        self.initialized.store(true, Ordering::Relaxed);
+    /// The session's place in the hub, or that of one of its listens.
+    pub(crate) fn key(&self, subscription: Option<stentor_wire::SubscriptionId>) -> SubscriberKey {
+        SubscriberKey { session: self.id.clone(), subscription }
     }
 
-    pub(crate) fn set_listen(&self, request: Id) {
-        *self.listen.lock() = Some(request);
+    // Its actor
+
+    pub(crate) fn actor(&self) -> Option<Arc<ActorRef<SessionMsg>>> {
+        self.actor.load_full()
     }
 
-    pub(crate) fn take_listen(&self) -> Option<Id> {
-        self.listen.lock().take()
+    pub(crate) fn is_actor(&self, id: ActorId) -> bool {
+        self.actor.load().as_ref().is_some_and(|actor| actor.get_id() == id)
     }
+
+    pub(crate) fn set_actor(&self, actor: ActorRef<SessionMsg>) {
+        self.actor.store(Some(Arc::new(actor)));
+        self.changed.notify_waiters();
+    }
+
+    /// Tells the actor something that a new one in its place need not be told again.
+    pub(crate) fn tell(&self, message: SessionMsg) {
+        if let Some(actor) = &*self.actor.load() {
+            // One that is gone needs no word: see above.
+            let _ = actor.cast(message);
+        }
+    }
+
+    /// Hands a message to the actor, if need be to the next one. `false` if there will be none.
+    pub(crate) async fn hand_in(&self, mut message: SessionMsg) -> bool {
+        loop {
+            // Before the look at the actor, so that no change falls in between.
+            let changed = self.changed.notified();
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            if let Some(actor) = self.actor() {
+                match actor.cast(message) {
+                    Ok(()) => return true,
+                    Err(MessagingErr::SendErr(returned)) => message = returned,
+                    Err(_) => return false,
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Has the session end. The first reason counts.
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.ending.lock().get_or_insert(reason);
+        self.tell(SessionMsg::End);
+    }
+
+    /// Why it is to end, if it is.
+    pub(crate) fn ending(&self) -> Option<EndReason> {
+        *self.ending.lock()
+    }
+
+    /// Whether its actor may be restarted once more.
+    pub(crate) fn may_restart(&self) -> bool {
+        self.ending().is_none() && self.restarts.lock().spend()
+    }
+
+    /// Takes the session out of everything it is in; it does not come back. Does nothing the
+    /// second time.
+    pub(crate) fn close(&self, core: &Core) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        core.directory.remove(&self.id);
+        for (subscription, _) in self.state().subscriptions() {
+            core.tell_hub(HubMsg::Leave(self.key(subscription)));
+        }
+        // They answer as they end, and the streams end after the last of them.
+        self.calls.cancel_all(&match self.ending() {
+            Some(EndReason::Shutdown) => CancelReason::Shutdown,
+            _ => CancelReason::SessionEnded,
+        });
+        self.finish.lock().take();
+        self.kept.clear();
+        self.seat.lock().take();
+        self.changed.notify_waiters();
+    }
+
+    // Its client
 
     /// The client was heard of.
     pub(crate) fn touch(&self) {
@@ -259,26 +325,30 @@ impl SessionEntry {
             && self.last_seen.lock().elapsed() >= timeout
     }
 
-    /// The stream of one request on a legacy HTTP session. It outlives its reader: a client
-    /// that goes away has not cancelled.
+    /// Closes the streams whose client has stopped reading; returns which.
+    pub(crate) fn close_stalled(&self, timeout: Duration) -> Vec<StreamId> {
+        if self.kind == SessionKind::Pipe {
+            return Vec::new();
+        }
+        let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
+        let stalled = streams.filter(|stream| stream.close_if_stalled(timeout));
+        stalled.map(|stream| stream.stream()).collect()
+    }
+
+    /// The stream of one request on a legacy HTTP session.
     pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let terms =
-            Terms { limits: core.config.limits, retention: core.config.retention, one_reply: true };
-        Outlet::new(stream, terms, self.tally.clone(), WhenGone::Wait)
+        streams::of_request(core, &self.id, stream, self.tally.clone())
     }
 
     /// Keeps the stream of a request for a client that comes back: while its call runs, and
     /// for some calls more.
-    pub(crate) fn keep_stream(&self, outlet: Outlet, kept: usize) {
-        let mut streams = self.resumable.lock();
-        let finished = streams.iter().filter(|stream| stream.is_finished()).count();
-        if finished >= kept
-            && let Some(oldest) = streams.iter().position(Outlet::is_finished)
-        {
-            streams.remove(oldest);
+    pub(crate) fn keep_stream(&self, outlet: Outlet, answered: usize) {
+        self.kept.keep(outlet, answered);
+        // The session may have been closed meanwhile.
+        if self.closed.load(Ordering::Acquire) {
+            self.kept.clear();
         }
-        streams.push_back(outlet);
     }
 
     /// The stream of this session with that name, if it is kept.
@@ -286,29 +356,37 @@ impl SessionEntry {
         if stream == StreamId::STANDALONE {
             return self.streams.notices().cloned();
         }
-        self.resumable.lock().iter().find(|outlet| outlet.stream() == stream).cloned()
+        self.kept.find(stream)
     }
 
     pub(crate) fn view(&self) -> SessionView {
         let notices = self.streams.notices();
-        let client = self.client.get();
+        let (version, client, initialized, subscriptions) = {
+            let state = self.state();
+            let legacy = state.legacy();
+            (
+                legacy.map(|caller| caller.version),
+                legacy.and_then(|caller| caller.client.clone()),
+                state.is_initialized(),
+                state.subscribed(),
+            )
+        };
         SessionView {
             id: self.id.clone(),
             kind: self.kind,
-            version: client.map(|(version, _)| *version),
-            client: client.and_then(|(_, client)| client.as_deref().cloned()),
-            initialized: self.initialized.load(Ordering::Relaxed),
+            principal: self.principal.clone(),
+            version,
+            client,
+            initialized,
             age: self.opened.elapsed(),
             attached: notices.is_some_and(Outlet::is_attached),
             unread: notices.map_or(0, Outlet::unread),
-            open_calls: self.calls.len(),
+            streams: usize::from(notices.is_some()) + self.kept.len(),
+            subscriptions,
+            open_calls: self.calls.ids(),
+            mailbox: MAX_WAITING_MESSAGES as usize - self.turns.available_permits(),
+            recent_restarts: self.restarts.lock().recent(),
             tally: self.tally.view(),
         }
     }
-}
-
-/// The stream of a request that belongs to no session.
-pub(crate) fn request_outlet(core: &Core, tally: Arc<Tally>, when_gone: WhenGone) -> Outlet {
-    let terms = Terms { limits: core.config.limits, retention: Retention::NONE, one_reply: true };
-    Outlet::new(StreamId(1), terms, tally, when_gone)
 }

@@ -1,6 +1,7 @@
 //! The pure part of a session: what a request means, given what came before.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
@@ -8,6 +9,7 @@ use stentor_wire::{
 };
 
 use super::caller::{Caller, SessionLevel};
+use crate::hub::filter::Filter;
 use crate::ids::SessionId;
 
 /// What a request asks of the session's actor.
@@ -39,8 +41,9 @@ pub(crate) struct SessionState {
     max_subscriptions: usize,
     legacy: Option<Caller>,
     level: SessionLevel,
-    watched: HashSet<String>,
-    listens: HashMap<Id, SubscriptionId>,
+    watched: HashSet<Arc<str>>,
+    listens: HashMap<Id, (SubscriptionId, NoticeFilter)>,
+    initialized: bool,
 }
 
 impl SessionState {
@@ -53,7 +56,19 @@ impl SessionState {
             level: SessionLevel::default(),
             watched: HashSet::new(),
             listens: HashMap::new(),
+            initialized: false,
         }
+    }
+
+    /// A session that is one listen.
+    pub(crate) fn listening(id: SessionId, request: Id, granted: NoticeFilter) -> Self {
+        let mut state = Self::new(id, true, 0);
+        state.listens.insert(request.clone(), (SubscriptionId::of(&request), granted));
+        state
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
     }
 
     /// The client of a legacy session, once it has sent `initialize`.
@@ -75,7 +90,7 @@ impl SessionState {
             }
             (Some(caller), _) => caller,
             (None, Method::Ping) => {
-                return Ok(Decision::Dispatch(self.anybody()));
+                return Ok(Decision::Dispatch(Caller::unknown(self.id.clone())));
             }
             (None, _) => {
                 return Err(ErrorObject::new(
@@ -92,24 +107,18 @@ impl SessionState {
             }
             Method::ResourcesSubscribe => {
                 let uri = request.params.parse::<params::ResourceUri>()?.uri;
-                if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&uri) {
+                if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&*uri) {
                     return Err(self.too_many_subscriptions());
                 }
                 Decision::Watch(uri)
             }
             Method::ResourcesUnsubscribe => {
                 let uri = request.params.parse::<params::ResourceUri>()?.uri;
-                self.watched.remove(&uri);
+                self.watched.remove(&*uri);
                 Decision::Unwatch(uri)
             }
             _ => Decision::Dispatch(caller.clone()),
         })
-    }
-
-    /// Who sends a `ping` before it said who it is.
-    fn anybody(&self) -> Caller {
-        let meta = RequestMeta::default();
-        Caller::modern(ProtocolVersion::NEWEST_LEGACY, &meta, Some(self.id.clone()))
     }
 
     fn initialize(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
@@ -136,7 +145,7 @@ impl SessionState {
             return Err(self.too_many_subscriptions());
         }
         let subscription = SubscriptionId::of(&request.id);
-        self.listens.insert(request.id.clone(), subscription.clone());
+        self.listens.insert(request.id.clone(), (subscription.clone(), granted.clone()));
         Ok(Decision::Listen(subscription, granted))
     }
 
@@ -148,18 +157,48 @@ impl SessionState {
     }
 
     /// A resource that was asked for can be read, and is watched now.
-    pub(crate) fn watched(&mut self, uri: &str) {
-        self.watched.insert(uri.to_owned());
+    pub(crate) fn watched(&mut self, uri: Arc<str>) {
+        self.watched.insert(uri);
+    }
+
+    /// A legacy client said that it is ready; `true` the first time.
+    pub(crate) fn on_initialized(&mut self) -> bool {
+        self.legacy.is_some() && !std::mem::replace(&mut self.initialized, true)
+    }
+
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.initialized
     }
 
     /// Ends a listen, if `request` opened one.
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
-        self.listens.remove(request)
+        self.listens.remove(request).map(|(subscription, _)| subscription)
     }
 
     /// Ends all listens.
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
-        self.listens.drain().collect()
+        self.listens.drain().map(|(request, (subscription, _))| (request, subscription)).collect()
+    }
+
+    /// What the session hears now: as a legacy client, and with each of its listens.
+    pub(crate) fn subscriptions(&self) -> Vec<(Option<SubscriptionId>, Filter)> {
+        let legacy = self.legacy.iter().map(|_| (None, Filter::legacy(&self.watched)));
+        let listens = self
+            .listens
+            .values()
+            .map(|(subscription, granted)| (Some(subscription.clone()), Filter::granted(granted)));
+        legacy.chain(listens).collect()
+    }
+
+    /// What a listen was granted.
+    pub(crate) fn granted(&self, subscription: &SubscriptionId) -> Option<&NoticeFilter> {
+        let mut listens = self.listens.values();
+        listens.find(|(open, _)| open == subscription).map(|(_, granted)| granted)
+    }
+
+    /// How many listens are open and resources watched.
+    pub(crate) fn subscribed(&self) -> usize {
+        self.listens.len() + self.watched.len()
     }
 }
 

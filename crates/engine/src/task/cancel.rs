@@ -23,6 +23,8 @@ pub enum CancelReason {
     TimedOut,
     /// The client did not answer a question in time.
     Abandoned,
+    /// The application cancelled it.
+    Application,
     /// The session ended.
     SessionEnded,
     /// The engine shuts down and the call took longer than it may.
@@ -35,6 +37,7 @@ impl CancelReason {
         match self {
             Self::Client(_) | Self::Disconnected | Self::Abandoned => None,
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
+            Self::Application => Some(ErrorObject::new(code::CANCELLED, "the call was cancelled")),
             Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),
             Self::Shutdown => Some(ErrorObject::unavailable("the server is shutting down")),
         }
@@ -49,6 +52,7 @@ impl fmt::Display for CancelReason {
             Self::Disconnected => f.write_str("the client disconnected"),
             Self::TimedOut => f.write_str("the call took too long"),
             Self::Abandoned => f.write_str("the client did not answer in time"),
+            Self::Application => f.write_str("cancelled by the application"),
             Self::SessionEnded => f.write_str("the session ended"),
             Self::Shutdown => f.write_str("the server is shutting down"),
         }
@@ -125,12 +129,13 @@ impl OpenCalls {
         self.0.lock().contains_key(id)
     }
 
-    /// Cancels one call, if it still runs.
-    pub(crate) fn cancel(&self, id: &Id, reason: CancelReason) {
+    /// Cancels one call; `false` if it does not run.
+    pub(crate) fn cancel(&self, id: &Id, reason: CancelReason) -> bool {
         let cancel = self.0.lock().get(id).cloned();
-        if let Some(cancel) = cancel {
+        if let Some(cancel) = &cancel {
             cancel.cancel(reason);
         }
+        cancel.is_some()
     }
 
     pub(crate) fn cancel_all(&self, reason: &CancelReason) {
@@ -142,6 +147,11 @@ impl OpenCalls {
 
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
+    }
+
+    /// The requests whose calls run now.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        self.0.lock().keys().cloned().collect()
     }
 }
 

@@ -39,7 +39,6 @@ pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) caller: Caller,
     pub(crate) request: Id,
-    pub(crate) meta: RequestMeta,
     /// The URI that is being read, or the name that was called.
     pub(crate) subject: String,
     pub(crate) cancel: Cancel,
@@ -58,8 +57,7 @@ pub(crate) struct Call {
 pub(crate) struct Lane {
     pub(crate) outlet: Outlet,
     pub(crate) gate: Arc<Gate>,
-    /// The least severe log message that the modern request wants.
-    pub(crate) log_level: Option<LogLevel>,
+    pub(crate) meta: Arc<RequestMeta>,
     pub(crate) capabilities: Arc<ClientCapabilities>,
 }
 
@@ -68,10 +66,10 @@ impl Lane {
         outlet: Outlet,
         gate: Arc<Gate>,
         caller: &Caller,
-        meta: &RequestMeta,
+        meta: Arc<RequestMeta>,
     ) -> Self {
         let capabilities = caller.capabilities.clone();
-        Self { outlet, gate, log_level: meta.log_level, capabilities }
+        Self { outlet, gate, meta, capabilities }
     }
 }
 
@@ -143,16 +141,16 @@ impl Context {
     /// modern one (without: nothing).
     pub fn log(&self, level: LogLevel, logger: Option<&str>, data: impl Serialize) {
         let lane = self.0.lane.load();
-        if self.0.caller.wants_log(level, lane.log_level) {
+        if self.0.caller.wants_log(level, lane.meta.log_level) {
             let message = encode::log(level, logger, &data);
-            lane.outlet.say(&lane.gate, Class::Log, Frame::Message(message));
+            lane.outlet.say(&lane.gate, Class::Log, Frame::Log(level, message));
         }
     }
 
     /// Whether a log message of this severity would be sent.
     #[must_use]
     pub fn wants_log(&self, level: LogLevel) -> bool {
-        self.0.caller.wants_log(level, self.0.lane.load().log_level)
+        self.0.caller.wants_log(level, self.0.lane.load().meta.log_level)
     }
 
     /// Writes a log message for debugging.
@@ -304,16 +302,17 @@ impl Context {
         &self.0.request
     }
 
-    /// The trace that the request belongs to.
+    /// The W3C trace that the request belongs to: the one that is under way, if the call has
+    /// asked its modern client something. It stands in the `mcp.call` span of the call, too.
     #[must_use]
-    pub fn trace_context(&self) -> &TraceContext {
-        &self.0.meta.trace
+    pub fn trace_context(&self) -> TraceContext {
+        self.0.lane.load().meta.trace.clone()
     }
 
-    /// The whole `_meta` of the request; an empty object if there was none.
+    /// The whole `_meta` of the request that is under way; an empty object if it has none.
     #[must_use]
     pub fn request_meta(&self) -> serde_json::Map<String, Value> {
-        serde_json::from_slice(&self.0.meta.raw).unwrap_or_default()
+        serde_json::from_slice(&self.0.lane.load().meta.raw).unwrap_or_default()
     }
 
     /// The URI that is being read; in a tool or prompt, its name.

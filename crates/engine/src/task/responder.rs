@@ -1,4 +1,4 @@
-//! The one answer of a call.
+//! The one answer of a request.
 
 use std::sync::Arc;
 
@@ -12,47 +12,67 @@ use crate::core::Core;
 use crate::outlet::{Gate, Outlet};
 use crate::session::FinishStreams;
 
-/// Answers a request exactly once, whatever happens: who drops it unanswered, by a panic or
-/// by being killed, answers with an error.
+/// Answers a request exactly once, whatever happens: made where the request comes in, it goes
+/// with it, and who drops it unanswered, by a panic or by being killed, answers with an error.
 #[derive(Debug)]
 pub(crate) struct Responder {
     core: Arc<Core>,
     outlet: Outlet,
-    gate: Arc<Gate>,
-    cancel: Cancel,
     era: Era,
+    /// `None` once there is nothing to answer.
     id: Option<Id>,
-    held: Held,
-}
-
-/// What a running call holds, and gives back with its answer.
-#[derive(Debug, Default)]
-#[expect(dead_code, reason = "held for their drops")]
-pub(crate) struct Held {
-    pub(crate) claim: Claim,
-    pub(crate) running: Option<TaskTrackerToken>,
-    pub(crate) streams: Option<Arc<FinishStreams>>,
+    claim: Claim,
+    call: Option<Running>,
 }
 
 /// What a client may claim anew once it has read the answer: its id, and room for one more.
 #[derive(Debug, Default)]
 #[expect(dead_code, reason = "held for their drops")]
-pub(crate) struct Claim {
-    pub(crate) open: Option<OpenCall>,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+struct Claim {
+    permit: Option<OwnedSemaphorePermit>,
+    open: Option<OpenCall>,
+}
+
+/// What a call holds until it is answered.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) gate: Arc<Gate>,
+    pub(super) cancel: Cancel,
+    /// Counts it among those that a shutdown waits for.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) counted: TaskTrackerToken,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) streams: Option<Arc<FinishStreams>>,
 }
 
 impl Responder {
+    /// For a request that came in; `permit` is its right to be running.
     pub(crate) fn new(
         core: Arc<Core>,
         outlet: Outlet,
-        gate: Arc<Gate>,
-        cancel: Cancel,
         era: Era,
         id: Id,
-        held: Held,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { core, outlet, gate, cancel, era, id: Some(id), held }
+        let claim = Claim { permit: Some(permit), open: None };
+        Self { core, outlet, era, id: Some(id), claim, call: None }
+    }
+
+    /// The era that the request turned out to be of.
+    pub(crate) fn set_era(&mut self, era: Era) {
+        self.era = era;
+    }
+
+    /// Where the answer goes.
+    pub(crate) fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+
+    /// The request is a call that runs from here on.
+    pub(super) fn running(mut self, open: Option<OpenCall>, call: Running) -> Self {
+        self.claim.open = open;
+        self.call = Some(call);
+        self
     }
 
     pub(crate) fn answer(mut self, outcome: Result<ResultBody, ErrorObject>) {
@@ -61,31 +81,27 @@ impl Responder {
 
     /// Answers with questions; the call goes on with the client's retry.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
-        let Some(id) = self.id.take() else { return };
-        self.gate.close();
-        self.held.claim = Claim::default();
+        let Some(id) = self.last_word() else { return };
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
             encode::input_required(&id, &self.core.identity, questions, Some(request_state));
         self.outlet.reply(bytes, None);
     }
 
-    /// Ends the call without an answer, because its client wants none.
+    /// Ends the request without an answer: its client wants none, or gets it when its listen
+    /// ends.
     pub(crate) fn withhold(mut self) {
         self.hang_up();
     }
 
     fn hang_up(&mut self) {
-        self.gate.close();
-        self.id = None;
-        self.outlet.finish_unanswered();
+        if self.last_word().is_some() {
+            self.outlet.finish_unanswered();
+        }
     }
 
     fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
-        let Some(id) = self.id.take() else { return };
-        // Closed first: nothing that the call says follows its answer.
-        self.gate.close();
-        self.held.claim = Claim::default();
+        let Some(id) = self.last_word() else { return };
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);
@@ -94,6 +110,17 @@ impl Responder {
             Err(error) => self.outlet.reply(encode::error(Some(&id), &error), Some(error.code)),
         }
     }
+
+    /// From here on nothing that the call says is sent, and the client may claim what the
+    /// request held: before it can read the answer.
+    fn last_word(&mut self) -> Option<Id> {
+        let id = self.id.take()?;
+        if let Some(call) = &self.call {
+            call.gate.close();
+        }
+        self.claim = Claim::default();
+        Some(id)
+    }
 }
 
 impl Drop for Responder {
@@ -101,12 +128,11 @@ impl Drop for Responder {
         if self.id.is_none() {
             return;
         }
-        if !self.cancel.is_cancelled() {
-            return self.send(Err(ErrorObject::internal("the call ended without an answer")));
-        }
-        match self.cancel.reason().error() {
-            Some(error) => self.send(Err(error)),
-            None => self.hang_up(),
+        let cancel = self.call.as_ref().map(|call| call.cancel.clone());
+        match cancel.filter(Cancel::is_cancelled).map(|cancel| cancel.reason().error()) {
+            None => self.send(Err(ErrorObject::internal("the call ended without an answer"))),
+            Some(Some(error)) => self.send(Err(error)),
+            Some(None) => self.hang_up(),
         }
     }
 }

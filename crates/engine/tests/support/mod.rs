@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::Pipe;
-use stentor_engine::{Context, Engine, EngineBuilder, ToolError, tool};
+use stentor_engine::{Context, Engine, EngineBuilder, ToolError, resource, tool};
 use stentor_wire::{Message, meta_key};
 
 pub(crate) fn engine() -> EngineBuilder {
@@ -16,6 +16,14 @@ pub(crate) fn engine() -> EngineBuilder {
         .tool(tool("wait", |_ctx: Context| async {
             std::future::pending::<()>().await;
             Ok::<_, ToolError>("never")
+        }))
+        .tool(tool("log", |ctx: Context| async move {
+            ctx.warning("below the level");
+            ctx.error("above it");
+            Ok::<_, ToolError>("logged")
+        }))
+        .resource(resource("test://watched", "watched", |_ctx| async {
+            Ok::<_, stentor_engine::ResourceError>("text")
         }))
         .tool(tool("block", |ctx: Context| async move {
             ctx.cancelled().await;
@@ -90,6 +98,13 @@ impl Client {
             }
             before.push(message);
         }
+    }
+
+    pub(crate) async fn subscribe(&mut self, id: &str, uri: &str) {
+        let params = json!({"uri": uri});
+        let method = "resources/subscribe";
+        self.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
+        assert!(self.answer(id).await.0["result"].is_object());
     }
 
     pub(crate) async fn ping(&mut self) -> Vec<Value> {

@@ -9,19 +9,20 @@ use super::body::{EventIds, parse_event_id};
 use super::guard::{self, Refusal};
 use super::{Endpoint, legacy, principal, reply};
 
-pub(super) fn handle(endpoint: &Endpoint, request: &Request) -> Result<Response, Refusal> {
-    guard::accepts_event_stream(request.headers())?;
-    let principal = principal(request.extensions());
-    let session = legacy::session(endpoint, request.headers(), principal.as_deref())?;
-    let last = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let (inlet, ids) = match last {
-        // It knows how to come back already, so nothing is primed.
-        Some(last) => match parse_event_id(last) {
-            Some((stream, next)) => (session.resume(stream, next)?, EventIds::Each),
-            // An id that this server did not give names no stream, as one that is gone.
-            None => (session.resume(StreamId(u64::MAX), Seq(0))?, EventIds::Each),
-        },
-        None => (session.attach()?, EventIds::Each),
+pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
+    let (head, _) = request.into_parts();
+    guard::accepts_event_stream(&head.headers)?;
+    let principal = principal(&head.extensions);
+    let session = legacy::session(endpoint, &head.headers, principal.as_deref())?;
+    let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let inlet = match last {
+        // An id that this server did not give names no stream, as one that is gone.
+        Some(last) => {
+            let (stream, next) = parse_event_id(last).unwrap_or((StreamId(u64::MAX), Seq(0)));
+            session.resume(stream, next).await?
+        }
+        None => session.attach()?,
     };
-    Ok(reply::stream(&endpoint.config, inlet, Vec::new(), ids))
+    // It knows how to come back already, so nothing is primed.
+    Ok(reply::stream(&endpoint.config, inlet, Vec::new(), EventIds::Each))
 }

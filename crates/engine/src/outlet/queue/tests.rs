@@ -3,7 +3,7 @@ use stentor_wire::Id;
 
 use super::*;
 
-const LIMITS: Limits = Limits { frames: 4, bytes: 100_000, progress: 3 };
+const LIMITS: Limits = Limits { frames: 4, bytes: 100_000, progress: 3, answers: 1_000 };
 
 fn message(text: &str) -> Frame {
     Frame::Message(Bytes::copy_from_slice(text.as_bytes()))
@@ -27,14 +27,19 @@ fn updated(uri: &str) -> Frame {
     notice(Notice::ResourceUpdated(uri.into()))
 }
 
-fn read_all(queue: &mut Queue, retention: &Retention) -> Vec<(Seq, String)> {
+fn read(queue: &mut Queue) -> Vec<String> {
     let mut batch = Vec::new();
-    queue.take(&mut batch, usize::MAX, usize::MAX, retention);
-    batch.iter().map(|(seq, _, frame)| (*seq, text(frame))).collect()
+    queue.take(&mut batch, usize::MAX, usize::MAX);
+    batch.iter().map(|(_, _, frame)| text(frame)).collect()
 }
 
-fn read(queue: &mut Queue) -> Vec<String> {
-    read_all(queue, &Retention::NONE).into_iter().map(|(_, text)| text).collect()
+fn log(queue: &mut Queue, text: &str, limits: &Limits) -> Pushed {
+    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    queue.push(Class::Log, Frame::Log(LogLevel::Info, bytes), limits)
+}
+
+fn dropped(text: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(text).ok()?["params"]["data"]["dropped"].as_u64()
 }
 
 struct Reporter {
@@ -95,13 +100,15 @@ fn two_subscriptions_on_one_pipe_hear_the_same_notice_each() {
 #[test]
 fn a_client_that_falls_behind_loses_its_oldest_log_messages_but_no_reply() {
     let mut queue = Queue::default();
-    queue.push(Class::Log, message("0"), &LIMITS);
+    log(&mut queue, "0", &LIMITS);
     queue.push(Class::Reply, message("reply"), &LIMITS);
     for n in 1..4 {
-        assert_eq!(queue.push(Class::Log, message(&n.to_string()), &LIMITS), Pushed::Queued);
+        assert_eq!(log(&mut queue, &n.to_string(), &LIMITS), Pushed::Queued);
     }
-    assert_eq!(queue.push(Class::Log, message("4"), &LIMITS), Pushed::QueuedAfterDrop(1));
-    assert_eq!(read(&mut queue), ["reply", "1", "2", "3", "4"]);
+    assert_eq!(log(&mut queue, "4", &LIMITS), Pushed::QueuedAfterDrop(1));
+    let told = read(&mut queue);
+    assert_eq!(dropped(&told[0]), Some(1), "{told:?}");
+    assert_eq!(told[1..], ["reply", "1", "2", "3", "4"]);
 }
 
 #[test]
@@ -109,11 +116,14 @@ fn what_is_dropped_leaves_nothing_behind_whatever_stands_before_it() {
     let mut queue = Queue::default();
     queue.push(Class::ListChanged, tools_changed(), &LIMITS);
     for n in 0..100_000 {
-        queue.push(Class::Log, message(&n.to_string()), &LIMITS);
+        log(&mut queue, &n.to_string(), &LIMITS);
     }
-    assert!(queue.entries.len() <= 2 * (LIMITS.frames + 1) + FEW_HOLES);
+    assert!(queue.entries.len() <= 2 * (LIMITS.frames + 2) + FEW_HOLES);
     assert!(queue.droppable.len() <= LIMITS.frames);
-    assert_eq!(read(&mut queue).len(), LIMITS.frames + 1);
+    let told = read(&mut queue);
+    assert_eq!(told.len(), LIMITS.frames + 2);
+    assert_eq!(dropped(&told[1]), Some(100_000 - LIMITS.frames as u64), "{told:?}");
+    assert_eq!(queue.weight(), 0);
 }
 
 #[test]
@@ -121,10 +131,10 @@ fn log_messages_are_bounded_in_bytes_too() {
     let limits = Limits { bytes: 1_000, ..LIMITS };
     let mut queue = Queue::default();
     let long = "x".repeat(600);
-    queue.push(Class::Log, message("first"), &limits);
-    queue.push(Class::Log, message(&long), &limits);
-    assert_eq!(queue.push(Class::Log, message(&long), &limits), Pushed::QueuedAfterDrop(2));
-    assert_eq!(read(&mut queue), [long]);
+    log(&mut queue, "first", &limits);
+    log(&mut queue, &long, &limits);
+    assert_eq!(log(&mut queue, &long, &limits), Pushed::QueuedAfterDrop(2));
+    assert_eq!(read(&mut queue)[1..], [long]);
 }
 
 #[test]
@@ -159,22 +169,6 @@ fn closing_lets_go_of_everything() {
     assert!(read(&mut queue).is_empty());
 }
 
-#[test]
-fn a_client_that_comes_back_reads_on_after_the_frame_it_names() {
-    let retention = Retention { frames: 3, bytes: 100_000 };
-    let mut queue = Queue::default();
-    for n in 0..5 {
-        queue.push(Class::Reply, message(&n.to_string()), &LIMITS);
-    }
-    assert_eq!(read_all(&mut queue, &retention).len(), 5);
-    assert!(!queue.rewind(Seq(1)), "frame 1 is gone");
-    assert!(queue.rewind(Seq(3)));
-    queue.push(Class::Reply, message("live"), &LIMITS);
-    let again = read_all(&mut queue, &retention);
-    assert_eq!(again, [(Seq(3), "3".into()), (Seq(4), "4".into()), (Seq(5), "live".into())]);
-    assert!(!queue.rewind(Seq(99)), "not sent yet");
-}
-
 #[derive(Clone, Debug)]
 enum Step {
     Log(u8),
@@ -202,8 +196,7 @@ proptest! {
     /// replies all arrive in order, log messages in order with the newest never lost, progress
     /// increases and ends with the last value, and a change is never told less than once.
     #[test]
-    fn the_policy_holds_for_any_client(steps in steps(), retained in 0usize..8) {
-        let retention = Retention { frames: retained, bytes: 100_000 };
+    fn the_policy_holds_for_any_client(steps in steps()) {
         let mut queue = Queue::default();
         let mut call = Reporter::new();
         let (mut progress, mut seen) = (0.0, Vec::new());
@@ -214,7 +207,7 @@ proptest! {
             match step {
                 Step::Log(tag) => {
                     let text = format!("log {n} {tag}");
-                    queue.push(Class::Log, message(&text), &LIMITS);
+                    log(&mut queue, &text, &LIMITS);
                     logs.push(text);
                 }
                 Step::Reply(tag) => {
@@ -236,22 +229,27 @@ proptest! {
                 }
                 Step::Read(max) => {
                     let mut batch = Vec::new();
-                    queue.take(&mut batch, max, usize::MAX, &retention);
+                    queue.take(&mut batch, max, usize::MAX);
                     seen.extend(batch.iter().map(|(_, _, frame)| text(frame)));
                 }
             }
-            let bound = LIMITS.frames + LIMITS.progress as usize + 1 + 3 + unread_replies;
+            let bound = LIMITS.frames + LIMITS.progress as usize + 1 + 1 + 3 + unread_replies;
             prop_assert!(queue.unread() <= bound);
-            prop_assert!(queue.entries.len() <= 2 * (bound + retained) + FEW_HOLES);
+            prop_assert!(queue.entries.len() <= 2 * bound + FEW_HOLES);
+            let held = queue.entries.iter().filter_map(|entry| entry.held.as_ref());
+            prop_assert_eq!(queue.weight(), held.map(|held| held.frame.weight()).sum::<usize>());
             prop_assert_eq!(queue.holes, queue.entries.iter().filter(|e| e.held.is_none()).count());
         }
-        seen.extend(read_all(&mut queue, &retention).into_iter().map(|(_, text)| text));
+        seen.extend(read(&mut queue));
+        prop_assert_eq!((queue.weight(), queue.kept_bytes(), queue.droppable_bytes), (0, 0, 0));
         let of = |start: &str| -> Vec<_> { seen.iter().filter(|t| t.starts_with(start)).cloned().collect() };
         prop_assert_eq!(of("reply "), replies);
         let seen_logs = of("log ");
         let mut rest = logs.iter();
         prop_assert!(seen_logs.iter().all(|log| rest.any(|sent| sent == log)), "log messages out of order");
         prop_assert_eq!(seen_logs.last(), logs.last());
+        let lost: u64 = seen.iter().filter_map(|text| dropped(text)).sum();
+        prop_assert_eq!(seen_logs.len() as u64 + lost, logs.len() as u64, "the count is told");
         let seen_progress = values(&seen);
         prop_assert!(seen_progress.is_sorted_by(|a, b| a < b));
         prop_assert_eq!(seen_progress.last().copied().unwrap_or(0.0), progress);

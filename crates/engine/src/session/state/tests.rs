@@ -79,7 +79,7 @@ fn subscriptions_are_bounded() {
     for uri in ["a:1", "a:2"] {
         let decision = ask(&mut state, 1, "resources/subscribe", json!({"uri": uri}));
         assert!(matches!(decision, Decision::Watch(_)));
-        state.watched(uri);
+        state.watched(uri.into());
     }
     let third = ask(&mut state, 2, "resources/subscribe", json!({"uri": "a:3"}));
     assert_eq!(refused(&third), code::INVALID_PARAMS);

@@ -1,0 +1,130 @@
+//! What was sent on a stream, kept for a client that comes back (2025-11-25,
+//! basic/transports, "Resumability and Redelivery").
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::future::ready;
+
+use futures::future::BoxFuture;
+
+use super::Delivered;
+use super::policy::Retention;
+use crate::ids::{Seq, SessionId, StreamId};
+
+/// Keeps what was sent on the streams of legacy HTTP sessions.
+///
+/// What still waits for a client is not here: it is in the engine, under the delivery policy.
+/// [`testing::event_store_keeps_its_contract`](crate::testing::event_store_keeps_its_contract)
+/// says what every store has to do.
+pub trait EventStore: Debug + Send + Sync + 'static {
+    /// Begins the log of one stream, which keeps what `retention` says and no more.
+    fn open(
+        &self,
+        session: &SessionId,
+        stream: StreamId,
+        retention: Retention,
+    ) -> Box<dyn EventLog>;
+}
+
+/// The log of one stream. Dropping it means that nobody comes back for it.
+pub trait EventLog: Debug + Send + 'static {
+    /// Keeps a frame that goes to the client now, in the order of their numbers. Must not wait
+    /// or block: it is called under the stream's lock.
+    fn append(&mut self, event: &Delivered);
+
+    /// What is kept from a frame on, of all that was appended before this call.
+    fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay>;
+
+    /// What it holds in the memory of this process, in bytes. It counts towards the
+    /// [`Budget`](super::policy::Budget).
+    fn held(&self) -> usize;
+
+    /// Lets go of what is more than this: memory is short.
+    fn trim(&mut self, retention: Retention);
+}
+
+/// What a log still has.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// In the order of their numbers.
+    pub events: Vec<Delivered>,
+    /// Whether nothing is missing between the frame that was asked for and the last one.
+    pub complete: bool,
+}
+
+/// Keeps what was sent in the memory of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryEventStore;
+
+impl EventStore for MemoryEventStore {
+    fn open(&self, _: &SessionId, _: StreamId, retention: Retention) -> Box<dyn EventLog> {
+        Box::new(MemoryLog { events: VecDeque::new(), held: 0, kept: Seq(0), retention })
+    }
+}
+
+#[derive(Debug)]
+struct MemoryLog {
+    events: VecDeque<Delivered>,
+    held: usize,
+    /// From where on nothing was let go.
+    kept: Seq,
+    retention: Retention,
+}
+
+impl EventLog for MemoryLog {
+    fn append(&mut self, event: &Delivered) {
+        self.held += event.2.weight();
+        self.events.push_back(event.clone());
+        self.trim(self.retention);
+    }
+
+    fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay> {
+        let from = self.events.partition_point(|(seq, ..)| *seq < next);
+        let events = self.events.range(from..).cloned().collect();
+        Box::pin(ready(Replay { events, complete: next >= self.kept }))
+    }
+
+    fn held(&self) -> usize {
+        self.held
+    }
+
+    fn trim(&mut self, retention: Retention) {
+        let over = |log: &Self| {
+            log.events.len() > retention.frames.max(1)
+                || (log.held > retention.bytes && log.events.len() > 1)
+        };
+        while over(self)
+            && let Some((seq, _, frame)) = self.events.pop_front()
+        {
+            self.held -= frame.weight();
+            self.kept = Seq(seq.0 + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::outlet::Frame;
+    use crate::outlet::policy::Class;
+
+    #[tokio::test]
+    async fn it_keeps_its_contract() {
+        crate::testing::event_store_keeps_its_contract(&MemoryEventStore).await;
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_too_but_keeps_the_newest() {
+        let retention = Retention { frames: 100, bytes: 1_000 };
+        let mut log = MemoryEventStore.open(&SessionId::random(), StreamId(1), retention);
+        for seq in 0..10 {
+            let frame = Frame::Message(Bytes::from(vec![b'x'; 300]));
+            log.append(&(Seq(seq), Class::Custom, frame));
+            assert!(log.held() <= 1_000);
+        }
+        log.append(&(Seq(10), Class::Reply, Frame::Message(Bytes::from(vec![b'x'; 9_000]))));
+        assert!(log.held() > 9_000);
+    }
+}

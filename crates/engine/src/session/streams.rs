@@ -1,0 +1,135 @@
+//! The streams of a session: how each is opened, and which are kept for a client that comes
+//! back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::EndReason;
+use crate::core::Core;
+use crate::ids::{SessionId, StreamId};
+use crate::outlet::{Log, Notified, Outlet, Tally, Terms, WhenGone};
+use crate::task::{Cancel, CancelWhenGone};
+
+/// The streams that a session writes to.
+#[derive(Clone, Debug)]
+pub(crate) enum Streams {
+    /// One pipe or listen for everything.
+    One(Outlet),
+    /// A standalone stream for what belongs to no request; each request has its own.
+    Http(Outlet),
+    /// Each request has its own, and nothing else is said.
+    None,
+}
+
+impl Streams {
+    /// The one stream of a pipe, or of a listen, which ends with its reply. Its session ends
+    /// when its reader goes away.
+    pub(crate) fn one(core: &Arc<Core>, id: &SessionId, one_reply: bool) -> Self {
+        let gone = Box::new(EndWhenGone(core.clone(), id.clone()));
+        let terms = Terms { limits: core.config.limits, one_reply };
+        let stream = StreamId::STANDALONE;
+        Self::One(Outlet::new(stream, terms, core.session_tally(), WhenGone::Close(gone), None))
+    }
+
+    /// The standalone stream of a legacy HTTP session.
+    pub(crate) fn http(core: &Core, id: &SessionId) -> Self {
+        let log = log(core, id, StreamId::STANDALONE);
+        let terms = Terms { limits: core.config.limits, one_reply: false };
+        let stream = StreamId::STANDALONE;
+        Self::Http(Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, Some(log)))
+    }
+
+    /// Where notices go.
+    pub(crate) fn notices(&self) -> Option<&Outlet> {
+        match self {
+            Self::One(outlet) | Self::Http(outlet) => Some(outlet),
+            Self::None => None,
+        }
+    }
+}
+
+/// The stream of one request on a legacy HTTP session. It outlives its reader: a client that
+/// goes away has not cancelled.
+pub(super) fn of_request(
+    core: &Core,
+    id: &SessionId,
+    stream: StreamId,
+    tally: Arc<Tally>,
+) -> Outlet {
+    let log = log(core, id, stream);
+    let terms = Terms { limits: core.config.limits, one_reply: true };
+    Outlet::new(stream, terms, tally, WhenGone::Wait, Some(log))
+}
+
+/// The stream of a modern HTTP call, which is cancelled when the client closes it.
+pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
+    let terms = Terms { limits: core.config.limits, one_reply: true };
+    let gone = WhenGone::Close(Box::new(CancelWhenGone(cancel.clone())));
+    Outlet::new(StreamId(1), terms, core.tally.clone(), gone, None)
+}
+
+fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
+    let retention = core.config.retention;
+    Log { events: core.config.event_store.open(session, stream, retention), retention }
+}
+
+/// Tells a session that its reader is gone for good.
+#[derive(Debug)]
+struct EndWhenGone(Arc<Core>, SessionId);
+
+impl Notified for EndWhenGone {
+    fn notify(self: Box<Self>) {
+        if let Some(entry) = self.0.directory.get(self.1.as_str()) {
+            entry.end(EndReason::Disconnected);
+        }
+    }
+}
+
+/// Ends the streams of a session when the last one drops it that may still answer on them:
+/// the session itself, and each of its calls.
+#[derive(Debug)]
+pub(crate) struct FinishStreams(pub(super) Streams);
+
+impl Drop for FinishStreams {
+    fn drop(&mut self) {
+        if let Some(outlet) = self.0.notices() {
+            outlet.finish();
+        }
+    }
+}
+
+/// Streams of requests that a client may come back to, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<VecDeque<Outlet>>);
+
+impl Kept {
+    /// Keeps one while its call runs, and for some calls more.
+    pub(super) fn keep(&self, outlet: Outlet, answered: usize) {
+        let mut streams = self.0.lock();
+        let finished = streams.iter().filter(|stream| stream.is_finished()).count();
+        if finished >= answered
+            && let Some(oldest) = streams.iter().position(Outlet::is_finished)
+        {
+            streams.remove(oldest);
+        }
+        streams.push_back(outlet);
+    }
+
+    pub(super) fn find(&self, stream: StreamId) -> Option<Outlet> {
+        self.0.lock().iter().find(|outlet| outlet.stream() == stream).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Outlet> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
