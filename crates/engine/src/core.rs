@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     /// Set once running calls get no more time; every call's own token is a child of it.
     pub(crate) ending: CancellationToken,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) events: Events,
 }
 
 /// Where the current actors are: a restarted one has a new reference.
@@ -100,6 +102,7 @@ impl Core {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             tally: Arc::default(),
+            events: Events::default(),
         }
     }
 

@@ -29,6 +29,7 @@ mod directory;
 mod dispatch;
 mod embed;
 mod engine;
+mod events;
 mod handler;
 mod hub;
 mod ids;
@@ -43,6 +44,7 @@ pub mod testing;
 
 pub use config::{Config, ListCache};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
+pub use events::{CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
     PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,

@@ -180,6 +180,7 @@ impl Drop for RootState {
         self.core.ending.cancel();
         self.core.clear_catalog();
         self.core.refs.clear();
+        self.core.events.close();
     }
 }
 
