@@ -43,6 +43,7 @@ mod task;
 pub mod testing;
 
 pub use config::{Config, ListCache};
+pub use embed::{ActorToolFn, FindActor, actor_tool};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
 pub use events::{CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
