@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     /// Set once running calls get no more time; every call's own token is a child of it.
     pub(crate) ending: CancellationToken,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) events: Events,
 }
 
 /// Where the current actors are: a restarted one has a new reference.
@@ -101,6 +103,7 @@ impl Core {
             custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
+            events: Events::default(),
         }
     }
 

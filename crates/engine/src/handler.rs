@@ -24,7 +24,7 @@ pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
 pub(crate) use schema::{InputSchema, form_schema};
-pub(crate) use tool::ToolEntry;
+pub(crate) use tool::{ToolEntry, shape};
 
 /// A running piece of the author's code.
 pub(crate) type Running<T> = BoxFuture<'static, T>;

@@ -29,6 +29,7 @@ mod directory;
 mod dispatch;
 mod embed;
 mod engine;
+mod events;
 mod handler;
 mod hub;
 mod ids;
@@ -42,7 +43,9 @@ mod task;
 pub mod testing;
 
 pub use config::{Config, ListCache};
+pub use embed::{ActorToolFn, FindActor, actor_tool};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
+pub use events::{CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
     PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,

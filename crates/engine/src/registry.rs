@@ -15,6 +15,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::ListKind;
 
 use crate::core::Core;
+use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::ids::Revision;
 pub(crate) use catalog::Checked;
@@ -128,6 +129,12 @@ impl RegistryState {
             change
         });
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
+        if let Ok(Change { revision, .. }) = result
+            && !lists.is_empty()
+        {
+            let event = || EngineEvent::CatalogChanged { revision, lists: lists.clone() };
+            self.core.events.emit(event);
+        }
         // Whoever asked may have gone; the change stands.
         let _ = reply.send(result);
         for kind in lists {

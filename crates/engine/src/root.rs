@@ -198,6 +198,7 @@ impl Drop for RootState {
         self.core.stateless.store(None);
         self.core.clear_catalog();
         self.core.refs.clear();
+        self.core.events.close();
     }
 }
 

@@ -1,0 +1,318 @@
+//! Hearing what happens in an engine, without ever holding it up.
+//!
+//! Every subscriber has a ring of its own. Whoever emits writes into it and goes on; when it
+//! is full the oldest event makes room, and the subscriber hears how many it missed.
+
+mod batch;
+mod receiver;
+mod ring;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use ractor::ActorRef;
+use stentor_wire::model::Implementation;
+use stentor_wire::{Id, ListKind, Method, ProtocolVersion};
+
+use crate::engine::Engine;
+use crate::ids::{Revision, SessionId, StreamId};
+use crate::outlet::policy::Class;
+use crate::session::{EndReason, SessionKind};
+use crate::task::CancelReason;
+use batch::Bell;
+pub use batch::EventBatch;
+pub use receiver::EventReceiver;
+use receiver::Inbox;
+
+/// Something that happened in an engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EngineEvent {
+    /// A client opened a session.
+    SessionOpened {
+        /// Its name.
+        session: SessionId,
+        /// What kind of client it serves.
+        kind: SessionKind,
+        /// Who it was opened for, where the transport knows.
+        principal: Option<Arc<str>>,
+    },
+    /// A legacy client shook hands.
+    SessionInitialized {
+        /// Its session.
+        session: SessionId,
+        /// The negotiated version.
+        version: ProtocolVersion,
+        /// The client, as it says itself.
+        client: Option<Arc<Implementation>>,
+    },
+    /// A session ended.
+    SessionClosed {
+        /// Its name.
+        session: SessionId,
+        /// Why it ended.
+        reason: EndReason,
+    },
+    /// The actor of a session failed.
+    SessionCrashed {
+        /// The session.
+        session: SessionId,
+    },
+    /// A session that had crashed is served by a new actor.
+    SessionRestarted {
+        /// The session.
+        session: SessionId,
+    },
+    /// A call began.
+    CallStarted {
+        /// Which call.
+        call: CallRef,
+        /// What the client asked for.
+        method: Method,
+        /// The name that is called, or the URI that is read.
+        subject: Arc<str>,
+    },
+    /// A call reported progress.
+    CallProgressed {
+        /// Which call.
+        call: CallRef,
+        /// How far it is.
+        progress: f64,
+        /// How far it goes, if it knows.
+        total: Option<f64>,
+    },
+    /// A call was answered.
+    CallFinished {
+        /// Which call.
+        call: CallRef,
+        /// The JSON-RPC code, if the answer is an error of the protocol.
+        error: Option<i32>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A call was told to end before its code returned.
+    CallCancelled {
+        /// Which call.
+        call: CallRef,
+        /// Why.
+        reason: CancelReason,
+        /// How long it had run.
+        took: Duration,
+    },
+    /// Lists of the catalog changed; readers see them already.
+    CatalogChanged {
+        /// The revision that is the latest now.
+        revision: Revision,
+        /// The lists that differ.
+        lists: Vec<ListKind>,
+    },
+    /// An actor that serves all clients failed, and a new one took its place.
+    ActorRestarted {
+        /// `"registry"`, `"hub"` or `"stateless session"`.
+        actor: &'static str,
+    },
+    /// Frames were dropped, as their client had fallen behind.
+    FramesDropped {
+        /// Whose they were; `None` where the stream belongs to no session.
+        session: Option<SessionId>,
+        /// What they were.
+        class: Class,
+        /// How many.
+        count: u64,
+    },
+    /// A stream was closed, as its client had stopped reading it.
+    StreamClosed {
+        /// Whose it was; `None` where the stream belongs to no session.
+        session: Option<SessionId>,
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// So many events are missing here, as their subscriber was slow.
+    Missed(u64),
+}
+
+/// Which call an event is about.
+///
+/// Unique among the calls that run in a session. Modern requests over HTTP have no session,
+/// and their clients may choose the same ids.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallRef {
+    /// The session of the call, if it has one.
+    pub session: Option<SessionId>,
+    /// The id of its request.
+    pub request: Id,
+}
+
+/// Somebody who is told of events.
+trait Subscriber: Send + Sync {
+    /// Hands over an event without waiting; `false` if there is nobody to hear it any more.
+    fn push(&self, event: &EngineEvent) -> bool;
+
+    /// No event will come after this.
+    fn close(&self);
+}
+
+type Subscribers = Vec<Arc<dyn Subscriber>>;
+
+/// The subscribers of one engine; none at all once it has stopped. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Events(Arc<ArcSwapOption<Subscribers>>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(Arc::new(ArcSwapOption::from_pointee(Subscribers::new())))
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subscribers = self.0.load().as_deref().map(Vec::len);
+        f.debug_struct("Events").field("subscribers", &subscribers).finish()
+    }
+}
+
+impl Events {
+    /// Tells every subscriber. Never waits; without a subscriber nothing is even made.
+    ///
+    /// Not to be called under a lock: a subscriber may run the host's code.
+    pub(crate) fn emit(&self, make: impl FnOnce() -> EngineEvent) {
+        let subscribers = self.0.load();
+        let Some(subscribers) = subscribers.as_deref().filter(|all| !all.is_empty()) else {
+            return;
+        };
+        let event = make();
+        for subscriber in subscribers {
+            if !subscriber.push(&event) {
+                self.remove(subscriber.as_ref());
+            }
+        }
+    }
+
+    /// Ends every subscription, and every one that is made later: the engine has stopped.
+    pub(crate) fn close(&self) {
+        for subscriber in self.0.swap(None).iter().flat_map(|all| all.iter()) {
+            subscriber.close();
+        }
+    }
+
+    fn add(&self, subscriber: Arc<dyn Subscriber>) {
+        let before = self.0.rcu(|all| {
+            all.as_deref().map(|all| {
+                let added = std::iter::once(&subscriber);
+                Arc::new(all.iter().chain(added).cloned().collect::<Subscribers>())
+            })
+        });
+        if before.is_none() {
+            subscriber.close();
+        }
+    }
+
+    fn remove(&self, gone: &dyn Subscriber) {
+        self.0.rcu(|all| {
+            all.as_deref().map(|all| {
+                let left = all.iter().filter(|other| !std::ptr::addr_eq(other.as_ref(), gone));
+                Arc::new(left.cloned().collect::<Subscribers>())
+            })
+        });
+    }
+
+    fn receiver(&self, capacity: usize) -> EventReceiver {
+        let inbox = Arc::new(Inbox::new(capacity));
+        self.add(inbox.clone());
+        EventReceiver::new(inbox, self.clone())
+    }
+
+    fn subscribe<M: ractor::Message>(
+        &self,
+        actor: ActorRef<M>,
+        capacity: usize,
+        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
+    ) {
+        self.add(Arc::new(Bell::new(actor, capacity, wrap)));
+    }
+}
+
+impl Engine {
+    /// Hears what happens in the engine from now on.
+    ///
+    /// At most `capacity` events wait to be read, and at least one can. The engine never
+    /// waits for a subscriber: when it is slow the oldest events are dropped, and an
+    /// [`EngineEvent::Missed`] stands in their place. What one actor of the engine does comes
+    /// in its order.
+    ///
+    /// On an engine that has stopped there is nothing to hear.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stentor_engine::{Engine, EngineEvent, ToolError, tool};
+    ///
+    /// let engine = Engine::builder("s", "1").start().await?;
+    /// let mut events = engine.events(256);
+    /// engine.catalog().add(tool("noon", || async { Ok::<_, ToolError>("12:00") })).await?;
+    ///
+    /// match events.next().await {
+    ///     Some(EngineEvent::CatalogChanged { lists, .. }) => assert_eq!(lists.len(), 1),
+    ///     Some(EngineEvent::Missed(count)) => println!("{count} events were lost"),
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self, capacity: usize) -> EventReceiver {
+        self.core().events.receiver(capacity)
+    }
+
+    /// Has an actor of this process told what happens in the engine from now on, as messages
+    /// of its own type.
+    ///
+    /// A mailbox of ractor has no bound, so at most one message of a subscription is in it:
+    /// `wrap` makes it from an [`EventBatch`], and the next one is sent once that has been
+    /// read. At most `capacity` events wait meanwhile, and at least one can; when more come
+    /// the oldest are dropped, and an [`EngineEvent::Missed`] stands in their place.
+    ///
+    /// `wrap` runs inside of the engine, and should do nothing but wrap. The subscription
+    /// ends when the actor or the engine does, or `wrap` panics.
+    ///
+    /// ```
+    /// # use ractor::ActorRef;
+    /// use stentor_engine::{Engine, EventBatch};
+    ///
+    /// enum AuditMsg {
+    ///     Events(EventBatch),
+    /// }
+    /// # #[cfg(feature = "cluster")]
+    /// # impl ractor::Message for AuditMsg {}
+    ///
+    /// fn audit(engine: &Engine, auditor: &ActorRef<AuditMsg>) {
+    ///     engine.subscribe(auditor, 1024, AuditMsg::Events);
+    /// }
+    ///
+    /// // In the actor:
+    /// fn handle(message: AuditMsg) {
+    ///     match message {
+    ///         AuditMsg::Events(batch) => {
+    ///             for event in batch {
+    ///                 println!("{event:?}");
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = (audit, handle);
+    /// ```
+    pub fn subscribe<M: ractor::Message>(
+        &self,
+        actor: &ActorRef<M>,
+        capacity: usize,
+        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
+    ) {
+        self.core().events.subscribe(actor.clone(), capacity, wrap);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! An engine within somebody else's actor system: tools that actors run, and actors that hear
+//! what happens.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stentor_engine::{Context, Engine, EngineEvent, EventBatch, ToolError, actor_tool, tool};
+use support::{Client, methods};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+type Reply = RpcReplyPort<Result<String, ToolError>>;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Convert {
+    path: String,
+}
+
+enum WorkerMsg {
+    Convert(Convert, Reply),
+    Stream(Convert, Context, Reply),
+    Served(Reply),
+    /// Waits until its call is cancelled, and says whether the port is closed then.
+    Watch(Context, Reply),
+    /// Keeps the port.
+    Hold(Reply),
+    Drop(Reply),
+    Panic(Reply),
+    Stop(Reply),
+    /// Has somebody else answer, who never does.
+    Delegate(Reply),
+    Events(EventBatch),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for WorkerMsg {}
+
+/// An actor of the host. Its state is the ports it keeps.
+struct Worker {
+    name: &'static str,
+    says: mpsc::Sender<String>,
+}
+
+impl Actor for Worker {
+    type Msg = WorkerMsg;
+    type State = Vec<Reply>;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<WorkerMsg>,
+        (): (),
+    ) -> Result<Vec<Reply>, ActorProcessingErr> {
+        Ok(Vec::new())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<WorkerMsg>,
+        message: WorkerMsg,
+        held: &mut Vec<Reply>,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            WorkerMsg::Convert(args, reply) => reply.send(convert(&args))?,
+            WorkerMsg::Stream(args, ctx, reply) => {
+                ctx.report_progress(1.0, Some(2.0), "reading");
+                ctx.report_progress(2.0, Some(2.0), "writing");
+                reply.send(convert(&args))?;
+            }
+            WorkerMsg::Served(reply) => reply.send(Ok(format!("served by {}", self.name)))?,
+            WorkerMsg::Watch(ctx, reply) => {
+                self.says.send("begun".to_owned()).await?;
+                ctx.cancelled().await;
+                // The call is dropped after it has been told.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.says.send(format!("closed: {}", reply.is_closed())).await?;
+            }
+            WorkerMsg::Hold(reply) => {
+                held.push(reply);
+                self.says.send("held".to_owned()).await?;
+            }
+            WorkerMsg::Drop(_reply) => {}
+            WorkerMsg::Panic(_reply) => panic!("a secret of the actor"),
+            WorkerMsg::Stop(reply) => {
+                held.push(reply);
+                myself.stop(None);
+            }
+            WorkerMsg::Delegate(reply) => {
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(reply);
+                });
+                myself.stop(None);
+            }
+            WorkerMsg::Events(batch) => {
+                for event in batch {
+                    if let EngineEvent::CatalogChanged { lists, .. } = event {
+                        self.says.send(format!("{lists:?}")).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn convert(args: &Convert) -> Result<String, ToolError> {
+    if args.path.is_empty() {
+        return Err(ToolError::new("there is no path"));
+    }
+    Ok(format!("{} is converted", args.path))
+}
+
+async fn worker(name: &'static str) -> (ActorRef<WorkerMsg>, mpsc::Receiver<String>) {
+    let (says, said) = mpsc::channel(16);
+    let (worker, _) = Actor::spawn(None, Worker { name, says }, ()).await.unwrap();
+    (worker, said)
+}
+
+async fn engine(worker: &ActorRef<WorkerMsg>) -> Engine {
+    let convert = actor_tool("convert", worker.clone(), |args: Convert, reply| {
+        WorkerMsg::Convert(args, reply)
+    })
+    .description("Converts a file");
+    let stream = actor_tool("stream", worker.clone(), |args: Convert, ctx: Context, reply| {
+        WorkerMsg::Stream(args, ctx, reply)
+    });
+    let watch =
+        actor_tool("watch", worker.clone(), |ctx: Context, reply| WorkerMsg::Watch(ctx, reply));
+    Engine::builder("test", "1")
+        .tool(convert)
+        .tool(stream)
+        .tool(watch)
+        .tool(actor_tool("served", worker.clone(), WorkerMsg::Served))
+        .tool(actor_tool("hold", worker.clone(), WorkerMsg::Hold))
+        .tool(actor_tool("drop", worker.clone(), WorkerMsg::Drop))
+        .tool(actor_tool("panic", worker.clone(), WorkerMsg::Panic))
+        .tool(actor_tool("stop", worker.clone(), WorkerMsg::Stop))
+        .tool(actor_tool("delegate", worker.clone(), WorkerMsg::Delegate))
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn call(client: &mut Client, tool: &str, arguments: Value) -> (Value, Vec<Value>) {
+    let meta = json!({"progressToken": "p"});
+    let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
+    client
+        .send(json!({"jsonrpc": "2.0", "id": "t", "method": "tools/call", "params": params}))
+        .await;
+    client.answer("t").await
+}
+
+fn text(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
+}
+
+fn assert_gone(answer: &Value, tool: &str) {
+    assert_eq!(text(answer), format!("the actor that runs '{tool}' has gone"));
+    assert_eq!(answer["result"]["isError"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_answers_a_call() {
+    let (worker, _) = worker("first").await;
+    let mut client = Client::legacy(&engine(&worker).await).await;
+    let (answer, _) = call(&mut client, "convert", json!({"path": "a"})).await;
+    assert_eq!(text(&answer), "a is converted");
+    assert_ne!(answer["result"]["isError"], true);
+    let (answer, _) = call(&mut client, "convert", json!({"path": ""})).await;
+    assert_eq!(text(&answer), "there is no path");
+    assert_eq!(answer["result"]["isError"], true);
+    let (answer, _) = call(&mut client, "served", json!({})).await;
+    assert_eq!(text(&answer), "served by first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_of_an_actor_is_listed_and_its_arguments_are_checked_as_any_other() {
+    let (worker, _) = worker("first").await;
+    let engine = engine(&worker).await;
+    let mut client = Client::legacy(&engine).await;
+    client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await;
+    let (listed, _) = client.answer(1).await;
+    let convert = &listed["result"]["tools"][0];
+    assert_eq!(convert["description"], "Converts a file");
+    assert_eq!(convert["inputSchema"]["required"], json!(["path"]));
+    let (answer, _) = call(&mut client, "convert", json!({"path": 1})).await;
+    assert!(text(&answer).starts_with("invalid arguments for tool 'convert'"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_streams_progress_before_its_answer() {
+    let (worker, _) = worker("first").await;
+    let mut client = Client::legacy(&engine(&worker).await).await;
+    let (answer, before) = call(&mut client, "stream", json!({"path": "a"})).await;
+    assert_eq!(methods(&before), ["notifications/progress"; 2]);
+    assert_eq!(before[1]["params"]["message"], "writing");
+    assert_eq!(text(&answer), "a is converted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_an_actor_ends_while_it_works_its_caller_is_told_at_once() {
+    for tool in ["panic", "stop", "delegate"] {
+        let (worker, _) = worker("first").await;
+        let mut client = Client::legacy(&engine(&worker).await).await;
+        let asked = Instant::now();
+        let (answer, _) = call(&mut client, tool, json!({})).await;
+        assert_gone(&answer, tool);
+        assert!(asked.elapsed() < Duration::from_millis(50), "{tool}");
+        let (answer, _) = call(&mut client, "convert", json!({"path": "a"})).await;
+        assert_gone(&answer, "convert");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_callers_of_an_actor_that_is_killed_are_told_at_once() {
+    let (worker, mut said) = worker("first").await;
+    let engine = engine(&worker).await;
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "hold").await;
+    assert_eq!(said.recv().await.unwrap(), "held");
+    client.call(2, "watch").await;
+    assert_eq!(said.recv().await.unwrap(), "begun");
+    client.call(3, "hold").await;
+    client.ping().await;
+    let killed = Instant::now();
+    worker.kill();
+    let mut answers = [Value::Null, Value::Null, Value::Null];
+    for _ in 0..3 {
+        let answer = client.next().await.unwrap();
+        let id = answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        answers[id as usize - 1] = answer;
+    }
+    assert!(killed.elapsed() < Duration::from_millis(50));
+    assert_gone(&answers[0], "hold");
+    assert_gone(&answers[1], "watch");
+    assert_gone(&answers[2], "hold");
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_is_dropped_tells_the_caller_at_once_and_the_actor_goes_on() {
+    let (worker, _) = worker("first").await;
+    let mut client = Client::legacy(&engine(&worker).await).await;
+    let asked = Instant::now();
+    let (answer, _) = call(&mut client, "drop", json!({})).await;
+    assert_gone(&answer, "drop");
+    assert!(asked.elapsed() < Duration::from_millis(50));
+    let (answer, _) = call(&mut client, "served", json!({})).await;
+    assert_eq!(text(&answer), "served by first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_sees_that_its_call_was_cancelled() {
+    let (worker, mut said) = worker("first").await;
+    let engine = engine(&worker).await;
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "watch").await;
+    assert_eq!(said.recv().await.unwrap(), "begun");
+    client
+        .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": 1}}))
+        .await;
+    assert_eq!(said.recv().await.unwrap(), "closed: true");
+    let (answer, _) = call(&mut client, "served", json!({})).await;
+    assert_eq!(text(&answer), "served by first", "the actor is not stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_was_restarted_is_found_by_a_closure() {
+    let current: Arc<Mutex<Option<ActorRef<WorkerMsg>>>> = Arc::default();
+    let finds = current.clone();
+    let served = actor_tool("served", move || finds.lock().unwrap().clone(), WorkerMsg::Served);
+    let engine = Engine::builder("test", "1").tool(served).start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+
+    assert_gone(&call(&mut client, "served", json!({})).await.0, "served");
+    let (first, _) = worker("first").await;
+    *current.lock().unwrap() = Some(first.clone());
+    assert_eq!(text(&call(&mut client, "served", json!({})).await.0), "served by first");
+    first.kill_and_wait(None).await.unwrap();
+    assert_gone(&call(&mut client, "served", json!({})).await.0, "served");
+    let (second, _) = worker("second").await;
+    *current.lock().unwrap() = Some(second);
+    assert_eq!(text(&call(&mut client, "served", json!({})).await.0), "served by second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_hears_what_happens_in_the_engine() {
+    let (worker, mut said) = worker("first").await;
+    let engine = Engine::builder("test", "1").start().await.unwrap();
+    engine.subscribe(&worker, 16, WorkerMsg::Events);
+    for name in ["noon", "midnight"] {
+        let added = tool(name, || async { Ok::<_, ToolError>("") });
+        engine.catalog().add(added).await.unwrap();
+        assert_eq!(said.recv().await.unwrap(), "[Tools]");
+    }
+}
