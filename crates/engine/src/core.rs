@@ -4,22 +4,23 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
-use stentor_wire::ListKind;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::ServerCapabilities;
-use tokio::sync::Semaphore;
+use stentor_wire::{ListKind, Notice};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::embed::{Audience, EngineMsg};
 use crate::events::Events;
 use crate::hub::HubMsg;
+use crate::ids::SessionId;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
-use crate::root::RootMsg;
-use crate::session::SessionEntry;
-use crate::task::{Sealer, Suspended};
+use crate::session::{EndReason, SessionEntry, SessionKind};
+use crate::task::{RunningCalls, Sealer, Suspended};
 
 /// Custom notices that may wait for the hub before the application waits too.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     /// The parent of calls that belong to no session.
     pub(crate) stateless: ArcSwapOption<SessionEntry>,
     pub(crate) stateless_calls: Arc<Semaphore>,
+    /// All calls that run, by their names.
+    pub(crate) running: RunningCalls,
     /// Modern calls that wait for their client to answer a question.
     pub(crate) suspended: Suspended,
     pub(crate) sealer: Sealer,
@@ -49,13 +52,15 @@ pub(crate) struct Core {
     /// Set once running calls get no more time; every call's own token is a child of it.
     pub(crate) ending: CancellationToken,
     pub(crate) tally: Arc<Tally>,
+    /// Of calls that belong to no session.
+    pub(crate) stateless_tally: Arc<Tally>,
     pub(crate) events: Events,
 }
 
 /// Where the current actors are: a restarted one has a new reference.
 #[derive(Default)]
 pub(crate) struct Refs {
-    pub(crate) root: ArcSwapOption<ActorRef<RootMsg>>,
+    pub(crate) root: ArcSwapOption<ActorRef<EngineMsg>>,
     pub(crate) registry: ArcSwapOption<ActorRef<RegistryMsg>>,
     pub(crate) hub: ArcSwapOption<ActorRef<HubMsg>>,
 }
@@ -84,12 +89,16 @@ impl Core {
     ) -> Self {
         let stateless_calls =
             Arc::new(Semaphore::new(config.max_stateless_calls.min(Semaphore::MAX_PERMITS)));
+        let tally = Arc::new(Tally::total(config.budget.total));
+        // Many clients share it, so that only the budget of all is theirs.
+        let stateless_tally = Arc::new(Tally::within(tally.clone(), usize::MAX));
         let sealer = Sealer::new(config.state_keys.clone(), config.ask_timeout);
         Self {
             suspended: Suspended::new(config.max_suspended),
             sealer,
             directory: Directory::new(config.max_sessions),
-            tally: Arc::new(Tally::total(config.budget.total)),
+            tally,
+            stateless_tally,
             config,
             identity,
             instructions,
@@ -98,6 +107,7 @@ impl Core {
             doorbell: Doorbell::default(),
             refs: Refs::default(),
             calls: TaskTracker::new(),
+            running: RunningCalls::default(),
             stateless: ArcSwapOption::empty(),
             stateless_calls,
             custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),
@@ -133,6 +143,49 @@ impl Core {
         if let Some(hub) = &*self.refs.hub.load() {
             let _ = hub.cast(message);
         }
+    }
+
+    /// Sends a notice of the application's own.
+    pub(crate) fn notify(
+        &self,
+        audience: &Audience,
+        notice: Notice,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let candidates = match audience.only() {
+            _ if audience.is_everybody() => {
+                return self.tell_hub(HubMsg::Notify(None, notice, permit));
+            }
+            Some(id) => self.directory.get(id.as_str()).into_iter().collect(),
+            None => self.directory.all(),
+        };
+        let sessions = candidates.iter().filter(|entry| audience.has(entry));
+        let sessions = sessions.map(|entry| entry.id().clone()).collect();
+        self.tell_hub(HubMsg::Notify(Some(sessions), notice, permit));
+    }
+
+    /// `false` if there is no such session.
+    pub(crate) fn end_session(&self, id: &SessionId) -> bool {
+        let session = self.client_session(id);
+        if let Some(session) = &session {
+            self.directory.remove(id);
+            session.end(EndReason::Ended);
+        }
+        session.is_some()
+    }
+
+    /// `false` if there is no such session.
+    pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
+        let actor = self.client_session(id).and_then(|session| session.actor());
+        if let Some(actor) = &actor {
+            actor.kill();
+        }
+        actor.is_some()
+    }
+
+    fn client_session(&self, id: &SessionId) -> Option<Arc<SessionEntry>> {
+        let session = self.directory.get(id.as_str());
+        session.filter(|session| session.kind() != SessionKind::Stateless)
     }
 
     /// Has something announced, within the coalescing window.

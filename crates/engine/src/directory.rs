@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
-use crate::session::SessionEntry;
+use crate::session::{SessionEntry, SessionView};
 
 /// All sessions of one engine.
 #[derive(Debug)]
@@ -55,6 +55,11 @@ impl Directory {
     pub(crate) fn of_actor(&self, id: ActorId) -> Option<Arc<SessionEntry>> {
         let found = self.sessions.iter().find(|entry| entry.is_actor(id));
         found.map(|entry| entry.value().clone())
+    }
+
+    /// All sessions as they are now.
+    pub(crate) fn views(&self) -> Vec<SessionView> {
+        self.all().iter().map(|session| session.view()).collect()
     }
 
     /// All sessions now. Collected first: nobody is called under the map's locks.

@@ -1,11 +1,15 @@
 //! The door for somebody who has an actor system already. Here, on purpose, ractor shows.
 
 mod actor_tool;
+mod audience;
+mod message;
 
 use ractor::ActorCell;
 
 use crate::engine::{Engine, EngineBuilder, StartError};
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
+pub use audience::Audience;
+pub use message::EngineMsg;
 
 impl EngineBuilder {
     /// As [`start`](Self::start), with the engine's root as a linked child of `supervisor`:

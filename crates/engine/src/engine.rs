@@ -15,12 +15,14 @@ use stentor_wire::{ListKind, Notice};
 
 use crate::config::Config;
 use crate::core::Core;
+use crate::embed::{Audience, EngineMsg};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
-use crate::hub::HubMsg;
+use crate::ids::{CallId, SessionId};
 use crate::outlet::TallyView;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
-use crate::root::{RootActor, RootMsg};
+use crate::root::RootActor;
 use crate::session::{EndReason, SessionEntry, SessionKind, SessionMsg, SessionView};
+use crate::task::{CallView, CancelReason};
 
 /// After calls have been told to end, how long they get to notice.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -48,7 +50,7 @@ pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Engine {
     core: Arc<Core>,
-    root: ActorRef<RootMsg>,
+    root: ActorRef<EngineMsg>,
 }
 
 impl fmt::Debug for Engine {
@@ -215,11 +217,15 @@ impl Engine {
         }
     }
 
+    pub(crate) fn new(core: Arc<Core>, root: ActorRef<EngineMsg>) -> Self {
+        Self { core, root }
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    pub(crate) fn root(&self) -> &ActorRef<RootMsg> {
+    pub(crate) fn root(&self) -> &ActorRef<EngineMsg> {
         &self.root
     }
 
@@ -260,10 +266,23 @@ impl Engine {
     ///
     /// [`Stopped`].
     pub async fn notify_all(&self, method: &str, params: impl Serialize) -> Result<(), Stopped> {
+        self.notify(&Audience::all(), method, params).await
+    }
+
+    /// As [`notify_all`](Self::notify_all), to some of the sessions only.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn notify(
+        &self,
+        audience: &Audience,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<(), Stopped> {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         let permit = self.core.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
-        let notice = Notice::Custom { method: method.into(), params };
-        self.core.tell_hub(HubMsg::PublishBounded(notice, permit));
+        self.core.notify(audience, Notice::Custom { method: method.into(), params }, Some(permit));
         Ok(())
     }
 
@@ -271,7 +290,32 @@ impl Engine {
     /// all other modern requests.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {
-        self.core.directory.all().iter().map(|session| session.view()).collect()
+        self.core.directory.views()
+    }
+
+    /// Ends a session: its calls are answered with an error, its streams end, and a legacy HTTP
+    /// client gets a 404 from then on. `false` if there is none of that name.
+    pub fn end_session(&self, id: &SessionId) -> bool {
+        self.core.end_session(id)
+    }
+
+    /// Gives a session a new actor, as if the old one had crashed: its calls are answered with
+    /// an error, everything else goes on. More than five times within a minute it is ended
+    /// instead. `false` if there is no session of that name.
+    pub fn restart_session(&self, id: &SessionId) -> bool {
+        self.core.restart_session(id)
+    }
+
+    /// All calls that run now, or wait for their client to answer.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallView> {
+        self.core.running.views()
+    }
+
+    /// Cancels a call: its code is polled once more and dropped, and its caller gets an error.
+    /// `false` if it does not run.
+    pub fn cancel_call(&self, id: CallId) -> bool {
+        self.core.running.cancel(id, CancelReason::Application)
     }
 
     /// What became of all frames so far.
@@ -425,7 +469,7 @@ impl CatalogHandle {
     ) -> Result<Change, CatalogError> {
         let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>()?;
         let registry = self.0.refs.registry.load_full().ok_or(CatalogError::Stopped)?;
-        match registry.call(|reply| RegistryMsg::Apply(checked, reply), None).await {
+        match registry.call(|reply| RegistryMsg::Apply(checked, Some(reply)), None).await {
             Ok(CallResult::Success(result)) => result,
             Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => {
                 Err(if self.0.is_draining() {

@@ -17,7 +17,7 @@ use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ListKind, Method, ProtocolVersion};
 
 use crate::engine::Engine;
-use crate::ids::{Revision, SessionId, StreamId};
+use crate::ids::{CallId, Revision, SessionId};
 use crate::outlet::policy::Class;
 use crate::session::{EndReason, SessionKind};
 use crate::task::CancelReason;
@@ -110,7 +110,7 @@ pub enum EngineEvent {
     },
     /// An actor that serves all clients failed, and a new one took its place.
     ActorRestarted {
-        /// `"registry"`, `"hub"` or `"stateless session"`.
+        /// `"registry"`, `"hub"` or `"session of stateless calls"`.
         actor: &'static str,
     },
     /// Frames were dropped, as their client had fallen behind.
@@ -122,26 +122,25 @@ pub enum EngineEvent {
         /// How many.
         count: u64,
     },
-    /// A stream was closed, as its client had stopped reading it.
-    StreamClosed {
-        /// Whose it was; `None` where the stream belongs to no session.
+    /// Streams were closed, as their client had stopped reading them.
+    StreamsClosed {
+        /// Whose they were; `None` where they belong to no session.
         session: Option<SessionId>,
-        /// Which stream.
-        stream: StreamId,
+        /// How many.
+        count: u64,
     },
     /// So many events are missing here, as their subscriber was slow.
     Missed(u64),
 }
 
 /// Which call an event is about.
-///
-/// Unique among the calls that run in a session. Modern requests over HTTP have no session,
-/// and their clients may choose the same ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallRef {
-    /// The session of the call, if it has one.
+    /// Its name within the engine.
+    pub id: CallId,
+    /// The session of the call; modern requests over HTTP have none.
     pub session: Option<SessionId>,
-    /// The id of its request.
+    /// The id of its request, which the client chose.
     pub request: Id,
 }
 

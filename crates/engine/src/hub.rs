@@ -57,11 +57,9 @@ pub(crate) enum HubMsg {
     Refilter(SubscriberKey, Refilter),
     Leave(SubscriberKey),
     Publish(Notice),
-    /// As `Publish`, for notices that an application can send without end.
-    PublishBounded(
-        Notice,
-        #[expect(dead_code, reason = "held until published")] OwnedSemaphorePermit,
-    ),
+    /// A notice of the application's own, to these sessions or to all. An application can send
+    /// them without end: whoever is to wait for that gave a permit.
+    Notify(Option<Vec<SessionId>>, Notice, Option<OwnedSemaphorePermit>),
     Observe(RpcReplyPort<HubView>),
 }
 
@@ -98,7 +96,9 @@ impl Actor for HubActor {
             HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
             HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
             HubMsg::Leave(key) => state.on_leave(&key),
-            HubMsg::Publish(notice) | HubMsg::PublishBounded(notice, _) => state.on_publish(notice),
+            HubMsg::Publish(notice) => state.on_publish(notice),
+            HubMsg::Notify(None, notice, _permit) => state.on_publish(notice),
+            HubMsg::Notify(Some(sessions), notice, _permit) => state.on_notify(sessions, notice),
             HubMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -133,6 +133,19 @@ impl HubState {
         for (key, subscriber) in &self.subscribers {
             if subscriber.filter.hears(notice.notice()) {
                 subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
+            }
+        }
+        self.published += 1;
+    }
+
+    fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {
+        let class = Class::of(&notice);
+        let notice = Arc::new(EncodedNotice::new(notice));
+        for session in sessions {
+            // Only legacy sessions hear them, which have one place each.
+            let key = SubscriberKey { session, subscription: None };
+            if let Some(subscriber) = self.subscribers.get(&key) {
+                subscriber.outlet.notice(class, notice.clone(), None);
             }
         }
         self.published += 1;

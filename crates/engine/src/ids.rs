@@ -74,3 +74,13 @@ impl fmt::Display for Revision {
         self.0.fmt(f)
     }
 }
+
+/// The name of a call within its engine: no other call ever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

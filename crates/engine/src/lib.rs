@@ -43,7 +43,7 @@ mod task;
 pub mod testing;
 
 pub use config::{Config, ListCache};
-pub use embed::{ActorToolFn, FindActor, actor_tool};
+pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
 pub use events::{CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
@@ -53,11 +53,12 @@ pub use handler::{
     resource_template, tool,
 };
 pub use hub::HubView;
-pub use ids::{Revision, Seq, SessionId, StreamId};
+pub use ids::{CallId, Revision, Seq, SessionId, StreamId};
 pub use observe::EngineView;
 pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};
 pub use task::{
-    AskError, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled, StateKey,
+    AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
+    StateKey,
 };

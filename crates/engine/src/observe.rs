@@ -3,10 +3,11 @@
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
 
+use crate::embed::EngineMsg;
 use crate::engine::{Engine, Stopped};
 use crate::hub::{HubMsg, HubView};
 use crate::registry::{RegistryMsg, RegistryView};
-use crate::root::{RootMsg, RootView};
+use crate::root::RootView;
 use crate::session::{SessionMsg, SessionView};
 
 /// What all actors of an engine say about themselves.
@@ -35,7 +36,7 @@ impl Engine {
     /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
     pub async fn observe(&self) -> Result<EngineView, Stopped> {
         let core = self.core();
-        let root = ask(self.root(), RootMsg::Observe).await?;
+        let root = ask(self.root(), EngineMsg::Observe).await?;
         let registry = core.refs.registry.load_full().ok_or(Stopped)?;
         let registry = ask(&registry, RegistryMsg::Observe).await?;
         let hub = core.refs.hub.load_full().ok_or(Stopped)?;

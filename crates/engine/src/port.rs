@@ -19,6 +19,7 @@ use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
 use crate::engine::LAST_MOMENT;
+use crate::events::EngineEvent;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Inlet, Outlet};
@@ -229,6 +230,11 @@ impl Engine {
             entry.close(core);
             return Err(Refused::ShuttingDown);
         }
+        core.events.emit(|| EngineEvent::SessionOpened {
+            session: entry.id().clone(),
+            kind,
+            principal: entry.principal().cloned(),
+        });
         Ok(entry)
     }
 }

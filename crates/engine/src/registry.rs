@@ -58,7 +58,8 @@ pub(crate) type ApplyReply = RpcReplyPort<Result<Change, CatalogError>>;
 
 #[derive(Debug)]
 pub(crate) enum RegistryMsg {
-    Apply(Vec<Checked>, ApplyReply),
+    /// What is refused without a port to say so is logged.
+    Apply(Vec<Checked>, Option<ApplyReply>),
     Rung,
     CoalesceOver(Topic),
     Observe(RpcReplyPort<RegistryView>),
@@ -120,7 +121,7 @@ impl RegistryState {
         &mut self,
         myself: &ActorRef<RegistryMsg>,
         mutations: Vec<Checked>,
-        reply: ApplyReply,
+        reply: Option<ApplyReply>,
     ) {
         let applied = self.core.catalog().apply(mutations);
         let result = applied.map(|(catalog, lists)| {
@@ -135,8 +136,14 @@ impl RegistryState {
             let event = || EngineEvent::CatalogChanged { revision, lists: lists.clone() };
             self.core.events.emit(event);
         }
-        // Whoever asked may have gone; the change stands.
-        let _ = reply.send(result);
+        match (reply, result) {
+            (Some(reply), result) => {
+                // Whoever asked may have gone; the change stands.
+                let _ = reply.send(result);
+            }
+            (None, Err(error)) => tracing::warn!(%error, "a change of the catalog is refused"),
+            (None, Ok(_)) => {}
+        }
         for kind in lists {
             self.announce(myself, &Topic::List(kind));
         }

@@ -1,6 +1,8 @@
 //! **Owns** the life of the other actors: hub, registry and all sessions are its children.
-//! **Receives** word of every child that ends, and the time to look for idle sessions.
-//! **Sends** the word to join again when the hub is a new one.
+//! **Receives** word of every child that ends, what the host's actors tell the engine, and the
+//! time to look for idle sessions and stalled streams.
+//! **Sends** the word to join again when the hub is a new one, and what it is told on to
+//! whom it concerns.
 //! **Dies when** the engine shuts down, its supervisor stops, or restarts help no more.
 //! **Restarts as** nothing by itself: that is for the supervisor it was started under.
 
@@ -10,18 +12,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Core;
+use crate::embed::EngineMsg;
+use crate::engine::Engine;
+use crate::events::EngineEvent;
 use crate::hub::HubActor;
 use crate::ids::SessionId;
-use crate::registry::{RegistryActor, RegistryArgs};
-use crate::session::{
-    EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionMsg, SessionState,
-    Streams,
+use crate::registry::{
+    CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
 };
+use crate::session::{
+    EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionState, Streams,
+};
+use crate::task::CancelReason;
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr,
     SupervisionEvent,
 };
 pub(crate) use restarts::Restarts;
+use stentor_wire::Notice;
 
 /// More restarts than this within a minute help nobody: the root gives up. Sessions have a
 /// budget of their own each, so that no client uses this one up.
@@ -37,13 +45,9 @@ pub struct RootView {
     pub sessions: usize,
 }
 
+/// Time to look for what takes too long. Nobody outside of the engine can make one.
 #[derive(Debug)]
-pub(crate) enum RootMsg {
-    Sweep,
-    Observe(RpcReplyPort<RootView>),
-}
-
-crate::message!(RootMsg);
+pub struct Tick(());
 
 pub(crate) struct RootState {
     core: Arc<Core>,
@@ -55,13 +59,13 @@ pub(crate) struct RootState {
 pub(crate) struct RootActor;
 
 impl Actor for RootActor {
-    type Msg = RootMsg;
+    type Msg = EngineMsg;
     type State = RootState;
     type Arguments = Arc<Core>;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<RootMsg>,
+        myself: ActorRef<EngineMsg>,
         core: Arc<Core>,
     ) -> Result<RootState, ActorProcessingErr> {
         let cell = myself.get_cell();
@@ -70,28 +74,56 @@ impl Actor for RootActor {
         spawn_stateless(&core, cell).await?;
         core.refs.root.store(Some(Arc::new(myself.clone())));
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
-        let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(60));
-        myself.send_interval(sweep, || RootMsg::Sweep);
+        let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
+        myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
         let restarts = Restarts::at_most(MOST_RESTARTS);
         Ok(RootState { core, registry, hub, restarts })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<RootMsg>,
-        message: RootMsg,
+        myself: ActorRef<EngineMsg>,
+        message: EngineMsg,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RootMsg::Sweep => state.on_sweep(),
-            RootMsg::Observe(reply) => state.on_observe(reply),
+            EngineMsg::Apply(mutations, reply) => state.on_apply(mutations, reply),
+            EngineMsg::ListChanged(kind) => state.core.announce_list(kind),
+            EngineMsg::ResourceUpdated(uri) => state.core.announce(Topic::Resource(uri.into())),
+            EngineMsg::Notify(audience, method, params) => {
+                state.core.notify(
+                    &audience,
+                    Notice::Custom { method: method.into(), params },
+                    None,
+                );
+            }
+            EngineMsg::Sessions(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(state.core.directory.views());
+            }
+            EngineMsg::EndSession(id) => {
+                state.core.end_session(&id);
+            }
+            EngineMsg::RestartSession(id) => {
+                state.core.restart_session(&id);
+            }
+            EngineMsg::CancelCall(id) => {
+                state.core.running.cancel(id, CancelReason::Application);
+            }
+            EngineMsg::Observe(reply) => state.on_observe(reply),
+            EngineMsg::Shutdown => {
+                let engine = Engine::new(state.core.clone(), myself);
+                // On its own: it waits for this actor to end.
+                tokio::spawn(async move { engine.shutdown().await });
+            }
+            EngineMsg::Tick(_) => state.on_tick(),
         }
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<RootMsg>,
+        myself: ActorRef<EngineMsg>,
         event: SupervisionEvent,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
@@ -114,7 +146,7 @@ impl RootState {
     /// The restart table.
     async fn on_child_ended(
         &mut self,
-        myself: &ActorRef<RootMsg>,
+        myself: &ActorRef<EngineMsg>,
         child: ActorId,
     ) -> Result<(), ActorProcessingErr> {
         let root = myself.get_cell();
@@ -129,7 +161,7 @@ impl RootState {
                 self.spend_restart("hub")?;
                 self.hub = spawn_hub(&self.core, root).await?;
                 for session in self.core.directory.all() {
-                    session.tell(SessionMsg::Rejoin);
+                    session.rejoin();
                 }
             }
             // As the same session; its calls have been answered by their end.
@@ -148,31 +180,61 @@ impl RootState {
 
     async fn restart_session(&self, root: ActorCell, entry: Arc<SessionEntry>) {
         let may = !self.core.is_draining() && entry.may_restart();
-        if may {
-            tracing::warn!(session = ?entry.id(), "restarting");
-        }
-        if !may || spawn_session(&self.core, entry.clone(), root, true).await.is_err() {
+        let session = entry.id().clone();
+        self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
+        if may && spawn_session(&self.core, entry.clone(), root, true).await.is_ok() {
+            tracing::warn!(?session, "restarted");
+            self.core.events.emit(|| EngineEvent::SessionRestarted { session });
+        } else {
             entry.end(EndReason::Crashed);
             entry.close(&self.core);
         }
     }
 
-    fn spend_restart(&mut self, what: &str) -> Result<(), ActorProcessingErr> {
+    fn spend_restart(&mut self, what: &'static str) -> Result<(), ActorProcessingErr> {
         if !self.restarts.spend() {
             return Err(
                 format!("the {what} failed once more after {MOST_RESTARTS} restarts").into()
             );
         }
         tracing::warn!(what, "restarting");
+        self.core.events.emit(|| EngineEvent::ActorRestarted { actor: what });
         Ok(())
     }
 
-    fn on_sweep(&self) {
+    fn on_apply(
+        &self,
+        mutations: Vec<Mutation>,
+        reply: Option<RpcReplyPort<Result<Change, CatalogError>>>,
+    ) {
+        let refuse = |error: CatalogError, reply: Option<RpcReplyPort<_>>| match reply {
+            Some(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(Err(error));
+            }
+            None => tracing::warn!(%error, "a change of the catalog is refused"),
+        };
+        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>();
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(error) => return refuse(error, reply),
+        };
+        let registry = self.core.refs.registry.load_full();
+        let Some(registry) = registry else { return refuse(CatalogError::Stopped, reply) };
+        if let Err(MessagingErr::SendErr(RegistryMsg::Apply(_, reply))) =
+            registry.cast(RegistryMsg::Apply(checked, reply))
+        {
+            refuse(CatalogError::Interrupted, reply);
+        }
+    }
+
+    fn on_tick(&self) {
         let config = &self.core.config;
         for session in self.core.directory.all() {
             for stream in session.close_stalled(config.stall_timeout) {
                 tracing::info!(session = ?session.id(), %stream, "closed a stalled stream");
             }
+            session.tell_trouble(&self.core.events);
             if session.is_idle(config.session_idle_timeout) {
                 session.end(EndReason::IdleTimeout);
             }

@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Target, dispatch};
+use crate::events::EngineEvent;
 use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
@@ -126,7 +127,8 @@ impl Session {
         if restarted {
             self.on_rejoin();
         } else {
-            for (subscription, filter) in self.entry.state().subscriptions() {
+            let subscriptions = self.entry.state().subscriptions();
+            for (subscription, filter) in subscriptions {
                 self.join(subscription, filter);
             }
         }
@@ -261,10 +263,21 @@ impl Session {
                 // Malformed ones are ignored (2026-07-28, basic/patterns/cancellation).
                 Err(error) => tracing::debug!(%error, "ignored"),
             },
-            Method::Initialized => {
-                self.entry.state().on_initialized();
-            }
+            Method::Initialized => self.on_initialized(),
             _ => tracing::debug!(method = %notification.method, "ignored notification"),
+        }
+    }
+
+    fn on_initialized(&self) {
+        let caller = {
+            let mut state = self.entry.state();
+            let first = state.on_initialized();
+            state.legacy().filter(|_| first).cloned()
+        };
+        if let Some(Caller { version, client, .. }) = caller {
+            let session = self.entry.id().clone();
+            let initialized = || EngineEvent::SessionInitialized { session, version, client };
+            self.core.events.emit(initialized);
         }
     }
 
@@ -293,17 +306,19 @@ impl Session {
         self.core.tell_hub(HubMsg::Join(self.entry.key(subscription), Box::new(subscriber)));
     }
 
+    /// Takes the session's places in the hub, which may be there already.
     fn on_rejoin(&self) {
         let Some(outlet) = self.entry.streams().notices() else { return };
+        let missed_some = self.entry.hub_was_lost();
         let subscriptions = self.entry.state().subscriptions();
         for (subscription, filter) in subscriptions {
-            // What the old hub was told and did not get round to tell. After the join, so that
-            // nothing falls in between.
-            let missed: Vec<_> = filter.everything().collect();
+            let told: Vec<_> = filter.everything().filter(|_| missed_some).collect();
             let subscriber = Subscriber { outlet: outlet.clone(), filter, acknowledgment: None };
             let key = self.entry.key(subscription.clone());
             self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
-            for notice in missed {
+            // What the old hub was told and did not get round to tell. After the join, so that
+            // nothing falls in between.
+            for notice in told {
                 let class = Class::of(&notice);
                 outlet.notice(class, Arc::new(EncodedNotice::new(notice)), subscription.clone());
             }

@@ -7,6 +7,7 @@
 mod ask;
 mod cancel;
 mod context;
+mod record;
 mod responder;
 mod rounds;
 mod seal;
@@ -22,7 +23,7 @@ use futures::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::Retry;
-use stentor_wire::{Era, ErrorObject, Id, Request, RequestMeta};
+use stentor_wire::{Era, ErrorObject, Request, RequestMeta};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep};
 use tracing::Instrument as _;
@@ -32,6 +33,9 @@ pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub use context::Context;
 use context::{Call, Lane};
+pub use record::CallView;
+use record::Record;
+pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
 use responder::Running;
 use rounds::Rounds;
@@ -43,6 +47,7 @@ use suspended::{Place, Resume, Waiting};
 
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
+use crate::events::CallRef;
 use crate::outlet::Gate;
 use crate::session::{Caller, FinishStreams, Questions};
 
@@ -52,6 +57,7 @@ pub(crate) struct TaskArgs {
     ctx: Context,
     binding: Binding,
     responder: Responder,
+    record: Record,
     span: tracing::Span,
 }
 
@@ -95,9 +101,9 @@ async fn on_run(
     state: &mut Option<Box<TaskArgs>>,
 ) -> Result<(), ActorProcessingErr> {
     let Some(args) = state.take() else { return Ok(()) };
-    let TaskArgs { target, ctx, binding, responder, span } = *args;
+    let TaskArgs { target, ctx, binding, responder, record, span } = *args;
     let label = target.label();
-    let mut run = Run { ctx: ctx.clone(), binding, side: Side::Attached(responder) };
+    let mut run = Run { ctx: ctx.clone(), binding, side: Side::Attached(responder), record };
     // Also the call that makes the future is the author's code.
     let code =
         AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind().instrument(span);
@@ -124,6 +130,7 @@ struct Run {
     ctx: Context,
     binding: Binding,
     side: Side,
+    record: Record,
 }
 
 /// Whether a request of the client waits for the call, or the call for a request.
@@ -196,16 +203,22 @@ impl Run {
         while matches!(self.side, Side::Suspended { .. }) && !self.ctx.is_cancelled() {
             self.resumed().await;
         }
-        if let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) {
-            match outcome {
-                Ok(result) => responder.answer(Ok(result)),
-                Err(Failure::Error(error)) => responder.answer(Err(error)),
-                Err(Failure::Ask(asked)) => match asked.check(&self.ctx) {
-                    Ok(()) => responder.ask(&asked.questions, &self.seal(&asked)),
-                    Err(error) => responder.answer(Err(error)),
-                },
-            }
-        }
+        let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) else {
+            return;
+        };
+        let outcome = match outcome {
+            Ok(result) => Ok(result),
+            Err(Failure::Error(error)) => Err(error),
+            Err(Failure::Ask(asked)) => match asked.check(&self.ctx) {
+                Ok(()) => {
+                    self.record.answered(None);
+                    return responder.ask(&asked.questions, &self.seal(&asked));
+                }
+                Err(error) => Err(error),
+            },
+        };
+        self.record.answered(outcome.as_ref().err().map(|error| error.code));
+        responder.answer(outcome);
     }
 
     fn seal(&self, asked: &InputRequired) -> String {
@@ -276,7 +289,8 @@ pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<E
     let Some(state) = &retry.request_state else {
         return Ok(Entry::New { retry, explicit: None, binding });
     };
-    match core.sealer.open(state, &binding, SystemTime::now()).map_err(refused)? {
+    let sealed = core.sealer.open(state, &binding, SystemTime::now()).map_err(refused)?;
+    match sealed {
         Sealed::Waiting(handle) => {
             let waiting = core.suspended.take(&handle);
             let waiting = waiting.ok_or_else(|| refused(StateError::Expired))?;
@@ -314,8 +328,11 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
             return;
         }
     };
+    let id = core.running.next_id();
+    let call = CallRef { id, session: caller.session.clone(), request: request.id.clone() };
     let span = tracing::info_span!(
         "mcp.call",
+        call = %id,
         mcp.method.name = %request.method,
         mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
         jsonrpc.request.id = %request.id,
@@ -323,18 +340,21 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         traceparent = meta.trace.traceparent.as_deref(),
         tracestate = meta.trace.tracestate.as_deref(),
     );
+    let subject: Arc<str> = target.subject().into();
+    let record =
+        Record::new(core.clone(), call.clone(), request.method, subject.clone(), cancel.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
         caller,
-        request: request.id,
-        subject: target.subject().to_owned(),
+        call,
+        subject,
         cancel,
         lane: ArcSwap::from_pointee(lane),
         rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),
         questions,
         explicit,
     });
-    let args = Box::new(TaskArgs { target, ctx, binding, responder, span });
+    let args = Box::new(TaskArgs { target, ctx, binding, responder, record, span });
     if let Err(error) = Actor::spawn_linked(None, TaskActor, args, parent).await {
         // The responder was dropped, which has answered.
         tracing::error!(%error, "a call could not be started");
@@ -345,7 +365,7 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
 pub(crate) fn answer_now(
     core: &Core,
     era: Era,
-    id: &Id,
+    id: &stentor_wire::Id,
     outcome: &Result<ResultBody, ErrorObject>,
 ) -> (bytes::Bytes, Option<i32>) {
     match outcome {

@@ -126,7 +126,7 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let (answer, _) = client.answer(2).await;
     assert_eq!(answer["result"]["content"][0]["text"], "echo");
     settle(&engine).await;
-    client.ping().await;
+    assert!(client.ping().await.is_empty(), "it is told nothing else");
 
     let after = pipes(&engine).remove(0);
     assert_eq!((after.id, after.version, after.client), (before.id, before.version, before.client));
@@ -138,6 +138,7 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let told: Vec<_> = methods(&told);
     assert_eq!(told.iter().filter(|it| **it == "notifications/resources/updated").count(), 1);
     assert_eq!(told.iter().filter(|it| **it == "notifications/prompts/list_changed").count(), 2);
+    assert_eq!(told.len(), 3, "one for each that hears it, and no more: {told:?}");
     client.call(3, "log").await;
     let (_, logged) = client.answer(3).await;
     assert_eq!(logged.len(), 1, "the log level is kept: {logged:?}");

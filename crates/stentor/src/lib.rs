@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
-    ArgumentProblem, AskError, CallError, CancelReason, Catalog, CatalogError, CatalogHandle,
-    Change, Completion, Config, Context, Elicit, EndReason, Engine, EngineBuilder, EngineView,
-    HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Item, ListCache,
-    Mutation, Prompt, PromptArgs, PromptError, PromptFn, RegistryView, Resource, ResourceError,
-    ResourceTemplate, Revision, Root, RootView, Sample, Sampled, SchemaError, SessionId,
-    SessionKind, SessionView, Shelf, StartError, StateKey, Stopped, Structured, TemplateVars, Tool,
-    ToolError, ToolFn, outlet, prompt, raw_tool, resource, resource_template, tool,
+    ActorToolFn, ArgumentProblem, AskError, Audience, CallError, CallId, CallRef, CallView,
+    CancelReason, Catalog, CatalogError, CatalogHandle, Change, Completion, Config, Context,
+    Elicit, EndReason, Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch,
+    EventReceiver, FindActor, HubView, InputRequired, IntoContents, IntoPromptResult,
+    IntoToolResult, Item, ListCache, Mutation, Prompt, PromptArgs, PromptError, PromptFn,
+    RegistryView, Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample,
+    Sampled, SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, StateKey,
+    Stopped, Structured, TemplateVars, Tool, ToolError, ToolFn, actor_tool, outlet, prompt,
+    raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};

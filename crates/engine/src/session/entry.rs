@@ -19,8 +19,10 @@ use super::streams::{self, FinishStreams, Kept, Streams};
 use super::{SessionMsg, SubscriberKey};
 use crate::core::Core;
 use crate::directory::Seat;
+use crate::events::{EngineEvent, Events};
 use crate::hub::HubMsg;
 use crate::ids::{SessionId, StreamId};
+use crate::outlet::policy::Class;
 use crate::outlet::{Outlet, Tally, TallyView};
 use crate::root::Restarts;
 use crate::task::{CancelReason, OpenCalls};
@@ -134,7 +136,11 @@ pub(crate) struct SessionEntry {
     /// Set by whoever wants it to end, so that no crash loses the word.
     ending: Mutex<Option<EndReason>>,
     closed: AtomicBool,
+    /// Whether a hub was lost and the client not yet told what it may have missed.
+    hub_lost: AtomicBool,
     seat: Mutex<Option<Seat>>,
+    /// The counters when they were last looked at for trouble.
+    told: Mutex<TallyView>,
 }
 
 impl SessionEntry {
@@ -149,7 +155,7 @@ impl SessionEntry {
     ) -> Self {
         let tally = match streams.notices() {
             Some(outlet) => outlet.tally().clone(),
-            None => core.session_tally(),
+            None => core.stateless_tally.clone(),
         };
         Self {
             id,
@@ -172,7 +178,9 @@ impl SessionEntry {
             restarts: Mutex::new(Restarts::at_most(MOST_RESTARTS)),
             ending: Mutex::new(None),
             closed: AtomicBool::new(false),
+            hub_lost: AtomicBool::new(false),
             seat: Mutex::new(seat),
+            told: Mutex::default(),
         }
     }
 
@@ -219,6 +227,13 @@ impl SessionEntry {
     /// The negotiated version of a legacy session.
     pub(crate) fn version(&self) -> Option<ProtocolVersion> {
         self.state().legacy().map(|caller| caller.version)
+    }
+
+    /// The version and the name of a legacy client, once it has said them.
+    pub(crate) fn client(&self) -> (Option<ProtocolVersion>, Option<Arc<Implementation>>) {
+        let state = self.state();
+        let legacy = state.legacy();
+        (legacy.map(|caller| caller.version), legacy.and_then(|caller| caller.client.clone()))
     }
 
     /// What a call holds that may still answer on the session's streams.
@@ -273,6 +288,17 @@ impl SessionEntry {
         }
     }
 
+    /// There is a new hub, which knows nobody.
+    pub(crate) fn rejoin(&self) {
+        self.hub_lost.store(true, Ordering::Release);
+        self.tell(SessionMsg::Rejoin);
+    }
+
+    /// Whether a hub was lost since this was asked last.
+    pub(crate) fn hub_was_lost(&self) -> bool {
+        self.hub_lost.swap(false, Ordering::AcqRel)
+    }
+
     /// Has the session end. The first reason counts.
     pub(crate) fn end(&self, reason: EndReason) {
         self.ending.lock().get_or_insert(reason);
@@ -295,19 +321,43 @@ impl SessionEntry {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
+        let reason = self.ending().unwrap_or(EndReason::Shutdown);
         core.directory.remove(&self.id);
-        for (subscription, _) in self.state().subscriptions() {
+        let subscriptions = self.state().subscriptions();
+        for (subscription, _) in subscriptions {
             core.tell_hub(HubMsg::Leave(self.key(subscription)));
         }
         // They answer as they end, and the streams end after the last of them.
-        self.calls.cancel_all(&match self.ending() {
-            Some(EndReason::Shutdown) => CancelReason::Shutdown,
+        self.calls.cancel_all(&match reason {
+            EndReason::Shutdown => CancelReason::Shutdown,
             _ => CancelReason::SessionEnded,
         });
         self.finish.lock().take();
         self.kept.clear();
         self.seat.lock().take();
         self.changed.notify_waiters();
+        self.tell_trouble(&core.events);
+        if self.kind != SessionKind::Stateless {
+            let session = self.id.clone();
+            core.events.emit(|| EngineEvent::SessionClosed { session, reason });
+        }
+    }
+
+    /// Tells of frames that were dropped and streams that were closed since the last time.
+    pub(crate) fn tell_trouble(&self, events: &Events) {
+        let now = self.tally.view();
+        let before = std::mem::replace(&mut *self.told.lock(), now);
+        let session = || Some(self.id.clone()).filter(|_| self.kind != SessionKind::Stateless);
+        for class in Class::ALL {
+            let count = now.dropped(class) - before.dropped(class);
+            if count > 0 {
+                events.emit(|| EngineEvent::FramesDropped { session: session(), class, count });
+            }
+        }
+        let count = now.closed - before.closed;
+        if count > 0 {
+            events.emit(|| EngineEvent::StreamsClosed { session: session(), count });
+        }
     }
 
     // Its client
@@ -361,15 +411,10 @@ impl SessionEntry {
 
     pub(crate) fn view(&self) -> SessionView {
         let notices = self.streams.notices();
-        let (version, client, initialized, subscriptions) = {
+        let (version, client) = self.client();
+        let (initialized, subscriptions) = {
             let state = self.state();
-            let legacy = state.legacy();
-            (
-                legacy.map(|caller| caller.version),
-                legacy.and_then(|caller| caller.client.clone()),
-                state.is_initialized(),
-                state.subscribed(),
-            )
+            (state.is_initialized(), state.subscribed())
         };
         SessionView {
             id: self.id.clone(),

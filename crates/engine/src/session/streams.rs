@@ -67,7 +67,7 @@ pub(super) fn of_request(
 pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
     let terms = Terms { limits: core.config.limits, one_reply: true };
     let gone = WhenGone::Close(Box::new(CancelWhenGone(cancel.clone())));
-    Outlet::new(StreamId(1), terms, core.tally.clone(), gone, None)
+    Outlet::new(StreamId(1), terms, core.stateless_tally.clone(), gone, None)
 }
 
 fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {

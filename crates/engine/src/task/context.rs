@@ -18,7 +18,8 @@ use super::cancel::Cancel;
 use super::rounds::Rounds;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
-use crate::ids::SessionId;
+use crate::events::{CallRef, EngineEvent};
+use crate::ids::{CallId, SessionId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Frame, Gate, Outlet};
 use crate::registry::Topic;
@@ -38,9 +39,9 @@ pub struct Context(Arc<Call>);
 pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) caller: Caller,
-    pub(crate) request: Id,
+    pub(crate) call: CallRef,
     /// The URI that is being read, or the name that was called.
-    pub(crate) subject: String,
+    pub(crate) subject: Arc<str>,
     pub(crate) cancel: Cancel,
     /// Where the call speaks now: a modern call gets another one with each retry.
     pub(crate) lane: ArcSwap<Lane>,
@@ -77,6 +78,12 @@ impl Call {
     pub(crate) fn lane(&self) -> Arc<Lane> {
         self.lane.load_full()
     }
+
+    /// Tells who watches the engine, also of calls whose client did not ask for progress.
+    fn heard(&self, progress: f64, total: Option<f64>) {
+        let call = || self.call.clone();
+        self.core.events.emit(|| EngineEvent::CallProgressed { call: call(), progress, total });
+    }
 }
 
 impl Context {
@@ -106,6 +113,7 @@ impl Context {
     /// # }
     /// ```
     pub fn report_progress(&self, progress: f64, total: Option<f64>, message: impl Display) {
+        self.0.heard(progress, total);
         let lane = self.0.lane.load();
         if lane.gate.token().is_some() {
             lane.outlet.progress(&lane.gate, progress, total, &message);
@@ -120,6 +128,7 @@ impl Context {
         total: Option<f64>,
         message: impl Display + Sync,
     ) {
+        self.0.heard(progress, total);
         let lane = self.0.lane();
         if lane.gate.token().is_some() {
             lane.outlet.progress_paced(&lane.gate, progress, total, &message).await;
@@ -296,10 +305,16 @@ impl Context {
         self.0.caller.session.as_ref()
     }
 
+    /// The name of the call within the engine.
+    #[must_use]
+    pub fn call_id(&self) -> CallId {
+        self.0.call.id
+    }
+
     /// The id of the request.
     #[must_use]
     pub fn request_id(&self) -> &Id {
-        &self.0.request
+        &self.0.call.request
     }
 
     /// The W3C trace that the request belongs to: the one that is under way, if the call has

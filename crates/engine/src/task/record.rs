@@ -1,0 +1,121 @@
+//! What is known of the calls that run: to see them, to cancel them, to tell of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use stentor_wire::{Method, code};
+use tokio::time::Instant;
+
+use super::cancel::{Cancel, CancelReason};
+use crate::core::Core;
+use crate::events::{CallRef, EngineEvent};
+use crate::ids::CallId;
+
+/// A call that runs, at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CallView {
+    /// Which call.
+    pub call: CallRef,
+    /// What the client asked for.
+    pub method: Method,
+    /// The name that is called, or the URI that is read.
+    pub subject: Arc<str>,
+    /// How long it has run.
+    pub age: Duration,
+}
+
+/// All calls of an engine that run or wait for their client.
+#[derive(Debug, Default)]
+pub(crate) struct RunningCalls {
+    next: AtomicU64,
+    calls: DashMap<CallId, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    call: CallRef,
+    method: Method,
+    subject: Arc<str>,
+    started: Instant,
+    cancel: Cancel,
+}
+
+impl RunningCalls {
+    pub(crate) fn next_id(&self) -> CallId {
+        CallId(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn views(&self) -> Vec<CallView> {
+        let view = |known: &Known| CallView {
+            call: known.call.clone(),
+            method: known.method.clone(),
+            subject: known.subject.clone(),
+            age: known.started.elapsed(),
+        };
+        self.calls.iter().map(|known| view(known.value())).collect()
+    }
+
+    /// `false` if it does not run.
+    pub(crate) fn cancel(&self, id: CallId, reason: CancelReason) -> bool {
+        let cancel = self.calls.get(&id).map(|known| known.cancel.clone());
+        if let Some(cancel) = &cancel {
+            cancel.cancel(reason);
+        }
+        cancel.is_some()
+    }
+}
+
+/// One call's entry among those that run. Dropping it, in whatever way the call ends, takes it
+/// out and tells who wants to know.
+pub(crate) struct Record {
+    core: Arc<Core>,
+    call: CallRef,
+    cancel: Cancel,
+    started: Instant,
+    /// How it was answered: with the code of an error or without. `None` while it was not.
+    answered: Option<Option<i32>>,
+}
+
+impl Record {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        call: CallRef,
+        method: Method,
+        subject: Arc<str>,
+        cancel: Cancel,
+    ) -> Self {
+        let started = Instant::now();
+        core.events.emit(|| EngineEvent::CallStarted {
+            call: call.clone(),
+            method: method.clone(),
+            subject: subject.clone(),
+        });
+        let known = Known { call: call.clone(), method, subject, started, cancel: cancel.clone() };
+        core.running.calls.insert(call.id, known);
+        Self { core, call, cancel, started, answered: None }
+    }
+
+    pub(crate) fn answered(&mut self, error: Option<i32>) {
+        self.answered = Some(error);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.core.running.calls.remove(&self.call.id);
+        self.core.events.emit(|| {
+            let (call, took) = (self.call.clone(), self.started.elapsed());
+            match self.answered {
+                None if self.cancel.is_cancelled() => {
+                    EngineEvent::CallCancelled { call, reason: self.cancel.reason(), took }
+                }
+                // Killed: its responder says the same to the client.
+                None => EngineEvent::CallFinished { call, error: Some(code::INTERNAL_ERROR), took },
+                Some(error) => EngineEvent::CallFinished { call, error, took },
+            }
+        });
+    }
+}
