@@ -17,6 +17,7 @@ use crate::embed::{Audience, EngineMsg};
 use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::ids::SessionId;
+use crate::metrics::Metrics;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     /// Of calls that belong to no session.
     pub(crate) stateless_tally: Arc<Tally>,
     pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
 }
 
 /// Where the current actors are: a restarted one has a new reference.
@@ -114,6 +116,7 @@ impl Core {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             events: Events::default(),
+            metrics: Metrics::default(),
         }
     }
 

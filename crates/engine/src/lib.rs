@@ -33,6 +33,7 @@ mod events;
 mod handler;
 mod hub;
 mod ids;
+pub mod metrics;
 mod observe;
 pub mod outlet;
 pub mod port;

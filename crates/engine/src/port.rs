@@ -15,6 +15,8 @@ use stentor_wire::{
     ProtocolVersion, Request, RequestMeta, code, encode, params,
 };
 
+use tokio::time::Instant;
+
 use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
@@ -123,9 +125,11 @@ impl Engine {
         if request.method == Method::Listen {
             return self.listen(request, principal).await;
         }
-        let core = self.core();
+        let (core, came_in) = (self.core(), Instant::now());
         match dispatch(core, Era::Modern, &request) {
             Dispatch::Answer(outcome) => {
+                let error = outcome.as_ref().err().map(|error| error.code);
+                core.metrics.operation(&request.method, error, came_in.elapsed());
                 let (bytes, code) = task::answer_now(core, Era::Modern, &request.id, &outcome);
                 Ok(Answer::Now(bytes, code))
             }
@@ -145,8 +149,8 @@ impl Engine {
                 let cancel = entry.cancel(core);
                 let outlet = of_stateless_call(core, &cancel);
                 let inlet = outlet.attach();
-                let id = request.id.clone();
-                let responder = Responder::new(core.clone(), outlet, Era::Modern, id, permit);
+                let era = Era::Modern;
+                let responder = Responder::new(core.clone(), outlet, era, &request, permit);
                 let (open, streams, questions) = (None, None, None);
                 #[rustfmt::skip]
                 let start = task::Start {
@@ -434,8 +438,7 @@ async fn deliver(
         Message::Request(request) => {
             let permit = entry.permits().clone().try_acquire_owned();
             let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-            let id = request.id.clone();
-            let responder = Responder::new(core.clone(), reply(), Era::Legacy, id, permit);
+            let responder = Responder::new(core.clone(), reply(), Era::Legacy, &request, permit);
             Inbound::Request(request, responder)
         }
         // The others must get through also when all permits are taken: by calls that one of

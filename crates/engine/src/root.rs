@@ -30,10 +30,14 @@ use ractor::{
 };
 pub(crate) use restarts::Restarts;
 use stentor_wire::Notice;
+use tokio::time::Instant;
 
 /// More restarts than this within a minute help nobody: the root gives up. Sessions have a
 /// budget of their own each, so that no client uses this one up.
 const MOST_RESTARTS: usize = 10;
+
+/// How often metrics are brought up to date.
+const METER_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the root knows about its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,7 @@ pub(crate) struct RootState {
     registry: ActorId,
     hub: ActorId,
     restarts: Restarts,
+    metered: Instant,
 }
 
 pub(crate) struct RootActor;
@@ -77,7 +82,7 @@ impl Actor for RootActor {
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
         let restarts = Restarts::at_most(MOST_RESTARTS);
-        Ok(RootState { core, registry, hub, restarts })
+        Ok(RootState { core, registry, hub, restarts, metered: Instant::now() })
     }
 
     async fn handle(
@@ -184,6 +189,7 @@ impl RootState {
         self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
         if may && spawn_session(&self.core, entry.clone(), root, true).await.is_ok() {
             tracing::warn!(?session, "restarted");
+            self.core.metrics.restarted("session");
             self.core.events.emit(|| EngineEvent::SessionRestarted { session });
         } else {
             entry.end(EndReason::Crashed);
@@ -198,6 +204,7 @@ impl RootState {
             );
         }
         tracing::warn!(what, "restarting");
+        self.core.metrics.restarted(what);
         self.core.events.emit(|| EngineEvent::ActorRestarted { actor: what });
         Ok(())
     }
@@ -228,7 +235,11 @@ impl RootState {
         }
     }
 
-    fn on_tick(&self) {
+    fn on_tick(&mut self) {
+        if self.metered.elapsed() >= METER_INTERVAL {
+            self.metered = Instant::now();
+            self.core.metrics.record(&self.core);
+        }
         let config = &self.core.config;
         for session in self.core.directory.all() {
             for stream in session.close_stalled(config.stall_timeout) {

@@ -12,6 +12,9 @@ macro_rules! methods {
         }
 
         impl Method {
+            /// Every method that is known by name.
+            pub const KNOWN: &[Self] = &[$(Self::$variant,)*];
+
             /// The method that a name stands for.
             #[must_use]
             pub fn parse(name: &str) -> Self {

@@ -52,6 +52,17 @@ impl SessionKind {
     pub(crate) const fn serves_modern(self) -> bool {
         !matches!(self, Self::Http)
     }
+
+    /// The kind in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipe => "pipe",
+            Self::Http => "http",
+            Self::Listen => "listen",
+            Self::Stateless => "stateless",
+        }
+    }
 }
 
 /// Why a session ended.
@@ -72,6 +83,22 @@ pub enum EndReason {
     Crashed,
     /// The engine shuts down.
     Shutdown,
+}
+
+impl EndReason {
+    /// The reason in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Disconnected => "disconnected",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Crashed => "crashed",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// What is known of a session at one moment.
@@ -339,6 +366,7 @@ impl SessionEntry {
         self.tell_trouble(&core.events);
         if self.kind != SessionKind::Stateless {
             let session = self.id.clone();
+            core.metrics.session(self.kind, reason, self.opened.elapsed());
             core.events.emit(|| EngineEvent::SessionClosed { session, reason });
         }
     }

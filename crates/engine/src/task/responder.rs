@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use stentor_wire::encode::{self, Question, ResultBody};
-use stentor_wire::{Era, ErrorObject, Id};
+use stentor_wire::{Era, ErrorObject, Id, Method, Request};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::cancel::{Cancel, OpenCall};
@@ -21,6 +22,8 @@ pub(crate) struct Responder {
     era: Era,
     /// `None` once there is nothing to answer.
     id: Option<Id>,
+    method: Method,
+    came_in: Instant,
     claim: Claim,
     call: Option<Running>,
 }
@@ -51,11 +54,12 @@ impl Responder {
         core: Arc<Core>,
         outlet: Outlet,
         era: Era,
-        id: Id,
+        request: &Request,
         permit: OwnedSemaphorePermit,
     ) -> Self {
+        let (id, method) = (Some(request.id.clone()), request.method.clone());
         let claim = Claim { permit: Some(permit), open: None };
-        Self { core, outlet, era, id: Some(id), claim, call: None }
+        Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None }
     }
 
     /// The era that the request turned out to be of.
@@ -82,6 +86,7 @@ impl Responder {
     /// Answers with questions; the call goes on with the client's retry.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
         let Some(id) = self.last_word() else { return };
+        self.core.metrics.operation(&self.method, None, self.came_in.elapsed());
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
             encode::input_required(&id, &self.core.identity, questions, Some(request_state));
@@ -102,6 +107,8 @@ impl Responder {
 
     fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
         let Some(id) = self.last_word() else { return };
+        let error = outcome.as_ref().err().map(|error| error.code);
+        self.core.metrics.operation(&self.method, error, self.came_in.elapsed());
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);

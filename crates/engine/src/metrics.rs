@@ -1,0 +1,97 @@
+//! What operators see: the [`metrics`] facade, with the names of OpenTelemetry's conventions
+//! for MCP where there are any.
+//!
+//! | name | kind | labels |
+//! |---|---|---|
+//! | `mcp.server.operation.duration` | histogram, seconds | `mcp.method.name`, `error.type`: a JSON-RPC code |
+//! | `mcp.server.session.duration` | histogram, seconds | `kind`, `reason` |
+//! | `stentor.frames.delivered`, `.coalesced`, `.dropped` | counters | `class` |
+//! | `stentor.progress.conflated`, `.refused` | counters | |
+//! | `stentor.streams.closed` | counter | |
+//! | `stentor.restarts` | counter | `actor` |
+//! | `stentor.held.bytes` | gauge | |
+//! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.suspended` | gauges | |
+//!
+//! Install a recorder before the engine starts. Counters of frames and gauges are brought up
+//! to date every five seconds, and by [`Engine::record_metrics`]. Two engines of one process
+//! add up in histograms, but not in these: give each its own recorder, or look at
+//! [`Engine::tally`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{Histogram, counter, gauge, histogram};
+use stentor_wire::Method;
+
+use crate::core::Core;
+use crate::engine::Engine;
+use crate::outlet::policy::Class;
+use crate::session::{EndReason, SessionKind};
+
+const OPERATION: &str = "mcp.server.operation.duration";
+const SESSION: &str = "mcp.server.session.duration";
+const METHOD: &str = "mcp.method.name";
+
+/// The histograms that every request needs, looked up once.
+pub(crate) struct Metrics {
+    operations: HashMap<Method, Histogram>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let operation =
+            |method: &Method| histogram!(OPERATION, METHOD => method.as_str().to_owned());
+        let known = Method::KNOWN.iter().map(|method| (method.clone(), operation(method)));
+        Self { operations: known.collect() }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn operation(&self, method: &Method, error: Option<i32>, took: Duration) {
+        match (self.operations.get(method), error) {
+            (Some(histogram), None) => histogram.record(took),
+            (known, error) => {
+                // A name that a client made up must not become a label.
+                let method = known.map_or("_OTHER", |_| method.as_str()).to_owned();
+                let error = error.unwrap_or_default().to_string();
+                histogram!(OPERATION, METHOD => method, "error.type" => error).record(took);
+            }
+        }
+    }
+
+    pub(crate) fn session(&self, kind: SessionKind, reason: EndReason, took: Duration) {
+        let (kind, reason) = (kind.as_str(), reason.as_str());
+        histogram!(SESSION, "kind" => kind, "reason" => reason).record(took);
+    }
+
+    pub(crate) fn restarted(&self, actor: &'static str) {
+        counter!("stentor.restarts", "actor" => actor).increment(1);
+    }
+
+    /// Brings up to date what is counted elsewhere.
+    pub(crate) fn record(&self, core: &Core) {
+        let tally = core.tally.view();
+        for class in Class::ALL {
+            let (index, class) = (class as usize, class.as_str());
+            counter!("stentor.frames.delivered", "class" => class).absolute(tally.delivered[index]);
+            counter!("stentor.frames.coalesced", "class" => class).absolute(tally.coalesced[index]);
+            counter!("stentor.frames.dropped", "class" => class).absolute(tally.dropped[index]);
+        }
+        counter!("stentor.progress.conflated").absolute(tally.conflated);
+        counter!("stentor.progress.refused").absolute(tally.refused);
+        counter!("stentor.streams.closed").absolute(tally.closed);
+        gauge!("stentor.held.bytes").set(tally.held as f64);
+        gauge!("stentor.sessions").set(core.directory.len() as f64);
+        gauge!("stentor.calls.running").set(core.calls.len() as f64);
+        gauge!("stentor.calls.suspended").set(core.suspended.len() as f64);
+    }
+}
+
+impl Engine {
+    /// Brings the counters of frames and the gauges of the [`metrics`] facade up to date, which
+    /// happens every five seconds by itself.
+    pub fn record_metrics(&self) {
+        let core = self.core();
+        core.metrics.record(core);
+    }
+}
