@@ -7,8 +7,8 @@ pub use stentor_engine::{
     IntoToolResult, Item, ListCache, Mutation, Prompt, PromptArgs, PromptError, PromptFn,
     RegistryView, Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample,
     Sampled, SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, StateKey,
-    Stopped, Structured, TemplateVars, Tool, ToolError, ToolFn, actor_tool, outlet, prompt,
-    raw_tool, resource, resource_template, testing, tool,
+    Stopped, Structured, TemplateVars, Tool, ToolError, ToolFn, actor_tool, metrics, outlet,
+    prompt, raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};

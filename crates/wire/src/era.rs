@@ -86,14 +86,6 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
-/// A version that this crate does not speak, as the client wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unsupported protocol version '{requested}'")]
-pub struct UnsupportedVersion {
-    /// What the client asked for.
-    pub requested: String,
-}
-
 /// The two shapes of the protocol.
 ///
 /// *Legacy* versions open a session with `initialize`; *modern* ones carry version, identity

@@ -24,13 +24,13 @@ mod method;
 mod notice;
 pub mod params;
 
-pub use era::{Era, ProtocolVersion, UnsupportedVersion};
+pub use era::{Era, ProtocolVersion};
 pub use error::{ErrorObject, code};
 pub use level::LogLevel;
 pub use message::{
     DecodeError, Id, Message, Notification, Params, Request, Response, ResponseOutcome,
 };
-pub use meta::{MetaError, ProgressToken, RequestMeta, TraceContext, meta_key};
+pub use meta::{ProgressToken, RequestMeta, TraceContext, meta_key};
 pub use method::{Method, notification, request};
 pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
 

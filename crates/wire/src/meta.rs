@@ -4,7 +4,7 @@ use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion, UnsupportedVersion};
+use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion};
 
 /// The keys of `_meta` that the protocol reserves (2026-07-28, basic/index, "`_meta`").
 pub mod meta_key {
@@ -59,26 +59,6 @@ pub struct RequestMeta {
     pub trace: TraceContext,
     /// The whole `_meta` as raw JSON; empty where there was none.
     pub raw: bytes::Bytes,
-}
-
-/// Why the `_meta` of a modern request is refused.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum MetaError {
-    /// A member is missing or of the wrong type: -32602.
-    #[error(transparent)]
-    Invalid(#[from] ErrorObject),
-    /// The version is none that this crate speaks: -32022.
-    #[error(transparent)]
-    Version(#[from] UnsupportedVersion),
-}
-
-impl From<MetaError> for ErrorObject {
-    fn from(error: MetaError) -> Self {
-        match error {
-            MetaError::Invalid(error) => error,
-            MetaError::Version(version) => ErrorObject::unsupported_version(&version.requested),
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -142,17 +122,17 @@ impl RequestMeta {
     ///
     /// # Errors
     ///
-    /// [`MetaError::Invalid`] if a required member is missing, [`MetaError::Version`] if the
-    /// version is unknown or belongs to the legacy era.
-    pub fn require_modern(&self) -> Result<ProtocolVersion, MetaError> {
+    /// -32602 if a required member is missing, -32022 if the version is unknown or belongs to
+    /// the legacy era.
+    pub fn require_modern(&self) -> Result<ProtocolVersion, ErrorObject> {
         let missing = |key| ErrorObject::invalid_params(format!("missing params._meta[\"{key}\"]"));
         let requested =
             self.protocol_version.as_deref().ok_or_else(|| missing(meta_key::PROTOCOL_VERSION))?;
         let version = ProtocolVersion::parse(requested)
             .filter(|version| version.era() == crate::Era::Modern)
-            .ok_or_else(|| UnsupportedVersion { requested: requested.to_owned() })?;
+            .ok_or_else(|| ErrorObject::unsupported_version(requested))?;
         if self.client_capabilities.is_none() {
-            return Err(missing(meta_key::CLIENT_CAPABILITIES).into());
+            return Err(missing(meta_key::CLIENT_CAPABILITIES));
         }
         Ok(version)
     }
@@ -170,18 +150,17 @@ mod tests {
     #[test]
     fn a_modern_request_must_say_its_version_and_capabilities() {
         let meta = read(serde_json::json!({"_meta": {meta_key::PROTOCOL_VERSION: "2026-07-28"}}));
-        let error = ErrorObject::from(meta.unwrap().require_modern().unwrap_err());
+        let error = meta.unwrap().require_modern().unwrap_err();
         assert_eq!(error.code, code::INVALID_PARAMS);
         assert!(error.message.contains(meta_key::CLIENT_CAPABILITIES), "{error}");
 
-        let error =
-            ErrorObject::from(read(serde_json::json!({})).unwrap().require_modern().unwrap_err());
+        let error = read(serde_json::json!({})).unwrap().require_modern().unwrap_err();
         assert!(error.message.contains(meta_key::PROTOCOL_VERSION), "{error}");
 
         let meta = read(serde_json::json!({"_meta": {
             meta_key::PROTOCOL_VERSION: "v999.0.0", meta_key::CLIENT_CAPABILITIES: {},
         }}));
-        let error = ErrorObject::from(meta.unwrap().require_modern().unwrap_err());
+        let error = meta.unwrap().require_modern().unwrap_err();
         assert_eq!(error.code, code::UNSUPPORTED_VERSION);
         assert_eq!(error.data.unwrap()["requested"], "v999.0.0");
     }
