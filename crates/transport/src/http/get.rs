@@ -23,5 +23,5 @@ pub(super) fn handle(endpoint: &Endpoint, request: &Request) -> Result<Response,
         },
         None => (session.attach()?, EventIds::Each),
     };
-    Ok(reply::stream(&endpoint.config, inlet, Vec::new(), ids))
+    Ok(reply::stream(endpoint, inlet, Vec::new(), ids))
 }
