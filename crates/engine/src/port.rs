@@ -5,6 +5,7 @@
 //! [`Frame`](crate::outlet::Frame)s that an [`Inlet`] yields, in their order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -160,6 +161,13 @@ impl Engine {
                 Ok(Answer::Stream(inlet))
             }
         }
+    }
+
+    /// After which time a transport closes the connection of a client that takes nothing:
+    /// [`Config::stall_timeout`](crate::Config::stall_timeout).
+    #[must_use]
+    pub fn stall_timeout(&self) -> Duration {
+        self.core().config.stall_timeout
     }
 
     async fn listen(

@@ -11,6 +11,7 @@
 //! | DELETE | ends the session | – |
 
 mod body;
+mod connections;
 mod get;
 mod guard;
 mod legacy;
@@ -18,6 +19,7 @@ mod modern;
 mod post;
 mod reply;
 mod serve;
+mod stall;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use stentor_engine::Engine;
 pub use guard::OriginPolicy;
 use guard::Refusal;
 pub use serve::{ServeError, serve, serve_on};
+use stall::Stalled;
 
 /// How the endpoint behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +48,9 @@ pub struct HttpConfig {
     pub max_body: usize,
     /// The largest headers, names and values together, in bytes; more is answered with 431.
     /// Default 16 KiB.
+    ///
+    /// [`serve_on`] also holds little more than this for each connection whose client does not
+    /// read; a head that is larger by 4 KiB is refused before it is read to its end.
     pub max_headers: usize,
     /// How often a quiet stream says that it is alive. Default 15 s.
     pub keep_alive: Duration,
@@ -54,6 +60,13 @@ pub struct HttpConfig {
     /// A call that is answered within this time without saying anything else is answered with
     /// plain JSON; any other with an event stream. Default 100 ms.
     pub json_grace: Duration,
+    /// How long [`serve_on`] waits for the head of a request, from when the connection was
+    /// opened or the last answer was sent; so also how long an idle connection is kept.
+    /// Default 75 s.
+    pub header_read_timeout: Duration,
+    /// Connections that [`serve_on`] holds open at once; one more waits to be accepted until
+    /// another is closed. To be kept below the process's limit of open files. Default 100,000.
+    pub max_connections: usize,
 }
 
 impl Default for HttpConfig {
@@ -66,6 +79,8 @@ impl Default for HttpConfig {
             keep_alive: Duration::from_secs(15),
             retry: Duration::from_millis(500),
             json_grace: Duration::from_millis(100),
+            header_read_timeout: Duration::from_secs(75),
+            max_connections: 100_000,
         }
     }
 }
@@ -81,11 +96,14 @@ pub struct Principal(pub Arc<str>);
 struct Endpoint {
     engine: Engine,
     config: Arc<HttpConfig>,
+    /// Of the connection that a request came on, if it was accepted here.
+    stalled: Option<Stalled>,
 }
 
 /// The endpoint as a router, for one's own listener, shutdown and middleware.
 ///
-/// When the engine shuts down, streams end by themselves; stop the listener afterwards.
+/// When the engine shuts down, streams end by themselves; stop the listener afterwards. How
+/// much is held for a client that does not read, and for how long, is up to the listener, too.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -101,11 +119,12 @@ struct Endpoint {
 /// ```
 pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let path = config.path.clone();
-    let endpoint = Endpoint { engine, config: Arc::new(config) };
+    let endpoint = Endpoint { engine, config: Arc::new(config), stalled: None };
     Router::new().route(&path, any(handle)).with_state(endpoint)
 }
 
-async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response {
+async fn handle(State(mut endpoint): State<Endpoint>, request: Request) -> Response {
+    endpoint.stalled = request.extensions().get().cloned();
     let outcome = match check(&endpoint, &request) {
         Ok(()) => match *request.method() {
             Method::POST => post::handle(&endpoint, request).await,

@@ -251,6 +251,11 @@ pub fn progress(
     out.put_slice(b"}}");
 }
 
+/// Many of these may wait for a client: they take no more memory than they need.
+fn exactly(out: &BytesMut) -> Bytes {
+    Bytes::copy_from_slice(out)
+}
+
 /// `notifications/message`.
 #[must_use]
 pub fn log(level: LogLevel, logger: Option<&str>, data: &impl Serialize) -> Bytes {
@@ -267,7 +272,7 @@ pub fn log(level: LogLevel, logger: Option<&str>, data: &impl Serialize) -> Byte
     out.put_slice(b",\"data\":");
     put_json(&mut out, data);
     out.put_slice(b"}}");
-    out.freeze()
+    exactly(&out)
 }
 
 /// A notification with any method.
@@ -281,7 +286,7 @@ pub fn notification(method: &str, params: Option<&Value>) -> Bytes {
         put_json(&mut out, params);
     }
     out.put_u8(b'}');
-    out.freeze()
+    exactly(&out)
 }
 
 /// `notifications/subscriptions/acknowledged`: what a listen will hear.

@@ -61,7 +61,7 @@ impl Frame {
 
     /// What it takes of memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        size_of::<Entry>()
+        FRAME_COST
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
                 // A notice is shared with every other session: its own cost is the entry.
@@ -134,6 +134,10 @@ pub(crate) struct Queue {
     finished: bool,
     closed: bool,
 }
+
+/// What a frame costs beside its text: its entry, in a queue that may have room for as many
+/// more, and what the allocator adds to its text.
+const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;

@@ -12,6 +12,8 @@ use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::{Seq, StreamId};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::stall::Stalled;
+
 /// Whether events have ids, by which a client that lost its connection says how far it read
 /// (2025-11-25, basic/transports, "Resumability and Redelivery").
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,15 @@ pin_project_lite::pin_project! {
         keep_alive: Duration,
         #[pin]
         quiet: Sleep,
+        stalled: Option<Stalled>,
+    }
+
+    impl PinnedDrop for EventStream {
+        fn drop(this: Pin<&mut Self>) {
+            if this.stalled.as_ref().is_some_and(Stalled::get) {
+                this.inlet.stalled();
+            }
+        }
     }
 }
 
@@ -55,8 +66,9 @@ impl EventStream {
         batch: Vec<Delivered>,
         ids: EventIds,
         keep_alive: Duration,
+        stalled: Option<Stalled>,
     ) -> Self {
-        Self { inlet, batch, ids, primed: false, keep_alive, quiet: sleep(keep_alive) }
+        Self { inlet, batch, ids, primed: false, keep_alive, quiet: sleep(keep_alive), stalled }
     }
 }
 

@@ -24,5 +24,5 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
         None => session.attach()?,
     };
     // It knows how to come back already, so nothing is primed.
-    Ok(reply::stream(&endpoint.config, inlet, Vec::new(), EventIds::Each))
+    Ok(reply::stream(endpoint, inlet, Vec::new(), EventIds::Each))
 }

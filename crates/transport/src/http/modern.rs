@@ -34,7 +34,7 @@ pub(super) async fn request(
     Ok(match endpoint.engine.answer(version, request, meta, principal).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
         Answer::Stream(inlet) if listens => {
-            reply::stream(&endpoint.config, inlet, Vec::new(), EventIds::None)
+            reply::stream(endpoint, inlet, Vec::new(), EventIds::None)
         }
         Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
     })

@@ -118,7 +118,7 @@ pub(super) async fn call(
         session.keep(&inlet);
         event_ids(&endpoint.config, session, Seq(0))
     });
-    (stream(&endpoint.config, inlet, batch, ids), false)
+    (stream(endpoint, inlet, batch, ids), false)
 }
 
 /// Which ids the events of a legacy session have.
@@ -131,12 +131,13 @@ pub(super) fn event_ids(config: &HttpConfig, session: &HttpSession, next: Seq) -
 
 /// An event stream that begins with `batch`.
 pub(super) fn stream(
-    config: &HttpConfig,
+    endpoint: &Endpoint,
     inlet: Inlet,
     batch: Vec<Delivered>,
     ids: EventIds,
 ) -> Response {
-    with_event_headers(Body::new(EventStream::new(inlet, batch, ids, config.keep_alive)))
+    let (keep_alive, stalled) = (endpoint.config.keep_alive, endpoint.stalled.clone());
+    with_event_headers(Body::new(EventStream::new(inlet, batch, ids, keep_alive, stalled)))
 }
 
 fn with_event_headers(body: Body) -> Response {

@@ -1,19 +1,32 @@
 //! A whole server in one line.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use stentor_engine::Engine;
-use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio_util::sync::CancellationToken;
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::time::sleep;
 
+use super::connections::Connections;
 use super::{HttpConfig, OriginPolicy, router};
 use crate::signal;
 
 /// After the engine has stopped, how long connections get to send what they hold.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// Before a connection is accepted again when that failed, as with no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many bytes the kernel takes that it cannot send yet, for a client that does not read.
+///
+/// By itself it takes megabytes, and then no more until a third of them is gone: a client that
+/// reads slowly would look like one that does not read. What is on its way to the client does not
+/// count, so this takes nothing from a fast one.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const MAX_UNSENT: u32 = 16 * 1024;
 
 /// Why a server could not be.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +35,6 @@ pub enum ServeError {
     /// The address could not be bound.
     #[error("cannot listen: {0}")]
     Bind(io::Error),
-    /// Accepting connections failed.
-    #[error("cannot accept connections: {0}")]
-    Accept(io::Error),
 }
 
 /// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down: open
@@ -52,33 +62,82 @@ pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), Se
 }
 
 /// Serves a listener of one's own until `shutdown` completes or the engine shuts down, then
-/// drains as [`serve`] does.
+/// drains as [`serve`] does. Dropping the future closes all connections.
+///
+/// A client that takes nothing of what is written for it for
+/// [`Config::stall_timeout`](stentor_engine::Config::stall_timeout) loses its connection: a legacy
+/// one can come back to its streams, a modern call is cancelled.
+///
+/// It speaks HTTP/1.1, in which the memory of a connection has a bound, and a client that has
+/// stopped reading can be told from one with nothing to read; a proxy in front speaks HTTP/2.
 ///
 /// # Errors
 ///
-/// [`ServeError::Accept`].
+/// None so far: a connection that cannot be accepted is logged, and the next one may be.
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let drained = CancellationToken::new();
-    let app = router(engine.clone(), config);
-    let server = axum::serve(listener, app)
-        .with_graceful_shutdown(drained.clone().cancelled_owned())
-        .into_future();
-    let drain = async {
+    let app = router(engine.clone(), config.clone());
+    let mut connections = Connections::new(app, &config, engine.stall_timeout());
+    let stopped = async {
         tokio::select! {
             () = shutdown => {}
             () = engine.draining() => {}
         }
         engine.shutdown().await;
-        drained.cancel();
-        tokio::time::sleep(LAST_BYTES).await;
     };
     tokio::select! {
-        served = server => served.map_err(ServeError::Accept),
-        () = drain => Ok(()),
+        never = accept_all(&listener, &mut connections) => match never {},
+        () = stopped => {}
+    }
+    drop(listener);
+    connections.close(LAST_BYTES).await;
+    Ok(())
+}
+
+async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
+    loop {
+        tokio::select! {
+            stream = accept(listener), if connections.has_room() => connections.open(stream),
+            Some(()) = connections.ended() => {}
+        }
     }
 }
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = tune(&stream) {
+                    tracing::debug!(%error, "a connection keeps its defaults");
+                }
+                return stream;
+            }
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the client was gone before it was accepted.
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    // What is written is whole messages: nothing is gained by waiting for more.
+    stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+use std::sync::Arc;
+
+use serde_json::json;
+use stentor_engine::outlet::policy::Class;
+use stentor_engine::{Context, ToolError, tool};
+use stentor_wire::meta_key;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+/// What an in-memory connection holds in each direction, in place of the kernel.
+const PIPE: usize = 4 * 1024;
+
+/// The characters of each message of `chatter`.
+const SAID: usize = 400;
+
+/// The characters that `recite` answers with.
+const RECITED: usize = 100 * 1024;
+
+/// An engine, and what a call of `hold` waits for.
+async fn engine() -> (Engine, Arc<Notify>) {
+    let released = Arc::new(Notify::new());
+    let held = released.clone();
+    let engine = Engine::builder("test", "1")
+        .tool(tool("chatter", |ctx: Context| async move {
+            loop {
+                for _ in 0..50 {
+                    ctx.info("x".repeat(SAID));
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            #[expect(unreachable_code, reason = "it says what the tool returns")]
+            Ok::<_, ToolError>("never")
+        }))
+        .tool(tool("recite", || async { Ok::<_, ToolError>("x".repeat(RECITED)) }))
+        .tool(tool("hold", move |ctx: Context| {
+            let held = held.clone();
+            async move {
+                ctx.info("waiting");
+                held.notified().await;
+                Ok::<_, ToolError>("released")
+            }
+        }))
+        .start();
+    (engine.await.unwrap(), released)
+}
+
+fn connections(engine: &Engine, config: &HttpConfig) -> Connections {
+    Connections::new(router(engine.clone(), config.clone()), config, engine.stall_timeout())
+}
+
+/// The bytes of a modern request, with a header more.
+fn request(method: &str, name: &str, header: &str) -> String {
+    let meta = json!({
+        meta_key::PROTOCOL_VERSION: "2026-07-28",
+        meta_key::CLIENT_INFO: {"name": "c", "version": "1"},
+        meta_key::CLIENT_CAPABILITIES: {},
+        meta_key::LOG_LEVEL: "info",
+    });
+    let params = json!({"name": name, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
+         content-type: application/json\r\nmcp-protocol-version: 2026-07-28\r\n\
+         mcp-method: {method}\r\nmcp-name: {name}\r\n{header}content-length: {}\r\n\r\n{body}",
+        body.len(),
+    )
+}
+
+/// Opens a connection and sends a call on it.
+async fn call(connections: &mut Connections, tool: &str) -> DuplexStream {
+    let (mut client, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    send(&mut client, "tools/call", tool).await;
+    client
+}
+
+async fn send(client: &mut (impl AsyncWrite + Unpin), method: &str, name: &str) {
+    client.write_all(request(method, name, "").as_bytes()).await.unwrap();
+}
+
+/// Reads until `wanted` was read, and gives everything up to there.
+async fn read_until(client: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
+    let mut read = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&read);
+        if text.contains(wanted) {
+            return text.into_owned();
+        }
+        assert_ne!(client.read_buf(&mut read).await.unwrap(), 0, "it ended");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_disconnected_and_counted() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let begun = Instant::now();
+    let mut client = call(&mut connections, "chatter").await;
+    connections.ended().await.unwrap();
+    let lasted = begun.elapsed().as_secs();
+    assert!((60..65).contains(&lasted), "{lasted} s");
+    assert_eq!(engine.tally().closed, 1);
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest.len(), PIPE, "what it had been sent");
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_but_steadily_is_not_disconnected() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "chatter").await;
+    let reading = async {
+        for _ in 0..20 {
+            sleep(Duration::from_secs(59)).await;
+            client.read_u8().await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        _ = connections.ended() => panic!("it was disconnected"),
+    }
+    assert_eq!(engine.tally().closed, 0);
+    connections.ended().await.unwrap();
+    assert_eq!(engine.tally().closed, 1, "it has stopped reading");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_not_counted() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    drop(call(&mut connections, "chatter").await);
+    connections.ended().await.unwrap();
+    assert_eq!(engine.tally().closed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_for_a_client_that_does_not_read_is_bounded() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let _client = call(&mut connections, "chatter").await;
+    sleep(Duration::from_secs(5)).await;
+    let taken = engine.tally().delivered(Class::Log);
+    sleep(Duration::from_secs(50)).await;
+    assert_eq!(engine.tally().delivered(Class::Log), taken, "the body is still read");
+    assert!(engine.tally().dropped(Class::Log) > 1_000, "much more was said");
+    // Each is longer than what is said in it.
+    let buffers = PIPE + 20 * 1024 + 16 * 1024;
+    let most = buffers / SAID;
+    assert!(taken <= most as u64, "{taken} messages were taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let (mut client, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    let begun = Instant::now();
+    let head = request("tools/call", "hold", "");
+    let dripping = async {
+        for byte in head.bytes() {
+            let _ = client.write_u8(byte).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = dripping => panic!("it was waited for"),
+        _ = connections.ended() => {}
+    }
+    assert_eq!(begun.elapsed().as_secs(), 75);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_nothing_to_say_outlives_every_limit() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "hold").await;
+    let release = async {
+        sleep(Duration::from_secs(24 * 60 * 60)).await;
+        released.notify_one();
+    };
+    let (_, read) = tokio::join!(release, read_until(&mut client, "released"));
+    assert!(read.contains("\r\n:\n\n"), "it was kept alive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_large_is_refused_in_so_many_words() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    for (length, words) in [(17_000, "the headers are larger"), (100_000, "HTTP/1.1 431")] {
+        let (mut client, server) = tokio::io::duplex(2 * length);
+        connections.open(server);
+        let long = format!("x-padding: {}\r\n", "x".repeat(length));
+        client.write_all(request("tools/call", "hold", &long).as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, words).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+}
+
+/// A server on a free port, and what stops it.
+async fn served(
+    engine: &Engine,
+    config: HttpConfig,
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<Result<(), ServeError>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async { stopped.await.unwrap() };
+    let serving = tokio::spawn(serve_on(engine.clone(), listener, config, stopped));
+    (address, stop, serving)
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_idle_connections_and_lets_responses_come_to_their_end() {
+    let (engine, released) = engine().await;
+    let (address, stop, serving) = served(&engine, HttpConfig::default()).await;
+    let silent = TcpStream::connect(address).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    send(&mut idle, "tools/call", "unknown").await;
+    read_until(&mut idle, "\"error\"").await;
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    send(&mut busy, "tools/call", "hold").await;
+    read_until(&mut busy, "waiting").await;
+
+    let begun = std::time::Instant::now();
+    stop.send(()).unwrap();
+    engine.draining().await;
+    released.notify_one();
+    let read = read_until(&mut busy, "\r\n0\r\n\r\n").await;
+    assert!(read.contains("released"), "{read}");
+    for mut connection in [busy, idle, silent] {
+        assert_eq!(connection.read(&mut [0; 1]).await.unwrap(), 0, "it was closed");
+    }
+    serving.await.unwrap().unwrap();
+    assert!(begun.elapsed() < LAST_BYTES, "nothing was waited for");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_at_a_shutdown_is_sent_to_those_who_read_it_soon() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut reads = call(&mut connections, "recite").await;
+    let _never_reads = call(&mut connections, "recite").await;
+    sleep(Duration::from_secs(1)).await;
+    engine.shutdown().await;
+    let begun = Instant::now();
+    let mut answer = Vec::new();
+    let (read, ()) = tokio::join!(reads.read_to_end(&mut answer), connections.close(LAST_BYTES));
+    assert!(read.unwrap() > RECITED);
+    assert_eq!(begun.elapsed().as_secs(), LAST_BYTES.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_connection_too_many_waits_for_another_to_be_closed() {
+    let (engine, _) = engine().await;
+    let config = HttpConfig { max_connections: 1, ..HttpConfig::default() };
+    let (address, _stop, _serving) = served(&engine, config).await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    send(&mut first, "tools/call", "unknown").await;
+    read_until(&mut first, "\"error\"").await;
+    let mut second = TcpStream::connect(address).await.unwrap();
+    send(&mut second, "tools/call", "unknown").await;
+    let answered = timeout(Duration::from_secs(1), read_until(&mut second, "\"error\"")).await;
+    assert!(answered.is_err(), "it was not accepted yet");
+    drop(first);
+    read_until(&mut second, "\"error\"").await;
+}
