@@ -32,8 +32,8 @@ pub struct Config {
     pub max_stateless_calls: usize,
     /// Resources that one session may watch at once. Default 1,000.
     pub max_subscriptions: usize,
-    /// A legacy HTTP session without an open stream, a running call or a request ends after
-    /// this time. Default 30 minutes.
+    /// A legacy HTTP session whose client has no stream open and sends nothing for this time
+    /// ends, and with it the calls that still run. Default 30 minutes.
     pub session_idle_timeout: Duration,
     /// How long calls may go on running after a shutdown began. Default 10 s.
     pub drain_timeout: Duration,

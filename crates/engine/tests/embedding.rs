@@ -302,3 +302,171 @@ async fn an_actor_hears_what_happens_in_the_engine() {
         assert_eq!(said.recv().await.unwrap(), "[Tools]");
     }
 }
+
+/// Reads events until one is found; gives what was made of it.
+async fn heard<T>(
+    events: &mut stentor_engine::EventReceiver,
+    find: impl Fn(&EngineEvent) -> Option<T>,
+) -> T {
+    loop {
+        let event = events.next().await.expect("the engine runs");
+        if let Some(found) = find(&event) {
+            return found;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
+    use stentor_engine::testing::{Victim, kill};
+    use stentor_engine::{CancelReason, EndReason, SessionKind};
+    let engine = support::engine()
+        .configure(|config| config.limits.frames = 10)
+        .tool(tool("flood", |ctx: Context| async move {
+            (0..100).for_each(|line| ctx.info(line));
+            Ok::<_, ToolError>("flooded")
+        }))
+        .start()
+        .await
+        .unwrap();
+    let mut events = engine.events(1024);
+    let mut client = Client::legacy(&engine).await;
+    let opened = heard(&mut events, |event| match event {
+        EngineEvent::SessionOpened { session, kind, principal } => {
+            assert_eq!((*kind, principal), (SessionKind::Pipe, &None));
+            Some(session.clone())
+        }
+        _ => None,
+    });
+    let session = opened.await;
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    for _ in 0..2 {
+        client.send(initialized.clone()).await;
+    }
+    client.call(1, "flood").await;
+    client.answer(1).await;
+    let name = heard(&mut events, |event| match event {
+        EngineEvent::SessionInitialized { client, .. } => client.as_ref().map(|it| it.name.clone()),
+        _ => None,
+    });
+    assert_eq!(name.await, "c");
+    let started = heard(&mut events, |event| match event {
+        EngineEvent::SessionInitialized { .. } => panic!("said once"),
+        EngineEvent::CallStarted { call, subject, .. } => Some((call.clone(), subject.clone())),
+        _ => None,
+    });
+    let (flood, subject) = started.await;
+    assert_eq!((&*subject, flood.session.as_ref()), ("flood", Some(&session)));
+    let finished = heard(&mut events, |event| match event {
+        EngineEvent::CallFinished { call, error, .. } => Some((call.clone(), *error)),
+        _ => None,
+    });
+    assert_eq!(finished.await, (flood, None));
+
+    client.call(2, "wait").await;
+    client.ping().await;
+    let running = engine.calls();
+    assert_eq!((running.len(), &*running[0].subject), (1, "wait"));
+    assert!(engine.cancel_call(running[0].call.id));
+    assert_eq!(client.answer(2).await.0["error"]["message"], "the call was cancelled");
+    let cancelled = heard(&mut events, |event| match event {
+        EngineEvent::CallCancelled { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(cancelled.await, CancelReason::Application);
+    assert!(!engine.cancel_call(running[0].call.id), "it runs no more");
+
+    client.call(3, "panic").await;
+    client.answer(3).await;
+    let failed = heard(&mut events, |event| match event {
+        EngineEvent::CallFinished { error, .. } => Some(*error),
+        _ => None,
+    });
+    assert_eq!(failed.await, Some(-32603));
+    let dropped = heard(&mut events, |event| match event {
+        EngineEvent::FramesDropped { session, count, .. } => Some((session.clone(), *count)),
+        _ => None,
+    });
+    assert_eq!(dropped.await, (Some(session.clone()), 90));
+
+    for crash in [true, false] {
+        if crash {
+            kill(&engine, Victim::Session(session.clone())).await.unwrap();
+        } else {
+            assert!(engine.restart_session(&session));
+        }
+        let crashed = heard(&mut events, |event| match event {
+            EngineEvent::SessionCrashed { session } => Some(session.clone()),
+            _ => None,
+        });
+        assert_eq!(crashed.await, session);
+        heard(&mut events, |event| match event {
+            EngineEvent::SessionRestarted { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+        client.ping().await;
+    }
+    assert!(engine.end_session(&session));
+    assert!(!engine.end_session(&session));
+    let closed = heard(&mut events, |event| match event {
+        EngineEvent::SessionClosed { session, reason } => Some((session.clone(), *reason)),
+        _ => None,
+    });
+    assert_eq!(closed.await, (session, EndReason::Ended));
+    assert_eq!(client.next().await, None);
+    kill(&engine, Victim::Hub).await.unwrap();
+    let restarted = heard(&mut events, |event| match event {
+        EngineEvent::ActorRestarted { actor } => Some(*actor),
+        _ => None,
+    });
+    assert_eq!(restarted.await, "hub");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
+    use stentor_engine::{Audience, CatalogError, EngineMsg, Mutation, Shelf};
+    let engine = support::engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    let mut other = Client::legacy(&engine).await;
+    client.subscribe("s", "test://watched").await;
+    let door = engine.actor();
+    let added = tool("added", || async { Ok::<_, ToolError>("") });
+    door.cast(EngineMsg::Apply(vec![Mutation::Add(added.into())], None)).unwrap();
+    let again = tool("added", || async { Ok::<_, ToolError>("") });
+    let refused = ractor::call!(door, |reply| {
+        EngineMsg::Apply(vec![Mutation::Add(again.into())], Some(reply))
+    });
+    assert_eq!(refused.unwrap().unwrap_err(), CatalogError::Exists("tool", "added".into()));
+    let remove = Mutation::Remove(Shelf::Tools, "echo".into());
+    let change =
+        ractor::call!(door, |reply| EngineMsg::Apply(vec![remove], Some(reply))).unwrap().unwrap();
+    assert_eq!(change.revision, engine.catalog().snapshot().revision());
+    door.cast(EngineMsg::ResourceUpdated("test://watched".into())).unwrap();
+    let sessions = ractor::call!(door, EngineMsg::Sessions).unwrap();
+    let watching = sessions.iter().find(|session| session.subscriptions == 1).unwrap();
+    let notify = |audience, method: &str| {
+        door.cast(EngineMsg::Notify(audience, method.to_owned(), Some(json!({"n": 1})))).unwrap();
+    };
+    notify(Audience::all(), "custom/all");
+    notify(Audience::session(watching.id.clone()), "custom/one");
+    notify(Audience::all().client("c").era(stentor_wire::Era::Legacy), "custom/legacy");
+    notify(Audience::all().principal("somebody else"), "custom/nobody");
+    notify(Audience::all().client("somebody else"), "custom/nobody");
+    notify(Audience::all().era(stentor_wire::Era::Modern), "custom/nobody");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let custom = |messages: Vec<Value>| -> Vec<String> {
+        let methods = methods(&messages);
+        methods.iter().filter(|it| it.starts_with("custom/")).map(|it| (*it).to_owned()).collect()
+    };
+    let heard = client.ping().await;
+    assert!(methods(&heard).contains(&"notifications/resources/updated"));
+    assert!(methods(&heard).contains(&"notifications/tools/list_changed"));
+    assert_eq!(custom(heard), ["custom/all", "custom/one", "custom/legacy"]);
+    assert_eq!(custom(other.ping().await), ["custom/all", "custom/legacy"]);
+    door.cast(EngineMsg::EndSession(watching.id.clone())).unwrap();
+    assert_eq!(client.next().await, None);
+    door.cast(EngineMsg::Shutdown).unwrap();
+    while other.next().await.is_some() {}
+    door.wait(None).await.unwrap();
+}

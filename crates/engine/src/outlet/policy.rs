@@ -222,3 +222,28 @@ impl Retention {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_repeat_the_table() {
+        let table = |text: &'static str| -> Vec<&str> {
+            let rows = text.lines().map(|line| line.trim_start_matches("//! "));
+            let header = |row: &&str| !row.starts_with("| class  ");
+            rows.skip_while(header).take_while(|row| row.starts_with('|')).collect()
+        };
+        let here = table(include_str!("policy.rs"));
+        assert_eq!(here.len(), Class::ALL.len() + 2);
+        assert_eq!(here, table(include_str!("../../../../docs/FLOWS.md")));
+    }
+
+    #[test]
+    fn limits_shrink_as_the_budget_is_used_up() {
+        let bytes = |held| Limits::default().under(Pressure::of(held, 1_000)).bytes;
+        assert_eq!(bytes(499), Limits::default().bytes);
+        assert_eq!(bytes(500), Limits::default().bytes / 4);
+        assert_eq!(bytes(1_000), LAST_BYTES);
+    }
+}

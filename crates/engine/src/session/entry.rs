@@ -395,12 +395,12 @@ impl SessionEntry {
         *self.last_seen.lock() = Instant::now();
     }
 
-    /// Whether the client has been away for this long, with nothing running for it.
+    /// Whether the client has been away for this long.
     pub(crate) fn is_idle(&self, timeout: Duration) -> bool {
         self.kind == SessionKind::Http
-            && self.calls.len() == 0
-            && !self.streams.notices().is_some_and(Outlet::is_attached)
             && self.last_seen.lock().elapsed() >= timeout
+            && !self.streams.notices().is_some_and(Outlet::is_attached)
+            && !self.kept.all().iter().any(Outlet::is_attached)
     }
 
     /// Closes the streams whose client has stopped reading; returns which.

@@ -145,10 +145,6 @@ impl OpenCalls {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-
     /// The requests whose calls run now.
     pub(crate) fn ids(&self) -> Vec<Id> {
         self.0.lock().keys().cloned().collect()

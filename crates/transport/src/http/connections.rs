@@ -51,6 +51,11 @@ impl Connections {
         }
     }
 
+    /// After which time without a sign of its client one is given up.
+    pub(super) fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
+    }
+
     /// Whether another one may be opened.
     pub(super) fn has_room(&self) -> bool {
         self.tasks.len() < self.max

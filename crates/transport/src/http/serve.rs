@@ -99,19 +99,20 @@ pub async fn serve_on(
 }
 
 async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
+    let gone_after = connections.stall_timeout();
     loop {
         tokio::select! {
-            stream = accept(listener), if connections.has_room() => connections.open(stream),
+            stream = accept(listener, gone_after), if connections.has_room() => connections.open(stream),
             Some(()) = connections.ended() => {}
         }
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener, gone_after: Duration) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if let Err(error) = tune(&stream) {
+                if let Err(error) = tune(&stream, gone_after) {
                     tracing::debug!(%error, "a connection keeps its defaults");
                 }
                 return stream;
@@ -131,11 +132,18 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+fn tune(stream: &TcpStream, gone_after: Duration) -> io::Result<()> {
     // What is written is whole messages: nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
+    {
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
+        // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(gone_after))?;
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = gone_after;
     Ok(())
 }
 
