@@ -64,8 +64,10 @@ impl Frame {
         FRAME_COST
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
-                // A notice is shared with every other session: its own cost is the entry.
-                Self::Notice(..) | Self::Dropped(..) => 0,
+                // Few of these exist, shared by all sessions: what they cost is the entry.
+                Self::Notice(notice, _) if !matches!(notice.notice(), Notice::Custom { .. }) => 0,
+                Self::Notice(notice, _) => notice.len_hint(None),
+                Self::Dropped(..) => 0,
                 Self::Progress(value) => value.message.len(),
             }
     }
