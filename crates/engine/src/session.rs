@@ -27,7 +27,7 @@ use crate::core::Core;
 use crate::dispatch::{Dispatch, Target, dispatch};
 use crate::events::EngineEvent;
 use crate::hub::filter::Filter;
-use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
+use crate::hub::{Acknowledgment, HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
 use crate::task::{self, CancelReason, Responder};
 pub(crate) use caller::Caller;
@@ -128,8 +128,8 @@ impl Session {
             self.on_rejoin();
         } else {
             let subscriptions = self.entry.state().subscriptions();
-            for (subscription, filter) in subscriptions {
-                self.join(subscription, filter);
+            for (subscription, filter, acknowledgment) in subscriptions {
+                self.join(subscription, filter, acknowledgment);
             }
         }
         // Told to end while there was no actor to hear it.
@@ -174,7 +174,7 @@ impl Session {
                 // From here on the client hears notices. Not before its `initialize` is
                 // answered, and before any other request of it is, so that a list it reads is
                 // never older than this.
-                return self.join(None, Filter::legacy(&[].into()));
+                return self.join(None, Filter::legacy(&[].into()), Acknowledgment::default());
             }
             Decision::Done => Ok(ResultBody::empty()),
             Decision::Watch(uri) => self.on_watch(uri),
@@ -183,10 +183,11 @@ impl Session {
                 self.entry.state().end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
-            Decision::Listen(subscription, granted) => {
+            Decision::Listen(listen) => {
                 // Its answer is the acknowledgment, and the result comes when it ends.
                 responder.withhold();
-                return self.join(Some(subscription), Filter::granted(&granted));
+                let filter = Filter::granted(&listen.granted);
+                return self.join(Some(listen.subscription), filter, listen.acknowledgment);
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
@@ -296,12 +297,13 @@ impl Session {
     }
 
     /// From here on the client hears what the filter lets through. A listen is told first.
-    fn join(&self, subscription: Option<SubscriptionId>, filter: Filter) {
+    fn join(
+        &self,
+        subscription: Option<SubscriptionId>,
+        filter: Filter,
+        acknowledgment: Acknowledgment,
+    ) {
         let Some(outlet) = self.entry.streams().notices().cloned() else { return };
-        let acknowledgment = subscription.as_ref().and_then(|subscription| {
-            let state = self.entry.state();
-            Some(encode::acknowledged(subscription, state.granted(subscription)?))
-        });
         let subscriber = Subscriber { outlet, filter, acknowledgment };
         self.core.tell_hub(HubMsg::Join(self.entry.key(subscription), Box::new(subscriber)));
     }
@@ -311,9 +313,11 @@ impl Session {
         let Some(outlet) = self.entry.streams().notices() else { return };
         let missed_some = self.entry.hub_was_lost();
         let subscriptions = self.entry.state().subscriptions();
-        for (subscription, filter) in subscriptions {
-            let told: Vec<_> = filter.everything().filter(|_| missed_some).collect();
-            let subscriber = Subscriber { outlet: outlet.clone(), filter, acknowledgment: None };
+        for (subscription, filter, acknowledgment) in subscriptions {
+            // One that was not acknowledged was told nothing so far, and misses nothing.
+            let may_miss = missed_some && acknowledgment.is_said();
+            let told: Vec<_> = filter.everything().filter(|_| may_miss).collect();
+            let subscriber = Subscriber { outlet: outlet.clone(), filter, acknowledgment };
             let key = self.entry.key(subscription.clone());
             self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
             // What the old hub was told and did not get round to tell. After the join, so that

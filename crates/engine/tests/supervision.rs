@@ -97,6 +97,35 @@ async fn a_change_during_a_crash_is_still_announced() {
     assert!(methods(&told).contains(&"notifications/resources/list_changed"), "{told:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_listen_that_begins_as_the_hub_crashes_is_acknowledged_first_and_once() {
+    for yields in 0..8 {
+        let engine = engine().start().await.unwrap();
+        let mut client = Client::connect(&engine).await;
+        let listen = json!({"notifications": {"toolsListChanged": true}, "_meta": modern_meta()});
+        let method = "subscriptions/listen";
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": listen});
+        let begin = async {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            client.send(request).await;
+        };
+        let (killed, ()) = tokio::join!(kill(&engine, Victim::Hub), begin);
+        killed.unwrap();
+        settle(&engine).await;
+        engine.catalog().add(named("added")).await.unwrap();
+        let mut told = Vec::new();
+        while told.last().is_none_or(|method| method != TOOLS_CHANGED) {
+            let message = client.next().await.expect("another message");
+            told.push(message["method"].as_str().expect("a notification").to_owned());
+        }
+        let acknowledged = "notifications/subscriptions/acknowledged";
+        assert_eq!(told, [acknowledged, TOOLS_CHANGED], "after {yields} yields");
+        engine.shutdown().await;
+    }
+}
+
 fn pipes(engine: &Engine) -> Vec<stentor_engine::SessionView> {
     engine.sessions().into_iter().filter(|session| session.kind == SessionKind::Pipe).collect()
 }

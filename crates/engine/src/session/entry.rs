@@ -351,7 +351,7 @@ impl SessionEntry {
         let reason = self.ending().unwrap_or(EndReason::Shutdown);
         core.directory.remove(&self.id);
         let subscriptions = self.state().subscriptions();
-        for (subscription, _) in subscriptions {
+        for (subscription, _, _) in subscriptions {
             core.tell_hub(HubMsg::Leave(self.key(subscription)));
         }
         // They answer as they end, and the streams end after the last of them.

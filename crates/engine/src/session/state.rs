@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId, code,
+    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId, code, encode,
 };
 
 use super::caller::{Caller, SessionLevel};
+use crate::hub::Acknowledgment;
 use crate::hub::filter::Filter;
 use crate::ids::SessionId;
 
@@ -24,11 +25,27 @@ pub(crate) enum Decision {
     /// No longer.
     Unwatch(String),
     /// Open a stream of notices.
-    Listen(SubscriptionId, NoticeFilter),
+    Listen(Listen),
     /// It concerns the catalog, not the session.
     Dispatch(Caller),
     /// It is wrong.
     Refuse(ErrorObject),
+}
+
+/// A stream of notices that is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Listen {
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) granted: NoticeFilter,
+    pub(crate) acknowledgment: Acknowledgment,
+}
+
+impl Listen {
+    fn new(request: &Id, granted: NoticeFilter) -> Self {
+        let subscription = SubscriptionId::of(request);
+        let acknowledgment = Acknowledgment::new(encode::acknowledged(&subscription, &granted));
+        Self { subscription, granted, acknowledgment }
+    }
 }
 
 /// What a session remembers between messages.
@@ -42,7 +59,7 @@ pub(crate) struct SessionState {
     legacy: Option<Caller>,
     level: SessionLevel,
     watched: HashSet<Arc<str>>,
-    listens: HashMap<Id, (SubscriptionId, NoticeFilter)>,
+    listens: HashMap<Id, Listen>,
     initialized: bool,
 }
 
@@ -63,7 +80,7 @@ impl SessionState {
     /// A session that is one listen.
     pub(crate) fn listening(id: SessionId, request: Id, granted: NoticeFilter) -> Self {
         let mut state = Self::new(id, true, 0);
-        state.listens.insert(request.clone(), (SubscriptionId::of(&request), granted));
+        state.listens.insert(request.clone(), Listen::new(&request, granted));
         state
     }
 
@@ -144,9 +161,9 @@ impl SessionState {
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
-        let subscription = SubscriptionId::of(&request.id);
-        self.listens.insert(request.id.clone(), (subscription.clone(), granted.clone()));
-        Ok(Decision::Listen(subscription, granted))
+        let listen = Listen::new(&request.id, granted);
+        self.listens.insert(request.id.clone(), listen.clone());
+        Ok(Decision::Listen(listen))
     }
 
     fn too_many_subscriptions(&self) -> ErrorObject {
@@ -172,28 +189,23 @@ impl SessionState {
 
     /// Ends a listen, if `request` opened one.
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
-        self.listens.remove(request).map(|(subscription, _)| subscription)
+        self.listens.remove(request).map(|listen| listen.subscription)
     }
 
     /// Ends all listens.
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
-        self.listens.drain().map(|(request, (subscription, _))| (request, subscription)).collect()
+        self.listens.drain().map(|(request, listen)| (request, listen.subscription)).collect()
     }
 
     /// What the session hears now: as a legacy client, and with each of its listens.
-    pub(crate) fn subscriptions(&self) -> Vec<(Option<SubscriptionId>, Filter)> {
-        let legacy = self.legacy.iter().map(|_| (None, Filter::legacy(&self.watched)));
-        let listens = self
-            .listens
-            .values()
-            .map(|(subscription, granted)| (Some(subscription.clone()), Filter::granted(granted)));
+    pub(crate) fn subscriptions(&self) -> Vec<(Option<SubscriptionId>, Filter, Acknowledgment)> {
+        let legacy = self.legacy.iter();
+        let legacy =
+            legacy.map(|_| (None, Filter::legacy(&self.watched), Acknowledgment::default()));
+        let listens = self.listens.values().cloned().map(|listen| {
+            (Some(listen.subscription), Filter::granted(&listen.granted), listen.acknowledgment)
+        });
         legacy.chain(listens).collect()
-    }
-
-    /// What a listen was granted.
-    pub(crate) fn granted(&self, subscription: &SubscriptionId) -> Option<&NoticeFilter> {
-        let mut listens = self.listens.values();
-        listens.find(|(open, _)| open == subscription).map(|(_, granted)| granted)
     }
 
     /// How many listens are open and resources watched.

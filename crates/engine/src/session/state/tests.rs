@@ -96,7 +96,7 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     let params = json!({"_meta": modern(), "notifications": {
         "toolsListChanged": true, "resourceSubscriptions": ["a:1", "a:1"],
     }});
-    let Decision::Listen(subscription, granted) =
+    let Decision::Listen(Listen { subscription, granted, .. }) =
         ask(&mut state, 7, "subscriptions/listen", params.clone())
     else {
         panic!("refused")
