@@ -1,0 +1,59 @@
+//! An actor of the host that tells the engine of files that arrive, by plain messages.
+
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, Message, call};
+use serde_json::json;
+use stentor::{Audience, EngineMsg, Mutation, Resource};
+
+pub(crate) const NEWEST: &str = "inbox://newest";
+
+pub(crate) enum FeedMsg {
+    Arrived,
+}
+
+impl Message for FeedMsg {}
+
+pub(crate) struct Feed;
+
+impl Actor for Feed {
+    type Msg = FeedMsg;
+    /// Whom to tell, and how many files have arrived.
+    type State = (ActorRef<EngineMsg>, u32);
+    type Arguments = ActorRef<EngineMsg>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<FeedMsg>,
+        engine: ActorRef<EngineMsg>,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        myself.send_interval(Duration::from_secs(5), || FeedMsg::Arrived);
+        Ok((engine, 0))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<FeedMsg>,
+        FeedMsg::Arrived: FeedMsg,
+        (engine, arrived): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        *arrived += 1;
+        if let Err(error) = tell(engine, &format!("photo-{arrived}.png")).await {
+            eprintln!("feed: {error}");
+        }
+        Ok(())
+    }
+}
+
+async fn tell(engine: &ActorRef<EngineMsg>, name: &str) -> Result<(), ActorProcessingErr> {
+    let changes = vec![
+        Mutation::put(Resource::text(NEWEST, "newest", name)),
+        Mutation::put(Resource::text(format!("inbox://{name}"), name, "a photo")),
+    ];
+    // Asked and not just told, as a notice may overtake a change.
+    call!(engine, |reply| EngineMsg::Apply(changes, Some(reply)))??;
+    engine.cast(EngineMsg::ResourceUpdated(NEWEST.to_owned()))?;
+    let (method, params) = ("notifications/example/arrived".to_owned(), json!({"name": name}));
+    engine.cast(EngineMsg::Notify(Audience::all(), method, Some(params)))?;
+    Ok(())
+}

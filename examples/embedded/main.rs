@@ -1,0 +1,88 @@
+//! An engine as one part of a host that has actors of its own: a converter does the work of two
+//! tools, a feed tells the engine what is new, an auditor hears what happens, and a supervisor
+//! keeps all of them.
+//!
+//!     cargo run --release --example embedded                    # http://127.0.0.1:8000/mcp
+//!     cargo run --release --example embedded -- --http ADDR
+//!
+//! The workspace has ractor's `cluster` feature on, where a message has to say that it is one:
+//! hence each `impl Message`. Without the feature everything is a message, and they must go.
+
+mod auditor;
+mod converter;
+mod feed;
+
+use auditor::{AuditMsg, Auditor};
+use converter::CONVERTER;
+use feed::Feed;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use stentor::{Engine, Resource};
+
+/// The supervisor.
+struct Host;
+
+impl Actor for Host {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(converter::start(myself.get_cell()).await?)
+    }
+
+    /// Without this the host would end with the first child that does.
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<()>,
+        event: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let SupervisionEvent::ActorFailed(child, error) = event else { return Ok(()) };
+        if child.get_name().as_deref() == Some(CONVERTER) {
+            eprintln!("host: the converter failed, another one takes its place: {error}");
+            return Ok(converter::start(myself.get_cell()).await?);
+        }
+        // Also the engine, which has restarted what it could.
+        Err(format!("a child failed: {error}").into())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => "127.0.0.1:8000",
+        ["--http", address] => address,
+        _ => return Err("usage: embedded [--http ADDR]".into()),
+    };
+
+    let (host, _) = Actor::spawn(None, Host, ()).await?;
+    let [convert, count] = converter::tools();
+    let engine = Engine::builder("Stentor Embedded", env!("CARGO_PKG_VERSION"))
+        .tool(convert)
+        .tool(count)
+        .resource(Resource::text(feed::NEWEST, "newest", "nothing yet"))
+        .start_under(host.get_cell())
+        .await?;
+    let (auditor, _) = Actor::spawn_linked(None, Auditor, (), host.get_cell()).await?;
+    engine.subscribe(&auditor, 1024, AuditMsg::Events);
+    Actor::spawn_linked(None, Feed, engine.actor(), host.get_cell()).await?;
+
+    eprintln!(
+        "Serving http://{address}/mcp. In a second terminal:\n\n    \
+         cargo run --release --example watch -- http://{address}/mcp\n    \
+         cargo run --release --example watch -- http://{address}/mcp \
+         --call convert '{{\"path\":\"a.png\"}}'\n    \
+         cargo run --release --example watch -- http://{address}/mcp \
+         --call convert '{{\"path\":\"poison\"}}'\n    \
+         cargo run --release --example watch -- http://{address}/mcp --call count '{{}}'\n\n\
+         Ctrl-C ends it.\n"
+    );
+    // The engine first, as it has calls to answer; then the host with all that is left.
+    stentor::http::serve(engine, address).await?;
+    host.drain_children_and_wait(None).await;
+    host.stop_and_wait(None, None).await?;
+    eprintln!("host: everything has ended");
+    Ok(())
+}
