@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stentor::http::{HttpConfig, serve_on};
 use stentor::testing::{Victim, kill};
-use stentor::{Engine, EngineEvent, EventReceiver, SessionKind, ToolError, tool};
+use stentor::{CallOutcome, Engine, EngineEvent, EventReceiver, SessionKind, ToolError, tool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -178,9 +178,11 @@ fn in_words(event: &EngineEvent) -> String {
         Event::SessionInitialized { .. } => "its client is ready".to_owned(),
         Event::SessionCrashed { .. } => "the session crashed".to_owned(),
         Event::SessionClosed { .. } => "the session closes".to_owned(),
-        Event::CallStarted { subject, .. } => format!("{subject} is called"),
-        Event::CallFinished { error: None, .. } => "the call is answered".to_owned(),
-        Event::CallFinished { error: Some(code), .. } => format!("the call failed with {code}"),
+        Event::CallStarted { call, .. } => format!("{} is called", call.subject),
+        Event::CallFinished { outcome: CallOutcome::Error(code), .. } => {
+            format!("the call failed with {code}")
+        }
+        Event::CallFinished { .. } => "the call is answered".to_owned(),
         Event::CallCancelled { reason, .. } => format!("the call is {reason}"),
         Event::CatalogChanged { revision, .. } => format!("the catalog has revision {revision}"),
         event => came_back(event).unwrap_or_else(|| format!("{event:?}")),

@@ -1,7 +1,7 @@
 //! An actor of the host that hears what happens in the engine, and says it in plain words.
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
-use stentor::{EngineEvent as Event, EventBatch};
+use stentor::{CallOutcome, EngineEvent as Event, EventBatch};
 
 pub(crate) enum AuditMsg {
     Events(EventBatch),
@@ -48,8 +48,8 @@ fn in_words(event: &Event) -> String {
         Event::SessionClosed { session, reason } => format!("{session:?} closes ({reason:?})"),
         Event::SessionCrashed { session } => format!("{session:?} crashed"),
         Event::SessionRestarted { session } => format!("{session:?} goes on"),
-        Event::CallStarted { call, method, subject } => {
-            format!("call {} begins: {method} {subject}", call.id)
+        Event::CallStarted { call, method } => {
+            format!("call {} begins: {method} {}", call.id, call.subject)
         }
         Event::CallProgressed { call, progress, total: Some(total) } => {
             format!("call {} has done {progress} of {total}", call.id)
@@ -57,11 +57,14 @@ fn in_words(event: &Event) -> String {
         Event::CallProgressed { call, progress, .. } => {
             format!("call {} is at {progress}", call.id)
         }
-        Event::CallFinished { call, error: None, took } => {
+        Event::CallFinished { call, outcome: CallOutcome::Ok, took } => {
             format!("call {} is answered after {took:.1?}", call.id)
         }
-        Event::CallFinished { call, error: Some(code), took } => {
+        Event::CallFinished { call, outcome: CallOutcome::Error(code), took } => {
             format!("call {} failed with {code} after {took:.1?}", call.id)
+        }
+        Event::CallFinished { call, took, .. } => {
+            format!("call {} says after {took:.1?} that it failed", call.id)
         }
         Event::CallCancelled { call, reason, took } => {
             format!("call {} is cancelled after {took:.1?}: {reason}", call.id)

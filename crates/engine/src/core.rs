@@ -148,23 +148,21 @@ impl Core {
         }
     }
 
-    /// Sends a notice of the application's own.
-    pub(crate) fn notify(
+    /// What tells the hub of a notice of the application's own, for those who are there now.
+    pub(crate) fn notification(
         &self,
         audience: &Audience,
         notice: Notice,
         permit: Option<OwnedSemaphorePermit>,
-    ) {
+    ) -> HubMsg {
         let candidates = match audience.only() {
-            _ if audience.is_everybody() => {
-                return self.tell_hub(HubMsg::Notify(None, notice, permit));
-            }
+            _ if audience.is_everybody() => return HubMsg::Notify(None, notice, permit),
             Some(id) => self.directory.get(id.as_str()).into_iter().collect(),
             None => self.directory.all(),
         };
         let sessions = candidates.iter().filter(|entry| audience.has(entry));
         let sessions = sessions.map(|entry| entry.id().clone()).collect();
-        self.tell_hub(HubMsg::Notify(Some(sessions), notice, permit));
+        HubMsg::Notify(Some(sessions), notice, permit)
     }
 
     /// `false` if there is no such session.

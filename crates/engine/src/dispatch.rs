@@ -83,7 +83,8 @@ impl Target {
                     let outcome = tool.call(arguments, ctx).await;
                     let mut result = tool.result(outcome)?;
                     let meta = result.meta.take().map(|meta| meta.0);
-                    Ok(ResultBody::new(&result)?.with_meta(meta))
+                    let failed = result.is_error == Some(true);
+                    Ok(ResultBody::new(&result)?.with_meta(meta).that_says_failed(failed))
                 }
                 Self::Resource(reader, _) => {
                     let cache = reader.cache;

@@ -282,7 +282,8 @@ impl Engine {
     ) -> Result<(), Stopped> {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         let permit = self.core.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
-        self.core.notify(audience, Notice::Custom { method: method.into(), params }, Some(permit));
+        let notice = Notice::Custom { method: method.into(), params };
+        self.core.tell_hub(self.core.notification(audience, notice, Some(permit)));
         Ok(())
     }
 

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ractor::ActorRef;
+use stentor_wire::encode::ResultBody;
 use stentor_wire::model::Implementation;
-use stentor_wire::{Id, ListKind, Method, ProtocolVersion};
+use stentor_wire::{ErrorObject, Id, ListKind, Method, ProtocolVersion};
 
 use crate::engine::Engine;
 use crate::ids::{CallId, Revision, SessionId};
@@ -71,8 +72,6 @@ pub enum EngineEvent {
         call: CallRef,
         /// What the client asked for.
         method: Method,
-        /// The name that is called, or the URI that is read.
-        subject: Arc<str>,
     },
     /// A call reported progress.
     CallProgressed {
@@ -87,8 +86,8 @@ pub enum EngineEvent {
     CallFinished {
         /// Which call.
         call: CallRef,
-        /// The JSON-RPC code, if the answer is an error of the protocol.
-        error: Option<i32>,
+        /// What the answer says.
+        outcome: CallOutcome,
         /// How long it took.
         took: Duration,
     },
@@ -131,6 +130,39 @@ pub enum EngineEvent {
     },
     /// So many events are missing here, as their subscriber was slow.
     Missed(u64),
+    /// The engine has stopped. Nothing follows.
+    Stopped,
+}
+
+/// What the answer to a call says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallOutcome {
+    /// It has a result, or questions.
+    Ok,
+    /// It has a result that tells of a failure: `isError`.
+    Failed,
+    /// It is an error of the protocol, with this JSON-RPC code.
+    Error(i32),
+}
+
+impl CallOutcome {
+    pub(crate) fn of(answer: &Result<ResultBody, ErrorObject>) -> Self {
+        match answer {
+            Ok(result) if result.says_failed() => Self::Failed,
+            Ok(_) => Self::Ok,
+            Err(error) => Self::Error(error.code),
+        }
+    }
+
+    /// The value of `error.type` in metrics.
+    pub(crate) fn error_type(self) -> Option<String> {
+        match self {
+            Self::Ok => None,
+            Self::Failed => Some("tool_error".to_owned()),
+            Self::Error(code) => Some(code.to_string()),
+        }
+    }
 }
 
 /// Which call an event is about.
@@ -142,6 +174,8 @@ pub struct CallRef {
     pub session: Option<SessionId>,
     /// The id of its request, which the client chose.
     pub request: Id,
+    /// The name that is called, or the URI that is read.
+    pub subject: Arc<str>,
 }
 
 /// Somebody who is told of events.
@@ -191,6 +225,7 @@ impl Events {
 
     /// Ends every subscription, and every one that is made later: the engine has stopped.
     pub(crate) fn close(&self) {
+        self.emit(|| EngineEvent::Stopped);
         for subscriber in self.0.swap(None).iter().flat_map(|all| all.iter()) {
             subscriber.close();
         }

@@ -46,7 +46,7 @@ pub mod testing;
 pub use config::{Config, ListCache};
 pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
-pub use events::{CallRef, EngineEvent, EventBatch, EventReceiver};
+pub use events::{CallOutcome, CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
     PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,

@@ -3,7 +3,7 @@
 //!
 //! | name | kind | labels |
 //! |---|---|---|
-//! | `mcp.server.operation.duration` | histogram, seconds | `mcp.method.name`, `error.type`: a JSON-RPC code |
+//! | `mcp.server.operation.duration` | histogram, seconds | `mcp.method.name`, `error.type`: a JSON-RPC code, or `tool_error` |
 //! | `mcp.server.session.duration` | histogram, seconds | `kind`, `reason` |
 //! | `stentor.frames.delivered`, `.coalesced`, `.dropped` | counters | `class` |
 //! | `stentor.progress.conflated`, `.refused` | counters | |
@@ -25,6 +25,7 @@ use stentor_wire::Method;
 
 use crate::core::Core;
 use crate::engine::Engine;
+use crate::events::CallOutcome;
 use crate::outlet::policy::Class;
 use crate::session::{EndReason, SessionKind};
 
@@ -47,13 +48,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn operation(&self, method: &Method, error: Option<i32>, took: Duration) {
-        match (self.operations.get(method), error) {
+    pub(crate) fn operation(&self, method: &Method, outcome: CallOutcome, took: Duration) {
+        match (self.operations.get(method), outcome.error_type()) {
             (Some(histogram), None) => histogram.record(took),
             (known, error) => {
                 // A name that a client made up must not become a label.
                 let method = known.map_or("_OTHER", |_| method.as_str()).to_owned();
-                let error = error.unwrap_or_default().to_string();
+                let error = error.unwrap_or_default();
                 histogram!(OPERATION, METHOD => method, "error.type" => error).record(took);
             }
         }

@@ -379,7 +379,8 @@ impl Outlet {
         match pushed {
             Pushed::Queued => {}
             Pushed::QueuedAfterDrop(count) => self.0.tally.dropped(class, count),
-            Pushed::Closed => self.0.tally.dropped(class, 1),
+            // Nobody is there who could have fallen behind.
+            Pushed::Closed => {}
             Pushed::Coalesced => self.0.tally.coalesced(class),
             Pushed::Conflated => self.0.tally.conflated(),
         }

@@ -22,7 +22,7 @@ use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, dispatch};
 use crate::engine::LAST_MOMENT;
-use crate::events::EngineEvent;
+use crate::events::{CallOutcome, EngineEvent};
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Inlet, Outlet};
@@ -129,8 +129,8 @@ impl Engine {
         let (core, came_in) = (self.core(), Instant::now());
         match dispatch(core, Era::Modern, &request) {
             Dispatch::Answer(outcome) => {
-                let error = outcome.as_ref().err().map(|error| error.code);
-                core.metrics.operation(&request.method, error, came_in.elapsed());
+                let said = CallOutcome::of(&outcome);
+                core.metrics.operation(&request.method, said, came_in.elapsed());
                 let (bytes, code) = task::answer_now(core, Era::Modern, &request.id, &outcome);
                 Ok(Answer::Now(bytes, code))
             }

@@ -60,6 +60,10 @@ pub(crate) type ApplyReply = RpcReplyPort<Result<Change, CatalogError>>;
 pub(crate) enum RegistryMsg {
     /// What is refused without a port to say so is logged.
     Apply(Vec<Checked>, Option<ApplyReply>),
+    /// Announce something, after the changes that came before.
+    Announce(Topic),
+    /// Pass something on to the hub, after the changes that came before.
+    PassOn(HubMsg),
     Rung,
     CoalesceOver(Topic),
     Observe(RpcReplyPort<RegistryView>),
@@ -108,6 +112,8 @@ impl Actor for RegistryActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
+            RegistryMsg::Announce(topic) => state.announce(&myself, &topic),
+            RegistryMsg::PassOn(message) => state.core.tell_hub(message),
             RegistryMsg::Rung => state.on_rung(&myself),
             RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
             RegistryMsg::Observe(reply) => state.on_observe(reply),

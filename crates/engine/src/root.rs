@@ -93,14 +93,14 @@ impl Actor for RootActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             EngineMsg::Apply(mutations, reply) => state.on_apply(mutations, reply),
-            EngineMsg::ListChanged(kind) => state.core.announce_list(kind),
-            EngineMsg::ResourceUpdated(uri) => state.core.announce(Topic::Resource(uri.into())),
+            EngineMsg::ListChanged(kind) => state.in_turn(RegistryMsg::Announce(Topic::List(kind))),
+            EngineMsg::ResourceUpdated(uri) => {
+                state.in_turn(RegistryMsg::Announce(Topic::Resource(uri.into())));
+            }
             EngineMsg::Notify(audience, method, params) => {
-                state.core.notify(
-                    &audience,
-                    Notice::Custom { method: method.into(), params },
-                    None,
-                );
+                let notice = Notice::Custom { method: method.into(), params };
+                state
+                    .in_turn(RegistryMsg::PassOn(state.core.notification(&audience, notice, None)));
             }
             EngineMsg::Sessions(reply) => {
                 // Whoever asked may have gone.
@@ -232,6 +232,20 @@ impl RootState {
             registry.cast(RegistryMsg::Apply(checked, reply))
         {
             refuse(CatalogError::Interrupted, reply);
+        }
+    }
+
+    /// Done after the changes of the catalog that were sent before.
+    fn in_turn(&self, message: RegistryMsg) {
+        if let Some(registry) = &*self.core.refs.registry.load() {
+            // One that has crashed would have lost this.
+            if let Err(MessagingErr::SendErr(message)) = registry.cast(message) {
+                match message {
+                    RegistryMsg::Announce(topic) => self.core.announce(topic),
+                    RegistryMsg::PassOn(message) => self.core.tell_hub(message),
+                    _ => {}
+                }
+            }
         }
     }
 

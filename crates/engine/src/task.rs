@@ -47,7 +47,7 @@ use suspended::{Place, Resume, Waiting};
 
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
-use crate::events::CallRef;
+use crate::events::{CallOutcome, CallRef};
 use crate::outlet::Gate;
 use crate::session::{Caller, FinishStreams, Questions};
 
@@ -110,6 +110,13 @@ async fn on_run(
     let finished = run.drive(code).await;
     let outcome = match finished {
         None => {
+            run.end();
+            myself.stop(None);
+            return Ok(());
+        }
+        // What it came to as it was told to end is no answer, but for a result that somebody waits
+        // for.
+        Some(Ok(outcome)) if run.is_moot(&outcome) => {
             run.end();
             myself.stop(None);
             return Ok(());
@@ -211,19 +218,25 @@ impl Run {
             Err(Failure::Error(error)) => Err(error),
             Err(Failure::Ask(asked)) => match asked.check(&self.ctx) {
                 Ok(()) => {
-                    self.record.answered(None);
+                    self.record.answered(CallOutcome::Ok);
                     return responder.ask(&asked.questions, &self.seal(&asked));
                 }
                 Err(error) => Err(error),
             },
         };
-        self.record.answered(outcome.as_ref().err().map(|error| error.code));
+        self.record.answered(CallOutcome::of(&outcome));
         responder.answer(outcome);
     }
 
     fn seal(&self, asked: &InputRequired) -> String {
         let sealed = Sealed::Explicit(asked.state.to_string().into_bytes());
         self.ctx.call().core.sealer.seal(&sealed, &self.binding, SystemTime::now())
+    }
+
+    /// Whether the call was cancelled before it came to this.
+    fn is_moot(&self, outcome: &Result<ResultBody, Failure>) -> bool {
+        self.ctx.is_cancelled()
+            && (outcome.is_err() || self.ctx.call().cancel.reason().error().is_none())
     }
 
     /// Ends the call as its cancellation says.
@@ -329,25 +342,28 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         }
     };
     let id = core.running.next_id();
-    let call = CallRef { id, session: caller.session.clone(), request: request.id.clone() };
+    let subject: Arc<str> = target.subject().into();
+    let call = CallRef {
+        id,
+        session: caller.session.clone(),
+        request: request.id.clone(),
+        subject: subject.clone(),
+    };
     let span = tracing::info_span!(
         "mcp.call",
         call = %id,
         mcp.method.name = %request.method,
         mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
         jsonrpc.request.id = %request.id,
-        subject = target.subject(),
+        subject = &*subject,
         traceparent = meta.trace.traceparent.as_deref(),
         tracestate = meta.trace.tracestate.as_deref(),
     );
-    let subject: Arc<str> = target.subject().into();
-    let record =
-        Record::new(core.clone(), call.clone(), request.method, subject.clone(), cancel.clone());
+    let record = Record::new(core.clone(), call.clone(), request.method, cancel.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
         caller,
         call,
-        subject,
         cancel,
         lane: ArcSwap::from_pointee(lane),
         rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),

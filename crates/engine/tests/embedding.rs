@@ -319,7 +319,7 @@ async fn heard<T>(
 #[tokio::test(start_paused = true)]
 async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     use stentor_engine::testing::{Victim, kill};
-    use stentor_engine::{CancelReason, EndReason, SessionKind};
+    use stentor_engine::{CallOutcome, CancelReason, EndReason, SessionKind};
     let engine = support::engine()
         .configure(|config| config.limits.frames = 10)
         .tool(tool("flood", |ctx: Context| async move {
@@ -352,21 +352,21 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     assert_eq!(name.await, "c");
     let started = heard(&mut events, |event| match event {
         EngineEvent::SessionInitialized { .. } => panic!("said once"),
-        EngineEvent::CallStarted { call, subject, .. } => Some((call.clone(), subject.clone())),
+        EngineEvent::CallStarted { call, .. } => Some(call.clone()),
         _ => None,
     });
-    let (flood, subject) = started.await;
-    assert_eq!((&*subject, flood.session.as_ref()), ("flood", Some(&session)));
+    let flood = started.await;
+    assert_eq!((&*flood.subject, flood.session.as_ref()), ("flood", Some(&session)));
     let finished = heard(&mut events, |event| match event {
-        EngineEvent::CallFinished { call, error, .. } => Some((call.clone(), *error)),
+        EngineEvent::CallFinished { call, outcome, .. } => Some((call.clone(), *outcome)),
         _ => None,
     });
-    assert_eq!(finished.await, (flood, None));
+    assert_eq!(finished.await, (flood, CallOutcome::Ok));
 
     client.call(2, "wait").await;
     client.ping().await;
     let running = engine.calls();
-    assert_eq!((running.len(), &*running[0].subject), (1, "wait"));
+    assert_eq!((running.len(), &*running[0].call.subject), (1, "wait"));
     assert!(engine.cancel_call(running[0].call.id));
     assert_eq!(client.answer(2).await.0["error"]["message"], "the call was cancelled");
     let cancelled = heard(&mut events, |event| match event {
@@ -379,10 +379,10 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     client.call(3, "panic").await;
     client.answer(3).await;
     let failed = heard(&mut events, |event| match event {
-        EngineEvent::CallFinished { error, .. } => Some(*error),
+        EngineEvent::CallFinished { outcome, .. } => Some(*outcome),
         _ => None,
     });
-    assert_eq!(failed.await, Some(-32603));
+    assert_eq!(failed.await, CallOutcome::Error(-32603));
     let dropped = heard(&mut events, |event| match event {
         EngineEvent::FramesDropped { session, count, .. } => Some((session.clone(), *count)),
         _ => None,
@@ -421,6 +421,9 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
         _ => None,
     });
     assert_eq!(restarted.await, "hub");
+    engine.shutdown().await;
+    heard(&mut events, |event| matches!(event, EngineEvent::Stopped).then_some(())).await;
+    assert!(events.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -464,8 +467,27 @@ async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
     assert!(methods(&heard).contains(&"notifications/tools/list_changed"));
     assert_eq!(custom(heard), ["custom/all", "custom/one", "custom/legacy"]);
     assert_eq!(custom(other.ping().await), ["custom/all", "custom/legacy"]);
+    let added = |n: u32| {
+        let named = tool(format!("added-{n}"), || async { Ok::<_, ToolError>("") });
+        EngineMsg::Apply(vec![Mutation::Add(named.into())], None)
+    };
+    for n in 0..50 {
+        door.cast(added(n)).unwrap();
+        notify(Audience::all(), &format!("custom/{n}"));
+    }
+    loop {
+        let Some(heard) = other.next().await else { panic!("the engine runs") };
+        let Some(n) = heard["method"].as_str().and_then(|it| it.strip_prefix("custom/")) else {
+            continue;
+        };
+        let tool = format!("added-{n}");
+        assert!(engine.catalog().snapshot().tool_names().any(|name| name == tool), "{tool}");
+        if n == "49" {
+            break;
+        }
+    }
     door.cast(EngineMsg::EndSession(watching.id.clone())).unwrap();
-    assert_eq!(client.next().await, None);
+    while client.next().await.is_some() {}
     door.cast(EngineMsg::Shutdown).unwrap();
     while other.next().await.is_some() {}
     door.wait(None).await.unwrap();

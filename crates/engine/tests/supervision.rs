@@ -176,6 +176,26 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_works_for_a_call_elsewhere_hears_that_it_was_killed() {
+    let (told, mut tokens) = tokio::sync::mpsc::unbounded_channel();
+    let delegates = tool("delegates", move |ctx: stentor_engine::Context| {
+        let told = told.clone();
+        async move {
+            told.send(ctx.cancellation_token()).map_err(|_| ToolError::new("nobody"))?;
+            std::future::pending::<()>().await;
+            Ok::<_, ToolError>("never")
+        }
+    });
+    let engine = engine().tool(delegates).start().await.unwrap();
+    let client = Client::legacy(&engine).await;
+    client.call(1, "delegates").await;
+    let token = tokens.recv().await.unwrap();
+    let id = pipes(&engine).remove(0).id;
+    kill(&engine, Victim::Session(id)).await.unwrap();
+    token.cancelled().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_crashes_again_and_again_is_ended_and_harms_nobody() {
     let engine = engine().start().await.unwrap();
     let mut bystander = Client::legacy(&engine).await;

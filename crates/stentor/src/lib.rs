@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
-    ActorToolFn, ArgumentProblem, AskError, Audience, CallError, CallId, CallRef, CallView,
-    CancelReason, Catalog, CatalogError, CatalogHandle, Change, Completion, Config, Context,
-    Elicit, EndReason, Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch,
-    EventReceiver, FindActor, HubView, InputRequired, IntoContents, IntoPromptResult,
+    ActorToolFn, ArgumentProblem, AskError, Audience, CallError, CallId, CallOutcome, CallRef,
+    CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, Completion, Config,
+    Context, Elicit, EndReason, Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView,
+    EventBatch, EventReceiver, FindActor, HubView, InputRequired, IntoContents, IntoPromptResult,
     IntoToolResult, Item, ListCache, Mutation, Prompt, PromptArgs, PromptError, PromptFn,
     RegistryView, Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample,
     Sampled, SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, StateKey,
@@ -11,7 +11,9 @@ pub use stentor_engine::{
     prompt, raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
-pub use stentor_wire::{Era, ErrorObject, LogLevel, ProtocolVersion, code, model};
+pub use stentor_wire::{
+    Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, code, model,
+};
 
 #[cfg(feature = "http")]
 pub use stentor_transport::http;

@@ -39,6 +39,7 @@ pub struct ResultBody {
     body: Bytes,
     meta: Option<JsonObject>,
     cache: Option<CacheHint>,
+    says_failed: bool,
 }
 
 impl ResultBody {
@@ -61,13 +62,14 @@ impl ResultBody {
             body,
             meta: None,
             cache: None,
+            says_failed: false,
         })
     }
 
     /// The result without any member.
     #[must_use]
     pub fn empty() -> Self {
-        Self { body: Bytes::from_static(b"{}"), meta: None, cache: None }
+        Self { body: Bytes::from_static(b"{}"), meta: None, cache: None, says_failed: false }
     }
 
     /// Adds the result's own `_meta`.
@@ -75,6 +77,19 @@ impl ResultBody {
     pub fn with_meta(mut self, meta: Option<JsonObject>) -> Self {
         self.meta = meta;
         self
+    }
+
+    /// Notes that the result itself tells of a failure: `isError`.
+    #[must_use]
+    pub fn that_says_failed(mut self, failed: bool) -> Self {
+        self.says_failed = failed;
+        self
+    }
+
+    /// Whether the result itself tells of a failure.
+    #[must_use]
+    pub fn says_failed(&self) -> bool {
+        self.says_failed
     }
 
     /// Says how long the result holds; written in the modern era only.

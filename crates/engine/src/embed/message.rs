@@ -13,7 +13,8 @@ use crate::session::SessionView;
 
 /// A message to an engine, for actors that have its [`Engine::actor`].
 ///
-/// What one actor sends is done in its order. Each has a method of [`Engine`] or of its
+/// What one actor sends is done in its order: who hears of something and then looks finds what
+/// was changed before. Only announcements of changes may come later, after their window. Each has a method of [`Engine`] or of its
 /// [`catalog`](Engine::catalog) beside it, for code that can await. Mailboxes of ractor have
 /// no bound: who sends without end takes the methods, which wait.
 ///

@@ -186,6 +186,7 @@ async fn after_the_end_a_receiver_reads_what_waits_and_then_nothing() {
     events.close();
     emit(&events, 2);
     assert_eq!(receiver.next().await.map(short).as_deref(), Some("1"));
+    assert!(matches!(receiver.next().await, Some(EngineEvent::Stopped)));
     assert!(receiver.next().await.is_none());
     assert!(events.receiver(4).next().await.is_none(), "also one that comes too late");
 }
@@ -198,7 +199,8 @@ async fn a_receiver_that_waits_is_woken_by_the_end() {
         tokio::task::yield_now().await;
         events.close();
     });
-    assert!(heard.is_none());
+    assert!(matches!(heard, Some(EngineEvent::Stopped)));
+    assert!(receiver.next().await.is_none());
 }
 
 #[tokio::test]
@@ -282,7 +284,7 @@ async fn a_change_of_the_catalog_is_heard_and_the_end_of_the_engine_is() {
     engine.catalog().add(noon()).await.expect_err("its name is taken");
     engine.shutdown().await;
     let heard: Vec<_> = events.collect().await;
-    let [EngineEvent::CatalogChanged { revision, lists }] = &heard[..] else {
+    let [EngineEvent::CatalogChanged { revision, lists }, EngineEvent::Stopped] = &heard[..] else {
         panic!("{heard:?}");
     };
     assert_eq!((*revision, &lists[..]), (added.revision, &[ListKind::Tools][..]));

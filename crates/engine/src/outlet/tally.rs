@@ -32,7 +32,7 @@ pub struct TallyView {
     pub conflated: u64,
     /// Progress values that did not increase, or were no number.
     pub refused: u64,
-    /// Frames dropped because the client fell behind or was gone, by [`Class`].
+    /// Frames dropped because the client fell behind, by [`Class`].
     pub dropped: [u64; Class::ALL.len()],
     /// Streams closed because their client had stopped reading.
     pub closed: u64,

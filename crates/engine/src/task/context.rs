@@ -40,8 +40,6 @@ pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) caller: Caller,
     pub(crate) call: CallRef,
-    /// The URI that is being read, or the name that was called.
-    pub(crate) subject: Arc<str>,
     pub(crate) cancel: Cancel,
     /// Where the call speaks now: a modern call gets another one with each retry.
     pub(crate) lane: ArcSwap<Lane>,
@@ -333,6 +331,6 @@ impl Context {
     /// The URI that is being read; in a tool or prompt, its name.
     #[must_use]
     pub fn uri(&self) -> &str {
-        &self.0.subject
+        &self.0.call.subject
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::cancel::{Cancel, CancelReason};
 use crate::core::Core;
-use crate::events::{CallRef, EngineEvent};
+use crate::events::{CallOutcome, CallRef, EngineEvent};
 use crate::ids::CallId;
 
 /// A call that runs, at one moment.
@@ -21,8 +21,6 @@ pub struct CallView {
     pub call: CallRef,
     /// What the client asked for.
     pub method: Method,
-    /// The name that is called, or the URI that is read.
-    pub subject: Arc<str>,
     /// How long it has run.
     pub age: Duration,
 }
@@ -38,7 +36,6 @@ pub(crate) struct RunningCalls {
 struct Known {
     call: CallRef,
     method: Method,
-    subject: Arc<str>,
     started: Instant,
     cancel: Cancel,
 }
@@ -52,7 +49,6 @@ impl RunningCalls {
         let view = |known: &Known| CallView {
             call: known.call.clone(),
             method: known.method.clone(),
-            subject: known.subject.clone(),
             age: known.started.elapsed(),
         };
         self.calls.iter().map(|known| view(known.value())).collect()
@@ -75,47 +71,43 @@ pub(crate) struct Record {
     call: CallRef,
     cancel: Cancel,
     started: Instant,
-    /// How it was answered: with the code of an error or without. `None` while it was not.
-    answered: Option<Option<i32>>,
+    /// How it was answered, once it was.
+    answered: Option<CallOutcome>,
 }
 
 impl Record {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        call: CallRef,
-        method: Method,
-        subject: Arc<str>,
-        cancel: Cancel,
-    ) -> Self {
+    pub(crate) fn new(core: Arc<Core>, call: CallRef, method: Method, cancel: Cancel) -> Self {
         let started = Instant::now();
-        core.events.emit(|| EngineEvent::CallStarted {
-            call: call.clone(),
-            method: method.clone(),
-            subject: subject.clone(),
-        });
-        let known = Known { call: call.clone(), method, subject, started, cancel: cancel.clone() };
+        core.events
+            .emit(|| EngineEvent::CallStarted { call: call.clone(), method: method.clone() });
+        let known = Known { call: call.clone(), method, started, cancel: cancel.clone() };
         core.running.calls.insert(call.id, known);
         Self { core, call, cancel, started, answered: None }
     }
 
-    pub(crate) fn answered(&mut self, error: Option<i32>) {
-        self.answered = Some(error);
+    pub(crate) fn answered(&mut self, outcome: CallOutcome) {
+        self.answered = Some(outcome);
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         self.core.running.calls.remove(&self.call.id);
-        self.core.events.emit(|| {
-            let (call, took) = (self.call.clone(), self.started.elapsed());
-            match self.answered {
-                None if self.cancel.is_cancelled() => {
-                    EngineEvent::CallCancelled { call, reason: self.cancel.reason(), took }
-                }
-                // Killed: its responder says the same to the client.
-                None => EngineEvent::CallFinished { call, error: Some(code::INTERNAL_ERROR), took },
-                Some(error) => EngineEvent::CallFinished { call, error, took },
+        let (call, took) = (self.call.clone(), self.started.elapsed());
+        let finished = |outcome| EngineEvent::CallFinished { call: call.clone(), outcome, took };
+        let event = match self.answered {
+            Some(outcome) => finished(outcome),
+            None if self.cancel.is_cancelled() => {
+                let reason = self.cancel.reason();
+                EngineEvent::CallCancelled { call: call.clone(), reason, took }
             }
-        });
+            // Killed: its responder says the same to the client.
+            None => {
+                // Whoever works for it elsewhere can stop.
+                self.cancel.cancel(CancelReason::SessionEnded);
+                finished(CallOutcome::Error(code::INTERNAL_ERROR))
+            }
+        };
+        self.core.events.emit(|| event);
     }
 }

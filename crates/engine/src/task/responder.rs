@@ -10,6 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
+use crate::events::CallOutcome;
 use crate::outlet::{Gate, Outlet};
 use crate::session::FinishStreams;
 
@@ -86,7 +87,7 @@ impl Responder {
     /// Answers with questions; the call goes on with the client's retry.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
         let Some(id) = self.last_word() else { return };
-        self.core.metrics.operation(&self.method, None, self.came_in.elapsed());
+        self.core.metrics.operation(&self.method, CallOutcome::Ok, self.came_in.elapsed());
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
             encode::input_required(&id, &self.core.identity, questions, Some(request_state));
@@ -107,8 +108,8 @@ impl Responder {
 
     fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
         let Some(id) = self.last_word() else { return };
-        let error = outcome.as_ref().err().map(|error| error.code);
-        self.core.metrics.operation(&self.method, error, self.came_in.elapsed());
+        let took = self.came_in.elapsed();
+        self.core.metrics.operation(&self.method, CallOutcome::of(&outcome), took);
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);
