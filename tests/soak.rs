@@ -7,7 +7,7 @@
 //! STENTOR_SOAK=1 cargo test --release -p stentor-tests --test soak -- --nocapture --test-threads=1
 //! ```
 //!
-//! takes about half an hour. What is random comes from a seed that is printed; with
+//! takes about a quarter of an hour. What is random comes from a seed that is printed; with
 //! `STENTOR_SOAK_SEED=N` it is that one again.
 
 // What is measured is printed.

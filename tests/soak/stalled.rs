@@ -207,7 +207,7 @@ async fn floods(server: &mut Process, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_stop_reading_delay_nobody_and_learn_of_changes_when_they_come_back() {
-    let (clients, changes, warm) = size((20, 30, 1), (1_000, 1_000, 10));
+    let (clients, changes, warm) = size((20, 30, 1), (1_000, 1_000, 15));
     let mut server = server(settings()).await;
     let mut last = 0;
     let mut fast = Fast::open(&server, clients).await;
