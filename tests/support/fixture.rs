@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,11 @@ struct Named {
 #[derive(Deserialize, JsonSchema)]
 struct Number {
     n: u32,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Nap {
+    ms: u64,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -217,6 +223,12 @@ async fn flood(args: Number, ctx: Context) -> Result<&'static str, ToolError> {
     Ok("flooded")
 }
 
+async fn nap(args: Nap, ctx: Context) -> Result<&'static str, ToolError> {
+    ctx.report_progress(1.0, None, "asleep");
+    tokio::time::sleep(Duration::from_millis(args.ms)).await;
+    Ok("awake")
+}
+
 async fn tell(ctx: Context) -> Result<&'static str, ToolError> {
     ctx.notify("notifications/example/told", json!({"n": 1}));
     Ok("told")
@@ -325,6 +337,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
         .tool(tool("zigzag", zigzag))
         .tool(tool("log", log))
         .tool(tool("flood", flood))
+        .tool(tool("nap", nap))
         .tool(tool("tell", tell))
         .tool(tool("who", who))
         .tool(tool("add", add))

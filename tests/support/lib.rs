@@ -12,6 +12,7 @@
 mod client;
 mod fixture;
 mod pipe;
+mod process;
 mod server;
 mod web;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use client::{Answer, Client, Exchange, Notices};
 pub use fixture::{MARK, Phase, Stage};
 pub use pipe::RawPipe;
+pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri};
 pub use server::Server;
 pub use stentor::Era;
 pub use web::{Call, Event, Reply};
