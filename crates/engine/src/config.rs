@@ -7,6 +7,7 @@ use crate::outlet::policy::{Budget, Limits, Retention};
 use crate::outlet::{EventStore, MemoryEventStore};
 use crate::registry::Shelf;
 use crate::task::StateKey;
+use crate::tasks::TaskConfig;
 use stentor_wire::encode::CacheHint;
 
 /// Limits and times of an engine.
@@ -54,6 +55,8 @@ pub struct Config {
     pub budget: Budget,
     /// Where what was read is kept. Default: [`MemoryEventStore`].
     pub event_store: Arc<dyn EventStore>,
+    /// How calls are kept whose result is fetched later.
+    pub tasks: TaskConfig,
     /// An HTTP stream whose client does not read for this long, although something waits, is
     /// closed. Default 1 minute.
     pub stall_timeout: Duration,
@@ -123,6 +126,7 @@ impl Default for Config {
             retention: Retention::default(),
             budget: Budget::default(),
             event_store: Arc::new(MemoryEventStore),
+            tasks: TaskConfig::default(),
             stall_timeout: Duration::from_secs(60),
             kept_streams: 8,
         }

@@ -22,6 +22,7 @@ use crate::outlet::Tally;
 use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
 use crate::task::{RunningCalls, Sealer, Suspended};
+use crate::tasks::Tasks;
 
 /// Custom notices that may wait for the hub before the application waits too.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) stateless_calls: Arc<Semaphore>,
     /// All calls that run, by their names.
     pub(crate) running: RunningCalls,
+    /// Calls whose result is fetched later.
+    pub(crate) tasks: Tasks,
     /// Modern calls that wait for their client to answer a question.
     pub(crate) suspended: Suspended,
     pub(crate) sealer: Sealer,
@@ -110,6 +113,7 @@ impl Core {
             refs: Refs::default(),
             calls: TaskTracker::new(),
             running: RunningCalls::default(),
+            tasks: Tasks::default(),
             stateless: ArcSwapOption::empty(),
             stateless_calls,
             custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),

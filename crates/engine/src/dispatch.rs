@@ -5,7 +5,7 @@
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params;
-use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
+use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, TASKS_EXTENSION};
 
 use crate::core::Core;
 use crate::handler::{
@@ -13,7 +13,9 @@ use crate::handler::{
     completed,
 };
 use crate::registry::Shelf;
+use crate::session::Caller;
 use crate::task::{Context, InputRequired};
+use crate::tasks::{self, AsTask, StoredTask};
 
 use std::sync::Arc;
 
@@ -53,6 +55,7 @@ pub(crate) enum Target {
     Resource(Reader, String),
     Prompt(Arc<PromptEntry>, PromptArgs),
     Complete(Completer, Completion),
+    Stored(StoredTask),
 }
 
 impl Target {
@@ -63,6 +66,7 @@ impl Target {
             Self::Resource(_, uri) => format!("the reader of '{uri}'"),
             Self::Prompt(prompt, _) => format!("the prompt '{}'", prompt.name()),
             Self::Complete(_, completion) => format!("the completion of '{}'", completion.argument),
+            Self::Stored(_) => "the store of tasks".to_owned(),
         }
     }
 
@@ -73,6 +77,25 @@ impl Target {
             Self::Resource(_, uri) => uri,
             Self::Prompt(prompt, _) => prompt.name(),
             Self::Complete(_, completion) => &completion.argument,
+            Self::Stored(task) => task.id(),
+        }
+    }
+
+    /// Whether it is to become a task.
+    pub(crate) fn as_task(&self) -> AsTask {
+        match self {
+            Self::Tool(tool, _) => tool.as_task(),
+            _ => AsTask::Never,
+        }
+    }
+
+    /// What it takes to run it again, for those that can become tasks.
+    pub(crate) fn task_arguments(&self) -> Option<Value> {
+        match self {
+            Self::Tool(tool, arguments) if tool.as_task() != AsTask::Never => {
+                Some(arguments.clone())
+            }
+            _ => None,
         }
     }
 
@@ -102,13 +125,15 @@ impl Target {
                 Self::Complete(completer, completion) => {
                     Ok(completed(completer.run(completion).await)?)
                 }
+                Self::Stored(task) => Ok(task.answer(&ctx.call().core).await?),
             }
         })
     }
 }
 
 /// Decides about a request that does not concern the session itself.
-pub(crate) fn dispatch(core: &Core, era: Era, request: &Request) -> Dispatch {
+pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispatch {
+    let era = caller.era();
     if !request.method.exists_in(era) {
         return Dispatch::Answer(Err(ErrorObject::method_not_found(request.method.as_str())));
     }
@@ -123,6 +148,7 @@ pub(crate) fn dispatch(core: &Core, era: Era, request: &Request) -> Dispatch {
         Method::ResourcesRead => work(core, read_resource(core, era, request)),
         Method::PromptsGet => work(core, get_prompt(core, request)),
         Method::Complete => complete(core, request),
+        method if method.is_of_tasks() => tasks::dispatch(core, caller, request),
         other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
     }
 }
@@ -143,6 +169,7 @@ fn discover(core: &Core) -> Result<ResultBody, ErrorObject> {
         "supportedVersions": ProtocolVersion::ALL.map(ProtocolVersion::as_str),
         "capabilities": core.capabilities,
     });
+    result["capabilities"]["extensions"] = serde_json::json!({ (TASKS_EXTENSION): {} });
     if let Some(instructions) = &core.instructions {
         result["instructions"] = Value::from(instructions.as_str());
     }

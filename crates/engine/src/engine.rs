@@ -23,6 +23,7 @@ use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg
 use crate::root::RootActor;
 use crate::session::{EndReason, SessionEntry, SessionKind, SessionMsg, SessionView};
 use crate::task::{CallView, CancelReason};
+use crate::tasks::{self, TaskStoreError};
 
 /// After calls have been told to end, how long they get to notice.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -66,6 +67,9 @@ pub enum StartError {
     /// A tool, resource, template or prompt is refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The tasks of the last engine with this store could not be taken over.
+    #[error(transparent)]
+    Tasks(#[from] TaskStoreError),
     /// An actor did not start.
     #[error("an actor did not start: {0}")]
     Spawn(#[from] SpawnErr),
@@ -189,6 +193,10 @@ impl EngineBuilder {
             }
             None => Actor::spawn(None, RootActor, core.clone()).await?,
         };
+        if let Err(error) = tasks::recover(&core).await {
+            root.stop(None);
+            return Err(error.into());
+        }
         Ok(Engine { core, root })
     }
 }

@@ -77,6 +77,8 @@ pub(crate) enum HubMsg {
     Refilter(SubscriberKey, Refilter),
     Leave(SubscriberKey),
     Publish(Notice),
+    /// How a task is, for a listener that joined just now.
+    TellTask(SubscriberKey, Box<EncodedNotice>),
     /// A notice of the application's own, to these sessions or to all. An application can send
     /// them without end: whoever is to wait for that gave a permit.
     Notify(Option<Vec<SessionId>>, Notice, Option<OwnedSemaphorePermit>),
@@ -88,6 +90,8 @@ crate::message!(HubMsg);
 #[derive(Default)]
 pub(crate) struct HubState {
     subscribers: HashMap<SubscriberKey, Subscriber>,
+    /// Who hears of which task, and the version that each was told last.
+    tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
     published: u64,
 }
 
@@ -117,6 +121,7 @@ impl Actor for HubActor {
             HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
             HubMsg::Leave(key) => state.on_leave(&key),
             HubMsg::Publish(notice) => state.on_publish(notice),
+            HubMsg::TellTask(key, notice) => state.on_tell_task(&key, *notice),
             HubMsg::Notify(None, notice, _permit) => state.on_publish(notice),
             HubMsg::Notify(Some(sessions), notice, _permit) => state.on_notify(sessions, notice),
             HubMsg::Observe(reply) => state.on_observe(reply),
@@ -131,6 +136,9 @@ impl HubState {
             // Of the class that is never dropped: without it a listen says nothing.
             subscriber.outlet.push(Class::Reply, Frame::Message(acknowledgment));
         }
+        for task in subscriber.filter.tasks() {
+            self.tasks.entry(task.clone()).or_default().entry(key.clone()).or_default();
+        }
         self.subscribers.insert(key, subscriber);
     }
 
@@ -144,18 +152,51 @@ impl HubState {
     }
 
     fn on_leave(&mut self, key: &SubscriberKey) {
-        self.subscribers.remove(key);
+        let Some(subscriber) = self.subscribers.remove(key) else { return };
+        for task in subscriber.filter.tasks() {
+            if let Some(listeners) = self.tasks.get_mut(task) {
+                listeners.remove(key);
+                if listeners.is_empty() {
+                    self.tasks.remove(task);
+                }
+            }
+        }
     }
 
     fn on_publish(&mut self, notice: Notice) {
         let class = Class::of(&notice);
+        if let Notice::Task { id, .. } = &notice
+            && !self.tasks.contains_key(id)
+        {
+            return;
+        }
         let notice = Arc::new(EncodedNotice::new(notice));
+        self.published += 1;
+        if let Notice::Task { id, version, .. } = notice.notice() {
+            for (key, told) in self.tasks.get_mut(id).into_iter().flatten() {
+                if let Some(subscriber) = self.subscribers.get(key).filter(|_| *told < *version) {
+                    *told = *version;
+                    subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
+                }
+            }
+            return;
+        }
         for (key, subscriber) in &self.subscribers {
             if subscriber.filter.hears(notice.notice()) {
                 subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
             }
         }
-        self.published += 1;
+    }
+
+    fn on_tell_task(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
+        let Notice::Task { id, version, .. } = notice.notice() else { return };
+        let told = self.tasks.get_mut(id).and_then(|listeners| listeners.get_mut(key));
+        if let (Some(told), Some(subscriber)) = (told, self.subscribers.get(key))
+            && *told < *version
+        {
+            *told = *version;
+            subscriber.outlet.notice(Class::Task, Arc::new(notice), key.subscription.clone());
+        }
     }
 
     fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {

@@ -75,6 +75,39 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The name of a task: 128 random bits as visible ASCII, which nobody can guess.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct TaskId(Arc<str>);
+
+impl TaskId {
+    pub(crate) fn random() -> Self {
+        Self(SessionId::random().0)
+    }
+
+    /// A name that a client, or a store, gave.
+    #[must_use]
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Who knows the whole id may see the task, and debug output ends in logs.
+        write!(f, "TaskId({}…)", self.0.get(..6).unwrap_or_default())
+    }
+}
+
 /// The name of a call within its engine: no other call ever has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u64);

@@ -41,6 +41,7 @@ mod registry;
 mod root;
 mod session;
 mod task;
+mod tasks;
 pub mod testing;
 
 pub use config::{Config, ListCache};
@@ -54,7 +55,7 @@ pub use handler::{
     resource_template, tool,
 };
 pub use hub::HubView;
-pub use ids::{CallId, Revision, Seq, SessionId, StreamId};
+pub use ids::{CallId, Revision, Seq, SessionId, StreamId, TaskId};
 pub use observe::EngineView;
 pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
 pub use root::RootView;
@@ -63,3 +64,4 @@ pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
     StateKey,
 };
+pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};

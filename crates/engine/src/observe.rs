@@ -26,6 +26,8 @@ pub struct EngineView {
     pub running_calls: usize,
     /// Modern calls that wait for their client's answer.
     pub suspended_calls: usize,
+    /// Calls that run as tasks.
+    pub running_tasks: usize,
 }
 
 impl Engine {
@@ -48,7 +50,16 @@ impl Engine {
             }
         }
         let (running_calls, suspended_calls) = (core.calls.len(), core.suspended.len());
-        Ok(EngineView { root, registry, hub, sessions, running_calls, suspended_calls })
+        let running_tasks = core.tasks.len();
+        Ok(EngineView {
+            root,
+            registry,
+            hub,
+            sessions,
+            running_calls,
+            suspended_calls,
+            running_tasks,
+        })
     }
 }
 

@@ -185,8 +185,9 @@ impl Outlet {
 
     /// Queues something that a running call says; nothing, and `false`, once it is over.
     pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
-        let passing = gate.pass();
-        if passing.is_some() {
+        let mut passing = gate.pass();
+        if let Some(passing) = &mut passing {
+            passing.say();
             self.push(class, frame);
         }
         passing.is_some()
@@ -236,6 +237,11 @@ impl Outlet {
     fn is_read(&self) -> bool {
         let state = self.0.state.lock();
         state.attached && !state.queue.is_closed() && !state.queue.is_finished()
+    }
+
+    /// What the stream was for goes on without its reader: nothing happens when that goes away.
+    pub(crate) fn let_go(&self) {
+        self.0.state.lock().when_gone = WhenGone::Wait;
     }
 
     /// Waits until few enough answers wait for the client. Cancel safe.

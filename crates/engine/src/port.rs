@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::{
     DecodeError, EncodedNotice, Era, ErrorObject, ListKind, Message, Method, Notice, Params,
-    ProtocolVersion, Request, RequestMeta, code, encode, params,
+    ProtocolVersion, Request, RequestMeta, SubscriptionId, code, encode, params,
 };
 
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ use crate::session::{
     SessionState, Streams, grant, of_stateless_call,
 };
 use crate::task::{self, Responder};
+use crate::tasks;
 
 /// Why a transport's request is refused before any actor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,10 +125,12 @@ impl Engine {
         principal: Option<Arc<str>>,
     ) -> Result<Answer, Refused> {
         if request.method == Method::Listen {
-            return self.listen(request, principal).await;
+            let caller = Caller::modern(version, &meta, None).of(principal);
+            return self.listen(request, caller).await;
         }
         let (core, came_in) = (self.core(), Instant::now());
-        match dispatch(core, Era::Modern, &request) {
+        let caller = Caller::modern(version, &meta, None).of(principal);
+        match dispatch(core, &caller, &request) {
             Dispatch::Answer(outcome) => {
                 let said = CallOutcome::of(&outcome);
                 core.metrics.operation(&request.method, said, came_in.elapsed());
@@ -139,7 +142,6 @@ impl Engine {
                 let permit = permit.map_err(|_| Refused::TooManyRequests)?;
                 let parent = core.stateless.load_full().and_then(|entry| entry.actor());
                 let parent = parent.ok_or(Refused::ShuttingDown)?.get_cell();
-                let caller = Caller::modern(version, &meta, None).of(principal);
                 let entry = match task::enter(core, &caller, &request) {
                     Ok(entry) => entry,
                     Err(error) => {
@@ -170,14 +172,14 @@ impl Engine {
         self.core().config.stall_timeout
     }
 
-    async fn listen(
-        &self,
-        request: Request,
-        principal: Option<Arc<str>>,
-    ) -> Result<Answer, Refused> {
+    async fn listen(&self, request: Request, caller: Caller) -> Result<Answer, Refused> {
         let core = self.core();
         let params = request.params.parse::<params::Listen>();
         let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
+        let granted = match granted {
+            Ok(mut granted) => tasks::grant(core, &mut granted, &caller).await.map(|()| granted),
+            Err(error) => Err(error),
+        };
         let granted = match granted {
             Ok(granted) => granted,
             Err(error) => {
@@ -188,8 +190,11 @@ impl Engine {
         let id = SessionId::random();
         let streams = Streams::one(core, &id, true);
         let inlet = streams.notices().map(Outlet::attach).ok_or(Refused::ShuttingDown)?;
+        let (task_ids, subscription) = (granted.task_ids.clone(), SubscriptionId::of(&request.id));
         let state = SessionState::listening(id, request.id, granted);
-        self.open_session(SessionKind::Listen, streams, state, principal).await?;
+        let principal = caller.principal;
+        let entry = self.open_session(SessionKind::Listen, streams, state, principal).await?;
+        tasks::tell(core, entry.key(Some(subscription)), task_ids);
         Ok(Answer::Stream(inlet))
     }
 

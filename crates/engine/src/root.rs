@@ -24,6 +24,7 @@ use crate::session::{
     EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionState, Streams,
 };
 use crate::task::CancelReason;
+use crate::tasks;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr,
     SupervisionEvent,
@@ -253,6 +254,7 @@ impl RootState {
         if self.metered.elapsed() >= METER_INTERVAL {
             self.metered = Instant::now();
             self.core.metrics.record(&self.core);
+            tasks::sweep(&self.core);
         }
         let config = &self.core.config;
         for session in self.core.directory.all() {

@@ -30,6 +30,7 @@ use crate::hub::filter::Filter;
 use crate::hub::{Acknowledgment, HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
 use crate::task::{self, CancelReason, Responder};
+use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
@@ -183,23 +184,37 @@ impl Session {
                 self.entry.state().end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
-            Decision::Listen(listen) => {
+            Decision::Listen(mut listen) => {
+                let caller = Caller::modern(ProtocolVersion::V2026_07_28, &meta, None)
+                    .of(self.entry.principal().cloned());
+                let granted = tasks::grant(&self.core, &mut listen.granted, &caller).await;
+                if let Err(error) = granted {
+                    self.entry.state().end_listen(&request.id);
+                    return responder.answer(Err(error));
+                }
+                let listen = self.entry.state().grant(&request.id, listen.granted);
                 // Its answer is the acknowledgment, and the result comes when it ends.
                 responder.withhold();
                 let filter = Filter::granted(&listen.granted);
-                return self.join(Some(listen.subscription), filter, listen.acknowledgment);
+                let key = self.entry.key(Some(listen.subscription.clone()));
+                self.join(Some(listen.subscription), filter, listen.acknowledgment);
+                return tasks::tell(&self.core, key, listen.granted.task_ids);
             }
             Decision::Refuse(error) => Err(error),
-            Decision::Dispatch(caller) => match dispatch(&self.core, caller.era(), &request) {
-                Dispatch::Answer(outcome) => outcome,
-                Dispatch::Call(target) => match self.admit(caller, target, request, meta) {
-                    Ok(start) => {
-                        let parent = myself.get_cell();
-                        return task::start(&self.core, parent, start, responder).await;
-                    }
-                    Err(error) => Err(error),
-                },
-            },
+            Decision::Dispatch(caller) => {
+                let resumes = self.entry.kind() == SessionKind::Http;
+                let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
+                match dispatch(&self.core, &caller, &request) {
+                    Dispatch::Answer(outcome) => outcome,
+                    Dispatch::Call(target) => match self.admit(caller, target, request, meta) {
+                        Ok(start) => {
+                            let parent = myself.get_cell();
+                            return task::start(&self.core, parent, start, responder).await;
+                        }
+                        Err(error) => Err(error),
+                    },
+                }
+            }
         };
         responder.answer(answer);
     }
@@ -219,8 +234,6 @@ impl Session {
         if calls.is_open(&request.id) {
             return Err(in_use());
         }
-        let resumes = self.entry.kind() == SessionKind::Http;
-        let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
         let entry = task::enter(&self.core, &caller, &request)?;
         let cancel = entry.cancel(&self.core);
         let open = Some(calls.open(&request.id, &cancel).ok_or_else(in_use)?);

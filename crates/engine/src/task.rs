@@ -15,17 +15,21 @@ mod suspended;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use serde_json::value::RawValue;
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::Retry;
-use stentor_wire::{Era, ErrorObject, Request, RequestMeta};
-use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant, sleep};
+use stentor_wire::{
+    Era, ErrorObject, Params, Request, RequestMeta, TaskStatus, takes_tasks, tasks_required,
+};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 pub use ask::{AskError, Elicit, InputRequired, Root, Sample, Sampled};
@@ -38,7 +42,7 @@ use record::Record;
 pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
 use responder::Running;
-use rounds::Rounds;
+pub(crate) use rounds::Rounds;
 pub(crate) use seal::Sealer;
 pub use seal::StateKey;
 use seal::{Binding, Sealed, StateError};
@@ -48,15 +52,17 @@ use suspended::{Place, Resume, Waiting};
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
 use crate::events::{CallOutcome, CallRef};
+use crate::handler::ToolEntry;
 use crate::outlet::Gate;
 use crate::session::{Caller, FinishStreams, Questions};
+use crate::tasks::{AsTask, LiveTask, NewTask, TaskGuard, TaskRecord};
 
 /// Everything a call needs to run.
 pub(crate) struct TaskArgs {
     target: Target,
     ctx: Context,
     binding: Binding,
-    responder: Responder,
+    side: Side,
     record: Record,
     span: tracing::Span,
 }
@@ -101,33 +107,26 @@ async fn on_run(
     state: &mut Option<Box<TaskArgs>>,
 ) -> Result<(), ActorProcessingErr> {
     let Some(args) = state.take() else { return Ok(()) };
-    let TaskArgs { target, ctx, binding, responder, record, span } = *args;
+    let TaskArgs { target, ctx, binding, side, record, span } = *args;
     let label = target.label();
-    let mut run = Run { ctx: ctx.clone(), binding, side: Side::Attached(responder), record };
+    let as_task = target.as_task();
+    let mut run = Run { ctx: ctx.clone(), binding, side, record, myself: myself.get_cell() };
     // Also the call that makes the future is the author's code.
     let code =
         AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind().instrument(span);
-    let finished = run.drive(code).await;
-    let outcome = match finished {
-        None => {
-            run.end();
-            myself.stop(None);
-            return Ok(());
-        }
-        // What it came to as it was told to end is no answer, but for a result that somebody waits
-        // for.
-        Some(Ok(outcome)) if run.is_moot(&outcome) => {
-            run.end();
-            myself.stop(None);
-            return Ok(());
-        }
-        Some(Ok(outcome)) => outcome,
+    let finished = match run.begin(as_task).await {
+        true => run.drive(code, as_task).await,
+        false => None,
+    };
+    match finished {
+        None => run.end().await,
+        Some(Ok(outcome)) if run.is_moot(&outcome) => run.end().await,
+        Some(Ok(outcome)) => run.answer(outcome).await,
         Some(Err(_panic)) => {
             run.answer(Err(ErrorObject::internal(format!("{label} panicked")).into())).await;
             return Err(format!("{label} panicked").into());
         }
-    };
-    run.answer(outcome).await;
+    }
     myself.stop(None);
     Ok(())
 }
@@ -138,36 +137,155 @@ struct Run {
     binding: Binding,
     side: Side,
     record: Record,
+    myself: ActorCell,
 }
 
-/// Whether a request of the client waits for the call, or the call for a request.
+/// Who waits for whom.
 enum Side {
+    /// A request of the client for the call.
     Attached(Responder),
-    Suspended { resumed: oneshot::Receiver<Resume>, until: Instant, _place: Place },
+    /// Nobody: the client looks when it likes.
+    Task(TaskGuard),
+    /// The call for a request.
+    Suspended {
+        resumed: oneshot::Receiver<Resume>,
+        until: Instant,
+        _place: Place,
+    },
     Over,
 }
 
 impl Run {
-    /// Runs the code to its end; `None` if it was told to end before.
-    async fn drive<T>(&mut self, code: impl Future<Output = T>) -> Option<T> {
+    /// Makes a task of the call before it begins, if that is what its tool wants; `false` if the
+    /// call was answered with an error.
+    async fn begin(&mut self, as_task: AsTask) -> bool {
+        if !matches!(self.side, Side::Attached(_)) {
+            return true;
+        }
+        match as_task {
+            AsTask::Always if !self.may_be_task() => {
+                if let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) {
+                    self.record
+                        .answered(CallOutcome::Error(stentor_wire::code::MISSING_CAPABILITY));
+                    responder.answer(Err(tasks_required()));
+                }
+                false
+            }
+            AsTask::Always | AsTask::WhenPossible if self.may_be_task() => self.become_task().await,
+            _ => true,
+        }
+    }
+
+    fn may_be_task(&self) -> bool {
         let call = self.ctx.call();
-        let (cancel, rounds) = (call.cancel.clone(), call.rounds.clone());
+        call.caller.era() == Era::Modern && takes_tasks(&call.lane.load().capabilities)
+    }
+
+    /// Answers the request with a task, which is stored by then; `false` if it was answered with
+    /// an error instead.
+    async fn become_task(&mut self) -> bool {
+        let call = self.ctx.call();
+        let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) else {
+            return true;
+        };
+        let new = NewTask {
+            tool: call.call.subject.to_string(),
+            arguments: call.arguments.clone().unwrap_or_default(),
+            capabilities: serde_json::to_value(&*call.lane.load().capabilities).unwrap_or_default(),
+            owner: call.caller.principal.clone(),
+            rounds: call.rounds.clone(),
+            cancel: call.cancel.clone(),
+        };
+        let created = LiveTask::create(&call.core, new).await;
+        let shown = created.as_ref().map_err(Clone::clone).and_then(|guard| match guard.task() {
+            Some(task) => Ok(task.result()?.that_is_a_task()),
+            None => Err(ErrorObject::internal("no task")),
+        });
+        let became = shown.is_ok();
+        if let Ok(guard) = created {
+            self.adopt(guard);
+        }
+        if let Err(error) = &shown {
+            self.record.answered(CallOutcome::Error(error.code));
+        }
+        // A client that goes away has cancelled nothing from here on.
+        responder.outlet().let_go();
+        responder.answer(shown);
+        became
+    }
+
+    /// The call runs as a task from here on: nobody who served its request ends it.
+    fn adopt(&mut self, guard: TaskGuard) {
+        let call = self.ctx.call();
+        if let Some(task) = guard.task() {
+            // Set once: a call becomes a task once.
+            let _ = call.task.set(task.clone());
+        }
+        if let Some(root) = &*call.core.refs.root.load()
+            && let Some(parent) = self.myself.try_get_supervisor()
+        {
+            self.myself.unlink(parent);
+            self.myself.link(root.get_cell());
+        }
+        self.side = Side::Task(guard);
+        call.handed_over.cancel();
+    }
+
+    /// Runs the code to its end; `None` if it was told to end before.
+    async fn drive<T>(&mut self, code: impl Future<Output = T>, as_task: AsTask) -> Option<T> {
+        let ctx = self.ctx.clone();
+        let call = ctx.call();
+        let (core, rounds) = (call.core.clone(), call.rounds.clone());
         let mut code = pin!(code);
-        let mut deadline = pin!(deadline(call.core.config.call_timeout));
+        let mut deadline = pin!(deadline(core.config.call_timeout));
+        let mut patience = pin!(deadline_of(as_task));
+        let (mut seen, mut patient, mut grace) = (0, true, None);
         loop {
             let attached = matches!(self.side, Side::Attached(_));
+            let suspended = matches!(self.side, Side::Suspended { .. });
+            let task = match &self.side {
+                Side::Task(guard) => guard.task().cloned(),
+                _ => None,
+            };
             tokio::select! {
                 // The code first: told to end, it is polled once more before it is dropped, and
                 // all that it asks before it waits is asked together.
                 biased;
                 finished = &mut code => return Some(finished),
-                () = cancel.token().cancelled() => return None,
-                () = &mut deadline => {
-                    cancel.cancel(CancelReason::TimedOut);
+                () = call.cancel.token().cancelled(), if grace.is_none() => {
+                    // Its client asked the task to end, and waits for nothing.
+                    match (&task, call.cancel.reason()) {
+                        (Some(_), CancelReason::Client(_)) => {
+                            grace = Some(Instant::now() + core.config.tasks.cancel_grace);
+                        }
+                        _ => return None,
+                    }
+                }
+                () = until(grace), if grace.is_some() => return None,
+                () = &mut deadline, if task.is_none() => {
+                    call.cancel.cancel(CancelReason::TimedOut);
                     return None;
                 }
+                () = call.handover.notified(), if attached => {
+                    if !self.become_task().await {
+                        return None;
+                    }
+                }
+                () = &mut patience, if attached && patient => {
+                    patient = false;
+                    let quiet = !call.lane.load().gate.has_spoken();
+                    if quiet && self.may_be_task() && !self.become_task().await {
+                        return None;
+                    }
+                }
                 () = rounds.asked(), if attached => self.suspend(),
-                () = self.resumed(), if !attached => {}
+                () = self.resumed(), if suspended => {}
+                () = changes(task.as_ref(), &rounds, &mut seen) => {
+                    if let Some(task) = &task {
+                        task.show_questions(&core);
+                    }
+                }
+                () = reports(task.as_ref(), &core) => {}
             }
         }
     }
@@ -210,8 +328,10 @@ impl Run {
         while matches!(self.side, Side::Suspended { .. }) && !self.ctx.is_cancelled() {
             self.resumed().await;
         }
-        let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) else {
-            return;
+        let responder = match std::mem::replace(&mut self.side, Side::Over) {
+            Side::Attached(responder) => responder,
+            Side::Task(guard) => return self.finish(guard, outcome).await,
+            _ => return,
         };
         let outcome = match outcome {
             Ok(result) => Ok(result),
@@ -235,18 +355,83 @@ impl Run {
 
     /// Whether the call was cancelled before it came to this.
     fn is_moot(&self, outcome: &Result<ResultBody, Failure>) -> bool {
-        self.ctx.is_cancelled()
+        !matches!(self.side, Side::Task(_))
+            && self.ctx.is_cancelled()
             && (outcome.is_err() || self.ctx.call().cancel.reason().error().is_none())
     }
 
+    /// Keeps what a task has come to.
+    async fn finish(&mut self, guard: TaskGuard, outcome: Result<ResultBody, Failure>) {
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::Error(error) => error,
+            Failure::Ask(_) => ErrorObject::internal("a task asks its client while it runs"),
+        });
+        self.record.answered(CallOutcome::of(&outcome));
+        let wanted = !self.ctx.is_cancelled();
+        let status = match outcome {
+            Ok(result) if wanted || !result.says_failed() => completed(&result),
+            Err(error) if wanted => TaskStatus::Failed { error },
+            // How it failed as it was told to end is no news.
+            _ => TaskStatus::Cancelled,
+        };
+        guard.finish(status).await;
+    }
+
     /// Ends the call as its cancellation says.
-    fn end(&mut self) {
-        if let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) {
-            match self.ctx.call().cancel.reason().error() {
-                Some(error) => responder.answer(Err(error)),
-                None => responder.withhold(),
+    async fn end(&mut self) {
+        let reason = self.ctx.call().cancel.reason();
+        let (side, error) = (std::mem::replace(&mut self.side, Side::Over), reason.error());
+        match (side, error) {
+            (Side::Attached(responder), Some(error)) => responder.answer(Err(error)),
+            (Side::Attached(responder), None) => responder.withhold(),
+            // As if the process had ended: it may go on with the next one.
+            (Side::Task(guard), _) if reason == CancelReason::Shutdown => drop(guard),
+            (Side::Task(guard), Some(error)) if reason == CancelReason::TimedOut => {
+                guard.finish(TaskStatus::Failed { error }).await;
             }
+            (Side::Task(guard), _) => guard.finish(TaskStatus::Cancelled).await,
+            _ => {}
         }
+    }
+}
+
+fn completed(result: &ResultBody) -> TaskStatus {
+    let json = String::from_utf8(result.to_json().into()).ok().map(RawValue::from_string);
+    match json {
+        Some(Ok(result)) => TaskStatus::Completed { result },
+        _ => TaskStatus::Failed { error: ErrorObject::internal("the result is not JSON") },
+    }
+}
+
+/// After which time a call becomes a task by itself.
+async fn deadline_of(as_task: AsTask) {
+    deadline(match as_task {
+        AsTask::After(time) => Some(time),
+        _ => None,
+    })
+    .await;
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the questions of a task are not what they were.
+async fn changes(task: Option<&Arc<LiveTask>>, rounds: &Rounds, seen: &mut u64) {
+    match task {
+        Some(_) => rounds.changed(seen).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells of what a task reports.
+async fn reports(task: Option<&Arc<LiveTask>>, core: &Core) {
+    match task {
+        Some(task) => task.tell_reports(core).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -369,11 +554,68 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),
         questions,
         explicit,
+        arguments: target.task_arguments(),
+        handover: Notify::new(),
+        handed_over: CancellationToken::new(),
+        task: OnceLock::new(),
+        checkpoint: None,
     });
-    let args = Box::new(TaskArgs { target, ctx, binding, responder, record, span });
+    let side = Side::Attached(responder);
+    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
     if let Err(error) = Actor::spawn_linked(None, TaskActor, args, parent).await {
         // The responder was dropped, which has answered.
         tracing::error!(%error, "a call could not be started");
+    }
+}
+
+/// Runs a tool again whose task ran when the last engine with its store ended.
+pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRecord) {
+    let capabilities = serde_json::from_value(task.capabilities.clone()).unwrap_or_default();
+    let caller = Caller::of_task(capabilities, task.owner.clone());
+    let meta = Arc::new(RequestMeta::default());
+    let gate = Arc::new(Gate::new(None));
+    gate.close();
+    let cancel = Cancel::within(core);
+    let outlet = crate::session::of_stateless_call(core, &cancel);
+    outlet.let_go();
+    let call = CallRef {
+        id: core.running.next_id(),
+        session: None,
+        request: stentor_wire::Id::Text(task.id.as_str().into()),
+        subject: task.tool.as_str().into(),
+    };
+    let span =
+        tracing::info_span!("mcp.call", call = %call.id, subject = task.tool, resumed = true);
+    let method = stentor_wire::Method::ToolsCall;
+    let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
+    let rounds = Arc::new(Rounds::default());
+    let target = Target::Tool(tool, task.arguments.clone());
+    let ctx = Context::new(Call {
+        core: core.clone(),
+        lane: ArcSwap::from_pointee(Lane::new(outlet, gate, &caller, meta)),
+        caller,
+        call,
+        cancel: cancel.clone(),
+        rounds: rounds.clone(),
+        questions: None,
+        explicit: None,
+        arguments: target.task_arguments(),
+        handover: Notify::new(),
+        handed_over: CancellationToken::new(),
+        task: OnceLock::new(),
+        checkpoint: task.checkpoint.clone(),
+    });
+    let binding = Binding::new(None, &stentor_wire::Method::ToolsCall, &Params::default());
+    let guard = LiveTask::run(core, task, rounds, cancel);
+    if let Some(task) = guard.task() {
+        // Set once: it is one from the beginning.
+        let _ = ctx.call().task.set(task.clone());
+    }
+    let Some(root) = core.refs.root.load_full() else { return };
+    let side = Side::Task(guard);
+    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
+    if let Err(error) = Actor::spawn_linked(None, TaskActor, args, root.get_cell()).await {
+        tracing::error!(%error, "a task could not go on");
     }
 }
 

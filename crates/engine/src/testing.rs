@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use ractor::ActorCell;
+use stentor_wire::TaskStatus;
 
 use crate::engine::{Engine, Stopped};
-use crate::ids::{Seq, SessionId, StreamId};
+use crate::ids::{Seq, SessionId, StreamId, TaskId};
 use crate::outlet::policy::{Class, Retention};
 use crate::outlet::{Delivered, EventStore, Frame};
+use crate::tasks::{TaskRecord, TaskStore};
 
 /// An actor of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,4 +101,65 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     drop(log);
     let anew = store.open(&one, StreamId(1), retention).replay(Seq(0)).await;
     assert!(anew.events.is_empty(), "a log that was dropped is forgotten");
+}
+
+/// A task that runs, for tests of stores.
+#[must_use]
+pub fn task_record(id: &str) -> TaskRecord {
+    TaskRecord {
+        id: TaskId::new(id),
+        owner: Some("ann".into()),
+        tool: "work".to_owned(),
+        arguments: serde_json::json!({"b": 1, "a": 2.5}),
+        capabilities: serde_json::json!({}),
+        status: TaskStatus::Working,
+        message: Some("half way".to_owned()),
+        created_at: 1_000,
+        updated_at: 2_000,
+        ttl_ms: Some(10_000),
+        poll_interval_ms: 100,
+        checkpoint: None,
+        version: 1,
+    }
+}
+
+/// Checks what every [`TaskStore`] has to do: give back what was put last, to the letter, say
+/// what has not come to an end, and forget what has expired and nothing else. The store is to be
+/// empty.
+///
+/// # Panics
+///
+/// If it does not.
+pub async fn task_store_keeps_its_contract(store: &dyn TaskStore) {
+    let json = |task: &TaskRecord| serde_json::to_string(task).expect("a task is JSON");
+    let (one, other) = (task_record("one"), task_record("other"));
+    assert!(store.get(&one.id).await.expect("it works").is_none(), "an empty store has nothing");
+    assert!(store.unfinished().await.expect("it works").is_empty());
+
+    store.put(one.clone()).await.expect("there is room");
+    store.put(other.clone()).await.expect("there is room");
+    let found = store.get(&one.id).await.expect("it works").expect("it was put");
+    assert_eq!(json(&found), json(&one));
+    assert_eq!(store.unfinished().await.expect("it works").len(), 2);
+
+    let result = serde_json::value::RawValue::from_string(r#"{"z":1,"a":2.50}"#.to_owned());
+    let status = TaskStatus::Completed { result: result.expect("JSON") };
+    let done = TaskRecord { status, checkpoint: Some(7.into()), version: 2, ..one.clone() };
+    store.put(done.clone()).await.expect("there is room");
+    let found = store.get(&one.id).await.expect("it works").expect("it was put");
+    assert_eq!(json(&found), json(&done), "the last one counts, to the letter");
+    let unfinished = store.unfinished().await.expect("it works");
+    assert_eq!(unfinished.iter().map(json).collect::<Vec<_>>(), [json(&other)]);
+
+    let forever = TaskRecord { ttl_ms: None, ..task_record("forever") };
+    let later = TaskRecord { ttl_ms: Some(20_000), ..task_record("later") };
+    store.put(forever.clone()).await.expect("there is room");
+    store.put(later.clone()).await.expect("there is room");
+    assert_eq!(store.sweep(10_999).await.expect("it works"), 0, "nothing has expired");
+    assert_eq!(store.sweep(11_000).await.expect("it works"), 2);
+    assert!(store.get(&one.id).await.expect("it works").is_none());
+    assert!(store.get(&other.id).await.expect("it works").is_none());
+    assert!(store.get(&later.id).await.expect("it works").is_some());
+    assert_eq!(store.sweep(u64::MAX).await.expect("it works"), 1);
+    assert!(store.get(&forever.id).await.expect("it works").is_some(), "it is kept for ever");
 }

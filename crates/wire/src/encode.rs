@@ -40,6 +40,7 @@ pub struct ResultBody {
     meta: Option<JsonObject>,
     cache: Option<CacheHint>,
     says_failed: bool,
+    is_task: bool,
 }
 
 impl ResultBody {
@@ -63,13 +64,15 @@ impl ResultBody {
             meta: None,
             cache: None,
             says_failed: false,
+            is_task: false,
         })
     }
 
     /// The result without any member.
     #[must_use]
     pub fn empty() -> Self {
-        Self { body: Bytes::from_static(b"{}"), meta: None, cache: None, says_failed: false }
+        let body = Bytes::from_static(b"{}");
+        Self { body, meta: None, cache: None, says_failed: false, is_task: false }
     }
 
     /// Adds the result's own `_meta`.
@@ -90,6 +93,27 @@ impl ResultBody {
     #[must_use]
     pub fn says_failed(&self) -> bool {
         self.says_failed
+    }
+
+    /// Says that the result is a task, from which the result of the request can be had later
+    /// (extension `io.modelcontextprotocol/tasks`).
+    #[must_use]
+    pub fn that_is_a_task(mut self) -> Self {
+        self.is_task = true;
+        self
+    }
+
+    /// The result alone, with its own `_meta`: as a task carries it.
+    #[must_use]
+    pub fn to_json(&self) -> Bytes {
+        let own = self.meta.as_ref().filter(|meta| !meta.is_empty());
+        let Some(meta) = own else { return self.body.clone() };
+        let mut out = BytesMut::with_capacity(self.body.len() + 64);
+        out.put_slice(&self.body[..self.body.len() - 1]);
+        out.put_slice(if self.body.len() > 2 { b",\"_meta\":" } else { b"\"_meta\":" });
+        put_json(&mut out, meta);
+        out.put_u8(b'}');
+        out.freeze()
     }
 
     /// Says how long the result holds; written in the modern era only.
@@ -133,7 +157,10 @@ pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody)
     let mut separator = Separator::default();
     if era.results_are_typed() {
         separator.put(&mut out);
-        out.put_slice(b"\"resultType\":\"complete\"");
+        let is: &[u8] = if result.is_task { b"task" } else { b"complete" };
+        out.put_slice(b"\"resultType\":\"");
+        out.put_slice(is);
+        out.put_u8(b'"');
         if let Some(cache) = result.cache {
             let scope = match cache.scope {
                 CacheScope::Public => "public",

@@ -23,6 +23,7 @@ mod meta;
 mod method;
 mod notice;
 pub mod params;
+mod task;
 
 pub use era::{Era, ProtocolVersion};
 pub use error::{ErrorObject, code};
@@ -33,6 +34,7 @@ pub use message::{
 pub use meta::{ProgressToken, RequestMeta, TraceContext, meta_key};
 pub use method::{Method, notification, request};
 pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
+pub use task::{TASKS_EXTENSION, TaskStatus, TaskView, takes_tasks, tasks_required};
 
 /// Descriptors, contents, results and capabilities, from the official `rmcp` crate.
 pub mod model {

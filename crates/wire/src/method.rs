@@ -67,6 +67,12 @@ methods! {
     SetLevel = "logging/setLevel",
     /// Opens a modern stream of change notices.
     Listen = "subscriptions/listen",
+    /// Looks at a task; modern only, as the other two (extension `io.modelcontextprotocol/tasks`).
+    TasksGet = "tasks/get",
+    /// Answers what a task asks.
+    TasksUpdate = "tasks/update",
+    /// Asks a task to end early.
+    TasksCancel = "tasks/cancel",
     /// The client has read the answer to `initialize`.
     Initialized = "notifications/initialized",
     /// The client gives up a request.
@@ -88,6 +94,7 @@ impl Method {
             | Self::Initialized
             | Self::RootsListChanged => era == crate::Era::Legacy,
             Self::Discover | Self::Listen => era == crate::Era::Modern,
+            other if other.is_of_tasks() => era == crate::Era::Modern,
             Self::Other(_) => false,
             _ => true,
         }
@@ -100,6 +107,12 @@ impl Method {
         matches!(self, Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead)
     }
 
+    /// Whether it belongs to the tasks extension, which a client has to declare.
+    #[must_use]
+    pub fn is_of_tasks(&self) -> bool {
+        matches!(self, Self::TasksGet | Self::TasksUpdate | Self::TasksCancel)
+    }
+
     /// The member of `params` that the `Mcp-Name` header mirrors, for the methods that have
     /// one (2026-07-28, basic/transports/streamable-http, "Standard Request Headers").
     #[must_use]
@@ -107,6 +120,7 @@ impl Method {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some("name"),
             Self::ResourcesRead => Some("uri"),
+            other if other.is_of_tasks() => Some("taskId"),
             _ => None,
         }
     }
@@ -144,6 +158,8 @@ pub mod notification {
     pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
     /// The server waits for the answer to a request of its own no longer; legacy only.
     pub const CANCELLED: &str = "notifications/cancelled";
+    /// The status of a task changed.
+    pub const TASKS: &str = "notifications/tasks";
     /// A `subscriptions/listen` is open.
     pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 }

@@ -31,13 +31,23 @@ impl ListKind {
     }
 }
 
-/// What all sessions may hear: a change of a list or of a resource, or a custom event.
+/// What all sessions may hear: a change of a list, of a resource or of a task, or a custom
+/// event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A list changed.
     ListChanged(ListKind),
     /// The resource with this URI changed.
     ResourceUpdated(Arc<str>),
+    /// A task has another status.
+    Task {
+        /// Which task.
+        id: Arc<str>,
+        /// Grows with each change of the task.
+        version: u64,
+        /// The whole task as it is now, as the JSON of an object.
+        task: Bytes,
+    },
     /// An application's own notification.
     Custom {
         /// Its method.
@@ -84,6 +94,10 @@ impl EncodedNotice {
             Notice::ListChanged(kind) => (kind.method(), String::new()),
             Notice::ResourceUpdated(uri) => {
                 (notification::RESOURCE_UPDATED, format!("\"uri\":{}", Value::from(&**uri)))
+            }
+            Notice::Task { task, .. } => {
+                let members = task.get(1..task.len().saturating_sub(1)).unwrap_or_default();
+                (notification::TASKS, String::from_utf8_lossy(members).into_owned())
             }
             Notice::Custom { method, params } => {
                 let members = match params {

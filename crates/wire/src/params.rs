@@ -134,6 +134,26 @@ pub struct SetLevel {
     pub level: LogLevel,
 }
 
+/// `tasks/get` and `tasks/cancel` (extension `io.modelcontextprotocol/tasks`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct OneTask {
+    /// Which task.
+    pub task_id: String,
+}
+
+/// `tasks/update`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct UpdateTask {
+    /// Which task.
+    pub task_id: String,
+    /// The answers, by the key of their question.
+    pub input_responses: serde_json::Map<String, serde_json::Value>,
+}
+
 /// `notifications/cancelled`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,4 +202,7 @@ pub struct NoticeFilter {
     /// Updates of these resources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_subscriptions: Vec<String>,
+    /// The status of these tasks (extension `io.modelcontextprotocol/tasks`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_ids: Vec<String>,
 }

@@ -15,6 +15,7 @@ use stentor_wire::model::{
 
 use super::{InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema};
 use crate::Context;
+use crate::tasks::AsTask;
 
 type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
 
@@ -27,6 +28,8 @@ type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> 
 pub struct Tool {
     pub(crate) descriptor: model::Tool,
     run: Arc<Run>,
+    as_task: AsTask,
+    resumable: bool,
 }
 
 impl fmt::Debug for Tool {
@@ -67,7 +70,8 @@ pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
     let mut descriptor =
         model::Tool::new_with_raw(name.into(), None, Arc::new(function.input_schema()));
     descriptor.output_schema = function.output_schema().map(Arc::new);
-    Tool { descriptor, run: Arc::new(move |arguments, ctx| function.call(arguments, ctx)) }
+    let run: Arc<Run> = Arc::new(move |arguments, ctx| function.call(arguments, ctx));
+    Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
 }
 
 /// A tool whose schema is known only at run time.
@@ -102,7 +106,7 @@ where
         let running = function(arguments, ctx);
         async move { running.await?.into_tool_result() }.boxed()
     });
-    Tool { descriptor, run }
+    Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
 }
 
 impl Tool {
@@ -123,6 +127,22 @@ impl Tool {
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.descriptor.title = Some(title.into());
+        self
+    }
+
+    /// Whether calls become tasks, whose result the client fetches later.
+    #[must_use]
+    pub fn as_task(mut self, as_task: AsTask) -> Self {
+        self.as_task = as_task;
+        self
+    }
+
+    /// A task that ran when the server ended, in whatever way, runs again when it is back: with
+    /// the same arguments, and what it saved with
+    /// [`Context::checkpoint`](crate::Context::checkpoint). Others fail then.
+    #[must_use]
+    pub fn resumable(mut self) -> Self {
+        self.resumable = true;
         self
     }
 
@@ -183,6 +203,14 @@ impl ToolEntry {
 
     pub(crate) fn name(&self) -> &str {
         self.tool.name()
+    }
+
+    pub(crate) fn as_task(&self) -> AsTask {
+        self.tool.as_task
+    }
+
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.tool.resumable
     }
 
     pub(crate) fn headers(&self) -> &ParamHeaders {

@@ -11,6 +11,7 @@ use stentor_wire::{ListKind, Notice};
 pub(crate) struct Filter {
     lists: [bool; ListKind::ALL.len()],
     resources: HashSet<Arc<str>>,
+    tasks: Vec<Arc<str>>,
     custom: bool,
 }
 
@@ -18,7 +19,7 @@ impl Filter {
     /// A legacy session hears every list and every custom notice, and the resources it
     /// subscribes to.
     pub(crate) fn legacy(watched: &HashSet<Arc<str>>) -> Self {
-        Self { lists: [true; 3], resources: watched.clone(), custom: true }
+        Self { lists: [true; 3], resources: watched.clone(), tasks: Vec::new(), custom: true }
     }
 
     /// A modern listen hears what was granted, and nothing else.
@@ -29,15 +30,23 @@ impl Filter {
         lists[ListKind::Prompts as usize] = granted.prompts_list_changed;
         let resources =
             granted.resource_subscriptions.iter().map(|uri| Arc::from(&**uri)).collect();
-        Self { lists, resources, custom: false }
+        let tasks = granted.task_ids.iter().map(|id| Arc::from(&**id)).collect();
+        Self { lists, resources, tasks, custom: false }
     }
 
     pub(crate) fn hears(&self, notice: &Notice) -> bool {
         match notice {
             Notice::ListChanged(kind) => self.lists[*kind as usize],
             Notice::ResourceUpdated(uri) => self.resources.contains(uri),
+            // The hub knows who hears of which task.
+            Notice::Task { .. } => false,
             Notice::Custom { .. } => self.custom,
         }
+    }
+
+    /// The tasks that it lets through.
+    pub(crate) fn tasks(&self) -> &[Arc<str>] {
+        &self.tasks
     }
 
     /// Every notice of a list or a resource that it lets through.

@@ -21,16 +21,24 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct GateState {
     over: bool,
+    /// Whether the call has said something.
+    spoken: bool,
     last: f64,
     /// The call's last value in the queue, which a newer one may replace.
     pub(crate) latest: Option<Seq>,
 }
 
 impl GateState {
+    /// Something is said that is no progress.
+    pub(crate) fn say(&mut self) {
+        self.spoken = true;
+    }
+
     /// Whether a value may follow the last one; if so it becomes the last one.
     pub(crate) fn admit(&mut self, progress: f64) -> bool {
         let admitted = progress.is_finite() && progress > self.last;
         if admitted {
+            self.spoken = true;
             self.last = progress;
         }
         admitted
@@ -39,7 +47,7 @@ impl GateState {
 
 impl Gate {
     pub(crate) fn new(token: Option<ProgressToken>) -> Self {
-        let state = GateState { over: false, last: f64::NEG_INFINITY, latest: None };
+        let state = GateState { over: false, spoken: false, last: f64::NEG_INFINITY, latest: None };
         Self { token, unread: AtomicU32::new(0), state: Mutex::new(state) }
     }
 
@@ -50,6 +58,11 @@ impl Gate {
     /// The right to queue something; `None` once the call is over.
     pub(crate) fn pass(&self) -> Option<MutexGuard<'_, GateState>> {
         Some(self.state.lock()).filter(|state| !state.over)
+    }
+
+    /// Whether the call has said something.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.state.lock().spoken
     }
 
     /// Nothing passes any more.

@@ -6,6 +6,7 @@
 //! | question         | always          | kept: each makes its call wait       | kept for its return |
 //! | list changed     | each            | one flag for each list               | told on its return  |
 //! | resource updated | each            | one flag for each URI                | told on its return  |
+//! | task             | each            | latest wins for each task            | told when asked     |
 //! | progress         | each            | latest wins, the last value arrives  | as before           |
 //! | log              | each            | oldest dropped, the client is told   | as before           |
 //! | custom           | each            | oldest dropped and counted           | as before           |
@@ -33,6 +34,8 @@ pub enum Class {
     ListChanged,
     /// A resource changed.
     ResourceUpdated,
+    /// A task has another status.
+    Task,
     /// A call came closer to its end.
     Progress,
     /// A log message.
@@ -43,11 +46,12 @@ pub enum Class {
 
 impl Class {
     /// All classes, in the order of their counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Reply,
         Self::Question,
         Self::ListChanged,
         Self::ResourceUpdated,
+        Self::Task,
         Self::Progress,
         Self::Log,
         Self::Custom,
@@ -59,6 +63,7 @@ impl Class {
         match notice {
             Notice::ListChanged(_) => Self::ListChanged,
             Notice::ResourceUpdated(_) => Self::ResourceUpdated,
+            Notice::Task { .. } => Self::Task,
             Notice::Custom { .. } => Self::Custom,
         }
     }
@@ -69,7 +74,7 @@ impl Class {
         match self {
             Self::Reply | Self::Question => WhenBehind::Keep,
             Self::ListChanged | Self::ResourceUpdated => WhenBehind::OneFlag,
-            Self::Progress => WhenBehind::LatestWins,
+            Self::Task | Self::Progress => WhenBehind::LatestWins,
             Self::Log | Self::Custom => WhenBehind::DropOldest,
         }
     }
@@ -88,6 +93,7 @@ impl Class {
             Self::Question => "question",
             Self::ListChanged => "list_changed",
             Self::ResourceUpdated => "resource_updated",
+            Self::Task => "task",
             Self::Progress => "progress",
             Self::Log => "log",
             Self::Custom => "custom",

@@ -1,6 +1,6 @@
 //! The pure part of an outlet: what waits for one client, under the delivery policy.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -65,8 +65,10 @@ impl Frame {
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
                 // Few of these exist, shared by all sessions: what they cost is the entry.
-                Self::Notice(notice, _) if !matches!(notice.notice(), Notice::Custom { .. }) => 0,
-                Self::Notice(notice, _) => notice.len_hint(None),
+                Self::Notice(notice, _) => match notice.notice() {
+                    Notice::Custom { .. } | Notice::Task { .. } => notice.len_hint(None),
+                    Notice::ListChanged(_) | Notice::ResourceUpdated(_) => 0,
+                },
                 Self::Dropped(..) => 0,
                 Self::Progress(value) => value.message.len(),
             }
@@ -88,11 +90,12 @@ pub(crate) enum Pushed {
     Closed,
 }
 
-/// What of its kind waits at most once: a list or a URI, for one subscription.
+/// What of its kind waits at most once: a list, a URI or a task, for one subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Flag {
     List(Option<SubscriptionId>, ListKind),
     Uri(Option<SubscriptionId>, Arc<str>),
+    Task(Option<SubscriptionId>, Arc<str>),
 }
 
 #[derive(Debug)]
@@ -125,7 +128,8 @@ pub(crate) struct Queue {
     next: u64,
     /// From where on nothing has been read.
     read: u64,
-    flags: HashSet<Flag>,
+    /// Where each of those waits that wait only once.
+    flags: HashMap<Flag, u64>,
     droppable: VecDeque<u64>,
     droppable_bytes: usize,
     /// Where the client is told that messages were dropped.
@@ -151,10 +155,18 @@ impl Queue {
         if self.closed || self.finished {
             return Pushed::Closed;
         }
-        if let Some(flag) = flag(&frame)
-            && !self.flags.insert(flag)
-        {
-            return Pushed::Coalesced;
+        if let Some(flag) = flag(&frame) {
+            if let Some(waits) = self.flags.get(&flag) {
+                // Of a task the newer one says more; the others say the same.
+                if class == Class::Task
+                    && let Some(index) = self.find(*waits)
+                {
+                    self.replace(index, class, frame);
+                    return Pushed::Conflated;
+                }
+                return Pushed::Coalesced;
+            }
+            self.flags.insert(flag, self.next);
         }
         let (seq, weight) = self.append(class, frame);
         let mut dropped = 0;
@@ -185,11 +197,8 @@ impl Queue {
         }
         if value.gate.unread() >= limits.progress
             && let Some(index) = latest.and_then(|seq| self.find(seq.0))
-            && let Some(held) = &mut self.entries[index].held
         {
-            self.weight -= held.weight;
-            *held = Held::new(Class::Progress, Frame::Progress(value));
-            self.weight += held.weight;
+            self.replace(index, Class::Progress, Frame::Progress(value));
             return Pushed::Conflated;
         }
         value.gate.queued();
@@ -269,6 +278,17 @@ impl Queue {
         (seq, weight)
     }
 
+    /// Puts a frame in the place of one that waits.
+    fn replace(&mut self, index: usize, class: Class, frame: Frame) {
+        let held = Held::new(class, frame);
+        let before = self.entries[index].held.as_ref().map_or(0, |held| held.weight);
+        self.weight = self.weight - before + held.weight;
+        if class != Class::Progress {
+            self.kept_bytes = self.kept_bytes - before + held.weight;
+        }
+        self.entries[index].held = Some(held);
+    }
+
     fn find(&self, seq: u64) -> Option<usize> {
         self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()
     }
@@ -337,6 +357,7 @@ fn flag(frame: &Frame) -> Option<Flag> {
     match notice.notice() {
         Notice::ListChanged(kind) => Some(Flag::List(subscription.clone(), *kind)),
         Notice::ResourceUpdated(uri) => Some(Flag::Uri(subscription.clone(), uri.clone())),
+        Notice::Task { id, .. } => Some(Flag::Task(subscription.clone(), id.clone())),
         Notice::Custom { .. } => None,
     }
 }

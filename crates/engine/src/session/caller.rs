@@ -89,6 +89,19 @@ impl Caller {
         }
     }
 
+    /// Who called before the server restarted.
+    pub(crate) fn of_task(capabilities: ClientCapabilities, principal: Option<Arc<str>>) -> Self {
+        Self {
+            version: ProtocolVersion::V2026_07_28,
+            client: None,
+            capabilities: Arc::new(capabilities),
+            session: None,
+            principal,
+            resumes: false,
+            level: SessionLevel::default(),
+        }
+    }
+
     /// The same, known to be this principal.
     pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;

@@ -187,6 +187,13 @@ impl SessionState {
         self.initialized
     }
 
+    /// Says what a listen is granted in the end.
+    pub(crate) fn grant(&mut self, request: &Id, granted: NoticeFilter) -> Listen {
+        let listen = Listen::new(request, granted);
+        self.listens.insert(request.clone(), listen.clone());
+        listen
+    }
+
     /// Ends a listen, if `request` opened one.
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
         self.listens.remove(request).map(|listen| listen.subscription)

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -10,8 +10,10 @@ use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{
-    Era, Id, ListKind, LogLevel, ProtocolVersion, RequestMeta, TraceContext, encode,
+    Era, Id, ListKind, LogLevel, ProtocolVersion, RequestMeta, TraceContext, encode, takes_tasks,
+    tasks_required,
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
@@ -19,11 +21,13 @@ use super::rounds::Rounds;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
 use crate::events::{CallRef, EngineEvent};
-use crate::ids::{CallId, SessionId};
+use crate::handler::CallError;
+use crate::ids::{CallId, SessionId, TaskId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Frame, Gate, Outlet};
 use crate::registry::Topic;
 use crate::session::{Caller, Questions};
+use crate::tasks::LiveTask;
 
 /// A running call, as the author's code sees it: it reports progress, writes log messages,
 /// changes the catalog, notices that the client gave up.
@@ -49,6 +53,24 @@ pub(crate) struct Call {
     pub(crate) questions: Option<Questions>,
     /// What the author's code gave to be sent back, and the client did.
     pub(crate) explicit: Option<Value>,
+    /// The arguments of a tool whose calls can become tasks.
+    pub(crate) arguments: Option<Value>,
+    /// Asks for the call to become a task.
+    pub(crate) handover: Notify,
+    /// Done once it is one.
+    pub(crate) handed_over: CancellationToken,
+    pub(crate) task: OnceLock<Arc<LiveTask>>,
+    /// What a run before this one saved.
+    pub(crate) checkpoint: Option<Value>,
+}
+
+fn in_words(progress: f64, total: Option<f64>, message: &dyn Display) -> String {
+    let message = message.to_string();
+    match total {
+        _ if !message.is_empty() => message,
+        Some(total) => format!("{progress} of {total}"),
+        None => progress.to_string(),
+    }
 }
 
 /// Where a call speaks.
@@ -103,6 +125,8 @@ impl Context {
     /// While the client keeps up it gets every value; when it falls behind the latest wins.
     /// The last value always goes out before the result.
     ///
+    /// In a task the message becomes its `statusMessage`, or the numbers if it is empty.
+    ///
     /// ```
     /// # fn f(ctx: stentor_engine::Context) {
     /// ctx.report_progress(1.0, Some(4.0), "warming up");
@@ -112,6 +136,9 @@ impl Context {
     /// ```
     pub fn report_progress(&self, progress: f64, total: Option<f64>, message: impl Display) {
         self.0.heard(progress, total);
+        if let Some(task) = self.0.task.get() {
+            return task.report(in_words(progress, total, &message));
+        }
         let lane = self.0.lane.load();
         if lane.gate.token().is_some() {
             lane.outlet.progress(&lane.gate, progress, total, &message);
@@ -127,6 +154,9 @@ impl Context {
         message: impl Display + Sync,
     ) {
         self.0.heard(progress, total);
+        if let Some(task) = self.0.task.get() {
+            return task.report(in_words(progress, total, &message));
+        }
         let lane = self.0.lane();
         if lane.gate.token().is_some() {
             lane.outlet.progress_paced(&lane.gate, progress, total, &message).await;
@@ -236,6 +266,56 @@ impl Context {
     #[must_use]
     pub fn catalog(&self) -> CatalogHandle {
         CatalogHandle::new(self.0.core.clone())
+    }
+
+    // Tasks
+
+    /// Makes a task of the call: its client gets the task as the answer, and fetches the result
+    /// later. For tools with [`AsTask::OnDemand`](crate::AsTask::OnDemand). Does nothing in a
+    /// call that is one already.
+    ///
+    /// What is to be asked before the client gets the task is asked before this.
+    ///
+    /// # Errors
+    ///
+    /// -32021 if the client takes no tasks; what went wrong with storing it, where the call has
+    /// been answered with that already. Cancel safe: it becomes one or not.
+    pub async fn become_task(&self) -> Result<(), CallError> {
+        if self.0.task.get().is_some() {
+            return Ok(());
+        }
+        let takes = self.era() == Era::Modern && takes_tasks(&self.0.lane.load().capabilities);
+        if !takes || self.0.arguments.is_none() {
+            return Err(CallError::protocol(tasks_required()));
+        }
+        self.0.handover.notify_one();
+        self.0.handed_over.cancelled().await;
+        Ok(())
+    }
+
+    /// The name of the task that the call has become.
+    #[must_use]
+    pub fn task_id(&self) -> Option<TaskId> {
+        self.0.task.get().map(|task| task.id())
+    }
+
+    /// Saves what a [resumable](crate::Tool::resumable) tool needs to go on with after a restart
+    /// of the server. Nothing happens in a call that is no task.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; the last checkpoint that was saved is still there then.
+    pub async fn checkpoint(&self, value: impl Serialize) -> Result<(), CallError> {
+        let Some(task) = self.0.task.get() else { return Ok(()) };
+        let value = serde_json::to_value(value)?;
+        task.checkpoint(&self.0.core, value).await?;
+        Ok(())
+    }
+
+    /// What the tool saved last, in a task that goes on after a restart of the server.
+    #[must_use]
+    pub fn last_checkpoint(&self) -> Option<&Value> {
+        self.0.checkpoint.as_ref()
     }
 
     // Cancellation

@@ -3,6 +3,8 @@
 //! All that is asked before the code waits goes out in one round; the answers come back with
 //! the client's retry, and what it left out is asked again.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -23,6 +25,16 @@ struct State {
     given: Map<String, Value>,
     unsent: bool,
     counter: u32,
+    /// Counts changes of what is open.
+    changes: u64,
+    /// In a task, every key that was ever used: there it stands for one question only.
+    used: Option<HashSet<String>>,
+}
+
+impl State {
+    fn is_free(&self, key: &str) -> bool {
+        !self.open.contains_key(key) && !self.used.as_ref().is_some_and(|used| used.contains(key))
+    }
 }
 
 /// What became of a question.
@@ -45,11 +57,11 @@ impl Rounds {
     pub(crate) fn ask(&self, key: Option<&str>, question: Question) -> Asked {
         let mut state = self.state.lock();
         let key = match key {
-            Some(key) if !state.open.contains_key(key) => key.to_owned(),
+            Some(key) if state.is_free(key) => key.to_owned(),
             named => loop {
                 state.counter += 1;
                 let key = format!("{}-{}", named.unwrap_or("question"), state.counter);
-                if !state.open.contains_key(&key) {
+                if state.is_free(&key) {
                     break key;
                 }
             },
@@ -61,7 +73,11 @@ impl Rounds {
         }
         let (sender, receiver) = oneshot::channel();
         state.open.insert(key.clone(), (question, sender));
+        if let Some(used) = &mut state.used {
+            used.insert(key.clone());
+        }
         state.unsent = true;
+        state.changes += 1;
         drop(state);
         self.asked.notify_one();
         Asked::Open(key, receiver)
@@ -70,8 +86,53 @@ impl Rounds {
     /// The code waits for this answer no longer.
     pub(crate) fn withdraw(&self, key: &str) {
         let mut state = self.state.lock();
-        state.open.shift_remove(key);
-        state.unsent &= !state.open.is_empty();
+        if state.open.shift_remove(key).is_some() {
+            state.unsent &= !state.open.is_empty();
+            state.changes += 1;
+            drop(state);
+            self.asked.notify_one();
+        }
+    }
+
+    /// From here on the questions are a task's.
+    pub(crate) fn belong_to_task(&self) {
+        self.state.lock().used.get_or_insert_default();
+    }
+
+    /// Waits until what is open is not what it was; `seen` is then what it is. Cancel safe.
+    pub(crate) async fn changed(&self, seen: &mut u64) {
+        loop {
+            let changes = self.state.lock().changes;
+            if changes != *seen {
+                *seen = changes;
+                return;
+            }
+            self.asked.notified().await;
+        }
+    }
+
+    /// All open questions, as a task shows them.
+    pub(crate) fn open_questions(&self) -> Map<String, Value> {
+        let state = self.state.lock();
+        let shown = |question: &Question| serde_json::json!({"method": question.method, "params": question.params});
+        state.open.iter().map(|(key, (question, _))| (key.clone(), shown(question))).collect()
+    }
+
+    /// Hands in answers of a task's client. Those that no open question fits are ignored.
+    pub(crate) fn answer(&self, answers: Map<String, Value>) {
+        let mut state = self.state.lock();
+        for (key, answer) in answers {
+            let open = state.open.get(&key);
+            if open.is_some_and(|(question, _)| fits(question.method, &answer))
+                && let Some((_, sender)) = state.open.shift_remove(&key)
+            {
+                state.changes += 1;
+                // The code may have stopped waiting for it just now.
+                let _ = sender.send(answer);
+            }
+        }
+        drop(state);
+        self.asked.notify_one();
     }
 
     /// Completes when something is asked that has not gone out. Cancel safe.

@@ -75,11 +75,14 @@ fn named(request: &Request) -> Option<String> {
         name: Option<String>,
         #[serde(default)]
         uri: Option<String>,
+        #[serde(default, rename = "taskId")]
+        task_id: Option<String>,
     }
     let member = request.method.name_member()?;
     let names = request.params.parse::<Names>().ok()?;
     match member {
         "uri" => names.uri,
+        "taskId" => names.task_id,
         _ => names.name,
     }
 }

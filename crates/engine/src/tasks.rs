@@ -1,0 +1,288 @@
+//! The tasks extension: calls whose result their client fetches later
+//! (`io.modelcontextprotocol/tasks`, SEP-2663).
+//!
+//! A call becomes a task by its tool's [`AsTask`], or by its code's word. Its client gets the
+//! task as the answer; from then on the call speaks through the task alone. What is kept, and
+//! what that survives, is the [`TaskStore`]'s.
+
+mod live;
+mod store;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use stentor_wire::encode::ResultBody;
+use stentor_wire::params::{NoticeFilter, OneTask, UpdateTask};
+use stentor_wire::{
+    EncodedNotice, ErrorObject, Method, Notice, Request, TaskStatus, takes_tasks, tasks_required,
+};
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::dispatch::{Dispatch, Target};
+use crate::hub::{HubMsg, SubscriberKey};
+use crate::ids::TaskId;
+use crate::session::Caller;
+use crate::task::CancelReason;
+pub(crate) use live::{LiveTask, NewTask, TaskGuard};
+pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
+
+/// Whether calls of a tool become tasks. Only clients that declare the extension are given one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AsTask {
+    /// They do not.
+    #[default]
+    Never,
+    /// At once, if the client takes tasks.
+    WhenPossible,
+    /// At once; a client that takes no tasks gets an error (-32021).
+    Always,
+    /// If the client takes tasks, once a call has run for this long and has said nothing yet.
+    After(Duration),
+    /// When the code says so, with [`Context::become_task`](crate::Context::become_task).
+    OnDemand,
+}
+
+/// How tasks are kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskConfig {
+    /// Where. Default: in memory, at most 100,000 tasks and 256 MiB of them.
+    pub store: Arc<dyn TaskStore>,
+    /// For how long after its creation a task is kept; one that still runs then fails. `None`
+    /// is for ever. Default 1 hour.
+    pub ttl: Option<Duration>,
+    /// How long clients are asked to wait before they look again. Default 1 s.
+    pub poll_interval: Duration,
+    /// How long the code of a task that is cancelled may go on. Default 2 s.
+    pub cancel_grace: Duration,
+    /// How often listeners are told of progress at most. Default 200 ms.
+    pub message_interval: Duration,
+}
+
+impl Default for TaskConfig {
+    fn default() -> Self {
+        Self {
+            store: Arc::new(MemoryTaskStore::default()),
+            ttl: Some(Duration::from_secs(60 * 60)),
+            poll_interval: Duration::from_secs(1),
+            cancel_grace: Duration::from_secs(2),
+            message_interval: Duration::from_millis(200),
+        }
+    }
+}
+
+/// The tasks of an engine that run now, and the time of day.
+pub(crate) struct Tasks {
+    live: DashMap<TaskId, Arc<LiveTask>>,
+    started: (SystemTime, Instant),
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { live: DashMap::new(), started: (SystemTime::now(), Instant::now()) }
+    }
+}
+
+impl Tasks {
+    /// Milliseconds since 1970, by a clock that never goes back while the engine runs.
+    fn now(&self) -> u64 {
+        let (day, instant) = self.started;
+        let now = day + instant.elapsed();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn live(&self, id: &str, owner: Option<&str>) -> Option<Arc<LiveTask>> {
+        let task = self.live.get(&TaskId::new(id)).map(|task| task.value().clone());
+        task.filter(|task| task.is_owned_by(owner))
+    }
+
+    /// How many run now.
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+}
+
+/// What a client asks of a task that does not run any more.
+#[derive(Debug)]
+pub(crate) struct StoredTask {
+    id: TaskId,
+    owner: Option<Arc<str>>,
+    wants_it: bool,
+}
+
+impl StoredTask {
+    pub(crate) fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    pub(crate) async fn answer(self, core: &Core) -> Result<ResultBody, ErrorObject> {
+        match find(core, &self.id, self.owner.as_deref()).await? {
+            Some(task) if self.wants_it => task.result(),
+            Some(_) => Ok(ResultBody::empty()),
+            None => Err(not_found()),
+        }
+    }
+}
+
+fn not_found() -> ErrorObject {
+    ErrorObject::invalid_params("task not found")
+}
+
+fn failed(error: &TaskStoreError) -> ErrorObject {
+    match error {
+        TaskStoreError::Full => ErrorObject::unavailable(error.to_string()),
+        TaskStoreError::Failed(_) => {
+            tracing::error!(%error, "a task could not be stored");
+            ErrorObject::internal("the store of tasks failed")
+        }
+    }
+}
+
+/// A task that is stored, for its owner.
+async fn find(
+    core: &Core,
+    id: &TaskId,
+    owner: Option<&str>,
+) -> Result<Option<TaskRecord>, ErrorObject> {
+    let found = core.config.tasks.store.get(id).await.map_err(|error| failed(&error))?;
+    let now = core.tasks.now();
+    Ok(found.filter(|task| task.owner.as_deref() == owner && !task.is_expired(now)))
+}
+
+/// Answers `tasks/get`, `tasks/update` and `tasks/cancel`.
+pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispatch {
+    if !takes_tasks(&caller.capabilities) {
+        return Dispatch::Answer(Err(tasks_required()));
+    }
+    let (id, answers) = match &request.method {
+        Method::TasksUpdate => match request.params.parse::<UpdateTask>() {
+            Ok(update) => (update.task_id, Some(update.input_responses)),
+            Err(error) => return Dispatch::Answer(Err(error)),
+        },
+        _ => match request.params.parse::<OneTask>() {
+            Ok(task) => (task.task_id, None),
+            Err(error) => return Dispatch::Answer(Err(error)),
+        },
+    };
+    let owner = caller.principal.clone();
+    let Some(task) = core.tasks.live(&id, owner.as_deref()) else {
+        let wants_it = request.method == Method::TasksGet;
+        return Dispatch::Call(Target::Stored(StoredTask { id: TaskId::new(id), owner, wants_it }));
+    };
+    Dispatch::Answer(match (&request.method, answers) {
+        (Method::TasksUpdate, Some(answers)) => {
+            task.answer(answers);
+            Ok(ResultBody::empty())
+        }
+        (Method::TasksCancel, _) => {
+            task.cancel();
+            Ok(ResultBody::empty())
+        }
+        _ => task.result(),
+    })
+}
+
+/// Leaves in a listen the tasks that it may hear of: those of its owner.
+pub(crate) async fn grant(
+    core: &Core,
+    granted: &mut NoticeFilter,
+    caller: &Caller,
+) -> Result<(), ErrorObject> {
+    if granted.task_ids.is_empty() {
+        return Ok(());
+    }
+    if !takes_tasks(&caller.capabilities) {
+        return Err(tasks_required());
+    }
+    let max = core.config.max_subscriptions;
+    if granted.task_ids.len() > max {
+        let message = format!("more than {max} tasks in one subscription");
+        return Err(ErrorObject::invalid_params(message));
+    }
+    let owner = caller.principal.as_deref();
+    let mut owned: Vec<String> = Vec::new();
+    for id in std::mem::take(&mut granted.task_ids) {
+        let known = owned.contains(&id);
+        if !known
+            && (core.tasks.live(&id, owner).is_some()
+                || find(core, &TaskId::new(&*id), owner).await?.is_some())
+        {
+            owned.push(id);
+        }
+    }
+    granted.task_ids = owned;
+    Ok(())
+}
+
+/// Tells a listener that joined just now how its tasks are. What changes meanwhile it is told
+/// by the hub, and nothing twice.
+pub(crate) fn tell(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
+    if ids.is_empty() {
+        return;
+    }
+    let core = core.clone();
+    tokio::spawn(async move {
+        for id in ids {
+            let id = TaskId::new(id);
+            let live = core.tasks.live.get(&id).map(|task| task.notice());
+            let notice = match live {
+                Some(notice) => notice,
+                None => match core.config.tasks.store.get(&id).await {
+                    Ok(Some(task)) => notice(&task),
+                    // Forgotten meanwhile, which its listener may see by looking.
+                    _ => continue,
+                },
+            };
+            core.tell_hub(HubMsg::TellTask(key.clone(), Box::new(EncodedNotice::new(notice))));
+        }
+    });
+}
+
+/// What listeners are told of a task.
+fn notice(task: &TaskRecord) -> Notice {
+    let json = task.result().map(|result| result.to_json()).unwrap_or_default();
+    Notice::Task { id: task.id.shared(), version: task.version, task: json }
+}
+
+/// Forgets what has expired, and ends what runs longer than it may. To be called from time to
+/// time.
+pub(crate) fn sweep(core: &Arc<Core>) {
+    let now = core.tasks.now();
+    let overdue = |task: &Arc<LiveTask>| task.is_expired(now).then(|| task.clone());
+    let overdue: Vec<_> = core.tasks.live.iter().filter_map(|task| overdue(&task)).collect();
+    for task in overdue {
+        task.end(CancelReason::TimedOut);
+    }
+    let store = core.config.tasks.store.clone();
+    tokio::spawn(async move {
+        if let Err(error) = store.sweep(now).await {
+            tracing::error!(%error, "expired tasks could not be forgotten");
+        }
+    });
+}
+
+/// Goes on with the tasks that ran when the last engine with this store ended: those whose tool
+/// is resumable run again, the others fail.
+pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
+    let store = &core.config.tasks.store;
+    for mut task in store.unfinished().await? {
+        let catalog = core.catalog();
+        let tool = catalog.tool(&task.tool).filter(|tool| tool.is_resumable()).cloned();
+        match tool {
+            Some(tool) => crate::task::resume(core, tool, task).await,
+            None => {
+                let error = ErrorObject::internal("the server restarted while the task ran");
+                task.message = Some(error.message.clone());
+                task.status = TaskStatus::Failed { error };
+                task.updated_at = core.tasks.now();
+                task.version += 1;
+                store.put(task).await?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! Where tasks are kept.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use futures::future::{BoxFuture, FutureExt as _, ready};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stentor_wire::{ErrorObject, TaskStatus, TaskView, encode::ResultBody};
+
+use crate::ids::TaskId;
+
+/// A task as it is stored: what clients see, and what it takes to run it again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskRecord {
+    /// Its name, which nobody can guess.
+    pub id: TaskId,
+    /// Who may see it, as authenticated by the transport; `None` where nobody is.
+    pub owner: Option<Arc<str>>,
+    /// The tool that was called.
+    pub tool: String,
+    /// With what.
+    pub arguments: Value,
+    /// What the client could do when it called.
+    pub capabilities: Value,
+    /// How far it is.
+    pub status: TaskStatus,
+    /// For people.
+    pub message: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_at: u64,
+    /// Milliseconds since 1970.
+    pub updated_at: u64,
+    /// For how many milliseconds from its creation it is kept; `None` for ever.
+    pub ttl_ms: Option<u64>,
+    /// How many milliseconds a client should let pass before it asks again.
+    pub poll_interval_ms: u64,
+    /// What the tool saved last.
+    pub checkpoint: Option<Value>,
+    /// Grows with each change that clients see.
+    pub version: u64,
+}
+
+impl TaskRecord {
+    /// Whether it may be forgotten at this time, in milliseconds since 1970.
+    #[must_use]
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.ttl_ms.is_some_and(|ttl| self.created_at.saturating_add(ttl) <= now)
+    }
+
+    /// The task as a client sees it.
+    pub(crate) fn result(&self) -> Result<ResultBody, ErrorObject> {
+        let view = TaskView {
+            id: self.id.as_str(),
+            status: &self.status,
+            message: self.message.as_deref(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            ttl_ms: self.ttl_ms,
+            poll_interval_ms: self.poll_interval_ms,
+        };
+        view.to_result()
+    }
+
+    fn weight(&self) -> usize {
+        let status = match &self.status {
+            TaskStatus::Completed { result } => result.get().len(),
+            _ => 0,
+        };
+        let json = |value: &Value| serde_json::to_string(value).map_or(0, |text| text.len());
+        1_024 + status + json(&self.arguments) + self.checkpoint.as_ref().map_or(0, json)
+    }
+}
+
+/// Why a store does not do what it is asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskStoreError {
+    /// As many tasks, or bytes of them, are kept as may be.
+    #[error("the store of tasks is full")]
+    Full,
+    /// The store failed.
+    #[error("the store of tasks failed: {0}")]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Keeps tasks, so that their clients can come back for them.
+///
+/// [`testing::task_store_keeps_its_contract`](crate::testing::task_store_keeps_its_contract)
+/// says what every store has to do.
+pub trait TaskStore: Debug + Send + Sync + 'static {
+    /// Keeps a task, in the place of the one with its id. Once this returns the task is there,
+    /// whatever this store is made to survive.
+    fn put(&self, task: TaskRecord) -> BoxFuture<'_, Result<(), TaskStoreError>>;
+
+    /// The task with that id.
+    fn get<'a>(
+        &'a self,
+        id: &'a TaskId,
+    ) -> BoxFuture<'a, Result<Option<TaskRecord>, TaskStoreError>>;
+
+    /// All tasks that have not come to an end, for an engine that starts.
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>>;
+
+    /// Forgets the tasks that are [expired](TaskRecord::is_expired) at this time; returns how
+    /// many.
+    fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>>;
+}
+
+/// Keeps tasks in the memory of this process.
+#[derive(Debug)]
+pub struct MemoryTaskStore {
+    tasks: DashMap<TaskId, (TaskRecord, usize)>,
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    max_count: usize,
+    max_bytes: usize,
+}
+
+impl Default for MemoryTaskStore {
+    /// At most 100,000 tasks, and 256 MiB of them.
+    fn default() -> Self {
+        Self::new(100_000, 256 * 1024 * 1024)
+    }
+}
+
+impl MemoryTaskStore {
+    /// A store of at most so many tasks, and bytes of them. One that is there may always change
+    /// to one that takes no more room.
+    #[must_use]
+    pub fn new(max_count: usize, max_bytes: usize) -> Self {
+        Self {
+            tasks: DashMap::new(),
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_count,
+            max_bytes,
+        }
+    }
+
+    fn keep(&self, task: TaskRecord) -> Result<(), TaskStoreError> {
+        use dashmap::Entry;
+        let weight = task.weight();
+        match self.tasks.entry(task.id.clone()) {
+            Entry::Occupied(mut there) => {
+                let before = there.get().1;
+                let bytes = self.bytes.load(Ordering::Relaxed);
+                if weight > before && bytes - before + weight > self.max_bytes {
+                    return Err(TaskStoreError::Full);
+                }
+                self.bytes.fetch_add(weight, Ordering::Relaxed);
+                self.bytes.fetch_sub(before, Ordering::Relaxed);
+                there.insert((task, weight));
+            }
+            Entry::Vacant(free) => {
+                let full = self.count.load(Ordering::Relaxed) >= self.max_count
+                    || self.bytes.load(Ordering::Relaxed) + weight > self.max_bytes;
+                if full {
+                    return Err(TaskStoreError::Full);
+                }
+                self.count.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(weight, Ordering::Relaxed);
+                free.insert((task, weight));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_expired(&self, now: u64) -> usize {
+        let mut forgotten = 0;
+        self.tasks.retain(|_, (task, weight)| {
+            let stays = !task.is_expired(now);
+            if !stays {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+                self.bytes.fetch_sub(*weight, Ordering::Relaxed);
+                forgotten += 1;
+            }
+            stays
+        });
+        if forgotten > 0 {
+            self.tasks.shrink_to_fit();
+        }
+        forgotten
+    }
+}
+
+impl TaskStore for MemoryTaskStore {
+    fn put(&self, task: TaskRecord) -> BoxFuture<'_, Result<(), TaskStoreError>> {
+        ready(self.keep(task)).boxed()
+    }
+
+    fn get<'a>(
+        &'a self,
+        id: &'a TaskId,
+    ) -> BoxFuture<'a, Result<Option<TaskRecord>, TaskStoreError>> {
+        ready(Ok(self.tasks.get(id).map(|task| task.0.clone()))).boxed()
+    }
+
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>> {
+        let all = self.tasks.iter().map(|task| task.0.clone());
+        ready(Ok(all.filter(|task| !task.status.is_terminal()).collect())).boxed()
+    }
+
+    fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>> {
+        ready(Ok(self.forget_expired(now))).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_keeps_its_contract() {
+        crate::testing::task_store_keeps_its_contract(&MemoryTaskStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn it_is_bounded_and_what_is_there_can_still_end() {
+        let store = MemoryTaskStore::new(1, 4_000);
+        let one = crate::testing::task_record("a");
+        store.put(one.clone()).await.unwrap();
+        let other = crate::testing::task_record("b");
+        assert!(matches!(store.put(other).await, Err(TaskStoreError::Full)));
+        let failed = TaskRecord {
+            status: TaskStatus::Failed { error: ErrorObject::internal("no") },
+            ..one.clone()
+        };
+        store.put(failed).await.unwrap();
+        let large = TaskRecord { checkpoint: Some("x".repeat(9_000).into()), ..one };
+        assert!(matches!(store.put(large).await, Err(TaskStoreError::Full)));
+    }
+}
