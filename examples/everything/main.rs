@@ -14,6 +14,7 @@ mod notices;
 mod prompts;
 mod resources;
 mod schemas;
+mod tasks;
 
 use stentor::Engine;
 
@@ -31,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         calls::offer,
         resources::offer,
         prompts::offer,
+        tasks::offer,
     ];
     let server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
     let engine = parts.into_iter().fold(server, |server, offer| offer(server)).start().await?;
