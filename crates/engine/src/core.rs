@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use ractor::ActorRef;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::ServerCapabilities;
@@ -19,7 +20,7 @@ use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::outlet::Tally;
-use crate::registry::{Catalog, Doorbell, RegistryMsg, Topic};
+use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
 use crate::task::{RunningCalls, Sealer, Suspended};
 use crate::tasks::Tasks;
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     catalog: ArcSwap<Catalog>,
     pub(crate) directory: Directory,
     pub(crate) doorbell: Doorbell,
+    /// What the registry announces together; it outlives a registry that crashes.
+    pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
     /// Counts running calls, for a shutdown to wait.
     pub(crate) calls: TaskTracker,
@@ -110,6 +113,7 @@ impl Core {
             capabilities,
             catalog: ArcSwap::from_pointee(catalog),
             doorbell: Doorbell::default(),
+            coalesce: Mutex::default(),
             refs: Refs::default(),
             calls: TaskTracker::new(),
             running: RunningCalls::default(),

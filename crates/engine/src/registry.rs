@@ -20,7 +20,7 @@ use crate::hub::HubMsg;
 use crate::ids::Revision;
 pub(crate) use catalog::Checked;
 pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
-use coalesce::Coalesce;
+pub(crate) use coalesce::Coalesce;
 pub(crate) use coalesce::Topic;
 
 /// What is to be announced and has not reached the registry's mailbox yet.
@@ -79,7 +79,6 @@ pub(crate) struct RegistryArgs {
 
 pub(crate) struct RegistryState {
     core: Arc<Core>,
-    coalesce: Coalesce,
 }
 
 pub(crate) struct RegistryActor;
@@ -94,8 +93,13 @@ impl Actor for RegistryActor {
         myself: ActorRef<RegistryMsg>,
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
-        let mut state = RegistryState { core: args.core, coalesce: Coalesce::default() };
+        let state = RegistryState { core: args.core };
         if args.restarted {
+            // What the one before held back, or had not got round to tell.
+            let held = state.core.coalesce.lock().reset();
+            for topic in held {
+                state.announce(&myself, &topic);
+            }
             for kind in ListKind::ALL {
                 state.announce(&myself, &Topic::List(kind));
             }
@@ -124,7 +128,7 @@ impl Actor for RegistryActor {
 
 impl RegistryState {
     fn on_apply(
-        &mut self,
+        &self,
         myself: &ActorRef<RegistryMsg>,
         mutations: Vec<Checked>,
         reply: Option<ApplyReply>,
@@ -155,14 +159,15 @@ impl RegistryState {
         }
     }
 
-    fn on_rung(&mut self, myself: &ActorRef<RegistryMsg>) {
+    fn on_rung(&self, myself: &ActorRef<RegistryMsg>) {
         for topic in self.core.doorbell.take() {
             self.announce(myself, &topic);
         }
     }
 
-    fn on_coalesce_over(&mut self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        if self.coalesce.over(topic) {
+    fn on_coalesce_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        let again = self.core.coalesce.lock().over(topic);
+        if again {
             self.publish(myself, topic);
         }
     }
@@ -170,11 +175,13 @@ impl RegistryState {
     fn on_observe(&self, reply: RpcReplyPort<RegistryView>) {
         let revision = self.core.catalog().revision();
         // Whoever asked may have gone.
-        let _ = reply.send(RegistryView { revision, open_windows: self.coalesce.open() });
+        let _ =
+            reply.send(RegistryView { revision, open_windows: self.core.coalesce.lock().open() });
     }
 
-    fn announce(&mut self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        if self.coalesce.touch(topic) {
+    fn announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        let now = self.core.coalesce.lock().touch(topic);
+        if now {
             self.publish(myself, topic);
         }
     }

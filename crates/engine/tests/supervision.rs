@@ -131,6 +131,23 @@ fn pipes(engine: &Engine) -> Vec<stentor_engine::SessionView> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_its_window_survives_a_crash_of_the_registry() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    client.subscribe("s", "test://watched").await;
+    engine.send_resource_updated("test://watched");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(methods(&client.ping().await), ["notifications/resources/updated"]);
+    engine.send_resource_updated("test://watched");
+    sleep(Duration::from_millis(1)).await;
+    assert!(client.ping().await.is_empty(), "it is held back");
+    kill(&engine, Victim::Registry).await.unwrap();
+    settle(&engine).await;
+    let told = client.ping().await;
+    assert!(methods(&told).contains(&"notifications/resources/updated"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let engine = engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;

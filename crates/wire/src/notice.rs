@@ -114,10 +114,16 @@ impl EncodedNotice {
         } else {
             format!(r#"{{"jsonrpc":"2.0","method":{method}"#)
         };
+        let notice = match notice {
+            // They are in the message, and can be large.
+            Notice::Custom { method, .. } => Notice::Custom { method, params: None },
+            Notice::Task { id, version, .. } => Notice::Task { id, version, task: Bytes::new() },
+            other => other,
+        };
         Self { notice, open: open.into(), has_params }
     }
 
-    /// The notice itself.
+    /// The notice itself, without what only its message carries.
     #[must_use]
     pub fn notice(&self) -> &Notice {
         &self.notice

@@ -51,6 +51,11 @@ impl Coalesce {
         }
     }
 
+    /// Closes all windows: those who would have are gone. Returns the topics that were open.
+    pub(crate) fn reset(&mut self) -> Vec<Topic> {
+        self.open.drain().map(|(topic, _)| topic).collect()
+    }
+
     /// A topic's window is over. `true` if it is to be announced now, and opened again.
     pub(crate) fn over(&mut self, topic: &Topic) -> bool {
         match self.open.get_mut(topic) {
