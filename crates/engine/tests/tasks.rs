@@ -471,3 +471,64 @@ async fn a_resumable_tool_goes_on_from_its_checkpoint_in_the_next_engine() {
     assert_eq!(done["result"]["content"][0]["text"], "from 4", "{done}");
     assert_eq!(runs.load(Ordering::Relaxed), 2);
 }
+
+/// Memory of this process, in bytes; nothing where it cannot be read.
+fn resident() -> usize {
+    let pages = |text: String| text.split(' ').nth(1)?.parse::<usize>().ok();
+    std::fs::read_to_string("/proc/self/statm").ok().and_then(pages).unwrap_or(0) * 4096
+}
+
+/// With `STENTOR_SOAK` set there are 10,000 tasks a round.
+#[tokio::test(start_paused = true)]
+async fn many_tasks_are_polled_and_listened_to_and_leave_nothing_behind() {
+    let count = if std::env::var_os("STENTOR_SOAK").is_some() { 10_000 } else { 1_000 };
+    let ttl = Duration::from_secs(120);
+    let engine = builder().configure(|config| config.tasks.ttl = Some(ttl)).start().await.unwrap();
+    let mut memory = Vec::new();
+    for _ in 0..3 {
+        let mut listeners = Vec::new();
+        let mut polled = Vec::new();
+        for n in 0..count {
+            let id = begin(&engine, "work").await;
+            if n % 2 == 0 {
+                polled.push(id);
+                continue;
+            }
+            let listen = json!({"notifications": {"taskIds": [id]}});
+            let listen = request("subscriptions/listen", listen, true);
+            let Answer::Stream(mut inlet) = send(&engine, listen, None).await else {
+                panic!("a stream");
+            };
+            listeners.push(tokio::spawn(async move {
+                let mut ends = 0;
+                let listening = async {
+                    while let some = messages(&mut inlet).await
+                        && !some.is_empty()
+                    {
+                        let ended = |it: &&Value| it["params"]["status"] == "completed";
+                        ends += some.iter().filter(ended).count();
+                    }
+                };
+                // Longer than the tasks take, and than their memory is kept.
+                let _ = tokio::time::timeout(Duration::from_secs(300), listening).await;
+                ends
+            }));
+        }
+        for id in &polled {
+            assert_eq!(ended(&engine, id).await["status"], "completed");
+        }
+        for listener in listeners {
+            assert_eq!(listener.await.unwrap(), 1, "the end is told once");
+        }
+        let view = engine.observe().await.unwrap();
+        assert_eq!((view.running_tasks, view.running_calls, view.hub.subscribers), (0, 0, 0));
+        for id in &polled {
+            let gone = ask(&engine, "tasks/get", json!({ "taskId": id })).await;
+            assert_eq!(gone["error"]["code"], -32602);
+        }
+        assert_eq!(engine.tally().held, 0);
+        memory.push(resident());
+    }
+    eprintln!("resident after each round of {count}: {memory:?}");
+    assert!(memory[2] < memory[0] + 16 * 1024 * 1024, "{memory:?}");
+}
