@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::{HttpSession, Refused};
-use stentor_engine::{Context, Engine, Seq, StreamId, ToolError, tool};
+use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, ToolError, tool};
 use stentor_wire::{Message, Request};
 use tokio::time::sleep;
 
@@ -166,4 +166,39 @@ async fn replay_never_crosses_sessions() {
         heard.iter().all(|(_, m)| m["method"].as_str().unwrap().ends_with("list_changed")),
         "{heard:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_read_is_closed_and_told_again_on_return() {
+    let engine = Engine::builder("test", "1")
+        .configure(|config| config.stall_timeout = Duration::from_secs(20))
+        .start()
+        .await
+        .unwrap();
+    let mut events = engine.events(64);
+    let session = open(&engine).await;
+    let mut keeps_up = open(&engine).await.attach().unwrap();
+    let mut inlet = session.attach().unwrap();
+    engine.send_prompt_list_changed();
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(read(&mut keeps_up).await.len(), 1);
+    assert_eq!(read(&mut inlet).await.len(), 1, "late, but there");
+    engine.send_tool_list_changed();
+    assert_eq!(read(&mut keeps_up).await.len(), 1);
+    sleep(Duration::from_secs(25)).await;
+    assert!(read(&mut inlet).await.is_empty(), "its stream was closed");
+    assert_eq!(engine.tally().closed, 1);
+    let closed = loop {
+        match events.next().await {
+            Some(EngineEvent::StreamsClosed { session, count }) => break (session, count),
+            Some(_) => {}
+            None => panic!("the engine runs"),
+        }
+    };
+    assert_eq!(closed, (Some(session.id().clone()), 1));
+    let mut back = session.resume(StreamId::STANDALONE, Seq(1)).await.unwrap();
+    let told = read(&mut back).await;
+    assert_eq!(told[0].1["method"], "notifications/tools/list_changed");
+    engine.send_resource_list_changed();
+    assert_eq!(read(&mut keeps_up).await.len(), 1, "nobody else was closed");
 }
