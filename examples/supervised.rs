@@ -185,6 +185,7 @@ fn in_words(event: &EngineEvent) -> String {
         Event::CallFinished { .. } => "the call is answered".to_owned(),
         Event::CallCancelled { reason, .. } => format!("the call is {reason}"),
         Event::CatalogChanged { revision, .. } => format!("the catalog has revision {revision}"),
+        Event::Stopped => "the engine has stopped".to_owned(),
         event => came_back(event).unwrap_or_else(|| format!("{event:?}")),
     }
 }

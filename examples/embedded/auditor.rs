@@ -72,6 +72,7 @@ fn in_words(event: &Event) -> String {
         Event::CatalogChanged { revision, lists } => {
             format!("revision {revision} of the catalog changed {lists:?}")
         }
+        Event::Stopped => "the engine has stopped".to_owned(),
         Event::ActorRestarted { actor } => format!("the {actor} crashed, and a new one goes on"),
         Event::FramesDropped { class, count, .. } => {
             format!("{count} frames ({class:?}) were dropped")

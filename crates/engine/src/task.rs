@@ -163,7 +163,8 @@ impl Run {
             return true;
         }
         match as_task {
-            AsTask::Always if !self.may_be_task() => {
+            // In the legacy era there are none: there a long call streams.
+            AsTask::Always if self.ctx.era() == Era::Modern && !self.may_be_task() => {
                 if let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) {
                     self.record
                         .answered(CallOutcome::Error(stentor_wire::code::MISSING_CAPABILITY));

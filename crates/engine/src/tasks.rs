@@ -37,7 +37,8 @@ pub enum AsTask {
     Never,
     /// At once, if the client takes tasks.
     WhenPossible,
-    /// At once; a client that takes no tasks gets an error (-32021).
+    /// At once; a modern client that takes no tasks gets an error (-32021). Legacy clients, who
+    /// cannot take any, are answered when the call is over.
     Always,
     /// If the client takes tasks, once a call has run for this long and has said nothing yet.
     After(Duration),

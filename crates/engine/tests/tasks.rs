@@ -196,8 +196,12 @@ async fn only_a_client_that_takes_tasks_is_given_one() {
     assert_eq!(refused["error"]["code"], -32021);
     // In the legacy era a call simply runs.
     let mut client = Client::legacy(&engine).await;
-    client.call(1, "may").await;
-    assert_eq!(client.answer(1).await.0["result"]["content"][0]["text"], "done");
+    for (id, name) in [(1, "may"), (2, "work")] {
+        client.call(id, name).await;
+        assert_eq!(client.answer(id).await.0["result"]["content"][0]["text"], "done");
+    }
+    client.call(3, "then").await;
+    assert_eq!(client.answer(3).await.0["result"]["content"][0]["text"], "");
 }
 
 #[tokio::test(start_paused = true)]

@@ -272,19 +272,19 @@ impl Context {
 
     /// Makes a task of the call: its client gets the task as the answer, and fetches the result
     /// later. For tools with [`AsTask::OnDemand`](crate::AsTask::OnDemand). Does nothing in a
-    /// call that is one already.
+    /// call that is one already, and in the legacy era, where a call goes on as it is.
     ///
     /// What is to be asked before the client gets the task is asked before this.
     ///
     /// # Errors
     ///
-    /// -32021 if the client takes no tasks; what went wrong with storing it, where the call has
+    /// -32021 if a modern client takes no tasks; what went wrong with storing it, where the call has
     /// been answered with that already. Cancel safe: it becomes one or not.
     pub async fn become_task(&self) -> Result<(), CallError> {
-        if self.0.task.get().is_some() {
+        if self.0.task.get().is_some() || self.era() == Era::Legacy {
             return Ok(());
         }
-        let takes = self.era() == Era::Modern && takes_tasks(&self.0.lane.load().capabilities);
+        let takes = takes_tasks(&self.0.lane.load().capabilities);
         if !takes || self.0.arguments.is_none() {
             return Err(CallError::protocol(tasks_required()));
         }
