@@ -232,7 +232,8 @@ impl Peer {
                 modernize(&mut message);
                 let mut headers =
                     format!("mcp-protocol-version: {MODERN_VERSION}\r\nmcp-method: {method}\r\n");
-                if let Some(name) = message["params"]["name"].as_str() {
+                let params = &message["params"];
+                if let Some(name) = params["name"].as_str().or(params["taskId"].as_str()) {
                     let _ = write!(headers, "mcp-name: {name}\r\n");
                 }
                 Request::post(headers, &message)
@@ -288,6 +289,8 @@ pub(crate) fn listen(uris: &[String]) -> Value {
 pub(crate) fn modernize(message: &mut Value) {
     let meta = &mut message["params"]["_meta"];
     meta[META_VERSION] = MODERN_VERSION.into();
-    meta[META_CAPABILITIES] = json!({"elicitation": {"form": {}}});
+    if meta[META_CAPABILITIES].is_null() {
+        meta[META_CAPABILITIES] = json!({"elicitation": {"form": {}}});
+    }
     meta[META_LOG_LEVEL] = "info".into();
 }

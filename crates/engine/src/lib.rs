@@ -65,3 +65,5 @@ pub use task::{
     StateKey,
 };
 pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
+#[cfg(feature = "durable-tasks")]
+pub use tasks::{RedbTaskStore, TaskFileError};

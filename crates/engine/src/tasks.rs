@@ -6,6 +6,8 @@
 //! what that survives, is the [`TaskStore`]'s.
 
 mod live;
+#[cfg(feature = "durable-tasks")]
+mod redb;
 mod store;
 
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use crate::ids::TaskId;
 use crate::session::Caller;
 use crate::task::CancelReason;
 pub(crate) use live::{LiveTask, NewTask, TaskGuard};
+#[cfg(feature = "durable-tasks")]
+pub use redb::{RedbTaskStore, TaskFileError};
 pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
 
 /// Whether calls of a tool become tasks. Only clients that declare the extension are given one.

@@ -16,6 +16,8 @@ pub use stentor_wire::{
     Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, code, model,
 };
 
+#[cfg(feature = "durable-tasks")]
+pub use stentor_engine::{RedbTaskStore, TaskFileError};
 #[cfg(feature = "http")]
 pub use stentor_transport::http;
 #[cfg(any(feature = "stdio", feature = "http"))]

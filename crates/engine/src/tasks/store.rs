@@ -48,7 +48,11 @@ impl TaskRecord {
     /// Whether it may be forgotten at this time, in milliseconds since 1970.
     #[must_use]
     pub fn is_expired(&self, now: u64) -> bool {
-        self.ttl_ms.is_some_and(|ttl| self.created_at.saturating_add(ttl) <= now)
+        self.expires_at().is_some_and(|expires| expires <= now)
+    }
+
+    pub(super) fn expires_at(&self) -> Option<u64> {
+        self.ttl_ms.map(|ttl| self.created_at.saturating_add(ttl))
     }
 
     /// The task as a client sees it.
@@ -65,7 +69,9 @@ impl TaskRecord {
         view.to_result()
     }
 
-    fn weight(&self) -> usize {
+    /// What it counts for in a store that is bounded by bytes. It does not grow when a task ends
+    /// without a result, so that each one can.
+    pub(super) fn weight(&self) -> usize {
         let status = match &self.status {
             TaskStatus::Completed { result } => result.get().len(),
             _ => 0,

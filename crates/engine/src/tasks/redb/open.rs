@@ -1,0 +1,129 @@
+//! Opens the file, and says what is wrong with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, StorageError, TableError, TableHandle as _,
+};
+
+use super::tables::{ABOUT, FORMAT, THIS_FORMAT, Tables};
+
+/// How much of the file is kept in memory.
+const CACHE: usize = 32 * 1024 * 1024;
+/// Why a file of tasks could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskFileError {
+    /// It is open already, here or in another process.
+    #[error("the file of tasks is open already")]
+    InUse,
+    /// It is not a file of tasks, or one of another version.
+    #[error("not a file of tasks: {0}")]
+    Foreign(String),
+    /// It was one.
+    #[error("the file of tasks is damaged: {0}")]
+    Damaged(String),
+    /// The operating system refuses.
+    #[error("the file of tasks could not be opened: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl TaskFileError {
+    fn of_storage(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(error) => match error.kind() {
+                io::ErrorKind::InvalidData => Self::Foreign(error.to_string()),
+                io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
+                _ => Self::Io(error),
+            },
+            StorageError::Corrupted(what) => Self::Damaged(what),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+impl From<redb::Error> for TaskFileError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            redb::Error::Io(error) => Self::of_storage(StorageError::Io(error)),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+impl From<DatabaseError> for TaskFileError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            DatabaseError::Storage(error) => Self::of_storage(error),
+            other => Self::Foreign(other.to_string()),
+        }
+    }
+}
+
+/// What opens the database, the first time and again.
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, TaskFileError> + Send + Sync>;
+
+/// Opens the database in the file of this name.
+pub(super) fn opener(path: PathBuf) -> Opener {
+    Box::new(move || {
+        let mut builder = Database::builder();
+        // Without a check a damaged file is a panic some day.
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        let db = builder.create(&path)?;
+        sync_directory(&path)?;
+        Ok(db)
+    })
+}
+
+/// A file is only there after a power failure if its directory knows of it.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix)
+        && let Some(parent) = path.parent()
+    {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Makes a new database one of tasks, and sees that another one is.
+pub(super) fn claim(db: &Database) -> Result<(), TaskFileError> {
+    let is_new = {
+        let transaction = db.begin_read().map_err(redb::Error::from)?;
+        let mut tables = transaction.list_tables().map_err(redb::Error::from)?;
+        match transaction.open_table(ABOUT) {
+            Ok(about) => {
+                let format = about.get(FORMAT).map_err(redb::Error::from)?;
+                let format = format.map(|format| format.value());
+                if format != Some(THIS_FORMAT) {
+                    let what = format!("its format is {}", format.unwrap_or_default());
+                    return Err(TaskFileError::Foreign(what));
+                }
+                false
+            }
+            Err(TableError::TableDoesNotExist(_)) => match tables.next() {
+                None => true,
+                Some(other) => {
+                    let what = format!("it has a table '{}'", other.name());
+                    return Err(TaskFileError::Foreign(what));
+                }
+            },
+            Err(error) => return Err(TaskFileError::Foreign(error.to_string())),
+        }
+    };
+    if is_new {
+        make(db)?;
+    }
+    Ok(())
+}
+
+fn make(db: &Database) -> Result<(), redb::Error> {
+    let transaction = db.begin_write()?;
+    // Opening a table makes it.
+    Tables::open(&transaction)?.about.insert(FORMAT, THIS_FORMAT)?;
+    transaction.commit()?;
+    Ok(())
+}
