@@ -1,0 +1,111 @@
+//! The reading end of a stream.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Delivered, Outlet, Shared, WhenGone};
+use crate::ids::StreamId;
+
+/// The most a reader takes at once, so that a slow pipe holds little outside of the queue.
+const BATCH_FRAMES: usize = 256;
+const BATCH_BYTES: usize = 16 * 1024;
+
+/// The reading end of a stream. Dropping it is how a transport says that the client is gone.
+#[derive(Debug)]
+pub struct Inlet {
+    pub(super) shared: Arc<Shared>,
+    pub(super) reader: u64,
+    /// What comes before the frames that wait: it was sent before, to a reader that is gone.
+    pub(super) replay: VecDeque<Delivered>,
+}
+
+impl Inlet {
+    /// The stream's name within its session.
+    #[must_use]
+    pub fn stream(&self) -> StreamId {
+        self.shared.stream
+    }
+
+    /// The writing end of the same stream.
+    pub(crate) fn outlet(&self) -> Outlet {
+        Outlet(self.shared.clone())
+    }
+
+    /// Appends what waits to `batch`, a bounded amount at once, or waits for something.
+    /// `Ready(false)` when the stream has ended and `batch` got nothing.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
+        let before = batch.len();
+        let mut state = self.shared.state.lock();
+        if state.reader != self.reader || state.queue.is_closed() {
+            return Poll::Ready(false);
+        }
+        if !self.replay.is_empty() {
+            let some = self.replay.len().min(BATCH_FRAMES);
+            batch.extend(self.replay.drain(..some));
+            return Poll::Ready(true);
+        }
+        let weight = state.queue.weight();
+        state.queue.take(batch, before + BATCH_FRAMES, BATCH_BYTES);
+        if batch.len() > before {
+            let tally = &self.shared.tally;
+            tally.holds(weight, state.queue.weight());
+            state.keep(&batch[before..], tally);
+            drop(state);
+            tally.delivered(&batch[before..]);
+            self.shared.room.notify_waiters();
+            return Poll::Ready(true);
+        }
+        if state.queue.is_finished() {
+            return Poll::Ready(false);
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// As [`poll_next`](Self::poll_next). Cancel safe: nothing is taken until it is ready.
+    pub async fn next(&mut self, batch: &mut Vec<Delivered>) -> bool {
+        poll_fn(|cx| self.poll_next(cx, batch)).await
+    }
+
+    /// Says that the client has stopped reading, and that its connection is closed for it.
+    /// To be followed by dropping the inlet.
+    pub fn stalled(&self) {
+        if self.shared.state.lock().reader == self.reader {
+            self.shared.tally.closed();
+        }
+    }
+
+    /// Whether nothing waits and nothing will follow.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.reader != self.reader
+            || state.queue.is_closed()
+            || (self.replay.is_empty() && state.queue.is_finished() && !state.queue.has_unread())
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        let notified = {
+            let mut state = self.shared.state.lock();
+            if state.reader != self.reader {
+                return;
+            }
+            state.waker = None;
+            // One that read to the end has not gone away: it is done.
+            if self.replay.is_empty() && state.queue.is_finished() && !state.queue.has_unread() {
+                state.when_gone = WhenGone::Wait;
+            }
+            self.shared.reader_gone(&mut state)
+        };
+        self.shared.room.notify_waiters();
+        if let Some(notified) = notified {
+            notified.notify();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! How a call begins: anew, as the retry of one that waits, or after a restart of the server.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorCell};
+use stentor_wire::params::Retry;
+use stentor_wire::{Era, ErrorObject, Params, Request, RequestMeta};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Call, Context, Lane};
+use super::record::Record;
+use super::responder::{Responder, Running};
+use super::rounds::Rounds;
+use super::run::Side;
+use super::seal::{Binding, Sealed, StateError};
+use super::suspended::{Resume, Waiting};
+use super::{Cancel, OpenCall, TaskActor, TaskArgs};
+use crate::core::Core;
+use crate::dispatch::Target;
+use crate::events::CallRef;
+use crate::handler::ToolEntry;
+use crate::outlet::Gate;
+use crate::session::{Caller, FinishStreams, Questions};
+use crate::tasks::{LiveTask, TaskRecord};
+
+/// A call that may run: who asks for what, and how the answer gets back.
+pub(crate) struct Start {
+    pub(crate) request: Request,
+    pub(crate) meta: RequestMeta,
+    pub(crate) caller: Caller,
+    pub(crate) target: Target,
+    pub(crate) entry: Entry,
+    pub(crate) cancel: Cancel,
+    /// Its place among the open calls of a session.
+    pub(crate) open: Option<OpenCall>,
+    /// What it may still answer on.
+    pub(crate) streams: Option<Arc<FinishStreams>>,
+    /// Where a legacy call asks.
+    pub(crate) questions: Option<Questions>,
+}
+
+/// What a request that may be a retry brings with it.
+pub(crate) enum Entry {
+    /// It begins a call.
+    New { retry: Retry, explicit: Option<serde_json::Value>, binding: Binding },
+    /// It answers the questions of a call that waits.
+    Retry { waiting: Waiting, retry: Retry },
+}
+
+impl Entry {
+    /// How a call that waits is cancelled, so that the new request can do so, too.
+    pub(crate) fn cancel(&self, core: &Core) -> Cancel {
+        match self {
+            Self::New { .. } => Cancel::within(core),
+            Self::Retry { waiting, .. } => waiting.cancel.clone(),
+        }
+    }
+}
+
+/// Tells a new call from a retry (2026-07-28, basic/patterns/mrtr).
+pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<Entry, ErrorObject> {
+    let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
+    let retry = match caller.era() {
+        Era::Modern if request.method.may_ask() => request.params.parse::<Retry>()?,
+        _ => Retry::default(),
+    };
+    let refused = |error: StateError| ErrorObject::invalid_params(error.to_string());
+    let Some(state) = &retry.request_state else {
+        return Ok(Entry::New { retry, explicit: None, binding });
+    };
+    let sealed = core.sealer.open(state, &binding, SystemTime::now()).map_err(refused)?;
+    match sealed {
+        Sealed::Waiting(handle) => {
+            let waiting = core.suspended.take(&handle);
+            let waiting = waiting.ok_or_else(|| refused(StateError::Expired))?;
+            Ok(Entry::Retry { waiting, retry })
+        }
+        Sealed::Explicit(state) => {
+            let explicit = serde_json::from_slice(&state).ok();
+            Ok(Entry::New { retry, explicit, binding })
+        }
+    }
+}
+
+/// Begins a call in a task actor of its own, linked to `parent`, or goes on with one that
+/// waits. The request is answered in any case.
+pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, responder: Responder) {
+    let Start { request, meta, caller, target, entry, cancel, open, streams, questions } = start;
+    let gate = Arc::new(Gate::new(meta.progress_token.clone()));
+    let outlet = responder.outlet().clone();
+    let running = Running {
+        gate: gate.clone(),
+        cancel: cancel.clone(),
+        counted: core.calls.token(),
+        streams,
+    };
+    let responder = responder.running(open, running);
+    let meta = Arc::new(meta);
+    let lane = Lane::new(outlet, gate, &caller, meta.clone());
+    let (retry, explicit, binding) = match entry {
+        Entry::New { retry, explicit, binding } => (retry, explicit, binding),
+        Entry::Retry { waiting, retry } => {
+            let answers = retry.input_responses.unwrap_or_default();
+            let resume = Resume { lane, responder, answers };
+            // A call that ended just now drops the responder, which answers.
+            let _ = waiting.resume.send(resume);
+            return;
+        }
+    };
+    let id = core.running.next_id();
+    let subject: Arc<str> = target.subject().into();
+    let call = CallRef {
+        id,
+        session: caller.session.clone(),
+        request: request.id.clone(),
+        subject: subject.clone(),
+    };
+    let span = tracing::info_span!(
+        "mcp.call",
+        call = %id,
+        mcp.method.name = %request.method,
+        mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
+        jsonrpc.request.id = %request.id,
+        subject = &*subject,
+        traceparent = meta.trace.traceparent.as_deref(),
+        tracestate = meta.trace.tracestate.as_deref(),
+    );
+    let record = Record::new(core.clone(), call.clone(), request.method, cancel.clone());
+    let ctx = Context::new(Call {
+        core: core.clone(),
+        caller,
+        call,
+        cancel,
+        lane: ArcSwap::from_pointee(lane),
+        rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),
+        questions,
+        explicit,
+        arguments: target.task_arguments(),
+        handover: Notify::new(),
+        handed_over: CancellationToken::new(),
+        task: OnceLock::new(),
+        checkpoint: None,
+    });
+    let side = Side::Attached(responder);
+    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
+    if let Err(error) = Actor::spawn_linked(None, TaskActor, args, parent).await {
+        // The responder was dropped, which has answered.
+        tracing::error!(%error, "a call could not be started");
+    }
+}
+
+/// Runs a tool again whose task ran when the last engine with its store ended.
+pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRecord) {
+    let capabilities = serde_json::from_value(task.capabilities.clone()).unwrap_or_default();
+    let caller = Caller::of_task(capabilities, task.owner.clone());
+    let meta = Arc::new(RequestMeta::default());
+    let gate = Arc::new(Gate::new(None));
+    gate.close();
+    let cancel = Cancel::within(core);
+    let outlet = crate::session::of_stateless_call(core, &cancel);
+    outlet.let_go();
+    let call = CallRef {
+        id: core.running.next_id(),
+        session: None,
+        request: stentor_wire::Id::Text(task.id.as_str().into()),
+        subject: task.tool.as_str().into(),
+    };
+    let span =
+        tracing::info_span!("mcp.call", call = %call.id, subject = task.tool, resumed = true);
+    let method = stentor_wire::Method::ToolsCall;
+    let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
+    let rounds = Arc::new(Rounds::default());
+    let target = Target::Tool(tool, task.arguments.clone());
+    let ctx = Context::new(Call {
+        core: core.clone(),
+        lane: ArcSwap::from_pointee(Lane::new(outlet, gate, &caller, meta)),
+        caller,
+        call,
+        cancel: cancel.clone(),
+        rounds: rounds.clone(),
+        questions: None,
+        explicit: None,
+        arguments: target.task_arguments(),
+        handover: Notify::new(),
+        handed_over: CancellationToken::new(),
+        task: OnceLock::new(),
+        checkpoint: task.checkpoint.clone(),
+    });
+    let binding = Binding::new(None, &stentor_wire::Method::ToolsCall, &Params::default());
+    let guard = LiveTask::run(core, task, rounds, cancel);
+    if let Some(task) = guard.task() {
+        // Set once: it is one from the beginning.
+        let _ = ctx.call().task.set(task.clone());
+    }
+    let Some(root) = core.refs.root.load_full() else { return };
+    let side = Side::Task(guard);
+    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
+    if let Err(error) = Actor::spawn_linked(None, TaskActor, args, root.get_cell()).await {
+        tracing::error!(%error, "a task could not go on");
+    }
+}
