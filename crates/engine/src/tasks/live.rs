@@ -66,8 +66,15 @@ impl LiveTask {
             checkpoint: None,
             version: 1,
         };
-        config.store.put(record.clone()).await.map_err(|error| failed(&error))?;
-        Ok(Self::run(core, record, new.rounds, new.cancel))
+        // Guarded first: a call that is killed while it is stored must not look as if it ran.
+        let guard = Self::run(core, record.clone(), new.rounds, new.cancel);
+        match config.store.put(record).await {
+            Ok(()) => Ok(guard),
+            Err(error) => {
+                guard.forget();
+                Err(failed(&error))
+            }
+        }
     }
 
     /// A task that is stored already, and runs from here on.
@@ -246,6 +253,13 @@ impl TaskGuard {
             task.finish(&self.core, status).await;
         }
         self.task = None;
+    }
+
+    /// It never was a task.
+    fn forget(mut self) {
+        if let Some(task) = self.task.take() {
+            self.core.tasks.live.remove(&task.id());
+        }
     }
 }
 
