@@ -77,7 +77,8 @@ impl TaskRecord {
             _ => 0,
         };
         let json = |value: &Value| serde_json::to_string(value).map_or(0, |text| text.len());
-        1_024 + status + json(&self.arguments) + self.checkpoint.as_ref().map_or(0, json)
+        let from_client = json(&self.arguments) + json(&self.capabilities);
+        1_024 + status + from_client + self.checkpoint.as_ref().map_or(0, json)
     }
 }
 
@@ -237,6 +238,14 @@ mod tests {
         };
         store.put(failed).await.unwrap();
         let large = TaskRecord { checkpoint: Some("x".repeat(9_000).into()), ..one };
+        assert!(matches!(store.put(large).await, Err(TaskStoreError::Full)));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_declares_takes_room() {
+        let store = MemoryTaskStore::new(9, 4_000);
+        let capabilities = serde_json::json!({"experimental": {"x": "x".repeat(9_000)}});
+        let large = TaskRecord { capabilities, ..crate::testing::task_record("a") };
         assert!(matches!(store.put(large).await, Err(TaskStoreError::Full)));
     }
 }
