@@ -27,6 +27,8 @@ struct State {
     counter: u32,
     /// Counts changes of what is open.
     changes: u64,
+    /// What the keys of a task that runs again end with.
+    suffix: String,
     /// In a task, every key that was ever used: there it stands for one question only.
     used: Option<HashSet<String>>,
 }
@@ -56,11 +58,13 @@ impl Rounds {
     /// number behind it.
     pub(crate) fn ask(&self, key: Option<&str>, question: Question) -> Asked {
         let mut state = self.state.lock();
-        let key = match key {
-            Some(key) if state.is_free(key) => key.to_owned(),
-            named => loop {
+        let named = key.map(|key| format!("{key}{}", state.suffix));
+        let key = match named {
+            Some(key) if state.is_free(&key) => key,
+            _ => loop {
                 state.counter += 1;
-                let key = format!("{}-{}", named.unwrap_or("question"), state.counter);
+                let name = key.unwrap_or("question");
+                let key = format!("{name}{}-{}", state.suffix, state.counter);
                 if state.is_free(&key) {
                     break key;
                 }
@@ -97,6 +101,11 @@ impl Rounds {
     /// From here on the questions are a task's.
     pub(crate) fn belong_to_task(&self) {
         self.state.lock().used.get_or_insert_default();
+    }
+
+    /// The questions are those of another run, at this time: none of its keys comes again.
+    pub(crate) fn ask_anew(&self, now: u64) {
+        self.state.lock().suffix = format!("-{now}");
     }
 
     /// Waits until what is open is not what it was; `seen` is then what it is. Cancel safe.

@@ -7,8 +7,8 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::{ErrorObject, Notice, TaskStatus};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::store::{TaskRecord, TaskStoreError};
@@ -17,6 +17,11 @@ use crate::core::Core;
 use crate::hub::HubMsg;
 use crate::ids::TaskId;
 use crate::task::{Cancel, CancelReason, Rounds};
+
+/// When the end of a task is stored again that could not be.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+/// How long it takes an engine that ends to say so at most.
+const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// A call that becomes a task.
 pub(crate) struct NewTask {
@@ -37,6 +42,8 @@ pub(crate) struct LiveTask {
     /// Since when a message waits to be told to listeners, and when they were told last.
     telling: Mutex<Telling>,
     reported: Notify,
+    /// The right to write to the store, so that what is written comes there in its order.
+    turn: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +74,7 @@ impl LiveTask {
             version: 1,
         };
         // Guarded first: a call that is killed while it is stored must not look as if it ran.
-        let guard = Self::run(core, record.clone(), new.rounds, new.cancel);
+        let guard = Self::guard(core, record.clone(), new.rounds, new.cancel);
         match config.store.put(record).await {
             Ok(()) => Ok(guard),
             Err(error) => {
@@ -77,8 +84,20 @@ impl LiveTask {
         }
     }
 
-    /// A task that is stored already, and runs from here on.
+    /// A task that is stored already, and runs again from here on.
     pub(crate) fn run(
+        core: &Arc<Core>,
+        mut record: TaskRecord,
+        rounds: Arc<Rounds>,
+        cancel: Cancel,
+    ) -> TaskGuard {
+        // Nobody waits for an answer to what the last run asked, and its keys are used up.
+        record.status = TaskStatus::Working;
+        rounds.ask_anew(core.tasks.now());
+        Self::guard(core, record, rounds, cancel)
+    }
+
+    fn guard(
         core: &Arc<Core>,
         record: TaskRecord,
         rounds: Arc<Rounds>,
@@ -92,6 +111,7 @@ impl LiveTask {
             cancel,
             telling: Mutex::default(),
             reported: Notify::new(),
+            turn: Semaphore::new(1),
         });
         core.tasks.live.insert(id, task.clone());
         TaskGuard { core: core.clone(), task: Some(task), _counted: core.calls.token() }
@@ -173,13 +193,27 @@ impl LiveTask {
     }
 
     /// Keeps what the code needs to go on after a restart.
-    pub(crate) async fn checkpoint(&self, core: &Core, value: Value) -> Result<(), TaskStoreError> {
-        let record = {
-            let mut record = self.record.lock();
-            record.checkpoint = Some(value);
-            record.clone()
-        };
-        core.config.tasks.store.put(record).await
+    pub(crate) async fn checkpoint(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        value: Value,
+    ) -> Result<(), TaskStoreError> {
+        let (task, core) = (self.clone(), core.clone());
+        // On its own: code that has begun to save and then does not go on with it must not keep
+        // the turn from the end of its task.
+        let saving = tokio::spawn(async move {
+            let _turn = task.turn.acquire().await;
+            let record = {
+                let mut record = task.record.lock();
+                if record.status.is_terminal() {
+                    return Ok(());
+                }
+                record.checkpoint = Some(value);
+                record.clone()
+            };
+            core.config.tasks.store.put(record).await
+        });
+        saving.await.unwrap_or_else(|error| Err(TaskStoreError::Failed(error.into())))
     }
 
     fn change(&self, core: &Core, change: impl FnOnce(&mut TaskRecord)) {
@@ -198,8 +232,10 @@ impl LiveTask {
         core.tell_hub(HubMsg::Publish(notice(&record)));
     }
 
-    /// It has come to an end: stored first, then told.
+    /// It has come to an end: stored first, then told. If the store fails it is told at once, and
+    /// lives on until it could be stored, or has expired.
     async fn finish(&self, core: &Core, status: TaskStatus) {
+        let _turn = self.turn.acquire().await;
         let ended = |status: TaskStatus| {
             let mut record = self.record.lock().clone();
             if let TaskStatus::Failed { error } = &status {
@@ -214,23 +250,30 @@ impl LiveTask {
         };
         let store = &core.config.tasks.store;
         let mut record = ended(status);
-        if let Err(error) = store.put(record.clone()).await {
+        let mut stored = store.put(record.clone()).await;
+        if let Err(error) = &stored {
             tracing::error!(%error, "the result of a task could not be stored");
             let error = ErrorObject::internal(format!("the result could not be kept: {error}"));
             record = ended(TaskStatus::Failed { error });
-            if let Err(error) = store.put(record.clone()).await {
-                tracing::error!(%error, "the end of a task could not be stored");
-            }
+            stored = store.put(record.clone()).await;
         }
-        let id = record.id.clone();
         {
             let mut shown = self.record.lock();
             // A change since then has the number that this one was given.
             record.version = shown.version + 1;
-            *shown = record;
+            *shown = record.clone();
             core.tell_hub(HubMsg::Publish(notice(&shown)));
         }
-        core.tasks.live.remove(&id);
+        while let Err(error) = &stored
+            && !record.is_expired(core.tasks.now())
+        {
+            tracing::error!(%error, "the end of a task could not be stored");
+            tokio::select! {
+                () = sleep(STORE_AGAIN) => stored = store.put(record.clone()).await,
+                () = core.ending.cancelled() => break,
+            }
+        }
+        core.tasks.live.remove(&record.id);
     }
 }
 
@@ -271,6 +314,11 @@ impl Drop for TaskGuard {
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let core = self.core.clone();
             runtime.spawn(async move {
+                // A root that ends kills its tasks first, and says that it ended then.
+                if timeout(A_MOMENT, core.ending.cancelled()).await.is_ok() {
+                    core.tasks.live.remove(&task.id());
+                    return;
+                }
                 let error = ErrorObject::internal("the task ended without a result");
                 task.finish(&core, TaskStatus::Failed { error }).await;
             });

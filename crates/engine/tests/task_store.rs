@@ -1,0 +1,289 @@
+//! What becomes of tasks when their store is slow or fails, and when the engine ends.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use serde_json::{Value, json};
+use stentor_engine::port::Answer;
+use stentor_engine::testing::task_record;
+use stentor_engine::{
+    AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, TaskId, TaskRecord, TaskStore,
+    TaskStoreError, Tool, ToolError, tool,
+};
+use stentor_wire::{Message, ProtocolVersion, RequestMeta, TaskStatus, meta_key};
+use tokio::time::{Instant, sleep};
+
+/// A store of which each put takes a second, or fails. It is done half way.
+#[derive(Debug, Default)]
+struct Slow {
+    tasks: MemoryTaskStore,
+    fails: AtomicBool,
+    /// Puts of a checkpoint take ten times as long.
+    waits_for_checkpoints: bool,
+    sweeps: AtomicUsize,
+}
+
+impl TaskStore for Slow {
+    fn put(&self, task: TaskRecord) -> BoxFuture<'_, Result<(), TaskStoreError>> {
+        let is_checkpoint = self.waits_for_checkpoints && task.checkpoint.is_some();
+        async move {
+            let half = Duration::from_millis(if is_checkpoint { 5_000 } else { 500 });
+            sleep(half).await;
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(TaskStoreError::Failed("no disk".into()));
+            }
+            self.tasks.put(task).await?;
+            sleep(half).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn get<'a>(
+        &'a self,
+        id: &'a TaskId,
+    ) -> BoxFuture<'a, Result<Option<TaskRecord>, TaskStoreError>> {
+        self.tasks.get(id)
+    }
+
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>> {
+        self.tasks.unfinished()
+    }
+
+    fn sweep(&self, _now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>> {
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().boxed()
+    }
+}
+
+fn builder(store: Arc<dyn TaskStore>) -> EngineBuilder {
+    support::engine().configure(|config| {
+        config.tasks.store = store;
+        config.tasks.ttl = None;
+        config.drain_timeout = Duration::from_millis(10);
+    })
+}
+
+/// Says from which step on it ran.
+fn steps() -> Tool {
+    let code = |ctx: Context| async move {
+        let from = ctx.last_checkpoint().and_then(Value::as_u64).unwrap_or(0);
+        for step in from..5 {
+            ctx.checkpoint(step).await?;
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok::<_, ToolError>(from.to_string())
+    };
+    tool("steps", code).as_task(AsTask::Always).resumable()
+}
+
+async fn send(engine: &Engine, method: &str, mut params: Value) -> Answer {
+    params["_meta"] = json!({
+        (meta_key::PROTOCOL_VERSION): "2026-07-28",
+        (meta_key::CLIENT_CAPABILITIES):
+            {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}},
+    });
+    let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
+        panic!("no request: {text}");
+    };
+    let meta = RequestMeta::read(&request.params).unwrap();
+    engine.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap()
+}
+
+async fn ask(engine: &Engine, method: &str, params: Value) -> Value {
+    let mut inlet = match send(engine, method, params).await {
+        Answer::Now(bytes, _) => return serde_json::from_slice(&bytes).unwrap(),
+        Answer::Stream(inlet) => inlet,
+    };
+    let mut batch = Vec::new();
+    inlet.next(&mut batch).await;
+    let mut out = BytesMut::new();
+    batch.first().expect("an answer").2.write(&mut out);
+    serde_json::from_slice(&out).unwrap()
+}
+
+async fn begin(engine: &Engine, name: &str) -> String {
+    let answer = ask(engine, "tools/call", json!({ "name": name })).await;
+    answer["result"]["taskId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+async fn look(engine: &Engine, id: &str) -> Value {
+    ask(engine, "tasks/get", json!({ "taskId": id })).await["result"].clone()
+}
+
+async fn ended(engine: &Engine, id: &str) -> Value {
+    loop {
+        let task = look(engine, id).await;
+        if !matches!(task["status"].as_str(), Some("working" | "input_required")) {
+            return task;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A task as the last engine left it.
+fn left(id: &str, tool: &str) -> TaskRecord {
+    let mut task = task_record(id);
+    task.owner = None;
+    task.tool = tool.to_owned();
+    task.ttl_ms = None;
+    task
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_never_overtakes_the_end() {
+    let store = Arc::new(Slow { waits_for_checkpoints: true, ..Slow::default() });
+    let hasty = tool("hasty", |ctx: Context| async move {
+        tokio::spawn(async move { ctx.checkpoint(1).await });
+        tokio::task::yield_now().await;
+        Ok::<_, ToolError>("done")
+    });
+    let engine = builder(store).tool(hasty.as_task(AsTask::Always)).start().await.unwrap();
+    let id = begin(&engine, "hasty").await;
+    assert_eq!(ended(&engine, &id).await["status"], "completed");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(look(&engine, &id).await["status"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_nobody_waits_for_holds_up_nothing() {
+    let store = Arc::new(Slow::default());
+    let careless = tool("careless", |ctx: Context| async move {
+        let mut saving = Box::pin(async move { ctx.checkpoint(1).await });
+        // Begun, kept, and never looked at again.
+        let _ = futures::poll!(&mut saving);
+        std::mem::forget(saving);
+        Ok::<_, ToolError>("done")
+    });
+    let engine = builder(store).tool(careless.as_task(AsTask::Always)).start().await.unwrap();
+    let id = begin(&engine, "careless").await;
+    assert_eq!(ended(&engine, &id).await["status"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_task_is_told_at_once_and_stored_when_its_store_works_again() {
+    let store = Arc::new(Slow::default());
+    let work = tool("work", || async {
+        sleep(Duration::from_secs(5)).await;
+        Ok::<_, ToolError>("done")
+    });
+    let engine = builder(store.clone()).tool(work.as_task(AsTask::Always)).start().await.unwrap();
+    let id = begin(&engine, "work").await;
+    store.fails.store(true, Ordering::Relaxed);
+    assert_eq!(ended(&engine, &id).await["status"], "failed");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(look(&engine, &id).await["status"], "failed", "it does not run again");
+    store.fails.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    let stored = store.tasks.get(&TaskId::new(id)).await.unwrap().unwrap();
+    assert!(stored.status.is_terminal());
+    assert_eq!(engine.observe().await.unwrap().running_tasks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_client_goes_while_it_is_stored_comes_to_an_end() {
+    let store = Arc::new(Slow::default());
+    let hangs = tool("hangs", || async {
+        std::future::pending::<()>().await;
+        Ok::<_, ToolError>("never")
+    });
+    let engine = builder(store.clone()).tool(hangs.as_task(AsTask::Always)).start().await.unwrap();
+    let answer = send(&engine, "tools/call", json!({"name": "hangs"})).await;
+    sleep(Duration::from_millis(750)).await;
+    // Its session is gone, and the call with it.
+    let session = stentor_engine::testing::Victim::Stateless;
+    stentor_engine::testing::kill(&engine, session).await.unwrap();
+    drop(answer);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.tasks.unfinished().await.unwrap().len(), 0);
+    assert_eq!(engine.observe().await.unwrap().running_tasks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_goes_on_asks_anew_under_other_keys() {
+    let store = Arc::new(MemoryTaskStore::default());
+    let asks = tool("asks", |ctx: Context| async move {
+        let schema = json!({"type": "object", "properties": {}});
+        let schema = schema.as_object().cloned().unwrap_or_default();
+        let question = Elicit::schema("?", schema).key("name");
+        let save = async {
+            sleep(Duration::from_secs(1)).await;
+            ctx.checkpoint(1).await
+        };
+        let (answer, saved) = tokio::join!(ctx.elicit_with(question), save);
+        saved?;
+        Ok::<_, ToolError>(answer?.len().to_string())
+    });
+    let asks = asks.as_task(AsTask::Always).resumable();
+    let first = builder(store.clone()).tool(asks.clone()).start().await.unwrap();
+    let id = begin(&first, "asks").await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(look(&first, &id).await["status"], "input_required");
+    first.shutdown().await;
+
+    let second = builder(store).tool(asks).start().await.unwrap();
+    assert_eq!(look(&second, &id).await["status"], "working", "nothing has been asked yet");
+    sleep(Duration::from_millis(10)).await;
+    let asked = look(&second, &id).await;
+    let open = asked["inputRequests"].as_object().unwrap();
+    let keys: Vec<_> = open.keys().collect();
+    assert!(keys.len() == 1 && keys[0] != "name", "{asked}");
+    let answers = json!({(keys[0]): {"action": "accept", "content": {}}});
+    ask(&second, "tasks/update", json!({"taskId": id, "inputResponses": answers})).await;
+    assert_eq!(ended(&second, &id).await["status"], "completed");
+}
+
+struct Host;
+
+impl Actor for Host {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        _: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_go_on_after_the_end_of_a_supervisor() {
+    for _ in 0..5 {
+        let store = Arc::new(MemoryTaskStore::default());
+        let (host, _) = Actor::spawn(None, Host, ()).await.unwrap();
+        let first = builder(store.clone()).tool(steps());
+        let first = first.start_under(host.get_cell()).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            ids.push(begin(&first, "steps").await);
+        }
+        host.kill_and_wait(None).await.unwrap();
+        while first.open_pipe().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        sleep(Duration::from_millis(300)).await;
+        let second = builder(store).tool(steps()).start().await.unwrap();
+        for id in ids {
+            let task = ended(&second, &id).await;
+            assert_eq!(task["status"], "completed", "{task}");
+        }
+        second.shutdown().await;
+    }
+}
