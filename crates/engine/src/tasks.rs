@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{NoticeFilter, OneTask, UpdateTask};
 use stentor_wire::{
     EncodedNotice, ErrorObject, Method, Notice, Request, TaskStatus, takes_tasks, tasks_required,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::core::Core;
@@ -31,6 +33,9 @@ pub(crate) use live::{LiveTask, NewTask, TaskGuard};
 #[cfg(feature = "durable-tasks")]
 pub use redb::{RedbTaskStore, TaskFileError};
 pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
+
+/// How many of the tasks that cannot go on an engine that starts hands to the store at once.
+const FAILED_AT_ONCE: usize = 256;
 
 /// Whether calls of a tool become tasks. Only clients that declare the extension are given one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,11 +88,14 @@ impl Default for TaskConfig {
 pub(crate) struct Tasks {
     live: DashMap<TaskId, Arc<LiveTask>>,
     started: (SystemTime, Instant),
+    /// The right to sweep: one at a time, however long the store takes.
+    sweeping: Arc<Semaphore>,
 }
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { live: DashMap::new(), started: (SystemTime::now(), Instant::now()) }
+        let started = (SystemTime::now(), Instant::now());
+        Self { live: DashMap::new(), started, sweeping: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -262,8 +270,10 @@ pub(crate) fn sweep(core: &Arc<Core>) {
     for task in overdue {
         task.end(CancelReason::TimedOut);
     }
+    let Ok(turn) = core.tasks.sweeping.clone().try_acquire_owned() else { return };
     let store = core.config.tasks.store.clone();
     tokio::spawn(async move {
+        let _turn = turn;
         if let Err(error) = store.sweep(now).await {
             tracing::error!(%error, "expired tasks could not be forgotten");
         }
@@ -274,20 +284,29 @@ pub(crate) fn sweep(core: &Arc<Core>) {
 /// is resumable run again, the others fail.
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
     let store = &core.config.tasks.store;
-    for mut task in store.unfinished().await? {
-        let catalog = core.catalog();
-        let tool = catalog.tool(&task.tool).filter(|tool| tool.is_resumable()).cloned();
-        match tool {
-            Some(tool) => crate::task::resume(core, tool, task).await,
-            None => {
-                let error = ErrorObject::internal("the server restarted while the task ran");
-                task.message = Some(error.message.clone());
-                task.status = TaskStatus::Failed { error };
-                task.updated_at = core.tasks.now();
-                task.version += 1;
-                store.put(task).await?;
-            }
+    let (catalog, now) = (core.catalog(), core.tasks.now());
+    let (mut resumed, mut lost) = (Vec::new(), Vec::new());
+    // Those that have expired the next sweep forgets.
+    for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
+        match catalog.tool(&task.tool).filter(|tool| tool.is_resumable()) {
+            Some(tool) => resumed.push((tool.clone(), task)),
+            None => lost.push(task),
         }
+    }
+    let fail = |mut task: TaskRecord| {
+        let error = ErrorObject::internal("the server restarted while the task ran");
+        task.message = Some(error.message.clone());
+        task.status = TaskStatus::Failed { error };
+        task.updated_at = now;
+        task.version += 1;
+        store.put(task)
+    };
+    // Many at once, for a store that takes its time.
+    let mut failing = stream::iter(lost.into_iter().map(fail)).buffer_unordered(FAILED_AT_ONCE);
+    while failing.try_next().await?.is_some() {}
+    // Last: from here on the engine starts.
+    for (tool, task) in resumed {
+        crate::task::resume(core, tool, task).await;
     }
     Ok(())
 }

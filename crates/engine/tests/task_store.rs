@@ -139,6 +139,40 @@ fn left(id: &str, tool: &str) -> TaskRecord {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ten_thousand_tasks_are_taken_over_together_and_expired_ones_not_at_all() {
+    let store = Arc::new(Slow::default());
+    for n in 0..10_000 {
+        store.tasks.put(left(&n.to_string(), "gone")).await.unwrap();
+    }
+    let mut expired = left("expired", "steps");
+    expired.ttl_ms = Some(1);
+    store.tasks.put(expired).await.unwrap();
+    let begun = Instant::now();
+    let engine = builder(store.clone()).tool(steps()).start().await.unwrap();
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    assert_eq!(look(&engine, "9999").await["status"], "failed");
+    let expired = store.tasks.get(&TaskId::new("expired")).await.unwrap().unwrap();
+    assert!(matches!(expired.status, TaskStatus::Working), "it did not run");
+    assert_eq!(engine.observe().await.unwrap().running_tasks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_cannot_start_leaves_its_tasks_to_the_next_one() {
+    let store = Arc::new(Slow::default());
+    for n in 0..10 {
+        store.tasks.put(left(&format!("a{n}"), "steps")).await.unwrap();
+        store.tasks.put(left(&format!("b{n}"), "gone")).await.unwrap();
+    }
+    store.fails.store(true, Ordering::Relaxed);
+    assert!(builder(store.clone()).tool(steps()).start().await.is_err());
+    store.fails.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.tasks.unfinished().await.unwrap().len(), 20);
+    let engine = builder(store).tool(steps()).start().await.unwrap();
+    assert_eq!(ended(&engine, "a3").await["status"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkpoint_never_overtakes_the_end() {
     let store = Arc::new(Slow { waits_for_checkpoints: true, ..Slow::default() });
     let hasty = tool("hasty", |ctx: Context| async move {
@@ -205,6 +239,15 @@ async fn a_task_whose_client_goes_while_it_is_stored_comes_to_an_end() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(store.tasks.unfinished().await.unwrap().len(), 0);
     assert_eq!(engine.observe().await.unwrap().running_tasks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_asked_to_sweep_once() {
+    let store = Arc::new(Slow::default());
+    let engine = builder(store.clone()).start().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.sweeps.load(Ordering::Relaxed), 1);
+    engine.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
