@@ -139,7 +139,8 @@ impl Tool {
 
     /// A task that ran when the server ended, in whatever way, runs again when it is back: with
     /// the same arguments, and what it saved with
-    /// [`Context::checkpoint`](crate::Context::checkpoint). Others fail then.
+    /// [`Context::checkpoint`](crate::Context::checkpoint). Others fail then, and so do those whose
+    /// tool is added only after the engine has started.
     #[must_use]
     pub fn resumable(mut self) -> Self {
         self.resumable = true;
