@@ -72,8 +72,16 @@ struct Named {
 
 async fn add_tool(added: Added, args: Named, ctx: Context) -> Result<String, ToolError> {
     let mut added = added.lock().await;
-    ctx.catalog().add(dynamic_tool(&args.name)).await?;
-    let answer = format!("Added the tool {}", args.name);
+    let new = dynamic_tool(&args.name);
+    let change = if added.contains(&args.name) {
+        // Another one each time: what is the same would be no change.
+        let edition = ctx.catalog().snapshot().revision();
+        let described = new.description(format!("A tool that was added anew, after {edition}"));
+        ctx.catalog().put(described).await?
+    } else {
+        ctx.catalog().add(new).await?
+    };
+    let answer = format!("Added the tool {}, which is revision {}", args.name, change.revision);
     added.insert(args.name);
     Ok(answer)
 }
