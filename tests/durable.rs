@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 #[path = "soak/http.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the soak suite uses more of it")]
 mod http;
 
 use std::io;

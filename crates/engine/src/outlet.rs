@@ -32,6 +32,7 @@ pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
 use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
 use queue::{ProgressValue, Pushed, Queue};
+pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
 use crate::ids::{Seq, StreamId};

@@ -121,15 +121,15 @@ impl Engine {
         &self,
         version: ProtocolVersion,
         request: Request,
-        meta: RequestMeta,
+        mut meta: RequestMeta,
         principal: Option<Arc<str>>,
     ) -> Result<Answer, Refused> {
         if request.method == Method::Listen {
-            let caller = Caller::modern(version, &meta, None).of(principal);
+            let caller = Caller::modern(version, &mut meta, None).of(principal);
             return self.listen(request, caller).await;
         }
         let (core, came_in) = (self.core(), Instant::now());
-        let caller = Caller::modern(version, &meta, None).of(principal);
+        let caller = Caller::modern(version, &mut meta, None).of(principal);
         match dispatch(core, &caller, &request) {
             Dispatch::Answer(outcome) => {
                 let said = CallOutcome::of(&outcome);
@@ -177,8 +177,15 @@ impl Engine {
         let params = request.params.parse::<params::Listen>();
         let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
         let granted = match granted {
-            Ok(mut granted) => tasks::grant(core, &mut granted, &caller).await.map(|()| granted),
-            Err(error) => Err(error),
+            Ok(mut granted) if !granted.task_ids.is_empty() => {
+                let asked = std::mem::take(&mut granted.task_ids);
+                let owned = tasks::owned(core, asked, &caller).await;
+                owned.map(|owned| {
+                    granted.task_ids = owned;
+                    granted
+                })
+            }
+            granted => granted,
         };
         let granted = match granted {
             Ok(granted) => granted,

@@ -161,14 +161,14 @@ impl Session {
         request: Request,
         mut responder: Responder,
     ) {
-        let meta = match RequestMeta::read(&request.params) {
+        let mut meta = match RequestMeta::read(&request.params) {
             Ok(meta) => meta,
             Err(error) => return responder.answer(Err(error)),
         };
         if meta.protocol_version.is_some() {
             responder.set_era(Era::Modern);
         }
-        let decision = self.entry.state().on_request(&request, &meta);
+        let decision = self.entry.state().on_request(&request, &mut meta);
         let answer = match decision {
             Decision::Initialized(version) => {
                 responder.answer(self.initialize_result(version));
@@ -184,15 +184,18 @@ impl Session {
                 self.entry.state().end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
-            Decision::Listen(mut listen) => {
-                let caller = Caller::modern(ProtocolVersion::V2026_07_28, &meta, None)
-                    .of(self.entry.principal().cloned());
-                let granted = tasks::grant(&self.core, &mut listen.granted, &caller).await;
-                if let Err(error) = granted {
-                    self.entry.state().end_listen(&request.id);
-                    return responder.answer(Err(error));
+            Decision::Listen(caller, mut listen, tasks) => {
+                if !tasks.is_empty() {
+                    let caller = caller.of(self.entry.principal().cloned());
+                    match tasks::owned(&self.core, tasks, &caller).await {
+                        Ok(owned) => listen.granted.task_ids = owned,
+                        Err(error) => {
+                            self.entry.state().end_listen(&request.id);
+                            return responder.answer(Err(error));
+                        }
+                    }
+                    listen = self.entry.state().grant(&request.id, listen.granted);
                 }
-                let listen = self.entry.state().grant(&request.id, listen.granted);
                 // Its answer is the acknowledgment, and the result comes when it ends.
                 responder.withhold();
                 let filter = Filter::granted(&listen.granted);

@@ -10,13 +10,14 @@ mod live;
 mod redb;
 mod store;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use stentor_wire::encode::ResultBody;
-use stentor_wire::params::{NoticeFilter, OneTask, UpdateTask};
+use stentor_wire::params::{OneTask, UpdateTask};
 use stentor_wire::{
     EncodedNotice, ErrorObject, Method, Notice, Request, TaskStatus, takes_tasks, tasks_required,
 };
@@ -199,36 +200,32 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispa
     })
 }
 
-/// Leaves in a listen the tasks that it may hear of: those of its owner.
-pub(crate) async fn grant(
+/// Which of these tasks a listen may hear of: those of its caller, each once.
+pub(crate) async fn owned(
     core: &Core,
-    granted: &mut NoticeFilter,
+    asked: Vec<String>,
     caller: &Caller,
-) -> Result<(), ErrorObject> {
-    if granted.task_ids.is_empty() {
-        return Ok(());
-    }
+) -> Result<Vec<String>, ErrorObject> {
     if !takes_tasks(&caller.capabilities) {
         return Err(tasks_required());
     }
     let max = core.config.max_subscriptions;
-    if granted.task_ids.len() > max {
+    if asked.len() > max {
         let message = format!("more than {max} tasks in one subscription");
         return Err(ErrorObject::invalid_params(message));
     }
     let owner = caller.principal.as_deref();
-    let mut owned: Vec<String> = Vec::new();
-    for id in std::mem::take(&mut granted.task_ids) {
-        let known = owned.contains(&id);
-        if !known
+    let mut seen = HashSet::new();
+    let mut owned = Vec::new();
+    for id in asked {
+        if seen.insert(id.clone())
             && (core.tasks.live(&id, owner).is_some()
                 || find(core, &TaskId::new(&*id), owner).await?.is_some())
         {
             owned.push(id);
         }
     }
-    granted.task_ids = owned;
-    Ok(())
+    Ok(owned)
 }
 
 /// Tells a listener that joined just now how its tasks are. What changes meanwhile it is told

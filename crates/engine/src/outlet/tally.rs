@@ -40,6 +40,13 @@ pub struct TallyView {
     pub held: usize,
 }
 
+/// What of the counters is trouble.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) dropped: [u64; Class::ALL.len()],
+    pub(crate) closed: u64,
+}
+
 impl TallyView {
     /// Frames of one class handed to the transport.
     #[must_use]
@@ -127,6 +134,14 @@ impl Tally {
         counter(self).fetch_add(count, Ordering::Relaxed);
         if let Some(total) = &self.total {
             counter(total).fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn trouble(&self) -> Trouble {
+        Trouble {
+            dropped: std::array::from_fn(|index| self.dropped[index].load(Ordering::Relaxed)),
+            closed: self.closed.load(Ordering::Relaxed),
         }
     }
 

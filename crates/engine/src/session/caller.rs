@@ -41,16 +41,17 @@ impl SessionLevel {
 }
 
 impl Caller {
-    /// The sender of a modern request, whose `_meta` has been checked.
+    /// The sender of a modern request, whose `_meta` has been checked; what that says of the
+    /// sender is moved out of it.
     pub(crate) fn modern(
         version: ProtocolVersion,
-        meta: &RequestMeta,
+        meta: &mut RequestMeta,
         session: Option<SessionId>,
     ) -> Self {
         Self {
             version,
-            client: meta.client_info.clone().map(Arc::new),
-            capabilities: Arc::new(meta.client_capabilities.clone().unwrap_or_default()),
+            client: meta.client_info.take().map(Arc::new),
+            capabilities: Arc::new(meta.client_capabilities.take().unwrap_or_default()),
             session,
             principal: None,
             resumes: false,
@@ -133,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_modern_request_hears_nothing_it_did_not_ask_for() {
-        let caller = Caller::modern(ProtocolVersion::V2026_07_28, &RequestMeta::default(), None);
+        let caller =
+            Caller::modern(ProtocolVersion::V2026_07_28, &mut RequestMeta::default(), None);
         assert!(!caller.wants_log(LogLevel::Emergency, None));
         assert!(caller.wants_log(LogLevel::Error, Some(LogLevel::Warning)));
         assert!(!caller.wants_log(LogLevel::Info, Some(LogLevel::Warning)));

@@ -23,7 +23,7 @@ use crate::events::{EngineEvent, Events};
 use crate::hub::HubMsg;
 use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Class;
-use crate::outlet::{Outlet, Tally, TallyView};
+use crate::outlet::{Outlet, Tally, TallyView, Trouble};
 use crate::root::Restarts;
 use crate::task::{CancelReason, OpenCalls};
 
@@ -166,8 +166,8 @@ pub(crate) struct SessionEntry {
     /// Whether a hub was lost and the client not yet told what it may have missed.
     hub_lost: AtomicBool,
     seat: Mutex<Option<Seat>>,
-    /// The counters when they were last looked at for trouble.
-    told: Mutex<TallyView>,
+    /// The trouble that was told of already.
+    told: Mutex<Trouble>,
 }
 
 impl SessionEntry {
@@ -373,11 +373,14 @@ impl SessionEntry {
 
     /// Tells of frames that were dropped and streams that were closed since the last time.
     pub(crate) fn tell_trouble(&self, events: &Events) {
-        let now = self.tally.view();
+        let now = self.tally.trouble();
         let before = std::mem::replace(&mut *self.told.lock(), now);
+        if now == before {
+            return;
+        }
         let session = || Some(self.id.clone()).filter(|_| self.kind != SessionKind::Stateless);
         for class in Class::ALL {
-            let count = now.dropped(class) - before.dropped(class);
+            let count = now.dropped[class as usize] - before.dropped[class as usize];
             if count > 0 {
                 events.emit(|| EngineEvent::FramesDropped { session: session(), class, count });
             }

@@ -24,8 +24,8 @@ pub(crate) enum Decision {
     Watch(String),
     /// No longer.
     Unwatch(String),
-    /// Open a stream of notices.
-    Listen(Listen),
+    /// Open a stream of notices, which may hear of some of these tasks, too.
+    Listen(Caller, Listen, Vec<String>),
     /// It concerns the catalog, not the session.
     Dispatch(Caller),
     /// It is wrong.
@@ -93,7 +93,7 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
-    pub(crate) fn on_request(&mut self, request: &Request, meta: &RequestMeta) -> Decision {
+    pub(crate) fn on_request(&mut self, request: &Request, meta: &mut RequestMeta) -> Decision {
         let modern = self.serves_modern && meta.protocol_version.is_some();
         let decided = if modern { self.on_modern(request, meta) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
@@ -148,22 +148,25 @@ impl SessionState {
     fn on_modern(
         &mut self,
         request: &Request,
-        meta: &RequestMeta,
+        meta: &mut RequestMeta,
     ) -> Result<Decision, ErrorObject> {
         let version = meta.require_modern()?;
+        let caller = Caller::modern(version, meta, Some(self.id.clone()));
         if request.method != Method::Listen {
-            return Ok(Decision::Dispatch(Caller::modern(version, meta, Some(self.id.clone()))));
+            return Ok(Decision::Dispatch(caller));
         }
-        let granted = grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
+        let mut granted =
+            grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
         if self.listens.contains_key(&request.id) {
             return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
         }
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
-        let listen = Listen::new(&request.id, granted);
-        self.listens.insert(request.id.clone(), listen.clone());
-        Ok(Decision::Listen(listen))
+        // Not remembered before it is known whose they are: a session that crashes meanwhile must
+        // not come back with somebody else's.
+        let tasks = std::mem::take(&mut granted.task_ids);
+        Ok(Decision::Listen(caller, self.grant(&request.id, granted), tasks))
     }
 
     fn too_many_subscriptions(&self) -> ErrorObject {

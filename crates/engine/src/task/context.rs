@@ -57,8 +57,8 @@ pub(crate) struct Call {
     pub(crate) arguments: Option<Value>,
     /// Asks for the call to become a task.
     pub(crate) handover: Notify,
-    /// Done once it is one.
-    pub(crate) handed_over: CancellationToken,
+    /// Told once it is one.
+    pub(crate) handed_over: Notify,
     pub(crate) task: OnceLock<Arc<LiveTask>>,
     /// What a run before this one saved.
     pub(crate) checkpoint: Option<Value>,
@@ -288,8 +288,11 @@ impl Context {
         if !takes || self.0.arguments.is_none() {
             return Err(CallError::protocol(tasks_required()));
         }
+        // Before the request, so that its answer is not missed. A call that cannot become one is
+        // over, and so is this.
+        let handed_over = self.0.handed_over.notified();
         self.0.handover.notify_one();
-        self.0.handed_over.cancelled().await;
+        handed_over.await;
         Ok(())
     }
 

@@ -93,21 +93,23 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.core.running.calls.remove(&self.call.id);
-        let (call, took) = (self.call.clone(), self.started.elapsed());
-        let finished = |outcome| EngineEvent::CallFinished { call: call.clone(), outcome, took };
-        let event = match self.answered {
-            Some(outcome) => finished(outcome),
-            None if self.cancel.is_cancelled() => {
-                let reason = self.cancel.reason();
-                EngineEvent::CallCancelled { call: call.clone(), reason, took }
+        let was_cancelled = self.cancel.is_cancelled();
+        if self.answered.is_none() && !was_cancelled {
+            // Killed. Whoever works for it elsewhere can stop.
+            self.cancel.cancel(CancelReason::SessionEnded);
+        }
+        self.core.events.emit(|| {
+            let (call, took) = (self.call.clone(), self.started.elapsed());
+            match self.answered {
+                None if was_cancelled => {
+                    EngineEvent::CallCancelled { call, reason: self.cancel.reason(), took }
+                }
+                // What is killed unanswered its responder answers so.
+                answered => {
+                    let outcome = answered.unwrap_or(CallOutcome::Error(code::INTERNAL_ERROR));
+                    EngineEvent::CallFinished { call, outcome, took }
+                }
             }
-            // Killed: its responder says the same to the client.
-            None => {
-                // Whoever works for it elsewhere can stop.
-                self.cancel.cancel(CancelReason::SessionEnded);
-                finished(CallOutcome::Error(code::INTERNAL_ERROR))
-            }
-        };
-        self.core.events.emit(|| event);
+        });
     }
 }

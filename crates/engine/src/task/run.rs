@@ -122,7 +122,7 @@ impl Run {
             self.myself.link(root.get_cell());
         }
         self.side = Side::Task(guard);
-        call.handed_over.cancel();
+        call.handed_over.notify_waiters();
     }
 
     /// Runs the code to its end; `None` if it was told to end before.

@@ -8,7 +8,6 @@ use ractor::{Actor, ActorCell};
 use stentor_wire::params::Retry;
 use stentor_wire::{Era, ErrorObject, Params, Request, RequestMeta};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::context::{Call, Context, Lane};
 use super::record::Record;
@@ -140,7 +139,7 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         explicit,
         arguments: target.task_arguments(),
         handover: Notify::new(),
-        handed_over: CancellationToken::new(),
+        handed_over: Notify::new(),
         task: OnceLock::new(),
         checkpoint: None,
     });
@@ -185,7 +184,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         explicit: None,
         arguments: target.task_arguments(),
         handover: Notify::new(),
-        handed_over: CancellationToken::new(),
+        handed_over: Notify::new(),
         task: OnceLock::new(),
         checkpoint: task.checkpoint.clone(),
     });

@@ -13,8 +13,8 @@ fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decisi
         method: Method::parse(method),
         params: Params::from_json(params.to_string()),
     };
-    let meta = RequestMeta::read(&request.params).expect("a readable _meta");
-    state.on_request(&request, &meta)
+    let mut meta = RequestMeta::read(&request.params).expect("a readable _meta");
+    state.on_request(&request, &mut meta)
 }
 
 fn initialize(state: &mut SessionState, version: &str) -> Decision {
@@ -96,7 +96,7 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     let params = json!({"_meta": modern(), "notifications": {
         "toolsListChanged": true, "resourceSubscriptions": ["a:1", "a:1"],
     }});
-    let Decision::Listen(Listen { subscription, granted, .. }) =
+    let Decision::Listen(_, Listen { subscription, granted, .. }, _) =
         ask(&mut state, 7, "subscriptions/listen", params.clone())
     else {
         panic!("refused")
