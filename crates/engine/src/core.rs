@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Tally;
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
-use crate::task::{RunningCalls, Sealer, Suspended};
+use crate::task::{CancelReason, RunningCalls, Sealer, Suspended};
 use crate::tasks::Tasks;
 
 /// Custom notices that may wait for the hub before the application waits too.
@@ -56,7 +56,7 @@ pub(crate) struct Core {
     pub(crate) custom_notices: Arc<Semaphore>,
     /// Set once no new work is taken.
     pub(crate) draining: CancellationToken,
-    /// Set once running calls get no more time; every call's own token is a child of it.
+    /// Set once running calls get no more time.
     pub(crate) ending: CancellationToken,
     pub(crate) tally: Arc<Tally>,
     /// Of calls that belong to no session.
@@ -208,6 +208,12 @@ impl Core {
 
     pub(crate) fn announce_list(&self, kind: ListKind) {
         self.announce(Topic::List(kind));
+    }
+
+    /// Ends all calls that run, and those that begin after it.
+    pub(crate) fn end_calls(&self) {
+        self.ending.cancel();
+        self.running.cancel_all(&CancelReason::Shutdown);
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -14,7 +14,7 @@ use crate::handler::{
 };
 use crate::registry::Shelf;
 use crate::session::Caller;
-use crate::task::{Context, InputRequired};
+use crate::task::{Context, InputRequired, Pace};
 use crate::tasks::{self, AsTask, StoredTask};
 
 use std::sync::Arc;
@@ -59,14 +59,25 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// What runs, for people: it stands in the error when it panics.
-    pub(crate) fn label(&self) -> String {
+    /// What runs, for people: with its [`subject`](Self::subject) it stands in the error when it
+    /// panics.
+    pub(crate) fn what(&self) -> &'static str {
         match self {
-            Self::Tool(tool, _) => format!("the tool '{}'", tool.name()),
-            Self::Resource(_, uri) => format!("the reader of '{uri}'"),
-            Self::Prompt(prompt, _) => format!("the prompt '{}'", prompt.name()),
-            Self::Complete(_, completion) => format!("the completion of '{}'", completion.argument),
-            Self::Stored(_) => "the store of tasks".to_owned(),
+            Self::Tool(..) => "the tool",
+            Self::Resource(..) => "the reader of",
+            Self::Prompt(..) => "the prompt",
+            Self::Complete(..) => "the completion of",
+            Self::Stored(_) => "the store of task",
+        }
+    }
+
+    /// How runs of the same code went.
+    pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
+        match self {
+            Self::Tool(tool, _) => Some(tool.pace().clone()),
+            Self::Resource(reader, _) => Some(reader.pace.clone()),
+            Self::Prompt(prompt, _) => Some(prompt.pace().clone()),
+            Self::Complete(..) | Self::Stored(_) => None,
         }
     }
 
@@ -185,14 +196,14 @@ fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, Erro
 }
 
 fn call_tool(core: &Core, request: &Request) -> Result<Target, ErrorObject> {
-    let params: params::CallTool = request.params.parse()?;
+    let params = params::CallTool::read(&request.params)?;
     let catalog = core.catalog();
     let tool = catalog
         .tool(&params.name)
         .ok_or_else(|| ErrorObject::invalid_params(format!("unknown tool: {}", params.name)))?;
     let arguments = match params.arguments {
         None => Value::Object(serde_json::Map::new()),
-        Some(raw) => serde_json::from_str(raw.get())
+        Some(raw) => serde_json::from_str(raw)
             .map_err(|error| ErrorObject::invalid_params(format!("invalid arguments: {error}")))?,
     };
     if !arguments.is_object() {

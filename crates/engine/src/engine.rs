@@ -359,7 +359,7 @@ impl Engine {
         if in_time.await.is_err() {
             let left = self.core.calls.len();
             tracing::warn!(left, "calls are still running at the end of the drain time");
-            self.core.ending.cancel();
+            self.core.end_calls();
             // A call that blocks its thread cannot be ended; it must not hold up the rest.
             let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;
         }

@@ -222,6 +222,13 @@ impl Outlet {
         }
     }
 
+    /// Keeps from here on what is read, after `read`, which is all that was so far.
+    pub(crate) fn keep_log(&self, log: Log, read: &[Delivered]) {
+        let mut state = self.0.state.lock();
+        state.log = Some(log);
+        state.keep(read, &self.0.tally);
+    }
+
     /// Whether somebody reads the stream, and it goes on.
     fn is_read(&self) -> bool {
         let state = self.0.state.lock();

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::{
-    DecodeError, EncodedNotice, Era, ErrorObject, ListKind, Message, Method, Notice, Params,
-    ProtocolVersion, Request, RequestMeta, SubscriptionId, code, encode, params,
+    DecodeError, EncodedNotice, Era, ErrorObject, ListKind, Message, Method, Notice, Notification,
+    Params, ProtocolVersion, Request, RequestMeta, Response, SubscriptionId, code, encode, params,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::Engine;
@@ -25,11 +24,11 @@ use crate::engine::LAST_MOMENT;
 use crate::events::{CallOutcome, EngineEvent};
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
-use crate::outlet::{Inlet, Outlet};
+use crate::outlet::{Delivered, Inlet, Outlet};
 use crate::root::spawn_session;
 use crate::session::{
-    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, SessionEntry, SessionKind, SessionMsg,
-    SessionState, Streams, grant, of_stateless_call,
+    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, Served, SessionEntry, SessionKind,
+    SessionMsg, SessionState, Streams, grant, of_stateless_call, serve,
 };
 use crate::task::{self, Responder};
 use crate::tasks;
@@ -149,7 +148,7 @@ impl Engine {
                         return Ok(Answer::Now(bytes, Some(error.code)));
                     }
                 };
-                let cancel = entry.cancel(core);
+                let cancel = entry.cancel();
                 let outlet = of_stateless_call(core, &cancel);
                 let inlet = outlet.attach();
                 let era = Era::Modern;
@@ -217,19 +216,14 @@ impl Engine {
         params: &Params,
         header: impl Fn(&str) -> Option<&'a [u8]>,
     ) -> Result<(), HeaderMismatch> {
-        #[derive(Deserialize)]
-        struct Called<'a> {
-            name: String,
-            #[serde(borrow, default)]
-            arguments: Option<&'a RawValue>,
-        }
-        let Ok(called) = params.peek::<Called<'_>>() else { return Ok(()) };
+        // What is wrong with the parameters is said later.
+        let Ok(called) = params::CallTool::read(params) else { return Ok(()) };
         let catalog = self.core().catalog();
         let Some(tool) = catalog.tool(&called.name).filter(|tool| !tool.headers().is_empty())
         else {
             return Ok(());
         };
-        let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw).ok());
         tool.headers().check(arguments.as_ref(), header)
     }
 
@@ -290,20 +284,31 @@ impl Pipe {
                 return Ok(());
             }
         };
-        let request = match &message {
-            Message::Request(request) => Some(request.id.clone()),
-            _ => None,
-        };
         // A client that does not read its answers must not ask for more.
         self.outlet.answers_read().await;
-        let delivered = deliver(&self.core, &self.entry, message, || self.outlet.clone()).await;
-        match (delivered, request) {
-            (Err(Refused::TooManyRequests), Some(id)) => {
-                let error = ErrorObject::unavailable(Refused::TooManyRequests.to_string());
-                self.outlet.reply(encode::error(Some(&id), &error), Some(error.code));
-                Ok(())
+        let request = match message {
+            Message::Request(request) => request,
+            Message::Notification(notification) => {
+                return hand_in(&self.entry, Inbound::Notification(notification)).await;
             }
-            (delivered, _) => delivered,
+            Message::Response(response) => {
+                return hand_in(&self.entry, Inbound::Response(response)).await;
+            }
+        };
+        let id = request.id.clone();
+        let refuse = |error: ErrorObject| {
+            self.outlet.reply(encode::error(Some(&id), &error), Some(error.code));
+            Ok(())
+        };
+        let meta = match RequestMeta::read(&request.params) {
+            Ok(meta) => meta,
+            Err(error) => return refuse(error),
+        };
+        match ask(&self.core, &self.entry, request, meta, self.outlet.clone()).await {
+            Err(Refused::TooManyRequests) => {
+                refuse(ErrorObject::unavailable(Refused::TooManyRequests.to_string()))
+            }
+            asked => asked,
         }
     }
 
@@ -363,27 +368,35 @@ impl HttpSession {
         self.entry.version()
     }
 
-    /// Hands in a request. The inlet yields what its call says and, last, its response.
+    /// Hands in a request, whose `_meta` has been read. The inlet yields what its call says and, last, its response.
     /// Dropping it cancels nothing.
     ///
     /// # Errors
     ///
     /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`].
-    pub async fn request(&self, request: Request) -> Result<Inlet, Refused> {
+    pub async fn request(&self, request: Request, meta: RequestMeta) -> Result<Inlet, Refused> {
         let outlet = self.entry.open_stream(&self.core);
         let inlet = outlet.attach();
-        deliver(&self.core, &self.entry, Message::Request(request), || outlet).await?;
+        ask(&self.core, &self.entry, request, meta, outlet).await?;
         Ok(inlet)
     }
 
-    /// Hands in a notification or a response.
+    /// Hands in a notification.
     ///
     /// # Errors
     ///
     /// [`Refused::SessionEnded`].
-    pub async fn deliver(&self, message: Message) -> Result<(), Refused> {
-        let stream = || self.entry.open_stream(&self.core);
-        deliver(&self.core, &self.entry, message, stream).await
+    pub async fn notification(&self, notification: Notification) -> Result<(), Refused> {
+        hand_in(&self.entry, Inbound::Notification(notification)).await
+    }
+
+    /// Hands in the answer to a question.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::SessionEnded`].
+    pub async fn response(&self, response: Response) -> Result<(), Refused> {
+        hand_in(&self.entry, Inbound::Response(response)).await
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since
@@ -404,9 +417,9 @@ impl HttpSession {
     }
 
     /// Keeps the stream of a request for a client that may come back to it. For a transport
-    /// that tells the client the names of its frames.
-    pub fn keep(&self, inlet: &Inlet) {
-        self.entry.keep_stream(inlet.outlet(), self.core.config.kept_streams);
+    /// that tells the client the names of its frames; `read` is all that it has read so far.
+    pub fn keep(&self, inlet: &Inlet, read: &[Delivered]) {
+        self.entry.keep_stream(&self.core, inlet.outlet(), read);
     }
 
     /// Reads on from a frame that the client names. Another reader of the stream ends: the
@@ -443,27 +456,54 @@ impl HttpSession {
     }
 }
 
-/// Hands a message to the session's actor. Waits for a turn, so that a client cannot fill
-/// the mailbox; refuses a request over the limit of running ones.
-async fn deliver(
+/// Serves a request of a session, or hands it to the session's actor: if it concerns the session,
+/// or a message that came before it still waits there. Refuses it over the limit of running ones.
+async fn ask(
     core: &Arc<Core>,
     entry: &SessionEntry,
-    message: Message,
-    reply: impl FnOnce() -> Outlet,
+    request: Request,
+    mut meta: RequestMeta,
+    outlet: Outlet,
 ) -> Result<(), Refused> {
-    let turn = entry.turns().clone().acquire_owned().await.map_err(|_| Refused::SessionEnded)?;
-    let inbound = match message {
-        Message::Request(request) => {
-            let permit = entry.permits().clone().try_acquire_owned();
-            let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-            let responder = Responder::new(core.clone(), reply(), Era::Legacy, &request, permit);
-            Inbound::Request(request, responder)
-        }
-        // The others must get through also when all permits are taken: by calls that one of
-        // them cancels.
-        Message::Notification(notification) => Inbound::Notification(notification),
-        Message::Response(response) => Inbound::Response(response),
+    let permit = || {
+        let permit = entry.permits().clone().try_acquire_owned();
+        permit.map_err(|_| Refused::TooManyRequests)
     };
+    let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
+    let respond =
+        |request: &Request, permit| Responder::new(core.clone(), outlet, era, request, permit);
+    if let Some(actor) = entry.free_actor() {
+        let sender = entry.state().sender(&request, &mut meta);
+        if let Some(caller) = sender {
+            let responder = respond(&request, permit()?);
+            entry.touch();
+            let served = Served { caller, request, meta };
+            serve(core, entry, actor.get_cell(), served, responder).await;
+            return Ok(());
+        }
+    }
+    let turn = turn(entry).await?;
+    let responder = respond(&request, permit()?);
+    let inbound = Inbound::Request(request, meta, responder);
+    hand_in_at(entry, inbound, turn).await
+}
+
+/// Waits for a turn, so that a client cannot fill the mailbox.
+async fn turn(entry: &SessionEntry) -> Result<OwnedSemaphorePermit, Refused> {
+    entry.turns().clone().acquire_owned().await.map_err(|_| Refused::SessionEnded)
+}
+
+/// Hands a message to the session's actor.
+async fn hand_in(entry: &SessionEntry, inbound: Inbound) -> Result<(), Refused> {
+    let turn = turn(entry).await?;
+    hand_in_at(entry, inbound, turn).await
+}
+
+async fn hand_in_at(
+    entry: &SessionEntry,
+    inbound: Inbound,
+    turn: OwnedSemaphorePermit,
+) -> Result<(), Refused> {
     let handed_in = entry.hand_in(SessionMsg::Inbound(Box::new(inbound), turn)).await;
     handed_in.then_some(()).ok_or(Refused::SessionEnded)
 }

@@ -280,7 +280,7 @@ impl Drop for RootState {
     fn drop(&mut self) {
         // The author's code may hold the engine, which holds the core: let go of it.
         self.core.draining.cancel();
-        self.core.ending.cancel();
+        self.core.end_calls();
         for session in self.core.directory.all() {
             session.close(&self.core);
         }

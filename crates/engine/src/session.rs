@@ -9,6 +9,7 @@
 mod caller;
 mod entry;
 mod questions;
+mod serve;
 mod state;
 mod streams;
 
@@ -24,17 +25,17 @@ use stentor_wire::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
-use crate::dispatch::{Dispatch, Target, dispatch};
 use crate::events::EngineEvent;
 use crate::hub::filter::Filter;
 use crate::hub::{Acknowledgment, HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
-use crate::task::{self, CancelReason, Responder};
+use crate::task::{CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
 pub(crate) use questions::Questions;
+pub(crate) use serve::{Served, serve};
 use state::Decision;
 pub(crate) use state::{SessionState, grant};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
@@ -42,7 +43,7 @@ pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 /// A message of the client.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    Request(Request, Responder),
+    Request(Request, RequestMeta, Responder),
     Notification(Notification),
     Response(Response),
 }
@@ -100,7 +101,10 @@ impl Actor for SessionActor {
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SessionMsg::Inbound(inbound, _turn) => session.on_inbound(&myself, *inbound).await,
+            // Boxed, as the way of a request is long: an idle session is to be small.
+            SessionMsg::Inbound(inbound, _turn) => {
+                Box::pin(session.on_inbound(&myself, *inbound)).await;
+            }
             SessionMsg::Rejoin => session.on_rejoin(),
             SessionMsg::Drain => session.on_drain(&myself),
             SessionMsg::End => session.on_end(&myself),
@@ -142,8 +146,8 @@ impl Session {
     async fn on_inbound(&self, myself: &ActorRef<SessionMsg>, inbound: Inbound) {
         self.entry.touch();
         match inbound {
-            Inbound::Request(request, responder) => {
-                self.on_request(myself, request, responder).await;
+            Inbound::Request(request, meta, responder) => {
+                self.on_request(myself, request, meta, responder).await;
             }
             Inbound::Notification(notification) => self.on_notification(&notification),
             Inbound::Response(response) => {
@@ -159,15 +163,9 @@ impl Session {
         &self,
         myself: &ActorRef<SessionMsg>,
         request: Request,
-        mut responder: Responder,
+        mut meta: RequestMeta,
+        responder: Responder,
     ) {
-        let mut meta = match RequestMeta::read(&request.params) {
-            Ok(meta) => meta,
-            Err(error) => return responder.answer(Err(error)),
-        };
-        if meta.protocol_version.is_some() {
-            responder.set_era(Era::Modern);
-        }
         let decision = self.entry.state().on_request(&request, &mut meta);
         let answer = match decision {
             Decision::Initialized(version) => {
@@ -205,44 +203,12 @@ impl Session {
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
-                let resumes = self.entry.kind() == SessionKind::Http;
-                let caller = caller.of(self.entry.principal().cloned()).resuming(resumes);
-                match dispatch(&self.core, &caller, &request) {
-                    Dispatch::Answer(outcome) => outcome,
-                    Dispatch::Call(target) => match self.admit(caller, target, request, meta) {
-                        Ok(start) => {
-                            let parent = myself.get_cell();
-                            return task::start(&self.core, parent, start, responder).await;
-                        }
-                        Err(error) => Err(error),
-                    },
-                }
+                let parent = myself.get_cell();
+                let served = Served { caller, request, meta };
+                return serve(&self.core, &self.entry, parent, served, responder).await;
             }
         };
         responder.answer(answer);
-    }
-
-    /// Lets a call in: a new one, or the retry of one that waits.
-    fn admit(
-        &self,
-        caller: Caller,
-        target: Target,
-        request: Request,
-        meta: RequestMeta,
-    ) -> Result<task::Start, ErrorObject> {
-        let calls = self.entry.calls();
-        let in_use =
-            || ErrorObject::new(stentor_wire::code::INVALID_REQUEST, "the request id is in use");
-        // Asked first, as a retry uses up the state of the call that waits.
-        if calls.is_open(&request.id) {
-            return Err(in_use());
-        }
-        let entry = task::enter(&self.core, &caller, &request)?;
-        let cancel = entry.cancel(&self.core);
-        let open = Some(calls.open(&request.id, &cancel).ok_or_else(in_use)?);
-        let streams = self.entry.finish_streams();
-        let questions = Some(self.entry.questions().clone());
-        Ok(task::Start { request, meta, caller, target, entry, cancel, open, streams, questions })
     }
 
     fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {

@@ -1,4 +1,5 @@
-//! **Owns** one running call: the author's code and the one answer to it.
+//! **Owns** one running call: the author's code and the one answer to it. A call that is done as
+//! soon as it is looked at needs no actor (see [`pace`]).
 //! **Receives** nothing but the word to run; cancelling is a token, so that it needs no turn.
 //! **Sends** progress, log messages, questions and the answer into the outlet of its request.
 //! **Dies when** the code returns, panics, is cancelled, or the session dies.
@@ -7,6 +8,7 @@
 mod ask;
 mod cancel;
 mod context;
+mod pace;
 mod record;
 mod responder;
 mod rounds;
@@ -15,42 +17,26 @@ mod seal;
 mod start;
 mod suspended;
 
-use std::panic::AssertUnwindSafe;
-
-use futures::FutureExt as _;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::{Era, ErrorObject};
-use tracing::Instrument as _;
 
 pub use ask::{AskError, Elicit, InputRequired, Root, Sample, Sampled};
 pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub use context::Context;
+pub(crate) use pace::Pace;
 pub use record::CallView;
-use record::Record;
 pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
 pub(crate) use rounds::Rounds;
-use run::{Run, Side};
-use seal::Binding;
+use run::Run;
 pub(crate) use seal::Sealer;
 pub use seal::StateKey;
 pub(crate) use start::{Start, enter, resume, start};
 pub(crate) use suspended::Suspended;
 
 use crate::core::Core;
-use crate::dispatch::Target;
-
-/// Everything a call needs to run.
-pub(crate) struct TaskArgs {
-    target: Target,
-    ctx: Context,
-    binding: Binding,
-    side: Side,
-    record: Record,
-    span: tracing::Span,
-}
 
 #[derive(Debug)]
 pub(crate) enum TaskMsg {
@@ -63,16 +49,16 @@ pub(crate) struct TaskActor;
 
 impl Actor for TaskActor {
     type Msg = TaskMsg;
-    type State = Option<Box<TaskArgs>>;
-    type Arguments = Box<TaskArgs>;
+    type State = Option<Box<Run>>;
+    type Arguments = Box<Run>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<TaskMsg>,
-        args: Box<TaskArgs>,
+        run: Box<Run>,
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.cast(TaskMsg::Run)?;
-        Ok(Some(args))
+        Ok(Some(run))
     }
 
     async fn handle(
@@ -89,29 +75,10 @@ impl Actor for TaskActor {
 
 async fn on_run(
     myself: &ActorRef<TaskMsg>,
-    state: &mut Option<Box<TaskArgs>>,
+    state: &mut Option<Box<Run>>,
 ) -> Result<(), ActorProcessingErr> {
-    let Some(args) = state.take() else { return Ok(()) };
-    let TaskArgs { target, ctx, binding, side, record, span } = *args;
-    let label = target.label();
-    let as_task = target.as_task();
-    let mut run = Run { ctx: ctx.clone(), binding, side, record, myself: myself.get_cell() };
-    // Also the call that makes the future is the author's code.
-    let code =
-        AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind().instrument(span);
-    let finished = match run.begin(as_task).await {
-        true => run.drive(code, as_task).await,
-        false => None,
-    };
-    match finished {
-        None => run.end().await,
-        Some(Ok(outcome)) if run.is_moot(&outcome) => run.end().await,
-        Some(Ok(outcome)) => run.answer(outcome).await,
-        Some(Err(_panic)) => {
-            run.answer(Err(ErrorObject::internal(format!("{label} panicked")).into())).await;
-            return Err(format!("{label} panicked").into());
-        }
-    }
+    let Some(mut run) = state.take() else { return Ok(()) };
+    run.to_end(myself.get_cell()).await?;
     myself.stop(None);
     Ok(())
 }

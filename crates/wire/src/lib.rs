@@ -28,12 +28,11 @@ mod task;
 pub use era::{Era, ProtocolVersion};
 pub use error::{ErrorObject, code};
 pub use level::LogLevel;
-pub use message::{
-    DecodeError, Id, Message, Notification, Params, Request, Response, ResponseOutcome,
-};
+pub use message::{DecodeError, Id, Message, Notification, Request, Response, ResponseOutcome};
 pub use meta::{ProgressToken, RequestMeta, TraceContext, meta_key};
 pub use method::{Method, notification, request};
 pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
+pub use params::Params;
 pub use task::{TASKS_EXTENSION, TaskStatus, TaskView, takes_tasks, tasks_required};
 
 /// Descriptors, contents, results and capabilities, from the official `rmcp` crate.

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorObject, Method, code};
+use crate::{ErrorObject, Method, Params, code};
 
 /// The id of a request: a string or an integer, answered with the same JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,54 +34,6 @@ impl fmt::Display for Id {
         match self {
             Self::Number(number) => number.fmt(f),
             Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-/// The `params` of a message: raw JSON, a slice of the message's own buffer, or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Bytes);
-
-impl Params {
-    /// Parameters from raw JSON, which must be an object.
-    #[must_use]
-    pub fn from_json(raw: impl Into<Bytes>) -> Self {
-        Self(raw.into())
-    }
-
-    /// The raw JSON; `{}` where the message had none.
-    #[must_use]
-    pub fn as_json(&self) -> &[u8] {
-        if self.0.is_empty() { b"{}" } else { &self.0 }
-    }
-
-    /// Reads the parameters as `T`.
-    ///
-    /// # Errors
-    ///
-    /// -32602 with the member that is missing or of the wrong type.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ErrorObject> {
-        serde_json::from_slice(self.as_json())
-            .map_err(|error| ErrorObject::invalid_params(format!("invalid params: {error}")))
-    }
-
-    /// Reads the parameters as `T`, borrowing from them.
-    ///
-    /// # Errors
-    ///
-    /// As [`parse`](Self::parse).
-    pub fn peek<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ErrorObject> {
-        serde_json::from_slice(self.as_json())
-            .map_err(|error| ErrorObject::invalid_params(format!("invalid params: {error}")))
-    }
-
-    /// A part of these parameters as bytes of its own, without copying.
-    #[must_use]
-    pub fn slice(&self, part: &RawValue) -> Bytes {
-        if self.0.is_empty() {
-            Bytes::copy_from_slice(part.get().as_bytes())
-        } else {
-            self.0.slice_ref(part.get().as_bytes())
         }
     }
 }
@@ -177,7 +128,9 @@ struct Envelope<'a> {
 }
 
 /// Keeps `null` apart from an absent member.
-fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(crate) fn present<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(input).map(Some)
 }
 
@@ -190,21 +143,19 @@ impl Message {
     /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages").
     pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
         let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
-        let envelope: Envelope<'_> = match serde_json::from_slice(input) {
+        let parse_error = |error: &dyn fmt::Display| DecodeError {
+            id: None,
+            code: code::PARSE_ERROR,
+            message: format!("parse error: {error}"),
+        };
+        // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
+        let text = std::str::from_utf8(input).map_err(|error| parse_error(&error))?;
+        let envelope: Envelope<'_> = match serde_json::from_str(text) {
             Ok(envelope) if first == Some(&b'{') => envelope,
             Ok(_) => return Err(not_an_object(input)),
             Err(error) => {
                 // Only a second look tells a text that is no JSON from one that is no message.
-                let parse_error = |error: &dyn fmt::Display| DecodeError {
-                    id: None,
-                    code: code::PARSE_ERROR,
-                    message: format!("parse error: {error}"),
-                };
-                // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
-                if let Err(error) = std::str::from_utf8(input) {
-                    return Err(parse_error(&error));
-                }
-                return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(input) {
+                return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
                     Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
                     Ok(_) => DecodeError::invalid(None, format!("invalid message: {error}")),
@@ -249,7 +200,7 @@ impl Envelope<'_> {
         let params = match self.params {
             None => Params::default(),
             Some(raw) if raw.get().starts_with('{') => {
-                Params(input.slice_ref(raw.get().as_bytes()))
+                Params::from_json(input.slice_ref(raw.get().as_bytes()))
             }
             Some(_) => return Err(DecodeError::invalid(id, "invalid params: must be an object")),
         };

@@ -2,8 +2,8 @@
 
 use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use crate::params::Member;
 use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion};
 
 /// The keys of `_meta` that the protocol reserves (2026-07-28, basic/index, "`_meta`").
@@ -62,12 +62,6 @@ pub struct RequestMeta {
 }
 
 #[derive(Deserialize)]
-struct Outer<'a> {
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
 struct Known {
     #[serde(default, rename = "progressToken")]
     progress_token: Option<ProgressToken>,
@@ -94,12 +88,12 @@ impl RequestMeta {
     ///
     /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
-        let Some(raw) = params.peek::<Outer<'_>>()?.meta else { return Ok(Self::default()) };
+        let Some(raw) = params.member(Member::Meta)? else { return Ok(Self::default()) };
         // Serde would take a list for a struct, too.
-        if !raw.get().starts_with('{') {
+        if !raw.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
         }
-        let known: Known = serde_json::from_str(raw.get()).map_err(|error| {
+        let known: Known = serde_json::from_str(raw).map_err(|error| {
             ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
         })?;
         Ok(Self {
@@ -113,7 +107,7 @@ impl RequestMeta {
                 tracestate: known.tracestate,
                 baggage: known.baggage,
             },
-            raw: params.slice(raw),
+            raw: params.slice(Member::Meta)?.unwrap_or_default(),
         })
     }
 

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::params::Member;
+
 macro_rules! methods {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// A method that a client may name. Nothing outside of this crate spells one out.
@@ -116,11 +118,11 @@ impl Method {
     /// The member of `params` that the `Mcp-Name` header mirrors, for the methods that have
     /// one (2026-07-28, basic/transports/streamable-http, "Standard Request Headers").
     #[must_use]
-    pub fn name_member(&self) -> Option<&'static str> {
+    pub fn name_member(&self) -> Option<Member> {
         match self {
-            Self::ToolsCall | Self::PromptsGet => Some("name"),
-            Self::ResourcesRead => Some("uri"),
-            other if other.is_of_tasks() => Some("taskId"),
+            Self::ToolsCall | Self::PromptsGet => Some(Member::Name),
+            Self::ResourcesRead => Some(Member::Uri),
+            other if other.is_of_tasks() => Some(Member::TaskId),
             _ => None,
         }
     }

@@ -1,12 +1,14 @@
 //! The parameters of the requests that a server answers.
 
+mod raw;
+
 use std::collections::BTreeMap;
 
 use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::LogLevel;
+use crate::{ErrorObject, LogLevel};
+pub use raw::{Member, Params};
 
 /// `initialize` (2025-11-25, basic/lifecycle).
 #[derive(Clone, Debug, Deserialize)]
@@ -31,29 +33,52 @@ pub struct List {
 }
 
 /// `tools/call`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CallTool {
+pub struct CallTool<'a> {
     /// Which tool.
-    pub name: String,
+    pub name: std::borrow::Cow<'a, str>,
     /// Its arguments, raw.
-    #[serde(default)]
-    pub arguments: Option<Box<RawValue>>,
+    pub arguments: Option<&'a str>,
+}
+
+impl<'a> CallTool<'a> {
+    /// Reads the parameters, whose arguments stay raw.
+    ///
+    /// # Errors
+    ///
+    /// -32602 without a name, or if it is no string.
+    pub fn read(params: &'a Params) -> Result<Self, ErrorObject> {
+        let name = params.string(Member::Name)?;
+        let name = name.ok_or_else(|| raw::invalid(&"missing field `name`"))?;
+        Ok(Self { name, arguments: params.member(Member::Arguments)? })
+    }
 }
 
 /// What a retried request carries beside its own parameters (2026-07-28,
 /// basic/patterns/mrtr).
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Retry {
     /// The answers, by the key of their question.
-    #[serde(default)]
     pub input_responses: Option<serde_json::Map<String, serde_json::Value>>,
     /// What the result that asked gave to be sent back.
-    #[serde(default)]
     pub request_state: Option<String>,
+}
+
+impl Retry {
+    /// Reads what the parameters of a request say of a retry.
+    ///
+    /// # Errors
+    ///
+    /// -32602 if a member has the wrong type.
+    pub fn read(params: &Params) -> Result<Self, ErrorObject> {
+        let responses = params.member(Member::InputResponses)?.map(serde_json::from_str);
+        Ok(Self {
+            input_responses: responses.transpose().map_err(|error| raw::invalid(&error))?,
+            request_state: params.string(Member::RequestState)?.map(Into::into),
+        })
+    }
 }
 
 /// `resources/read`, `resources/subscribe` and `resources/unsubscribe`.

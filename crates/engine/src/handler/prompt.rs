@@ -12,6 +12,7 @@ use stentor_wire::model::{
 
 use super::{Completer, Completion, PromptError, Running};
 use crate::Context;
+use crate::task::Pace;
 
 type Run =
     dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
@@ -122,6 +123,7 @@ impl Prompt {
 pub(crate) struct PromptEntry {
     prompt: Prompt,
     pub(crate) json: Bytes,
+    pace: Arc<Pace>,
 }
 
 impl PromptEntry {
@@ -129,11 +131,15 @@ impl PromptEntry {
         let json = serde_json::to_vec(&prompt.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { prompt, json })
+        Ok(Self { prompt, json, pace: Arc::default() })
     }
 
     pub(crate) fn name(&self) -> &str {
         self.prompt.name()
+    }
+
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     pub(crate) fn completer(&self) -> Option<&Completer> {

@@ -12,6 +12,7 @@ use stentor_wire::model::{
 
 use super::{Completer, Completion, ResourceError, Running};
 use crate::Context;
+use crate::task::Pace;
 
 type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, ResourceError>>
     + Send
@@ -236,6 +237,7 @@ impl ResourceTemplate {
 pub(crate) struct ResourceEntry {
     resource: Resource,
     pub(crate) json: Bytes,
+    pace: Arc<Pace>,
 }
 
 impl ResourceEntry {
@@ -243,7 +245,7 @@ impl ResourceEntry {
         let json = serde_json::to_vec(&resource.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { resource, json })
+        Ok(Self { resource, json, pace: Arc::default() })
     }
 
     pub(crate) fn uri(&self) -> &str {
@@ -256,6 +258,7 @@ impl ResourceEntry {
             vars: TemplateVars::new(),
             cache: self.resource.cache,
             mime_type: self.resource.descriptor.mime_type.clone(),
+            pace: self.pace.clone(),
         }
     }
 }
@@ -266,6 +269,7 @@ pub(crate) struct TemplateEntry {
     template: ResourceTemplate,
     pattern: uri_template_ex::UriTemplate,
     pub(crate) json: Bytes,
+    pace: Arc<Pace>,
 }
 
 impl TemplateEntry {
@@ -275,7 +279,7 @@ impl TemplateEntry {
             .map_err(|error| invalid(&error))?;
         let json =
             serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
-        Ok(Self { template, pattern, json })
+        Ok(Self { template, pattern, json, pace: Arc::default() })
     }
 
     pub(crate) fn uri_template(&self) -> &str {
@@ -300,6 +304,7 @@ impl TemplateEntry {
             vars,
             cache: self.template.cache,
             mime_type: self.template.descriptor.mime_type.clone(),
+            pace: self.pace.clone(),
         })
     }
 }
@@ -310,6 +315,7 @@ pub(crate) struct Reader {
     vars: TemplateVars,
     pub(crate) cache: CacheHint,
     mime_type: Option<String>,
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl Reader {

@@ -15,6 +15,7 @@ use stentor_wire::model::{
 
 use super::{InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema};
 use crate::Context;
+use crate::task::Pace;
 use crate::tasks::AsTask;
 
 type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
@@ -184,6 +185,7 @@ pub(crate) struct ToolEntry {
     schema: InputSchema,
     output: Option<InputSchema>,
     headers: ParamHeaders,
+    pace: Arc<Pace>,
 }
 
 impl ToolEntry {
@@ -199,7 +201,7 @@ impl ToolEntry {
         let json = serde_json::to_vec(&tool.descriptor)
             .map_err(|error| SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { tool, json, schema, output, headers })
+        Ok(Self { tool, json, schema, output, headers, pace: Arc::default() })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -212,6 +214,10 @@ impl ToolEntry {
 
     pub(crate) fn is_resumable(&self) -> bool {
         self.tool.resumable
+    }
+
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     pub(crate) fn headers(&self) -> &ParamHeaders {

@@ -23,7 +23,7 @@ use crate::events::{EngineEvent, Events};
 use crate::hub::HubMsg;
 use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Class;
-use crate::outlet::{Outlet, Tally, TallyView, Trouble};
+use crate::outlet::{Delivered, Outlet, Tally, TallyView, Trouble};
 use crate::root::Restarts;
 use crate::task::{CancelReason, OpenCalls};
 
@@ -273,7 +273,19 @@ impl SessionEntry {
         SubscriberKey { session: self.id.clone(), subscription }
     }
 
+    /// Whether it is out of everything it was in.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     // Its actor
+
+    /// Its actor, if no message of the client waits for that.
+    pub(crate) fn free_actor(&self) -> Option<Arc<ActorRef<SessionMsg>>> {
+        // A message holds its turn until it is handled.
+        let free = self.turns.available_permits() == MAX_WAITING_MESSAGES as usize;
+        self.actor().filter(|_| free && self.ending().is_none())
+    }
 
     pub(crate) fn actor(&self) -> Option<Arc<ActorRef<SessionMsg>>> {
         self.actor.load_full()
@@ -301,7 +313,7 @@ impl SessionEntry {
         loop {
             // Before the look at the actor, so that no change falls in between.
             let changed = self.changed.notified();
-            if self.closed.load(Ordering::Acquire) {
+            if self.is_closed() {
                 return false;
             }
             if let Some(actor) = self.actor() {
@@ -419,15 +431,16 @@ impl SessionEntry {
     /// The stream of one request on a legacy HTTP session.
     pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        streams::of_request(core, &self.id, stream, self.tally.clone())
+        streams::of_request(core, stream, self.tally.clone())
     }
 
     /// Keeps the stream of a request for a client that comes back: while its call runs, and
-    /// for some calls more.
-    pub(crate) fn keep_stream(&self, outlet: Outlet, answered: usize) {
-        self.kept.keep(outlet, answered);
+    /// for some calls more. `read` is all that was read from it so far.
+    pub(crate) fn keep_stream(&self, core: &Core, outlet: Outlet, read: &[Delivered]) {
+        outlet.keep_log(streams::log(core, &self.id, outlet.stream()), read);
+        self.kept.keep(outlet, core.config.kept_streams);
         // The session may have been closed meanwhile.
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             self.kept.clear();
         }
     }

@@ -93,49 +93,68 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
+    /// Who sends a request that concerns the catalog; `None` for one that concerns the session,
+    /// or is none that it understands.
+    pub(crate) fn sender(&self, request: &Request, meta: &mut RequestMeta) -> Option<Caller> {
+        if self.is_modern(meta) {
+            let version = meta.require_modern().ok()?;
+            let of_catalog = request.method != Method::Listen;
+            return of_catalog.then(|| Caller::modern(version, meta, Some(self.id.clone())));
+        }
+        match (&self.legacy, &request.method) {
+            (
+                _,
+                Method::Initialize
+                | Method::SetLevel
+                | Method::ResourcesSubscribe
+                | Method::ResourcesUnsubscribe,
+            ) => None,
+            (Some(caller), _) => Some(caller.clone()),
+            (None, Method::Ping) => Some(Caller::unknown(self.id.clone())),
+            (None, _) => None,
+        }
+    }
+
     pub(crate) fn on_request(&mut self, request: &Request, meta: &mut RequestMeta) -> Decision {
-        let modern = self.serves_modern && meta.protocol_version.is_some();
-        let decided = if modern { self.on_modern(request, meta) } else { self.on_legacy(request) };
+        if let Some(caller) = self.sender(request, meta) {
+            return Decision::Dispatch(caller);
+        }
+        let modern = self.is_modern(meta);
+        let decided = if modern { self.on_listen(request, meta) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
     }
 
+    fn is_modern(&self, meta: &RequestMeta) -> bool {
+        self.serves_modern && meta.protocol_version.is_some()
+    }
+
     fn on_legacy(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
-        let caller = match (&self.legacy, &request.method) {
-            (None, Method::Initialize) => return self.initialize(request),
-            (Some(_), Method::Initialize) => {
-                return Err(ErrorObject::new(code::INVALID_REQUEST, "already initialized"));
-            }
-            (Some(caller), _) => caller,
-            (None, Method::Ping) => {
-                return Ok(Decision::Dispatch(Caller::unknown(self.id.clone())));
-            }
+        let refuse = |why| Err(ErrorObject::new(code::INVALID_REQUEST, why));
+        match (&self.legacy, &request.method) {
+            (None, Method::Initialize) => self.initialize(request),
             (None, _) => {
-                return Err(ErrorObject::new(
-                    code::INVALID_REQUEST,
-                    "not initialized: send initialize, or a request with modern params._meta",
-                ));
+                refuse("not initialized: send initialize, or a request with modern params._meta")
             }
-        };
-        Ok(match &request.method {
-            Method::SetLevel => {
+            (Some(_), Method::Initialize) => refuse("already initialized"),
+            (Some(_), Method::SetLevel) => {
                 let level = request.params.parse::<params::SetLevel>()?.level;
                 self.level.set(level);
-                Decision::Done
+                Ok(Decision::Done)
             }
-            Method::ResourcesSubscribe => {
+            (Some(_), Method::ResourcesSubscribe) => {
                 let uri = request.params.parse::<params::ResourceUri>()?.uri;
                 if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&*uri) {
                     return Err(self.too_many_subscriptions());
                 }
-                Decision::Watch(uri)
+                Ok(Decision::Watch(uri))
             }
-            Method::ResourcesUnsubscribe => {
+            (Some(_), Method::ResourcesUnsubscribe) => {
                 let uri = request.params.parse::<params::ResourceUri>()?.uri;
                 self.watched.remove(&*uri);
-                Decision::Unwatch(uri)
+                Ok(Decision::Unwatch(uri))
             }
-            _ => Decision::Dispatch(caller.clone()),
-        })
+            (Some(caller), _) => Ok(Decision::Dispatch(caller.clone())),
+        }
     }
 
     fn initialize(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
@@ -145,16 +164,13 @@ impl SessionState {
         Ok(Decision::Initialized(version))
     }
 
-    fn on_modern(
+    fn on_listen(
         &mut self,
         request: &Request,
         meta: &mut RequestMeta,
     ) -> Result<Decision, ErrorObject> {
         let version = meta.require_modern()?;
         let caller = Caller::modern(version, meta, Some(self.id.clone()));
-        if request.method != Method::Listen {
-            return Ok(Decision::Dispatch(caller));
-        }
         let mut granted =
             grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
         if self.listens.contains_key(&request.id) {

@@ -51,16 +51,11 @@ impl Streams {
 }
 
 /// The stream of one request on a legacy HTTP session. It outlives its reader: a client that
-/// goes away has not cancelled.
-pub(super) fn of_request(
-    core: &Core,
-    id: &SessionId,
-    stream: StreamId,
-    tally: Arc<Tally>,
-) -> Outlet {
-    let log = log(core, id, stream);
+/// goes away has not cancelled. It has no log before it is kept for a client that comes back:
+/// most answers are one message.
+pub(super) fn of_request(core: &Core, stream: StreamId, tally: Arc<Tally>) -> Outlet {
     let terms = Terms { limits: core.config.limits, one_reply: true };
-    Outlet::new(stream, terms, tally, WhenGone::Wait, Some(log))
+    Outlet::new(stream, terms, tally, WhenGone::Wait, None)
 }
 
 /// The stream of a modern HTTP call, which is cancelled when the client closes it.
@@ -70,7 +65,7 @@ pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
     Outlet::new(StreamId(1), terms, core.stateless_tally.clone(), gone, None)
 }
 
-fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
+pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
     let retention = core.config.retention;
     Log { events: core.config.event_store.open(session, stream, retention), retention }
 }

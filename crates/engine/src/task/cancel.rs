@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use stentor_wire::{ErrorObject, Id, code};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Core;
 use crate::outlet::Notified;
 
 /// Why a call is to end before its code returned.
@@ -60,18 +59,13 @@ impl fmt::Display for CancelReason {
 }
 
 /// Ends one call, once; the first reason counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cancel {
     token: CancellationToken,
     reason: Arc<OnceLock<CancelReason>>,
 }
 
 impl Cancel {
-    /// A call of this engine: it ends at the latest when the engine does.
-    pub(crate) fn within(core: &Core) -> Self {
-        Self { token: core.ending.child_token(), reason: Arc::default() }
-    }
-
     pub(crate) fn cancel(&self, reason: CancelReason) {
         // A later reason changes nothing.
         let _ = self.reason.set(reason);

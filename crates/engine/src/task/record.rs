@@ -54,6 +54,15 @@ impl RunningCalls {
         self.calls.iter().map(|known| view(known.value())).collect()
     }
 
+    /// Cancels all that run now.
+    pub(crate) fn cancel_all(&self, reason: &CancelReason) {
+        // Collected first: who is told may end at once, and takes its entry out.
+        let cancels: Vec<_> = self.calls.iter().map(|known| known.cancel.clone()).collect();
+        for cancel in cancels {
+            cancel.cancel(reason.clone());
+        }
+    }
+
     /// `false` if it does not run.
     pub(crate) fn cancel(&self, id: CallId, reason: CancelReason) -> bool {
         let cancel = self.calls.get(&id).map(|known| known.cancel.clone());
@@ -64,13 +73,16 @@ impl RunningCalls {
     }
 }
 
-/// One call's entry among those that run. Dropping it, in whatever way the call ends, takes it
-/// out and tells who wants to know.
+/// What is recorded of one call. Dropping it, in whatever way the call ends, tells who wants to
+/// know.
 pub(crate) struct Record {
     core: Arc<Core>,
     call: CallRef,
+    method: Method,
     cancel: Cancel,
     started: Instant,
+    /// Whether it is among the calls that run.
+    enlisted: bool,
     /// How it was answered, once it was.
     answered: Option<CallOutcome>,
 }
@@ -80,9 +92,23 @@ impl Record {
         let started = Instant::now();
         core.events
             .emit(|| EngineEvent::CallStarted { call: call.clone(), method: method.clone() });
-        let known = Known { call: call.clone(), method, started, cancel: cancel.clone() };
-        core.running.calls.insert(call.id, known);
-        Self { core, call, cancel, started, answered: None }
+        Self { core, call, method, cancel, started, enlisted: false, answered: None }
+    }
+
+    /// The call goes on for longer: it is one of those that are seen, and end with the engine.
+    pub(crate) fn enlist(&mut self) {
+        let (call, method, cancel) = (self.call.clone(), self.method.clone(), self.cancel.clone());
+        let known = Known { call, method, started: self.started, cancel };
+        self.core.running.calls.insert(self.call.id, known);
+        self.enlisted = true;
+        // After the insert: whoever ends the engine either sees it, or was seen here.
+        if self.core.ending.is_cancelled() {
+            self.cancel.cancel(CancelReason::Shutdown);
+        }
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
     }
 
     pub(crate) fn answered(&mut self, outcome: CallOutcome) {
@@ -92,7 +118,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.core.running.calls.remove(&self.call.id);
+        if self.enlisted {
+            self.core.running.calls.remove(&self.call.id);
+        }
         let was_cancelled = self.cancel.is_cancelled();
         if self.answered.is_none() && !was_cancelled {
             // Killed. Whoever works for it elsewhere can stop.

@@ -63,11 +63,6 @@ impl Responder {
         Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None }
     }
 
-    /// The era that the request turned out to be of.
-    pub(crate) fn set_era(&mut self, era: Era) {
-        self.era = era;
-    }
-
     /// Where the answer goes.
     pub(crate) fn outlet(&self) -> &Outlet {
         &self.outlet

@@ -1,37 +1,68 @@
 //! A call while it runs: as the answer to a request, between two of them, or as a task.
 
+use std::any::Any;
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::SystemTime;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use ractor::ActorCell;
 use serde_json::value::RawValue;
 use stentor_wire::encode::ResultBody;
-use stentor_wire::{Era, ErrorObject, TaskStatus, takes_tasks, tasks_required};
+use stentor_wire::{Era, ErrorObject, Params, TaskStatus, takes_tasks, tasks_required};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tracing::Instrument as _;
 
 use super::ask::InputRequired;
 use super::cancel::CancelReason;
 use super::context::Context;
+use super::pace::Pace;
 use super::record::Record;
 use super::responder::Responder;
 use super::rounds::Rounds;
 use super::seal::{Binding, Sealed};
 use super::suspended::{Place, Resume, Waiting};
 use crate::core::Core;
-use crate::dispatch::Failure;
+use crate::dispatch::{Failure, Target};
 use crate::events::CallOutcome;
 use crate::tasks::{AsTask, LiveTask, NewTask, TaskGuard};
 
+/// The author's code, which may panic.
+type Code = BoxFuture<'static, Result<Result<ResultBody, Failure>, Box<dyn Any + Send>>>;
+
 /// A call while it runs.
-pub(super) struct Run {
-    pub(super) ctx: Context,
-    pub(super) binding: Binding,
-    pub(super) side: Side,
-    pub(super) record: Record,
-    pub(super) myself: ActorCell,
+pub(crate) struct Run {
+    code: Code,
+    /// What kind of code it is.
+    what: &'static str,
+    as_task: AsTask,
+    pace: Option<Arc<Pace>>,
+    ctx: Context,
+    /// What the client asked for, to which its questions are bound.
+    params: Params,
+    side: Side,
+    record: Record,
+    /// The actor that it runs in, once it does.
+    myself: Option<ActorCell>,
 }
+
+/// The author's code has panicked, and its caller was told so.
+#[derive(Debug)]
+pub(super) struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} panicked", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
 
 /// Who waits for whom.
 pub(super) enum Side {
@@ -49,13 +80,93 @@ pub(super) enum Side {
 }
 
 impl Run {
+    pub(super) fn new(
+        target: Target,
+        ctx: Context,
+        params: Params,
+        side: Side,
+        record: Record,
+        span: tracing::Span,
+    ) -> Self {
+        let (what, as_task, pace) = (target.what(), target.as_task(), target.pace());
+        let code = {
+            let ctx = ctx.clone();
+            // Also the call that makes the future is the author's code.
+            AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
+        };
+        let code = code.instrument(span).boxed();
+        Self { code, what, as_task, pace, ctx, params, side, record, myself: None }
+    }
+
+    /// Runs the call where its request came in, if it is expected to be done at once; gives it
+    /// back if it is not.
+    pub(super) async fn in_place(mut self) -> Result<(), Self> {
+        let proven = self.pace.as_ref().is_some_and(|pace| pace.is_proven());
+        // Who asked for progress wants to see it run.
+        if !proven || self.as_task != AsTask::Never || self.ctx.wants_progress() {
+            return Err(self);
+        }
+        let Some(finished) = self.look().await else { return Err(self) };
+        if let Err(panicked) = self.conclude(Some(finished)).await {
+            tracing::error!(error = %panicked, "a call failed");
+        }
+        Ok(())
+    }
+
+    /// Runs the call to its end, in an actor of its own.
+    pub(super) async fn to_end(&mut self, myself: ActorCell) -> Result<(), Panicked> {
+        self.myself = Some(myself);
+        let finished = match self.begin().await {
+            false => None,
+            true => match self.look().await {
+                Some(finished) => Some(finished),
+                None => self.drive().await,
+            },
+        };
+        self.conclude(finished).await
+    }
+
+    /// Polls the code once.
+    async fn look(&mut self) -> Option<<Code as Future>::Output> {
+        let begun = std::time::Instant::now();
+        let finished = poll_fn(|cx| match self.code.as_mut().poll(cx) {
+            Poll::Ready(finished) => Poll::Ready(Some(finished)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let finished = finished.await;
+        if let Some(pace) = &self.pace {
+            let silent = !self.ctx.call().lane.load().gate.has_spoken();
+            pace.saw(finished.is_some() && silent, begun.elapsed());
+        }
+        finished
+    }
+
+    /// Answers with what the code has come to, or as its cancellation says.
+    async fn conclude(
+        &mut self,
+        finished: Option<<Code as Future>::Output>,
+    ) -> Result<(), Panicked> {
+        match finished {
+            None => self.end().await,
+            Some(Ok(outcome)) if self.is_moot(&outcome) => self.end().await,
+            Some(Ok(outcome)) => self.answer(outcome).await,
+            Some(Err(_panic)) => {
+                let label = format!("{} '{}'", self.what, self.ctx.call().call.subject);
+                let panicked = Panicked(label);
+                self.answer(Err(ErrorObject::internal(panicked.to_string()).into())).await;
+                return Err(panicked);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a task of the call before it begins, if that is what its tool wants; `false` if the
     /// call was answered with an error.
-    pub(super) async fn begin(&mut self, as_task: AsTask) -> bool {
+    async fn begin(&mut self) -> bool {
         if !matches!(self.side, Side::Attached(_)) {
             return true;
         }
-        match as_task {
+        match self.as_task {
             // In the legacy era there are none: there a long call streams.
             AsTask::Always if self.ctx.era() == Era::Modern && !self.may_be_task() => {
                 if let Side::Attached(responder) = std::mem::replace(&mut self.side, Side::Over) {
@@ -116,27 +227,24 @@ impl Run {
             let _ = call.task.set(task.clone());
         }
         if let Some(root) = &*call.core.refs.root.load()
-            && let Some(parent) = self.myself.try_get_supervisor()
+            && let Some(myself) = &self.myself
+            && let Some(parent) = myself.try_get_supervisor()
         {
-            self.myself.unlink(parent);
-            self.myself.link(root.get_cell());
+            myself.unlink(parent);
+            myself.link(root.get_cell());
         }
         self.side = Side::Task(guard);
         call.handed_over.notify_waiters();
     }
 
     /// Runs the code to its end; `None` if it was told to end before.
-    pub(super) async fn drive<T>(
-        &mut self,
-        code: impl Future<Output = T>,
-        as_task: AsTask,
-    ) -> Option<T> {
+    async fn drive(&mut self) -> Option<<Code as Future>::Output> {
         let ctx = self.ctx.clone();
         let call = ctx.call();
         let (core, rounds) = (call.core.clone(), call.rounds.clone());
-        let mut code = pin!(code);
+        let mut code = std::mem::replace(&mut self.code, std::future::pending().boxed());
         let mut deadline = pin!(deadline(core.config.call_timeout));
-        let mut patience = pin!(deadline_of(as_task));
+        let mut patience = pin!(deadline_of(self.as_task));
         let (mut seen, mut patient, mut grace) = (0, true, None);
         loop {
             let attached = matches!(self.side, Side::Attached(_));
@@ -198,7 +306,7 @@ impl Run {
             return call.rounds.fail();
         };
         let sealed = Sealed::Waiting(place.handle());
-        let state = call.core.sealer.seal(&sealed, &self.binding, SystemTime::now());
+        let state = call.core.sealer.seal(&sealed, &self.binding(), SystemTime::now());
         let round = call.rounds.round();
         let until = Instant::now() + call.core.config.ask_timeout;
         let side = Side::Suspended { resumed, until, _place: place };
@@ -222,7 +330,7 @@ impl Run {
     }
 
     /// Answers the client, if need be when it retries.
-    pub(super) async fn answer(&mut self, outcome: Result<ResultBody, Failure>) {
+    async fn answer(&mut self, outcome: Result<ResultBody, Failure>) {
         while matches!(self.side, Side::Suspended { .. }) && !self.ctx.is_cancelled() {
             self.resumed().await;
         }
@@ -248,11 +356,21 @@ impl Run {
 
     fn seal(&self, asked: &InputRequired) -> String {
         let sealed = Sealed::Explicit(asked.state.to_string().into_bytes());
-        self.ctx.call().core.sealer.seal(&sealed, &self.binding, SystemTime::now())
+        self.ctx.call().core.sealer.seal(&sealed, &self.binding(), SystemTime::now())
+    }
+
+    fn binding(&self) -> Binding {
+        let principal = self.ctx.call().caller.principal.as_deref();
+        Binding::new(principal, self.record.method(), &self.params)
+    }
+
+    /// It goes on for longer: from here on it is seen among those that run.
+    pub(super) fn enlist(&mut self) {
+        self.record.enlist();
     }
 
     /// Whether the call was cancelled before it came to this.
-    pub(super) fn is_moot(&self, outcome: &Result<ResultBody, Failure>) -> bool {
+    fn is_moot(&self, outcome: &Result<ResultBody, Failure>) -> bool {
         !matches!(self.side, Side::Task(_))
             && self.ctx.is_cancelled()
             && (outcome.is_err() || self.ctx.call().cancel.reason().error().is_none())
@@ -276,7 +394,7 @@ impl Run {
     }
 
     /// Ends the call as its cancellation says.
-    pub(super) async fn end(&mut self) {
+    async fn end(&mut self) {
         let reason = self.ctx.call().cancel.reason();
         let (side, error) = (std::mem::replace(&mut self.side, Side::Over), reason.error());
         match (side, error) {

@@ -13,10 +13,10 @@ use super::context::{Call, Context, Lane};
 use super::record::Record;
 use super::responder::{Responder, Running};
 use super::rounds::Rounds;
-use super::run::Side;
+use super::run::{Run, Side};
 use super::seal::{Binding, Sealed, StateError};
 use super::suspended::{Resume, Waiting};
-use super::{Cancel, OpenCall, TaskActor, TaskArgs};
+use super::{Cancel, OpenCall, TaskActor};
 use crate::core::Core;
 use crate::dispatch::Target;
 use crate::events::CallRef;
@@ -44,16 +44,16 @@ pub(crate) struct Start {
 /// What a request that may be a retry brings with it.
 pub(crate) enum Entry {
     /// It begins a call.
-    New { retry: Retry, explicit: Option<serde_json::Value>, binding: Binding },
+    New { retry: Retry, explicit: Option<serde_json::Value> },
     /// It answers the questions of a call that waits.
     Retry { waiting: Waiting, retry: Retry },
 }
 
 impl Entry {
     /// How a call that waits is cancelled, so that the new request can do so, too.
-    pub(crate) fn cancel(&self, core: &Core) -> Cancel {
+    pub(crate) fn cancel(&self) -> Cancel {
         match self {
-            Self::New { .. } => Cancel::within(core),
+            Self::New { .. } => Cancel::default(),
             Self::Retry { waiting, .. } => waiting.cancel.clone(),
         }
     }
@@ -61,15 +61,15 @@ impl Entry {
 
 /// Tells a new call from a retry (2026-07-28, basic/patterns/mrtr).
 pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<Entry, ErrorObject> {
-    let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
     let retry = match caller.era() {
-        Era::Modern if request.method.may_ask() => request.params.parse::<Retry>()?,
+        Era::Modern if request.method.may_ask() => Retry::read(&request.params)?,
         _ => Retry::default(),
     };
     let refused = |error: StateError| ErrorObject::invalid_params(error.to_string());
     let Some(state) = &retry.request_state else {
-        return Ok(Entry::New { retry, explicit: None, binding });
+        return Ok(Entry::New { retry, explicit: None });
     };
+    let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
     let sealed = core.sealer.open(state, &binding, SystemTime::now()).map_err(refused)?;
     match sealed {
         Sealed::Waiting(handle) => {
@@ -79,13 +79,15 @@ pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<E
         }
         Sealed::Explicit(state) => {
             let explicit = serde_json::from_slice(&state).ok();
-            Ok(Entry::New { retry, explicit, binding })
+            Ok(Entry::New { retry, explicit })
         }
     }
 }
 
-/// Begins a call in a task actor of its own, linked to `parent`, or goes on with one that
-/// waits. The request is answered in any case.
+/// Begins a call, or goes on with one that waits. The request is answered in any case.
+///
+/// A call that its like prove to be done at once runs here. Any other, and one that turns out
+/// not to be, runs in a task actor of its own, linked to `parent`.
 pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, responder: Responder) {
     let Start { request, meta, caller, target, entry, cancel, open, streams, questions } = start;
     let gate = Arc::new(Gate::new(meta.progress_token.clone()));
@@ -99,8 +101,8 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
     let responder = responder.running(open, running);
     let meta = Arc::new(meta);
     let lane = Lane::new(outlet, gate, &caller, meta.clone());
-    let (retry, explicit, binding) = match entry {
-        Entry::New { retry, explicit, binding } => (retry, explicit, binding),
+    let (retry, explicit) = match entry {
+        Entry::New { retry, explicit } => (retry, explicit),
         Entry::Retry { waiting, retry } => {
             let answers = retry.input_responses.unwrap_or_default();
             let resume = Resume { lane, responder, answers };
@@ -117,7 +119,7 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         request: request.id.clone(),
         subject: subject.clone(),
     };
-    let span = tracing::info_span!(
+    let span = tracing::debug_span!(
         "mcp.call",
         call = %id,
         mcp.method.name = %request.method,
@@ -127,7 +129,8 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         traceparent = meta.trace.traceparent.as_deref(),
         tracestate = meta.trace.tracestate.as_deref(),
     );
-    let record = Record::new(core.clone(), call.clone(), request.method, cancel.clone());
+    let method = request.method;
+    let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
         caller,
@@ -143,10 +146,17 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         task: OnceLock::new(),
         checkpoint: None,
     });
-    let side = Side::Attached(responder);
-    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
-    if let Err(error) = Actor::spawn_linked(None, TaskActor, args, parent).await {
-        // The responder was dropped, which has answered.
+    let run = Run::new(target, ctx, request.params, Side::Attached(responder), record, span);
+    if let Err(run) = run.in_place().await {
+        // Boxed, as it is large and most calls do without.
+        Box::pin(spawn(run, parent)).await;
+    }
+}
+
+async fn spawn(mut run: Run, parent: ActorCell) {
+    run.enlist();
+    if let Err(error) = Actor::spawn_linked(None, TaskActor, Box::new(run), parent).await {
+        // What was dropped with it has answered.
         tracing::error!(%error, "a call could not be started");
     }
 }
@@ -158,7 +168,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
     let meta = Arc::new(RequestMeta::default());
     let gate = Arc::new(Gate::new(None));
     gate.close();
-    let cancel = Cancel::within(core);
+    let cancel = Cancel::default();
     let outlet = crate::session::of_stateless_call(core, &cancel);
     outlet.let_go();
     let call = CallRef {
@@ -168,7 +178,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         subject: task.tool.as_str().into(),
     };
     let span =
-        tracing::info_span!("mcp.call", call = %call.id, subject = task.tool, resumed = true);
+        tracing::debug_span!("mcp.call", call = %call.id, subject = task.tool, resumed = true);
     let method = stentor_wire::Method::ToolsCall;
     let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
     let rounds = Arc::new(Rounds::default());
@@ -188,16 +198,12 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         task: OnceLock::new(),
         checkpoint: task.checkpoint.clone(),
     });
-    let binding = Binding::new(None, &stentor_wire::Method::ToolsCall, &Params::default());
     let guard = LiveTask::run(core, task, rounds, cancel);
     if let Some(task) = guard.task() {
         // Set once: it is one from the beginning.
         let _ = ctx.call().task.set(task.clone());
     }
     let Some(root) = core.refs.root.load_full() else { return };
-    let side = Side::Task(guard);
-    let args = Box::new(TaskArgs { target, ctx, binding, side, record, span });
-    if let Err(error) = Actor::spawn_linked(None, TaskActor, args, root.get_cell()).await {
-        tracing::error!(%error, "a task could not go on");
-    }
+    let run = Run::new(target, ctx, Params::default(), Side::Task(guard), record, span);
+    spawn(run, root.get_cell()).await;
 }

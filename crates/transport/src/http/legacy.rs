@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
 use stentor_wire::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
-use stentor_wire::{Message, Method, ProtocolVersion, Request};
+use stentor_wire::{Message, Method, ProtocolVersion, Request, RequestMeta};
 
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, principal, reply};
@@ -18,20 +18,26 @@ pub(super) async fn message(
     principal: Option<Arc<str>>,
     wants: Wants,
     message: Message,
+    meta: RequestMeta,
 ) -> Result<Response, Refusal> {
     match message {
         Message::Request(request)
             if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
         {
-            initialize(endpoint, principal, wants, request).await
+            initialize(endpoint, principal, wants, request, meta).await
         }
         Message::Request(request) => {
             let session = session(endpoint, headers, principal.as_deref())?;
-            let inlet = session.request(request).await?;
+            let inlet = session.request(request, meta).await?;
             Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
         }
-        other => {
-            session(endpoint, headers, principal.as_deref())?.deliver(other).await?;
+        Message::Notification(notification) => {
+            let session = session(endpoint, headers, principal.as_deref())?;
+            session.notification(notification).await?;
+            Ok(reply::accepted())
+        }
+        Message::Response(response) => {
+            session(endpoint, headers, principal.as_deref())?.response(response).await?;
             Ok(reply::accepted())
         }
     }
@@ -42,9 +48,10 @@ async fn initialize(
     principal: Option<Arc<str>>,
     wants: Wants,
     request: Request,
+    meta: RequestMeta,
 ) -> Result<Response, Refusal> {
     let session = endpoint.engine.open_http_session(principal).await?;
-    let inlet = session.request(request).await?;
+    let inlet = session.request(request, meta).await?;
     let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
         session.end(EndReason::Refused);

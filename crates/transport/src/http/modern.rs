@@ -1,10 +1,10 @@
 //! A modern request: everything it needs is in it and in its headers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use stentor_engine::port::Answer;
 use stentor_wire::headers::{
     HeaderMismatch, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, check_protocol_version,
@@ -68,21 +68,6 @@ fn lift(mismatch: HeaderMismatch) -> ErrorObject {
 
 /// What the `Mcp-Name` header mirrors, for a method that has one. A body without it is refused
 /// later, for its parameters.
-fn named(request: &Request) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Names {
-        #[serde(default)]
-        name: Option<String>,
-        #[serde(default)]
-        uri: Option<String>,
-        #[serde(default, rename = "taskId")]
-        task_id: Option<String>,
-    }
-    let member = request.method.name_member()?;
-    let names = request.params.parse::<Names>().ok()?;
-    match member {
-        "uri" => names.uri,
-        "taskId" => names.task_id,
-        _ => names.name,
-    }
+fn named(request: &Request) -> Option<Cow<'_, str>> {
+    request.params.string(request.method.name_member()?).ok()?
 }

@@ -67,7 +67,7 @@ async fn answer(
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
         (Era::Legacy, message) => {
-            legacy::message(endpoint, headers, principal, wants, message).await
+            legacy::message(endpoint, headers, principal, wants, message, meta).await
         }
     }
 }

@@ -115,7 +115,7 @@ pub(super) async fn call(
         return (now(era, wants, bytes, *error), error.is_some());
     }
     let ids = session.map_or(EventIds::None, |session| {
-        session.keep(&inlet);
+        session.keep(&inlet, &batch);
         event_ids(&endpoint.config, session, Seq(0))
     });
     (stream(endpoint, inlet, batch, ids), false)

@@ -1,0 +1,78 @@
+//! Requests that concern the catalog and not the session: answered from it, or begun as calls.
+//!
+//! Whoever has such a request in hand serves it: the session's actor, or the transport itself
+//! when no message of the client waits for the actor.
+
+use std::sync::Arc;
+
+use ractor::ActorCell;
+use stentor_wire::{ErrorObject, Request, RequestMeta, code};
+
+use super::{Caller, SessionEntry, SessionKind};
+use crate::core::Core;
+use crate::dispatch::{Dispatch, Target, dispatch};
+use crate::task::{self, Responder};
+
+/// A request that concerns the catalog, and who sent it.
+pub(crate) struct Served {
+    pub(crate) caller: Caller,
+    pub(crate) request: Request,
+    pub(crate) meta: RequestMeta,
+}
+
+/// Serves a request of a session whose actor is `parent`.
+pub(crate) async fn serve(
+    core: &Arc<Core>,
+    entry: &SessionEntry,
+    parent: ActorCell,
+    served: Served,
+    responder: Responder,
+) {
+    let Served { caller, request, meta } = served;
+    let resumes = entry.kind() == SessionKind::Http;
+    let caller = caller.of(entry.principal().cloned()).resuming(resumes);
+    let target = match dispatch(core, &caller, &request) {
+        Dispatch::Answer(outcome) => return responder.answer(outcome),
+        Dispatch::Call(target) => target,
+    };
+    match admit(core, entry, caller, target, request, meta) {
+        Ok(start) => task::start(core, parent, start, responder).await,
+        Err(error) => responder.answer(Err(error)),
+    }
+}
+
+/// Lets a call in: a new one, or the retry of one that waits.
+fn admit(
+    core: &Core,
+    entry: &SessionEntry,
+    caller: Caller,
+    target: Target,
+    request: Request,
+    meta: RequestMeta,
+) -> Result<task::Start, ErrorObject> {
+    let in_use = || ErrorObject::new(code::INVALID_REQUEST, "the request id is in use");
+    // Asked first, as a retry uses up the state of the call that waits.
+    if entry.calls().is_open(&request.id) {
+        return Err(in_use());
+    }
+    let begins = task::enter(core, &caller, &request)?;
+    let cancel = begins.cancel();
+    let open = Some(entry.calls().open(&request.id, &cancel).ok_or_else(in_use)?);
+    // After it is among the open ones: whoever closes the session either sees it, or was here.
+    if entry.is_closed() {
+        return Err(ErrorObject::unavailable("the session has ended"));
+    }
+    let streams = entry.finish_streams();
+    let questions = Some(entry.questions().clone());
+    Ok(task::Start {
+        request,
+        meta,
+        caller,
+        target,
+        entry: begins,
+        cancel,
+        open,
+        streams,
+        questions,
+    })
+}
