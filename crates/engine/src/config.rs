@@ -16,8 +16,8 @@ use stentor_wire::encode::CacheHint;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Changes of one list or resource within this time are announced together: the first at
-    /// once, the rest when it is over. Default 10 ms.
+    /// Of changes of one list or resource that follow each other closely, within 250 µs, the
+    /// first is announced at once and the rest together when this time is over. Default 10 ms.
     pub coalesce_window: Duration,
     /// Entries on one page of a list. Default 1,000.
     pub page_size: usize,

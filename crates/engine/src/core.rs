@@ -38,6 +38,8 @@ pub(crate) struct Core {
     catalog: ArcSwap<Catalog>,
     pub(crate) directory: Directory,
     pub(crate) doorbell: Doorbell,
+    /// What the hub is to tell. It outlives a hub that crashes.
+    pub(crate) to_tell: Doorbell,
     /// What the registry announces together; it outlives a registry that crashes.
     pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
@@ -113,6 +115,7 @@ impl Core {
             capabilities,
             catalog: ArcSwap::from_pointee(catalog),
             doorbell: Doorbell::default(),
+            to_tell: Doorbell::default(),
             coalesce: Mutex::default(),
             refs: Refs::default(),
             calls: TaskTracker::new(),
@@ -194,6 +197,13 @@ impl Core {
     fn client_session(&self, id: &SessionId) -> Option<Arc<SessionEntry>> {
         let session = self.directory.get(id.as_str());
         session.filter(|session| session.kind() != SessionKind::Stateless)
+    }
+
+    /// Has the hub tell of something: once, however often it changes before the hub gets to it.
+    pub(crate) fn publish_topic(&self, topic: &Topic) {
+        if self.to_tell.ring(topic.clone()) {
+            self.tell_hub(HubMsg::Rung);
+        }
     }
 
     /// Has something announced, within the coalescing window.

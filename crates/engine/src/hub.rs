@@ -15,6 +15,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::core::Core;
 use crate::ids::SessionId;
 use crate::outlet::policy::Class;
 use crate::outlet::{Frame, Outlet};
@@ -76,6 +77,8 @@ pub(crate) enum HubMsg {
     Join(SubscriberKey, Box<Subscriber>),
     Refilter(SubscriberKey, Refilter),
     Leave(SubscriberKey),
+    /// Something changed: look what.
+    Rung,
     Publish(Notice),
     /// How a task is, for a listener that joined just now.
     TellTask(SubscriberKey, Box<EncodedNotice>),
@@ -87,8 +90,8 @@ pub(crate) enum HubMsg {
 
 crate::message!(HubMsg);
 
-#[derive(Default)]
 pub(crate) struct HubState {
+    core: Arc<Core>,
     subscribers: HashMap<SubscriberKey, Subscriber>,
     /// Who hears of which task, and the version that each was told last.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
@@ -100,14 +103,14 @@ pub(crate) struct HubActor;
 impl Actor for HubActor {
     type Msg = HubMsg;
     type State = HubState;
-    type Arguments = ();
+    type Arguments = Arc<Core>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<HubMsg>,
-        (): (),
+        core: Arc<Core>,
     ) -> Result<HubState, ActorProcessingErr> {
-        Ok(HubState::default())
+        Ok(HubState { core, subscribers: HashMap::new(), tasks: HashMap::new(), published: 0 })
     }
 
     async fn handle(
@@ -120,6 +123,7 @@ impl Actor for HubActor {
             HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
             HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
             HubMsg::Leave(key) => state.on_leave(&key),
+            HubMsg::Rung => state.on_rung(),
             HubMsg::Publish(notice) => state.on_publish(notice),
             HubMsg::TellTask(key, notice) => state.on_tell_task(&key, *notice),
             HubMsg::Notify(None, notice, _permit) => state.on_publish(notice),
@@ -160,6 +164,12 @@ impl HubState {
                     self.tasks.remove(task);
                 }
             }
+        }
+    }
+
+    fn on_rung(&mut self) {
+        for topic in self.core.to_tell.take() {
+            self.on_publish(topic.notice());
         }
     }
 

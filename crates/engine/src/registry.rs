@@ -1,6 +1,6 @@
 //! **Owns** the tools, resources, resource templates and prompts; it is their only writer.
 //! **Receives** changes, and word that something is to be announced.
-//! **Sends** notices to the hub: the first change at once, the rest of its window together.
+//! **Sends** notices to the hub: a change at once, those that follow it closely together.
 //! **Dies when** the root stops, or a bug panics.
 //! **Restarts as** a registry of the last published catalog, which announces all lists.
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::ListKind;
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::events::EngineEvent;
@@ -22,16 +23,15 @@ pub(crate) use catalog::Checked;
 pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
 pub(crate) use coalesce::Coalesce;
 pub(crate) use coalesce::Topic;
+use coalesce::Touch;
 
-/// What is to be announced and has not reached the registry's mailbox yet.
-///
-/// A tool may ask for any number of announcements; the mailbox gets one message until the
-/// registry has looked.
+/// What waits to be announced by an actor: each topic once, however often it is asked for, and
+/// one message in the mailbox until the actor has looked.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell(Mutex<HashSet<Topic>>);
 
 impl Doorbell {
-    /// `true` if the registry is to be told.
+    /// `true` if the actor is to be told.
     pub(crate) fn ring(&self, topic: Topic) -> bool {
         let mut waiting = self.0.lock();
         let first = waiting.is_empty();
@@ -39,7 +39,7 @@ impl Doorbell {
         first
     }
 
-    fn take(&self) -> HashSet<Topic> {
+    pub(crate) fn take(&self) -> HashSet<Topic> {
         std::mem::take(&mut self.0.lock())
     }
 }
@@ -168,7 +168,8 @@ impl RegistryState {
     fn on_coalesce_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let again = self.core.coalesce.lock().over(topic);
         if again {
-            self.publish(myself, topic);
+            self.core.publish_topic(topic);
+            self.open_window(myself, topic);
         }
     }
 
@@ -180,14 +181,15 @@ impl RegistryState {
     }
 
     fn announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        let now = self.core.coalesce.lock().touch(topic);
-        if now {
-            self.publish(myself, topic);
+        let touch = self.core.coalesce.lock().touch(topic, Instant::now());
+        match touch {
+            Touch::Announce => self.core.publish_topic(topic),
+            Touch::Open => self.open_window(myself, topic),
+            Touch::Hold => {}
         }
     }
 
-    fn publish(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        self.core.tell_hub(HubMsg::Publish(topic.notice()));
+    fn open_window(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let topic = topic.clone();
         myself
             .send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));

@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::embed::EngineMsg;
 use crate::engine::Engine;
 use crate::events::EngineEvent;
-use crate::hub::HubActor;
+use crate::hub::{HubActor, HubMsg};
 use crate::ids::SessionId;
 use crate::registry::{
     CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
@@ -292,9 +292,11 @@ impl Drop for RootState {
 }
 
 async fn spawn_hub(core: &Arc<Core>, root: ActorCell) -> Result<ActorId, SpawnErr> {
-    let (hub, _) = Actor::spawn_linked(None, HubActor, (), root).await?;
+    let (hub, _) = Actor::spawn_linked(None, HubActor, core.clone(), root).await?;
     let id = hub.get_id();
     core.refs.hub.store(Some(Arc::new(hub)));
+    // Whoever rang meanwhile was heard by nobody.
+    core.tell_hub(HubMsg::Rung);
     Ok(id)
 }
 

@@ -34,6 +34,21 @@ async fn the_first_change_is_told_at_once_and_the_rest_of_the_window_together() 
     assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
 }
 
+#[tokio::test(start_paused = true)]
+async fn changes_that_do_not_follow_closely_do_not_wait() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    for n in 0..20 {
+        let began = Instant::now();
+        engine.catalog().add(named(&format!("t{n}"))).await.unwrap();
+        assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
+}
+
 fn engine_window() -> Duration {
     stentor_engine::Config::default().coalesce_window
 }

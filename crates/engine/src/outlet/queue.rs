@@ -64,10 +64,13 @@ impl Frame {
         FRAME_COST
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
-                // Few of these exist, shared by all sessions: what they cost is the entry.
                 Self::Notice(notice, _) => match notice.notice() {
                     Notice::Custom { .. } | Notice::Task { .. } => notice.len_hint(None),
-                    Notice::ListChanged(_) | Notice::ResourceUpdated(_) => 0,
+                    // Few of these exist, shared by all sessions: what they cost is the entry.
+                    Notice::ResourceUpdated(_) => 0,
+                    // Three of them wait at most, and all sessions get theirs at once: adding to
+                    // what all hold would cost more than they do.
+                    Notice::ListChanged(_) => return 0,
                 },
                 Self::Dropped(..) => 0,
                 Self::Progress(value) => value.message.len(),
@@ -96,6 +99,42 @@ enum Flag {
     List(Option<SubscriptionId>, ListKind),
     Uri(Option<SubscriptionId>, Arc<str>),
     Task(Option<SubscriptionId>, Arc<str>),
+}
+
+/// Where flags wait. A client that keeps up has one at most, for which nothing is allocated.
+#[derive(Debug, Default)]
+struct Flags {
+    first: Option<(Flag, u64)>,
+    more: Option<Box<HashMap<Flag, u64>>>,
+}
+
+impl Flags {
+    fn get(&self, flag: &Flag) -> Option<u64> {
+        match &self.first {
+            Some((first, seq)) if first == flag => Some(*seq),
+            _ => self.more.as_ref().and_then(|more| more.get(flag).copied()),
+        }
+    }
+
+    fn insert(&mut self, flag: Flag, seq: u64) {
+        match &self.first {
+            None => self.first = Some((flag, seq)),
+            Some(_) => {
+                self.more.get_or_insert_default().insert(flag, seq);
+            }
+        }
+    }
+
+    fn remove(&mut self, flag: &Flag) {
+        if self.first.as_ref().is_some_and(|(first, _)| first == flag) {
+            self.first = None;
+        } else if let Some(more) = &mut self.more {
+            more.remove(flag);
+            if more.is_empty() {
+                self.more = None;
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,7 +168,7 @@ pub(crate) struct Queue {
     /// From where on nothing has been read.
     read: u64,
     /// Where each of those waits that wait only once.
-    flags: HashMap<Flag, u64>,
+    flags: Flags,
     droppable: VecDeque<u64>,
     droppable_bytes: usize,
     /// Where the client is told that messages were dropped.
@@ -148,7 +187,7 @@ const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;
 /// An empty queue keeps room for so many frames.
-const ROOM_KEPT: usize = 64;
+const ROOM_KEPT: usize = 4;
 
 impl Queue {
     pub(crate) fn push(&mut self, class: Class, frame: Frame, limits: &Limits) -> Pushed {
@@ -159,7 +198,7 @@ impl Queue {
             if let Some(waits) = self.flags.get(&flag) {
                 // Of a task the newer one says more; the others say the same.
                 if class == Class::Task
-                    && let Some(index) = self.find(*waits)
+                    && let Some(index) = self.find(waits)
                 {
                     self.replace(index, class, frame);
                     return Pushed::Conflated;

@@ -1,9 +1,18 @@
-//! The pure part of announcing: the first change at once, the rest of the window together.
+//! The pure part of announcing: a change at once, those that follow closely together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stentor_wire::{ListKind, Notice};
+use tokio::time::Instant;
+
+/// A change that comes this soon after another one belongs to a burst, as from a loop that adds
+/// many tools. Changes further apart have causes of their own, and none is to wait for a next.
+const CLOSE: Duration = Duration::from_micros(250);
+
+/// Topics that were announced are forgotten when there are more of them than this.
+const FEW: usize = 64;
 
 /// What is announced together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,50 +30,89 @@ impl Topic {
     }
 }
 
-/// Which topics are in their window, and whether they changed again since it opened.
+/// What a change comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    /// It is announced now.
+    Announce,
+    /// It is announced when its window is over, which opens now.
+    Open,
+    /// It is announced when its window is over, which is open.
+    Hold,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Announced at this time.
+    Told(Instant),
+    /// In its window, and whether it changed since that opened.
+    Window { changed: bool },
+}
+
+/// Which topics were announced just now or are in their window.
 ///
 /// ```text
-///             touch: announce, open          over: close
-///   closed ------------------------> quiet --------------> closed
-///                                    |    ^
-///                              touch |    | over: announce, open
-///                                    v    |
-///                                   changed
+///          touch: announce            touch, close: open           over: announce, open
+///   quiet -----------------> told <-+ -------------------> changed <---+
+///     ^                       |  |  |                       |          |
+///     |      (time goes by)   |  +--+ touch, not close:     | over     | touch: hold
+///     +-----------------------+         announce            +------> unchanged
+///     |                                                                |
+///     +----------------------------------------------------------------+ over: close
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct Coalesce {
-    open: HashMap<Topic, bool>,
+    topics: HashMap<Topic, State>,
 }
 
 impl Coalesce {
-    /// A topic changed. `true` if it is to be announced now, and a window to be opened.
-    pub(crate) fn touch(&mut self, topic: &Topic) -> bool {
-        match self.open.get_mut(topic) {
-            Some(changed) => {
+    /// A topic changed.
+    pub(crate) fn touch(&mut self, topic: &Topic, now: Instant) -> Touch {
+        let is_close = |told: &Instant| now.saturating_duration_since(*told) < CLOSE;
+        match self.topics.get_mut(topic) {
+            Some(State::Window { changed }) => {
                 *changed = true;
-                false
+                return Touch::Hold;
+            }
+            Some(state @ State::Told(_)) => {
+                let State::Told(told) = state else { return Touch::Hold };
+                if is_close(told) {
+                    *state = State::Window { changed: true };
+                    return Touch::Open;
+                }
+                *told = now;
             }
             None => {
-                self.open.insert(topic.clone(), false);
-                true
+                if self.topics.len() >= FEW {
+                    self.topics.retain(|_, state| match state {
+                        State::Told(told) => is_close(told),
+                        State::Window { .. } => true,
+                    });
+                }
+                self.topics.insert(topic.clone(), State::Told(now));
             }
         }
+        Touch::Announce
     }
 
-    /// Closes all windows: those who would have are gone. Returns the topics that were open.
+    /// Closes all windows: those who would have are gone. Returns what was held back.
     pub(crate) fn reset(&mut self) -> Vec<Topic> {
-        self.open.drain().map(|(topic, _)| topic).collect()
+        let held = |(topic, state)| match state {
+            State::Window { changed: true } => Some(topic),
+            _ => None,
+        };
+        self.topics.drain().filter_map(held).collect()
     }
 
     /// A topic's window is over. `true` if it is to be announced now, and opened again.
     pub(crate) fn over(&mut self, topic: &Topic) -> bool {
-        match self.open.get_mut(topic) {
-            Some(changed) if *changed => {
+        match self.topics.get_mut(topic) {
+            Some(State::Window { changed }) if *changed => {
                 *changed = false;
                 true
             }
             _ => {
-                self.open.remove(topic);
+                self.topics.remove(topic);
                 false
             }
         }
@@ -72,7 +120,7 @@ impl Coalesce {
 
     /// How many windows are open.
     pub(crate) fn open(&self) -> usize {
-        self.open.len()
+        self.topics.values().filter(|state| matches!(state, State::Window { .. })).count()
     }
 }
 
@@ -85,30 +133,72 @@ mod tests {
     const TOOLS: Topic = Topic::List(ListKind::Tools);
 
     #[test]
-    fn the_first_change_is_announced_at_once_and_the_rest_once() {
-        let mut coalesce = Coalesce::default();
-        assert!(coalesce.touch(&TOOLS));
-        assert!(!coalesce.touch(&TOOLS));
-        assert!(!coalesce.touch(&TOOLS));
+    fn the_first_change_of_a_burst_is_announced_at_once_and_the_rest_once() {
+        let (mut coalesce, now) = (Coalesce::default(), Instant::now());
+        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
+        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Open);
+        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Hold);
         assert!(coalesce.over(&TOOLS));
         assert!(!coalesce.over(&TOOLS));
-        assert!(coalesce.touch(&TOOLS));
+        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
+    }
+
+    #[test]
+    fn changes_that_are_not_close_do_not_wait_for_each_other() {
+        let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
+            assert_eq!(coalesce.open(), 0);
+            now += CLOSE;
+        }
+    }
+
+    #[test]
+    fn what_was_announced_long_ago_is_forgotten() {
+        let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
+        for n in 0..10_000 {
+            coalesce.touch(&Topic::Resource(format!("a://{n}").into()), now);
+            now += CLOSE;
+        }
+        assert!(coalesce.topics.len() <= FEW);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Change,
+        Over,
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![Just(Step::Change), Just(Step::Over), (0..500_u64).prop_map(Step::Wait)]
     }
 
     proptest! {
-        /// `true` is a change, `false` the end of a window.
         #[test]
-        fn no_change_goes_unannounced_and_nothing_is_announced_without_one(steps in proptest::collection::vec(any::<bool>(), 0..60)) {
-            let mut coalesce = Coalesce::default();
+        fn no_change_goes_unannounced_and_nothing_is_announced_without_one(
+            steps in proptest::collection::vec(step(), 0..60),
+        ) {
+            let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
             let mut unannounced = false;
-            for change in steps {
-                let announced = if change { unannounced = true; coalesce.touch(&TOOLS) } else { coalesce.over(&TOOLS) };
+            for step in steps {
+                let announced = match step {
+                    Step::Change => {
+                        unannounced = true;
+                        coalesce.touch(&TOOLS, now) == Touch::Announce
+                    }
+                    Step::Over if coalesce.open() == 1 => coalesce.over(&TOOLS),
+                    Step::Over => false,
+                    Step::Wait(micros) => {
+                        now += Duration::from_micros(micros);
+                        false
+                    }
+                };
                 prop_assert!(!announced || unannounced);
                 if announced { unannounced = false; }
                 prop_assert!(!unannounced || coalesce.open() == 1, "a change waits without a window");
             }
-            coalesce.over(&TOOLS);
-            coalesce.over(&TOOLS);
+            prop_assert_eq!(!coalesce.reset().is_empty(), unannounced);
             prop_assert_eq!(coalesce.open(), 0);
         }
     }
