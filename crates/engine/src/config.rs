@@ -36,6 +36,10 @@ pub struct Config {
     /// A legacy HTTP session whose client has no stream open and sends nothing for this time
     /// ends, and with it the calls that still run. Default 30 minutes.
     pub session_idle_timeout: Duration,
+    /// Legacy HTTP sessions that may be kept although their clients went away again before they
+    /// asked for anything, as crashing ones do: of more, those that have been away the longest
+    /// end. Default 1,000.
+    pub max_unused_sessions: usize,
     /// How long calls may go on running after a shutdown began. Default 10 s.
     pub drain_timeout: Duration,
     /// Modern calls that may wait for their client's answer at once. Default 10,000.
@@ -117,6 +121,7 @@ impl Default for Config {
             max_stateless_calls: 10_000,
             max_subscriptions: 1_000,
             session_idle_timeout: Duration::from_secs(30 * 60),
+            max_unused_sessions: 1_000,
             drain_timeout: Duration::from_secs(10),
             max_suspended: 10_000,
             ask_timeout: Duration::from_secs(5 * 60),

@@ -465,6 +465,9 @@ async fn ask(
     mut meta: RequestMeta,
     outlet: Outlet,
 ) -> Result<(), Refused> {
+    if request.method != Method::Initialize {
+        entry.used();
+    }
     let permit = || {
         let permit = entry.permits().clone().try_acquire_owned();
         permit.map_err(|_| Refused::TooManyRequests)

@@ -40,6 +40,10 @@ const MOST_RESTARTS: usize = 10;
 /// How often metrics are brought up to date.
 const METER_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A client that opened a session takes this long at most until it asks for something or comes
+/// to hear its notices.
+const TO_BE_USED: Duration = Duration::from_secs(1);
+
 /// What the root knows about its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -264,6 +268,23 @@ impl RootState {
             session.tell_trouble(&self.core.events);
             if session.is_idle(config.session_idle_timeout) {
                 session.end(EndReason::IdleTimeout);
+            }
+        }
+        self.end_unused();
+    }
+
+    /// Ends sessions that were opened and left, down to as many as may be kept.
+    fn end_unused(&self) {
+        let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
+        let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();
+        let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
+            return;
+        };
+        unused.sort_unstable_by_key(|(since, _)| *since);
+        for (since, session) in unused.into_iter().take(too_many) {
+            // One that is being opened just now is about to be used.
+            if since.elapsed() >= TO_BE_USED {
+                session.end(EndReason::Unused);
             }
         }
     }

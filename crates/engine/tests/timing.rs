@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use stentor_engine::port::HttpSession;
 use stentor_engine::{Context, ToolError, tool};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
@@ -180,4 +181,49 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
     engine.open_http_session(None).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
+    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let initialize = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    let mut sessions = Vec::new();
+    for n in 0..6 {
+        let session = engine.open_http_session(None).await.unwrap();
+        http::ask(&session, "initialize", initialize.clone()).await;
+        sessions.push(session);
+        sleep(Duration::from_millis(100 * n)).await;
+        if n == 1 {
+            http::ask(&sessions[1], "tools/list", json!({})).await;
+        }
+    }
+    sleep(Duration::from_secs(10)).await;
+    let kept = |session: &&HttpSession| {
+        let id = session.id().as_str().to_owned();
+        engine.http_session(&id, None).is_some()
+    };
+    let left: Vec<_> = sessions.iter().filter(kept).map(HttpSession::id).collect();
+    let expected: Vec<_> = [1, 4, 5].iter().map(|n| sessions[*n].id()).collect();
+    assert_eq!(left, expected, "the one in use and the last two");
+}
+
+mod http {
+    use bytes::Bytes;
+    use stentor_wire::{Message, RequestMeta};
+
+    use super::{HttpSession, json};
+
+    /// Asks, and reads the answer.
+    pub(super) async fn ask(session: &HttpSession, method: &str, params: serde_json::Value) {
+        let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
+            panic!("no request: {text}");
+        };
+        let mut inlet = session.request(request, RequestMeta::default()).await.unwrap();
+        let mut batch = Vec::new();
+        assert!(inlet.next(&mut batch).await);
+    }
 }

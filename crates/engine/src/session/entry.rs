@@ -73,6 +73,8 @@ pub enum EndReason {
     Deleted,
     /// The client stayed away for too long.
     IdleTimeout,
+    /// The client opened it and went away, as too many others did.
+    Unused,
     /// The client's connection is gone, and nothing outlives it.
     Disconnected,
     /// `initialize` was refused.
@@ -92,6 +94,7 @@ impl EndReason {
         match self {
             Self::Deleted => "deleted",
             Self::IdleTimeout => "idle_timeout",
+            Self::Unused => "unused",
             Self::Disconnected => "disconnected",
             Self::Refused => "refused",
             Self::Ended => "ended",
@@ -158,6 +161,8 @@ pub(crate) struct SessionEntry {
     turns: Arc<Semaphore>,
     opened: Instant,
     last_seen: Mutex<Instant>,
+    /// Whether its client asked for anything but to open it.
+    used: AtomicBool,
     tally: Arc<Tally>,
     restarts: Mutex<Restarts>,
     /// Set by whoever wants it to end, so that no crash loses the word.
@@ -201,6 +206,7 @@ impl SessionEntry {
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
+            used: AtomicBool::new(false),
             tally,
             restarts: Mutex::new(Restarts::at_most(MOST_RESTARTS)),
             ending: Mutex::new(None),
@@ -408,6 +414,17 @@ impl SessionEntry {
     /// The client was heard of.
     pub(crate) fn touch(&self) {
         *self.last_seen.lock() = Instant::now();
+    }
+
+    /// The client asked for something.
+    pub(crate) fn used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// Since when the client is away, if it opened the session and did nothing with it.
+    pub(crate) fn unused_since(&self) -> Option<Instant> {
+        let unused = !self.used.load(Ordering::Relaxed) && self.is_idle(Duration::ZERO);
+        unused.then(|| *self.last_seen.lock())
     }
 
     /// Whether the client has been away for this long.
