@@ -12,6 +12,7 @@
 
 mod body;
 mod connections;
+mod events;
 mod get;
 mod guard;
 mod legacy;
@@ -20,21 +21,24 @@ mod post;
 mod reply;
 mod serve;
 mod stall;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::State;
 use axum::routing::any;
-use http::Method;
+use body::Content;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request};
+use http_body::Body;
 use stentor_engine::Engine;
 
 pub use guard::OriginPolicy;
 use guard::Refusal;
 pub use serve::{ServeError, serve, serve_on};
-use stall::Stalled;
 
 /// How the endpoint behaves.
 #[derive(Clone, Debug)]
@@ -96,9 +100,19 @@ pub struct Principal(pub Arc<str>);
 struct Endpoint {
     engine: Engine,
     config: Arc<HttpConfig>,
-    /// Of the connection that a request came on, if it was accepted here.
-    stalled: Option<Stalled>,
 }
+
+impl Endpoint {
+    fn new(engine: Engine, config: HttpConfig) -> Self {
+        Self { engine, config: Arc::new(config) }
+    }
+}
+
+/// What answers a request.
+type Response = http::Response<Content>;
+
+/// Why the body of a request could not be read.
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The endpoint as a router, for one's own listener, shutdown and middleware.
 ///
@@ -119,17 +133,30 @@ struct Endpoint {
 /// ```
 pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let path = config.path.clone();
-    let endpoint = Endpoint { engine, config: Arc::new(config), stalled: None };
-    Router::new().route(&path, any(handle)).with_state(endpoint)
+    let endpoint = Endpoint::new(engine, config);
+    Router::new().route(&path, any(routed)).with_state(endpoint)
 }
 
-async fn handle(State(mut endpoint): State<Endpoint>, request: Request) -> Response {
-    endpoint.stalled = request.extensions().get().cloned();
-    let outcome = match check(&endpoint, &request) {
-        Ok(()) => match *request.method() {
-            Method::POST => post::handle(&endpoint, request).await,
-            Method::GET => get::handle(&endpoint, request).await,
-            Method::DELETE => legacy::end(&endpoint, &request),
+async fn routed(
+    State(endpoint): State<Endpoint>,
+    request: axum::extract::Request,
+) -> axum::response::Response {
+    let keep_alive = endpoint.config.keep_alive;
+    let response = handle(&endpoint, request).await;
+    response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
+}
+
+async fn handle<B>(endpoint: &Endpoint, request: Request<B>) -> Response
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BodyError>,
+{
+    let (head, body) = request.into_parts();
+    let outcome = match check(endpoint, &head) {
+        Ok(()) => match head.method {
+            Method::POST => post::handle(endpoint, head, body).await,
+            Method::GET => get::handle(endpoint, &head).await,
+            Method::DELETE => legacy::end(endpoint, &head),
             _ => Err(Refusal::MethodNotAllowed),
         },
         Err(refusal) => Err(refusal),
@@ -141,10 +168,9 @@ fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
     extensions.get::<Principal>().map(|principal| principal.0.clone())
 }
 
-fn check(endpoint: &Endpoint, request: &Request) -> Result<(), Refusal> {
-    let headers = request.headers();
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    guard::check_header_size(headers, endpoint.config.max_headers)?;
-    endpoint.config.origins.check(headers, authority)?;
-    guard::check_repeated(headers)
+fn check(endpoint: &Endpoint, head: &Parts) -> Result<(), Refusal> {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    guard::check_header_size(&head.headers, endpoint.config.max_headers)?;
+    endpoint.config.origins.check(&head.headers, authority)?;
+    guard::check_repeated(&head.headers)
 }

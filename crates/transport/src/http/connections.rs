@@ -1,21 +1,29 @@
 //! The open connections of a server, and what each may cost.
 
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::HttpConfig;
-use super::stall::{Stalled, Watched};
+use super::body::{Content, ReplyBody};
+use super::stall::{Flow, Watched};
+use super::stream::{self, Takeover};
+use super::{Endpoint, handle};
 
 /// What the head of a request has beyond its headers' names and values: the first line, and
 /// four bytes for each header.
@@ -27,33 +35,31 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// The connections that are open. Dropping it closes them.
 #[derive(Debug)]
 pub(super) struct Connections {
-    http: http1::Builder,
-    app: TowerToHyperService<Router>,
-    stall_timeout: Duration,
+    shared: Arc<Shared>,
     max: usize,
     tasks: JoinSet<()>,
-    graceful: GracefulShutdown,
+}
+
+/// What all connections have in common.
+#[derive(Debug)]
+struct Shared {
+    http: http1::Builder,
+    endpoint: Endpoint,
+    /// Set once no further request is served.
+    closing: CancellationToken,
 }
 
 impl Connections {
-    pub(super) fn new(app: Router, config: &HttpConfig, stall_timeout: Duration) -> Self {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        let config = &endpoint.config;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.header_read_timeout)
             .max_buf_size(buffer(config.max_headers));
-        Self {
-            http,
-            app: TowerToHyperService::new(app),
-            stall_timeout,
-            max: config.max_connections.max(1),
-            tasks: JoinSet::new(),
-            graceful: GracefulShutdown::new(),
-        }
-    }
-
-    /// After which time without a sign of its client one is given up.
-    pub(super) fn stall_timeout(&self) -> Duration {
-        self.stall_timeout
+        let max = config.max_connections.max(1);
+        let closing = CancellationToken::new();
+        let shared = Arc::new(Shared { http, endpoint, closing });
+        Self { shared, max, tasks: JoinSet::new() }
     }
 
     /// Whether another one may be opened.
@@ -63,20 +69,7 @@ impl Connections {
 
     /// Serves a connection until it ends.
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let stalled = Stalled::default();
-        let io = Watched::new(io, self.stall_timeout, stalled.clone());
-        let app = self.app.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(stalled.clone());
-            app.call(request)
-        });
-        let connection = self.http.serve_connection(TokioIo::new(io), service);
-        let served = self.graceful.watch(connection);
-        self.tasks.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection broke");
-            }
-        });
+        self.tasks.spawn(serve(io, self.shared.clone()));
     }
 
     /// Waits until one has ended; `None` if there is none.
@@ -87,23 +80,136 @@ impl Connections {
     /// Closes those that are idle at once, others when they have sent what they hold, and all
     /// after `limit`.
     pub(super) async fn close(mut self, limit: Duration) {
-        let _ = timeout(limit, self.graceful.shutdown()).await;
+        self.shared.closing.cancel();
+        let _ = timeout(limit, async { while self.ended().await.is_some() {} }).await;
         self.tasks.shutdown().await;
     }
+}
+
+/// Serves a connection: requests, and a stream whenever the answer of one is a stream.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared: Arc<Shared>) {
+    let mut io = Watched::new(io, shared.endpoint.engine.stall_timeout());
+    loop {
+        // Boxed, as what it takes to serve requests is gone while a stream is written.
+        let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
+        let written = stream::write(taken, *takeover, shared.endpoint.config.keep_alive).await;
+        match written {
+            Some(given_back) if !shared.closing.is_cancelled() => io = given_back,
+            _ => return,
+        }
+    }
+}
+
+/// Serves requests until one is answered by a stream; `None` when the connection has ended.
+async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: Watched<S>,
+    shared: &Arc<Shared>,
+) -> Option<(Watched<S>, Box<Takeover>)> {
+    let slot = Slot::default();
+    let requests = Requests { shared: shared.clone(), flow: io.flow().clone(), slot: slot.clone() };
+    let flow = requests.flow.clone();
+    let mut connection = shared.http.serve_connection(TokioIo::new(io), requests);
+    let (mut closing, mut told) = (pin!(shared.closing.cancelled()), false);
+    let ended = poll_fn(|cx| {
+        if !told && closing.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Err(ended)),
+            // Not while an answer before it is still on its way.
+            Poll::Pending if flow.is_blocked() => Poll::Pending,
+            Poll::Pending => match slot.lock().take() {
+                Some(takeover) => Poll::Ready(Ok(takeover)),
+                None => Poll::Pending,
+            },
+        }
+    });
+    match ended.await {
+        Ok(takeover) => {
+            let parts = connection.into_parts();
+            let mut io = parts.io.into_inner();
+            // Nothing of the request itself, which has been read to its end.
+            io.unread(parts.read_buf);
+            Some((io, takeover))
+        }
+        Err(ended) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
+            }
+            None
+        }
+    }
+}
+
+/// Where a response is put that is a stream.
+type Slot = Arc<Mutex<Option<Box<Takeover>>>>;
+
+/// Answers the requests of one connection.
+#[derive(Debug)]
+struct Requests {
+    shared: Arc<Shared>,
+    flow: Flow,
+    slot: Slot,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    // Boxed, as hyper keeps room for one of these for as long as the connection is open.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
+        Box::pin(async move {
+            let endpoint = &shared.endpoint;
+            if request.uri().path() != endpoint.config.path {
+                let mut response = Response::new(ReplyBody::Full(Bytes::new()));
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                return Ok(response);
+            }
+            let may_take_over = may_take_over(&request);
+            let last = is_last(&request);
+            let (head, content) = handle(endpoint, request).await.into_parts();
+            match content {
+                Content::Events(events) if may_take_over => {
+                    *slot.lock() = Some(Box::new(Takeover { head, events, last }));
+                    // The connection is taken away from hyper, and this with it.
+                    pending().await
+                }
+                content => {
+                    let body = content.into_body(endpoint.config.keep_alive, Some(flow));
+                    Ok(Response::from_parts(head, body))
+                }
+            }
+        })
+    }
+}
+
+/// Whether a stream that answers the request can be written without hyper: in chunks, and with
+/// nothing left of the request, whose body is read to its end only if it is a POST.
+fn may_take_over(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && (request.method() == http::Method::POST || request.body().is_end_stream())
+}
+
+/// Whether the client wants the connection closed after the answer.
+fn is_last(request: &Request<Incoming>) -> bool {
+    let options = request.headers().get_all(header::CONNECTION).iter();
+    let mut options = options.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 /// The size of hyper's buffers for one connection: a head that is too large must fit, so that
 /// it is this crate that refuses it.
 ///
-/// What a connection holds when its client does not read, by hyper 1.12's `proto/h1/io.rs`:
-/// - 8 KiB for the heads of responses, for as long as it is open;
+/// What a connection holds while it serves requests, by hyper 1.12's `proto/h1/io.rs`:
+/// - 8 KiB for the heads of responses;
 /// - 8 KiB to read into, up to this size after a large request;
-/// - bytes of the body until there are as many as this or 16 pieces, and the piece that crosses
-///   the line. A piece of an [`EventStream`](super::body::EventStream) is one batch of the
-///   outlet, of 16 KiB unless a single message is larger.
+/// - the body of a response that its client does not read.
 ///
-/// By default that is 20 KiB and one batch unsent, 52 KiB in all, or 64 KiB after a large
-/// request. With hyper's own buffer of 408 KiB it would be 16 batches unsent, 256 KiB.
+/// While it is a stream it holds nothing of that, and when its client does not read one batch of
+/// the outlet, of 16 KiB unless a single message is larger.
 fn buffer(max_headers: usize) -> usize {
     max_headers.saturating_add(HEAD_ROOM).max(MIN_BUFFER)
 }

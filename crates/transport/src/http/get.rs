@@ -1,16 +1,14 @@
 //! GET: the stream of what belongs to no request of a legacy session.
 
-use axum::extract::Request;
-use axum::response::Response;
+use http::request::Parts;
 use stentor_engine::{Seq, StreamId};
 use stentor_wire::headers::LAST_EVENT_ID;
 
-use super::body::{EventIds, parse_event_id};
+use super::events::{EventIds, parse_event_id};
 use super::guard::{self, Refusal};
-use super::{Endpoint, legacy, principal, reply};
+use super::{Endpoint, Response, legacy, principal, reply};
 
-pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
-    let (head, _) = request.into_parts();
+pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     guard::accepts_event_stream(&head.headers)?;
     let principal = principal(&head.extensions);
     let session = legacy::session(endpoint, &head.headers, principal.as_deref())?;
@@ -24,5 +22,5 @@ pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Resp
         None => session.attach()?,
     };
     // It knows how to come back already, so nothing is primed.
-    Ok(reply::stream(endpoint, inlet, Vec::new(), EventIds::Each))
+    Ok(reply::stream(inlet, Vec::new(), EventIds::Each))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
@@ -10,7 +10,7 @@ use stentor_wire::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use stentor_wire::{Message, Method, ProtocolVersion, Request, RequestMeta};
 
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, principal, reply};
+use super::{Endpoint, Response, principal, reply};
 
 pub(super) async fn message(
     endpoint: &Endpoint,
@@ -79,11 +79,8 @@ pub(super) fn session(
 }
 
 /// DELETE: the client needs its session no longer.
-pub(super) fn end(
-    endpoint: &Endpoint,
-    request: &axum::extract::Request,
-) -> Result<Response, Refusal> {
-    let principal = principal(request.extensions());
-    session(endpoint, request.headers(), principal.as_deref())?.end(EndReason::Deleted);
+pub(super) fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
+    let principal = principal(&head.extensions);
+    session(endpoint, &head.headers, principal.as_deref())?.end(EndReason::Deleted);
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

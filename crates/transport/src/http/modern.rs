@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use stentor_engine::port::Answer;
 use stentor_wire::headers::{
@@ -12,9 +11,9 @@ use stentor_wire::headers::{
 };
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, RequestMeta};
 
-use super::body::EventIds;
+use super::events::EventIds;
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, reply};
+use super::{Endpoint, Response, reply};
 
 pub(super) async fn request(
     endpoint: &Endpoint,
@@ -33,9 +32,7 @@ pub(super) async fn request(
     let listens = request.method == Method::Listen;
     Ok(match endpoint.engine.answer(version, request, meta, principal).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
-        Answer::Stream(inlet) if listens => {
-            reply::stream(endpoint, inlet, Vec::new(), EventIds::None)
-        }
+        Answer::Stream(inlet) if listens => reply::stream(inlet, Vec::new(), EventIds::None),
         Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
     })
 }

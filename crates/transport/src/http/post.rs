@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use stentor_wire::headers::MCP_PROTOCOL_VERSION;
 use stentor_wire::{Era, ErrorObject, Message, Params, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal, Wants};
-use super::{Endpoint, legacy, modern, principal, reply};
+use super::{BodyError, Endpoint, Response, legacy, modern, principal, reply};
 
-pub(super) async fn handle(endpoint: &Endpoint, request: Request) -> Result<Response, Refusal> {
-    let (head, body) = request.into_parts();
+pub(super) async fn handle<B>(
+    endpoint: &Endpoint,
+    head: Parts,
+    body: B,
+) -> Result<Response, Refusal>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BodyError>,
+{
     let (headers, principal) = (head.headers, principal(&head.extensions));
     let wants = guard::negotiate_post(&headers)?;
     guard::check_content_type(&headers)?;
@@ -72,7 +78,11 @@ async fn answer(
     }
 }
 
-async fn read(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
+async fn read<B>(body: B, limit: usize) -> Result<Option<Bytes>, Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BodyError>,
+{
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(Some(collected.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),

@@ -1,7 +1,5 @@
 //! Responses: which status and headers an answer has.
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -10,9 +8,10 @@ use stentor_engine::outlet::{Delivered, Frame, Inlet};
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_wire::{Era, ErrorObject, Id, code, encode};
 
-use super::body::{EventIds, EventStream};
+use super::body::Content;
+use super::events::{EventIds, Events};
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, HttpConfig};
+use super::{Endpoint, HttpConfig, Response};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,7 +37,7 @@ fn status(era: Era, error: Option<i32>) -> StatusCode {
 
 /// One JSON message.
 pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Content::Full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -56,7 +55,7 @@ pub(super) fn accepted() -> Response {
 }
 
 pub(super) fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(Content::Full(Bytes::new()));
     *response.status_mut() = status;
     response
 }
@@ -91,7 +90,7 @@ pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> R
     match (wants, status(era, error)) {
         (Wants::EventStream, StatusCode::OK) => {
             let event = [b"data: ", &body[..], b"\n\n"].concat();
-            with_event_headers(Body::from(event))
+            with_event_headers(Content::Full(event.into()))
         }
         (_, status) => json(status, body.clone()),
     }
@@ -118,7 +117,7 @@ pub(super) async fn call(
         session.keep(&inlet, &batch);
         event_ids(&endpoint.config, session, Seq(0))
     });
-    (stream(endpoint, inlet, batch, ids), false)
+    (stream(inlet, batch, ids), false)
 }
 
 /// Which ids the events of a legacy session have.
@@ -130,18 +129,12 @@ pub(super) fn event_ids(config: &HttpConfig, session: &HttpSession, next: Seq) -
 }
 
 /// An event stream that begins with `batch`.
-pub(super) fn stream(
-    endpoint: &Endpoint,
-    inlet: Inlet,
-    batch: Vec<Delivered>,
-    ids: EventIds,
-) -> Response {
-    let (keep_alive, stalled) = (endpoint.config.keep_alive, endpoint.stalled.clone());
-    with_event_headers(Body::new(EventStream::new(inlet, batch, ids, keep_alive, stalled)))
+pub(super) fn stream(inlet: Inlet, batch: Vec<Delivered>, ids: EventIds) -> Response {
+    with_event_headers(Content::Events(Box::new(Events::new(inlet, batch, ids))))
 }
 
-fn with_event_headers(body: Body) -> Response {
-    let mut response = Response::new(body);
+fn with_event_headers(content: Content) -> Response {
+    let mut response = Response::new(content);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, EVENTS);
     headers.insert(CACHE_CONTROL, NO_STORE);

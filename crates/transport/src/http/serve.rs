@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::time::sleep;
 
 use super::connections::Connections;
-use super::{HttpConfig, OriginPolicy, router};
+use super::{Endpoint, HttpConfig, OriginPolicy};
 use crate::signal;
 
 /// After the engine has stopped, how long connections get to send what they hold.
@@ -80,8 +80,8 @@ pub async fn serve_on(
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let app = router(engine.clone(), config.clone());
-    let mut connections = Connections::new(app, &config, engine.stall_timeout());
+    let gone_after = engine.stall_timeout();
+    let mut connections = Connections::new(Endpoint::new(engine.clone(), config));
     let stopped = async {
         tokio::select! {
             () = shutdown => {}
@@ -90,7 +90,7 @@ pub async fn serve_on(
         engine.shutdown().await;
     };
     tokio::select! {
-        never = accept_all(&listener, &mut connections) => match never {},
+        never = accept_all(&listener, &mut connections, gone_after) => match never {},
         () = stopped => {}
     }
     drop(listener);
@@ -98,8 +98,11 @@ pub async fn serve_on(
     Ok(())
 }
 
-async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
-    let gone_after = connections.stall_timeout();
+async fn accept_all(
+    listener: &TcpListener,
+    connections: &mut Connections,
+    gone_after: Duration,
+) -> Infallible {
     loop {
         tokio::select! {
             stream = accept(listener, gone_after), if connections.has_room() => connections.open(stream),

@@ -7,22 +7,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Whether a connection was given up because its client took nothing any more. Requests that
-/// came on it have it among their extensions, so that the streams that end with the connection
-/// can tell.
+/// How writing to a client goes. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stalled(Arc<AtomicBool>);
+pub(super) struct Flow(Arc<Flags>);
 
-impl Stalled {
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug, Default)]
+struct Flags {
+    blocked: AtomicBool,
+    stalled: AtomicBool,
+}
+
+impl Flow {
+    /// Whether something is written that was not taken yet.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.blocked.load(Ordering::Relaxed)
     }
 
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Whether the connection was given up because its client took nothing any more.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.0.stalled.load(Ordering::Relaxed)
     }
 }
 
@@ -34,12 +41,23 @@ pub(super) struct Watched<S> {
     limit: Duration,
     /// Runs while a write is pending. Most clients never make one wait.
     overdue: Option<Pin<Box<Sleep>>>,
-    stalled: Stalled,
+    flow: Flow,
+    /// What was read too early: it is read first.
+    unread: Bytes,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(io: S, limit: Duration, stalled: Stalled) -> Self {
-        Self { io, limit, overdue: None, stalled }
+    pub(super) fn new(io: S, limit: Duration) -> Self {
+        Self { io, limit, overdue: None, flow: Flow::default(), unread: Bytes::new() }
+    }
+
+    pub(super) fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// Takes back what was read and not used; nothing else may have been read since.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
     }
 
     fn watch<T>(
@@ -48,13 +66,16 @@ impl<S> Watched<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.overdue = None;
+            if self.overdue.take().is_some() {
+                self.flow.0.blocked.store(false, Ordering::Relaxed);
+            }
             return written;
         }
         let limit = self.limit;
         let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(limit)));
+        self.flow.0.blocked.store(true, Ordering::Relaxed);
         ready!(overdue.as_mut().poll(cx));
-        self.stalled.set();
+        self.flow.0.stalled.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
     }
 }
@@ -65,6 +86,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let some = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..some]);
+            self.unread.advance(some);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

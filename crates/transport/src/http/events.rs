@@ -1,0 +1,90 @@
+//! The frames of a stream as Server-Sent Events.
+
+use std::fmt::Write as _;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use stentor_engine::outlet::{Delivered, Inlet};
+use stentor_engine::{Seq, StreamId};
+
+/// What says that a quiet stream is alive: a comment.
+pub(super) const COMMENT: &[u8] = b":\n\n";
+
+/// What most events take at most, in bytes.
+const USUAL: usize = 192;
+
+/// Whether events have ids, by which a client that lost its connection says how far it read
+/// (2025-11-25, basic/transports, "Resumability and Redelivery").
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EventIds {
+    /// They have none.
+    None,
+    /// Each has one.
+    Each,
+    /// Each has one, and the stream begins with an empty event, so that a client can come
+    /// back before anything was said: to this frame, and after this time.
+    Primed { next: Seq, retry: Duration },
+}
+
+/// Names a stream and the frame that follows there.
+fn event_id(stream: StreamId, next: Seq) -> String {
+    format!("{stream}-{}", next.0)
+}
+
+/// Reads what [`event_id`] wrote.
+pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, Seq)> {
+    let (stream, next) = id.split_once('-')?;
+    Some((StreamId(stream.parse().ok()?), Seq(next.parse().ok()?)))
+}
+
+/// A stream of frames, to be written as events.
+#[derive(Debug)]
+pub(super) struct Events {
+    inlet: Inlet,
+    /// What was read from the inlet already.
+    begun: Vec<Delivered>,
+    ids: EventIds,
+}
+
+impl Events {
+    /// A stream that begins with `begun`.
+    pub(super) fn new(inlet: Inlet, begun: Vec<Delivered>, ids: EventIds) -> Self {
+        Self { inlet, begun, ids }
+    }
+
+    /// Appends all events that wait, or waits for one. `Ready(false)` when the stream has ended.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<bool> {
+        let mut batch = std::mem::take(&mut self.begun);
+        if let EventIds::Primed { next, retry } = self.ids {
+            self.ids = EventIds::Each;
+            let (id, retry) = (event_id(self.inlet.stream(), next), retry.as_millis());
+            let _ = write!(out, "id: {id}\nretry: {retry}\ndata:\n\n");
+        } else if batch.is_empty() && !ready!(self.inlet.poll_next(cx, &mut batch)) {
+            return Poll::Ready(false);
+        }
+        out.reserve(batch.len() * USUAL);
+        for (seq, _, frame) in batch {
+            if !matches!(self.ids, EventIds::None) {
+                let id = event_id(self.inlet.stream(), Seq(seq.0 + 1));
+                let _ = writeln!(out, "id: {id}");
+            }
+            out.put_slice(b"data: ");
+            frame.write(out);
+            out.put_slice(b"\n\n");
+        }
+        Poll::Ready(true)
+    }
+
+    /// Whether everything was written.
+    pub(super) fn is_over(&self) -> bool {
+        self.begun.is_empty()
+            && !matches!(self.ids, EventIds::Primed { .. })
+            && self.inlet.is_drained()
+    }
+
+    /// The client has stopped reading, and its connection is closed for it.
+    pub(super) fn stalled(&self) {
+        self.inlet.stalled();
+    }
+}

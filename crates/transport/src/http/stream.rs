@@ -1,0 +1,209 @@
+//! An event stream on a connection of its own: once a response is a stream, nothing is left to do
+//! for an HTTP server but to write chunks, so hyper gives the connection back with all it held.
+//!
+//! What a quiet stream keeps is its socket, its inlet and a timer.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use http::response;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::events::{COMMENT, Events};
+use super::stall::Watched;
+
+/// What a client may send ahead while it hears a stream, in bytes; the rest waits in the kernel.
+const AHEAD: usize = 4 * 1024;
+
+/// How the size of a chunk is written: so many digits, and the end of the line.
+const SIZE_LINE: usize = 8 + 2;
+
+/// A response that takes its connection over.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    pub(super) head: response::Parts,
+    pub(super) events: Box<Events>,
+    /// Whether the client wants the connection closed after it.
+    pub(super) last: bool,
+}
+
+/// Writes a stream to its end. Gives the connection back, unless it is closed or broken.
+pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    io: Watched<S>,
+    takeover: Takeover,
+    keep_alive: Duration,
+) -> Option<Watched<S>> {
+    let Takeover { head, events, last } = takeover;
+    let mut writer = Writer {
+        io,
+        events: *events,
+        out: start(&head, last),
+        begun: false,
+        flushed: false,
+        over: false,
+        ahead: BytesMut::new(),
+        keep_alive,
+        written: Instant::now(),
+    };
+    // Here, as the future that holds it is kept for as long as the stream is open.
+    drop(head);
+    let mut quiet = pin!(sleep(keep_alive));
+    let written = poll_fn(|cx| writer.poll(cx, quiet.as_mut())).await;
+    let Writer { mut io, events, ahead, .. } = writer;
+    if written.is_err() {
+        if io.flow().is_stalled() {
+            events.stalled();
+        }
+        return None;
+    }
+    if last {
+        // A client that is gone needs no end.
+        let _ = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await;
+        return None;
+    }
+    io.unread(ahead.freeze());
+    Some(io)
+}
+
+/// The head of the response.
+fn start(head: &response::Parts, last: bool) -> BytesMut {
+    let mut out = BytesMut::with_capacity(512);
+    let mut line = |name: &str, value: &[u8]| {
+        out.put_slice(name.as_bytes());
+        out.put_slice(value);
+        out.put_slice(b"\r\n");
+    };
+    // With its reason, which is there for those who are used to one.
+    line("HTTP/1.1 ", head.status.to_string().as_bytes());
+    for (name, value) in &head.headers {
+        line(name.as_str(), &[b": ", value.as_bytes()].concat());
+    }
+    line("date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    line("transfer-encoding: chunked", b"");
+    if last {
+        line("connection: close", b"");
+    }
+    line("", b"");
+    out
+}
+
+struct Writer<S> {
+    io: Watched<S>,
+    events: Events,
+    /// What is not written yet.
+    out: BytesMut,
+    /// Whether that is more than the head.
+    begun: bool,
+    flushed: bool,
+    /// Whether nothing follows that.
+    over: bool,
+    /// What the client sent after its request.
+    ahead: BytesMut,
+    keep_alive: Duration,
+    /// When something was written last.
+    written: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut quiet: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
+        loop {
+            // The head goes out with the first events, if there are any.
+            let has_room = self.out.is_empty() || !std::mem::replace(&mut self.begun, true);
+            let filled = has_room && !self.over && self.fill(cx);
+            if !filled && self.out.is_empty() && self.flushed {
+                if self.over {
+                    return Poll::Ready(Ok(()));
+                }
+                self.listen(cx)?;
+                ready!(quiet.as_mut().poll(cx));
+                // Armed anew only when it fires: most streams are written to more often.
+                let due = self.written + self.keep_alive;
+                if due <= Instant::now() {
+                    self.chunk(|out| out.put_slice(COMMENT));
+                    self.written = Instant::now();
+                    quiet.as_mut().reset(self.written + self.keep_alive);
+                } else {
+                    quiet.as_mut().reset(due);
+                    continue;
+                }
+            }
+            ready!(self.flush(cx))?;
+        }
+    }
+
+    /// Takes what waits; `true` if there was something, or there will be nothing any more.
+    fn fill(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.out.len();
+        self.out.put_bytes(b'0', SIZE_LINE);
+        match self.events.poll_write(cx, &mut self.out) {
+            Poll::Ready(true) => seal(&mut self.out, before),
+            Poll::Ready(false) => {
+                self.out.truncate(before);
+                self.out.put_slice(b"0\r\n\r\n");
+                self.over = true;
+            }
+            Poll::Pending => {
+                self.out.truncate(before);
+                return false;
+            }
+        }
+        self.written = Instant::now();
+        self.flushed = false;
+        true
+    }
+
+    fn chunk(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let before = self.out.len();
+        self.out.put_bytes(b'0', SIZE_LINE);
+        write(&mut self.out);
+        seal(&mut self.out, before);
+        self.flushed = false;
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+        }
+        // Nothing is kept for the next ones.
+        self.out = BytesMut::new();
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Notices when the client goes away, and keeps what it sends.
+    fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.ahead.len() < AHEAD {
+            let mut bytes = [0; 128];
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
+                Poll::Pending => break,
+                Poll::Ready(()) if buf.filled().is_empty() => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(()) => self.ahead.extend_from_slice(buf.filled()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the size of a chunk into the room that was left for it, and ends the chunk.
+fn seal(out: &mut BytesMut, start: usize) {
+    let mut size = out.len() - start - SIZE_LINE;
+    for digit in out[start..start + SIZE_LINE - 2].iter_mut().rev() {
+        *digit = b"0123456789abcdef"[size % 16];
+        size /= 16;
+    }
+    out[start + SIZE_LINE - 2..start + SIZE_LINE].copy_from_slice(b"\r\n");
+    out.put_slice(b"\r\n");
+}
