@@ -487,7 +487,7 @@ async fn ask(
     }
     let turn = turn(entry).await?;
     let responder = respond(&request, permit()?);
-    let inbound = Inbound::Request(request, meta, responder);
+    let inbound = Inbound::Request(request, Box::new(meta), responder);
     hand_in_at(entry, inbound, turn).await
 }
 

@@ -43,7 +43,7 @@ pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 /// A message of the client.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    Request(Request, RequestMeta, Responder),
+    Request(Request, Box<RequestMeta>, Responder),
     Notification(Notification),
     Response(Response),
 }
@@ -147,7 +147,7 @@ impl Session {
         self.entry.touch();
         match inbound {
             Inbound::Request(request, meta, responder) => {
-                self.on_request(myself, request, meta, responder).await;
+                self.on_request(myself, request, *meta, responder).await;
             }
             Inbound::Notification(notification) => self.on_notification(&notification),
             Inbound::Response(response) => {

@@ -78,7 +78,7 @@ async fn on_run(
     state: &mut Option<Box<Run>>,
 ) -> Result<(), ActorProcessingErr> {
     let Some(mut run) = state.take() else { return Ok(()) };
-    run.to_end(myself.get_cell()).await?;
+    run.run_in(myself.get_cell()).await?;
     myself.stop(None);
     Ok(())
 }

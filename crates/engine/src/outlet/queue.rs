@@ -105,14 +105,14 @@ enum Flag {
 #[derive(Debug, Default)]
 struct Flags {
     first: Option<(Flag, u64)>,
-    more: Option<Box<HashMap<Flag, u64>>>,
+    more: HashMap<Flag, u64>,
 }
 
 impl Flags {
     fn get(&self, flag: &Flag) -> Option<u64> {
         match &self.first {
             Some((first, seq)) if first == flag => Some(*seq),
-            _ => self.more.as_ref().and_then(|more| more.get(flag).copied()),
+            _ => self.more.get(flag).copied(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Flags {
         match &self.first {
             None => self.first = Some((flag, seq)),
             Some(_) => {
-                self.more.get_or_insert_default().insert(flag, seq);
+                self.more.insert(flag, seq);
             }
         }
     }
@@ -128,11 +128,8 @@ impl Flags {
     fn remove(&mut self, flag: &Flag) {
         if self.first.as_ref().is_some_and(|(first, _)| first == flag) {
             self.first = None;
-        } else if let Some(more) = &mut self.more {
-            more.remove(flag);
-            if more.is_empty() {
-                self.more = None;
-            }
+        } else if !self.more.is_empty() {
+            self.more.remove(flag);
         }
     }
 }

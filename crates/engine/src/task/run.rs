@@ -114,7 +114,7 @@ impl Run {
     }
 
     /// Runs the call to its end, in an actor of its own.
-    pub(super) async fn to_end(&mut self, myself: ActorCell) -> Result<(), Panicked> {
+    pub(super) async fn run_in(&mut self, myself: ActorCell) -> Result<(), Panicked> {
         self.myself = Some(myself);
         let finished = match self.begin().await {
             false => None,

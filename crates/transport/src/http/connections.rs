@@ -130,7 +130,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let parts = connection.into_parts();
             let mut io = parts.io.into_inner();
             // Nothing of the request itself, which has been read to its end.
-            io.unread(parts.read_buf);
+            io.unread(&parts.read_buf);
             Some((io, takeover))
         }
         Err(ended) => {

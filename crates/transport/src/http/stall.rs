@@ -56,8 +56,9 @@ impl<S> Watched<S> {
     }
 
     /// Takes back what was read and not used; nothing else may have been read since.
-    pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        // Copied, as also an empty part of a buffer keeps all of it.
+        self.unread = Bytes::copy_from_slice(bytes);
     }
 
     fn watch<T>(

@@ -66,7 +66,7 @@ pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await;
         return None;
     }
-    io.unread(ahead.freeze());
+    io.unread(&ahead);
     Some(io)
 }
 
