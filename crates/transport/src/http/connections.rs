@@ -119,10 +119,10 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             // Not while an answer before it is still on its way.
             Poll::Pending if flow.is_blocked() => Poll::Pending,
-            Poll::Pending => match slot.lock().take() {
-                Some(takeover) => Poll::Ready(Ok(takeover)),
-                None => Poll::Pending,
-            },
+            Poll::Pending => {
+                let takeover = slot.lock().take();
+                takeover.map_or(Poll::Pending, |takeover| Poll::Ready(Ok(takeover)))
+            }
         }
     });
     match ended.await {
