@@ -224,6 +224,12 @@ async fn take_more(inlet: &mut Inlet, batch: &mut Vec<Delivered>) {
 }
 
 async fn flush(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<()> {
-    writer.write_all_buf(out).await?;
+    writer.write_all(out).await?;
+    // An answer that was very long is not to be remembered by the room that it took.
+    if out.capacity() > 4 * WRITTEN_AT_ONCE {
+        *out = BytesMut::new()
+    } else {
+        out.clear()
+    }
     writer.flush().await
 }
