@@ -1,27 +1,43 @@
 //! stdio: one client at the other end of a pipe, one JSON message a line, in either era
 //! (2026-07-28, basic/transports/stdio).
 
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod direct;
 mod lines;
+mod process;
+#[cfg(test)]
+mod tests;
+mod turns;
 
+use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use futures::stream;
 use stentor_engine::Engine;
-use stentor_engine::outlet::Inlet;
 use stentor_engine::outlet::policy::Class;
+use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::port::{Pipe, Refused};
 use stentor_wire::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::io::StreamReader;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::signal;
 use lines::{Line, Lines};
+use turns::{at_once, turn};
 
 /// The longest line that is read, in bytes.
 pub const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// How many lines are handled before what was answered is written.
+const LINES_AT_ONCE: usize = 64;
+
+/// From how many bytes on nothing is added to what is written at once.
+const WRITTEN_AT_ONCE: usize = 16 * 1024;
 
 /// After the session has ended, how long the client gets to read what was said.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -41,28 +57,47 @@ pub enum StdioError {
 /// Serves the process's own stdin and stdout until stdin ends or a signal comes, then shuts
 /// the engine down: running calls get their time, and everything said is written.
 ///
-/// Nothing else may write to stdout meanwhile; logs belong on stderr. A second signal ends
-/// the process at once.
+/// Nothing else may read stdin or write to stdout meanwhile; logs belong on stderr. A second
+/// signal ends the process at once.
 ///
 /// # Errors
 ///
 /// [`StdioError`]; also if stdout was closed.
 pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
-    let writing = tokio::spawn(write(inlet, tokio::io::stdout()));
+    let pipe = Arc::new(pipe);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel();
+    let talking = {
+        let pipe = pipe.clone();
+        async move {
+            let reading = async {
+                tokio::select! {
+                    biased;
+                    ended = read(&pipe, process::stdin()) => ended,
+                    _ = stopped => Ok(()),
+                }
+            };
+            talk(reading, write(inlet, process::stdout()), end).await
+        }
+    };
+    // Not in the task of the caller: that may be one that no thread of the runtime runs, and
+    // they are who hears of input.
+    let talking = AbortOnDropHandle::new(tokio::spawn(talking));
     let ended = tokio::select! {
-        ended = read(&pipe, process_stdin()) => { ended?; true }
+        ended = ended => ended.is_ok(),
         () = signal::terminated() => false,
         () = engine.draining() => false,
     };
     signal::exit_on_next();
+    drop(stop);
     if ended {
         // What was sent just before the end is still answered.
         pipe.finish().await;
     }
     engine.shutdown().await;
-    match tokio::time::timeout(LAST_BYTES, writing).await {
-        Ok(written) => Ok(written.map_err(io::Error::other)??),
+    match tokio::time::timeout(LAST_BYTES, talking).await {
+        Ok(talked) => talked.map_err(io::Error::other)?,
         Err(_elapsed) => Ok(()),
     }
 }
@@ -80,36 +115,62 @@ pub async fn serve_on(
     writer: impl AsyncWrite + Unpin,
 ) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
-    let writing = write(inlet, writer);
-    tokio::pin!(writing);
-    tokio::select! {
-        ended = read(&pipe, reader) => ended?,
-        ended = &mut writing => return ended.map_err(Into::into),
-    }
+    let (end, ended) = oneshot::channel();
     let finishing = async {
-        pipe.finish().await;
+        if ended.await.is_ok() {
+            pipe.finish().await;
+        }
         tokio::time::sleep(LAST_BYTES).await;
     };
     tokio::select! {
-        written = writing => Ok(written?),
+        biased;
+        talked = talk(read(&pipe, reader), write(inlet, writer), end) => talked,
         // The client sends nothing and reads nothing any more.
         () = finishing => Ok(()),
     }
 }
 
+/// Reads and writes; when there is nothing more to read, says so and writes the rest. Nothing is
+/// said if that is not how it ends.
+///
+/// One task does both, so that an answer that is there at once goes out without another thread,
+/// and without another turn of the scheduler.
+async fn talk(
+    reading: impl Future<Output = Result<(), StdioError>>,
+    writing: impl Future<Output = io::Result<()>>,
+    end: oneshot::Sender<()>,
+) -> Result<(), StdioError> {
+    at_once(async {
+        tokio::pin!(writing);
+        tokio::select! {
+            // What is read first is what is written next.
+            biased;
+            ended = reading => ended?,
+            written = &mut writing => return Ok(written?),
+        }
+        // Who heard it may be gone: then nothing more is to be done.
+        let _ = end.send(());
+        Ok(writing.await?)
+    })
+    .await
+}
+
 /// Hands every line to the session, until there are no more.
 async fn read(pipe: &Pipe, reader: impl AsyncRead + Unpin) -> Result<(), StdioError> {
     let mut lines = Lines::new(reader, MAX_LINE);
-    while let Some(line) = lines.next().await? {
-        match line {
-            Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
-            Line::Whole(line) => {
-                if pipe.deliver(Message::decode(&line)).await.is_err() {
-                    break;
+    while lines.fill().await? {
+        for line in lines.by_ref().take(LINES_AT_ONCE) {
+            match line {
+                Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Line::Whole(line) => {
+                    if pipe.deliver(Message::decode(&line)).await.is_err() {
+                        return Ok(());
+                    }
                 }
+                Line::TooLong => pipe.refuse_long_line(MAX_LINE),
             }
-            Line::TooLong => pipe.refuse_long_line(MAX_LINE),
         }
+        turn().await;
     }
     Ok(())
 }
@@ -126,19 +187,24 @@ async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Res
     let mut pause_until: Option<Instant> = None;
     let mut progress_waits = false;
     while inlet.next(&mut batch).await {
-        for (_, class, frame) in batch.drain(..) {
-            if class == Class::Reply {
-                if std::mem::take(&mut progress_waits) {
-                    flush(&mut writer, &mut out).await?;
-                    pause_until = Some(Instant::now() + LAST_PROGRESS_PAUSE);
+        while !batch.is_empty() {
+            for (_, class, frame) in batch.drain(..) {
+                if class == Class::Reply {
+                    if std::mem::take(&mut progress_waits) {
+                        flush(&mut writer, &mut out).await?;
+                        pause_until = Some(Instant::now() + LAST_PROGRESS_PAUSE);
+                    }
+                    if let Some(until) = pause_until.take() {
+                        sleep_until(until).await;
+                    }
                 }
-                if let Some(until) = pause_until.take() {
-                    sleep_until(until).await;
-                }
+                progress_waits |= class == Class::Progress;
+                frame.write(&mut out);
+                out.put_u8(b'\n');
             }
-            progress_waits |= class == Class::Progress;
-            frame.write(&mut out);
-            out.put_u8(b'\n');
+            if out.len() < WRITTEN_AT_ONCE {
+                take_more(&mut inlet, &mut batch).await;
+            }
         }
         flush(&mut writer, &mut out).await?;
         if std::mem::take(&mut progress_waits) {
@@ -148,35 +214,22 @@ async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Res
     Ok(())
 }
 
-async fn flush(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<()> {
-    writer.write_all_buf(out).await?;
-    writer.flush().await
+/// Takes what waits, if anything does.
+async fn take_more(inlet: &mut Inlet, batch: &mut Vec<Delivered>) {
+    poll_fn(|cx| {
+        let _ = inlet.poll_next(cx, batch);
+        Poll::Ready(())
+    })
+    .await;
 }
 
-/// The process's stdin, read by a thread of its own: tokio's reads on its pool, where one
-/// that never returns would hold up the end of the runtime.
-fn process_stdin() -> impl AsyncRead + Unpin {
-    let (chunks, received) = tokio::sync::mpsc::channel::<io::Result<bytes::Bytes>>(4);
-    let reader = move || {
-        let mut stdin = io::stdin().lock();
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let chunk = match io::Read::read(&mut stdin, &mut buffer) {
-                Ok(0) => return,
-                Ok(length) => Ok(bytes::Bytes::copy_from_slice(&buffer[..length])),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let failed = chunk.is_err();
-            if chunks.blocking_send(chunk).is_err() || failed {
-                return;
-            }
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("stentor-stdin".to_owned()).spawn(reader) {
-        tracing::error!(%error, "no thread to read stdin");
+async fn flush(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<()> {
+    writer.write_all(out).await?;
+    // An answer that was very long is not to be remembered by the room that it took.
+    if out.capacity() > 4 * WRITTEN_AT_ONCE {
+        *out = BytesMut::new()
+    } else {
+        out.clear()
     }
-    StreamReader::new(Box::pin(stream::unfold(received, |mut received| async {
-        received.recv().await.map(|chunk| (chunk, received))
-    })))
+    writer.flush().await
 }

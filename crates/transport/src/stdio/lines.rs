@@ -3,7 +3,13 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// How much is read at once: little where little comes, so that a pipe that is idle holds
+/// little, and a whole pipe of the kernel's where there was more than that.
+const LITTLE: usize = 16 * 1024;
+const MUCH: usize = 64 * 1024;
 
 /// One line, without its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,54 +19,99 @@ pub(super) enum Line {
     TooLong,
 }
 
-/// Reads lines and skips those that are too long, however long they are.
+/// Reads lines and skips those that are too long, however long they are. As an iterator, the
+/// lines that need no further reading; at the end, a rest without a line end is a line.
+#[derive(Debug)]
 pub(super) struct Lines<R> {
     reader: R,
     buffer: BytesMut,
     /// Up to where the buffer has no line end.
     searched: usize,
+    /// How much is to be read at once.
+    room: usize,
     skipping: bool,
+    ended: bool,
     max: usize,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(super) fn new(reader: R, max: usize) -> Self {
-        Self { reader, buffer: BytesMut::new(), searched: 0, skipping: false, max }
+        Self {
+            reader,
+            buffer: BytesMut::new(),
+            searched: 0,
+            room: LITTLE,
+            skipping: false,
+            ended: false,
+            max,
+        }
     }
 
-    /// The next line; `None` at the end, where a rest without a line end is a line. Cancel
-    /// safe.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Line>> {
-        loop {
-            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-                let mut line = self.buffer.split_to(self.searched + end + 1);
-                line.truncate(line.len() - 1);
-                self.searched = 0;
-                return Ok(Some(self.finish(line)));
+    /// Reads until there is a line; `false` at the end. Cancel safe.
+    pub(super) async fn fill(&mut self) -> io::Result<bool> {
+        while !self.find_end() {
+            if self.ended {
+                return Ok(self.has_rest());
             }
-            self.searched = self.buffer.len();
             if self.buffer.len() > self.max {
                 self.buffer.clear();
                 self.searched = 0;
                 self.skipping = true;
             }
-            self.buffer.reserve(8 * 1024);
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                let rest = self.buffer.split();
-                self.searched = 0;
-                if rest.is_empty() && !self.skipping {
-                    return Ok(None);
-                }
-                return Ok(Some(self.finish(rest)));
-            }
+            let spare = self.make_room();
+            let read = self.reader.read_buf(&mut self.buffer).await?;
+            self.ended = read == 0;
+            self.room = if read == spare { MUCH } else { LITTLE };
         }
+        Ok(true)
     }
 
-    fn finish(&mut self, line: BytesMut) -> Line {
+    /// Searches on for the first line end, and stops before it.
+    fn find_end(&mut self) -> bool {
+        let found = memchr(b'\n', &self.buffer[self.searched..]);
+        self.searched += found.unwrap_or(self.buffer.len() - self.searched);
+        found.is_some()
+    }
+
+    fn has_rest(&self) -> bool {
+        self.skipping || !self.buffer.is_empty()
+    }
+
+    /// Returns how much there is room for. A buffer that was used up is not used again: lines
+    /// that are still needed may hold it, and it may have grown with a long one.
+    fn make_room(&mut self) -> usize {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if self.buffer.is_empty() && !(self.room / 2..=self.room).contains(&spare) {
+            self.buffer = BytesMut::with_capacity(self.room);
+        } else if spare < self.room / 2 {
+            self.buffer.reserve(self.room);
+        }
+        self.buffer.capacity() - self.buffer.len()
+    }
+
+    fn line(&mut self, line: BytesMut) -> Line {
+        self.searched = 0;
         if std::mem::take(&mut self.skipping) || line.len() > self.max {
             Line::TooLong
         } else {
             Line::Whole(line.freeze())
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> Iterator for Lines<R> {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        if self.find_end() {
+            let mut line = self.buffer.split_to(self.searched + 1);
+            line.truncate(self.searched);
+            Some(self.line(line))
+        } else if self.ended && self.has_rest() {
+            let rest = self.buffer.split();
+            Some(self.line(rest))
+        } else {
+            None
         }
     }
 }
@@ -72,8 +123,8 @@ mod tests {
     async fn lines(input: &[u8], max: usize) -> Vec<Line> {
         let mut lines = Lines::new(input, max);
         let mut all = Vec::new();
-        while let Some(line) = lines.next().await.unwrap() {
-            all.push(line);
+        while lines.fill().await.unwrap() {
+            all.extend(&mut lines);
         }
         all
     }
@@ -96,5 +147,47 @@ mod tests {
         );
         assert_eq!(lines(&[b'x'; 50], 10).await, [Line::TooLong]);
         assert_eq!(lines(b"1234567890\n12345678901\n", 10).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn lines_of_all_lengths_arrive_whole_however_they_are_cut() {
+        let line = |n: usize| format!("{n}:{}\n", "x".repeat(n * n % 9_973)).into_bytes();
+        let input: Vec<u8> = (0..400).flat_map(line).collect();
+        let (mut near, far) = tokio::io::duplex(50_000);
+        let writing = async {
+            for piece in input.chunks(7_001) {
+                tokio::io::AsyncWriteExt::write_all(&mut near, piece).await.unwrap();
+            }
+            drop(near);
+        };
+        let reading = async {
+            let mut lines = Lines::new(far, 20_000);
+            let mut all = Vec::new();
+            while lines.fill().await.unwrap() {
+                all.extend(&mut lines);
+            }
+            all
+        };
+        let ((), all) = tokio::join!(writing, reading);
+        assert_eq!(all.len(), 400);
+        for (n, read) in all.into_iter().enumerate() {
+            let Line::Whole(read) = read else { panic!("{n} is short") };
+            assert_eq!([&read[..], b"\n"].concat(), line(n));
+        }
+    }
+
+    #[tokio::test]
+    async fn much_is_read_at_once_where_there_is_much_and_little_is_kept_when_it_is_over() {
+        let mut input = vec![b'x'; 1 << 20];
+        input.extend_from_slice(b"\n");
+        input.extend(b"short\n".repeat(40_000));
+        let mut lines = Lines::new(&input[..], 1 << 21);
+        let mut most = 0;
+        while lines.fill().await.unwrap() {
+            most = most.max(lines.by_ref().skip_while(|line| *line == Line::TooLong).count());
+            assert!(lines.buffer.capacity() <= 2 << 20);
+        }
+        assert!(most >= MUCH / 6, "only {most} lines at once");
+        assert!(lines.buffer.capacity() <= LITTLE, "{} are kept", lines.buffer.capacity());
     }
 }

@@ -1,0 +1,146 @@
+use std::pin::{Pin, pin};
+use std::sync::Mutex;
+use std::task::Context;
+
+use futures::poll;
+use serde_json::{Value, json};
+use stentor_engine::{Context as Call, Engine, ToolError, tool};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, DuplexStream};
+
+use super::*;
+
+async fn engine() -> Engine {
+    let engine = Engine::builder("test", "1")
+        .tool(tool("steps", |call: Call| async move {
+            call.report_progress(1.0, Some(1.0), "done");
+            Ok::<_, ToolError>("stepped")
+        }))
+        .tool(tool("sleep", || async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, ToolError>("slept")
+        }));
+    engine.start().await.unwrap()
+}
+
+/// A line that calls a tool.
+fn call(id: u64, tool: &str) -> String {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "progressToken": id,
+    });
+    let params = json!({"name": tool, "arguments": {}, "_meta": meta});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}).to_string() + "\n"
+}
+
+/// What was written, each piece as it was.
+#[derive(Clone, Default)]
+struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl AsyncWrite for Pieces {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().unwrap().push(bytes.to_vec());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+async fn message(hears: &mut BufReader<DuplexStream>) -> Value {
+    let mut line = String::new();
+    hears.read_line(&mut line).await.unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_at_once_is_answered_at_once() {
+    let pieces = Pieces::default();
+    let lines = "no message\n".repeat(LINES_AT_ONCE);
+    serve_on(&engine().await, lines.as_bytes(), pieces.clone()).await.unwrap();
+    let pieces = pieces.0.lock().unwrap();
+    let lines: Vec<_> = pieces.iter().map(|it| it.split_inclusive(|it| *it == b'\n')).collect();
+    let lines: Vec<_> = lines.into_iter().map(Iterator::count).collect();
+    assert_eq!(lines, [LINES_AT_ONCE]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_go_out_while_there_is_always_more_to_read() {
+    let pieces = Pieces::default();
+    let endless = tokio::io::repeat(b'\n').take(1 << 20).chain(&b"no message\n"[..]);
+    let endless = endless.chain(tokio::io::repeat(b'\n'));
+    let engine = engine().await;
+    let serving = pin!(serve_on(&engine, endless, pieces.clone()));
+    let heard = async {
+        while pieces.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        served = serving => panic!("served: {served:?}"),
+        () = heard => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_progress_comes_a_moment_before_the_response() {
+    let engine = engine().await;
+    let (mut asks, stdin) = tokio::io::duplex(4096);
+    let (stdout, hears) = tokio::io::duplex(4096);
+    let client = async move {
+        let mut hears = BufReader::new(hears);
+        asks.write_all(call(1, "steps").as_bytes()).await.unwrap();
+        assert_eq!(message(&mut hears).await["params"]["progress"], json!(1.0));
+        let heard = Instant::now();
+        assert_eq!(message(&mut hears).await["id"], 1);
+        assert!(heard.elapsed() >= LAST_PROGRESS_PAUSE);
+    };
+    let (served, ()) = tokio::join!(serve_on(&engine, stdin, stdout), client);
+    served.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_before_the_end_is_answered() {
+    let engine = engine().await;
+    let pieces = Pieces::default();
+    serve_on(&engine, call(1, "sleep").as_bytes(), pieces.clone()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&pieces.0.lock().unwrap().concat()).unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "slept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_read_until_enough_waits_and_then_answered_in_full() {
+    const CALLS: u64 = 20_000;
+    let engine = engine().await;
+    let (mut asks, stdin) = tokio::io::duplex(4096);
+    let (stdout, mut hears) = tokio::io::duplex(4096);
+    let mut serving = pin!(serve_on(&engine, stdin, stdout));
+    let mut asking = pin!(async move {
+        for id in 0..CALLS {
+            let ping = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#) + "\n";
+            asks.write_all(ping.as_bytes()).await.unwrap();
+        }
+    });
+    let stuck = async { tokio::join!(&mut serving, &mut asking) };
+    let stuck = tokio::time::timeout(Duration::from_secs(5), stuck).await;
+    assert!(stuck.is_err(), "it takes all that it is asked");
+    assert!(poll!(&mut serving).is_pending());
+    let hearing = async {
+        let mut heard = String::new();
+        hears.read_to_string(&mut heard).await.unwrap();
+        heard.lines().count() as u64
+    };
+    let (served, (), heard) = tokio::join!(async { (&mut serving).await }, &mut asking, hearing);
+    served.unwrap();
+    assert_eq!(heard, CALLS);
+}
