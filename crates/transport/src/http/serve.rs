@@ -9,6 +9,7 @@ use std::time::Duration;
 use stentor_engine::Engine;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::Connections;
 use super::{Endpoint, HttpConfig, OriginPolicy};
@@ -82,19 +83,29 @@ pub async fn serve_on(
 ) -> Result<(), ServeError> {
     let gone_after = engine.stall_timeout();
     let mut connections = Connections::new(Endpoint::new(engine.clone(), config));
-    let stopped = async {
+    let stopped = async move {
         tokio::select! {
             () = shutdown => {}
             () = engine.draining() => {}
         }
         engine.shutdown().await;
     };
-    tokio::select! {
-        never = accept_all(&listener, &mut connections, gone_after) => match never {},
-        () = stopped => {}
+    let serving = async move {
+        tokio::select! {
+            never = accept_all(&listener, &mut connections, gone_after) => match never {},
+            () = stopped => {}
+        }
+        drop(listener);
+        connections.close(LAST_BYTES).await;
+    };
+    // Not in the task of the caller: that may be one that no thread of the runtime runs, which
+    // would have to be woken for each connection.
+    let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+    if let Err(error) = serving.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
-    drop(listener);
-    connections.close(LAST_BYTES).await;
     Ok(())
 }
 
