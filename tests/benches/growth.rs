@@ -25,6 +25,8 @@ mod audience;
 mod server;
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,6 +211,12 @@ fn tsv(rows: &[Row]) -> String {
 async fn main() -> Result<(), String> {
     let plan = Plan::read(std::env::args().skip(1))?;
     plan.check()?;
+    // Before anything is measured, so that it is not for nothing.
+    let out = plan
+        .out
+        .as_ref()
+        .map(|out| File::create(out).map_err(|error| format!("{}: {error}", out.display())));
+    let out = out.transpose()?;
     let server = match &plan.server {
         Some(server) => server.clone(),
         None => server::build(plan.is_test),
@@ -220,8 +228,8 @@ async fn main() -> Result<(), String> {
         }
     }
     println!("{}", table(&rows));
-    if let Some(out) = &plan.out {
-        std::fs::write(out, tsv(&rows)).map_err(|error| format!("{}: {error}", out.display()))?;
+    match out {
+        Some(mut out) => out.write_all(tsv(&rows).as_bytes()).map_err(|error| error.to_string()),
+        None => Ok(()),
     }
-    Ok(())
 }
