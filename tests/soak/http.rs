@@ -53,7 +53,8 @@ impl Http {
         Ok(Self::on(socket.connect(to).await?, to))
     }
 
-    fn on(stream: TcpStream, host: SocketAddr) -> Self {
+    /// A client on a connection that is there already.
+    pub(crate) fn on(stream: TcpStream, host: SocketAddr) -> Self {
         let (left, text) = (Left::Nothing, String::new());
         Self { stream: BufReader::with_capacity(2_048, stream), host, left, text, last_id: None }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use client::{Answer, Client, Exchange, Notices};
 pub use fixture::{MARK, Phase, Stage};
 pub use pipe::RawPipe;
-pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri};
+pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri, resident};
 pub use server::Server;
 pub use stentor::Era;
 pub use web::{Call, Event, Reply};

@@ -141,12 +141,17 @@ impl Process {
     /// What the server takes of memory (`VmRSS`), in KiB.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let id = self.child.id().expect("the server runs");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-        let number = line.split_whitespace().nth(1).expect("a number");
-        number.parse().expect("a number")
+        resident(self.child.id().expect("the server runs"))
     }
+}
+
+/// What a process takes of memory (`VmRSS`), in KiB.
+#[must_use]
+pub fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let number = line.split_whitespace().nth(1).expect("a number");
+    number.parse().expect("a number")
 }
 
 async fn read<A: DeserializeOwned>(lines: &mut Lines<BufReader<ChildStdout>>) -> A {

@@ -1,0 +1,141 @@
+//! What one report of progress costs the tool that makes it.
+//!
+//! The tool itself reports in a loop and says how long that took; turning a value into bytes is
+//! done when it is read, so it is no part of it.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stentor_engine::outlet::policy::{Class, Limits};
+use stentor_engine::{Context, Engine, ToolError, tool};
+use support::{answer, modern, on_worker, stream, to_end};
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+
+/// Reports of a client that keeps up until it has read them; fewer than may wait for it.
+const BATCH: u64 = 128;
+
+#[derive(Deserialize, JsonSchema)]
+struct Reports {
+    count: u64,
+    /// Whether to wait after each batch until the client has read it.
+    waits: bool,
+}
+
+/// Reports so often, and answers with the nanoseconds that it took. What the client does
+/// between two batches is not counted.
+async fn report(args: Reports, ctx: Context, read: Arc<Semaphore>) -> Result<String, ToolError> {
+    let (total, mut took, mut done) = (args.count as f64, Duration::ZERO, 0);
+    while done < args.count {
+        let end = if args.waits { args.count.min(done + BATCH) } else { args.count };
+        let begun = Instant::now();
+        for n in done + 1..=end {
+            ctx.report_progress(n as f64, Some(total), format_args!("step {n}"));
+        }
+        took += begun.elapsed();
+        if args.waits {
+            let count = u32::try_from(end - done).expect("a batch is small");
+            read.acquire_many(count).await.expect("it stays open").forget();
+        }
+        done = end;
+    }
+    Ok(took.as_nanos().to_string())
+}
+
+#[derive(Clone)]
+struct Bench {
+    engine: Engine,
+    read: Arc<Semaphore>,
+}
+
+impl Bench {
+    fn new(runtime: &Runtime) -> Self {
+        let read = Arc::new(Semaphore::new(0));
+        let reads = read.clone();
+        let report = tool("report", move |args, ctx| report(args, ctx, reads.clone()));
+        let engine = support::start(runtime, Engine::builder("bench", "1").tool(report));
+        Self { engine, read }
+    }
+
+    /// A client that reads what comes when it comes, in a task of its own: waking it, and sharing
+    /// the queue with it, is a part of what a report costs.
+    async fn keeps_up(self, count: u64) -> Duration {
+        let call = call(count, true, json!({"progressToken": 1}));
+        let mut inlet = stream(answer(&self.engine, &call).await);
+        let (mut batch, mut out, mut heard) = (Vec::new(), BytesMut::new(), 0);
+        while inlet.next(&mut batch).await {
+            let values = batch.iter().filter(|(_, class, _)| *class == Class::Progress).count();
+            for (_, _, frame) in batch.drain(..) {
+                out.clear();
+                frame.write(&mut out);
+            }
+            heard += values as u64;
+            self.read.add_permits(values);
+        }
+        assert_eq!(heard, count, "a client that keeps up hears everything");
+        took(&out)
+    }
+
+    /// A client that reads nothing before the tool is done: most values take the place of the
+    /// one before.
+    async fn conflated(self, count: u64) -> Duration {
+        self.unread(call(count, false, json!({"progressToken": 1}))).await
+    }
+
+    /// A client that did not ask for progress.
+    async fn without_token(self, count: u64) -> Duration {
+        self.unread(call(count, false, json!({}))).await
+    }
+
+    async fn unread(&self, call: bytes::Bytes) -> Duration {
+        let mut inlet = stream(answer(&self.engine, &call).await);
+        while !self.engine.calls().is_empty() {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        let mut out = BytesMut::new();
+        let frames = to_end(&mut inlet, &mut Vec::new(), &mut out).await;
+        assert!(frames <= Limits::default().progress as usize + 2, "{frames} frames waited");
+        took(&out)
+    }
+}
+
+fn call(count: u64, waits: bool, meta: Value) -> bytes::Bytes {
+    let arguments = json!({"count": count, "waits": waits});
+    modern(1, "tools/call", json!({"name": "report", "arguments": arguments, "_meta": meta}))
+}
+
+/// What the tool answered.
+fn took(response: &[u8]) -> Duration {
+    let response: Value = serde_json::from_slice(response).expect("JSON");
+    let nanoseconds = response["result"]["content"][0]["text"].as_str();
+    let nanoseconds = nanoseconds.unwrap_or_else(|| panic!("{response}"));
+    Duration::from_nanos(nanoseconds.parse().expect("a number"))
+}
+
+fn progress(criterion: &mut Criterion) {
+    let runtime = support::runtime();
+    let bench = Bench::new(&runtime);
+    let mut group = criterion.benchmark_group("progress");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("client_keeps_up", |bencher| {
+        bencher.iter_custom(|count| on_worker(&runtime, bench.clone().keeps_up(count)));
+    });
+    group.bench_function("conflated", |bencher| {
+        bencher.iter_custom(|count| on_worker(&runtime, bench.clone().conflated(count)));
+    });
+    group.bench_function("without_token", |bencher| {
+        bencher.iter_custom(|count| on_worker(&runtime, bench.clone().without_token(count)));
+    });
+    group.finish();
+    runtime.block_on(bench.engine.shutdown());
+}
+
+criterion_group!(benches, progress);
+criterion_main!(benches);

@@ -1,0 +1,98 @@
+//! What the benchmarks share: clients in memory, in either era.
+
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+use std::future::Future;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+use stentor_engine::outlet::{Delivered, Inlet};
+use stentor_engine::port::Answer;
+use stentor_engine::{Engine, EngineBuilder};
+use stentor_wire::{Message, Method, ProtocolVersion, Request, RequestMeta, meta_key};
+use tokio::runtime::{Builder, Runtime};
+
+/// Two threads on every machine, so that figures of different machines are alike.
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Runs a client where a server's connections run: on a thread of the runtime's own. From
+/// outside of them every message would have to wake another thread.
+pub(crate) fn on_worker<T: Send + 'static>(
+    runtime: &Runtime,
+    client: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let client = runtime.spawn(client);
+    runtime.block_on(client).expect("no panic")
+}
+
+pub(crate) fn start(runtime: &Runtime, builder: EngineBuilder) -> Engine {
+    runtime.block_on(builder.start()).expect("an engine")
+}
+
+/// The bytes of a legacy request.
+pub(crate) fn legacy(id: u64, method: &str, params: Value) -> Bytes {
+    let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    request.to_string().into()
+}
+
+/// The bytes of a modern request.
+pub(crate) fn modern(id: u64, method: &str, mut params: Value) -> Bytes {
+    params["_meta"][meta_key::PROTOCOL_VERSION] = json!("2026-07-28");
+    params["_meta"][meta_key::CLIENT_INFO] = json!({"name": "bench", "version": "1.0.0"});
+    params["_meta"][meta_key::CLIENT_CAPABILITIES] = json!({});
+    legacy(id, method, params)
+}
+
+/// The bytes that open a legacy session.
+pub(crate) fn initialize() -> Bytes {
+    let client = json!({"name": "bench", "version": "1.0.0"});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+    legacy(0, "initialize", params)
+}
+
+/// Reads a request as a transport does.
+pub(crate) fn decode(bytes: &Bytes) -> (Request, RequestMeta) {
+    let Ok(Message::Request(request)) = Message::decode(bytes) else { panic!("a request") };
+    let meta = RequestMeta::read(&request.params).expect("good meta");
+    (request, meta)
+}
+
+/// The notification that a legacy client is ready.
+pub(crate) fn initialized() -> stentor_wire::Notification {
+    let method = Method::parse("notifications/initialized");
+    stentor_wire::Notification { method, params: Default::default() }
+}
+
+/// Sends a modern request, without HTTP around it.
+pub(crate) async fn answer(engine: &Engine, bytes: &Bytes) -> Answer {
+    let (request, meta) = decode(bytes);
+    let version: ProtocolVersion = meta.require_modern().expect("a modern request");
+    engine.answer(version, request, meta, None).await.expect("not refused")
+}
+
+/// The stream of an answer that is one.
+pub(crate) fn stream(answer: Answer) -> Inlet {
+    match answer {
+        Answer::Stream(inlet) => inlet,
+        Answer::Now(bytes, _) => panic!("{}", String::from_utf8_lossy(&bytes)),
+    }
+}
+
+/// Reads a stream to its end, as bytes. Returns how many frames there were; `out` has the last.
+pub(crate) async fn to_end(
+    inlet: &mut Inlet,
+    batch: &mut Vec<Delivered>,
+    out: &mut BytesMut,
+) -> usize {
+    let mut frames = 0;
+    while inlet.next(batch).await {
+        for (_, _, frame) in batch.drain(..) {
+            frames += 1;
+            out.clear();
+            frame.write(out);
+        }
+    }
+    frames
+}

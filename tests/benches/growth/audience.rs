@@ -1,0 +1,131 @@
+//! Many clients that listen, and do nothing else.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use stentor_tests::Era;
+use tokio::net::TcpSocket;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::BOUND;
+use crate::http::{Http, Peer};
+use crate::server::Server;
+
+/// Sessions that are being opened at one time.
+const AT_ONCE: usize = 64;
+
+/// Connections from one address: the kernel has some 28,000 ports for each.
+const PORTS: usize = 10_000;
+
+/// Clients with an open stream each.
+pub(crate) struct Audience {
+    sessions: usize,
+    heard: Arc<Heard>,
+    _reading: JoinSet<()>,
+}
+
+/// What all clients have heard.
+#[derive(Default)]
+struct Heard {
+    /// Changes that were made.
+    changes: AtomicUsize,
+    /// Notices that will have been heard once all have heard of all of them.
+    due: AtomicUsize,
+    notices: AtomicUsize,
+    /// More of them than there were changes, at one client.
+    too_many: AtomicUsize,
+    ended: AtomicUsize,
+    /// Told when all have heard of all changes, or when one never will.
+    all: Notify,
+    /// When the last one heard.
+    at: Mutex<Option<Instant>>,
+}
+
+impl Audience {
+    /// Opens so many sessions, and says how long that took.
+    pub(crate) async fn open(to: SocketAddr, era: Era, sessions: usize) -> (Self, Duration) {
+        let begun = Instant::now();
+        let opening = stream::iter(0..sessions).map(|n| open(to, era, n));
+        let streams: Vec<_> = opening
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+            .unwrap_or_else(|error| panic!("a session could not be opened: {error}"));
+        let took = begun.elapsed();
+        let heard = Arc::<Heard>::default();
+        let reading = streams.into_iter().map(|stream| listen(stream, heard.clone()));
+        (Self { sessions, _reading: reading.collect(), heard }, took)
+    }
+
+    /// Makes one change, and says how long it took until all have heard of it.
+    pub(crate) async fn hears_of(&mut self, server: &mut Server) -> Duration {
+        let heard = &self.heard;
+        let change = heard.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        heard.due.store(change * self.sessions, Ordering::SeqCst);
+        let begun = server.change().await;
+        let _ = timeout(BOUND, heard.all.notified()).await;
+        self.heard_no_more();
+        let at = heard.at.lock().expect("nobody panics").take();
+        at.unwrap_or_else(|| self.lost(change)).duration_since(begun)
+    }
+
+    fn lost(&self, change: usize) -> ! {
+        let lost = change * self.sessions - self.heard.notices.load(Ordering::SeqCst);
+        let (all, ended) = (self.sessions, self.heard.ended.load(Ordering::SeqCst));
+        panic!("{lost} of {all} did not hear of change {change}, and {ended} streams ended");
+    }
+
+    /// Checks that nobody heard of a change twice.
+    pub(crate) fn heard_no_more(&self) {
+        let too_many = self.heard.too_many.load(Ordering::SeqCst);
+        assert_eq!(too_many, 0, "some heard of a change twice");
+    }
+}
+
+/// A client whose stream is open. What it hears from here on are changes.
+async fn open(to: SocketAddr, era: Era, n: usize) -> io::Result<Http> {
+    let socket = TcpSocket::new_v4()?;
+    let host = u8::try_from(2 + n / PORTS).map_err(io::Error::other)?;
+    socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into())?;
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    let mut http = Http::on(stream, to);
+    let peer = Peer::open(&mut http, era).await?;
+    let head = http.ask(&peer.hear(&[])).await?;
+    if head.status != 200 {
+        return Err(io::Error::other(format!("{head:?}")));
+    }
+    if era == Era::Modern {
+        let first = http.data().await?.unwrap_or_default();
+        if !first.contains("notifications/subscriptions/acknowledged") {
+            return Err(io::Error::other(first));
+        }
+    }
+    Ok(http)
+}
+
+async fn listen(mut http: Http, heard: Arc<Heard>) {
+    let mut notices = 0;
+    while let Ok(Some(message)) = http.data().await {
+        if !message.contains("notifications/tools/list_changed") {
+            continue;
+        }
+        notices += 1;
+        if notices > heard.changes.load(Ordering::SeqCst) {
+            heard.too_many.fetch_add(1, Ordering::SeqCst);
+        } else if heard.notices.fetch_add(1, Ordering::SeqCst) + 1
+            == heard.due.load(Ordering::SeqCst)
+        {
+            *heard.at.lock().expect("nobody panics") = Some(Instant::now());
+            heard.all.notify_one();
+        }
+    }
+    heard.ended.fetch_add(1, Ordering::SeqCst);
+    heard.all.notify_one();
+}

@@ -1,0 +1,107 @@
+//! The server that is measured, in a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use stentor_tests::{PATIENCE, resident};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::BOUND;
+use crate::http::{Http, Peer};
+
+/// A server that was started. It ends with this.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    pub(crate) async fn start(program: &Path) -> Self {
+        // A port that was free just now is free still, as good as always.
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = free.local_addr().expect("a bound address");
+        drop(free);
+        let mut command = Command::new(program);
+        command.args(["--http", &address.to_string()]).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{program:?}: {error}"));
+        let begun = Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none(), "the server has ended: {ended:?}");
+            assert!(begun.elapsed() < PATIENCE, "the server does not listen at {address}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        Self { address, child }
+    }
+
+    /// Changes the list of tools, and returns when it began to: connecting is no part of that.
+    pub(crate) async fn change(&mut self) -> Instant {
+        let mut http = Http::connect(self.address).await.expect("the server listens");
+        // The same tool anew each time, so that the list does not grow.
+        let call = Peer::Modern.call(1, "add_tool", json!({"name": "grown"}));
+        let begun = Instant::now();
+        let answered = async {
+            let head = http.ask(&call).await?;
+            std::io::Result::Ok((head, http.message().await?.unwrap_or_default()))
+        };
+        let answered = timeout(BOUND, answered).await.expect("an answer in time");
+        let (head, answer) = answered.expect("a response");
+        let done = head.status == 200 && answer["result"]["isError"] != json!(true);
+        assert!(done && answer["result"].is_object(), "{head:?} {answer}");
+        begun
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        resident(self.id())
+    }
+
+    /// The time that it has spent on processors so far, to the nanosecond: that of `stat` is too
+    /// coarse for a few sessions.
+    pub(crate) fn cpu(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("Linux");
+        let spent = threads.map(|thread| {
+            let file = thread.expect("a thread").path().join("schedstat");
+            // A thread may end while this looks.
+            let times = std::fs::read_to_string(file).unwrap_or_default();
+            times.split(' ').next().and_then(|spent| spent.parse::<u64>().ok()).unwrap_or_default()
+        });
+        Duration::from_nanos(spent.sum())
+    }
+
+    pub(crate) async fn end(mut self) {
+        self.child.kill().await.expect("a child");
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id().expect("the server runs")
+    }
+}
+
+/// Builds the example `everything` beside this program, and says where it is.
+pub(crate) fn build(is_test: bool) -> PathBuf {
+    let this = std::env::current_exe().expect("a program");
+    // target/release/deps/growth
+    let target = this.ancestors().nth(3).expect("built by cargo");
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", "stentor-examples", "--example", "everything"]);
+    cargo.arg("--target-dir").arg(target);
+    // Where nothing is measured, what the tests were built with will do.
+    if !is_test {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo runs").success(), "the server is not built");
+    target.join(if is_test { "debug" } else { "release" }).join("examples/everything")
+}
+
+/// How many files a process may have open: this one, and so those it starts.
+pub(crate) fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let number = line.and_then(|line| line.split_whitespace().next()).expect("a limit");
+    // Anything else is `unlimited`.
+    number.parse().unwrap_or(usize::MAX)
+}
