@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -55,10 +55,10 @@ impl<S> Watched<S> {
         &self.flow
     }
 
-    /// Takes back what was read and not used; nothing else may have been read since.
+    /// Takes back what was read last and not used.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         // Copied, as also an empty part of a buffer keeps all of it.
-        self.unread = Bytes::copy_from_slice(bytes);
+        self.unread = [bytes, &self.unread].concat().into();
     }
 
     fn watch<T>(
@@ -89,8 +89,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
             let some = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread[..some]);
-            self.unread.advance(some);
+            buf.put_slice(&self.unread.split_to(some));
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_read(cx, buf)

@@ -132,7 +132,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                     continue;
                 }
             }
-            ready!(self.flush(cx))?;
+            if self.flush(cx)?.is_pending() {
+                self.listen(cx)?;
+                return Poll::Pending;
+            }
         }
     }
 

@@ -11,6 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod streams;
+
 /// What an in-memory connection holds in each direction, in place of the kernel.
 const PIPE: usize = 4 * 1024;
 
@@ -271,127 +273,4 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
     assert!(answered.is_err(), "it was not accepted yet");
     drop(first);
     read_until(&mut second, "\"error\"").await;
-}
-
-/// Reads one response, which ends with `end`.
-async fn answer(client: &mut (impl AsyncRead + Unpin), end: &str) -> String {
-    let mut read = String::new();
-    while !read.ends_with(end) {
-        let byte = timeout(Duration::from_secs(600), client.read_u8()).await;
-        read.push(byte.expect("an answer").expect("an open connection").into());
-    }
-    read
-}
-
-const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
-
-#[tokio::test(start_paused = true)]
-async fn requests_follow_a_stream_on_the_same_connection_also_those_sent_ahead() {
-    let (engine, released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let mut client = call(&mut connections, "hold").await;
-    read_until(&mut client, "waiting").await;
-    // While the stream goes on.
-    for _ in 0..2 {
-        send(&mut client, "tools/call", "unknown").await;
-    }
-    sleep(Duration::from_secs(1)).await;
-    released.notify_one();
-    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
-    for _ in 0..2 {
-        let next = answer(&mut client, "\"}}").await;
-        assert!(next.starts_with("HTTP/1.1 200 OK\r\n") && next.contains("unknown tool"), "{next}");
-    }
-    send(&mut client, "tools/call", "hold").await;
-    let head = read_until(&mut client, "waiting").await;
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    released.notify_one();
-    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_chunk_of_a_stream_is_as_long_as_it_says() {
-    let (engine, released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let mut client = call(&mut connections, "hold").await;
-    sleep(Duration::from_secs(20)).await;
-    released.notify_one();
-    let whole = answer(&mut client, LAST_CHUNK).await;
-    let (head, mut body) = whole.split_once("\r\n\r\n").unwrap();
-    let mut chunks = Vec::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
-        chunks.push(chunk);
-        body = rest.strip_prefix("\r\n").expect("the end of a chunk");
-    }
-    assert_eq!(body, "");
-    assert!(chunks[0].starts_with("data: {") && chunks[0].contains("waiting"), "{chunks:?}");
-    assert_eq!(chunks[1], ":\n\n", "it was quiet");
-    assert!(chunks[2].contains("released"), "{chunks:?}");
-    assert_eq!(chunks[3..], [""]);
-    // As the head that other servers write.
-    for header in ["content-type: text/event-stream", "cache-control: no-store", "date: "] {
-        assert!(head.contains(header), "{head}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_while_a_stream_is_quiet_is_noticed_at_once() {
-    let (engine, _released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let mut client = call(&mut connections, "hold").await;
-    read_until(&mut client, "waiting").await;
-    let begun = Instant::now();
-    drop(client);
-    connections.ended().await.unwrap();
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(engine.tally().closed, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_wants_no_more_after_a_stream_gets_no_more() {
-    let (engine, released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let (mut client, server) = tokio::io::duplex(PIPE);
-    connections.open(server);
-    let text = request("tools/call", "hold", "connection: close\r\n");
-    client.write_all(text.as_bytes()).await.unwrap();
-    let head = read_until(&mut client, "waiting").await;
-    assert!(head.contains("connection: close\r\n"), "{head}");
-    released.notify_one();
-    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
-    connections.ended().await.unwrap();
-    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_of_http_1_0_gets_no_chunks() {
-    let (engine, released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let (mut client, server) = tokio::io::duplex(PIPE);
-    connections.open(server);
-    let text = request("tools/call", "hold", "").replace("HTTP/1.1", "HTTP/1.0");
-    client.write_all(text.as_bytes()).await.unwrap();
-    read_until(&mut client, "waiting").await;
-    released.notify_one();
-    let mut rest = String::new();
-    client.read_to_string(&mut rest).await.unwrap();
-    assert!(rest.ends_with("\n\n") && rest.contains("released"), "{rest}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_answer_that_is_still_on_its_way_is_not_lost_to_the_stream_behind_it() {
-    let (engine, released) = engine().await;
-    let mut connections = connections(&engine, &HttpConfig::default());
-    let (mut client, server) = tokio::io::duplex(PIPE);
-    connections.open(server);
-    let both = request("tools/call", "recite", "") + &request("tools/call", "hold", "");
-    client.write_all(both.as_bytes()).await.unwrap();
-    sleep(Duration::from_secs(30)).await;
-    let first = answer(&mut client, "\"}]").await;
-    assert!(first.len() > RECITED);
-    let stream = read_until(&mut client, "waiting").await;
-    assert!(stream.contains("}HTTP/1.1 200 OK\r\n"), "{stream}");
-    released.notify_one();
-    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
 }

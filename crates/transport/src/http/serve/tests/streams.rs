@@ -1,0 +1,239 @@
+//! Event streams: each takes its connection over, and most give it back.
+
+use super::*;
+
+/// Reads one response, which ends with `end`.
+async fn answer(client: &mut (impl AsyncRead + Unpin), end: &str) -> String {
+    let mut read = String::new();
+    while !read.ends_with(end) {
+        let byte = timeout(Duration::from_secs(600), client.read_u8()).await;
+        read.push(byte.expect("an answer").expect("an open connection").into());
+    }
+    read
+}
+
+/// Opens a connection that holds `pipe` bytes in each direction, and sends `text` on it.
+async fn say(connections: &mut Connections, pipe: usize, text: &str) -> DuplexStream {
+    let (mut client, server) = tokio::io::duplex(pipe);
+    connections.open(server);
+    client.write_all(text.as_bytes()).await.unwrap();
+    client
+}
+
+const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn requests_follow_a_stream_on_the_same_connection_also_those_sent_ahead() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "hold").await;
+    read_until(&mut client, "waiting").await;
+    // While the stream goes on.
+    for _ in 0..2 {
+        send(&mut client, "tools/call", "unknown").await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+    for _ in 0..2 {
+        let next = answer(&mut client, "\"}}").await;
+        assert!(next.starts_with("HTTP/1.1 200 OK\r\n") && next.contains("unknown tool"), "{next}");
+    }
+    send(&mut client, "tools/call", "hold").await;
+    let head = read_until(&mut client, "waiting").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+}
+
+/// The chunks of a body.
+fn chunks(mut body: &str) -> Vec<&str> {
+    let mut chunks = Vec::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
+        chunks.push(chunk);
+        body = rest.strip_prefix("\r\n").expect("the end of a chunk");
+    }
+    assert_eq!(body, "");
+    chunks
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_chunk_of_a_stream_is_as_long_as_it_says() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "hold").await;
+    sleep(Duration::from_secs(20)).await;
+    released.notify_one();
+    let whole = answer(&mut client, LAST_CHUNK).await;
+    let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+    let chunks = chunks(body);
+    assert!(chunks[0].starts_with("data: {") && chunks[0].contains("waiting"), "{chunks:?}");
+    assert_eq!(chunks[1], ":\n\n", "it was quiet");
+    assert!(chunks[2].contains("released"), "{chunks:?}");
+    assert_eq!(chunks[3..], [""]);
+    // As the head that other servers write.
+    for header in ["content-type: text/event-stream", "cache-control: no-store", "date: "] {
+        assert!(head.contains(header), "{head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_a_stream_is_quiet_is_noticed_at_once() {
+    let (engine, _released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "hold").await;
+    read_until(&mut client, "waiting").await;
+    let begun = Instant::now();
+    drop(client);
+    connections.ended().await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(engine.tally().closed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_wants_no_more_after_a_stream_gets_no_more() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "hold", "connection: close\r\n");
+    let mut client = say(&mut connections, PIPE, &text).await;
+    let head = read_until(&mut client, "waiting").await;
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+    connections.ended().await.unwrap();
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_gets_no_chunks() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "hold", "").replace("HTTP/1.1", "HTTP/1.0");
+    let mut client = say(&mut connections, PIPE, &text).await;
+    read_until(&mut client, "waiting").await;
+    released.notify_one();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.ends_with("\n\n") && rest.contains("released"), "{rest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_still_on_its_way_is_not_lost_to_the_stream_behind_it() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let both = request("tools/call", "recite", "") + &request("tools/call", "hold", "");
+    let mut client = say(&mut connections, PIPE, &both).await;
+    sleep(Duration::from_secs(30)).await;
+    let first = answer(&mut client, "\"}]").await;
+    assert!(first.len() > RECITED);
+    let stream = read_until(&mut client, "waiting").await;
+    assert!(stream.contains("}HTTP/1.1 200 OK\r\n"), "{stream}");
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_sent_ahead_is_lost_however_much() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let ahead = 25;
+    // All at once: hyper reads more of it than a stream keeps.
+    let text =
+        request("tools/call", "hold", "") + &request("tools/call", "unknown", "").repeat(ahead);
+    let mut client = say(&mut connections, 2 * text.len(), &text).await;
+    read_until(&mut client, "waiting").await;
+    sleep(Duration::from_secs(1)).await;
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+    for _ in 0..ahead {
+        let next = answer(&mut client, "\"}}").await;
+        assert!(next.starts_with("HTTP/1.1 200 OK\r\n") && next.contains("unknown tool"), "{next}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_noticed_also_while_it_does_not_read() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let (mut says, heard) = tokio::io::duplex(PIPE);
+    let (said, _never_reads) = tokio::io::duplex(PIPE);
+    connections.open(tokio::io::join(heard, said));
+    send(&mut says, "tools/call", "chatter").await;
+    sleep(Duration::from_secs(30)).await;
+    assert!(engine.tally().dropped(Class::Log) > 0, "it waits for the client");
+    let begun = Instant::now();
+    drop(says);
+    connections.ended().await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(engine.tally().closed, 0);
+}
+
+/// The head of a GET of a session's stream.
+async fn head_of_stream(connections: &mut Connections, session: &str, more: &str) -> Vec<String> {
+    let text = format!(
+        "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
+         mcp-session-id: {session}\r\n{more}"
+    );
+    let mut client = say(connections, PIPE, &text).await;
+    let head = answer(&mut client, "\r\n\r\n").await;
+    drop(client);
+    connections.ended().await.unwrap();
+    let lines = head.trim_end().lines();
+    let mut lines: Vec<_> =
+        lines.filter(|line| !line.starts_with("date: ")).map(str::to_owned).collect();
+    assert_eq!(lines.len() + 1, head.trim_end().lines().count(), "it has a date");
+    lines.sort();
+    lines
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_begins_with_the_same_head_as_one_that_hyper_writes() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let session = session(&mut connections).await;
+    let own = head_of_stream(&mut connections, &session, "\r\n").await;
+    // A body that nobody reads: hyper keeps such a connection.
+    let of_hyper = head_of_stream(&mut connections, &session, "content-length: 100\r\n\r\n").await;
+    assert_eq!(own, of_hyper);
+    assert_eq!(own.len(), 5, "{own:?}");
+}
+
+/// Opens a legacy session, and gives its id.
+async fn session(connections: &mut Connections) -> String {
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "c", "version": "1"},
+        },
+    })
+    .to_string();
+    let text = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
+         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    let mut client = say(connections, PIPE, &text).await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    connections.ended().await.unwrap();
+    let id = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: "));
+    id.expect("a session").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_at_once_is_few_chunks() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "chatter", "");
+    let mut client = say(&mut connections, 256 * 1024, &text).await;
+    sleep(Duration::from_millis(900)).await;
+    let mut read = vec![0; 256 * 1024];
+    let length = client.read(&mut read).await.unwrap();
+    let read = str::from_utf8(&read[..length]).unwrap();
+    let (_, body) = read.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body.matches("data: ").count(), 50);
+    let chunks = chunks(body);
+    assert!(chunks.len() <= 3, "{} chunks", chunks.len());
+}
