@@ -1,0 +1,209 @@
+//! Calls of code that has always been done at once run where they came in, with no actor. What
+//! they do then must be what they would do in one.
+
+mod support;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stentor_engine::{Context, Engine, ToolError, tool};
+use stentor_wire::meta_key;
+use support::{Client, methods};
+use tokio::time::{Instant, sleep};
+
+/// So many calls prove that code is done at once.
+const PROVEN: i64 = 16;
+
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Mood {
+    #[default]
+    Quick,
+    Waits,
+    Hangs,
+    Panics,
+    Speaks,
+    Asks,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Moody {
+    #[serde(default)]
+    mood: Mood,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Name {
+    name: String,
+}
+
+/// An engine whose tool says whether it is among the calls that run, which only those are that
+/// have an actor.
+async fn engine() -> Engine {
+    let slot = Arc::new(OnceLock::<Engine>::new());
+    let seen = slot.clone();
+    let moody = tool("moody", move |args: Moody, ctx: Context| {
+        let seen = seen.clone();
+        async move {
+            let has_actor = !seen.get().expect("started").calls().is_empty();
+            let place = if has_actor { "an actor" } else { "in place" };
+            match args.mood {
+                Mood::Quick => {}
+                Mood::Waits => sleep(Duration::from_secs(1)).await,
+                Mood::Hangs => std::future::pending().await,
+                Mood::Panics => panic!("a secret of the tool"),
+                Mood::Speaks => ctx.error("something"),
+                Mood::Asks => return Ok(ctx.elicit::<Name>("who?").await?.name),
+            }
+            Ok::<_, ToolError>(place.to_owned())
+        }
+    });
+    let engine = support::engine().tool(moody).start().await.unwrap();
+    slot.set(engine.clone()).expect("set once");
+    engine
+}
+
+fn moody(id: i64, mood: &str, more: &Value) -> Value {
+    let mut params = json!({"name": "moody", "arguments": {"mood": mood}});
+    if let (Some(params), Some(more)) = (params.as_object_mut(), more.as_object()) {
+        params.extend(more.clone());
+    }
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+async fn ask(client: &mut Client, id: i64, mood: &str) -> (Value, Vec<Value>) {
+    client.send(moody(id, mood, &json!({}))).await;
+    client.answer(id).await
+}
+
+fn place(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// Calls it until it is known to be quick.
+async fn prove(client: &mut Client) {
+    for id in 1..=PROVEN {
+        assert_eq!(place(&ask(client, 1_000 + id, "quick").await.0), "an actor");
+    }
+    assert_eq!(place(&ask(client, 2_000, "quick").await.0), "in place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_turns_out_to_wait_goes_on_in_an_actor() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    let begun = Instant::now();
+    client.send(moody(1, "waits", &json!({}))).await;
+    assert_eq!(engine.calls().len(), 1);
+    assert_eq!(place(&client.answer(1).await.0), "in place", "it began there");
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    assert_eq!(engine.calls().len(), 0);
+    assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor", "it has to prove itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_panics_in_place_answers_its_caller_and_harms_nobody() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    let (answer, _) = ask(&mut client, 1, "panics").await;
+    assert_eq!(answer["error"]["message"], "the tool 'moody' panicked");
+    ask(&mut client, 2, "quick").await;
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    client.send(moody(1, "hangs", &json!({}))).await;
+    client
+        .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+                     "params": {"requestId": 1}}))
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+    for id in 2..2 + PROVEN + 1 {
+        ask(&mut client, id, "quick").await;
+    }
+    client.send(moody(100, "hangs", &json!({}))).await;
+    engine.shutdown().await;
+    let (answer, before) = client.answer(100).await;
+    assert_eq!(answer["error"]["message"], "the server is shutting down");
+    assert_eq!(before, [0; 0], "the cancelled one has no answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_code_says_in_place_comes_before_its_answer_and_costs_it_the_place() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    let (answer, before) = ask(&mut client, 1, "speaks").await;
+    assert_eq!(
+        (place(&answer), &methods(&before)[..]),
+        ("in place", &["notifications/message"][..])
+    );
+    assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_wants_progress_sees_the_call_run() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    client.send(moody(1, "quick", &json!({"_meta": {"progressToken": 1}}))).await;
+    assert_eq!(place(&client.answer(1).await.0), "an actor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_asked_in_place_is_answered_as_any_other() {
+    let engine = engine().await;
+    let mut client = Client::connect(&engine).await;
+    let meta = json!({"_meta": {
+        meta_key::PROTOCOL_VERSION: "2026-07-28",
+        meta_key::CLIENT_CAPABILITIES: {"elicitation": {}},
+    }});
+    for id in 1..=PROVEN {
+        client.send(moody(id, "quick", &meta)).await;
+        client.answer(id).await;
+    }
+    client.send(moody(100, "asks", &meta)).await;
+    let asked = client.answer(100).await.0["result"].clone();
+    assert_eq!(asked["resultType"], "input_required");
+    let keys = asked["inputRequests"].as_object().expect("questions").keys();
+    let responses: serde_json::Map<_, _> = keys
+        .map(|key| (key.clone(), json!({"action": "accept", "content": {"name": "Ann"}})))
+        .collect();
+    let mut retry = meta.clone();
+    retry["inputResponses"] = responses.into();
+    retry["requestState"] = asked["requestState"].clone();
+    client.send(moody(101, "asks", &retry)).await;
+    assert_eq!(place(&client.answer(101).await.0), "Ann");
+    assert_eq!(engine.calls().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_served_after_the_messages_that_came_before_them() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    prove(&mut client).await;
+    for round in 0..50 {
+        let level = if round % 2 == 0 { "emergency" } else { "info" };
+        client
+            .send(json!({"jsonrpc": "2.0", "id": "level", "method": "logging/setLevel",
+                         "params": {"level": level}}))
+            .await;
+        client.send(moody(round, "speaks", &json!({}))).await;
+        let (_, before) = client.answer(round).await;
+        let said = methods(&before).len();
+        assert_eq!(said, usize::from(level == "info"), "with the level that was set before it");
+        for id in 0..=PROVEN {
+            ask(&mut client, 1_000 + id, "quick").await;
+        }
+    }
+}
