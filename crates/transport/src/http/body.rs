@@ -53,9 +53,12 @@ pub(super) struct EventBody {
 
 impl EventBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let mut out = BytesMut::new();
-        let written = match self.events.poll_write(cx, &mut out) {
-            Poll::Ready(true) => out.freeze(),
+        let written = match self.events.poll_ready(cx) {
+            Poll::Ready(true) => {
+                let mut out = BytesMut::new();
+                self.events.write(&mut out);
+                out.freeze()
+            }
             Poll::Ready(false) => return Poll::Ready(None),
             Poll::Pending => {
                 ready!(self.quiet.as_mut().poll(cx));

@@ -173,6 +173,7 @@ impl Service<Request<Incoming>> for Requests {
             let (head, content) = handle(endpoint, request).await.into_parts();
             match content {
                 Content::Events(events) if may_take_over => {
+                    let last = last || shared.closing.is_cancelled();
                     *slot.lock() = Some(Box::new(Takeover { head, events, last }));
                     // The connection is taken away from hyper, and this with it.
                     pending().await

@@ -1,7 +1,7 @@
 //! The frames of a stream as Server-Sent Events.
 
 use std::fmt::Write as _;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -12,7 +12,7 @@ use stentor_engine::{Seq, StreamId};
 pub(super) const COMMENT: &[u8] = b":\n\n";
 
 /// What most events take at most, in bytes.
-const USUAL: usize = 192;
+pub(super) const USUAL: usize = 192;
 
 /// Whether events have ids, by which a client that lost its connection says how far it read
 /// (2025-11-25, basic/transports, "Resumability and Redelivery").
@@ -42,28 +42,34 @@ pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, Seq)> {
 #[derive(Debug)]
 pub(super) struct Events {
     inlet: Inlet,
-    /// What was read from the inlet already.
-    begun: Vec<Delivered>,
+    /// What was read from the inlet and is not written yet.
+    batch: Vec<Delivered>,
     ids: EventIds,
 }
 
 impl Events {
-    /// A stream that begins with `begun`.
-    pub(super) fn new(inlet: Inlet, begun: Vec<Delivered>, ids: EventIds) -> Self {
-        Self { inlet, begun, ids }
+    /// A stream that begins with `batch`.
+    pub(super) fn new(inlet: Inlet, batch: Vec<Delivered>, ids: EventIds) -> Self {
+        Self { inlet, batch, ids }
     }
 
-    /// Appends all events that wait, or waits for one. `Ready(false)` when the stream has ended.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<bool> {
-        let mut batch = std::mem::take(&mut self.begun);
+    /// Waits until there is something to write. `Ready(false)` when the stream has ended.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match self.has_some() {
+            true => Poll::Ready(true),
+            false => self.inlet.poll_next(cx, &mut self.batch),
+        }
+    }
+
+    /// Appends all events that are ready.
+    pub(super) fn write(&mut self, out: &mut BytesMut) {
+        let batch = std::mem::take(&mut self.batch);
+        out.reserve(batch.len() * USUAL);
         if let EventIds::Primed { next, retry } = self.ids {
             self.ids = EventIds::Each;
             let (id, retry) = (event_id(self.inlet.stream(), next), retry.as_millis());
             let _ = write!(out, "id: {id}\nretry: {retry}\ndata:\n\n");
-        } else if batch.is_empty() && !ready!(self.inlet.poll_next(cx, &mut batch)) {
-            return Poll::Ready(false);
         }
-        out.reserve(batch.len() * USUAL);
         for (seq, _, frame) in batch {
             if !matches!(self.ids, EventIds::None) {
                 let id = event_id(self.inlet.stream(), Seq(seq.0 + 1));
@@ -73,14 +79,15 @@ impl Events {
             frame.write(out);
             out.put_slice(b"\n\n");
         }
-        Poll::Ready(true)
+    }
+
+    fn has_some(&self) -> bool {
+        !self.batch.is_empty() || matches!(self.ids, EventIds::Primed { .. })
     }
 
     /// Whether everything was written.
     pub(super) fn is_over(&self) -> bool {
-        self.begun.is_empty()
-            && !matches!(self.ids, EventIds::Primed { .. })
-            && self.inlet.is_drained()
+        !self.has_some() && self.inlet.is_drained()
     }
 
     /// The client has stopped reading, and its connection is closed for it.

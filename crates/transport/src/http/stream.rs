@@ -3,7 +3,7 @@
 //!
 //! What a quiet stream keeps is its socket, its inlet and a timer.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -14,14 +14,17 @@ use http::response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::events::{COMMENT, Events};
+use super::events::{COMMENT, Events, USUAL};
 use super::stall::Watched;
 
 /// What a client may send ahead while it hears a stream, in bytes; the rest waits in the kernel.
 const AHEAD: usize = 4 * 1024;
 
 /// How the size of a chunk is written: so many digits, and the end of the line.
-const SIZE_LINE: usize = 8 + 2;
+const SIZE_LINE: usize = 8 + END.len();
+
+/// What ends a chunk.
+const END: &[u8] = b"\r\n";
 
 /// A response that takes its connection over.
 #[derive(Debug)]
@@ -33,41 +36,36 @@ pub(super) struct Takeover {
 }
 
 /// Writes a stream to its end. Gives the connection back, unless it is closed or broken.
-pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+///
+/// No `async fn`, which keeps what it is given twice, and this for as long as the stream is open.
+pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
     io: Watched<S>,
     takeover: Takeover,
     keep_alive: Duration,
-) -> Option<Watched<S>> {
+) -> impl Future<Output = Option<Watched<S>>> {
     let Takeover { head, events, last } = takeover;
     let mut writer = Writer {
         io,
-        events: *events,
+        events,
         out: start(&head, last),
         begun: false,
         flushed: false,
         over: false,
+        last,
         ahead: BytesMut::new(),
         keep_alive,
         written: Instant::now(),
     };
-    // Here, as the future that holds it is kept for as long as the stream is open.
-    drop(head);
-    let mut quiet = pin!(sleep(keep_alive));
-    let written = poll_fn(|cx| writer.poll(cx, quiet.as_mut())).await;
-    let Writer { mut io, events, ahead, .. } = writer;
-    if written.is_err() {
-        if io.flow().is_stalled() {
+    async move {
+        let mut quiet = pin!(sleep(keep_alive));
+        let written = poll_fn(|cx| writer.poll(cx, quiet.as_mut())).await;
+        let Writer { mut io, events, ahead, .. } = writer;
+        if written.is_err() && io.flow().is_stalled() {
             events.stalled();
         }
-        return None;
+        io.unread(&ahead);
+        (written.is_ok() && !last).then_some(io)
     }
-    if last {
-        // A client that is gone needs no end.
-        let _ = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await;
-        return None;
-    }
-    io.unread(&ahead);
-    Some(io)
 }
 
 /// The head of the response.
@@ -94,7 +92,7 @@ fn start(head: &response::Parts, last: bool) -> BytesMut {
 
 struct Writer<S> {
     io: Watched<S>,
-    events: Events,
+    events: Box<Events>,
     /// What is not written yet.
     out: BytesMut,
     /// Whether that is more than the head.
@@ -102,6 +100,8 @@ struct Writer<S> {
     flushed: bool,
     /// Whether nothing follows that.
     over: bool,
+    /// Whether the connection is closed then.
+    last: bool,
     /// What the client sent after its request.
     ahead: BytesMut,
     keep_alive: Duration,
@@ -116,16 +116,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
             let has_room = self.out.is_empty() || !std::mem::replace(&mut self.begun, true);
             let filled = has_room && !self.over && self.fill(cx);
             if !filled && self.out.is_empty() && self.flushed {
-                if self.over {
-                    return Poll::Ready(Ok(()));
+                match (self.over, self.last) {
+                    (true, true) => return Pin::new(&mut self.io).poll_shutdown(cx),
+                    (true, false) => return Poll::Ready(Ok(())),
+                    (false, _) => {}
                 }
                 self.listen(cx)?;
                 ready!(quiet.as_mut().poll(cx));
                 // Armed anew only when it fires: most streams are written to more often.
                 let due = self.written + self.keep_alive;
                 if due <= Instant::now() {
-                    self.chunk(|out| out.put_slice(COMMENT));
-                    self.written = Instant::now();
+                    self.chunk(|_, out| out.put_slice(COMMENT));
                     quiet.as_mut().reset(self.written + self.keep_alive);
                 } else {
                     quiet.as_mut().reset(due);
@@ -141,30 +142,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
 
     /// Takes what waits; `true` if there was something, or there will be nothing any more.
     fn fill(&mut self, cx: &mut Context<'_>) -> bool {
-        let before = self.out.len();
-        self.out.put_bytes(b'0', SIZE_LINE);
-        match self.events.poll_write(cx, &mut self.out) {
-            Poll::Ready(true) => seal(&mut self.out, before),
+        match self.events.poll_ready(cx) {
+            Poll::Ready(true) => self.chunk(|events, out| events.write(out)),
             Poll::Ready(false) => {
-                self.out.truncate(before);
                 self.out.put_slice(b"0\r\n\r\n");
+                self.flushed = false;
                 self.over = true;
             }
-            Poll::Pending => {
-                self.out.truncate(before);
-                return false;
-            }
+            Poll::Pending => return false,
         }
-        self.written = Instant::now();
-        self.flushed = false;
         true
     }
 
-    fn chunk(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        let before = self.out.len();
+    fn chunk(&mut self, write: impl FnOnce(&mut Events, &mut BytesMut)) {
+        self.out.reserve(SIZE_LINE + USUAL + END.len());
+        let start = self.out.len();
         self.out.put_bytes(b'0', SIZE_LINE);
-        write(&mut self.out);
-        seal(&mut self.out, before);
+        write(&mut self.events, &mut self.out);
+        seal(&mut self.out, start);
+        self.written = Instant::now();
         self.flushed = false;
     }
 
@@ -203,10 +199,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
 /// Writes the size of a chunk into the room that was left for it, and ends the chunk.
 fn seal(out: &mut BytesMut, start: usize) {
     let mut size = out.len() - start - SIZE_LINE;
-    for digit in out[start..start + SIZE_LINE - 2].iter_mut().rev() {
+    let (digits, end) = out[start..start + SIZE_LINE].split_at_mut(SIZE_LINE - END.len());
+    for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[size % 16];
         size /= 16;
     }
-    out[start + SIZE_LINE - 2..start + SIZE_LINE].copy_from_slice(b"\r\n");
-    out.put_slice(b"\r\n");
+    end.copy_from_slice(END);
+    out.put_slice(END);
 }
