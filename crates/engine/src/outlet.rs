@@ -16,7 +16,7 @@ mod queue;
 mod tally;
 
 use std::collections::VecDeque;
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -27,15 +27,19 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use gate::Gate;
+use gate::GateState;
 pub use inlet::Inlet;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
 use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
-use queue::{ProgressValue, Pushed, Queue};
+use queue::{Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
 use crate::ids::{Seq, StreamId};
+
+/// Room for a message of progress that a call keeps, in bytes.
+const KEPT_TEXT: usize = 1024;
 
 /// What happens to a stream when its reader goes away.
 #[derive(Debug)]
@@ -197,10 +201,17 @@ impl Outlet {
             self.0.tally.refused();
             return;
         }
-        let value = value(gate, progress, total, message);
+        let GateState { latest, message: text, .. } = &mut *passing;
+        text.clear();
+        // Writing to memory does not fail, and what a message leaves out is its own choice.
+        let _ = write!(text, "{message}");
+        let total = total.filter(|total| total.is_finite());
         self.with_queue(Class::Progress, |queue, limits| {
-            queue.push_progress(value, &mut passing.latest, limits)
+            queue.push_progress(Report { gate, progress, total, message: text }, latest, limits)
         });
+        if text.capacity() > KEPT_TEXT {
+            *text = String::new();
+        }
     }
 
     /// As [`progress`](Self::progress), but waits until the value can be queued without
@@ -428,20 +439,6 @@ impl State {
             log.events.trim(log.retention.under(pressure));
         }
         tally.holds(before, log.events.held());
-    }
-}
-
-fn value(
-    gate: &Arc<Gate>,
-    progress: f64,
-    total: Option<f64>,
-    message: &dyn Display,
-) -> ProgressValue {
-    ProgressValue {
-        gate: gate.clone(),
-        progress,
-        total: total.filter(|total| total.is_finite()),
-        message: message.to_string().into(),
     }
 }
 

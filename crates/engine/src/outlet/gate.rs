@@ -26,6 +26,8 @@ pub(crate) struct GateState {
     last: f64,
     /// The call's last value in the queue, which a newer one may replace.
     pub(crate) latest: Option<Seq>,
+    /// Where messages are put together, so that most need no memory of their own.
+    pub(crate) message: String,
 }
 
 impl GateState {
@@ -47,7 +49,8 @@ impl GateState {
 
 impl Gate {
     pub(crate) fn new(token: Option<ProgressToken>) -> Self {
-        let state = GateState { over: false, spoken: false, last: f64::NEG_INFINITY, latest: None };
+        let (last, message) = (f64::NEG_INFINITY, String::new());
+        let state = GateState { over: false, spoken: false, last, latest: None, message };
         Self { token, unread: AtomicU32::new(0), state: Mutex::new(state) }
     }
 

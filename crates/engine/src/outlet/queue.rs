@@ -34,7 +34,16 @@ pub struct ProgressValue {
     pub(crate) gate: Arc<Gate>,
     pub(crate) progress: f64,
     pub(crate) total: Option<f64>,
-    pub(crate) message: Box<str>,
+    pub(crate) message: String,
+}
+
+/// A value that is reported now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) gate: &'a Arc<Gate>,
+    pub(crate) progress: f64,
+    pub(crate) total: Option<f64>,
+    pub(crate) message: &'a str,
 }
 
 impl Frame {
@@ -224,20 +233,31 @@ impl Queue {
     /// Pushes a value of progress, or lets it take the place of the call's last unread one.
     pub(crate) fn push_progress(
         &mut self,
-        value: ProgressValue,
+        report: Report<'_>,
         latest: &mut Option<Seq>,
         limits: &Limits,
     ) -> Pushed {
         if self.closed || self.finished {
             return Pushed::Closed;
         }
-        if value.gate.unread() >= limits.progress
+        let Report { gate, progress, total, message } = report;
+        if gate.unread() >= limits.progress
             && let Some(index) = latest.and_then(|seq| self.find(seq.0))
+            && let Some(held) = &mut self.entries[index].held
+            && let Frame::Progress(value) = &mut held.frame
         {
-            self.replace(index, Class::Progress, Frame::Progress(value));
+            // In its place, as this is what a tool pays that reports more than is read.
+            (value.progress, value.total) = (progress, total);
+            value.message.clear();
+            value.message.push_str(message);
+            let weight = held.frame.weight();
+            self.weight = self.weight - held.weight + weight;
+            held.weight = weight;
             return Pushed::Conflated;
         }
-        value.gate.queued();
+        gate.queued();
+        let value =
+            ProgressValue { gate: gate.clone(), progress, total, message: message.to_owned() };
         *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value)).0));
         Pushed::Queued
     }
@@ -319,13 +339,15 @@ impl Queue {
         let held = Held::new(class, frame);
         let before = self.entries[index].held.as_ref().map_or(0, |held| held.weight);
         self.weight = self.weight - before + held.weight;
-        if class != Class::Progress {
-            self.kept_bytes = self.kept_bytes - before + held.weight;
-        }
+        self.kept_bytes = self.kept_bytes - before + held.weight;
         self.entries[index].held = Some(held);
     }
 
     fn find(&self, seq: u64) -> Option<usize> {
+        // Mostly the last one is looked for.
+        if self.entries.back().is_some_and(|entry| entry.seq == seq) {
+            return Some(self.entries.len() - 1);
+        }
         self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()
     }
 

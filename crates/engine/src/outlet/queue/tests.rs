@@ -53,8 +53,7 @@ impl Reporter {
     }
 
     fn report(&mut self, queue: &mut Queue, progress: f64) -> Pushed {
-        let value =
-            ProgressValue { gate: self.gate.clone(), progress, total: None, message: "".into() };
+        let value = Report { gate: &self.gate, progress, total: None, message: "" };
         queue.push_progress(value, &mut self.latest, &LIMITS)
     }
 }
