@@ -106,12 +106,32 @@ async fn a_client_that_wants_no_more_after_a_stream_gets_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_begins_while_the_server_closes_is_the_last() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "hold", "");
+    let (begin, rest) = text.split_at(20);
+    let mut client = say(&mut connections, PIPE, begin).await;
+    sleep(Duration::from_secs(1)).await;
+    let closing = tokio::spawn(connections.close(LAST_BYTES));
+    sleep(Duration::from_secs(1)).await;
+    client.write_all(rest.as_bytes()).await.unwrap();
+    let head = read_until(&mut client, "waiting").await;
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    released.notify_one();
+    assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    closing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_of_http_1_0_gets_no_chunks() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let text = request("tools/call", "hold", "").replace("HTTP/1.1", "HTTP/1.0");
     let mut client = say(&mut connections, PIPE, &text).await;
-    read_until(&mut client, "waiting").await;
+    let head = read_until(&mut client, "waiting").await;
+    assert!(!head.contains("transfer-encoding"), "{head}");
     released.notify_one();
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
