@@ -9,16 +9,14 @@ pub(crate) mod filter;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::ids::SessionId;
+use crate::outlet::Outlet;
 use crate::outlet::policy::Class;
-use crate::outlet::{Frame, Outlet};
 use filter::Filter;
 
 /// Who subscribes: a legacy session itself, or one listen of a session.
@@ -32,27 +30,6 @@ pub(crate) struct SubscriberKey {
 pub(crate) struct Subscriber {
     pub(crate) outlet: Outlet,
     pub(crate) filter: Filter,
-    pub(crate) acknowledgment: Acknowledgment,
-}
-
-/// What a listen is told first, before any notice: by the hub that it joins first, be it the
-/// next one. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Acknowledgment(Arc<Mutex<Option<Bytes>>>);
-
-impl Acknowledgment {
-    pub(crate) fn new(message: Bytes) -> Self {
-        Self(Arc::new(Mutex::new(Some(message))))
-    }
-
-    /// Whether there is nothing to say any more.
-    pub(crate) fn is_said(&self) -> bool {
-        self.0.lock().is_none()
-    }
-
-    fn take(&self) -> Option<Bytes> {
-        self.0.lock().take()
-    }
 }
 
 /// A change of what a subscriber hears.
@@ -136,10 +113,6 @@ impl Actor for HubActor {
 
 impl HubState {
     fn on_join(&mut self, key: SubscriberKey, subscriber: Subscriber) {
-        if let Some(acknowledgment) = subscriber.acknowledgment.take() {
-            // Of the class that is never dropped: without it a listen says nothing.
-            subscriber.outlet.push(Class::Reply, Frame::Message(acknowledgment));
-        }
         for task in subscriber.filter.tasks() {
             self.tasks.entry(task.clone()).or_default().entry(key.clone()).or_default();
         }

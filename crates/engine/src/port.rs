@@ -27,8 +27,8 @@ use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Inlet, Outlet};
 use crate::root::spawn_session;
 use crate::session::{
-    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, Served, SessionEntry, SessionKind,
-    SessionMsg, SessionState, Streams, grant, of_stateless_call, serve,
+    Caller, EndReason, Inbound, MAX_WAITING_MESSAGES, Session, SessionEntry, SessionKind,
+    SessionMsg, SessionState, Streams, grant, of_stateless_call,
 };
 use crate::task::{self, Responder};
 use crate::tasks;
@@ -456,13 +456,13 @@ impl HttpSession {
     }
 }
 
-/// Serves a request of a session, or hands it to the session's actor: if it concerns the session,
-/// or a message that came before it still waits there. Refuses it over the limit of running ones.
+/// Serves a request of a session, or hands it to the session's actor if a message that came before
+/// still waits there. Refuses it over the limit of running ones.
 async fn ask(
     core: &Arc<Core>,
-    entry: &SessionEntry,
+    entry: &Arc<SessionEntry>,
     request: Request,
-    mut meta: RequestMeta,
+    meta: RequestMeta,
     outlet: Outlet,
 ) -> Result<(), Refused> {
     if request.method != Method::Initialize {
@@ -475,15 +475,15 @@ async fn ask(
     let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
     let respond =
         |request: &Request, permit| Responder::new(core.clone(), outlet, era, request, permit);
-    if let Some(actor) = entry.free_actor() {
-        let sender = entry.state().sender(&request, &mut meta);
-        if let Some(caller) = sender {
-            let responder = respond(&request, permit()?);
-            entry.touch();
-            let served = Served { caller, request, meta };
-            serve(core, entry, actor.get_cell(), served, responder).await;
-            return Ok(());
-        }
+    // A listen may wait for the store of tasks.
+    if request.method != Method::Listen
+        && let Some(actor) = entry.free_actor()
+    {
+        let responder = respond(&request, permit()?);
+        entry.touch();
+        let session = Session::new(core.clone(), entry.clone());
+        session.on_request(&actor.get_cell(), request, meta, responder).await;
+        return Ok(());
     }
     let turn = turn(entry).await?;
     let responder = respond(&request, permit()?);

@@ -15,28 +15,30 @@ mod streams;
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use bytes::Bytes;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
 use stentor_wire::{
     EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, RequestMeta,
-    Response, SubscriptionId,
+    Response,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::filter::Filter;
-use crate::hub::{Acknowledgment, HubMsg, Refilter, Subscriber, SubscriberKey};
+use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
+use crate::outlet::{Frame, Outlet};
 use crate::task::{CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
 pub(crate) use questions::Questions;
-pub(crate) use serve::{Served, serve};
-use state::Decision;
+use serve::{Served, serve};
+use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
@@ -70,6 +72,8 @@ pub(crate) struct SessionArgs {
     pub(crate) restarted: bool,
 }
 
+/// A session at work: for its actor, and for a transport while no message of the client waits
+/// for that.
 pub(crate) struct Session {
     core: Arc<Core>,
     entry: Arc<SessionEntry>,
@@ -128,13 +132,17 @@ impl Actor for SessionActor {
 }
 
 impl Session {
+    pub(crate) fn new(core: Arc<Core>, entry: Arc<SessionEntry>) -> Self {
+        Self { core, entry }
+    }
+
     fn on_start(&self, myself: &ActorRef<SessionMsg>, restarted: bool) {
         if restarted {
             self.on_rejoin();
         } else {
             let subscriptions = self.entry.state().subscriptions();
-            for (subscription, filter, acknowledgment) in subscriptions {
-                self.join(subscription, filter, acknowledgment);
+            for subscription in subscriptions {
+                self.join(subscription);
             }
         }
         // Told to end while there was no actor to hear it.
@@ -147,7 +155,7 @@ impl Session {
         self.entry.touch();
         match inbound {
             Inbound::Request(request, meta, responder) => {
-                self.on_request(myself, request, *meta, responder).await;
+                self.on_request(&myself.get_cell(), request, *meta, responder).await;
             }
             Inbound::Notification(notification) => self.on_notification(&notification),
             Inbound::Response(response) => {
@@ -159,9 +167,10 @@ impl Session {
         }
     }
 
-    async fn on_request(
+    /// Serves a request; what it begins is linked to the session's actor.
+    pub(crate) async fn on_request(
         &self,
-        myself: &ActorRef<SessionMsg>,
+        actor: &ActorCell,
         request: Request,
         mut meta: RequestMeta,
         responder: Responder,
@@ -173,7 +182,8 @@ impl Session {
                 // From here on the client hears notices. Not before its `initialize` is
                 // answered, and before any other request of it is, so that a list it reads is
                 // never older than this.
-                return self.join(None, Filter::legacy(&[].into()), Acknowledgment::default());
+                let filter = Filter::legacy(&[].into());
+                return self.join(Subscription { id: None, filter, unsaid: None });
             }
             Decision::Done => Ok(ResultBody::empty()),
             Decision::Watch(uri) => self.on_watch(uri),
@@ -196,16 +206,17 @@ impl Session {
                 }
                 // Its answer is the acknowledgment, and the result comes when it ends.
                 responder.withhold();
-                let filter = Filter::granted(&listen.granted);
-                let key = self.entry.key(Some(listen.subscription.clone()));
-                self.join(Some(listen.subscription), filter, listen.acknowledgment);
+                let key = self.entry.key(Some(listen.subscription));
+                let heard = self.entry.state().heard(&request.id);
+                if let Some(subscription) = heard {
+                    self.join(subscription);
+                }
                 return tasks::tell(&self.core, key, listen.granted.task_ids);
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
-                let parent = myself.get_cell();
                 let served = Served { caller, request, meta };
-                return serve(&self.core, &self.entry, parent, served, responder).await;
+                return serve(&self.core, &self.entry, actor.clone(), served, responder).await;
             }
         };
         responder.answer(answer);
@@ -278,16 +289,13 @@ impl Session {
         }
     }
 
-    /// From here on the client hears what the filter lets through. A listen is told first.
-    fn join(
-        &self,
-        subscription: Option<SubscriptionId>,
-        filter: Filter,
-        acknowledgment: Acknowledgment,
-    ) {
+    /// From here on the client hears what the filter lets through.
+    fn join(&self, subscription: Subscription) {
         let Some(outlet) = self.entry.streams().notices().cloned() else { return };
-        let subscriber = Subscriber { outlet, filter, acknowledgment };
-        self.core.tell_hub(HubMsg::Join(self.entry.key(subscription), Box::new(subscriber)));
+        let Subscription { id, filter, unsaid } = subscription;
+        acknowledge(&outlet, unsaid);
+        let subscriber = Box::new(Subscriber { outlet, filter });
+        self.core.tell_hub(HubMsg::Join(self.entry.key(id), subscriber));
     }
 
     /// Takes the session's places in the hub, which may be there already.
@@ -295,18 +303,19 @@ impl Session {
         let Some(outlet) = self.entry.streams().notices() else { return };
         let missed_some = self.entry.hub_was_lost();
         let subscriptions = self.entry.state().subscriptions();
-        for (subscription, filter, acknowledgment) in subscriptions {
+        for Subscription { id, filter, unsaid } in subscriptions {
             // One that was not acknowledged was told nothing so far, and misses nothing.
-            let may_miss = missed_some && acknowledgment.is_said();
+            let may_miss = missed_some && unsaid.is_none();
             let told: Vec<_> = filter.everything().filter(|_| may_miss).collect();
-            let subscriber = Subscriber { outlet: outlet.clone(), filter, acknowledgment };
-            let key = self.entry.key(subscription.clone());
+            acknowledge(outlet, unsaid);
+            let subscriber = Subscriber { outlet: outlet.clone(), filter };
+            let key = self.entry.key(id.clone());
             self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
             // What the old hub was told and did not get round to tell. After the join, so that
             // nothing falls in between.
             for notice in told {
                 let class = Class::of(&notice);
-                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), subscription.clone());
+                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
         }
     }
@@ -343,5 +352,13 @@ impl Session {
     fn on_observe(&self, reply: RpcReplyPort<SessionView>) {
         // Whoever asked may have gone.
         let _ = reply.send(self.entry.view());
+    }
+}
+
+/// Says the acknowledgment of a listen. Before it joins the hub, so that it comes first.
+fn acknowledge(outlet: &Outlet, unsaid: Option<Bytes>) {
+    if let Some(acknowledgment) = unsaid {
+        // Of the class that is never dropped: without it a listen says nothing.
+        outlet.push(Class::Reply, Frame::Message(acknowledgment));
     }
 }

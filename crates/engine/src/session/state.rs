@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
     ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId, code, encode,
 };
 
 use super::caller::{Caller, SessionLevel};
-use crate::hub::Acknowledgment;
 use crate::hub::filter::Filter;
 use crate::ids::SessionId;
 
@@ -37,14 +37,31 @@ pub(crate) enum Decision {
 pub(crate) struct Listen {
     pub(crate) subscription: SubscriptionId,
     pub(crate) granted: NoticeFilter,
-    pub(crate) acknowledgment: Acknowledgment,
+    /// What the client is told first, until it is.
+    unsaid: Option<Bytes>,
+}
+
+/// What a session hears in one of its roles.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The listen; `None` for a legacy client.
+    pub(crate) id: Option<SubscriptionId>,
+    pub(crate) filter: Filter,
+    /// What the client is to be told before anything else: the acknowledgment of a listen. Whoever
+    /// gets it says it.
+    pub(crate) unsaid: Option<Bytes>,
 }
 
 impl Listen {
+    fn heard(&mut self) -> Subscription {
+        let (id, filter) = (Some(self.subscription.clone()), Filter::granted(&self.granted));
+        Subscription { id, filter, unsaid: self.unsaid.take() }
+    }
+
     fn new(request: &Id, granted: NoticeFilter) -> Self {
         let subscription = SubscriptionId::of(request);
-        let acknowledgment = Acknowledgment::new(encode::acknowledged(&subscription, &granted));
-        Self { subscription, granted, acknowledgment }
+        let unsaid = Some(encode::acknowledged(&subscription, &granted));
+        Self { subscription, granted, unsaid }
     }
 }
 
@@ -95,7 +112,7 @@ impl SessionState {
 
     /// Who sends a request that concerns the catalog; `None` for one that concerns the session,
     /// or is none that it understands.
-    pub(crate) fn sender(&self, request: &Request, meta: &mut RequestMeta) -> Option<Caller> {
+    fn sender(&self, request: &Request, meta: &mut RequestMeta) -> Option<Caller> {
         if self.is_modern(meta) {
             let version = meta.require_modern().ok()?;
             let of_catalog = request.method != Method::Listen;
@@ -224,14 +241,18 @@ impl SessionState {
     }
 
     /// What the session hears now: as a legacy client, and with each of its listens.
-    pub(crate) fn subscriptions(&self) -> Vec<(Option<SubscriptionId>, Filter, Acknowledgment)> {
-        let legacy = self.legacy.iter();
-        let legacy =
-            legacy.map(|_| (None, Filter::legacy(&self.watched), Acknowledgment::default()));
-        let listens = self.listens.values().cloned().map(|listen| {
-            (Some(listen.subscription), Filter::granted(&listen.granted), listen.acknowledgment)
+    pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
+        let legacy = self.legacy.iter().map(|_| Subscription {
+            id: None,
+            filter: Filter::legacy(&self.watched),
+            unsaid: None,
         });
-        legacy.chain(listens).collect()
+        legacy.chain(self.listens.values_mut().map(Listen::heard)).collect()
+    }
+
+    /// What a listen hears, if `request` opened one.
+    pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
+        self.listens.get_mut(request).map(Listen::heard)
     }
 
     /// How many listens are open and resources watched.
