@@ -20,7 +20,9 @@ use stentor::Engine;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    // Without a span for each actor, which nobody reads and every actor pays for.
+    let filter = tracing_subscriber::EnvFilter::new("info,ractor=warn");
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // The suite calls the first tool without arguments, so those of `content` come first.
     let parts = [
         content::offer,
