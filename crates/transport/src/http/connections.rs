@@ -92,7 +92,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
     loop {
         // Boxed, as what it takes to serve requests is gone while a stream is written.
         let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
-        let written = stream::write(taken, *takeover, shared.endpoint.config.keep_alive).await;
+        let written = stream::write(taken, takeover, shared.endpoint.config.keep_alive).await;
         match written {
             Some(given_back) if !shared.closing.is_cancelled() => io = given_back,
             _ => return,
@@ -104,7 +104,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
 async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
-) -> Option<(Watched<S>, Box<Takeover>)> {
+) -> Option<(Watched<S>, Takeover)> {
     let slot = Slot::default();
     let requests = Requests { shared: shared.clone(), flow: io.flow().clone(), slot: slot.clone() };
     let flow = requests.flow.clone();
@@ -143,7 +143,7 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 /// Where a response is put that is a stream.
-type Slot = Arc<Mutex<Option<Box<Takeover>>>>;
+type Slot = Arc<Mutex<Option<Takeover>>>;
 
 /// Answers the requests of one connection.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Service<Request<Incoming>> for Requests {
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();
-                    *slot.lock() = Some(Box::new(Takeover { head, events, last }));
+                    *slot.lock() = Some(Takeover { head, events, last });
                     // The connection is taken away from hyper, and this with it.
                     pending().await
                 }

@@ -46,7 +46,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
     let Takeover { head, events, last } = takeover;
     let mut writer = Writer {
         io,
-        events,
+        events: *events,
         out: start(&head, last),
         begun: false,
         flushed: false,
@@ -92,7 +92,7 @@ fn start(head: &response::Parts, last: bool) -> BytesMut {
 
 struct Writer<S> {
     io: Watched<S>,
-    events: Box<Events>,
+    events: Events,
     /// What is not written yet.
     out: BytesMut,
     /// Whether that is more than the head.
