@@ -125,7 +125,8 @@ impl Engine {
     ) -> Result<Answer, Refused> {
         if request.method == Method::Listen {
             let caller = Caller::modern(version, &mut meta, None).of(principal);
-            return self.listen(request, caller).await;
+            // Boxed, as all requests make room for what is awaited here.
+            return Box::pin(self.listen(request, caller)).await;
         }
         let (core, came_in) = (self.core(), Instant::now());
         let caller = Caller::modern(version, &mut meta, None).of(principal);

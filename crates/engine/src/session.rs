@@ -195,7 +195,7 @@ impl Session {
             Decision::Listen(caller, mut listen, tasks) => {
                 if !tasks.is_empty() {
                     let caller = caller.of(self.entry.principal().cloned());
-                    match tasks::owned(&self.core, tasks, &caller).await {
+                    match Box::pin(tasks::owned(&self.core, tasks, &caller)).await {
                         Ok(owned) => listen.granted.task_ids = owned,
                         Err(error) => {
                             self.entry.state().end_listen(&request.id);

@@ -336,7 +336,8 @@ impl Run {
         }
         let responder = match std::mem::replace(&mut self.side, Side::Over) {
             Side::Attached(responder) => responder,
-            Side::Task(guard) => return self.finish(guard, outcome).await,
+            // Boxed, as few calls are tasks and all make room for what they await.
+            Side::Task(guard) => return Box::pin(self.finish(guard, outcome)).await,
             _ => return,
         };
         let outcome = match outcome {
