@@ -159,7 +159,9 @@ impl Engine {
                 let start = task::Start {
                     request, meta, caller, target, entry, cancel, open, streams, questions,
                 };
-                task::start(core, parent, start, responder).await;
+                if let Some(run) = task::begin(core, start, responder) {
+                    task::run(run, parent).await;
+                }
                 Ok(Answer::Stream(inlet))
             }
         }

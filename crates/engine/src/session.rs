@@ -31,7 +31,7 @@ use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::policy::Class;
 use crate::outlet::{Frame, Outlet};
-use crate::task::{CancelReason, Responder};
+use crate::task::{self, CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
@@ -216,7 +216,10 @@ impl Session {
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
                 let served = Served { caller, request, meta };
-                return serve(&self.core, &self.entry, actor.clone(), served, responder).await;
+                if let Some(run) = serve(&self.core, &self.entry, served, responder) {
+                    task::run(run, actor.clone()).await;
+                }
+                return;
             }
         };
         responder.answer(answer);

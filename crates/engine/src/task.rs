@@ -30,10 +30,10 @@ pub use record::CallView;
 pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
 pub(crate) use rounds::Rounds;
-use run::Run;
+pub(crate) use run::Run;
 pub(crate) use seal::Sealer;
 pub use seal::StateKey;
-pub(crate) use start::{Start, enter, resume, start};
+pub(crate) use start::{Start, begin, enter, resume, run};
 pub(crate) use suspended::Suspended;
 
 use crate::core::Core;

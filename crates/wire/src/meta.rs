@@ -1,5 +1,7 @@
 //! The `_meta` of a request.
 
+use std::sync::Arc;
+
 use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Serialize};
 
@@ -50,9 +52,9 @@ pub struct RequestMeta {
     /// The version a modern request speaks.
     pub protocol_version: Option<String>,
     /// Who sends a modern request.
-    pub client_info: Option<Implementation>,
+    pub client_info: Option<Arc<Implementation>>,
     /// What the sender of a modern request can do.
-    pub client_capabilities: Option<ClientCapabilities>,
+    pub client_capabilities: Option<Arc<ClientCapabilities>>,
     /// The least severe log message a modern request wants to hear.
     pub log_level: Option<LogLevel>,
     /// The trace that the request belongs to.
@@ -99,8 +101,8 @@ impl RequestMeta {
         Ok(Self {
             progress_token: known.progress_token,
             protocol_version: known.protocol_version,
-            client_info: known.client_info,
-            client_capabilities: known.client_capabilities,
+            client_info: known.client_info.map(Arc::new),
+            client_capabilities: known.client_capabilities.map(Arc::new),
             log_level: known.log_level,
             trace: TraceContext {
                 traceparent: known.traceparent,

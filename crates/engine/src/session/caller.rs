@@ -50,8 +50,8 @@ impl Caller {
     ) -> Self {
         Self {
             version,
-            client: meta.client_info.take().map(Arc::new),
-            capabilities: Arc::new(meta.client_capabilities.take().unwrap_or_default()),
+            client: meta.client_info.take(),
+            capabilities: meta.client_capabilities.take().unwrap_or_default(),
             session,
             principal: None,
             resumes: false,

@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use ractor::ActorCell;
 use stentor_wire::{ErrorObject, Request, RequestMeta, code};
 
 use super::{Caller, SessionEntry, SessionKind};
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Target, dispatch};
-use crate::task::{self, Responder};
+use crate::task::{self, Responder, Run};
 
 /// A request that concerns the catalog, and who sent it.
 pub(crate) struct Served {
@@ -19,24 +18,29 @@ pub(crate) struct Served {
     pub(crate) meta: RequestMeta,
 }
 
-/// Serves a request of a session whose actor is `parent`.
-pub(crate) async fn serve(
+/// Serves a request of a session: a call that is to run, or `None` if that is all.
+pub(crate) fn serve(
     core: &Arc<Core>,
     entry: &SessionEntry,
-    parent: ActorCell,
     served: Served,
     responder: Responder,
-) {
+) -> Option<Box<Run>> {
     let Served { caller, request, meta } = served;
     let resumes = entry.kind() == SessionKind::Http;
     let caller = caller.of(entry.principal().cloned()).resuming(resumes);
     let target = match dispatch(core, &caller, &request) {
-        Dispatch::Answer(outcome) => return responder.answer(outcome),
+        Dispatch::Answer(outcome) => {
+            responder.answer(outcome);
+            return None;
+        }
         Dispatch::Call(target) => target,
     };
     match admit(core, entry, caller, target, request, meta) {
-        Ok(start) => task::start(core, parent, start, responder).await,
-        Err(error) => responder.answer(Err(error)),
+        Ok(start) => task::begin(core, start, responder),
+        Err(error) => {
+            responder.answer(Err(error));
+            None
+        }
     }
 }
 

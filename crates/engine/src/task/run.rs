@@ -87,7 +87,7 @@ impl Run {
         side: Side,
         record: Record,
         span: tracing::Span,
-    ) -> Self {
+    ) -> Box<Self> {
         let (what, as_task, pace) = (target.what(), target.as_task(), target.pace());
         let code = {
             let ctx = ctx.clone();
@@ -95,12 +95,12 @@ impl Run {
             AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
         };
         let code = code.instrument(span).boxed();
-        Self { code, what, as_task, pace, ctx, params, side, record, myself: None }
+        Box::new(Self { code, what, as_task, pace, ctx, params, side, record, myself: None })
     }
 
     /// Runs the call where its request came in, if it is expected to be done at once; gives it
     /// back if it is not.
-    pub(super) async fn in_place(mut self) -> Result<(), Self> {
+    pub(super) async fn in_place(mut self: Box<Self>) -> Result<(), Box<Self>> {
         let proven = self.pace.as_ref().is_some_and(|pace| pace.is_proven());
         // Who asked for progress wants to see it run.
         if !proven || self.as_task != AsTask::Never || self.ctx.wants_progress() {

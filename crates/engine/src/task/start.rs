@@ -84,11 +84,11 @@ pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<E
     }
 }
 
-/// Begins a call, or goes on with one that waits. The request is answered in any case.
+/// A call that is [to run](run), or `None` if it is one that waited and now goes on. The request is
+/// answered in any case.
 ///
-/// A call that its like prove to be done at once runs here. Any other, and one that turns out
-/// not to be, runs in a task actor of its own, linked to `parent`.
-pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, responder: Responder) {
+/// No `async fn`, so that futures have no room for all that a call is made of.
+pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Option<Box<Run>> {
     let Start { request, meta, caller, target, entry, cancel, open, streams, questions } = start;
     let gate = Arc::new(Gate::new(meta.progress_token.clone()));
     let outlet = responder.outlet().clone();
@@ -108,7 +108,7 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
             let resume = Resume { lane, responder, answers };
             // A call that ended just now drops the responder, which answers.
             let _ = waiting.resume.send(resume);
-            return;
+            return None;
         }
     };
     let id = core.running.next_id();
@@ -146,16 +146,21 @@ pub(crate) async fn start(core: &Arc<Core>, parent: ActorCell, start: Start, res
         task: OnceLock::new(),
         checkpoint: None,
     });
-    let run = Run::new(target, ctx, request.params, Side::Attached(responder), record, span);
+    Some(Run::new(target, ctx, request.params, Side::Attached(responder), record, span))
+}
+
+/// Runs a call that begins. One that its like prove to be done at once runs here; any other, and
+/// one that turns out not to be, in a task actor of its own, linked to `parent`.
+pub(crate) async fn run(run: Box<Run>, parent: ActorCell) {
     if let Err(run) = run.in_place().await {
         // Boxed, as it is large and most calls do without.
         Box::pin(spawn(run, parent)).await;
     }
 }
 
-async fn spawn(mut run: Run, parent: ActorCell) {
+async fn spawn(mut run: Box<Run>, parent: ActorCell) {
     run.enlist();
-    if let Err(error) = Actor::spawn_linked(None, TaskActor, Box::new(run), parent).await {
+    if let Err(error) = Actor::spawn_linked(None, TaskActor, run, parent).await {
         // What was dropped with it has answered.
         tracing::error!(%error, "a call could not be started");
     }

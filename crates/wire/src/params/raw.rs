@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -42,8 +41,8 @@ pub enum Member {
     RequestState,
 }
 
-/// Where each [`Member`] is; an empty range where it is not.
-type Members = [Range<usize>; 7];
+/// Where each [`Member`] begins and ends; nowhere, where it is not.
+type Members = [(u32, u32); 7];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,7 +102,8 @@ impl Params {
                 self.members.get_or_init(|| found)
             }
         };
-        let raw = self.raw.get(members[member as usize].clone()).unwrap_or_default();
+        let (start, end) = members[member as usize];
+        let raw = self.raw.get(start as usize..end as usize).unwrap_or_default();
         Ok(std::str::from_utf8(raw).ok().filter(|raw| !raw.is_empty()))
     }
 
@@ -138,9 +138,11 @@ impl Params {
         }
         let start = self.raw.as_ptr() as usize;
         let range = |member: Option<&RawValue>| {
-            member.map_or(0..0, |raw| {
+            member.map_or((0, 0), |raw| {
                 let at = raw.get().as_ptr() as usize - start;
-                at..at + raw.get().len()
+                // No message is nearly as long as that.
+                let place = |at| u32::try_from(at).unwrap_or_default();
+                (place(at), place(at + raw.get().len()))
             })
         };
         let known: Known<'_> =
