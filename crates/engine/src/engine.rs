@@ -315,7 +315,8 @@ impl Engine {
         self.core.restart_session(id)
     }
 
-    /// All calls that run now, or wait for their client to answer.
+    /// All calls that run now, or wait for their client to answer. One of code that is always done
+    /// at once may never be among them.
     #[must_use]
     pub fn calls(&self) -> Vec<CallView> {
         self.core.running.views()

@@ -292,11 +292,9 @@ impl Pipe {
         let request = match message {
             Message::Request(request) => request,
             Message::Notification(notification) => {
-                return hand_in(&self.entry, Inbound::Notification(notification)).await;
+                return notify(&self.core, &self.entry, notification).await;
             }
-            Message::Response(response) => {
-                return hand_in(&self.entry, Inbound::Response(response)).await;
-            }
+            Message::Response(response) => return respond(&self.core, &self.entry, response).await,
         };
         let id = request.id.clone();
         let refuse = |error: ErrorObject| {
@@ -390,7 +388,7 @@ impl HttpSession {
     ///
     /// [`Refused::SessionEnded`].
     pub async fn notification(&self, notification: Notification) -> Result<(), Refused> {
-        hand_in(&self.entry, Inbound::Notification(notification)).await
+        notify(&self.core, &self.entry, notification).await
     }
 
     /// Hands in the answer to a question.
@@ -399,7 +397,7 @@ impl HttpSession {
     ///
     /// [`Refused::SessionEnded`].
     pub async fn response(&self, response: Response) -> Result<(), Refused> {
-        hand_in(&self.entry, Inbound::Response(response)).await
+        respond(&self.core, &self.entry, response).await
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since
@@ -476,22 +474,50 @@ async fn ask(
         permit.map_err(|_| Refused::TooManyRequests)
     };
     let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
-    let respond =
+    let responder =
         |request: &Request, permit| Responder::new(core.clone(), outlet, era, request, permit);
     // A listen may wait for the store of tasks.
     if request.method != Method::Listen
         && let Some(actor) = entry.free_actor()
     {
-        let responder = respond(&request, permit()?);
+        let responder = responder(&request, permit()?);
         entry.touch();
         let session = Session::new(core.clone(), entry.clone());
         session.on_request(&actor.get_cell(), request, meta, responder).await;
         return Ok(());
     }
     let turn = turn(entry).await?;
-    let responder = respond(&request, permit()?);
+    let responder = responder(&request, permit()?);
     let inbound = Inbound::Request(request, Box::new(meta), responder);
     hand_in_at(entry, inbound, turn).await
+}
+
+/// As [`ask`], for a notification of the client.
+async fn notify(
+    core: &Arc<Core>,
+    entry: &Arc<SessionEntry>,
+    notification: Notification,
+) -> Result<(), Refused> {
+    if entry.free_actor().is_none() {
+        return hand_in(entry, Inbound::Notification(notification)).await;
+    }
+    entry.touch();
+    Session::new(core.clone(), entry.clone()).on_notification(&notification);
+    Ok(())
+}
+
+/// As [`ask`], for the client's answer to a question.
+async fn respond(
+    core: &Arc<Core>,
+    entry: &Arc<SessionEntry>,
+    response: Response,
+) -> Result<(), Refused> {
+    if entry.free_actor().is_none() {
+        return hand_in(entry, Inbound::Response(response)).await;
+    }
+    entry.touch();
+    Session::new(core.clone(), entry.clone()).on_response(response);
+    Ok(())
 }
 
 /// Waits for a turn, so that a client cannot fill the mailbox.

@@ -158,12 +158,14 @@ impl Session {
                 self.on_request(&myself.get_cell(), request, *meta, responder).await;
             }
             Inbound::Notification(notification) => self.on_notification(&notification),
-            Inbound::Response(response) => {
-                let id = response.id.clone();
-                if !self.entry.questions().answer(response) {
-                    tracing::debug!(%id, "nobody waits for this response");
-                }
-            }
+            Inbound::Response(response) => self.on_response(response),
+        }
+    }
+
+    pub(crate) fn on_response(&self, response: Response) {
+        let id = response.id.clone();
+        if !self.entry.questions().answer(response) {
+            tracing::debug!(%id, "nobody waits for this response");
         }
     }
 
@@ -253,7 +255,7 @@ impl Session {
         ResultBody::empty()
     }
 
-    fn on_notification(&self, notification: &Notification) {
+    pub(crate) fn on_notification(&self, notification: &Notification) {
         match notification.method {
             Method::Cancelled => match notification.params.parse::<params::Cancelled>() {
                 Ok(cancelled) => self.on_cancelled(cancelled),

@@ -44,7 +44,7 @@ pub use serve::{ServeError, serve, serve_on};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpConfig {
-    /// Where the endpoint is. Default `/mcp`.
+    /// Where the endpoint is: the whole path, to the letter. Default `/mcp`.
     pub path: String,
     /// Which hosts and origins may call. Default: this machine.
     pub origins: OriginPolicy,
