@@ -18,11 +18,22 @@ mod tasks;
 
 use stentor::Engine;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Without a span for each actor, which nobody reads and every actor pays for.
     let filter = tracing_subscriber::EnvFilter::new("info,ractor=warn");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    // One client at the other end of a pipe gives one thread enough to do; a second one would be
+    // woken for nothing with each request.
+    let mut runtime = match arguments[..] {
+        ["--stdio"] => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime.enable_all().build()?.block_on(run(&arguments))
+}
+
+async fn run(arguments: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
     // The suite calls the first tool without arguments, so those of `content` come first.
     let parts = [
         content::offer,
@@ -39,8 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
     let engine = parts.into_iter().fold(server, |server, offer| offer(server)).start().await?;
 
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    match arguments {
         ["--stdio"] => stentor::stdio::serve(&engine).await?,
         ["--http", address] => serve(engine, address).await?,
         [] => serve(engine, "127.0.0.1:8090").await?,
