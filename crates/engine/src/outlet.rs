@@ -32,14 +32,11 @@ pub use inlet::Inlet;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
 use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
-use queue::{Pushed, Queue, Report};
+use queue::{KEPT_TEXT, Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
 use crate::ids::{Seq, StreamId};
-
-/// Room for a message of progress that a call keeps, in bytes.
-const KEPT_TEXT: usize = 1024;
 
 /// What happens to a stream when its reader goes away.
 #[derive(Debug)]

@@ -195,3 +195,18 @@ impl RegistryState {
             .send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_again_before_it_was_looked_at_is_told_once() {
+        let bell = Doorbell::default();
+        let [tools, prompts] = [ListKind::Tools, ListKind::Prompts].map(Topic::List);
+        let rung = [&tools, &tools, &prompts].map(|topic| bell.ring(topic.clone()));
+        assert_eq!(rung, [true, false, false], "one word is enough");
+        assert_eq!(bell.take(), HashSet::from([tools.clone(), prompts]));
+        assert!(bell.ring(tools), "it changed after the look");
+    }
+}

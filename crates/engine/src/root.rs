@@ -275,7 +275,7 @@ impl RootState {
 
     /// Ends sessions that were opened and left, down to as many as may be kept.
     fn end_unused(&self) {
-        let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
+        let left = |session: Arc<SessionEntry>| Some((session.unused_since(TO_BE_USED)?, session));
         let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();
         let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
             return;

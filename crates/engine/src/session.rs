@@ -15,7 +15,6 @@ mod streams;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
@@ -27,10 +26,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::events::EngineEvent;
-use crate::hub::filter::Filter;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
+use crate::outlet::Frame;
 use crate::outlet::policy::Class;
-use crate::outlet::{Frame, Outlet};
 use crate::task::{self, CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
@@ -46,6 +44,12 @@ pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 #[derive(Debug)]
 pub(crate) enum Inbound {
     Request(Request, Box<RequestMeta>, Responder),
+    Told(Told),
+}
+
+/// A message of the client that wants no answer.
+#[derive(Debug)]
+pub(crate) enum Told {
     Notification(Notification),
     Response(Response),
 }
@@ -140,9 +144,9 @@ impl Session {
         if restarted {
             self.on_rejoin();
         } else {
-            let subscriptions = self.entry.state().subscriptions();
-            for subscription in subscriptions {
-                self.join(subscription);
+            let mut state = self.entry.state();
+            for subscription in state.subscriptions() {
+                self.join(&state, subscription);
             }
         }
         // Told to end while there was no actor to hear it.
@@ -157,12 +161,18 @@ impl Session {
             Inbound::Request(request, meta, responder) => {
                 self.on_request(&myself.get_cell(), request, *meta, responder).await;
             }
-            Inbound::Notification(notification) => self.on_notification(&notification),
-            Inbound::Response(response) => self.on_response(response),
+            Inbound::Told(told) => self.on_told(told),
         }
     }
 
-    pub(crate) fn on_response(&self, response: Response) {
+    pub(crate) fn on_told(&self, told: Told) {
+        match told {
+            Told::Notification(notification) => self.on_notification(&notification),
+            Told::Response(response) => self.on_response(response),
+        }
+    }
+
+    fn on_response(&self, response: Response) {
         let id = response.id.clone();
         if !self.entry.questions().answer(response) {
             tracing::debug!(%id, "nobody waits for this response");
@@ -184,8 +194,11 @@ impl Session {
                 // From here on the client hears notices. Not before its `initialize` is
                 // answered, and before any other request of it is, so that a list it reads is
                 // never older than this.
-                let filter = Filter::legacy(&[].into());
-                return self.join(Subscription { id: None, filter, unsaid: None });
+                let state = self.entry.state();
+                if let Some(subscription) = state.heard_as_client() {
+                    self.join(&state, subscription);
+                }
+                return;
             }
             Decision::Done => Ok(ResultBody::empty()),
             Decision::Watch(uri) => self.on_watch(uri),
@@ -208,11 +221,13 @@ impl Session {
                 }
                 // Its answer is the acknowledgment, and the result comes when it ends.
                 responder.withhold();
-                let key = self.entry.key(Some(listen.subscription));
-                let heard = self.entry.state().heard(&request.id);
-                if let Some(subscription) = heard {
-                    self.join(subscription);
+                {
+                    let mut state = self.entry.state();
+                    if let Some(subscription) = state.heard(&request.id) {
+                        self.join(&state, subscription);
+                    }
                 }
+                let key = self.entry.key(Some(listen.subscription));
                 return tasks::tell(&self.core, key, listen.granted.task_ids);
             }
             Decision::Refuse(error) => Err(error),
@@ -244,18 +259,21 @@ impl Session {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }
         let uri: Arc<str> = uri.into();
-        self.entry.state().watched(uri.clone());
+        let mut state = self.entry.state();
+        state.watch(uri.clone())?;
         self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
         Ok(ResultBody::empty())
     }
 
     fn on_unwatch(&self, uri: &str) -> ResultBody {
+        let mut state = self.entry.state();
+        state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
         self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
         ResultBody::empty()
     }
 
-    pub(crate) fn on_notification(&self, notification: &Notification) {
+    fn on_notification(&self, notification: &Notification) {
         match notification.method {
             Method::Cancelled => match notification.params.parse::<params::Cancelled>() {
                 Ok(cancelled) => self.on_cancelled(cancelled),
@@ -295,10 +313,21 @@ impl Session {
     }
 
     /// From here on the client hears what the filter lets through.
-    fn join(&self, subscription: Subscription) {
+    ///
+    /// The hub is told of what a session hears while its state is locked: it learns of each change
+    /// in the order in which it was made, by the actor or by a transport, and of none after the
+    /// session has left.
+    fn join(&self, _locked: &SessionState, subscription: Subscription) {
         let Some(outlet) = self.entry.streams().notices().cloned() else { return };
+        if self.entry.is_closed() {
+            return;
+        }
         let Subscription { id, filter, unsaid } = subscription;
-        acknowledge(&outlet, unsaid);
+        if let Some(acknowledgment) = unsaid {
+            // Before it joins, so that it comes first. Of the class that is never dropped: without
+            // it a listen says nothing.
+            outlet.push(Class::Reply, Frame::Message(acknowledgment));
+        }
         let subscriber = Box::new(Subscriber { outlet, filter });
         self.core.tell_hub(HubMsg::Join(self.entry.key(id), subscriber));
     }
@@ -307,15 +336,13 @@ impl Session {
     fn on_rejoin(&self) {
         let Some(outlet) = self.entry.streams().notices() else { return };
         let missed_some = self.entry.hub_was_lost();
-        let subscriptions = self.entry.state().subscriptions();
-        for Subscription { id, filter, unsaid } in subscriptions {
+        let mut state = self.entry.state();
+        for subscription in state.subscriptions() {
             // One that was not acknowledged was told nothing so far, and misses nothing.
-            let may_miss = missed_some && unsaid.is_none();
-            let told: Vec<_> = filter.everything().filter(|_| may_miss).collect();
-            acknowledge(outlet, unsaid);
-            let subscriber = Subscriber { outlet: outlet.clone(), filter };
-            let key = self.entry.key(id.clone());
-            self.core.tell_hub(HubMsg::Join(key, Box::new(subscriber)));
+            let may_miss = missed_some && subscription.unsaid.is_none();
+            let id = subscription.id.clone();
+            let told: Vec<_> = subscription.filter.everything().filter(|_| may_miss).collect();
+            self.join(&state, subscription);
             // What the old hub was told and did not get round to tell. After the join, so that
             // nothing falls in between.
             for notice in told {
@@ -357,13 +384,5 @@ impl Session {
     fn on_observe(&self, reply: RpcReplyPort<SessionView>) {
         // Whoever asked may have gone.
         let _ = reply.send(self.entry.view());
-    }
-}
-
-/// Says the acknowledgment of a listen. Before it joins the hub, so that it comes first.
-fn acknowledge(outlet: &Outlet, unsaid: Option<Bytes>) {
-    if let Some(acknowledgment) = unsaid {
-        // Of the class that is never dropped: without it a listen says nothing.
-        outlet.push(Class::Reply, Frame::Message(acknowledgment));
     }
 }

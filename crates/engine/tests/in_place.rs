@@ -9,7 +9,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::{Context, Engine, ToolError, tool};
+use stentor_engine::outlet::policy::Class;
+use stentor_engine::testing::{Victim, kill};
+use stentor_engine::{Context, Engine, SessionKind, ToolError, tool};
 use stentor_wire::meta_key;
 use support::{Client, methods};
 use tokio::time::{Instant, sleep};
@@ -212,5 +214,86 @@ async fn requests_are_served_after_the_messages_that_came_before_them() {
         for id in 0..=PROVEN {
             ask(&mut client, 1_000 + id, "quick").await;
         }
+    }
+}
+
+mod http {
+    use bytes::Bytes;
+    use stentor_engine::port::HttpSession;
+    use stentor_wire::{Message, RequestMeta};
+
+    use super::{Value, json};
+
+    /// Asks, and reads whatever is answered.
+    pub(super) async fn ask(session: &HttpSession, id: u32, method: &str, params: Value) {
+        let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
+            panic!("no request: {text}");
+        };
+        // The session may have ended.
+        if let Ok(mut inlet) = session.request(request, RequestMeta::default()).await {
+            inlet.next(&mut Vec::new()).await;
+        }
+    }
+
+    pub(super) async fn initialize(session: &HttpSession) {
+        let params = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "c", "version": "1"},
+        });
+        ask(session, 0, "initialize", params).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
+    let engine = engine().await;
+    for _ in 0..2_000 {
+        let session = engine.open_http_session(None).await.unwrap();
+        let ending = tokio::spawn({
+            let session = session.clone();
+            async move { session.end(stentor_engine::EndReason::Deleted) }
+        });
+        http::initialize(&session).await;
+        ending.await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        let seen = engine.observe().await.unwrap();
+        let ended = seen.sessions.iter().all(|session| session.kind == SessionKind::Stateless);
+        if ended && seen.hub.subscribers == 0 {
+            break;
+        }
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(30), "{} subscribers", seen.hub.subscribers);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_while_the_hub_is_replaced_is_heard_of() {
+    for _ in 0..200 {
+        let engine = engine().await;
+        let session = engine.open_http_session(None).await.unwrap();
+        http::initialize(&session).await;
+        let killing = tokio::spawn({
+            let engine = engine.clone();
+            async move { kill(&engine, Victim::Hub).await.unwrap() }
+        });
+        http::ask(&session, 1, "resources/subscribe", json!({"uri": "test://watched"})).await;
+        killing.await.unwrap();
+        let mut inlet = session.attach().unwrap();
+        while engine.observe().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        engine.send_resource_updated("test://watched");
+        let mut batch = Vec::new();
+        let heard = tokio::time::timeout(Duration::from_secs(5), async {
+            while !batch.iter().any(|(_, class, _)| *class == Class::ResourceUpdated) {
+                assert!(inlet.next(&mut batch).await);
+            }
+        });
+        heard.await.expect("word of what is watched");
+        engine.shutdown().await;
     }
 }

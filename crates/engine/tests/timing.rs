@@ -196,8 +196,15 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
         http::ask(&session, "initialize", initialize.clone()).await;
         sessions.push(session);
         sleep(Duration::from_millis(100 * n)).await;
-        if n == 1 {
-            http::ask(&sessions[1], "tools/list", json!({})).await;
+        match n {
+            // One listened for a while, and went away.
+            0 => {
+                let listening = sessions[0].attach().unwrap();
+                sleep(Duration::from_secs(3)).await;
+                drop(listening);
+            }
+            1 => http::ask(&sessions[1], "tools/list", json!({})).await,
+            _ => {}
         }
     }
     sleep(Duration::from_secs(10)).await;
@@ -206,8 +213,8 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
         engine.http_session(&id, None).is_some()
     };
     let left: Vec<_> = sessions.iter().filter(kept).map(HttpSession::id).collect();
-    let expected: Vec<_> = [1, 4, 5].iter().map(|n| sessions[*n].id()).collect();
-    assert_eq!(left, expected, "the one in use and the last two");
+    let expected: Vec<_> = [0, 1, 4, 5].iter().map(|n| sessions[*n].id()).collect();
+    assert_eq!(left, expected, "those that were used and the last two");
 }
 
 mod http {

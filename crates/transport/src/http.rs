@@ -20,8 +20,8 @@ mod modern;
 mod post;
 mod reply;
 mod serve;
-mod stall;
 mod stream;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;

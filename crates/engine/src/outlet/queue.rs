@@ -77,8 +77,8 @@ impl Frame {
                     Notice::Custom { .. } | Notice::Task { .. } => notice.len_hint(None),
                     // Few of these exist, shared by all sessions: what they cost is the entry.
                     Notice::ResourceUpdated(_) => 0,
-                    // Three of them wait at most, and all sessions get theirs at once: adding to
-                    // what all hold would cost more than they do.
+                    // One of each kind waits at most for a subscription, and all sessions get theirs
+                    // at once: adding to what all hold would cost more than they do.
                     Notice::ListChanged(_) => return 0,
                 },
                 Self::Dropped(..) => 0,
@@ -190,6 +190,9 @@ pub(crate) struct Queue {
 /// more, and what the allocator adds to its text.
 const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 
+/// Room that a message keeps for the one that takes its place, in bytes.
+pub(super) const KEPT_TEXT: usize = 1024;
+
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;
 /// An empty queue keeps room for so many frames.
@@ -248,6 +251,9 @@ impl Queue {
         {
             // In its place, as this is what a tool pays that reports more than is read.
             (value.progress, value.total) = (progress, total);
+            if value.message.capacity() > KEPT_TEXT {
+                value.message = String::new();
+            }
             value.message.clear();
             value.message.push_str(message);
             let weight = held.frame.weight();

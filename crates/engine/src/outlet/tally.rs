@@ -6,41 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::Delivered;
 use super::policy::{Class, Pressure};
 
-/// So many threads count without getting in each other's way.
-const SHARDS: usize = 8;
-
-/// Counts that all threads add to, and few look at: each thread has a part of its own, away from
-/// the others in memory.
-#[derive(Debug, Default)]
-struct Sharded([Shard; SHARDS]);
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard([AtomicU64; Class::ALL.len()]);
-
-thread_local! {
-    static SHARD: usize = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS
-    };
-}
-
-impl Sharded {
-    fn add(&self, index: usize, count: u64) {
-        SHARD.with(|shard| self.0[*shard].0[index].fetch_add(count, Ordering::Relaxed));
-    }
-
-    fn sum(&self, index: usize) -> u64 {
-        self.0.iter().map(|shard| shard.0[index].load(Ordering::Relaxed)).sum()
-    }
-}
-
 /// What became of frames, by class. Every count is also added to the engine's total.
 #[derive(Debug)]
 pub struct Tally {
     delivered: [AtomicU64; Class::ALL.len()],
-    /// What was delivered to all sessions; only in the total.
-    delivered_to_all: Option<Box<Sharded>>,
     coalesced: [AtomicU64; Class::ALL.len()],
     conflated: AtomicU64,
     refused: AtomicU64,
@@ -95,18 +64,8 @@ impl TallyView {
 impl Tally {
     /// Of all sessions together, with their budget.
     pub(crate) fn total(budget: usize) -> Self {
-        Self { delivered_to_all: Some(Box::default()), ..Self::new(budget, None) }
-    }
-
-    /// Of one session, with its budget.
-    pub(crate) fn within(total: Arc<Tally>, budget: usize) -> Self {
-        Self::new(budget, Some(total))
-    }
-
-    fn new(budget: usize, total: Option<Arc<Tally>>) -> Self {
         Self {
             delivered: Default::default(),
-            delivered_to_all: None,
             coalesced: Default::default(),
             conflated: AtomicU64::default(),
             refused: AtomicU64::default(),
@@ -114,8 +73,13 @@ impl Tally {
             closed: AtomicU64::default(),
             held: AtomicUsize::default(),
             budget,
-            total,
+            total: None,
         }
+    }
+
+    /// Of one session, with its budget.
+    pub(crate) fn within(total: Arc<Tally>, budget: usize) -> Self {
+        Self { total: Some(total), ..Self::total(budget) }
     }
 
     /// A stream holds so much more now, or less.
@@ -141,12 +105,8 @@ impl Tally {
         for (_, class, _) in batch {
             counts[*class as usize] += 1;
         }
-        let all = self.total.as_ref().and_then(|total| total.delivered_to_all.as_ref());
         for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            self.delivered[index].fetch_add(count, Ordering::Relaxed);
-            if let Some(all) = all {
-                all.add(index, count);
-            }
+            self.add(count, |tally| &tally.delivered[index]);
         }
     }
 
@@ -191,10 +151,8 @@ impl Tally {
         let read = |counters: &[AtomicU64; Class::ALL.len()]| {
             std::array::from_fn(|index| counters[index].load(Ordering::Relaxed))
         };
-        let to_all = |index| self.delivered_to_all.as_ref().map_or(0, |all| all.sum(index));
-        let own: [u64; Class::ALL.len()] = read(&self.delivered);
         TallyView {
-            delivered: std::array::from_fn(|index| own[index] + to_all(index)),
+            delivered: read(&self.delivered),
             coalesced: read(&self.coalesced),
             conflated: self.conflated.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),

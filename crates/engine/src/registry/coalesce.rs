@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// many tools. Changes further apart have causes of their own, and none is to wait for a next.
 const CLOSE: Duration = Duration::from_micros(250);
 
-/// Topics that were announced are forgotten when there are more of them than this.
+/// With fewer topics none is forgotten.
 const FEW: usize = 64;
 
 /// What is announced together.
@@ -63,6 +63,8 @@ enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Coalesce {
     topics: HashMap<Topic, State>,
+    /// With so many it is looked which of them can be forgotten.
+    many: usize,
 }
 
 impl Coalesce {
@@ -74,20 +76,18 @@ impl Coalesce {
                 *changed = true;
                 return Touch::Hold;
             }
-            Some(state @ State::Told(_)) => {
-                let State::Told(told) = state else { return Touch::Hold };
-                if is_close(told) {
-                    *state = State::Window { changed: true };
-                    return Touch::Open;
-                }
-                *told = now;
+            Some(State::Told(told)) if !is_close(told) => *told = now,
+            Some(state) => {
+                *state = State::Window { changed: true };
+                return Touch::Open;
             }
             None => {
-                if self.topics.len() >= FEW {
+                if self.topics.len() >= self.many.max(FEW) {
                     self.topics.retain(|_, state| match state {
                         State::Told(told) => is_close(told),
                         State::Window { .. } => true,
                     });
+                    self.many = 2 * self.topics.len();
                 }
                 self.topics.insert(topic.clone(), State::Told(now));
             }

@@ -161,7 +161,7 @@ pub(crate) struct SessionEntry {
     turns: Arc<Semaphore>,
     opened: Instant,
     last_seen: Mutex<Instant>,
-    /// Whether its client asked for anything but to open it.
+    /// Whether its client did anything but open it.
     used: AtomicBool,
     tally: Arc<Tally>,
     restarts: Mutex<Restarts>,
@@ -368,9 +368,12 @@ impl SessionEntry {
         }
         let reason = self.ending().unwrap_or(EndReason::Shutdown);
         core.directory.remove(&self.id);
-        let subscriptions = self.state().subscriptions();
-        for subscription in subscriptions {
-            core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
+        {
+            // Told while it is locked, as all that the hub is told of a session.
+            let mut state = self.state();
+            for subscription in state.subscriptions() {
+                core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
+            }
         }
         // They answer as they end, and the streams end after the last of them.
         self.calls.cancel_all(&match reason {
@@ -421,10 +424,19 @@ impl SessionEntry {
         self.used.store(true, Ordering::Relaxed);
     }
 
-    /// Since when the client is away, if it opened the session and did nothing with it.
-    pub(crate) fn unused_since(&self) -> Option<Instant> {
-        let unused = !self.used.load(Ordering::Relaxed) && self.is_idle(Duration::ZERO);
-        unused.then(|| *self.last_seen.lock())
+    /// Since when the client is away, if it opened the session and did nothing with it. One that
+    /// is seen to listen after `opening` uses it. To be called from time to time.
+    pub(crate) fn unused_since(&self, opening: Duration) -> Option<Instant> {
+        if self.used.load(Ordering::Relaxed) || self.kind != SessionKind::Http {
+            return None;
+        }
+        if !self.is_idle(Duration::ZERO) {
+            if self.opened.elapsed() >= opening {
+                self.used();
+            }
+            return None;
+        }
+        Some(*self.last_seen.lock())
     }
 
     /// Whether the client has been away for this long.

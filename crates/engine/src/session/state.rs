@@ -110,45 +110,18 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
-    /// Who sends a request that concerns the catalog; `None` for one that concerns the session,
-    /// or is none that it understands.
-    fn sender(&self, request: &Request, meta: &mut RequestMeta) -> Option<Caller> {
-        if self.is_modern(meta) {
-            let version = meta.require_modern().ok()?;
-            let of_catalog = request.method != Method::Listen;
-            return of_catalog.then(|| Caller::modern(version, meta, Some(self.id.clone())));
-        }
-        match (&self.legacy, &request.method) {
-            (
-                _,
-                Method::Initialize
-                | Method::SetLevel
-                | Method::ResourcesSubscribe
-                | Method::ResourcesUnsubscribe,
-            ) => None,
-            (Some(caller), _) => Some(caller.clone()),
-            (None, Method::Ping) => Some(Caller::unknown(self.id.clone())),
-            (None, _) => None,
-        }
-    }
-
     pub(crate) fn on_request(&mut self, request: &Request, meta: &mut RequestMeta) -> Decision {
-        if let Some(caller) = self.sender(request, meta) {
-            return Decision::Dispatch(caller);
-        }
-        let modern = self.is_modern(meta);
-        let decided = if modern { self.on_listen(request, meta) } else { self.on_legacy(request) };
+        let modern = self.serves_modern && meta.protocol_version.is_some();
+        let decided = if modern { self.on_modern(request, meta) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
-    }
-
-    fn is_modern(&self, meta: &RequestMeta) -> bool {
-        self.serves_modern && meta.protocol_version.is_some()
     }
 
     fn on_legacy(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let refuse = |why| Err(ErrorObject::new(code::INVALID_REQUEST, why));
+        let uri = || Ok(request.params.parse::<params::ResourceUri>()?.uri);
         match (&self.legacy, &request.method) {
             (None, Method::Initialize) => self.initialize(request),
+            (None, Method::Ping) => Ok(Decision::Dispatch(Caller::unknown(self.id.clone()))),
             (None, _) => {
                 refuse("not initialized: send initialize, or a request with modern params._meta")
             }
@@ -158,18 +131,8 @@ impl SessionState {
                 self.level.set(level);
                 Ok(Decision::Done)
             }
-            (Some(_), Method::ResourcesSubscribe) => {
-                let uri = request.params.parse::<params::ResourceUri>()?.uri;
-                if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&*uri) {
-                    return Err(self.too_many_subscriptions());
-                }
-                Ok(Decision::Watch(uri))
-            }
-            (Some(_), Method::ResourcesUnsubscribe) => {
-                let uri = request.params.parse::<params::ResourceUri>()?.uri;
-                self.watched.remove(&*uri);
-                Ok(Decision::Unwatch(uri))
-            }
+            (Some(_), Method::ResourcesSubscribe) => uri().map(Decision::Watch),
+            (Some(_), Method::ResourcesUnsubscribe) => uri().map(Decision::Unwatch),
             (Some(caller), _) => Ok(Decision::Dispatch(caller.clone())),
         }
     }
@@ -181,13 +144,16 @@ impl SessionState {
         Ok(Decision::Initialized(version))
     }
 
-    fn on_listen(
+    fn on_modern(
         &mut self,
         request: &Request,
         meta: &mut RequestMeta,
     ) -> Result<Decision, ErrorObject> {
         let version = meta.require_modern()?;
         let caller = Caller::modern(version, meta, Some(self.id.clone()));
+        if request.method != Method::Listen {
+            return Ok(Decision::Dispatch(caller));
+        }
         let mut granted =
             grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
         if self.listens.contains_key(&request.id) {
@@ -209,9 +175,18 @@ impl SessionState {
         ))
     }
 
-    /// A resource that was asked for can be read, and is watched now.
-    pub(crate) fn watched(&mut self, uri: Arc<str>) {
+    /// The client watches a resource from here on, unless it watches as many as it may.
+    pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
+        if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&uri) {
+            return Err(self.too_many_subscriptions());
+        }
         self.watched.insert(uri);
+        Ok(())
+    }
+
+    /// It does so no longer.
+    pub(crate) fn unwatch(&mut self, uri: &str) {
+        self.watched.remove(uri);
     }
 
     /// A legacy client said that it is ready; `true` the first time.
@@ -242,12 +217,14 @@ impl SessionState {
 
     /// What the session hears now: as a legacy client, and with each of its listens.
     pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
-        let legacy = self.legacy.iter().map(|_| Subscription {
-            id: None,
-            filter: Filter::legacy(&self.watched),
-            unsaid: None,
-        });
-        legacy.chain(self.listens.values_mut().map(Listen::heard)).collect()
+        let legacy = self.heard_as_client();
+        legacy.into_iter().chain(self.listens.values_mut().map(Listen::heard)).collect()
+    }
+
+    /// What a legacy client hears, once it has sent `initialize`.
+    pub(crate) fn heard_as_client(&self) -> Option<Subscription> {
+        let filter = self.legacy.is_some().then(|| Filter::legacy(&self.watched))?;
+        Some(Subscription { id: None, filter, unsaid: None })
     }
 
     /// What a listen hears, if `request` opened one.

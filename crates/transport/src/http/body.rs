@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::events::{COMMENT, Events};
-use super::stall::Flow;
+use super::watched::Flow;
 
 /// What a response says.
 #[derive(Debug)]

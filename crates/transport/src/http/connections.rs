@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Content, ReplyBody};
-use super::stall::{Flow, Watched};
 use super::stream::{self, Takeover};
+use super::watched::{Flow, Watched};
 use super::{Endpoint, handle};
 
 /// What the head of a request has beyond its headers' names and values: the first line, and

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::events::{COMMENT, Events, USUAL};
-use super::stall::Watched;
+use super::watched::Watched;
 
 /// What a client may send ahead while it hears a stream, in bytes; the rest waits in the kernel.
 const AHEAD: usize = 4 * 1024;

@@ -76,18 +76,17 @@ fn a_pipe_serves_both_eras_side_by_side() {
 fn subscriptions_are_bounded() {
     let mut state = state(false);
     initialize(&mut state, "2025-11-25");
+    assert!(matches!(
+        ask(&mut state, 1, "resources/subscribe", json!({"uri": "a:1"})),
+        Decision::Watch(uri) if uri == "a:1"
+    ));
     for uri in ["a:1", "a:2"] {
-        let decision = ask(&mut state, 1, "resources/subscribe", json!({"uri": uri}));
-        assert!(matches!(decision, Decision::Watch(_)));
-        state.watched(uri.into());
+        assert_eq!(state.watch(uri.into()), Ok(()));
     }
-    let third = ask(&mut state, 2, "resources/subscribe", json!({"uri": "a:3"}));
-    assert_eq!(refused(&third), code::INVALID_PARAMS);
-    let again = ask(&mut state, 3, "resources/subscribe", json!({"uri": "a:1"}));
-    assert!(matches!(again, Decision::Watch(_)));
-    ask(&mut state, 4, "resources/unsubscribe", json!({"uri": "a:1"}));
-    let third = ask(&mut state, 5, "resources/subscribe", json!({"uri": "a:3"}));
-    assert!(matches!(third, Decision::Watch(_)));
+    assert_eq!(state.watch("a:3".into()).unwrap_err().code, code::INVALID_PARAMS);
+    assert_eq!(state.watch("a:1".into()), Ok(()), "it is watched already");
+    state.unwatch("a:1");
+    assert_eq!(state.watch("a:3".into()), Ok(()));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A connection whose client has stopped reading.
+//! A client's connection, watched while it is written: it fails when the client has stopped reading.
+//! What was read from it too early can be put back.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
