@@ -6,17 +6,102 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+/// The name of a node among those of a cluster: short, of letters, digits, `-` and `_`.
+///
+/// What a node gives out names it: the ids of its sessions and tasks, and the state it hands to
+/// clients, so that every other node knows where to ask.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(Arc<str>);
+
+/// A name that a node must not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no name of a node: 1 to {max} of a-z, A-Z, 0-9, '-' and '_'", max = NodeId::MAX)]
+pub struct InvalidNodeId(String);
+
+impl NodeId {
+    /// The most characters of a name.
+    pub const MAX: usize = 32;
+
+    /// A name that was given.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidNodeId`].
+    pub fn new(name: impl Into<String>) -> Result<Self, InvalidNodeId> {
+        let name = name.into();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        match (1..=Self::MAX).contains(&name.len()) && name.bytes().all(fits) {
+            true => Ok(Self(name.into())),
+            false => Err(InvalidNodeId(name)),
+        }
+    }
+
+    /// A name that no other node has.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_text::<6>().into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What this node gives out under a name of its own.
+    pub(crate) fn sign(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.0)
+    }
+
+    /// The node that gave this out, if it names one.
+    pub(crate) fn of(signed: &str) -> Option<Self> {
+        Self::new(signed.split_once('.')?.0).ok()
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = InvalidNodeId;
+
+    fn try_from(name: String) -> Result<Self, InvalidNodeId> {
+        Self::new(name)
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(node: NodeId) -> Self {
+        node.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.0)
+    }
+}
+
+/// So many random bytes as visible ASCII.
+fn random_text<const BYTES: usize>() -> String {
+    let mut bits = [0_u8; BYTES];
+    // An operating system without randomness cannot serve sessions at all.
+    getrandom::fill(&mut bits).expect("the operating system gives random bytes");
+    URL_SAFE_NO_PAD.encode(bits)
+}
+
 /// The name of a session: 128 random bits as visible ASCII, so that it can stand in the
 /// `Mcp-Session-Id` header and cannot be guessed.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
     pub(crate) fn random() -> Self {
-        let mut bits = [0_u8; 16];
-        // An operating system without randomness cannot serve sessions at all.
-        getrandom::fill(&mut bits).expect("the operating system gives random bytes");
-        Self(URL_SAFE_NO_PAD.encode(bits).into())
+        Self(random_text::<16>().into())
     }
 
     /// The id as it stands on the wire.

@@ -36,6 +36,7 @@ mod ids;
 pub mod metrics;
 mod observe;
 pub mod outlet;
+pub mod peers;
 pub mod port;
 mod registry;
 mod root;
@@ -55,9 +56,9 @@ pub use handler::{
     resource_template, tool,
 };
 pub use hub::HubView;
-pub use ids::{CallId, Revision, Seq, SessionId, StreamId, TaskId};
+pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
 pub use observe::EngineView;
-pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf};
+pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf, Topic};
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};
 pub use task::{

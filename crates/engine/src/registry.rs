@@ -22,7 +22,7 @@ use crate::ids::Revision;
 pub(crate) use catalog::Checked;
 pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
 pub(crate) use coalesce::Coalesce;
-pub(crate) use coalesce::Topic;
+pub use coalesce::Topic;
 use coalesce::Touch;
 
 /// What waits to be announced by an actor: each topic once, however often it is asked for, and

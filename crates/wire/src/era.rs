@@ -1,20 +1,27 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// One revision of the protocol that this crate speaks.
 ///
 /// The order is the order of publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ProtocolVersion {
     /// 2024-11-05
+    #[serde(rename = "2024-11-05")]
     V2024_11_05,
     /// 2025-03-26
+    #[serde(rename = "2025-03-26")]
     V2025_03_26,
     /// 2025-06-18
+    #[serde(rename = "2025-06-18")]
     V2025_06_18,
     /// 2025-11-25
+    #[serde(rename = "2025-11-25")]
     V2025_11_25,
     /// 2026-07-28
+    #[serde(rename = "2026-07-28")]
     V2026_07_28,
 }
 
@@ -91,7 +98,8 @@ impl fmt::Display for ProtocolVersion {
 /// *Legacy* versions open a session with `initialize`; *modern* ones carry version, identity
 /// and capabilities on every request (2026-07-28, basic/versioning). Whatever differs between
 /// them is a method here, so that no other code compares versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Era {
     /// Up to 2025-11-25.
     Legacy,

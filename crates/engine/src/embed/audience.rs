@@ -16,7 +16,8 @@ use crate::session::SessionEntry;
 /// let anns_editors = Audience::all().principal("ann").client("editor");
 /// # let _ = (everybody, anns_editors);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Audience {
     session: Option<SessionId>,
     principal: Option<Arc<str>>,

@@ -46,7 +46,10 @@ into_item! {
 }
 
 /// Which of the four shelves of the catalog something is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Shelf {
     /// Tools.
     Tools,

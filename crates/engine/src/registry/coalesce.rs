@@ -14,10 +14,13 @@ const CLOSE: Duration = Duration::from_micros(250);
 /// With fewer topics none is forgotten.
 const FEW: usize = 64;
 
-/// What is announced together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Topic {
+/// What is announced together: all changes of one list, or of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// A list.
     List(ListKind),
+    /// The resource with this URI.
     Resource(Arc<str>),
 }
 
