@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ids::NodeId;
 use crate::outlet::policy::{Budget, Limits, Retention};
 use crate::outlet::{EventStore, MemoryEventStore};
 use crate::registry::Shelf;
@@ -16,6 +17,10 @@ use stentor_wire::encode::CacheHint;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
+    /// The name of this engine among those of a cluster, which stands in all ids that it gives out.
+    /// Default: a random one. With a name of its own a node is the same one when it comes back, and
+    /// the tasks that it has in a store are found there.
+    pub node: NodeId,
     /// Of changes of one list or resource that follow each other closely, within 250 µs, the
     /// first is announced at once and the rest together when this time is over. Default 10 ms.
     pub coalesce_window: Duration,
@@ -113,6 +118,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            node: NodeId::random(),
             coalesce_window: Duration::from_millis(10),
             page_size: 1_000,
             list_cache: ListCache::default(),

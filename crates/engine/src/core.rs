@@ -1,6 +1,7 @@
 //! What all actors of one engine share: no globals, no names.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -20,9 +21,10 @@ use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::outlet::Tally;
+use crate::peers::Peers;
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
-use crate::task::{CancelReason, RunningCalls, Sealer, Suspended};
+use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
 use crate::tasks::Tasks;
 
 /// Custom notices that may wait for the hub before the application waits too.
@@ -43,6 +45,8 @@ pub(crate) struct Core {
     /// What the registry announces together; it outlives a registry that crashes.
     pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
+    /// The other nodes of a cluster.
+    pub(crate) peers: ArcSwapOption<Arc<dyn Peers>>,
     /// Counts running calls, for a shutdown to wait.
     pub(crate) calls: TaskTracker,
     /// The parent of calls that belong to no session.
@@ -118,6 +122,7 @@ impl Core {
             to_tell: Doorbell::default(),
             coalesce: Mutex::default(),
             refs: Refs::default(),
+            peers: ArcSwapOption::empty(),
             calls: TaskTracker::new(),
             running: RunningCalls::default(),
             tasks: Tasks::default(),
@@ -218,6 +223,11 @@ impl Core {
 
     pub(crate) fn announce_list(&self, kind: ListKind) {
         self.announce(Topic::List(kind));
+    }
+
+    /// What a client is given to send back: to this node.
+    pub(crate) fn seal(&self, sealed: &Sealed, binding: &Binding) -> String {
+        self.config.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
     }
 
     /// Ends all calls that run, and those that begin after it.

@@ -2,17 +2,20 @@
 //!
 //! Pure, and without an actor: the catalog is a snapshot.
 
+use bytes::Bytes;
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
-use stentor_wire::params;
+use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, TASKS_EXTENSION};
 
 use crate::core::Core;
 use crate::handler::{
-    CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running, ToolEntry,
-    completed,
+    CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
+    TemplateEntry, ToolEntry, completed,
 };
-use crate::registry::Shelf;
+use crate::ids::NodeId;
+use crate::peers::{Elsewhere, Reach};
+use crate::registry::{Offer, Readable, Shelf};
 use crate::session::Caller;
 use crate::task::{Context, InputRequired, Pace};
 use crate::tasks::{self, AsTask, StoredTask};
@@ -31,6 +34,8 @@ pub(crate) enum Dispatch {
 pub(crate) enum Failure {
     Error(ErrorObject),
     Ask(Box<InputRequired>),
+    /// The whole response, as another node gave it.
+    Encoded(Bytes, Option<i32>),
 }
 
 impl From<ErrorObject> for Failure {
@@ -56,6 +61,17 @@ pub(crate) enum Target {
     Prompt(Arc<PromptEntry>, PromptArgs),
     Complete(Completer, Completion),
     Stored(StoredTask),
+    /// Code that is on another node.
+    Elsewhere(Elsewhere),
+}
+
+/// Where what a request asks for may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// On any node.
+    All,
+    /// Here: another node has asked for it, which knows where it is.
+    Own,
 }
 
 impl Target {
@@ -68,6 +84,7 @@ impl Target {
             Self::Prompt(..) => "the prompt",
             Self::Complete(..) => "the completion of",
             Self::Stored(_) => "the store of task",
+            Self::Elsewhere(_) => "the relay of",
         }
     }
 
@@ -77,7 +94,7 @@ impl Target {
             Self::Tool(tool, _) => Some(tool.pace().clone()),
             Self::Resource(reader, _) => Some(reader.pace.clone()),
             Self::Prompt(prompt, _) => Some(prompt.pace().clone()),
-            Self::Complete(..) | Self::Stored(_) => None,
+            Self::Complete(..) | Self::Stored(_) | Self::Elsewhere(_) => None,
         }
     }
 
@@ -89,6 +106,7 @@ impl Target {
             Self::Prompt(prompt, _) => prompt.name(),
             Self::Complete(_, completion) => &completion.argument,
             Self::Stored(task) => task.id(),
+            Self::Elsewhere(elsewhere) => elsewhere.subject(),
         }
     }
 
@@ -137,16 +155,30 @@ impl Target {
                     Ok(completed(completer.run(completion).await)?)
                 }
                 Self::Stored(task) => Ok(task.answer(&ctx.call().core).await?),
+                Self::Elsewhere(elsewhere) => {
+                    let (response, code) = elsewhere.run(&ctx).await?;
+                    Err(Failure::Encoded(response, code))
+                }
             }
         })
     }
 }
 
 /// Decides about a request that does not concern the session itself.
-pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispatch {
+pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: Scope) -> Dispatch {
     let era = caller.era();
     if !request.method.exists_in(era) {
         return Dispatch::Answer(Err(ErrorObject::method_not_found(request.method.as_str())));
+    }
+    let look = Look { core, caller, request, scope };
+    match look.named_node() {
+        Reach::There(node) => return look.elsewhere([node], request.method.as_str()),
+        Reach::Away => {
+            let away = "the node that gave this out cannot be reached just now";
+            return Dispatch::Answer(Err(ErrorObject::unavailable(away)));
+        }
+        // What it gave out is unknown here, too, unless this node goes on with it.
+        Reach::Here | Reach::Gone => {}
     }
     match &request.method {
         Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
@@ -155,10 +187,10 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispa
         Method::ResourcesList => Dispatch::Answer(list(core, Shelf::Resources, request)),
         Method::TemplatesList => Dispatch::Answer(list(core, Shelf::Templates, request)),
         Method::PromptsList => Dispatch::Answer(list(core, Shelf::Prompts, request)),
-        Method::ToolsCall => work(core, call_tool(core, request)),
-        Method::ResourcesRead => work(core, read_resource(core, era, request)),
-        Method::PromptsGet => work(core, get_prompt(core, request)),
-        Method::Complete => complete(core, request),
+        Method::ToolsCall => work(core, look.call_tool()),
+        Method::ResourcesRead => work(core, look.read_resource(era)),
+        Method::PromptsGet => work(core, look.get_prompt()),
+        Method::Complete => look.complete(),
         method if method.is_of_tasks() => tasks::dispatch(core, caller, request),
         other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
     }
@@ -195,65 +227,150 @@ fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, Erro
     Ok(body.with_cache(core.config.list_cache.of(shelf)))
 }
 
-fn call_tool(core: &Core, request: &Request) -> Result<Target, ErrorObject> {
-    let params = params::CallTool::read(&request.params)?;
-    let catalog = core.catalog();
-    let tool = catalog
-        .tool(&params.name)
-        .ok_or_else(|| ErrorObject::invalid_params(format!("unknown tool: {}", params.name)))?;
-    let arguments = match params.arguments {
-        None => Value::Object(serde_json::Map::new()),
-        Some(raw) => serde_json::from_str(raw)
-            .map_err(|error| ErrorObject::invalid_params(format!("invalid arguments: {error}")))?,
-    };
-    if !arguments.is_object() {
-        return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
+/// A request for something that may be on another node.
+struct Look<'a> {
+    core: &'a Core,
+    caller: &'a Caller,
+    request: &'a Request,
+    scope: Scope,
+}
+
+impl Look<'_> {
+    /// Where the node is that gave out what the request sends back.
+    fn named_node(&self) -> Reach {
+        if self.scope == Scope::Own {
+            return Reach::Here;
+        }
+        let member = match &self.request.method {
+            method if method.is_of_tasks() => Member::TaskId,
+            method if method.may_ask() && self.caller.era() == Era::Modern => Member::RequestState,
+            _ => return Reach::Here,
+        };
+        // What is wrong with it is said later.
+        let signed = self.request.params.string(member).ok().flatten();
+        signed.map_or(Reach::Here, |signed| self.core.reach(&signed))
     }
-    Ok(Target::Tool(tool.clone(), arguments))
-}
 
-fn read_resource(core: &Core, era: Era, request: &Request) -> Result<Target, ErrorObject> {
-    let params: params::ResourceUri = request.params.parse()?;
-    let reader = core.catalog().reader(&params.uri);
-    let reader = reader.ok_or_else(|| ErrorObject::resource_not_found(era, &params.uri))?;
-    Ok(Target::Resource(reader, params.uri))
-}
+    fn elsewhere(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Dispatch {
+        work(self.core, Ok(self.target(nodes, subject)))
+    }
 
-fn get_prompt(core: &Core, request: &Request) -> Result<Target, ErrorObject> {
-    let params: params::GetPrompt = request.params.parse()?;
-    let catalog = core.catalog();
-    let prompt = catalog
-        .prompt(&params.name)
-        .ok_or_else(|| ErrorObject::invalid_params(format!("unknown prompt: {}", params.name)))?;
-    prompt.check_arguments(&params.arguments)?;
-    Ok(Target::Prompt(prompt.clone(), params.arguments))
-}
+    fn target(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Target {
+        Target::Elsewhere(Elsewhere::new(nodes, self.caller, self.request, subject))
+    }
 
-fn complete(core: &Core, request: &Request) -> Dispatch {
-    let params: params::Complete = match request.params.parse() {
-        Ok(params) => params,
-        Err(error) => return Dispatch::Answer(Err(error)),
-    };
-    let catalog = core.catalog();
-    let unknown = |what: &str, name: &str| {
-        Dispatch::Answer(Err(ErrorObject::invalid_params(format!("unknown {what}: {name}"))))
-    };
-    let completer = match &params.r#ref {
-        params::CompletionRef::Prompt { name } => match catalog.prompt(name) {
-            Some(prompt) => prompt.completer().cloned(),
-            None => return unknown("prompt", name),
-        },
-        params::CompletionRef::Resource { uri } => match catalog.template(uri) {
-            Some(template) => template.completer().cloned(),
-            None => return unknown("resource template", uri),
-        },
-        _ => None,
-    };
-    let Some(completer) = completer else { return Dispatch::Answer(completed(Vec::new())) };
-    let completion = Completion {
-        argument: params.argument.name,
-        value: params.argument.value,
-        known: params.context.arguments,
-    };
-    work(core, Ok(Target::Complete(completer, completion)))
+    /// What is here, or where it is.
+    fn here<E>(&self, offer: Option<&Offer<E>>, subject: &str) -> Option<Result<Arc<E>, Target>> {
+        match offer? {
+            Offer::Own(entry) => Some(Ok(entry.clone())),
+            Offer::Abroad(_) if self.scope == Scope::Own => None,
+            Offer::Abroad(abroad) => Some(Err(self.target(abroad.nodes().cloned(), subject))),
+        }
+    }
+
+    fn call_tool(&self) -> Result<Target, ErrorObject> {
+        let params = params::CallTool::read(&self.request.params)?;
+        let catalog = self.core.catalog();
+        let offer = match self.scope {
+            Scope::All => catalog.tool(&params.name).cloned(),
+            Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
+        };
+        let found = self.here(offer.as_ref(), &params.name);
+        let found = found
+            .ok_or_else(|| ErrorObject::invalid_params(format!("unknown tool: {}", params.name)))?;
+        let tool = match found {
+            Ok(tool) => tool,
+            Err(elsewhere) => return Ok(elsewhere),
+        };
+        let arguments = match params.arguments {
+            None => Value::Object(serde_json::Map::new()),
+            Some(raw) => serde_json::from_str(raw).map_err(|error| {
+                ErrorObject::invalid_params(format!("invalid arguments: {error}"))
+            })?,
+        };
+        if !arguments.is_object() {
+            return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
+        }
+        Ok(Target::Tool(tool, arguments))
+    }
+
+    fn read_resource(&self, era: Era) -> Result<Target, ErrorObject> {
+        let params: params::ResourceUri = self.request.params.parse()?;
+        let catalog = self.core.catalog();
+        let found = match self.scope {
+            Scope::All => catalog.reader(&params.uri),
+            Scope::Own => catalog.own_reader(&params.uri).map(Readable::Own),
+        };
+        match found {
+            Some(Readable::Own(reader)) => Ok(Target::Resource(reader, params.uri)),
+            Some(Readable::Abroad(abroad)) => Ok(self.target(abroad.nodes().cloned(), &params.uri)),
+            None => Err(ErrorObject::resource_not_found(era, &params.uri)),
+        }
+    }
+
+    fn get_prompt(&self) -> Result<Target, ErrorObject> {
+        let params: params::GetPrompt = self.request.params.parse()?;
+        let offer = self.prompt(&params.name);
+        let found = self.here(offer.as_ref(), &params.name);
+        let found = found.ok_or_else(|| {
+            ErrorObject::invalid_params(format!("unknown prompt: {}", params.name))
+        })?;
+        match found {
+            Ok(prompt) => {
+                prompt.check_arguments(&params.arguments)?;
+                Ok(Target::Prompt(prompt, params.arguments))
+            }
+            Err(elsewhere) => Ok(elsewhere),
+        }
+    }
+
+    fn prompt(&self, name: &str) -> Option<Offer<PromptEntry>> {
+        let catalog = self.core.catalog();
+        match self.scope {
+            Scope::All => catalog.prompt(name).cloned(),
+            Scope::Own => catalog.own_prompt(name).cloned().map(Offer::Own),
+        }
+    }
+
+    fn template(&self, uri: &str) -> Option<Offer<TemplateEntry>> {
+        let catalog = self.core.catalog();
+        match self.scope {
+            Scope::All => catalog.template(uri).cloned(),
+            Scope::Own => catalog.own_template(uri).cloned().map(Offer::Own),
+        }
+    }
+
+    fn complete(&self) -> Dispatch {
+        let params: params::Complete = match self.request.params.parse() {
+            Ok(params) => params,
+            Err(error) => return Dispatch::Answer(Err(error)),
+        };
+        let unknown = |what: &str, name: &str| {
+            Dispatch::Answer(Err(ErrorObject::invalid_params(format!("unknown {what}: {name}"))))
+        };
+        let completer = match &params.r#ref {
+            params::CompletionRef::Prompt { name } => {
+                match self.here(self.prompt(name).as_ref(), name) {
+                    Some(Ok(prompt)) => prompt.completer().cloned(),
+                    Some(Err(elsewhere)) => return work(self.core, Ok(elsewhere)),
+                    None => return unknown("prompt", name),
+                }
+            }
+            params::CompletionRef::Resource { uri } => {
+                match self.here(self.template(uri).as_ref(), uri) {
+                    Some(Ok(template)) => template.completer().cloned(),
+                    Some(Err(elsewhere)) => return work(self.core, Ok(elsewhere)),
+                    None => return unknown("resource template", uri),
+                }
+            }
+            _ => None,
+        };
+        let Some(completer) = completer else { return Dispatch::Answer(completed(Vec::new())) };
+        let completion = Completion {
+            argument: params.argument.name,
+            value: params.argument.value,
+            known: params.context.arguments,
+        };
+        work(self.core, Ok(Target::Complete(completer, completion)))
+    }
 }

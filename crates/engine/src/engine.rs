@@ -19,6 +19,7 @@ use crate::embed::{Audience, EngineMsg};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
 use crate::ids::{CallId, SessionId};
 use crate::outlet::TallyView;
+use crate::peers::Fact;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::RootActor;
 use crate::session::{EndReason, SessionEntry, SessionKind, SessionMsg, SessionView};
@@ -289,8 +290,14 @@ impl Engine {
         params: impl Serialize,
     ) -> Result<(), Stopped> {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
+        let method: Arc<str> = method.into();
         let permit = self.core.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
-        let notice = Notice::Custom { method: method.into(), params };
+        self.core.tell_peers(|| Fact::Notify {
+            audience: audience.clone(),
+            method: method.clone(),
+            params: params.clone(),
+        });
+        let notice = Notice::Custom { method, params };
         self.core.tell_hub(self.core.notification(audience, notice, Some(permit)));
         Ok(())
     }

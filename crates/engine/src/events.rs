@@ -20,6 +20,7 @@ use stentor_wire::{ErrorObject, Id, ListKind, Method, ProtocolVersion};
 use crate::engine::Engine;
 use crate::ids::{CallId, Revision, SessionId};
 use crate::outlet::policy::Class;
+use crate::registry::Conflict;
 use crate::session::{EndReason, SessionKind};
 use crate::task::CancelReason;
 use batch::Bell;
@@ -106,6 +107,11 @@ pub enum EngineEvent {
         revision: Revision,
         /// The lists that differ.
         lists: Vec<ListKind>,
+    },
+    /// Nodes of a cluster define an item differently, which they did not before.
+    CatalogConflict {
+        /// Which, and who.
+        conflict: Conflict,
     },
     /// An actor that serves all clients failed, and a new one took its place.
     ActorRestarted {

@@ -54,6 +54,11 @@ impl NodeId {
         format!("{}.{rest}", self.0)
     }
 
+    /// What was signed.
+    pub(crate) fn unsigned(signed: &str) -> &str {
+        signed.split_once('.').map_or(signed, |(_, rest)| rest)
+    }
+
     /// The node that gave this out, if it names one.
     pub(crate) fn of(signed: &str) -> Option<Self> {
         Self::new(signed.split_once('.')?.0).ok()
@@ -86,22 +91,33 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// What may be known of an id: its node, and enough to tell it from others.
+fn known(id: &str) -> &str {
+    let secret = id.find('.').map_or(0, |dot| dot + 1);
+    id.get(..secret + 6).unwrap_or_default()
+}
+
 /// So many random bytes as visible ASCII.
-fn random_text<const BYTES: usize>() -> String {
+pub(crate) fn random_text<const BYTES: usize>() -> String {
     let mut bits = [0_u8; BYTES];
     // An operating system without randomness cannot serve sessions at all.
     getrandom::fill(&mut bits).expect("the operating system gives random bytes");
     URL_SAFE_NO_PAD.encode(bits)
 }
 
-/// The name of a session: 128 random bits as visible ASCII, so that it can stand in the
-/// `Mcp-Session-Id` header and cannot be guessed.
+/// The name of a session: that of its node and 128 random bits as visible ASCII, so that it can
+/// stand in the `Mcp-Session-Id` header and cannot be guessed.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
-    pub(crate) fn random() -> Self {
-        Self(random_text::<16>().into())
+    pub(crate) fn random(node: &NodeId) -> Self {
+        Self(node.sign(&random_text::<16>()).into())
+    }
+
+    /// The name that a client gave.
+    pub(crate) fn named(id: &str) -> Self {
+        Self(id.into())
     }
 
     /// The id as it stands on the wire.
@@ -126,7 +142,7 @@ impl fmt::Display for SessionId {
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Who knows the whole id owns the session, and debug output ends in logs.
-        write!(f, "SessionId({}…)", &self.0[..6.min(self.0.len())])
+        write!(f, "SessionId({}…)", known(&self.0))
     }
 }
 
@@ -160,13 +176,14 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The name of a task: 128 random bits as visible ASCII, which nobody can guess.
+/// The name of a task: that of its node and 128 random bits as visible ASCII, which nobody can
+/// guess.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TaskId(Arc<str>);
 
 impl TaskId {
-    pub(crate) fn random() -> Self {
-        Self(SessionId::random().0)
+    pub(crate) fn random(node: &NodeId) -> Self {
+        Self(SessionId::random(node).0)
     }
 
     /// A name that a client, or a store, gave.
@@ -189,7 +206,7 @@ impl TaskId {
 impl fmt::Debug for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Who knows the whole id may see the task, and debug output ends in logs.
-        write!(f, "TaskId({}…)", self.0.get(..6).unwrap_or_default())
+        write!(f, "TaskId({}…)", known(&self.0))
     }
 }
 

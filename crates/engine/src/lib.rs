@@ -58,7 +58,9 @@ pub use handler::{
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
 pub use observe::EngineView;
-pub use registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryView, Shelf, Topic};
+pub use registry::{
+    Catalog, CatalogError, Change, Conflict, Item, Mutation, RegistryView, Shelf, Topic,
+};
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};
 pub use task::{

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub(crate) use gate::Gate;
 use gate::GateState;
 pub use inlet::Inlet;
+use inlet::Reader;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
 use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
@@ -264,10 +265,10 @@ impl Outlet {
     /// ends.
     pub(crate) fn attach(&self) -> Inlet {
         let mut state = self.0.state.lock();
-        let (inlet, waker) = self.attach_to(&mut state);
+        let (reader, waker) = self.attach_to(&mut state);
         drop(state);
         wake(waker);
-        inlet
+        Inlet::here(reader)
     }
 
     /// Begins to read the stream at a frame that the client names, or at the first that is
@@ -275,34 +276,35 @@ impl Outlet {
     ///
     /// When dropped early, the stream has no reader.
     pub(crate) async fn resume(&self, next: Seq) -> (Inlet, bool) {
-        let (mut inlet, waker, replay) = {
+        let (mut reader, waker, replay) = {
             let mut state = self.0.state.lock();
             let read = state.queue.read();
             // In the same moment: what is read from here on is not in the replay.
-            let (inlet, waker) = self.attach_to(&mut state);
+            let (reader, waker) = self.attach_to(&mut state);
             let replay = match &mut state.log {
                 Some(log) if next < read => Ok(log.events.replay(next)),
                 _ => Err(next == read),
             };
-            (inlet, waker, replay)
+            (reader, waker, replay)
         };
         wake(waker);
         match replay {
             Ok(replay) => {
                 let Replay { events, complete } = replay.await;
-                inlet.replay = events.into();
-                (inlet, complete)
+                reader.replay = events.into();
+                (Inlet::here(reader), complete)
             }
-            Err(complete) => (inlet, complete),
+            Err(complete) => (Inlet::here(reader), complete),
         }
     }
 
-    fn attach_to(&self, state: &mut State) -> (Inlet, Option<Waker>) {
+    fn attach_to(&self, state: &mut State) -> (Reader, Option<Waker>) {
         state.reader += 1;
         state.attached = true;
         state.waiting = None;
-        let inlet = Inlet { shared: self.0.clone(), reader: state.reader, replay: VecDeque::new() };
-        (inlet, state.waker.take())
+        let reader =
+            Reader { shared: self.0.clone(), reader: state.reader, replay: VecDeque::new() };
+        (reader, state.waker.take())
     }
 
     /// Ends the reader, but not the stream: the client is to come back for the rest.

@@ -1,17 +1,41 @@
 //! What the engines of several nodes tell and ask each other.
 //!
 //! The engine knows that there may be other nodes, and no more: how they are found and reached is
-//! up to who joins them, as `stentor-cluster` does. Everything here is plain data that can be
-//! written down, and one trait.
+//! up to who [joins](Engine::join_peers) them, as `stentor-cluster` does. Here is plain data that
+//! can be written down, and one trait.
+//!
+//! Nodes *tell* all others [`Fact`]s: what they offer, and what changed. They *ask* one another by
+//! [`Errand`]s: a call goes where its tool is, a message of a client where its session is. What
+//! comes back is a stream of what was [`Said`].
 
+mod distant;
+mod relay;
+mod relayed;
+mod serving;
+
+use std::fmt;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stentor_wire::model::{ClientCapabilities, Implementation};
+use stentor_wire::{LogLevel, ProtocolVersion, Response};
+use tokio::sync::mpsc;
 
+use crate::core::Core;
 use crate::embed::Audience;
-use crate::registry::{Shelf, Topic};
+use crate::engine::Engine;
+use crate::ids::{NodeId, SessionId};
+use crate::outlet::policy::Class;
+use crate::port::Refused;
+use crate::registry::{RegistryMsg, Shelf, Topic};
+use crate::session::EndReason;
+pub(crate) use distant::Distant;
+pub(crate) use relay::Elsewhere;
+pub(crate) use relayed::Relayed;
+pub use serving::Serving;
 
 /// What clients see of one item of a node's catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +71,242 @@ pub enum Fact {
         /// The parameters, an object, if there are any.
         params: Option<Value>,
     },
+}
+
+/// The other nodes, as an engine knows them. Nothing here may block.
+pub trait Peers: fmt::Debug + Send + Sync + 'static {
+    /// Where to ask for what a node gave out.
+    fn reach(&self, node: &NodeId) -> Reach;
+
+    /// Sends a node on an errand.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreachable`], where it surely did not begin.
+    fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable>;
+
+    /// This engine's own catalog has changed.
+    fn catalog_changed(&self);
+
+    /// Tells all nodes a [`Fact::Changed`] or [`Fact::Notify`].
+    fn tell(&self, fact: Fact);
+}
+
+/// Where to ask for what a node gave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Here: it is this node, or this node has taken its place.
+    Here,
+    /// On this node.
+    There(NodeId),
+    /// The node is there, but cannot be reached just now.
+    Away,
+    /// There is no such node any more.
+    Gone,
+}
+
+/// A node could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {0} cannot be reached")]
+pub struct Unreachable(pub NodeId);
+
+/// What one node asks of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Errand {
+    /// To answer a request with what it has itself.
+    Request {
+        /// Who sends it.
+        sender: Box<Sender>,
+        /// The request, as JSON.
+        #[serde(with = "raw_json")]
+        request: Bytes,
+    },
+    /// To do something to a legacy session that lives there.
+    Session {
+        /// Which one.
+        session: SessionId,
+        /// Who does it.
+        principal: Option<Arc<str>>,
+        /// What is to be done.
+        act: Act,
+    },
+}
+
+/// What is done to a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// Its client sends a message.
+    Message(#[serde(with = "raw_json")] Bytes),
+    /// Its client comes to read its notices.
+    Attach,
+    /// Its client comes back to a stream, to read on from a frame.
+    Resume(u64, u64),
+    /// It ends.
+    End(EndReason),
+}
+
+/// Who sends a request, as far as its own node knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct Sender {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) client: Option<Arc<Implementation>>,
+    pub(crate) capabilities: Arc<ClientCapabilities>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) resumes: bool,
+    pub(crate) level: LogLevel,
+}
+
+/// What a node says on an errand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// It does not go. Nothing follows.
+    Refused(Refused),
+    /// It goes, and tells about the session it is about.
+    Began {
+        /// The stream that is read.
+        stream: u64,
+        /// The version that was negotiated.
+        version: Option<ProtocolVersion>,
+    },
+    /// Frames of the stream.
+    Frames {
+        /// In their order.
+        frames: Vec<Spoken>,
+        /// Nothing follows.
+        last: bool,
+    },
+    /// The client is to come back for the rest.
+    Detached,
+    /// Nothing follows.
+    Over,
+}
+
+/// A frame of a stream on its way to another node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct Spoken {
+    pub(crate) seq: u64,
+    pub(crate) class: Class,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum What {
+    /// A response, and the code of its error.
+    Reply(#[serde(with = "raw_json")] Bytes, Option<i32>),
+    Message(#[serde(with = "raw_json")] Bytes),
+    Log(LogLevel, #[serde(with = "raw_json")] Bytes),
+    Progress(f64, Option<f64>, String),
+}
+
+/// What goes back to the node that is on an errand. Dropping it calls the errand off.
+pub trait Talkback: fmt::Debug + Send + Sync {
+    /// So many things that were said have been taken in, and there is room for as many more.
+    fn took(&self, count: usize);
+
+    /// The client answers a question.
+    fn answer(&self, response: Response);
+}
+
+/// An errand that another node is on. Dropping it calls the errand off.
+#[derive(Debug)]
+pub struct Conversation {
+    said: mpsc::Receiver<Said>,
+    back: Box<dyn Talkback>,
+}
+
+impl Conversation {
+    /// `said` ends when nothing follows or the node has gone.
+    #[must_use]
+    pub fn new(said: mpsc::Receiver<Said>, back: Box<dyn Talkback>) -> Self {
+        Self { said, back }
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Said>> {
+        let said = self.said.poll_recv(cx);
+        if let Poll::Ready(Some(_)) = &said {
+            self.back.took(1);
+        }
+        said
+    }
+
+    /// What is said next; `None` when the node has gone. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Said> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(crate) fn answer(&self, response: Response) {
+        self.back.answer(response);
+    }
+}
+
+impl Engine {
+    /// The name of this engine among those of a cluster.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.core().config.node
+    }
+
+    /// Makes the other nodes known to this engine; without any again with `None`.
+    pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
+        self.core().peers.store(peers.map(Arc::new));
+    }
+
+    /// Another node offers this, or nothing any more. Clients are told of lists that differ.
+    pub fn peer_offers(&self, node: NodeId, definitions: Option<Vec<Definition>>) {
+        self.core().tell_registry(RegistryMsg::Abroad(node, definitions));
+    }
+
+    /// Another node told this: its notices go to whom they concern, after what it told before.
+    pub fn peer_told(&self, facts: Vec<Fact>) {
+        self.core().tell_registry(RegistryMsg::Heard(facts));
+    }
+
+    /// What another node told is lost: everything that clients hear of may have changed.
+    pub fn peer_was_missed(&self) {
+        for session in self.core().directory.all() {
+            session.rejoin();
+        }
+    }
+}
+
+impl Core {
+    /// The other nodes, if there are any.
+    pub(crate) fn peers(&self) -> Option<Arc<Arc<dyn Peers>>> {
+        self.peers.load_full()
+    }
+
+    /// Where to ask for something that names its node.
+    pub(crate) fn reach(&self, signed: &str) -> Reach {
+        match NodeId::of(signed) {
+            Some(node) if node != self.config.node => match self.peers() {
+                Some(peers) => peers.reach(&node),
+                None => Reach::Here,
+            },
+            _ => Reach::Here,
+        }
+    }
+
+    /// Tells all other nodes.
+    pub(crate) fn tell_peers(&self, fact: impl FnOnce() -> Fact) {
+        if let Some(peers) = &*self.peers.load() {
+            peers.tell(fact());
+        }
+    }
+
+    fn tell_registry(&self, message: RegistryMsg) {
+        if let Some(registry) = &*self.refs.registry.load() {
+            // One that has crashed is followed by one that shows the same catalog; who replicates
+            // asks again when it is not what it should be.
+            let _ = registry.cast(message);
+        }
+    }
 }
 
 /// JSON that stands in other JSON as it is.

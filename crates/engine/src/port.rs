@@ -16,18 +16,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::{
-    Era, Method, Params, ProtocolVersion, Request, RequestMeta, SubscriptionId, encode, params,
+    Method, Params, ProtocolVersion, Request, RequestMeta, SubscriptionId, encode, params,
 };
 use tokio::time::Instant;
 
 use crate::Engine;
-use crate::dispatch::{Dispatch, dispatch};
+use crate::core::Core;
+use crate::dispatch::{Dispatch, Scope, dispatch};
 use crate::events::{CallOutcome, EngineEvent};
 use crate::ids::SessionId;
 use crate::outlet::{Inlet, Outlet};
+use crate::peers::Reach;
+use crate::registry::Offer;
 use crate::root::spawn_session;
 use crate::session::{
-    Caller, SessionEntry, SessionKind, SessionState, Streams, grant, of_stateless_call,
+    Caller, Questions, SessionEntry, SessionKind, SessionState, Streams, grant, of_stateless_call,
 };
 use crate::task::{self, Responder};
 use crate::tasks;
@@ -35,7 +38,10 @@ pub use http::HttpSession;
 pub use pipe::Pipe;
 
 /// Why a transport's request is refused before any actor sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refused {
     /// As many sessions are open as may be.
@@ -50,9 +56,58 @@ pub enum Refused {
     /// The session has ended.
     #[error("the session has ended")]
     SessionEnded,
+    /// The session is on a node that cannot be reached just now.
+    #[error("the node that has the session cannot be reached")]
+    Unreachable,
     /// Somebody reads the session's notices already.
     #[error("the session's notices are being read already")]
     StreamTaken,
+}
+
+/// Answers a request that belongs to no session of this engine. `questions` is where its call asks
+/// a legacy client.
+pub(crate) async fn stateless(
+    core: &Arc<Core>,
+    caller: Caller,
+    request: Request,
+    meta: RequestMeta,
+    questions: Option<Questions>,
+    scope: Scope,
+) -> Result<Answer, Refused> {
+    let (era, came_in) = (caller.era(), Instant::now());
+    let target = match dispatch(core, &caller, &request, scope) {
+        Dispatch::Answer(outcome) => {
+            let said = CallOutcome::of(&outcome);
+            core.metrics.operation(&request.method, said, came_in.elapsed());
+            let (bytes, code) = task::answer_now(core, era, &request.id, &outcome);
+            return Ok(Answer::Now(bytes, code));
+        }
+        Dispatch::Call(target) => target,
+    };
+    let permit = core.stateless_calls.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+    let parent = core.stateless.load_full().and_then(|entry| entry.actor());
+    let parent = parent.ok_or(Refused::ShuttingDown)?.get_cell();
+    let entry = match task::enter(core, &caller, &request, &target) {
+        Ok(entry) => entry,
+        Err(error) => {
+            let bytes = encode::error(Some(&request.id), &error);
+            return Ok(Answer::Now(bytes, Some(error.code)));
+        }
+    };
+    let cancel = entry.cancel();
+    let outlet = of_stateless_call(core, &cancel);
+    let inlet = outlet.attach();
+    let responder = Responder::new(core.clone(), outlet, era, &request, permit);
+    let (open, streams) = (None, None);
+    #[rustfmt::skip]
+    let start = task::Start {
+        request, meta, caller, target, entry, cancel, open, streams, questions,
+    };
+    if let Some(run) = task::begin(core, start, responder) {
+        task::run(run, parent).await;
+    }
+    Ok(Answer::Stream(inlet))
 }
 
 /// What a modern request over HTTP comes to.
@@ -72,7 +127,7 @@ impl Engine {
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, Inlet), Refused> {
         let core = self.core();
-        let (id, kind) = (SessionId::random(), SessionKind::Pipe);
+        let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let streams = Streams::one(core, &id, false);
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
@@ -93,23 +148,44 @@ impl Engine {
         principal: Option<Arc<str>>,
     ) -> Result<HttpSession, Refused> {
         let core = self.core();
-        let (id, kind) = (SessionId::random(), SessionKind::Http);
+        let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Http);
         let streams = Streams::http(core, &id);
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
         let entry = self.open_session(kind, streams, state, principal).await?;
-        Ok(HttpSession { core: core.clone(), entry })
+        Ok(HttpSession::here(core.clone(), entry))
     }
 
     /// Finds a legacy session over HTTP by its `Mcp-Session-Id`, for the principal that
-    /// opened it.
-    #[must_use]
-    pub fn http_session(&self, id: &str, principal: Option<&str>) -> Option<HttpSession> {
+    /// opened it: here or, as its name tells, on another node.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::SessionEnded`], [`Refused::Unreachable`]. That another node does not know it shows
+    /// when it is used.
+    pub fn http_session(&self, id: &str, principal: Option<&str>) -> Result<HttpSession, Refused> {
+        let core = self.core();
+        match core.reach(id) {
+            Reach::Here => self.own_http_session(id, principal).ok_or(Refused::SessionEnded),
+            Reach::There(node) => {
+                Ok(HttpSession::there(core.clone(), node, SessionId::named(id), principal))
+            }
+            Reach::Away => Err(Refused::Unreachable),
+            Reach::Gone => Err(Refused::SessionEnded),
+        }
+    }
+
+    /// As [`http_session`](Self::http_session), of this engine only.
+    pub(crate) fn own_http_session(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+    ) -> Option<HttpSession> {
         let core = self.core();
         let entry = core.directory.get(id).filter(|entry| {
             entry.kind() == SessionKind::Http
                 && entry.principal().map(|opened_by| &**opened_by) == principal
         })?;
-        Some(HttpSession { core: core.clone(), entry })
+        Some(HttpSession::here(core.clone(), entry))
     }
 
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
@@ -129,43 +205,8 @@ impl Engine {
             // Boxed, as all requests make room for what is awaited here.
             return Box::pin(self.listen(request, caller)).await;
         }
-        let (core, came_in) = (self.core(), Instant::now());
         let caller = Caller::modern(version, &mut meta, None).of(principal);
-        match dispatch(core, &caller, &request) {
-            Dispatch::Answer(outcome) => {
-                let said = CallOutcome::of(&outcome);
-                core.metrics.operation(&request.method, said, came_in.elapsed());
-                let (bytes, code) = task::answer_now(core, Era::Modern, &request.id, &outcome);
-                Ok(Answer::Now(bytes, code))
-            }
-            Dispatch::Call(target) => {
-                let permit = core.stateless_calls.clone().try_acquire_owned();
-                let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-                let parent = core.stateless.load_full().and_then(|entry| entry.actor());
-                let parent = parent.ok_or(Refused::ShuttingDown)?.get_cell();
-                let entry = match task::enter(core, &caller, &request) {
-                    Ok(entry) => entry,
-                    Err(error) => {
-                        let bytes = encode::error(Some(&request.id), &error);
-                        return Ok(Answer::Now(bytes, Some(error.code)));
-                    }
-                };
-                let cancel = entry.cancel();
-                let outlet = of_stateless_call(core, &cancel);
-                let inlet = outlet.attach();
-                let era = Era::Modern;
-                let responder = Responder::new(core.clone(), outlet, era, &request, permit);
-                let (open, streams, questions) = (None, None, None);
-                #[rustfmt::skip]
-                let start = task::Start {
-                    request, meta, caller, target, entry, cancel, open, streams, questions,
-                };
-                if let Some(run) = task::begin(core, start, responder) {
-                    task::run(run, parent).await;
-                }
-                Ok(Answer::Stream(inlet))
-            }
-        }
+        stateless(self.core(), caller, request, meta, None, Scope::All).await
     }
 
     /// After which time a transport closes the connection of a client that takes nothing:
@@ -197,7 +238,7 @@ impl Engine {
                 return Ok(Answer::Now(bytes, Some(error.code)));
             }
         };
-        let id = SessionId::random();
+        let id = SessionId::random(&core.config.node);
         let streams = Streams::one(core, &id, true);
         let inlet = streams.notices().map(Outlet::attach).ok_or(Refused::ShuttingDown)?;
         let (task_ids, subscription) = (granted.task_ids.clone(), SubscriptionId::of(&request.id));
@@ -223,12 +264,16 @@ impl Engine {
         // What is wrong with the parameters is said later.
         let Ok(called) = params::CallTool::read(params) else { return Ok(()) };
         let catalog = self.core().catalog();
-        let Some(tool) = catalog.tool(&called.name).filter(|tool| !tool.headers().is_empty())
-        else {
-            return Ok(());
+        let headers = match catalog.tool(&called.name) {
+            Some(Offer::Own(tool)) => tool.headers(),
+            Some(Offer::Abroad(abroad)) => abroad.headers(),
+            None => return Ok(()),
         };
+        if headers.is_empty() {
+            return Ok(());
+        }
         let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw).ok());
-        tool.headers().check(arguments.as_ref(), header)
+        headers.check(arguments.as_ref(), header)
     }
 
     async fn open_session(

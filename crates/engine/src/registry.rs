@@ -4,23 +4,27 @@
 //! **Dies when** the root stops, or a bug panics.
 //! **Restarts as** a registry of the last published catalog, which announces all lists.
 
+mod abroad;
 mod catalog;
 mod coalesce;
+mod list;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use stentor_wire::ListKind;
+use stentor_wire::{ListKind, Notice};
 use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
-use crate::ids::Revision;
-pub(crate) use catalog::Checked;
+use crate::ids::{NodeId, Revision};
+use crate::peers::{Definition, Fact};
+pub use abroad::Conflict;
 pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
+pub(crate) use catalog::{Checked, Offer, Readable};
 pub(crate) use coalesce::Coalesce;
 pub use coalesce::Topic;
 use coalesce::Touch;
@@ -65,6 +69,10 @@ pub(crate) enum RegistryMsg {
     /// Pass something on to the hub, after the changes that came before.
     PassOn(HubMsg),
     Rung,
+    /// What another node offers, or nothing any more.
+    Abroad(NodeId, Option<Vec<Definition>>),
+    /// What another node told.
+    Heard(Vec<Fact>),
     CoalesceOver(Topic),
     Observe(RpcReplyPort<RegistryView>),
 }
@@ -116,9 +124,13 @@ impl Actor for RegistryActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
-            RegistryMsg::Announce(topic) => state.announce(&myself, &topic),
+            RegistryMsg::Announce(topic) => state.on_announce(&myself, &topic),
             RegistryMsg::PassOn(message) => state.core.tell_hub(message),
             RegistryMsg::Rung => state.on_rung(&myself),
+            RegistryMsg::Abroad(node, definitions) => {
+                state.on_abroad(&myself, &node, definitions);
+            }
+            RegistryMsg::Heard(facts) => state.on_heard(&myself, facts),
             RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
             RegistryMsg::Observe(reply) => state.on_observe(reply),
         }
@@ -135,17 +147,13 @@ impl RegistryState {
     ) {
         let applied = self.core.catalog().apply(mutations);
         let result = applied.map(|(catalog, lists)| {
-            let change = Change { revision: catalog.revision(), lists };
-            self.core.publish(catalog);
+            let change = self.publish(catalog, lists);
+            if let Some(peers) = self.core.peers() {
+                peers.catalog_changed();
+            }
             change
         });
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
-        if let Ok(Change { revision, .. }) = result
-            && !lists.is_empty()
-        {
-            let event = || EngineEvent::CatalogChanged { revision, lists: lists.clone() };
-            self.core.events.emit(event);
-        }
         match (reply, result) {
             (Some(reply), result) => {
                 // Whoever asked may have gone; the change stands.
@@ -159,9 +167,59 @@ impl RegistryState {
         }
     }
 
+    /// Shows clients another catalog.
+    fn publish(&self, catalog: Catalog, lists: Vec<ListKind>) -> Change {
+        let change = Change { revision: catalog.revision(), lists };
+        let before = self.core.catalog();
+        let new = |conflict: &&Conflict| !before.conflicts().contains(conflict);
+        for conflict in catalog.conflicts().iter().filter(new) {
+            let Conflict { shelf, key, hidden, own_is_hidden } = conflict;
+            tracing::warn!(?shelf, %key, ?hidden, own_is_hidden, "nodes define this differently");
+            self.core.events.emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
+        }
+        self.core.publish(catalog);
+        if !change.lists.is_empty() {
+            let Change { revision, lists } = change.clone();
+            self.core.events.emit(|| EngineEvent::CatalogChanged { revision, lists });
+        }
+        change
+    }
+
+    fn on_abroad(
+        &self,
+        myself: &ActorRef<RegistryMsg>,
+        node: &NodeId,
+        definitions: Option<Vec<Definition>>,
+    ) {
+        let (catalog, lists) = self.core.catalog().with_abroad(node, definitions);
+        for kind in self.publish(catalog, lists).lists {
+            self.announce(myself, &Topic::List(kind));
+        }
+    }
+
+    fn on_heard(&self, myself: &ActorRef<RegistryMsg>, facts: Vec<Fact>) {
+        for fact in facts {
+            match fact {
+                Fact::Changed(topic) => self.announce(myself, &topic),
+                Fact::Notify { audience, method, params } => {
+                    let notice = Notice::Custom { method, params };
+                    self.core.tell_hub(self.core.notification(&audience, notice, None));
+                }
+                // They come as the catalog that they make.
+                Fact::Put(_) | Fact::Remove(..) => {}
+            }
+        }
+    }
+
+    /// The application says that something changed: so it did on all nodes.
+    fn on_announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+        self.core.tell_peers(|| Fact::Changed(topic.clone()));
+        self.announce(myself, topic);
+    }
+
     fn on_rung(&self, myself: &ActorRef<RegistryMsg>) {
         for topic in self.core.doorbell.take() {
-            self.announce(myself, &topic);
+            self.on_announce(myself, &topic);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::events::EngineEvent;
 use crate::hub::{HubActor, HubMsg};
 use crate::ids::SessionId;
+use crate::peers::Fact;
 use crate::registry::{
     CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
 };
@@ -103,7 +104,13 @@ impl Actor for RootActor {
                 state.in_turn(RegistryMsg::Announce(Topic::Resource(uri.into())));
             }
             EngineMsg::Notify(audience, method, params) => {
-                let notice = Notice::Custom { method: method.into(), params };
+                let method: Arc<str> = method.into();
+                state.core.tell_peers(|| Fact::Notify {
+                    audience: audience.clone(),
+                    method: method.clone(),
+                    params: params.clone(),
+                });
+                let notice = Notice::Custom { method, params };
                 state
                     .in_turn(RegistryMsg::PassOn(state.core.notification(&audience, notice, None)));
             }
@@ -307,6 +314,7 @@ impl Drop for RootState {
         }
         self.core.stateless.store(None);
         self.core.clear_catalog();
+        self.core.peers.store(None);
         self.core.refs.clear();
         self.core.events.close();
     }
@@ -335,7 +343,7 @@ async fn spawn_registry(
 
 /// The parent of all calls that belong to no session.
 async fn spawn_stateless(core: &Arc<Core>, root: ActorCell) -> Result<(), SpawnErr> {
-    let (id, kind) = (SessionId::random(), SessionKind::Stateless);
+    let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
     let state = SessionState::new(id.clone(), kind.serves_modern(), 0);
     let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
     let entry = Arc::new(entry);

@@ -31,8 +31,8 @@ pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
 pub(crate) use rounds::Rounds;
 pub(crate) use run::Run;
-pub(crate) use seal::Sealer;
 pub use seal::StateKey;
+pub(crate) use seal::{Binding, Sealed, Sealer};
 pub(crate) use start::{Start, begin, enter, resume, run};
 pub(crate) use suspended::Suspended;
 

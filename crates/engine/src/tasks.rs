@@ -285,7 +285,7 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
     let (mut resumed, mut lost) = (Vec::new(), Vec::new());
     // Those that have expired the next sweep forgets.
     for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
-        match catalog.tool(&task.tool).filter(|tool| tool.is_resumable()) {
+        match catalog.own_tool(&task.tool).filter(|tool| tool.is_resumable()) {
             Some(tool) => resumed.push((tool.clone(), task)),
             None => lost.push(task),
         }

@@ -5,7 +5,7 @@ use ractor::ActorCell;
 use stentor_wire::TaskStatus;
 
 use crate::engine::{Engine, Stopped};
-use crate::ids::{Seq, SessionId, StreamId, TaskId};
+use crate::ids::{NodeId, Seq, SessionId, StreamId, TaskId};
 use crate::outlet::policy::{Class, Retention};
 use crate::outlet::{Delivered, EventStore, Frame};
 use crate::tasks::{TaskRecord, TaskStore};
@@ -65,7 +65,8 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
         };
         events.into_iter().map(text).collect()
     };
-    let (one, other) = (SessionId::random(), SessionId::random());
+    let node = NodeId::random();
+    let (one, other) = (SessionId::random(&node), SessionId::random(&node));
     let mut log = store.open(&one, StreamId(1), retention);
     let mut same_name = store.open(&other, StreamId(1), retention);
     let mut neighbour = store.open(&one, StreamId(2), retention);

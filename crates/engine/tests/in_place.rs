@@ -252,7 +252,7 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
         let session = engine.open_http_session(None).await.unwrap();
         let ending = tokio::spawn({
             let session = session.clone();
-            async move { session.end(stentor_engine::EndReason::Deleted) }
+            async move { session.end(stentor_engine::EndReason::Deleted).await }
         });
         http::initialize(&session).await;
         ending.await.unwrap();
@@ -282,7 +282,7 @@ async fn what_is_watched_while_the_hub_is_replaced_is_heard_of() {
         });
         http::ask(&session, 1, "resources/subscribe", json!({"uri": "test://watched"})).await;
         killing.await.unwrap();
-        let mut inlet = session.attach().unwrap();
+        let mut inlet = session.attach().await.unwrap();
         while engine.observe().await.is_err() {
             tokio::task::yield_now().await;
         }

@@ -135,7 +135,7 @@ async fn a_client_that_comes_back_too_late_is_told_that_all_lists_changed() {
     let session = open(&engine).await;
     let mut inlet = session.resume(StreamId(77), Seq(5)).await.unwrap();
     assert_eq!(read(&mut inlet).await.len(), 3);
-    assert_eq!(session.attach().unwrap_err(), Refused::StreamTaken);
+    assert_eq!(session.attach().await.unwrap_err(), Refused::StreamTaken);
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +153,7 @@ async fn a_client_that_missed_too_much_still_gets_the_result() {
     }
     assert!(rest[0].0 > Seq(1), "the beginning is gone");
     assert_eq!(rest.last().unwrap().1["result"]["content"][0]["text"], "done");
-    let mut notices = session.attach().unwrap();
+    let mut notices = session.attach().await.unwrap();
     assert_eq!(read(&mut notices).await.len(), 3, "all lists are told as changed");
 }
 
@@ -181,8 +181,8 @@ async fn a_stream_that_is_not_read_is_closed_and_told_again_on_return() {
         .unwrap();
     let mut events = engine.events(64);
     let session = open(&engine).await;
-    let mut keeps_up = open(&engine).await.attach().unwrap();
-    let mut inlet = session.attach().unwrap();
+    let mut keeps_up = open(&engine).await.attach().await.unwrap();
+    let mut inlet = session.attach().await.unwrap();
     engine.send_prompt_list_changed();
     sleep(Duration::from_secs(15)).await;
     assert_eq!(read(&mut keeps_up).await.len(), 1);

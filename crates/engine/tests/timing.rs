@@ -173,10 +173,10 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
         .await
         .unwrap();
     let (left, kept) = (open(&engine).await, open(&engine).await);
-    let _reading = kept.attach().unwrap();
+    let _reading = kept.attach().await.unwrap();
     sleep(Duration::from_secs(200)).await;
-    assert!(engine.http_session(left.id().as_str(), None).is_none());
-    assert!(engine.http_session(kept.id().as_str(), None).is_some());
+    assert!(engine.http_session(left.id().as_str(), None).is_err());
+    assert!(engine.http_session(kept.id().as_str(), None).is_ok());
 }
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
@@ -199,7 +199,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
         match n {
             // One listened for a while, and went away.
             0 => {
-                let listening = sessions[0].attach().unwrap();
+                let listening = sessions[0].attach().await.unwrap();
                 sleep(Duration::from_secs(3)).await;
                 drop(listening);
             }
@@ -210,7 +210,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
     sleep(Duration::from_secs(10)).await;
     let kept = |session: &&HttpSession| {
         let id = session.id().as_str().to_owned();
-        engine.http_session(&id, None).is_some()
+        engine.http_session(&id, None).is_ok()
     };
     let left: Vec<_> = sessions.iter().filter(kept).map(HttpSession::id).collect();
     let expected: Vec<_> = [0, 1, 4, 5].iter().map(|n| sessions[*n].id()).collect();

@@ -156,7 +156,7 @@ where
         Ok(()) => match head.method {
             Method::POST => post::handle(endpoint, head, body).await,
             Method::GET => get::handle(endpoint, &head).await,
-            Method::DELETE => legacy::end(endpoint, &head),
+            Method::DELETE => legacy::end(endpoint, &head).await,
             _ => Err(Refusal::MethodNotAllowed),
         },
         Err(refusal) => Err(refusal),

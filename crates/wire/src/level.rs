@@ -25,6 +25,18 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// All levels, least severe first.
+    pub const ALL: [Self; 8] = [
+        Self::Debug,
+        Self::Info,
+        Self::Notice,
+        Self::Warning,
+        Self::Error,
+        Self::Critical,
+        Self::Alert,
+        Self::Emergency,
+    ];
+
     /// The level as it stands on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

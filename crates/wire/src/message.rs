@@ -164,6 +164,39 @@ impl Message {
         };
         envelope.into_message(input)
     }
+
+    /// The message as JSON, which [`decode`](Self::decode) reads again: to hand it on.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let string = |text: &str| serde_json::Value::from(text).to_string();
+        let mut out = b"{\"jsonrpc\":\"2.0\"".to_vec();
+        let mut member = |name: &str, json: &[u8]| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(json);
+        };
+        match self {
+            Self::Request(request) => {
+                member("id", request.id.to_json().as_bytes());
+                member("method", string(request.method.as_str()).as_bytes());
+                member("params", request.params.as_json());
+            }
+            Self::Notification(notification) => {
+                member("method", string(notification.method.as_str()).as_bytes());
+                member("params", notification.params.as_json());
+            }
+            Self::Response(response) => {
+                member("id", response.id.to_json().as_bytes());
+                match &response.outcome {
+                    ResponseOutcome::Result(json) => member("result", json),
+                    ResponseOutcome::Error(json) => member("error", json),
+                }
+            }
+        }
+        out.push(b'}');
+        out.into()
+    }
 }
 
 fn not_an_object(input: &Bytes) -> DecodeError {

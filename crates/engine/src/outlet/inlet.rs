@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use super::{Delivered, Outlet, Shared, WhenGone};
 use crate::ids::StreamId;
+use crate::peers::Relayed;
 
 /// The most a reader takes at once, so that a slow pipe holds little outside of the queue.
 const BATCH_FRAMES: usize = 256;
@@ -14,28 +15,87 @@ const BATCH_BYTES: usize = 16 * 1024;
 
 /// The reading end of a stream. Dropping it is how a transport says that the client is gone.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct Inlet(Source);
+
+/// Where the stream is.
+#[derive(Debug)]
+enum Source {
+    Here(Reader),
+    /// On another node. Boxed, as most are not.
+    There(Box<Relayed>),
+}
+
+impl Inlet {
+    pub(super) fn here(reader: Reader) -> Self {
+        Self(Source::Here(reader))
+    }
+
+    pub(crate) fn there(relayed: Relayed) -> Self {
+        Self(Source::There(Box::new(relayed)))
+    }
+
+    /// The stream's name within its session.
+    #[must_use]
+    pub fn stream(&self) -> StreamId {
+        match &self.0 {
+            Source::Here(reader) => reader.shared.stream,
+            Source::There(relayed) => relayed.stream(),
+        }
+    }
+
+    /// The writing end of the same stream, where it is here.
+    pub(crate) fn outlet(&self) -> Option<Outlet> {
+        match &self.0 {
+            Source::Here(reader) => Some(Outlet(reader.shared.clone())),
+            Source::There(_) => None,
+        }
+    }
+
+    /// Appends what waits to `batch`, a bounded amount at once, or waits for something.
+    /// `Ready(false)` when the stream has ended and `batch` got nothing.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
+        match &mut self.0 {
+            Source::Here(reader) => reader.poll_next(cx, batch),
+            Source::There(relayed) => relayed.poll_next(cx, batch),
+        }
+    }
+
+    /// As [`poll_next`](Self::poll_next). Cancel safe: nothing is taken until it is ready.
+    pub async fn next(&mut self, batch: &mut Vec<Delivered>) -> bool {
+        poll_fn(|cx| self.poll_next(cx, batch)).await
+    }
+
+    /// Says that the client has stopped reading, and that its connection is closed for it.
+    /// To be followed by dropping the inlet.
+    pub fn stalled(&self) {
+        if let Source::Here(reader) = &self.0
+            && reader.shared.state.lock().reader == reader.reader
+        {
+            reader.shared.tally.closed();
+        }
+    }
+
+    /// Whether nothing waits and nothing will follow.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        match &self.0 {
+            Source::Here(reader) => reader.is_drained(),
+            Source::There(relayed) => relayed.is_drained(),
+        }
+    }
+}
+
+/// The reading end of a stream of this engine.
+#[derive(Debug)]
+pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) reader: u64,
     /// What comes before the frames that wait: it was sent before, to a reader that is gone.
     pub(super) replay: VecDeque<Delivered>,
 }
 
-impl Inlet {
-    /// The stream's name within its session.
-    #[must_use]
-    pub fn stream(&self) -> StreamId {
-        self.shared.stream
-    }
-
-    /// The writing end of the same stream.
-    pub(crate) fn outlet(&self) -> Outlet {
-        Outlet(self.shared.clone())
-    }
-
-    /// Appends what waits to `batch`, a bounded amount at once, or waits for something.
-    /// `Ready(false)` when the stream has ended and `batch` got nothing.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
+impl Reader {
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
         let before = batch.len();
         let mut state = self.shared.state.lock();
         if state.reader != self.reader || state.queue.is_closed() {
@@ -66,22 +126,7 @@ impl Inlet {
         Poll::Pending
     }
 
-    /// As [`poll_next`](Self::poll_next). Cancel safe: nothing is taken until it is ready.
-    pub async fn next(&mut self, batch: &mut Vec<Delivered>) -> bool {
-        poll_fn(|cx| self.poll_next(cx, batch)).await
-    }
-
-    /// Says that the client has stopped reading, and that its connection is closed for it.
-    /// To be followed by dropping the inlet.
-    pub fn stalled(&self) {
-        if self.shared.state.lock().reader == self.reader {
-            self.shared.tally.closed();
-        }
-    }
-
-    /// Whether nothing waits and nothing will follow.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         let state = self.shared.state.lock();
         state.reader != self.reader
             || state.queue.is_closed()
@@ -89,7 +134,7 @@ impl Inlet {
     }
 }
 
-impl Drop for Inlet {
+impl Drop for Reader {
     fn drop(&mut self) {
         let notified = {
             let mut state = self.shared.state.lock();

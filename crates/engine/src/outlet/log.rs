@@ -118,7 +118,11 @@ mod tests {
     #[test]
     fn it_is_bounded_in_bytes_too_but_keeps_the_newest() {
         let retention = Retention { frames: 100, bytes: 1_000 };
-        let mut log = MemoryEventStore.open(&SessionId::random(), StreamId(1), retention);
+        let mut log = MemoryEventStore.open(
+            &SessionId::random(&crate::NodeId::random()),
+            StreamId(1),
+            retention,
+        );
         for seq in 0..10 {
             let frame = Frame::Message(Bytes::from(vec![b'x'; 300]));
             log.append(&(Seq(seq), Class::Custom, frame));

@@ -23,7 +23,8 @@
 use stentor_wire::Notice;
 
 /// What a frame is, for the delivery policy and for the counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Class {
     /// The response to a request.

@@ -1,37 +1,67 @@
-//! A legacy session over HTTP, as its transport sees it.
+//! A legacy session over HTTP, as its transport sees it: here, or on another node.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use stentor_wire::{
-    EncodedNotice, ListKind, Notice, Notification, ProtocolVersion, Request, RequestMeta, Response,
+    EncodedNotice, ListKind, Message, Notice, Notification, ProtocolVersion, Request, RequestMeta,
+    Response,
 };
 
 use super::Refused;
 use super::deliver::{ask, tell};
 use crate::core::Core;
-use crate::ids::{Seq, SessionId, StreamId};
+use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Inlet};
+use crate::peers::{Act, Distant};
 use crate::session::{EndReason, SessionEntry, Told};
 
 /// A legacy session over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpSession {
-    pub(super) core: Arc<Core>,
-    pub(super) entry: Arc<SessionEntry>,
+    core: Arc<Core>,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Here(Arc<SessionEntry>),
+    There(Arc<Distant>),
 }
 
 impl HttpSession {
+    pub(super) fn here(core: Arc<Core>, entry: Arc<SessionEntry>) -> Self {
+        Self { core, place: Place::Here(entry) }
+    }
+
+    pub(super) fn there(
+        core: Arc<Core>,
+        node: NodeId,
+        session: SessionId,
+        principal: Option<&str>,
+    ) -> Self {
+        let (principal, version) = (principal.map(Arc::from), OnceLock::new());
+        let distant = Distant { node, session, principal, version };
+        Self { core, place: Place::There(Arc::new(distant)) }
+    }
+
     /// The value of `Mcp-Session-Id`.
     #[must_use]
     pub fn id(&self) -> &SessionId {
-        self.entry.id()
+        match &self.place {
+            Place::Here(entry) => entry.id(),
+            Place::There(distant) => &distant.session,
+        }
     }
 
-    /// The negotiated version, once `initialize` was answered.
+    /// The negotiated version, once `initialize` was answered; of a session on another node, once
+    /// one of its streams was opened.
     #[must_use]
     pub fn version(&self) -> Option<ProtocolVersion> {
-        self.entry.version()
+        match &self.place {
+            Place::Here(entry) => entry.version(),
+            Place::There(distant) => distant.version.get().copied(),
+        }
     }
 
     /// Hands in a request, whose `_meta` has been read. The inlet yields what its call says and,
@@ -39,11 +69,18 @@ impl HttpSession {
     ///
     /// # Errors
     ///
-    /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`].
+    /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`], [`Refused::Unreachable`].
     pub async fn request(&self, request: Request, meta: RequestMeta) -> Result<Inlet, Refused> {
-        let outlet = self.entry.open_stream(&self.core);
+        let entry = match &self.place {
+            Place::Here(entry) => entry,
+            Place::There(distant) => {
+                // Boxed, as few sessions are elsewhere and all requests make room for this.
+                return Box::pin(distant.request(&self.core, request)).await;
+            }
+        };
+        let outlet = entry.open_stream(&self.core);
         let inlet = outlet.attach();
-        ask(&self.core, &self.entry, request, meta, outlet).await?;
+        ask(&self.core, entry, request, meta, outlet).await?;
         Ok(inlet)
     }
 
@@ -51,18 +88,30 @@ impl HttpSession {
     ///
     /// # Errors
     ///
-    /// [`Refused::SessionEnded`].
+    /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
     pub async fn notification(&self, notification: Notification) -> Result<(), Refused> {
-        tell(&self.core, &self.entry, Told::Notification(notification)).await
+        match &self.place {
+            Place::Here(entry) => tell(&self.core, entry, Told::Notification(notification)).await,
+            Place::There(distant) => {
+                let message = Message::Notification(notification).encode();
+                distant.act(&self.core, Act::Message(message)).await
+            }
+        }
     }
 
     /// Hands in the answer to a question.
     ///
     /// # Errors
     ///
-    /// [`Refused::SessionEnded`].
+    /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
     pub async fn response(&self, response: Response) -> Result<(), Refused> {
-        tell(&self.core, &self.entry, Told::Response(response)).await
+        match &self.place {
+            Place::Here(entry) => tell(&self.core, entry, Told::Response(response)).await,
+            Place::There(distant) => {
+                let message = Message::Response(response).encode();
+                distant.act(&self.core, Act::Message(message)).await
+            }
+        }
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since
@@ -71,21 +120,22 @@ impl HttpSession {
     /// # Errors
     ///
     /// [`Refused::StreamTaken`] while another reader is there.
-    pub fn attach(&self) -> Result<Inlet, Refused> {
-        self.entry.touch();
-        let Some(outlet) = self.entry.streams().notices() else {
-            return Err(Refused::SessionEnded);
+    pub async fn attach(&self) -> Result<Inlet, Refused> {
+        let entry = match &self.place {
+            Place::Here(entry) => entry,
+            Place::There(distant) => return distant.open(&self.core, Act::Attach, None).await,
         };
-        if outlet.is_attached() {
-            return Err(Refused::StreamTaken);
-        }
-        Ok(outlet.attach())
+        entry.touch();
+        read_notices(entry)
     }
 
     /// Keeps the stream of a request for a client that may come back to it. For a transport
     /// that tells the client the names of its frames; `read` is all that it has read so far.
     pub fn keep(&self, inlet: &Inlet, read: &[Delivered]) {
-        self.entry.keep_stream(&self.core, inlet.outlet(), read);
+        // Another node has kept it already.
+        if let (Place::Here(entry), Some(outlet)) = (&self.place, inlet.outlet()) {
+            entry.keep_stream(&self.core, outlet, read);
+        }
     }
 
     /// Reads on from a frame that the client names. Another reader of the stream ends: the
@@ -99,15 +149,21 @@ impl HttpSession {
     ///
     /// As [`attach`](Self::attach).
     pub async fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
-        self.entry.touch();
-        let inlet = match self.entry.find_stream(stream) {
+        let entry = match &self.place {
+            Place::Here(entry) => entry,
+            Place::There(distant) => {
+                return distant.open(&self.core, Act::Resume(stream.0, next.0), None).await;
+            }
+        };
+        entry.touch();
+        let inlet = match entry.find_stream(stream) {
             Some(outlet) => match outlet.resume(next).await {
                 (inlet, true) => return Ok(inlet),
                 (inlet, false) => inlet,
             },
-            None => self.attach()?,
+            None => read_notices(entry)?,
         };
-        if let Some(outlet) = self.entry.streams().notices() {
+        if let Some(outlet) = entry.streams().notices() {
             for kind in ListKind::ALL {
                 let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
                 outlet.notice(Class::ListChanged, notice, None);
@@ -116,8 +172,23 @@ impl HttpSession {
         Ok(inlet)
     }
 
-    /// Ends the session: the next request with its id gets a 404.
-    pub fn end(&self, reason: EndReason) {
-        self.entry.end(reason);
+    /// Ends the session: the next request with its id gets a 404. When dropped early, it may go on
+    /// if it is on another node.
+    pub async fn end(&self, reason: EndReason) {
+        match &self.place {
+            Place::Here(entry) => entry.end(reason),
+            Place::There(distant) => {
+                // One that is not there, or whose node has gone, has ended.
+                let _ = distant.act(&self.core, Act::End(reason)).await;
+            }
+        }
     }
+}
+
+fn read_notices(entry: &SessionEntry) -> Result<Inlet, Refused> {
+    let outlet = entry.streams().notices().ok_or(Refused::SessionEnded)?;
+    if outlet.is_attached() {
+        return Err(Refused::StreamTaken);
+    }
+    Ok(outlet.attach())
 }

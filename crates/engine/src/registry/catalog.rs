@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use indexmap::IndexMap;
 use stentor_wire::ListKind;
+
+use super::abroad::{Abroad, Conflict, ForeignShelves, union};
+use super::list::{InvalidCursor, Json, List};
 
 use crate::handler::{
     Prompt, PromptEntry, Reader, Resource, ResourceEntry, ResourceTemplate, SchemaError,
     TemplateEntry, Tool, ToolEntry,
 };
-use crate::ids::Revision;
+use crate::ids::{NodeId, Revision};
+use crate::peers::Definition;
 
 /// What can be in the catalog.
 #[derive(Clone, Debug)]
@@ -219,15 +220,79 @@ impl Item {
 }
 
 /// The lists at one revision. Immutable: a change makes a new one, and readers keep theirs.
+///
+/// Clients see what all nodes of a cluster offer; without one, what this engine does.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     revision: Revision,
     next_ordinal: u64,
-    tools: List<ToolEntry>,
-    resources: List<ResourceEntry>,
-    templates: List<TemplateEntry>,
-    prompts: List<PromptEntry>,
+    own: Shelves,
+    /// What other nodes offer.
+    abroad: ForeignShelves,
+    /// What clients see.
+    shown: Arc<Shown>,
 }
+
+/// What this engine offers.
+#[derive(Clone, Debug, Default)]
+struct Shelves {
+    tools: List<Arc<ToolEntry>>,
+    resources: List<Arc<ResourceEntry>>,
+    templates: List<Arc<TemplateEntry>>,
+    prompts: List<Arc<PromptEntry>>,
+}
+
+/// What all nodes offer.
+#[derive(Debug, Default)]
+struct Shown {
+    tools: List<Offer<ToolEntry>>,
+    resources: List<Offer<ResourceEntry>>,
+    templates: List<Offer<TemplateEntry>>,
+    prompts: List<Offer<PromptEntry>>,
+    conflicts: Vec<Conflict>,
+}
+
+/// Where an item is that clients see.
+#[derive(Debug)]
+pub(crate) enum Offer<E> {
+    /// Here.
+    Own(Arc<E>),
+    /// On other nodes only.
+    Abroad(Abroad),
+}
+
+impl<E> Clone for Offer<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Own(entry) => Self::Own(entry.clone()),
+            Self::Abroad(abroad) => Self::Abroad(abroad.clone()),
+        }
+    }
+}
+
+impl<E> Json for Offer<E>
+where
+    Arc<E>: Json,
+{
+    fn json(&self) -> &Bytes {
+        match self {
+            Self::Own(entry) => entry.json(),
+            Self::Abroad(abroad) => abroad.json(),
+        }
+    }
+}
+
+macro_rules! has_json {
+    ($($entry:ty),*) => {
+        $(impl Json for Arc<$entry> {
+            fn json(&self) -> &Bytes {
+                &self.json
+            }
+        })*
+    };
+}
+
+has_json!(ToolEntry, ResourceEntry, TemplateEntry, PromptEntry);
 
 impl Catalog {
     /// The revision of these lists.
@@ -238,41 +303,94 @@ impl Catalog {
 
     /// The names of the tools, in the order of the list.
     pub fn tool_names(&self) -> impl Iterator<Item = &str> {
-        self.tools.keys()
+        self.shown.tools.keys()
     }
 
     /// The URIs of the resources, in the order of the list.
     pub fn resource_uris(&self) -> impl Iterator<Item = &str> {
-        self.resources.keys()
+        self.shown.resources.keys()
     }
 
     /// The URI templates, in the order of the list.
     pub fn uri_templates(&self) -> impl Iterator<Item = &str> {
-        self.templates.keys()
+        self.shown.templates.keys()
     }
 
     /// The names of the prompts, in the order of the list.
     pub fn prompt_names(&self) -> impl Iterator<Item = &str> {
-        self.prompts.keys()
+        self.shown.prompts.keys()
     }
 
-    pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
-        self.tools.get(name)
+    /// What nodes of a cluster define differently. Clients see the definition that most nodes
+    /// have, on every node the same.
+    #[must_use]
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.shown.conflicts
     }
 
-    pub(crate) fn prompt(&self, name: &str) -> Option<&Arc<PromptEntry>> {
-        self.prompts.get(name)
+    /// What this engine itself offers, for other nodes.
+    #[must_use]
+    pub fn definitions(&self) -> Vec<Definition> {
+        fn of<E: Json>(shelf: Shelf, list: &List<E>) -> impl Iterator<Item = Definition> {
+            list.entries().map(move |(key, ordinal, entry)| Definition {
+                shelf,
+                key: key.clone(),
+                ordinal,
+                json: entry.json().clone(),
+            })
+        }
+        let own = &self.own;
+        of(Shelf::Tools, &own.tools)
+            .chain(of(Shelf::Resources, &own.resources))
+            .chain(of(Shelf::Templates, &own.templates))
+            .chain(of(Shelf::Prompts, &own.prompts))
+            .collect()
     }
 
-    pub(crate) fn template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
-        self.templates.get(uri_template)
+    pub(crate) fn tool(&self, name: &str) -> Option<&Offer<ToolEntry>> {
+        self.shown.tools.get(name)
+    }
+
+    /// A tool of this engine itself.
+    pub(crate) fn own_tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
+        self.own.tools.get(name)
+    }
+
+    /// A prompt of this engine itself.
+    pub(crate) fn own_prompt(&self, name: &str) -> Option<&Arc<PromptEntry>> {
+        self.own.prompts.get(name)
+    }
+
+    /// A resource template of this engine itself.
+    pub(crate) fn own_template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
+        self.own.templates.get(uri_template)
+    }
+
+    /// How this engine itself reads a URI.
+    pub(crate) fn own_reader(&self, uri: &str) -> Option<Reader> {
+        match self.own.resources.get(uri) {
+            Some(resource) => Some(resource.reader()),
+            None => self.own.templates.iter().find_map(|template| template.reader(uri)),
+        }
+    }
+
+    pub(crate) fn prompt(&self, name: &str) -> Option<&Offer<PromptEntry>> {
+        self.shown.prompts.get(name)
+    }
+
+    pub(crate) fn template(&self, uri_template: &str) -> Option<&Offer<TemplateEntry>> {
+        self.shown.templates.get(uri_template)
     }
 
     /// How to read a URI: a resource of that URI, or the first template that fits.
-    pub(crate) fn reader(&self, uri: &str) -> Option<Reader> {
-        match self.resources.get(uri) {
-            Some(resource) => Some(resource.reader()),
-            None => self.templates.iter().find_map(|template| template.reader(uri)),
+    pub(crate) fn reader(&self, uri: &str) -> Option<Readable> {
+        match self.shown.resources.get(uri) {
+            Some(Offer::Own(resource)) => Some(Readable::Own(resource.reader())),
+            Some(Offer::Abroad(abroad)) => Some(Readable::Abroad(abroad.clone())),
+            None => self.shown.templates.iter().find_map(|template| match template {
+                Offer::Own(template) => template.reader(uri).map(Readable::Own),
+                Offer::Abroad(abroad) => abroad.fits(uri).then(|| Readable::Abroad(abroad.clone())),
+            }),
         }
     }
 
@@ -283,13 +401,12 @@ impl Catalog {
         cursor: Option<&str>,
         size: usize,
     ) -> Result<Bytes, InvalidCursor> {
+        let shown = &self.shown;
         match shelf {
-            Shelf::Tools => self.tools.page("tools", cursor, size, |entry| &entry.json),
-            Shelf::Resources => self.resources.page("resources", cursor, size, |entry| &entry.json),
-            Shelf::Templates => {
-                self.templates.page("resourceTemplates", cursor, size, |entry| &entry.json)
-            }
-            Shelf::Prompts => self.prompts.page("prompts", cursor, size, |entry| &entry.json),
+            Shelf::Tools => shown.tools.page("tools", cursor, size),
+            Shelf::Resources => shown.resources.page("resources", cursor, size),
+            Shelf::Templates => shown.templates.page("resourceTemplates", cursor, size),
+            Shelf::Prompts => shown.prompts.page("prompts", cursor, size),
         }
     }
 
@@ -303,12 +420,37 @@ impl Catalog {
         for mutation in mutations {
             next.apply_one(mutation)?;
         }
-        let lists: Vec<_> =
-            ListKind::ALL.into_iter().filter(|kind| next.differs(self, *kind)).collect();
+        Ok(next.shown_anew(self))
+    }
+
+    /// The catalog when another node offers this, or nothing any more.
+    pub(crate) fn with_abroad(
+        &self,
+        node: &NodeId,
+        definitions: Option<Vec<Definition>>,
+    ) -> (Self, Vec<ListKind>) {
+        let mut next = self.clone();
+        next.abroad = self.abroad.with(node, definitions);
+        next.shown_anew(self)
+    }
+
+    /// Makes what clients see of what there is now.
+    fn shown_anew(mut self, before: &Self) -> (Self, Vec<ListKind>) {
+        let (own, abroad, mut conflicts) = (&self.own, &self.abroad, Vec::new());
+        let found = &mut conflicts;
+        self.shown = Arc::new(Shown {
+            tools: union(&own.tools, abroad, Shelf::Tools, found),
+            resources: union(&own.resources, abroad, Shelf::Resources, found),
+            templates: union(&own.templates, abroad, Shelf::Templates, found),
+            prompts: union(&own.prompts, abroad, Shelf::Prompts, found),
+            conflicts,
+        });
+        let differs = |kind: &ListKind| self.shown.differs(&before.shown, *kind);
+        let lists: Vec<_> = ListKind::ALL.into_iter().filter(differs).collect();
         if !lists.is_empty() {
-            next.revision.0 += 1;
+            self.revision.0 += 1;
         }
-        Ok((next, lists))
+        (self, lists)
     }
 
     fn apply_one(&mut self, mutation: Checked) -> Result<(), CatalogError> {
@@ -317,163 +459,66 @@ impl Catalog {
             Checked::Put(entry) => (entry, true),
             Checked::Remove(shelf, key) => {
                 match shelf {
-                    Shelf::Tools => self.tools.remove(&key),
-                    Shelf::Resources => self.resources.remove(&key),
-                    Shelf::Templates => self.templates.remove(&key),
-                    Shelf::Prompts => self.prompts.remove(&key),
+                    Shelf::Tools => self.own.tools.remove(&key),
+                    Shelf::Resources => self.own.resources.remove(&key),
+                    Shelf::Templates => self.own.templates.remove(&key),
+                    Shelf::Prompts => self.own.prompts.remove(&key),
                 }
                 return Ok(());
             }
         };
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let (noun, key, put) = match entry {
+        fn put<E>(
+            list: &mut List<Arc<E>>,
+            (shelf, key): (Shelf, &str),
+            ordinal: u64,
+            entry: Arc<E>,
+            replace: bool,
+        ) -> Result<(), CatalogError> {
+            match list.put(key, ordinal, entry.clone(), replace) {
+                true => Ok(()),
+                false => Err(CatalogError::Exists(shelf.noun(), key.to_owned())),
+            }
+        }
+        let own = &mut self.own;
+        match entry {
             Entry::Tool(tool) => {
-                let key = tool.name().to_owned();
-                (Shelf::Tools.noun(), key.clone(), self.tools.put(key, ordinal, tool, replace))
+                let key = (Shelf::Tools, tool.name());
+                put(&mut own.tools, key, ordinal, tool.clone(), replace)
             }
             Entry::Resource(resource) => {
-                let key = resource.uri().to_owned();
-                let put = self.resources.put(key.clone(), ordinal, resource, replace);
-                (Shelf::Resources.noun(), key, put)
+                let key = (Shelf::Resources, resource.uri());
+                put(&mut own.resources, key, ordinal, resource.clone(), replace)
             }
             Entry::Template(template) => {
-                let key = template.uri_template().to_owned();
-                let put = self.templates.put(key.clone(), ordinal, template, replace);
-                (Shelf::Templates.noun(), key, put)
+                let key = (Shelf::Templates, template.uri_template());
+                put(&mut own.templates, key, ordinal, template.clone(), replace)
             }
             Entry::Prompt(prompt) => {
-                let key = prompt.name().to_owned();
-                (
-                    Shelf::Prompts.noun(),
-                    key.clone(),
-                    self.prompts.put(key, ordinal, prompt, replace),
-                )
+                let key = (Shelf::Prompts, prompt.name());
+                put(&mut own.prompts, key, ordinal, prompt.clone(), replace)
             }
-        };
-        if put { Ok(()) } else { Err(CatalogError::Exists(noun, key)) }
+        }
     }
+}
 
+impl Shown {
     fn differs(&self, other: &Self, kind: ListKind) -> bool {
         match kind {
-            ListKind::Tools => self.tools.differs(&other.tools, |entry| &entry.json),
+            ListKind::Tools => self.tools.differs(&other.tools),
             ListKind::Resources => {
-                self.resources.differs(&other.resources, |entry| &entry.json)
-                    || self.templates.differs(&other.templates, |entry| &entry.json)
+                self.resources.differs(&other.resources) || self.templates.differs(&other.templates)
             }
-            ListKind::Prompts => self.prompts.differs(&other.prompts, |entry| &entry.json),
+            ListKind::Prompts => self.prompts.differs(&other.prompts),
         }
     }
 }
 
-/// A cursor that this server did not give out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid cursor")]
-pub(crate) struct InvalidCursor;
-
-/// One list in the order in which its entries were added.
-///
-/// Each entry keeps the ordinal of its addition. A cursor names the ordinal of the last entry
-/// of a page, so it stays good whatever is added or removed meanwhile.
-#[derive(Debug)]
-struct List<E>(IndexMap<String, (u64, Arc<E>)>);
-
-impl<E> Clone for List<E> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<E> Default for List<E> {
-    fn default() -> Self {
-        Self(IndexMap::new())
-    }
-}
-
-impl<E> List<E> {
-    fn get(&self, key: &str) -> Option<&Arc<E>> {
-        self.0.get(key).map(|(_, entry)| entry)
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Arc<E>> {
-        self.0.values().map(|(_, entry)| entry)
-    }
-
-    /// `false` if the key is taken and must not be replaced.
-    fn put(&mut self, key: String, ordinal: u64, entry: Arc<E>, replace: bool) -> bool {
-        match self.0.get_mut(&key) {
-            Some((_, held)) if replace => *held = entry,
-            Some(_) => return false,
-            None => {
-                self.0.insert(key, (ordinal, entry));
-            }
-        }
-        true
-    }
-
-    fn remove(&mut self, key: &str) {
-        self.0.shift_remove(key);
-    }
-
-    /// Whether clients see another list: code may change behind an unchanged descriptor.
-    fn differs(&self, other: &Self, json: fn(&E) -> &Bytes) -> bool {
-        self.0.len() != other.0.len()
-            || self
-                .0
-                .values()
-                .zip(other.0.values())
-                .any(|((_, a), (_, b))| !Arc::ptr_eq(a, b) && json(a) != json(b))
-    }
-
-    fn page(
-        &self,
-        member: &str,
-        cursor: Option<&str>,
-        size: usize,
-        json: fn(&E) -> &Bytes,
-    ) -> Result<Bytes, InvalidCursor> {
-        let start = match cursor {
-            None => 0,
-            Some(cursor) => {
-                let after = decode_cursor(member, cursor)?;
-                self.0.partition_point(|_, (ordinal, _)| *ordinal <= after)
-            }
-        };
-        let end = start.saturating_add(size.max(1)).min(self.0.len());
-        let page = self.0.get_range(start..end).ok_or(InvalidCursor)?;
-        let length: usize = page.values().map(|(_, entry)| json(entry).len() + 1).sum();
-        let mut out = String::with_capacity(length + 64).into_bytes();
-        out.extend_from_slice(format!("{{\"{member}\":[").as_bytes());
-        for (index, (_, entry)) in page.values().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(json(entry));
-        }
-        out.push(b']');
-        if let Some((_, (last, _))) = page.last().filter(|_| end < self.0.len()) {
-            let cursor = encode_cursor(member, *last);
-            out.extend_from_slice(format!(",\"nextCursor\":\"{cursor}\"").as_bytes());
-        }
-        out.push(b'}');
-        Ok(out.into())
-    }
-}
-
-fn encode_cursor(member: &str, ordinal: u64) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{member}:{ordinal}"))
-}
-
-fn decode_cursor(member: &str, cursor: &str) -> Result<u64, InvalidCursor> {
-    let decoded = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| InvalidCursor)?;
-    std::str::from_utf8(&decoded)
-        .ok()
-        .and_then(|text| text.strip_prefix(member)?.strip_prefix(':')?.parse().ok())
-        .ok_or(InvalidCursor)
+/// What reads a URI.
+pub(crate) enum Readable {
+    Own(Reader),
+    Abroad(Abroad),
 }
 
 #[cfg(test)]

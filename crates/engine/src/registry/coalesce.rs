@@ -15,7 +15,9 @@ const CLOSE: Duration = Duration::from_micros(250);
 const FEW: usize = 64;
 
 /// What is announced together: all changes of one list, or of one resource.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
     /// A list.

@@ -7,6 +7,7 @@ use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
 use crate::ids::SessionId;
+use crate::peers::Sender;
 
 /// What is known of the sender of a request: from `initialize` in the legacy era, from the
 /// request itself in the modern one.
@@ -103,6 +104,20 @@ impl Caller {
         }
     }
 
+    /// The sender of a request that another node passes on.
+    pub(crate) fn of_peer(sender: Sender) -> Self {
+        let Sender { version, client, capabilities, session, principal, resumes, level } = sender;
+        let own = SessionLevel::default();
+        own.set(level);
+        Self { version, client, capabilities, session, principal, resumes, level: own }
+    }
+
+    /// The least severe log message that a legacy client wants.
+    pub(crate) fn level(&self) -> LogLevel {
+        let level = self.level.0.load(Ordering::Relaxed);
+        LogLevel::ALL.into_iter().find(|known| *known as u8 == level).unwrap_or(LogLevel::Info)
+    }
+
     /// The same, known to be this principal.
     pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;
@@ -151,7 +166,7 @@ mod tests {
         let caller = Caller::legacy(
             ProtocolVersion::V2025_11_25,
             initialize.unwrap(),
-            SessionId::random(),
+            SessionId::random(&crate::NodeId::random()),
             level.clone(),
         );
         assert!(caller.wants_log(LogLevel::Info, None));

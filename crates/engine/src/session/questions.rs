@@ -14,6 +14,7 @@ pub(crate) struct Questions(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    prefix: Option<String>,
     next: AtomicI64,
     open: Mutex<HashMap<Id, oneshot::Sender<ResponseOutcome>>>,
 }
@@ -27,8 +28,22 @@ pub(crate) struct OpenQuestion {
 }
 
 impl Questions {
+    /// Questions of a call that another node has asked for: their ids begin with this, so that no
+    /// others in the session of its client are the same.
+    pub(crate) fn named(prefix: String) -> Self {
+        Self(Arc::new(Inner { prefix: Some(prefix), ..Inner::default() }))
+    }
+
     pub(crate) fn open(&self) -> OpenQuestion {
-        let id = Id::Number(self.0.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.expect(match &self.0.prefix {
+            None => Id::Number(number),
+            Some(prefix) => Id::Text(format!("{prefix}-{number}").into()),
+        })
+    }
+
+    /// A question that was asked under this id.
+    pub(crate) fn expect(&self, id: Id) -> OpenQuestion {
         let (sender, answer) = oneshot::channel();
         self.0.open.lock().insert(id.clone(), sender);
         OpenQuestion { questions: self.clone(), id, answer }

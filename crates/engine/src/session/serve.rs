@@ -8,7 +8,7 @@ use stentor_wire::{ErrorObject, Request, RequestMeta, code};
 
 use super::{Caller, SessionEntry, SessionKind};
 use crate::core::Core;
-use crate::dispatch::{Dispatch, Target, dispatch};
+use crate::dispatch::{Dispatch, Scope, Target, dispatch};
 use crate::task::{self, Responder, Run};
 
 /// A request that concerns the catalog, and who sent it.
@@ -28,7 +28,7 @@ pub(crate) fn serve(
     let Served { caller, request, meta } = served;
     let resumes = entry.kind() == SessionKind::Http;
     let caller = caller.of(entry.principal().cloned()).resuming(resumes);
-    let target = match dispatch(core, &caller, &request) {
+    let target = match dispatch(core, &caller, &request, Scope::All) {
         Dispatch::Answer(outcome) => {
             responder.answer(outcome);
             return None;
@@ -58,7 +58,7 @@ fn admit(
     if entry.calls().is_open(&request.id) {
         return Err(in_use());
     }
-    let begins = task::enter(core, &caller, &request)?;
+    let begins = task::enter(core, &caller, &request, &target)?;
     let cancel = begins.cancel();
     let open = Some(entry.calls().open(&request.id, &cancel).ok_or_else(in_use)?);
     // After it is among the open ones: whoever closes the session either sees it, or was here.

@@ -96,7 +96,7 @@ impl Elicit {
                 params["mode"] = "url".into();
                 params["url"] = url.as_str().into();
                 if era == Era::Legacy {
-                    params["elicitationId"] = crate::SessionId::random().as_str().into();
+                    params["elicitationId"] = crate::ids::random_text::<16>().into();
                 }
             }
         }

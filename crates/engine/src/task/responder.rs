@@ -79,6 +79,15 @@ impl Responder {
         self.send(outcome);
     }
 
+    /// Answers with a response that another node has written.
+    pub(crate) fn answer_encoded(mut self, response: bytes::Bytes, code: Option<i32>) {
+        if self.last_word().is_some() {
+            let outcome = code.map_or(CallOutcome::Ok, CallOutcome::Error);
+            self.core.metrics.operation(&self.method, outcome, self.came_in.elapsed());
+            self.outlet.reply(response, code);
+        }
+    }
+
     /// Answers with questions; the call goes on with the client's retry.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
         let Some(id) = self.last_word() else { return };

@@ -7,7 +7,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -306,7 +305,7 @@ impl Run {
             return call.rounds.fail();
         };
         let sealed = Sealed::Waiting(place.handle());
-        let state = call.core.sealer.seal(&sealed, &self.binding(), SystemTime::now());
+        let state = call.core.seal(&sealed, &self.binding());
         let round = call.rounds.round();
         let until = Instant::now() + call.core.config.ask_timeout;
         let side = Side::Suspended { resumed, until, _place: place };
@@ -350,6 +349,11 @@ impl Run {
                 }
                 Err(error) => Err(error),
             },
+            Err(Failure::Encoded(response, code)) => {
+                let outcome = code.map_or(CallOutcome::Ok, CallOutcome::Error);
+                self.record.answered(outcome);
+                return responder.answer_encoded(response, code);
+            }
         };
         self.record.answered(CallOutcome::of(&outcome));
         responder.answer(outcome);
@@ -357,7 +361,7 @@ impl Run {
 
     fn seal(&self, asked: &InputRequired) -> String {
         let sealed = Sealed::Explicit(asked.state.to_string().into_bytes());
-        self.ctx.call().core.sealer.seal(&sealed, &self.binding(), SystemTime::now())
+        self.ctx.call().core.seal(&sealed, &self.binding())
     }
 
     fn binding(&self) -> Binding {
@@ -381,7 +385,9 @@ impl Run {
     async fn finish(&mut self, guard: TaskGuard, outcome: Result<ResultBody, Failure>) {
         let outcome = outcome.map_err(|failure| match failure {
             Failure::Error(error) => error,
-            Failure::Ask(_) => ErrorObject::internal("a task asks its client while it runs"),
+            Failure::Ask(_) | Failure::Encoded(..) => {
+                ErrorObject::internal("a task asks its client while it runs")
+            }
         });
         self.record.answered(CallOutcome::of(&outcome));
         let wanted = !self.ctx.is_cancelled();

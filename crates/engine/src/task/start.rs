@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::dispatch::Target;
 use crate::events::CallRef;
 use crate::handler::ToolEntry;
+use crate::ids::NodeId;
 use crate::outlet::Gate;
 use crate::session::{Caller, FinishStreams, Questions};
 use crate::tasks::{LiveTask, TaskRecord};
@@ -60,7 +61,16 @@ impl Entry {
 }
 
 /// Tells a new call from a retry (2026-07-28, basic/patterns/mrtr).
-pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<Entry, ErrorObject> {
+pub(crate) fn enter(
+    core: &Core,
+    caller: &Caller,
+    request: &Request,
+    target: &Target,
+) -> Result<Entry, ErrorObject> {
+    if matches!(target, Target::Elsewhere(_)) {
+        // The other node tells.
+        return Ok(Entry::New { retry: Retry::default(), explicit: None });
+    }
     let retry = match caller.era() {
         Era::Modern if request.method.may_ask() => Retry::read(&request.params)?,
         _ => Retry::default(),
@@ -70,7 +80,8 @@ pub(crate) fn enter(core: &Core, caller: &Caller, request: &Request) -> Result<E
         return Ok(Entry::New { retry, explicit: None });
     };
     let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
-    let sealed = core.sealer.open(state, &binding, SystemTime::now()).map_err(refused)?;
+    let sealed = core.sealer.open(NodeId::unsigned(state), &binding, SystemTime::now());
+    let sealed = sealed.map_err(refused)?;
     match sealed {
         Sealed::Waiting(handle) => {
             let waiting = core.suspended.take(&handle);

@@ -59,7 +59,7 @@ impl LiveTask {
         let now = core.tasks.now();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let record = TaskRecord {
-            id: TaskId::random(),
+            id: TaskId::random(&core.config.node),
             owner: new.owner,
             tool: new.tool,
             arguments: new.arguments,

@@ -19,7 +19,7 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
             let (stream, next) = parse_event_id(last).unwrap_or((StreamId(u64::MAX), Seq(0)));
             session.resume(stream, next).await?
         }
-        None => session.attach()?,
+        None => session.attach().await?,
     };
     // It knows how to come back already, so nothing is primed.
     Ok(reply::stream(inlet, Vec::new(), EventIds::Each))

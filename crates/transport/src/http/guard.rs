@@ -63,6 +63,9 @@ pub(crate) enum Refusal {
     /// The session never was, or is over.
     #[error("the session is unknown or has ended; start a new one with initialize")]
     UnknownSession,
+    /// The session lives on another node of the cluster, which may be back soon.
+    #[error("the node that has the session cannot be reached just now; try again")]
+    NodeUnreachable,
     /// The server is going away.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
@@ -86,7 +89,9 @@ impl Refusal {
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManySessions | Self::ShuttingDown | Self::NodeUnreachable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownSession => StatusCode::NOT_FOUND,
             Self::StreamTaken => StatusCode::CONFLICT,

@@ -54,7 +54,7 @@ async fn initialize(
     let inlet = session.request(request, meta).await?;
     let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
-        session.end(EndReason::Refused);
+        session.end(EndReason::Refused).await;
     } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {
         response.headers_mut().insert(MCP_SESSION_ID, id);
     }
@@ -75,12 +75,12 @@ pub(super) fn session(
     }
     let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
-    endpoint.engine.http_session(id, principal).ok_or(Refusal::UnknownSession)
+    Ok(endpoint.engine.http_session(id, principal)?)
 }
 
 /// DELETE: the client needs its session no longer.
-pub(super) fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
+pub(super) async fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     let principal = principal(&head.extensions);
-    session(endpoint, &head.headers, principal.as_deref())?.end(EndReason::Deleted);
+    session(endpoint, &head.headers, principal.as_deref())?.end(EndReason::Deleted).await;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

@@ -80,6 +80,7 @@ impl From<Refused> for Refusal {
             Refused::TooManyRequests => Self::TooManyRequests,
             Refused::SessionEnded => Self::UnknownSession,
             Refused::StreamTaken => Self::StreamTaken,
+            Refused::Unreachable => Self::NodeUnreachable,
             _ => Self::ShuttingDown,
         }
     }

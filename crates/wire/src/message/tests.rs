@@ -80,6 +80,20 @@ fn an_error_names_the_request_where_its_id_could_be_read() {
     );
 }
 
+#[test]
+fn what_is_handed_on_is_read_as_it_was() {
+    for text in [
+        r#"{"jsonrpc":"2.0","id":"a\"b","method":"tools/call","params":{"name":"x","n":1.50}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"method":"own/\u00e9","params":{}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"a":null}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"a":[1, 2]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}"#,
+    ] {
+        let message = Message::decode(&Bytes::from(text)).unwrap();
+        assert_eq!(Message::decode(&message.encode()).unwrap(), message, "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

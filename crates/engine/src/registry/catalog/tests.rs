@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::handler::{ToolError, raw_tool, tool};
+use crate::registry::list::encode_cursor;
 
 fn named(name: &str) -> Tool {
     tool(name, || async { Ok::<_, ToolError>("") })
@@ -83,7 +84,7 @@ fn a_schema_comes_out_as_it_went_in() {
 #[test]
 fn a_foreign_cursor_is_refused() {
     let catalog = with(&["a"]);
-    for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0)] {
+    for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0, "a")] {
         assert_eq!(catalog.page(Shelf::Tools, Some(cursor), 1), Err(InvalidCursor), "{cursor}");
     }
 }

@@ -4,7 +4,7 @@ use stentor_wire::{Era, Params, meta_key};
 use super::*;
 
 fn state(serves_modern: bool) -> SessionState {
-    SessionState::new(SessionId::random(), serves_modern, 2)
+    SessionState::new(SessionId::random(&crate::NodeId::random()), serves_modern, 2)
 }
 
 fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {

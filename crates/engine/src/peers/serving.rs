@@ -1,0 +1,220 @@
+//! The errand of another node, done here.
+
+use bytes::Bytes;
+use stentor_wire::{
+    DecodeError, Era, ErrorObject, Message, Request, RequestMeta, Response, encode,
+};
+
+use super::{Act, Errand, Said, Sender, Spoken};
+use crate::dispatch::Scope;
+use crate::engine::Engine;
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::outlet::policy::Class;
+use crate::outlet::{Delivered, Frame, Inlet};
+use crate::port::{Answer, Refused, stateless};
+use crate::session::{Caller, Questions};
+
+/// The errand of another node, done here: what it says is to be sent there. Dropping it is how
+/// that node calls it off, or is gone.
+#[derive(Debug)]
+pub struct Serving {
+    /// What is said before anything else.
+    first: Option<Said>,
+    source: Source,
+    /// Where a call of a legacy client asks.
+    questions: Option<Questions>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A stream that goes on when its reader is to go away.
+    Call(Inlet),
+    /// A stream of a session.
+    Session(Inlet),
+    Over,
+}
+
+impl Engine {
+    /// Does what another node asks. What comes of it is the errand's stream; what cannot be
+    /// done is the first and only thing that is said there.
+    ///
+    /// When dropped early, it may or may not have been done.
+    pub async fn serve_peer(&self, errand: Errand) -> Serving {
+        let served = match errand {
+            Errand::Request { sender, request } => self.serve_request(*sender, &request).await,
+            Errand::Session { session, principal, act } => {
+                self.serve_session(&session, principal.as_deref(), act).await
+            }
+        };
+        served.unwrap_or_else(|refused| Serving::of(Said::Refused(refused)))
+    }
+
+    async fn serve_request(&self, sender: Sender, request: &Bytes) -> Result<Serving, Refused> {
+        let (core, caller) = (self.core(), Caller::from(sender));
+        let (request, meta) = match read(request) {
+            Ok(read) => read,
+            Err(error) => return Ok(Serving::answer(&error_of(&error))),
+        };
+        let questions = (caller.era() == Era::Legacy)
+            .then(|| Questions::named(core.config.node.sign(&crate::ids::random_text::<9>())));
+        let answer = stateless(core, caller, request, meta, questions.clone(), Scope::Own).await?;
+        Ok(match answer {
+            Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
+            Answer::Stream(inlet) => {
+                Serving { first: None, source: Source::Call(inlet), questions }
+            }
+        })
+    }
+
+    async fn serve_session(
+        &self,
+        session: &SessionId,
+        principal: Option<&str>,
+        act: Act,
+    ) -> Result<Serving, Refused> {
+        let session = self.own_http_session(session.as_str(), principal);
+        let session = session.ok_or(Refused::SessionEnded)?;
+        let inlet = match act {
+            Act::Message(message) => match Message::decode(&message) {
+                Ok(Message::Request(request)) => {
+                    let meta = match RequestMeta::read(&request.params) {
+                        Ok(meta) => meta,
+                        Err(error) => {
+                            let reply = encode::error(Some(&request.id), &error);
+                            return Ok(Serving::answer(&Frame::Reply(reply, Some(error.code))));
+                        }
+                    };
+                    let inlet = session.request(request, meta).await?;
+                    // Its client may come back to any node.
+                    session.keep(&inlet, &[]);
+                    inlet
+                }
+                Ok(Message::Notification(notification)) => {
+                    session.notification(notification).await?;
+                    return Ok(Serving::of(Said::Over));
+                }
+                Ok(Message::Response(response)) => {
+                    session.response(response).await?;
+                    return Ok(Serving::of(Said::Over));
+                }
+                Err(error) => return Ok(Serving::answer(&error_of(&error))),
+            },
+            Act::Attach => session.attach().await?,
+            Act::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await?,
+            Act::End(reason) => {
+                session.end(reason).await;
+                return Ok(Serving::of(Said::Over));
+            }
+        };
+        let began = Said::Began { stream: inlet.stream().0, version: session.version() };
+        Ok(Serving { first: Some(began), source: Source::Session(inlet), questions: None })
+    }
+}
+
+fn read(request: &Bytes) -> Result<(Request, RequestMeta), DecodeError> {
+    let no_request = |id, message: String| DecodeError {
+        id,
+        code: stentor_wire::code::INVALID_REQUEST,
+        message,
+    };
+    match Message::decode(request)? {
+        Message::Request(request) => match RequestMeta::read(&request.params) {
+            Ok(meta) => Ok((request, meta)),
+            Err(error) => Err(no_request(Some(request.id), error.message)),
+        },
+        _ => Err(no_request(None, "it is no request".to_owned())),
+    }
+}
+
+fn error_of(error: &DecodeError) -> Frame {
+    let object = ErrorObject::new(error.code, error.message.clone());
+    Frame::Reply(encode::error(error.id.as_ref(), &object), Some(error.code))
+}
+
+impl Serving {
+    fn of(said: Said) -> Self {
+        Self { first: Some(said), source: Source::Over, questions: None }
+    }
+
+    fn answer(reply: &Frame) -> Self {
+        let frames = vec![Spoken::of(&(Seq(0), Class::Reply, reply.clone()))];
+        Self::of(Said::Frames { frames, last: true })
+    }
+
+    /// What is said next; `None` when nothing follows. Cancel safe.
+    pub async fn next(&mut self) -> Option<Said> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let mut batch = Vec::new();
+        match &mut self.source {
+            Source::Call(inlet) => {
+                if inlet.next(&mut batch).await {
+                    let last = inlet.is_drained() && has_reply(&batch);
+                    return Some(self.say(batch.iter().map(Spoken::of).collect(), last));
+                }
+                match inlet.outlet().filter(|outlet| !outlet.is_finished()) {
+                    // The call has sent its client away, which is to come back for the rest.
+                    Some(outlet) => {
+                        *inlet = outlet.attach();
+                        Some(Said::Detached)
+                    }
+                    None => self.end(),
+                }
+            }
+            Source::Session(inlet) => {
+                if inlet.next(&mut batch).await {
+                    let last = inlet.is_drained();
+                    return Some(self.say(batch.iter().map(Spoken::written).collect(), last));
+                }
+                self.end()
+            }
+            Source::Over => None,
+        }
+    }
+
+    fn say(&mut self, frames: Vec<Spoken>, last: bool) -> Said {
+        if last {
+            self.source = Source::Over;
+        }
+        Said::Frames { frames, last }
+    }
+
+    fn end(&mut self) -> Option<Said> {
+        self.source = Source::Over;
+        Some(Said::Over)
+    }
+
+    /// The client answers a question of the call.
+    pub fn client_answers(&self, response: Response) {
+        if let Some(questions) = &self.questions {
+            // One that is answered already needs no other answer.
+            questions.answer(response);
+        }
+    }
+}
+
+fn has_reply(batch: &[Delivered]) -> bool {
+    batch.iter().any(|(_, class, _)| *class == Class::Reply)
+}
+
+impl From<Sender> for Caller {
+    fn from(sender: Sender) -> Self {
+        Self::of_peer(sender)
+    }
+}
+
+/// What another node is to know of a caller.
+impl From<&Caller> for Sender {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            version: caller.version,
+            client: caller.client.clone(),
+            capabilities: caller.capabilities.clone(),
+            session: caller.session.clone(),
+            principal: caller.principal.clone(),
+            resumes: caller.resumes,
+            level: caller.level(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One list in the order in which its entries were added.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use indexmap::IndexMap;
+
+/// A cursor that this server did not give out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid cursor")]
+pub(crate) struct InvalidCursor;
+
+/// Something that clients see as JSON.
+pub(super) trait Json {
+    fn json(&self) -> &Bytes;
+}
+
+/// Entries by their names, in the order of their ordinals.
+///
+/// A cursor names the ordinal and the name of the last entry of a page, so it stays good whatever
+/// is added or removed meanwhile, and on every node. The name is there for items of several nodes,
+/// who count for themselves.
+#[derive(Clone, Debug)]
+pub(super) struct List<E>(IndexMap<Arc<str>, (u64, E)>);
+
+impl<E> Default for List<E> {
+    fn default() -> Self {
+        Self(IndexMap::new())
+    }
+}
+
+impl<E> List<E> {
+    /// A list of entries with different names.
+    pub(super) fn of(entries: impl IntoIterator<Item = (Arc<str>, u64, E)>) -> Self {
+        let entry = |(key, ordinal, entry)| (key, (ordinal, entry));
+        let mut list: IndexMap<Arc<str>, (u64, E)> = entries.into_iter().map(entry).collect();
+        list.sort_by(|key, (ordinal, _), other, (others, _)| (ordinal, key).cmp(&(others, other)));
+        Self(list)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&E> {
+        self.0.get(key).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(|key| &**key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
+        self.0.values().map(|(_, entry)| entry)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Arc<str>, u64, &E)> {
+        self.0.iter().map(|(key, (ordinal, entry))| (key, *ordinal, entry))
+    }
+
+    /// Adds an entry, which has the largest ordinal, or puts it in the place of another. `false`
+    /// if the key is taken and must not be replaced.
+    pub(super) fn put(&mut self, key: &str, ordinal: u64, entry: E, replace: bool) -> bool {
+        match self.0.get_mut(key) {
+            Some((_, held)) if replace => *held = entry,
+            Some(_) => return false,
+            None => {
+                self.0.insert(key.into(), (ordinal, entry));
+            }
+        }
+        true
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.0.shift_remove(key);
+    }
+}
+
+impl<E: Json> List<E> {
+    /// Whether clients see another list: code may change behind an unchanged descriptor.
+    pub(super) fn differs(&self, other: &Self) -> bool {
+        fn same(a: &Bytes, b: &Bytes) -> bool {
+            // Mostly the same memory.
+            (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
+        }
+        self.0.len() != other.0.len()
+            || self.iter().zip(other.iter()).any(|(a, b)| !same(a.json(), b.json()))
+    }
+
+    pub(super) fn page(
+        &self,
+        member: &str,
+        cursor: Option<&str>,
+        size: usize,
+    ) -> Result<Bytes, InvalidCursor> {
+        let start = match cursor {
+            None => 0,
+            Some(cursor) => {
+                let decoded = decode_cursor(member, cursor)?;
+                let (after, name) = parse(&decoded)?;
+                self.0.partition_point(|key, (ordinal, _)| (*ordinal, &**key) <= (after, name))
+            }
+        };
+        let end = start.saturating_add(size.max(1)).min(self.0.len());
+        let page = self.0.get_range(start..end).ok_or(InvalidCursor)?;
+        let length: usize = page.values().map(|(_, entry)| entry.json().len() + 1).sum();
+        let mut out = String::with_capacity(length + 64).into_bytes();
+        out.extend_from_slice(format!("{{\"{member}\":[").as_bytes());
+        for (index, (_, entry)) in page.values().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(entry.json());
+        }
+        out.push(b']');
+        if let Some((key, (last, _))) = page.last().filter(|_| end < self.0.len()) {
+            let cursor = encode_cursor(member, *last, key);
+            out.extend_from_slice(format!(",\"nextCursor\":\"{cursor}\"").as_bytes());
+        }
+        out.push(b'}');
+        Ok(out.into())
+    }
+}
+
+pub(super) fn encode_cursor(member: &str, ordinal: u64, key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{member}:{ordinal}:{key}"))
+}
+
+fn decode_cursor(member: &str, cursor: &str) -> Result<String, InvalidCursor> {
+    let decoded = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| InvalidCursor)?;
+    let decoded = String::from_utf8(decoded).map_err(|_| InvalidCursor)?;
+    let place = decoded.strip_prefix(member).and_then(|rest| rest.strip_prefix(':'));
+    place.map(str::to_owned).ok_or(InvalidCursor)
+}
+
+fn parse(place: &str) -> Result<(u64, &str), InvalidCursor> {
+    let (ordinal, key) = place.split_once(':').ok_or(InvalidCursor)?;
+    Ok((ordinal.parse().map_err(|_| InvalidCursor)?, key))
+}

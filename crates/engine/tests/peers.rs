@@ -1,0 +1,450 @@
+//! Two engines that know each other: what a client of one notices of the other.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+use stentor_engine::outlet::Inlet;
+use stentor_engine::peers::{
+    Conversation, Errand, Fact, Peers, Reach, Said, Talkback, Unreachable,
+};
+use stentor_engine::port::{Answer, HttpSession, Refused};
+use stentor_engine::{
+    CallError, Context, EndReason, Engine, EngineBuilder, NodeId, ToolError, prompt, resource, tool,
+};
+use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta, Response, meta_key};
+use support::{Client, methods};
+use tokio::sync::{Notify, mpsc};
+
+/// Engines of one process as each other's nodes. What they say goes through JSON, as it does
+/// between processes.
+#[derive(Clone, Debug, Default)]
+struct Nodes(Arc<Mutex<HashMap<NodeId, Engine>>>);
+
+#[derive(Debug)]
+struct Neighbours {
+    own: NodeId,
+    nodes: Nodes,
+}
+
+#[derive(Debug)]
+struct Back(mpsc::UnboundedSender<Response>);
+
+impl Talkback for Back {
+    fn took(&self, _count: usize) {}
+
+    fn answer(&self, response: Response) {
+        self.0.send(response).unwrap();
+    }
+}
+
+fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+}
+
+impl Neighbours {
+    fn others(&self) -> Vec<Engine> {
+        let nodes = self.nodes.0.lock().unwrap();
+        nodes.iter().filter(|(node, _)| **node != self.own).map(|(_, it)| it.clone()).collect()
+    }
+}
+
+impl Peers for Neighbours {
+    fn reach(&self, node: &NodeId) -> Reach {
+        let known = self.nodes.0.lock().unwrap().contains_key(node);
+        if known { Reach::There(node.clone()) } else { Reach::Gone }
+    }
+
+    fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
+        let engine = self.nodes.0.lock().unwrap().get(node).cloned();
+        let engine = engine.ok_or_else(|| Unreachable(node.clone()))?;
+        let errand = through_json(&errand);
+        let (say, said) = mpsc::channel::<Said>(4);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut serving = engine.serve_peer(errand).await;
+            loop {
+                tokio::select! {
+                    next = serving.next() => match next {
+                        Some(next) => if say.send(through_json(&next)).await.is_err() { return },
+                        None => return,
+                    },
+                    Some(response) = answered.recv() => serving.client_answers(response),
+                    () = say.closed() => return,
+                }
+            }
+        });
+        Ok(Conversation::new(said, Box::new(Back(answers))))
+    }
+
+    fn catalog_changed(&self) {
+        let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
+        let Some(own) = own else { return };
+        for other in self.others() {
+            let definitions = through_json(&own.catalog().snapshot().definitions());
+            other.peer_offers(self.own.clone(), Some(definitions));
+        }
+    }
+
+    fn tell(&self, fact: Fact) {
+        for other in self.others() {
+            other.peer_told(vec![through_json(&fact)]);
+        }
+    }
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+impl Nodes {
+    async fn start(&self, name: &str, builder: EngineBuilder) -> Engine {
+        let engine = builder.configure(|config| config.node = node(name)).start().await.unwrap();
+        self.0.lock().unwrap().insert(node(name), engine.clone());
+        let peers = Arc::new(Neighbours { own: node(name), nodes: self.clone() });
+        engine.join_peers(Some(peers.clone()));
+        peers.catalog_changed();
+        for other in peers.others() {
+            let definitions = other.catalog().snapshot().definitions();
+            engine.peer_offers(other.node().clone(), Some(definitions));
+        }
+        // What was offered is shown once this is applied.
+        engine.catalog().remove_tool("none").await.unwrap();
+        engine
+    }
+
+    fn lose(&self, name: &str) {
+        let lost = self.0.lock().unwrap().remove(&node(name));
+        for engine in self.0.lock().unwrap().values() {
+            engine.peer_offers(node(name), None);
+        }
+        drop(lost);
+    }
+}
+
+/// One node without tools, and one with them.
+async fn two() -> (Nodes, Engine, Engine) {
+    let nodes = Nodes::default();
+    let far =
+        nodes.start("far", support::engine().tool(tool("ask", ask)).tool(tool("steps", steps)));
+    let far = far.await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    (nodes, near, far)
+}
+
+async fn ask(ctx: Context) -> Result<String, CallError> {
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Name {
+        name: String,
+    }
+    let Name { name } = ctx.elicit("Who?").await?;
+    Ok(format!("Hello, {name}!"))
+}
+
+async fn steps(ctx: Context) -> Result<&'static str, ToolError> {
+    for step in 1..=100 {
+        ctx.report_progress_paced(f64::from(step), Some(100.0), "").await;
+        ctx.info(step);
+    }
+    ctx.notify("notifications/own", json!({"a": 1}));
+    Ok("done")
+}
+
+#[tokio::test]
+async fn a_legacy_call_of_a_tool_elsewhere_is_a_call_like_any_other() {
+    let (_nodes, near, _far) = two().await;
+    let mut client = Client::legacy(&near).await;
+    client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await;
+    let (listed, _) = client.answer(1).await;
+    assert!(listed.to_string().contains(r#""steps""#), "{listed}");
+
+    client.call(2, "steps").await;
+    let (answer, before) = client.answer(2).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
+    let of = |method: &str| before.iter().filter(|it| it["method"] == method).collect::<Vec<_>>();
+    let progress: Vec<_> =
+        of("notifications/progress").iter().map(|it| it["params"]["progress"].as_f64()).collect();
+    assert_eq!(progress, (1..=100).map(|step| Some(f64::from(step))).collect::<Vec<_>>());
+    assert_eq!(of("notifications/progress")[0]["params"]["progressToken"], 2);
+    assert_eq!(of("notifications/message").len(), 100);
+    assert_eq!(before.last().unwrap()["method"], "notifications/own");
+
+    client.call(3, "panic").await;
+    let (answer, _) = client.answer(3).await;
+    assert_eq!(answer["error"]["message"], "the tool 'panic' panicked");
+}
+
+#[tokio::test]
+async fn a_question_of_a_tool_elsewhere_reaches_the_client_and_its_answer_the_tool() {
+    let (_nodes, near, _far) = two().await;
+    let mut client = Client::connect(&near).await;
+    client
+        .send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
+            "clientInfo": {"name": "c", "version": "1"},
+        }}))
+        .await;
+    client.answer(0).await;
+    client.call(1, "ask").await;
+    let question = client.next().await.unwrap();
+    assert_eq!(question["method"], "elicitation/create", "{question}");
+    let answer = json!({"action": "accept", "content": {"name": "Ann"}});
+    client.send(json!({"jsonrpc": "2.0", "id": question["id"], "result": answer})).await;
+    let (answer, _) = client.answer(1).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "Hello, Ann!", "{answer}");
+}
+
+fn modern(id: i64, method: &str, mut params: Value, capabilities: Value) -> (Request, RequestMeta) {
+    params["_meta"] = json!({
+        meta_key::PROTOCOL_VERSION: "2026-07-28", meta_key::CLIENT_CAPABILITIES: capabilities,
+    });
+    let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+    let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
+    let meta = RequestMeta::read(&request.params).unwrap();
+    (request, meta)
+}
+
+async fn answered(engine: &Engine, (request, meta): (Request, RequestMeta)) -> Value {
+    let version = ProtocolVersion::V2026_07_28;
+    match engine.answer(version, request, meta, None).await.unwrap() {
+        Answer::Now(bytes, _) => serde_json::from_slice(&bytes).unwrap(),
+        Answer::Stream(mut inlet) => all(&mut inlet).await.pop().unwrap(),
+    }
+}
+
+async fn all(inlet: &mut Inlet) -> Vec<Value> {
+    let (mut batch, mut messages) = (Vec::new(), Vec::new());
+    while inlet.next(&mut batch).await {
+        for (_, _, frame) in batch.drain(..) {
+            let mut out = BytesMut::new();
+            frame.write(&mut out);
+            messages.push(serde_json::from_slice(&out).unwrap());
+        }
+    }
+    messages
+}
+
+#[tokio::test]
+async fn a_modern_retry_finds_the_call_that_waits_through_any_node() {
+    let (nodes, near, far) = two().await;
+    let third = nodes.start("third", Engine::builder("test", "1")).await;
+    let capabilities = json!({"elicitation": {}});
+    let params = json!({"name": "ask"});
+    let asked = answered(&near, modern(1, "tools/call", params, capabilities.clone())).await;
+    let result = &asked["result"];
+    assert_eq!(result["resultType"], "input_required", "{asked}");
+    let key = result["inputRequests"].as_object().unwrap().keys().next().unwrap();
+    let params = json!({
+        "name": "ask", "requestState": result["requestState"],
+        "inputResponses": {key: {"action": "accept", "content": {"name": "Ann"}}},
+    });
+    let done = answered(&third, modern(2, "tools/call", params, capabilities)).await;
+    assert_eq!(done["result"]["content"][0]["text"], "Hello, Ann!", "{done}");
+    assert_eq!(done["id"], 2);
+    assert_eq!(far.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_call_elsewhere_is_cancelled_when_its_client_says_so_or_goes() {
+    let (_nodes, near, far) = two().await;
+    let mut client = Client::legacy(&near).await;
+    client.call(1, "wait").await;
+    until(|| far.calls().len() == 1).await;
+    let params = json!({"requestId": 1});
+    client
+        .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}))
+        .await;
+    until(|| far.calls().is_empty()).await;
+    assert_eq!(methods(&client.ping().await), [""; 0], "nothing follows");
+
+    let (request, meta) = modern(1, "tools/call", json!({"name": "wait"}), json!({}));
+    let answer = near.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap();
+    until(|| far.calls().len() == 1).await;
+    drop(answer);
+    until(|| far.calls().is_empty()).await;
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed().as_secs() < 20, "it does not come to this");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn when_the_node_goes_its_callers_hear_so_at_once() {
+    let (nodes, near, far) = two().await;
+    let mut client = Client::legacy(&near).await;
+    client.call(1, "wait").await;
+    until(|| far.calls().len() == 1).await;
+    nodes.lose("far");
+    far.actor().kill();
+    let (answer, before) = client.answer(1).await;
+    assert_eq!(
+        methods(&before),
+        ["notifications/tools/list_changed", "notifications/resources/list_changed"]
+    );
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("shutting down") || message.contains("has gone"), "{answer}");
+    client.call(2, "wait").await;
+    let (answer, _) = client.answer(2).await;
+    assert_eq!(answer["error"]["message"], "unknown tool: wait");
+}
+
+#[tokio::test]
+async fn resources_prompts_and_completion_are_found_where_they_are() {
+    let nodes = Nodes::default();
+    let template = stentor_engine::resource_template(
+        "a://{x}",
+        "a",
+        |vars: stentor_engine::TemplateVars, _ctx| async move {
+            Ok::<_, stentor_engine::ResourceError>(format!("it is {}", vars["x"]))
+        },
+    );
+    let far = Engine::builder("test", "1")
+        .resource(resource("b://1", "b", |_ctx| async {
+            Ok::<_, stentor_engine::ResourceError>("far away".to_owned())
+        }))
+        .resource_template(template.complete(|_asked| async { vec!["xyz".to_owned()] }))
+        .prompt(prompt("greet", |_ctx: Context| async {
+            Ok::<_, stentor_engine::PromptError>("Hello")
+        }));
+    let _far = nodes.start("far", far).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+
+    for (uri, text) in [("b://1", "far away"), ("a://7", "it is 7")] {
+        let read =
+            answered(&near, modern(1, "resources/read", json!({"uri": uri}), json!({}))).await;
+        assert_eq!(read["result"]["contents"][0]["text"], text, "{read}");
+    }
+    let got = answered(&near, modern(1, "prompts/get", json!({"name": "greet"}), json!({}))).await;
+    assert_eq!(got["result"]["messages"][0]["content"]["text"], "Hello", "{got}");
+    let params = json!({
+        "ref": {"type": "ref/resource", "uri": "a://{x}"}, "argument": {"name": "x", "value": "x"},
+    });
+    let completed = answered(&near, modern(1, "completion/complete", params, json!({}))).await;
+    assert_eq!(completed["result"]["completion"]["values"], json!(["xyz"]), "{completed}");
+    let params = json!({"uri": "c://1"});
+    let missing = answered(&near, modern(1, "resources/read", params, json!({}))).await;
+    assert_eq!(missing["error"]["code"], -32602, "{missing}");
+}
+
+#[tokio::test]
+async fn what_one_application_tells_everybody_hears_wherever_they_are() {
+    let (_nodes, near, far) = two().await;
+    let mut client = Client::legacy(&near).await;
+    client.subscribe("s", "test://watched").await;
+    far.send_resource_updated("test://watched");
+    let heard = client.next().await.unwrap();
+    assert_eq!(heard["method"], "notifications/resources/updated", "{heard}");
+    far.notify_all("notifications/own", json!({"a": 1})).await.unwrap();
+    assert_eq!(client.next().await.unwrap()["params"]["a"], 1);
+    far.send_prompt_list_changed();
+    assert_eq!(client.next().await.unwrap()["method"], "notifications/prompts/list_changed");
+    far.catalog().add(tool("new", || async { Ok::<_, ToolError>("") })).await.unwrap();
+    assert_eq!(client.next().await.unwrap()["method"], "notifications/tools/list_changed");
+    assert_eq!(methods(&client.ping().await), [""; 0], "each of it once");
+}
+
+fn legacy(id: i64, method: &str, params: Value) -> (Request, RequestMeta) {
+    let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+    let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
+    (request, RequestMeta::default())
+}
+
+async fn opened(engine: &Engine) -> HttpSession {
+    let session = engine.open_http_session(Some("ann".into())).await.unwrap();
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    let (request, meta) = legacy(0, "initialize", params);
+    all(&mut session.request(request, meta).await.unwrap()).await;
+    session
+}
+
+#[tokio::test]
+async fn a_session_is_served_through_any_node() {
+    let (_nodes, near, far) = two().await;
+    let id = opened(&far).await.id().as_str().to_owned();
+    assert!(id.starts_with("far."), "{id}");
+    let through = near.http_session(&id, Some("ann")).unwrap();
+    let (request, meta) = legacy(1, "tools/call", json!({"name": "echo"}));
+    let said = all(&mut through.request(request, meta).await.unwrap()).await;
+    assert_eq!(said[0]["result"]["content"][0]["text"], "echo", "{said:?}");
+
+    let mut notices = through.attach().await.unwrap();
+    assert_eq!(through.version(), Some(ProtocolVersion::V2025_11_25));
+    assert_eq!(through.attach().await.unwrap_err(), Refused::StreamTaken);
+    far.send_tool_list_changed();
+    let mut batch = Vec::new();
+    assert!(notices.next(&mut batch).await);
+    assert_eq!(batch.len(), 1);
+    let (seq, stream) = (batch[0].0, notices.stream());
+    drop(notices);
+
+    // It comes back through the node that has it, and reads on where it was.
+    far.send_prompt_list_changed();
+    let next = stentor_engine::Seq(seq.0 + 1);
+    let mut resumed =
+        far.http_session(&id, Some("ann")).unwrap().resume(stream, next).await.unwrap();
+    batch.clear();
+    assert!(resumed.next(&mut batch).await);
+    assert_eq!((batch.len(), batch[0].0), (1, next));
+
+    let bob = near.http_session(&id, Some("bob")).unwrap();
+    let (request, meta) = legacy(2, "tools/call", json!({"name": "echo"}));
+    assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    through.end(EndReason::Deleted).await;
+    until(|| far.http_session(&id, Some("ann")).is_err()).await;
+    let (request, meta) = legacy(3, "tools/call", json!({"name": "echo"}));
+    assert_eq!(through.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_request_whose_session_is_lost_is_answered_with_an_error() {
+    let (nodes, near, far) = two().await;
+    let id = opened(&far).await.id().as_str().to_owned();
+    let through = near.http_session(&id, Some("ann")).unwrap();
+    let (request, meta) = legacy(1, "tools/call", json!({"name": "wait"}));
+    let mut inlet = through.request(request, meta).await.unwrap();
+    nodes.lose("far");
+    far.actor().kill();
+    let said = all(&mut inlet).await;
+    assert_eq!((said.len(), &said[0]["id"]), (1, &json!(1)), "{said:?}");
+    assert!(near.http_session(&id, Some("ann")).is_err());
+}
+
+#[tokio::test]
+async fn a_slow_client_holds_up_the_tool_elsewhere_that_waits_for_it() {
+    let nodes = Nodes::default();
+    let (reported, all_reported) = (Arc::new(Notify::new()), Arc::new(Mutex::new(0_u32)));
+    let count = all_reported.clone();
+    let floods = tool("floods", move |ctx: Context| {
+        let (reported, count) = (reported.clone(), count.clone());
+        async move {
+            for step in 1..=100_000 {
+                ctx.report_progress_paced(f64::from(step), None, "").await;
+                *count.lock().unwrap() = step;
+            }
+            reported.notify_one();
+            Ok::<_, ToolError>("done")
+        }
+    });
+    let _far = nodes.start("far", Engine::builder("test", "1").tool(floods)).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let mut client = Client::legacy(&near).await;
+    client.call(1, "floods").await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 200 {
+        tokio::task::yield_now().await;
+    }
+    assert!(*all_reported.lock().unwrap() < 50_000, "it is far ahead of its client");
+    let (answer, before) = client.answer(1).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "done");
+    assert_eq!(before.len(), 100_000, "and loses nothing");
+}
