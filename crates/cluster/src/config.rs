@@ -1,0 +1,274 @@
+//! How a node joins a cluster, and what can be wrong with that.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// How a node finds the others of its cluster and talks to them.
+///
+/// A node needs a name for the cluster, a secret that all nodes share, and an address of some
+/// other node, the seed. Without TLS it talks over loopback only.
+///
+/// ```
+/// let mut config = stentor_cluster::ClusterConfig::new("prod", "a long random secret");
+/// config.seeds = vec!["10.0.0.7:7947".to_owned()];
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ClusterConfig {
+    /// The name of the cluster. Nodes of other clusters are not talked to.
+    pub cluster: String,
+    /// Where other nodes connect to, over TCP. Default `127.0.0.1:0`: port 0 is any free port,
+    /// and others are told which.
+    pub listen: SocketAddr,
+    /// Where nodes gossip, over UDP. Default `127.0.0.1:0`. A seed needs a port that is known.
+    pub gossip: SocketAddr,
+    /// The address that other nodes are told to connect to, if it is not the one listened on:
+    /// it must be said where `listen` or `gossip` is all addresses, such as `0.0.0.0`.
+    pub advertise: Option<IpAddr>,
+    /// Gossip addresses of some other nodes, as `host:port`. Names are looked up again each
+    /// minute.
+    pub seeds: Vec<String>,
+    /// What all nodes of the cluster know and nobody else: at least 16 bytes, better random ones.
+    pub cookie: String,
+    /// Keys for mutual TLS between nodes. Default: none, and then loopback only.
+    pub tls: Option<ClusterTls>,
+    /// Talks without TLS to other machines, too. Whoever is on the network between them reads,
+    /// and can change, what nodes say to each other. Default `false`.
+    pub plaintext_anywhere: bool,
+    /// Only addresses in these networks are ever connected or sent to, whatever is gossiped.
+    /// Default: loopback, link-local and private networks.
+    pub dial: Vec<IpNet>,
+    /// How often a node gossips. Default 250 ms.
+    pub gossip_interval: Duration,
+    /// After how much silence a node is given up, roughly: the detector learns how regularly
+    /// each node is heard of. Default 2.5 s.
+    pub give_up_after: Duration,
+    /// Bytes that may be on the way to one node, or wait there to be handled. Default 16 MiB.
+    pub max_in_flight: usize,
+    /// Bytes of one frame, at most half of `max_in_flight`. Default 4 MiB.
+    pub max_frame: usize,
+    /// Nodes that are known at once; of more, those that come last are ignored. Default 128.
+    pub max_nodes: usize,
+}
+
+impl ClusterConfig {
+    /// The fewest bytes of a cookie.
+    pub const MIN_COOKIE: usize = 16;
+
+    /// The cluster of this name, whose nodes share this secret.
+    #[must_use]
+    pub fn new(cluster: impl Into<String>, cookie: impl Into<String>) -> Self {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            cluster: cluster.into(),
+            listen: loopback,
+            gossip: loopback,
+            advertise: None,
+            seeds: Vec::new(),
+            cookie: cookie.into(),
+            tls: None,
+            plaintext_anywhere: false,
+            dial: near(),
+            gossip_interval: Duration::from_millis(250),
+            give_up_after: Duration::from_millis(2_500),
+            max_in_flight: 16 << 20,
+            max_frame: 4 << 20,
+            max_nodes: 128,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ClusterError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=64).contains(&self.cluster.len()) || !self.cluster.bytes().all(plain) {
+            return Err(ClusterError::Name(self.cluster.clone()));
+        }
+        if self.cookie.len() < Self::MIN_COOKIE {
+            return Err(ClusterError::Cookie);
+        }
+        if self.tls.is_none() && !self.may_talk_plainly(self.listen.ip()) {
+            return Err(ClusterError::Plaintext(self.listen));
+        }
+        for bound in [self.listen, self.gossip] {
+            if bound.ip().is_unspecified() && self.advertise.is_none() {
+                return Err(ClusterError::Advertise(bound));
+            }
+        }
+        for seed in &self.seeds {
+            let port = seed.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                return Err(ClusterError::Seed(seed.clone()));
+            }
+        }
+        if self.max_frame == 0 || self.max_frame > self.max_in_flight / 2 {
+            return Err(ClusterError::Limits(
+                "`max_frame` is 0, or more than half of `max_in_flight`",
+            ));
+        }
+        if self.gossip_interval.is_zero() || self.give_up_after < 4 * self.gossip_interval {
+            return Err(ClusterError::Limits("`give_up_after` is less than four gossip intervals"));
+        }
+        Ok(())
+    }
+
+    /// Whether this address may be connected to at all.
+    pub(crate) fn may_dial(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.dial.iter().any(|net| net.contains(&ip))
+    }
+
+    /// Whether there may be a link without TLS to or at this address.
+    pub(crate) fn may_talk_plainly(&self, ip: IpAddr) -> bool {
+        self.plaintext_anywhere || ip.to_canonical().is_loopback()
+    }
+}
+
+/// Networks whose addresses mean nothing outside of them.
+fn near() -> Vec<IpNet> {
+    ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
+        .into_iter()
+        .chain(["::1/128", "fc00::/7", "fe80::/10"])
+        .map(|net| net.parse().expect("a network, as written"))
+        .collect()
+}
+
+impl fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Who knows the cookie is a node, and debug output ends in logs.
+        f.debug_struct("ClusterConfig")
+            .field("cluster", &self.cluster)
+            .field("listen", &self.listen)
+            .field("gossip", &self.gossip)
+            .field("advertise", &self.advertise)
+            .field("seeds", &self.seeds)
+            .field("tls", &self.tls.is_some())
+            .field("dial", &self.dial)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys for TLS between nodes, where each proves to the other that it is one.
+#[derive(Clone)]
+pub struct ClusterTls {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) connector: TlsConnector,
+    pub(crate) name: ServerName<'static>,
+}
+
+impl ClusterTls {
+    /// The name that every node's certificate is for, unless [`named`](Self::named) says another.
+    pub const NAME: &'static str = "stentor";
+
+    /// From PEM: the authority that signs the certificates of all nodes, and the certificate of
+    /// this node, with those between them, and its key. A certificate serves both ends of a
+    /// link, and is for the DNS name [`NAME`](Self::NAME).
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Tls`].
+    pub fn from_pem(authority: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, ClusterError> {
+        let wrong = |why: &dyn fmt::Display| ClusterError::Tls(why.to_string());
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(authority) {
+            let root = root.map_err(|error| wrong(&error))?;
+            roots.add(root).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"no certificate of an authority"));
+        }
+        let roots = Arc::new(roots);
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| wrong(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(|error| wrong(&error))?;
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(&error))?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|error| wrong(&error))?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(&error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| wrong(&error))?;
+        Ok(Self {
+            acceptor: Arc::new(server).into(),
+            connector: Arc::new(client).into(),
+            name: ServerName::try_from(Self::NAME).map_err(|error| wrong(&error))?,
+        })
+    }
+
+    /// The DNS name that the certificates of all nodes are for.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Tls`], if it is no such name.
+    pub fn named(mut self, name: impl Into<String>) -> Result<Self, ClusterError> {
+        let name = ServerName::try_from(name.into());
+        self.name = name.map_err(|error| ClusterError::Tls(error.to_string()))?;
+        Ok(self)
+    }
+}
+
+impl fmt::Debug for ClusterTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterTls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a node cannot join a cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// A cluster must not have this name.
+    #[error("'{0}' is no name of a cluster: 1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'")]
+    Name(String),
+    /// The cookie can be guessed.
+    #[error("a cookie has at least {} bytes", ClusterConfig::MIN_COOKIE)]
+    Cookie,
+    /// Others could read along.
+    #[error("without TLS a node listens on loopback only, and {0} is not")]
+    Plaintext(SocketAddr),
+    /// Others cannot be told where this node is.
+    #[error("{0} is all addresses: `advertise` must say which of them others connect to")]
+    Advertise(SocketAddr),
+    /// This is not where a node could be.
+    #[error("the seed '{0}' is not of the form host:port")]
+    Seed(String),
+    /// These limits do not fit together.
+    #[error("{0}")]
+    Limits(&'static str),
+    /// The keys for TLS are of no use.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is a node in this process already: the actors of two would see each other's links.
+    #[error("there is a node in this process already")]
+    SecondNode,
+    /// Something did not start.
+    #[error("the node did not start: {0}")]
+    Start(String),
+}

@@ -1,0 +1,202 @@
+//! Gossip: who is there, where, what it says of itself, and who fell silent. `chitchat` does it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpSocket};
+use chitchat::{
+    ChitchatConfig, ChitchatEnvelope, ChitchatHandle, ChitchatId, FailureDetectorConfig,
+    NodeState as Said, ProtocolVersion, spawn_chitchat,
+};
+use parking_lot::Mutex;
+use ractor::ActorRef;
+use stentor_engine::NodeId;
+
+use super::Shared;
+use super::relay::RelayMsg;
+use crate::config::{ClusterConfig, ClusterError};
+
+/// Keys under which a node says where it is and that it leaves. Others begin with a plus.
+const LINK: &str = "link";
+const LEFT: &str = "left";
+
+/// A node that gossip sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) generation: u64,
+    /// Where it listens for links.
+    pub(crate) addr: SocketAddr,
+    /// It said that it leaves.
+    pub(crate) left: bool,
+    pub(crate) said: BTreeMap<String, String>,
+}
+
+impl Member {
+    /// Nothing, if it is no node of ours.
+    fn read(id: &ChitchatId, state: &Said) -> Option<(NodeId, Self)> {
+        let node = NodeId::new(&*id.node_id).ok()?;
+        let said = state
+            .key_values()
+            .filter_map(|(key, value)| Some((key.strip_prefix('+')?.to_owned(), value.to_owned())));
+        let member = Self {
+            generation: id.generation_id,
+            addr: state.get(LINK)?.parse().ok()?,
+            left: state.contains_key(LEFT),
+            said: said.collect(),
+        };
+        Some((node, member))
+    }
+}
+
+/// All nodes that gossip sees alive but this one. Of one that was started again, both are seen
+/// for a while: the newer counts.
+fn members(node: &NodeId, alive: &BTreeMap<ChitchatId, Said>) -> HashMap<NodeId, Member> {
+    let mut members: HashMap<NodeId, Member> = HashMap::new();
+    for (other, member) in alive.iter().filter_map(|(id, state)| Member::read(id, state)) {
+        let newer = members.get(&other).is_none_or(|known| known.generation < member.generation);
+        if newer && other != *node {
+            members.insert(other, member);
+        }
+    }
+    members
+}
+
+/// The detector's settings. It gives a node up when it is silent for `phi_threshold` times the
+/// mean of the last intervals and of `5` that are assumed; few are remembered, so that
+/// the assumed ones keep the time from shrinking in a busy cluster.
+fn detector(config: &ClusterConfig) -> FailureDetectorConfig {
+    const THRESHOLD: f64 = 8.0;
+    const REMEMBERED: usize = 10;
+    // In quiet of about two heartbeats each interval, this makes `give_up_after`.
+    let assumed = config.give_up_after.mul_f64(3.0 / THRESHOLD);
+    FailureDetectorConfig {
+        phi_threshold: THRESHOLD,
+        sampling_window_size: REMEMBERED,
+        max_interval: config.give_up_after,
+        initial_interval: assumed.saturating_sub(config.gossip_interval),
+        dead_node_grace_period: Duration::from_secs(60 * 60),
+    }
+}
+
+/// The gossip of this node.
+pub(crate) struct Gossip {
+    shared: Arc<Shared>,
+    chitchat: ChitchatHandle,
+    address: SocketAddr,
+}
+
+impl Gossip {
+    pub(crate) async fn start(
+        shared: Arc<Shared>,
+        link: SocketAddr,
+        relay: ActorRef<RelayMsg>,
+    ) -> Result<Self, ClusterError> {
+        let config = &shared.config;
+        let bind = |error: anyhow::Error| ClusterError::Bind {
+            address: config.gossip,
+            source: std::io::Error::other(format!("{error:#}")),
+        };
+        let socket = UdpSocket::open(config.gossip).await.map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
+        let advertised = config.advertise.map_or(address, |ip| (ip, address.port()).into());
+        let chitchat = ChitchatConfig {
+            chitchat_id: ChitchatId::new(shared.node.as_str(), shared.generation, advertised),
+            cluster_id: config.cluster.clone(),
+            gossip_interval: config.gossip_interval,
+            listen_addr: config.gossip,
+            seed_nodes: config.seeds.clone(),
+            failure_detector_config: detector(config),
+            marked_for_deletion_grace_period: Duration::from_secs(60 * 60),
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+            protocol_version: ProtocolVersion::V1,
+        };
+        let transport = Bound(Mutex::new(Some(NearSocket { socket, shared: shared.clone() })));
+        let said = vec![(LINK.to_owned(), link.to_string())];
+        let chitchat = spawn_chitchat(chitchat, said, &transport)
+            .await
+            .map_err(|error| ClusterError::Start(format!("{error:#}")))?;
+        let mut alive = chitchat.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
+        let ended = chitchat.termination_watcher();
+        let watching = shared.clone();
+        tokio::spawn(async move {
+            let watch = async {
+                while alive.changed().await.is_ok() {
+                    let members = members(&watching.node, &alive.borrow_and_update());
+                    if relay.cast(RelayMsg::Members(members)).is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = watching.stop.cancelled() => {}
+                () = watch => {}
+                ended = ended => {
+                    tracing::error!(?ended, "gossip ended, and so this is no node any more");
+                    relay.stop(None);
+                }
+            }
+        });
+        Ok(Self { shared, chitchat, address })
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn say(&self, key: &str, value: &str) {
+        let key = format!("+{key}");
+        self.chitchat.with_chitchat(|chitchat| chitchat.self_node_state().set(&key, value)).await;
+    }
+
+    /// Says that this node leaves, and waits until others should know.
+    pub(crate) async fn leave(&self) {
+        self.chitchat.with_chitchat(|chitchat| chitchat.self_node_state().set(LEFT, "")).await;
+        if self.chitchat.with_chitchat(|chitchat| chitchat.live_nodes().count()).await > 1 {
+            tokio::time::sleep(4 * self.shared.config.gossip_interval).await;
+        }
+        let _ = self.chitchat.initiate_shutdown();
+    }
+}
+
+/// A socket that is bound already, so that its port is known before gossip begins.
+struct Bound(Mutex<Option<NearSocket>>);
+
+#[async_trait]
+impl Transport for Bound {
+    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let socket = self.0.lock().take();
+        Ok(Box::new(socket.ok_or_else(|| anyhow::anyhow!("opened twice"))?))
+    }
+}
+
+/// A socket that sends only to where a node may send at all.
+struct NearSocket {
+    socket: UdpSocket,
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Socket for NearSocket {
+    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    async fn send(
+        &mut self,
+        to: SocketAddr,
+        envelope: ChitchatEnvelope,
+    ) -> anyhow::Result<SendOutcome> {
+        match self.shared.config.may_dial(to.ip()) {
+            true => self.socket.send(to, envelope).await,
+            false => Ok(SendOutcome { num_bytes_sent: 0 }),
+        }
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
+        self.socket.recv().await
+    }
+}

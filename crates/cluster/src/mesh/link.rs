@@ -1,0 +1,290 @@
+//! Links: how they are made, what is sent over them, and how they are cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ractor::message::SerializedMessage;
+use ractor::{ActorCell, ActorRef};
+use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
+use stentor_engine::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::hello::{self, End, Hello, HelloError, PATIENCE};
+use super::relay::RelayMsg;
+use super::window::{Flow, cost};
+use super::wire::Parcel;
+use super::{SendError, Shared};
+
+/// The sending end of a link that is up.
+pub(crate) struct Link {
+    /// The other node's relay, as it is mirrored here.
+    relay: ActorCell,
+    /// The number by which the other node knows this link.
+    number: u64,
+    max_frame: usize,
+    flow: Mutex<Flow>,
+    room: Notify,
+    cut: CancellationToken,
+}
+
+impl Link {
+    pub(crate) fn new(relay: ActorCell, proven: &Proof, cut: CancellationToken) -> Self {
+        let Proof { mine, theirs } = proven;
+        Self {
+            relay,
+            number: theirs.link,
+            max_frame: usize::try_from(mine.max_frame.min(theirs.max_frame)).unwrap_or(usize::MAX),
+            flow: Mutex::new(Flow::new(mine.window.min(theirs.window))),
+            room: Notify::new(),
+            cut,
+        }
+    }
+
+    pub(crate) fn try_send(&self, frame: &Bytes) -> Result<(), SendError> {
+        if frame.len() > self.max_frame {
+            return Err(SendError::TooLarge);
+        }
+        if self.cut.is_cancelled() {
+            return Err(SendError::NotConnected);
+        }
+        let mut flow = self.flow.lock();
+        if !flow.reserve(cost(frame.len())) {
+            return Err(SendError::NoRoom);
+        }
+        // With the lock, so that frames go in the order in which they were counted.
+        self.post(flow.tell(), Some(frame))
+    }
+
+    pub(crate) async fn send(&self, frame: &Bytes) -> Result<(), SendError> {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            // Before the attempt, or the room that comes right after it is missed.
+            room.as_mut().enable();
+            match self.try_send(frame) {
+                Err(SendError::NoRoom) => {}
+                done => return done,
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.cut.cancelled() => return Err(SendError::NotConnected),
+            }
+        }
+    }
+
+    /// The other node says how much it has handled. Whether there is room again for those who
+    /// found none.
+    pub(crate) fn handled_there(&self, up_to: u64) -> bool {
+        let again = self.flow.lock().handled_there(up_to);
+        if again {
+            self.room.notify_waiters();
+        }
+        again
+    }
+
+    /// A frame of so many bytes was handled here. Whether the other node still is to be told.
+    pub(crate) fn handled(&self, bytes: usize) -> bool {
+        let mut flow = self.flow.lock();
+        match flow.handled(cost(bytes)) {
+            true => drop(self.post(flow.tell(), None)),
+            false => return true,
+        }
+        false
+    }
+
+    /// Tells the other node what was handled here, if it does not know.
+    pub(crate) fn tell(&self) {
+        let mut flow = self.flow.lock();
+        if flow.owed() > 0 {
+            let _ = self.post(flow.tell(), None);
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.flow.lock().in_flight()
+    }
+
+    fn post(&self, handled: u64, frame: Option<&Bytes>) -> Result<(), SendError> {
+        let args = Parcel::encode(self.number, handled, frame.map(AsRef::as_ref));
+        let message = SerializedMessage::Cast { variant: String::new(), args, metadata: None };
+        self.relay.send_serialized(message).map_err(|_| SendError::NotConnected)
+    }
+}
+
+/// What both ends of a link said.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) mine: Hello,
+    pub(crate) theirs: Hello,
+}
+
+/// A connection whose two ends have proven themselves.
+pub(crate) struct Proven {
+    pub(crate) proof: Proof,
+    pub(crate) end: End,
+    pub(crate) stream: Box<dyn Stream>,
+}
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Takes connections of other nodes.
+pub(crate) struct Listener {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) relay: ActorRef<RelayMsg>,
+}
+
+impl Listener {
+    /// Strangers that may be in the course of proving themselves at once.
+    const STRANGERS: usize = 64;
+
+    pub(crate) async fn run(self, listener: TcpListener) {
+        let stop = self.shared.stop.clone();
+        stop.run_until_cancelled(self.accept(listener)).await;
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        let strangers = Arc::new(Semaphore::new(Self::STRANGERS));
+        loop {
+            let Ok(permit) = strangers.clone().acquire_owned().await else { return };
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a link");
+                    // Such as too many open files, which does not pass at once.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (shared, relay) = (self.shared.clone(), self.relay.clone());
+            tokio::spawn(async move {
+                match shared.stop.run_until_cancelled(accepted(&shared, stream)).await {
+                    Some(Ok(proven)) => drop(relay.cast(RelayMsg::Proven(Box::new(proven)))),
+                    Some(Err(error)) => tracing::info!(%from, %error, "refused a link"),
+                    None => {}
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn accepted(shared: &Shared, stream: TcpStream) -> Result<Proven, HelloError> {
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Stream> = match &shared.config.tls {
+        Some(tls) => Box::new(tokio::time::timeout(PATIENCE, tls.acceptor.accept(stream)).await??),
+        None => Box::new(stream),
+    };
+    proven(shared, End::Accepted, stream).await
+}
+
+/// Connects to a node.
+pub(crate) async fn dial(
+    shared: &Shared,
+    node: NodeId,
+    addr: SocketAddr,
+) -> Result<Proven, HelloError> {
+    let tls = shared.config.tls.as_ref();
+    if !shared.config.may_dial(addr.ip())
+        || tls.is_none() && !shared.config.may_talk_plainly(addr.ip())
+    {
+        let error = "the configuration does not allow to connect to this address";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, error).into());
+    }
+    let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(addr)).await??;
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Stream> = match tls {
+        Some(tls) => {
+            let connecting = tls.connector.connect(tls.name.clone(), stream);
+            Box::new(tokio::time::timeout(PATIENCE, connecting).await??)
+        }
+        None => Box::new(stream),
+    };
+    proven(shared, End::Dialled(node), stream).await
+}
+
+async fn proven(
+    shared: &Shared,
+    end: End,
+    mut stream: Box<dyn Stream>,
+) -> Result<Proven, HelloError> {
+    let mine = Hello::of(shared);
+    let theirs = hello::prove(&mut stream, &end, &mine, &shared.config.cookie).await?;
+    Ok(Proven { proof: Proof { mine, theirs }, end, stream })
+}
+
+/// A connection as the node server takes it, which can be cut from elsewhere.
+pub(crate) struct LinkStream {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) label: String,
+    pub(crate) cut: CancellationToken,
+}
+
+impl ClusterBidiStream for LinkStream {
+    fn split(self: Box<Self>) -> (BoxRead, BoxWrite) {
+        let (read, write) = tokio::io::split(self.stream);
+        let read = Cuttable { half: read, cut: Box::pin(self.cut.clone().cancelled_owned()) };
+        let write = Cuttable { half: write, cut: Box::pin(self.cut.cancelled_owned()) };
+        (Box::new(read), Box::new(write))
+    }
+
+    fn peer_label(&self) -> Option<String> {
+        Some(self.label.clone())
+    }
+}
+
+/// Half of a connection. When it is cut, it ends, whatever the other node does: one that is
+/// frozen would keep a write waiting for ever.
+struct Cuttable<H> {
+    half: H,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<H> Cuttable<H> {
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<H: AsyncRead + Unpin> AsyncRead for Cuttable<H> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.is_cut(cx)?;
+        Pin::new(&mut self.half).poll_read(cx, buf)
+    }
+}
+
+impl<H: AsyncWrite + Unpin> AsyncWrite for Cuttable<H> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.is_cut(cx)?;
+        Pin::new(&mut self.half).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_cut(cx)?;
+        Pin::new(&mut self.half).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.half).poll_shutdown(cx)
+    }
+}

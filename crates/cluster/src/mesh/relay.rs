@@ -1,0 +1,589 @@
+//! **Owns** what is known of each other node, and the link to it.
+//! **Receives** what gossip sees, new links, the ends of old ones, and what other relays send:
+//! it is the one actor of a node whose messages travel.
+//! **Sends** what happens to the handler, in its order, and to other relays what was handled.
+//! **Dies when** the node leaves, the node server failed, or a bug panics.
+//! **Restarts as** nothing: the mesh stops, and others see this node dead.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ractor::message::{BoxedDowncastErr, SerializedMessage};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent, pg};
+use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
+use ractor_cluster::{
+    IncomingEncryptionMode, NodeEventSubscription, NodeServer, NodeServerMessage,
+};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use stentor_engine::NodeId;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::gossip::Member;
+use super::hello::{End, PATIENCE};
+use super::link::{self, Link, LinkStream, Proof, Proven};
+use super::wire::Parcel;
+use super::{MeshHandler, NodeState, PeerInfo, Shared};
+
+/// How long the other node may not know that something was handled.
+const TELL_AFTER: Duration = Duration::from_millis(10);
+/// How long it takes to try again to make a link: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long cut links may take to end.
+const PARTING: Duration = Duration::from_secs(1);
+
+pub(crate) enum RelayMsg {
+    /// From another relay.
+    Parcel(Bytes),
+    /// All nodes that gossip sees alive.
+    Members(HashMap<NodeId, Member>),
+    Proven(Box<Proven>),
+    /// The node server has made this link ready: its session has this number there.
+    Ready(u64, ractor_cluster::NodeId),
+    Ended(u64),
+    /// This link had time enough to become ready.
+    Overdue(u64),
+    /// Others should know what was handled.
+    Tell,
+    Cut(NodeId),
+    Leave,
+    /// Cut links had time enough to end.
+    Left,
+}
+
+impl ractor::Message for RelayMsg {
+    fn serializable() -> bool {
+        true
+    }
+
+    fn serialize(self) -> Result<SerializedMessage, BoxedDowncastErr> {
+        match self {
+            Self::Parcel(bytes) => Ok(SerializedMessage::Cast {
+                variant: String::new(),
+                args: bytes.into(),
+                metadata: None,
+            }),
+            _ => Err(BoxedDowncastErr),
+        }
+    }
+
+    fn deserialize(message: SerializedMessage) -> Result<Self, BoxedDowncastErr> {
+        match message {
+            SerializedMessage::Cast { args, .. } => Ok(Self::Parcel(args.into())),
+            _ => Err(BoxedDowncastErr),
+        }
+    }
+}
+
+/// Where relays are listed, so that the node servers show them to each other: each in a group
+/// with the name of its node.
+const SCOPE: &str = "stentor/";
+
+fn scope(shared: &Shared) -> String {
+    format!("{SCOPE}{}", shared.config.cluster)
+}
+
+/// Whether there is a relay in this process.
+pub(crate) fn exists() -> bool {
+    let ours = |scope: &str| scope.starts_with(SCOPE);
+    pg::which_scopes_and_groups().into_iter().any(|key| {
+        let (scope, group) = (key.get_scope(), key.get_group());
+        ours(&scope) && !pg::get_scoped_local_members(&scope, &group).is_empty()
+    })
+}
+
+pub(crate) struct RelayArgs {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) handler: Arc<dyn MeshHandler>,
+}
+
+pub(crate) struct RelayState {
+    shared: Arc<Shared>,
+    handler: Arc<dyn MeshHandler>,
+    server: ActorRef<NodeServerMessage>,
+    peers: HashMap<NodeId, Peer>,
+    /// Whose link has which number here.
+    links: HashMap<u64, NodeId>,
+    /// Others will be told what was handled.
+    to_tell: bool,
+    leaving: bool,
+    /// With the relay ends everything.
+    _stop: DropGuard,
+}
+
+/// Another node.
+struct Peer {
+    member: Member,
+    state: NodeState,
+    /// The connection that the node server has.
+    session: Option<Session>,
+    /// The one that it gets when it is done with that.
+    next: Option<Proven>,
+    /// Set while a link is being made from here.
+    dialling: Option<DropGuard>,
+    /// How often that was tried since there was one.
+    attempts: u32,
+}
+
+/// A connection in the care of the node server.
+struct Session {
+    number: u64,
+    proof: Proof,
+    cut: CancellationToken,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The node servers have not made it ready. The other may be before ours and send already:
+    /// no more than a window, as nothing is told to be handled yet.
+    Early(Vec<Parcel>),
+    Up(Arc<Link>),
+    Cut,
+}
+
+pub(crate) struct RelayActor;
+
+impl Actor for RelayActor {
+    type Msg = RelayMsg;
+    type State = RelayState;
+    type Arguments = RelayArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RelayMsg>,
+        RelayArgs { shared, handler }: RelayArgs,
+    ) -> Result<RelayState, ActorProcessingErr> {
+        // Before the node server begins: it shows a new node the groups that there are.
+        pg::join_scoped(scope(&shared), shared.node.to_string(), vec![myself.get_cell()]);
+        // Another run of this node is another one, so that old and new do not compete.
+        let run = format!("{}.{}", shared.node, shared.generation);
+        let server = NodeServer::new(
+            0,
+            cookie(&shared),
+            run.clone(),
+            run,
+            Some(IncomingEncryptionMode::Tls(nobody()?)),
+            Some(NodeConnectionMode::Isolated),
+        )
+        .with_listen_addr(std::net::Ipv4Addr::LOCALHOST.into())
+        // What the node server wraps a frame in is far less.
+        .with_max_inbound_frame_size(shared.config.max_frame as u64 + 4_096);
+        let (server, _) = Actor::spawn_linked(None, server, (), myself.get_cell()).await?;
+        server.cast(NodeServerMessage::SubscribeToEvents {
+            id: "relay".to_owned(),
+            subscription: Box::new(Sessions(myself)),
+        })?;
+        Ok(RelayState {
+            _stop: shared.stop.clone().drop_guard(),
+            shared,
+            handler,
+            server,
+            peers: HashMap::new(),
+            links: HashMap::new(),
+            to_tell: false,
+            leaving: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RelayMsg>,
+        message: RelayMsg,
+        state: &mut RelayState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RelayMsg::Parcel(bytes) => state.on_parcel(&myself, bytes),
+            RelayMsg::Members(members) => state.on_members(&myself, members),
+            RelayMsg::Proven(proven) => state.on_proven(&myself, *proven),
+            RelayMsg::Ready(link, session) => state.on_ready(&myself, link, session),
+            RelayMsg::Ended(link) => state.on_ended(&myself, link),
+            RelayMsg::Overdue(link) => state.on_overdue(&myself, link),
+            RelayMsg::Tell => state.on_tell(),
+            RelayMsg::Cut(node) => state.on_cut(&node),
+            RelayMsg::Leave => state.on_leave(&myself),
+            RelayMsg::Left => myself.stop(None),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<RelayMsg>,
+        event: SupervisionEvent,
+        state: &mut RelayState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(child, _)
+            | SupervisionEvent::ActorTerminated(child, ..)
+                if child.get_id() == state.server.get_id() =>
+            {
+                Err("the node server ended".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl RelayState {
+    fn on_parcel(&mut self, myself: &ActorRef<RelayMsg>, bytes: Bytes) {
+        let Some(parcel) = Parcel::decode(bytes) else {
+            tracing::warn!("ignored what another version of a node sent");
+            return;
+        };
+        // Of a link that is no more, or of somebody who does not know its number.
+        let Some(node) = self.links.get(&parcel.link).cloned() else { return };
+        let session = self.peers.get_mut(&node).and_then(|peer| peer.session.as_mut());
+        match session.map(|session| &mut session.stage) {
+            Some(Stage::Early(parcels)) => parcels.push(parcel),
+            Some(Stage::Up(link)) => {
+                let link = link.clone();
+                self.take(myself, &node, &link, parcel);
+            }
+            Some(Stage::Cut) | None => {}
+        }
+    }
+
+    fn take(&mut self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: &Link, parcel: Parcel) {
+        if link.handled_there(parcel.handled) {
+            self.handler.room(node);
+        }
+        let Some(frame) = parcel.frame else { return };
+        let bytes = frame.len();
+        self.handler.frame(node, frame);
+        if link.handled(bytes) && !self.to_tell {
+            self.to_tell = true;
+            myself.send_after(TELL_AFTER, || RelayMsg::Tell);
+        }
+    }
+
+    fn on_members(&mut self, myself: &ActorRef<RelayMsg>, members: HashMap<NodeId, Member>) {
+        let alive = |peer: &Peer| peer.state == NodeState::Alive;
+        let known: Vec<_> = self.peers.iter().filter(|(_, peer)| alive(peer)).collect();
+        let lost: Vec<_> = known
+            .into_iter()
+            .filter_map(|(node, peer)| match members.get(node) {
+                Some(member) if member.left => Some((node.clone(), NodeState::Left)),
+                Some(member) if member.generation == peer.member.generation => None,
+                // Not seen, or another run of the node, for which this one must be over first.
+                _ => Some((node.clone(), NodeState::Dead)),
+            })
+            .collect();
+        for (node, state) in lost {
+            self.lose(&node, state);
+        }
+        for (node, member) in members {
+            if !member.left {
+                self.see(myself, node, member);
+            }
+        }
+    }
+
+    fn lose(&mut self, node: &NodeId, state: NodeState) {
+        self.cut(node);
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.next = None;
+            peer.dialling = None;
+            peer.attempts = 0;
+            peer.state = state;
+            self.shared.nodes.lock().insert(node.clone(), (peer.member.addr, state));
+            self.handler.dead(node);
+        }
+    }
+
+    fn see(&mut self, myself: &ActorRef<RelayMsg>, node: NodeId, member: Member) {
+        if !self.peers.contains_key(&node) && !self.has_room() {
+            tracing::warn!(%node, "ignored a node: there are as many as may be");
+            return;
+        }
+        let addr = member.addr;
+        let news = match self.peers.entry(node.clone()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Peer::new(member));
+                true
+            }
+            Entry::Occupied(known) => {
+                let peer = known.into_mut();
+                let news = peer.state != NodeState::Alive || peer.member != member;
+                peer.state = NodeState::Alive;
+                peer.member = member;
+                news
+            }
+        };
+        if news {
+            self.shared.nodes.lock().insert(node.clone(), (addr, NodeState::Alive));
+            self.handler.alive(&node, &self.peers[&node].member.said);
+        }
+        self.dial(myself, &node);
+    }
+
+    /// Whether one more node can be known. Those that are gone make room.
+    fn has_room(&mut self) -> bool {
+        let max = self.shared.config.max_nodes;
+        if self.peers.len() >= max {
+            let gone = |peer: &Peer| peer.state != NodeState::Alive && peer.session.is_none();
+            let mut nodes = self.shared.nodes.lock();
+            self.peers.retain(|node, peer| {
+                let gone = gone(peer);
+                if gone {
+                    nodes.remove(node);
+                }
+                !gone
+            });
+        }
+        self.peers.len() < max
+    }
+
+    /// Makes a link to this node, if there is to be one and it is for this node to make it.
+    fn dial(&mut self, myself: &ActorRef<RelayMsg>, node: &NodeId) {
+        let ours = self.shared.node < *node && !self.leaving;
+        let Some(peer) = self.peers.get_mut(node).filter(|peer| ours && peer.wants_link()) else {
+            return;
+        };
+        let stop = CancellationToken::new();
+        peer.dialling = Some(stop.clone().drop_guard());
+        let (shared, relay) = (self.shared.clone(), myself.clone());
+        let (node, addr, attempts) = (node.clone(), peer.member.addr, peer.attempts);
+        peer.attempts = attempts.saturating_add(1);
+        tokio::spawn(async move {
+            let dialling = until_proven(&shared, node, addr, attempts);
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = stop.cancelled() => {}
+                proven = dialling => drop(relay.cast(RelayMsg::Proven(Box::new(proven)))),
+            }
+        });
+    }
+
+    fn on_proven(&mut self, myself: &ActorRef<RelayMsg>, proven: Proven) {
+        let node = proven.proof.theirs.node.clone();
+        let dialled = matches!(proven.end, End::Dialled(_));
+        if dialled && let Some(peer) = self.peers.get_mut(&node) {
+            peer.dialling = None;
+        }
+        // The other node dials again. It may see this one before it is seen here, or be
+        // another run of the node that gossip tells of.
+        let expected = self.peers.get(&node).is_some_and(|peer| {
+            peer.state == NodeState::Alive
+                && peer.member.generation == proven.proof.theirs.generation
+        });
+        let whose = dialled == (self.shared.node < node);
+        if !expected || !whose || self.leaving {
+            tracing::debug!(%node, "a link that is not wanted now");
+            self.dial(myself, &node);
+            return;
+        }
+        // The other node has given up the link that there is, or it would not make a new one.
+        self.cut(&node);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        match peer.session {
+            Some(_) => peer.next = Some(proven),
+            None => self.hand_over(myself, &node, proven),
+        }
+    }
+
+    /// Gives a connection into the care of the node server.
+    fn hand_over(&mut self, myself: &ActorRef<RelayMsg>, node: &NodeId, proven: Proven) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let number = proven.proof.mine.link;
+        let cut = CancellationToken::new();
+        let stream =
+            LinkStream { stream: proven.stream, label: number.to_string(), cut: cut.clone() };
+        let opened = NodeServerMessage::ConnectionOpenedExternal {
+            stream: Box::new(stream),
+            is_server: matches!(proven.end, End::Accepted),
+        };
+        let stage = Stage::Early(Vec::new());
+        peer.session = Some(Session { number, proof: proven.proof, cut, stage });
+        self.links.insert(number, node.clone());
+        let _ = self.server.cast(opened);
+        myself.send_after(PATIENCE, move || RelayMsg::Overdue(number));
+    }
+
+    fn on_ready(&mut self, myself: &ActorRef<RelayMsg>, number: u64, id: ractor_cluster::NodeId) {
+        let Some(node) = self.links.get(&number).cloned() else { return };
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        let Stage::Early(parcels) = &mut session.stage else { return };
+        // Its relay was shown before the node server was ready.
+        let of_session =
+            |actor: ActorId| matches!(actor, ActorId::Remote { node_id, .. } if node_id == id);
+        let relay = pg::get_scoped_members(&scope(&self.shared), &node.to_string())
+            .into_iter()
+            .find(|member| of_session(member.get_id()));
+        let Some(relay) = relay else {
+            tracing::warn!(%node, "a node shows no relay of its own");
+            session.cut.cancel();
+            return;
+        };
+        let parcels = std::mem::take(parcels);
+        let link = Arc::new(Link::new(relay, &session.proof, session.cut.clone()));
+        session.stage = Stage::Up(link.clone());
+        peer.attempts = 0;
+        let info = PeerInfo { addr: peer.member.addr, generation: peer.member.generation };
+        self.shared.links.write().insert(node.clone(), link.clone());
+        tracing::info!(%node, addr = %info.addr, "there is a link to a node");
+        self.handler.up(&node, &info);
+        for parcel in parcels {
+            self.take(myself, &node, &link, parcel);
+        }
+    }
+
+    /// Cuts the link to this node, if there is one.
+    fn cut(&mut self, node: &NodeId) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        session.cut.cancel();
+        if let Stage::Up(_) = std::mem::replace(&mut session.stage, Stage::Cut) {
+            self.shared.links.write().remove(node);
+            tracing::info!(%node, "the link to a node is gone");
+            self.handler.down(node);
+        }
+    }
+
+    fn on_ended(&mut self, myself: &ActorRef<RelayMsg>, number: u64) {
+        let Some(node) = self.links.get(&number).cloned() else { return };
+        self.cut(&node);
+        self.links.remove(&number);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.session = None;
+        match peer.next.take() {
+            Some(proven) if !self.leaving => self.hand_over(myself, &node, proven),
+            _ => self.dial(myself, &node),
+        }
+        if self.leaving && self.links.is_empty() {
+            myself.stop(None);
+        }
+    }
+
+    fn on_overdue(&mut self, myself: &ActorRef<RelayMsg>, number: u64) {
+        let Some(node) = self.links.get(&number).cloned() else { return };
+        let session = self.peers.get(&node).and_then(|peer| peer.session.as_ref());
+        match session.map(|session| &session.stage) {
+            Some(Stage::Early(_)) => {
+                self.cut(&node);
+                myself.send_after(PARTING, move || RelayMsg::Overdue(number));
+            }
+            // The node server does not tell of a session that it could not even begin.
+            Some(Stage::Cut) => self.on_ended(myself, number),
+            Some(Stage::Up(_)) | None => {}
+        }
+    }
+
+    fn on_tell(&mut self) {
+        self.to_tell = false;
+        for peer in self.peers.values() {
+            if let Some(Session { stage: Stage::Up(link), .. }) = &peer.session {
+                link.tell();
+            }
+        }
+    }
+
+    fn on_cut(&mut self, node: &NodeId) {
+        self.cut(node);
+    }
+
+    fn on_leave(&mut self, myself: &ActorRef<RelayMsg>) {
+        self.leaving = true;
+        let nodes: Vec<_> = self.peers.keys().cloned().collect();
+        for node in nodes {
+            self.cut(&node);
+        }
+        match self.links.is_empty() {
+            true => myself.stop(None),
+            false => drop(myself.send_after(PARTING, || RelayMsg::Left)),
+        }
+    }
+}
+
+impl Peer {
+    const fn new(member: Member) -> Self {
+        Self {
+            member,
+            state: NodeState::Alive,
+            session: None,
+            next: None,
+            dialling: None,
+            attempts: 0,
+        }
+    }
+
+    fn wants_link(&self) -> bool {
+        self.state == NodeState::Alive
+            && self.session.is_none()
+            && self.next.is_none()
+            && self.dialling.is_none()
+    }
+}
+
+/// Connects to a node until it works.
+async fn until_proven(shared: &Shared, node: NodeId, addr: SocketAddr, attempts: u32) -> Proven {
+    let mut attempts = attempts;
+    loop {
+        if attempts > 0 {
+            let (first, most) = RETRY;
+            tokio::time::sleep((first * 2_u32.pow(attempts.min(10) - 1)).min(most)).await;
+        }
+        match link::dial(shared, node.clone(), addr).await {
+            Ok(proven) => return proven,
+            // Each time would be too often.
+            Err(error) if attempts < 2 || attempts.is_power_of_two() => {
+                tracing::warn!(%node, %addr, %error, attempts, "cannot make a link to a node");
+            }
+            Err(_) => {}
+        }
+        attempts = attempts.saturating_add(1);
+    }
+}
+
+/// What the node servers prove to each other. Who holds a link has proven more already.
+fn cookie(shared: &Shared) -> String {
+    use hmac::Mac as _;
+    let secret = super::hello::keyed(&shared.config.cookie, b"stentor node server").finalize();
+    secret.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lets nobody in. The node server insists on a port of its own, but its links come from here.
+fn nobody() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
+    #[derive(Debug)]
+    struct NoCertificate;
+    impl ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NoCertificate));
+    Ok(Arc::new(config).into())
+}
+
+/// Tells the relay what becomes of links. Their label is their number.
+struct Sessions(ActorRef<RelayMsg>);
+
+impl Sessions {
+    fn tell(&self, session: &NodeServerSessionInformation, message: impl FnOnce(u64) -> RelayMsg) {
+        if let Ok(number) = session.peer_addr.parse() {
+            let _ = self.0.cast(message(number));
+        }
+    }
+}
+
+impl NodeEventSubscription for Sessions {
+    fn node_session_opened(&self, _: NodeServerSessionInformation) {}
+
+    fn node_session_authenticated(&self, _: NodeServerSessionInformation) {}
+
+    fn node_session_ready(&self, session: NodeServerSessionInformation) {
+        self.tell(&session, |number| RelayMsg::Ready(number, session.node_id));
+    }
+
+    fn node_session_disconnected(&self, session: NodeServerSessionInformation) {
+        self.tell(&session, RelayMsg::Ended);
+    }
+}
