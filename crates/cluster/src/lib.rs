@@ -4,3 +4,7 @@
 //! anything else in it uses ractor's.
 
 pub use stentor_engine as engine;
+
+// Not joined to anything yet.
+#[allow(dead_code, unused_imports)]
+mod feed;
