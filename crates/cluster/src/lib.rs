@@ -10,3 +10,7 @@ mod mesh;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
 pub use mesh::{NodeState, NodeView};
 pub use stentor_engine as engine;
+
+// Not joined to anything yet.
+#[allow(dead_code, unused_imports)]
+mod feed;
