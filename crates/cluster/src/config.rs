@@ -57,6 +57,8 @@ pub struct ClusterConfig {
     pub max_in_flight: usize,
     /// Bytes of one frame, at most half of `max_in_flight`. Default 4 MiB.
     pub max_frame: usize,
+    /// Requests that may be under way at once for other nodes, streams included. Default 100,000.
+    pub max_errands: usize,
     /// Nodes that are known at once; of more, those that come last are ignored. Default 128.
     pub max_nodes: usize,
 }
@@ -83,6 +85,7 @@ impl ClusterConfig {
             give_up_after: Duration::from_millis(2_500),
             max_in_flight: 16 << 20,
             max_frame: 4 << 20,
+            max_errands: 100_000,
             max_nodes: 128,
         }
     }

@@ -25,7 +25,7 @@ use stentor_engine::peers::{Definition, Fact};
 use stentor_engine::{Shelf, Topic};
 
 use latest::Latest;
-pub(crate) use mirror::{Applied, Gap, Mirror};
+pub(crate) use mirror::Mirror;
 
 /// What a fact of its own stands for in an update, apart from its texts.
 const FACT_BYTES: usize = 64;

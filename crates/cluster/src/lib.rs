@@ -1,16 +1,33 @@
-//! The relay between Stentor nodes.
+//! Engines on several machines as one server: register on one node, hear it on all, call it from
+//! anywhere.
 //!
-//! An empty door so far: it turns on the engine's `cluster` feature, which a build needs where
-//! anything else in it uses ractor's.
+//! ```no_run
+//! # async fn f(engine: stentor_engine::Engine) -> Result<(), Box<dyn std::error::Error>> {
+//! use stentor_cluster::{Cluster, ClusterConfig};
+//!
+//! let mut config = ClusterConfig::new("prod", std::env::var("STENTOR_COOKIE")?);
+//! config.seeds = vec!["10.0.0.7:7947".to_owned()];
+//! let cluster = Cluster::join(&engine, config).await?;
+//! // Serve as ever; a plain load balancer may send any request to any node.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * `mesh.rs`: how nodes find each other, notice the dead and the frozen, and exchange bytes.
+//! * `feed.rs`: what a node tells all others, numbered, so that each hears it once.
+//! * `replica.rs`: a node's feed and what it knows of the others'.
+//! * `errands.rs`: a request that is done on another node.
+//! * `cluster.rs`: an engine as a node, which joins all of it.
 
+mod cluster;
 mod config;
-#[allow(dead_code)]
+mod errands;
+mod feed;
+mod frame;
 mod mesh;
+mod post;
+mod replica;
 
+pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
 pub use mesh::{NodeState, NodeView};
-pub use stentor_engine as engine;
-
-// Not joined to anything yet.
-#[allow(dead_code, unused_imports)]
-mod feed;

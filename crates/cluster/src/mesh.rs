@@ -271,7 +271,7 @@ fn generation() -> u64 {
 }
 
 /// A number that nobody guesses.
-fn unguessable() -> u64 {
+pub(crate) fn unguessable() -> u64 {
     // An operating system without randomness has no secrets to keep.
     getrandom::u64().expect("the operating system gives random bytes")
 }

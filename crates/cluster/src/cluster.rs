@@ -1,0 +1,280 @@
+//! An engine as a node of a cluster.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
+use stentor_engine::{Engine, NodeId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{ClusterConfig, ClusterError};
+use crate::errands::{Asked, Served};
+use crate::frame::Frame;
+use crate::mesh::{Mesh, MeshHandler, NodeView, PeerInfo, SendError, unguessable};
+use crate::post::Post;
+use crate::replica::{Effect, Replica};
+
+/// An engine as a node of a cluster: what it offers is offered by all, what changes on any node
+/// is told everywhere, and its clients may turn to any of them.
+///
+/// Clones are handles to the same node. It [leaves](Self::leave) in order, or is given up by the
+/// others when it is dropped.
+#[derive(Clone)]
+pub struct Cluster(Arc<Joined>);
+
+struct Joined {
+    node: Arc<Node>,
+    _publisher: AbortOnDropHandle<()>,
+}
+
+/// What a node is made of.
+struct Node {
+    engine: Engine,
+    post: Post,
+    replica: Mutex<Replica>,
+    /// The engine's catalog is to be looked at.
+    catalog_changed: AtomicBool,
+    /// There is something new to tell.
+    news: Notify,
+    asked: Arc<Asked>,
+    served: Arc<Served>,
+    /// What gossip says of other nodes; `false` for those that are given up.
+    known: Mutex<HashMap<NodeId, bool>>,
+    started: Instant,
+    /// How long it takes until all others are known.
+    settles: Duration,
+}
+
+impl Cluster {
+    /// Makes an engine a node of a cluster, under the name that its
+    /// [`Config::node`](stentor_engine::Config) says. Whether there are other nodes yet makes no
+    /// difference.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration, or with the addresses that it names.
+    pub async fn join(engine: &Engine, config: ClusterConfig) -> Result<Self, ClusterError> {
+        let node = Arc::new(Node {
+            engine: engine.clone(),
+            post: Post::default(),
+            replica: Mutex::new(Replica::new(unguessable())),
+            catalog_changed: AtomicBool::new(true),
+            news: Notify::new(),
+            asked: Arc::default(),
+            served: Arc::new(Served::new(config.max_errands)),
+            known: Mutex::default(),
+            started: Instant::now(),
+            settles: 2 * config.give_up_after,
+        });
+        node.look_at_catalog();
+        let mesh = Mesh::start(engine.node().clone(), config, node.clone()).await?;
+        node.post.opens(mesh);
+        engine.join_peers(Some(node.clone()));
+        // What changed before the engine knew whom to tell.
+        node.catalog_changed();
+        let publisher = tokio::spawn(publish(node.clone()));
+        Ok(Self(Arc::new(Joined { node, _publisher: AbortOnDropHandle::new(publisher) })))
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        self.0.node.engine.node()
+    }
+
+    /// Where other nodes reach this one.
+    #[must_use]
+    pub fn link_address(&self) -> Option<SocketAddr> {
+        self.0.node.post.mesh().map(|mesh| mesh.addresses().0)
+    }
+
+    /// Where this node gossips: the seed of others.
+    #[must_use]
+    pub fn gossip_address(&self) -> Option<SocketAddr> {
+        self.0.node.post.mesh().map(|mesh| mesh.addresses().1)
+    }
+
+    /// The other nodes, as far as they are known.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.0.node.post.mesh().map(Mesh::view).unwrap_or_default()
+    }
+
+    /// Requests of clients that are being done for other nodes, and by them for this one.
+    #[must_use]
+    pub fn errands(&self) -> (usize, usize) {
+        (self.0.node.served.len(), self.0.node.asked.len())
+    }
+
+    /// Leaves the cluster: the others are told, and what only this node offers disappears there.
+    /// To be called before the engine shuts down.
+    pub async fn leave(&self) {
+        if let Some(mesh) = self.0.node.post.mesh() {
+            mesh.leave().await;
+        }
+        self.0.node.engine.join_peers(None);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("node", self.node()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("node", self.engine.node()).finish_non_exhaustive()
+    }
+}
+
+/// Tells the others what is new, whenever there is something.
+async fn publish(node: Arc<Node>) {
+    loop {
+        node.news.notified().await;
+        node.look_at_catalog();
+        let connected = node.post.mesh().map(Mesh::connected).unwrap_or_default();
+        for peer in connected {
+            node.tell_news(&peer);
+        }
+    }
+}
+
+impl Node {
+    /// Has the feed say what the engine offers now.
+    fn look_at_catalog(&self) {
+        // Locked first, so that no older one comes after a newer one, and nobody who finds nothing
+        // to do is ahead of who is still at it.
+        let mut replica = self.replica.lock();
+        if self.catalog_changed.swap(false, Ordering::AcqRel) {
+            replica.offer(self.engine.catalog().snapshot().definitions());
+        }
+    }
+
+    /// Tells a node what is new for it, as far as there is room.
+    fn tell_news(&self, peer: &NodeId) {
+        // Locked while it is sent, so that nobody else sends the same.
+        let mut replica = self.replica.lock();
+        while let Some(update) = replica.news_for(peer) {
+            let to = update.to;
+            match self.post.now(peer, &Frame::News(update)) {
+                Ok(()) => replica.sent(peer, to),
+                // It goes on when there is room, or a link.
+                Err(SendError::NoRoom | SendError::NotConnected) => return,
+                Err(SendError::TooLarge) => {
+                    tracing::error!(%peer, "what is offered here is too large for another node");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn perform(&self, peer: &NodeId, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Offers(definitions) => self.engine.peer_offers(peer.clone(), definitions),
+                Effect::Told(facts) => self.engine.peer_told(facts),
+                Effect::Missed => self.engine.peer_was_missed(),
+                Effect::Have(position) => self.post.soon(peer, Frame::Have(position)),
+            }
+        }
+    }
+}
+
+impl MeshHandler for Node {
+    fn alive(&self, node: &NodeId, _said: &BTreeMap<String, String>) {
+        self.known.lock().insert(node.clone(), true);
+    }
+
+    fn up(&self, node: &NodeId, info: &PeerInfo) {
+        tracing::info!(%node, address = %info.addr, "a node is connected");
+        let effects = self.replica.lock().up(node);
+        self.perform(node, effects);
+    }
+
+    fn down(&self, node: &NodeId) {
+        tracing::info!(%node, "the link to a node is gone");
+        self.replica.lock().down(node);
+        self.asked.lost(node);
+        self.served.lost(node);
+    }
+
+    fn room(&self, node: &NodeId) {
+        self.tell_news(node);
+    }
+
+    fn dead(&self, node: &NodeId) {
+        tracing::info!(%node, "a node is gone");
+        self.known.lock().insert(node.clone(), false);
+        let effect = self.replica.lock().dead(node);
+        self.perform(node, effect);
+    }
+
+    fn frame(&self, from: &NodeId, frame: Bytes) {
+        let frame = match Frame::decode(&frame) {
+            Ok(frame) => frame,
+            Err(error) => {
+                return tracing::warn!(%from, %error, "a node says what is not understood");
+            }
+        };
+        match frame {
+            Frame::Have(position) => {
+                self.replica.lock().has(from, position);
+                self.tell_news(from);
+            }
+            Frame::News(update) => {
+                let effects = self.replica.lock().news(from, update);
+                self.perform(from, effects);
+            }
+            Frame::Ask(number, errand) => {
+                self.served.begin(&self.engine, &self.post, from, number, errand);
+            }
+            Frame::Said(number, said) => self.asked.said(from, number, said),
+            Frame::Took(number, count) => self.served.took(from, number, count),
+            Frame::Answer(number, message) => self.served.answer(from, number, &message),
+            Frame::HangUp(number) => self.served.hang_up(from, number),
+        }
+    }
+}
+
+impl Peers for Node {
+    fn reach(&self, node: &NodeId) -> Reach {
+        if node == self.engine.node() {
+            return Reach::Here;
+        }
+        if self.post.mesh().is_some_and(|mesh| mesh.is_connected(node)) {
+            return Reach::There(node.clone());
+        }
+        match self.known.lock().get(node) {
+            Some(true) => Reach::Away,
+            Some(false) => Reach::Gone,
+            // A node that has just begun does not know all others yet.
+            None if self.started.elapsed() < self.settles => Reach::Away,
+            None => Reach::Gone,
+        }
+    }
+
+    fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
+        self.asked.ask(&self.post, node, errand)
+    }
+
+    fn catalog_changed(&self) {
+        self.catalog_changed.store(true, Ordering::Release);
+        self.news.notify_one();
+    }
+
+    fn tell(&self, fact: Fact) {
+        // After what was changed before.
+        self.look_at_catalog();
+        self.replica.lock().tell(fact);
+        self.news.notify_one();
+    }
+}

@@ -1,0 +1,14 @@
+//! Errands between nodes: those that this node has sent others on, and those that it is on itself.
+//!
+//! What is said on an errand is taken in at the pace of whoever it is for. A node that is on one
+//! says no more than [`WINDOW`] things before it hears that some were taken, so that a slow client
+//! holds up its own errand and no other, and nothing waits in memory without a bound.
+
+mod asked;
+mod served;
+
+pub(crate) use asked::Asked;
+pub(crate) use served::Served;
+
+/// Things that may be said on an errand before they are taken in.
+const WINDOW: usize = 32;

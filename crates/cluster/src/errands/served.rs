@@ -1,0 +1,136 @@
+//! The errands that this node is on for others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use stentor_engine::peers::{Errand, Said, Serving};
+use stentor_engine::port::Refused;
+use stentor_engine::{Engine, NodeId};
+use stentor_wire::{Message, Response};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::WINDOW;
+use crate::frame::Frame;
+use crate::post::Post;
+
+/// Answers to questions of one errand that may wait to be handed in.
+const ANSWERS: usize = 16;
+
+/// The errands that this node is on for others, by who asked and their number there.
+#[derive(Debug)]
+pub(crate) struct Served {
+    open: Mutex<HashMap<(NodeId, u64), Open>>,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// How many more things may be said.
+    window: Arc<Semaphore>,
+    answers: mpsc::Sender<Response>,
+    _called_off: DropGuard,
+}
+
+impl Served {
+    /// `max` may be under way at once.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { open: Mutex::default(), max }
+    }
+
+    /// Goes on an errand.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        engine: &Engine,
+        post: &Post,
+        from: &NodeId,
+        number: u64,
+        errand: Errand,
+    ) {
+        let (window, called_off) = (Arc::new(Semaphore::new(WINDOW)), CancellationToken::new());
+        let (answers, answered) = mpsc::channel(ANSWERS);
+        let key = (from.clone(), number);
+        {
+            let mut open = self.open.lock();
+            if open.len() >= self.max {
+                let refused = Said::Refused(Refused::TooManyRequests);
+                return post.soon(from, Frame::Said(number, refused));
+            }
+            let guard = called_off.clone().drop_guard();
+            open.insert(key.clone(), Open { window: window.clone(), answers, _called_off: guard });
+        }
+        let (served, engine, post) = (self.clone(), engine.clone(), post.clone());
+        tokio::spawn(async move {
+            let run = async {
+                let serving = engine.serve_peer(errand).await;
+                run(serving, &post, &key, &window, answered).await;
+            };
+            // What is under way is dropped with it, which is how its code learns.
+            let _ = called_off.run_until_cancelled(run).await;
+            served.open.lock().remove(&key);
+        });
+    }
+
+    /// So much that was said was taken in.
+    pub(crate) fn took(&self, from: &NodeId, number: u64, count: usize) {
+        if let Some(open) = self.open.lock().get(&(from.clone(), number)) {
+            let room = WINDOW.saturating_sub(open.window.available_permits());
+            open.window.add_permits(count.min(room));
+        }
+    }
+
+    /// A client answers.
+    pub(crate) fn answer(&self, from: &NodeId, number: u64, message: &bytes::Bytes) {
+        if let Ok(Message::Response(response)) = Message::decode(message)
+            && let Some(open) = self.open.lock().get(&(from.clone(), number))
+        {
+            // More than that at once are no answers to questions.
+            let _ = open.answers.try_send(response);
+        }
+    }
+
+    /// An errand is called off.
+    pub(crate) fn hang_up(&self, from: &NodeId, number: u64) {
+        self.open.lock().remove(&(from.clone(), number));
+    }
+
+    /// There is no link to a node any more: nobody waits for what it asked.
+    pub(crate) fn lost(&self, node: &NodeId) {
+        self.open.lock().retain(|(from, _), _| from != node);
+    }
+
+    /// How many are under way.
+    pub(crate) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+}
+
+/// Says what comes of an errand, as fast as it is taken in.
+async fn run(
+    mut serving: Serving,
+    post: &Post,
+    (node, number): &(NodeId, u64),
+    window: &Semaphore,
+    mut answered: mpsc::Receiver<Response>,
+) {
+    loop {
+        tokio::select! {
+            Ok(room) = window.acquire() => {
+                let said = tokio::select! {
+                    said = serving.next() => said,
+                    Some(response) = answered.recv() => {
+                        serving.client_answers(response);
+                        continue;
+                    }
+                };
+                room.forget();
+                let Some(said) = said else { return };
+                if post.wait(node, &Frame::Said(*number, said)).await.is_err() {
+                    return;
+                }
+            }
+            Some(response) = answered.recv() => serving.client_answers(response),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What this node tells all others, and what it knows of what they tell.
+//!
+//! Pure: what is to be done comes back as values.
+
+use std::collections::HashMap;
+
+use stentor_engine::NodeId;
+use stentor_engine::peers::{Definition, Fact};
+
+use crate::feed::{Feed, FeedLimits, Mirror, Position, Update};
+
+/// Bytes of one update, about.
+const UPDATE_BYTES: usize = 256 * 1024;
+
+/// Nodes that are gone and remembered, so that those that come back are told only what is new.
+const MAX_ABSENT: usize = 256;
+
+/// This node's feed, and one mirror for each other node.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    feed: Feed,
+    peers: HashMap<NodeId, Peer>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    mirror: Mirror,
+    /// Whether clients see what it offers.
+    shown: bool,
+    /// Whether its definitions changed in a part of an update that has more.
+    changed: bool,
+    /// How far it is with this node's feed, once it has said so.
+    at: Option<Option<Position>>,
+}
+
+/// What is to be done at this node.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// The node offers this, or nothing any more.
+    Offers(Option<Vec<Definition>>),
+    /// It told this.
+    Told(Vec<Fact>),
+    /// What it told is lost.
+    Missed,
+    /// It is to be told how far this node is with its feed.
+    Have(Option<Position>),
+}
+
+impl Replica {
+    /// `life` is a number of this run of the node that no other has.
+    pub(crate) fn new(life: u64) -> Self {
+        Self { feed: Feed::new(life, FeedLimits::default()), peers: HashMap::new() }
+    }
+
+    /// This node offers these, and nothing else.
+    pub(crate) fn offer(&mut self, definitions: Vec<Definition>) {
+        self.feed.offer(definitions);
+    }
+
+    /// This node tells something.
+    pub(crate) fn tell(&mut self, fact: Fact) {
+        self.feed.tell(fact);
+    }
+
+    /// There is a link to a node.
+    pub(crate) fn up(&mut self, node: &NodeId) -> Vec<Effect> {
+        let peer = self.peers.entry(node.clone()).or_default();
+        peer.at = None;
+        let mut effects = vec![Effect::Have(peer.mirror.position())];
+        effects.extend(peer.show());
+        effects
+    }
+
+    /// There is none any more.
+    pub(crate) fn down(&mut self, node: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.at = None;
+        }
+    }
+
+    /// A node is given up.
+    pub(crate) fn dead(&mut self, node: &NodeId) -> Option<Effect> {
+        let absent = self.peers.values().filter(|peer| !peer.shown).count();
+        let peer = self.peers.get_mut(node)?;
+        let was_shown = std::mem::take(&mut peer.shown);
+        peer.at = None;
+        if absent >= MAX_ABSENT {
+            self.peers.remove(node);
+        }
+        was_shown.then_some(Effect::Offers(None))
+    }
+
+    /// A node says how far it is with this node's feed.
+    pub(crate) fn has(&mut self, node: &NodeId, position: Option<Position>) {
+        self.peers.entry(node.clone()).or_default().at = Some(position);
+    }
+
+    /// What a node is to be told next, if anything; it counts as told with
+    /// [`sent`](Self::sent).
+    pub(crate) fn news_for(&self, node: &NodeId) -> Option<Update> {
+        let at = self.peers.get(node)?.at?;
+        if at == Some(self.feed.head()) {
+            return None;
+        }
+        Some(self.feed.since(at, UPDATE_BYTES))
+    }
+
+    /// A node was sent what is new.
+    pub(crate) fn sent(&mut self, node: &NodeId, to: Position) {
+        if let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.at.is_some()) {
+            peer.at = Some(Some(to));
+        }
+    }
+
+    /// A node tells what is new.
+    pub(crate) fn news(&mut self, node: &NodeId, update: Update) -> Vec<Effect> {
+        let peer = self.peers.entry(node.clone()).or_default();
+        let Ok(applied) = peer.mirror.apply(update) else {
+            return vec![Effect::Have(peer.mirror.position())];
+        };
+        let mut effects = Vec::new();
+        peer.changed |= applied.catalog;
+        if peer.changed && !applied.more {
+            peer.changed = false;
+            peer.shown = false;
+        }
+        if !applied.more {
+            // First: who hears of a change and looks finds it.
+            effects.extend(peer.show());
+        }
+        if applied.missed {
+            effects.push(Effect::Missed);
+        }
+        if !applied.notices.is_empty() {
+            effects.push(Effect::Told(applied.notices));
+        }
+        effects
+    }
+}
+
+impl Peer {
+    fn show(&mut self) -> Option<Effect> {
+        if self.shown || self.mirror.position().is_none() {
+            return None;
+        }
+        self.shown = true;
+        Some(Effect::Offers(Some(self.mirror.definitions().cloned().collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests;
