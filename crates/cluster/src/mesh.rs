@@ -275,3 +275,6 @@ fn unguessable() -> u64 {
     // An operating system without randomness has no secrets to keep.
     getrandom::u64().expect("the operating system gives random bytes")
 }
+
+#[cfg(test)]
+mod tests;
