@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClusterConfig, ClusterError};
 use gossip::Gossip;
+pub(crate) use link::Receipt;
 use link::{Link, Listener};
 use relay::{RelayActor, RelayArgs, RelayMsg};
 
@@ -50,8 +51,10 @@ pub(crate) trait MeshHandler: Send + Sync + 'static {
     fn room(&self, node: &NodeId);
     /// The failure detector has given this node up, or it said that it leaves.
     fn dead(&self, node: &NodeId);
-    /// A frame, in the order sent.
-    fn frame(&self, from: &NodeId, frame: Bytes);
+    /// A frame, in the order sent. It counts as handled, and makes room at the other node, when
+    /// the receipt is dropped: who hands the frame on to a queue hands that on with it, and so
+    /// the window bounds that queue, too.
+    fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt);
 }
 
 /// The node at the other end of a link.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Link {
     number: u64,
     max_frame: usize,
     flow: Mutex<Flow>,
+    /// The relay knows that the other node is to be told what was handled here.
+    to_tell: AtomicBool,
     room: Notify,
     cut: CancellationToken,
 }
@@ -44,6 +47,7 @@ impl Link {
             number: theirs.link,
             max_frame: usize::try_from(mine.max_frame.min(theirs.max_frame)).unwrap_or(usize::MAX),
             flow: Mutex::new(Flow::new(mine.window.min(theirs.window))),
+            to_tell: AtomicBool::new(false),
             room: Notify::new(),
             cut,
         }
@@ -90,18 +94,20 @@ impl Link {
         again
     }
 
-    /// A frame of so many bytes was handled here. Whether the other node still is to be told.
-    pub(crate) fn handled(&self, bytes: usize) -> bool {
+    /// A frame of so many bytes was handled here. Whether the other node is to be told soon: it
+    /// was not told just now.
+    fn handled(&self, bytes: usize) -> bool {
         let mut flow = self.flow.lock();
-        match flow.handled(cost(bytes)) {
-            true => drop(self.post(flow.tell(), None)),
-            false => return true,
+        let now = flow.handled(cost(bytes));
+        if now {
+            let _ = self.post(flow.tell(), None);
         }
-        false
+        !now
     }
 
     /// Tells the other node what was handled here, if it does not know.
     pub(crate) fn tell(&self) {
+        self.to_tell.store(false, Ordering::Relaxed);
         let mut flow = self.flow.lock();
         if flow.owed() > 0 {
             let _ = self.post(flow.tell(), None);
@@ -116,6 +122,21 @@ impl Link {
         let args = Parcel::encode(self.number, handled, frame.map(AsRef::as_ref));
         let message = SerializedMessage::Cast { variant: String::new(), args, metadata: None };
         self.relay.send_serialized(message).map_err(|_| SendError::NotConnected)
+    }
+}
+
+/// A frame that came and is not handled, until this is dropped.
+pub(crate) struct Receipt {
+    pub(crate) link: Arc<Link>,
+    pub(crate) bytes: usize,
+    pub(crate) relay: ActorRef<RelayMsg>,
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.link.handled(self.bytes) && !self.link.to_tell.swap(true, Ordering::Relaxed) {
+            let _ = self.relay.cast(RelayMsg::Handled);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gossip::Member;
 use super::hello::{End, PATIENCE};
-use super::link::{self, Link, LinkStream, Proof, Proven};
+use super::link::{self, Link, LinkStream, Proof, Proven, Receipt};
 use super::wire::Parcel;
 use super::{MeshHandler, NodeState, PeerInfo, Shared};
 
@@ -47,7 +47,9 @@ pub(crate) enum RelayMsg {
     Ended(u64),
     /// This link had time enough to become ready.
     Overdue(u64),
-    /// Others should know what was handled.
+    /// Something was handled that another node does not know of.
+    Handled,
+    /// Others should know now what was handled.
     Tell,
     Cut(NodeId),
     Leave,
@@ -202,6 +204,7 @@ impl Actor for RelayActor {
             RelayMsg::Ready(link, session) => state.on_ready(&myself, link, session),
             RelayMsg::Ended(link) => state.on_ended(&myself, link),
             RelayMsg::Overdue(link) => state.on_overdue(&myself, link),
+            RelayMsg::Handled => state.on_handled(&myself),
             RelayMsg::Tell => state.on_tell(),
             RelayMsg::Cut(node) => state.on_cut(&node),
             RelayMsg::Leave => state.on_leave(&myself),
@@ -241,23 +244,19 @@ impl RelayState {
             Some(Stage::Early(parcels)) => parcels.push(parcel),
             Some(Stage::Up(link)) => {
                 let link = link.clone();
-                self.take(myself, &node, &link, parcel);
+                self.take(myself, &node, link, parcel);
             }
             Some(Stage::Cut) | None => {}
         }
     }
 
-    fn take(&mut self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: &Link, parcel: Parcel) {
+    fn take(&self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: Arc<Link>, parcel: Parcel) {
         if link.handled_there(parcel.handled) {
             self.handler.room(node);
         }
         let Some(frame) = parcel.frame else { return };
-        let bytes = frame.len();
-        self.handler.frame(node, frame);
-        if link.handled(bytes) && !self.to_tell {
-            self.to_tell = true;
-            myself.send_after(TELL_AFTER, || RelayMsg::Tell);
-        }
+        let receipt = Receipt { link, bytes: frame.len(), relay: myself.clone() };
+        self.handler.frame(node, frame, receipt);
     }
 
     fn on_members(&mut self, myself: &ActorRef<RelayMsg>, members: HashMap<NodeId, Member>) {
@@ -428,7 +427,7 @@ impl RelayState {
         tracing::info!(%node, addr = %info.addr, "there is a link to a node");
         self.handler.up(&node, &info);
         for parcel in parcels {
-            self.take(myself, &node, &link, parcel);
+            self.take(myself, &node, link.clone(), parcel);
         }
     }
 
@@ -470,6 +469,12 @@ impl RelayState {
             // The node server does not tell of a session that it could not even begin.
             Some(Stage::Cut) => self.on_ended(myself, number),
             Some(Stage::Up(_)) | None => {}
+        }
+    }
+
+    fn on_handled(&mut self, myself: &ActorRef<RelayMsg>) {
+        if !std::mem::replace(&mut self.to_tell, true) {
+            myself.send_after(TELL_AFTER, || RelayMsg::Tell);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use super::super::{Mesh, MeshHandler, PeerInfo, SendError};
+use super::super::{Mesh, MeshHandler, PeerInfo, Receipt, SendError};
 use super::SOON;
 use crate::config::{ClusterConfig, ClusterError, ClusterTls};
 
@@ -288,7 +288,7 @@ impl MeshHandler for Tell {
         say(format!("dead {node}"));
     }
 
-    fn frame(&self, from: &NodeId, mut frame: Bytes) {
+    fn frame(&self, from: &NodeId, mut frame: Bytes, _: Receipt) {
         let (number, last) = (frame.get_u64(), frame.get_u8() == 1);
         if number == 0 {
             return;
