@@ -14,6 +14,7 @@ mod gossip;
 mod hello;
 mod link;
 mod relay;
+mod seal;
 mod window;
 mod wire;
 

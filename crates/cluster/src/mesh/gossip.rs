@@ -5,18 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport, UdpSocket};
+use chitchat::transport::Socket as _;
 use chitchat::{
-    ChitchatConfig, ChitchatEnvelope, ChitchatHandle, ChitchatId, FailureDetectorConfig,
-    NodeState as Said, ProtocolVersion, spawn_chitchat,
+    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState as Said,
+    ProtocolVersion, spawn_chitchat,
 };
-use parking_lot::Mutex;
 use ractor::ActorRef;
 use stentor_engine::NodeId;
 
 use super::Shared;
 use super::relay::RelayMsg;
+use super::seal::{Bound, SealedSocket};
 use crate::config::{ClusterConfig, ClusterError};
 
 /// Keys under which a node says where it is and that it leaves. Others begin with a plus.
@@ -98,7 +97,7 @@ impl Gossip {
             address: config.gossip,
             source: std::io::Error::other(format!("{error:#}")),
         };
-        let socket = UdpSocket::open(config.gossip).await.map_err(bind)?;
+        let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
         let address = socket.local_addr().map_err(bind)?;
         let advertised = config.advertise.map_or(address, |ip| (ip, address.port()).into());
         let chitchat = ChitchatConfig {
@@ -113,7 +112,7 @@ impl Gossip {
             extra_liveness_predicate: None,
             protocol_version: ProtocolVersion::V1,
         };
-        let transport = Bound(Mutex::new(Some(NearSocket { socket, shared: shared.clone() })));
+        let transport = Bound::new(socket);
         let said = vec![(LINK.to_owned(), link.to_string())];
         let chitchat = spawn_chitchat(chitchat, said, &transport)
             .await
@@ -158,44 +157,5 @@ impl Gossip {
             tokio::time::sleep(4 * self.shared.config.gossip_interval).await;
         }
         let _ = self.chitchat.initiate_shutdown();
-    }
-}
-
-/// A socket that is bound already, so that its port is known before gossip begins.
-struct Bound(Mutex<Option<NearSocket>>);
-
-#[async_trait]
-impl Transport for Bound {
-    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let socket = self.0.lock().take();
-        Ok(Box::new(socket.ok_or_else(|| anyhow::anyhow!("opened twice"))?))
-    }
-}
-
-/// A socket that sends only to where a node may send at all.
-struct NearSocket {
-    socket: UdpSocket,
-    shared: Arc<Shared>,
-}
-
-#[async_trait]
-impl Socket for NearSocket {
-    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    async fn send(
-        &mut self,
-        to: SocketAddr,
-        envelope: ChitchatEnvelope,
-    ) -> anyhow::Result<SendOutcome> {
-        match self.shared.config.may_dial(to.ip()) {
-            true => self.socket.send(to, envelope).await,
-            false => Ok(SendOutcome { num_bytes_sent: 0 }),
-        }
-    }
-
-    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
-        self.socket.recv().await
     }
 }

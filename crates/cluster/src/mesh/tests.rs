@@ -175,7 +175,33 @@ async fn who_has_another_cookie_or_is_of_another_cluster_gets_no_link() {
         assert!(!a.saw(&format!("up {}", node.name)));
         assert!(!node.saw("up a"));
     }
-    assert!(!a.saw("alive c"));
+    assert!(!a.saw("alive b") && !a.saw("alive c"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_of_somebody_who_does_not_know_the_cookie_is_not_heard() {
+    let a = Node::start("a", json!({})).await;
+    let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let stranger = chitchat::ChitchatConfig {
+        chitchat_id: chitchat::ChitchatId::new("s", 1, address),
+        cluster_id: "test".to_owned(),
+        gossip_interval: Duration::from_millis(5),
+        listen_addr: address,
+        seed_nodes: vec![a.gossip()],
+        failure_detector_config: chitchat::FailureDetectorConfig::default(),
+        marked_for_deletion_grace_period: SOON,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+        protocol_version: chitchat::ProtocolVersion::V1,
+    };
+    let said = vec![("link".to_owned(), "127.0.0.1:1".to_owned())];
+    let transport = chitchat::transport::UdpTransport;
+    let stranger = chitchat::spawn_chitchat(stranger, said, &transport).await.unwrap();
+    let b = Node::start("b", json!({ "seeds": [a.gossip()] })).await;
+    a.sees("up b").await;
+    assert!(!a.saw("alive s"));
+    assert!(stranger.with_chitchat(|known| known.node_states().len()).await == 1);
+    drop(b);
 }
 
 #[tokio::test(flavor = "multi_thread")]
