@@ -8,7 +8,8 @@
 //! to the other (`mesh/relay.rs`), no more at once than a window (`mesh/window.rs`).
 //!
 //! A link is only to a node that gossip sees alive: when it does not, the link is cut. That is
-//! how a node is noticed that froze and whose connections all look well.
+//! how a node is noticed that froze and whose connections all look well. A link over which
+//! nothing comes, although gossip does, is cut too, and made anew.
 
 mod gossip;
 mod hello;
@@ -36,6 +37,7 @@ use gossip::Gossip;
 pub(crate) use link::Receipt;
 use link::{Link, Listener};
 use relay::{RelayActor, RelayArgs, RelayMsg};
+use seal::SealedSocket;
 
 /// What a mesh tells. Each is told what happens in its order, never two things at once, and
 /// must not block: it runs in the relay actor.
@@ -160,10 +162,15 @@ impl Mesh {
             stop: CancellationToken::new(),
         });
 
+        let bind = |error: anyhow::Error| ClusterError::Bind {
+            address: shared.config.gossip,
+            source: std::io::Error::other(format!("{error:#}")),
+        };
+        let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
         let args = RelayArgs { shared: shared.clone(), handler };
         let spawned = Actor::spawn(None, RelayActor, args).await;
         let (relay, _) = spawned.map_err(|error| ClusterError::Start(error.to_string()))?;
-        let gossip = match Gossip::start(shared.clone(), advertised, relay.clone()).await {
+        let gossip = match Gossip::start(shared.clone(), socket, advertised, relay.clone()).await {
             Ok(gossip) => gossip,
             Err(error) => {
                 relay.stop(None);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::transport::Socket as _;
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState as Said,
     ProtocolVersion, spawn_chitchat,
@@ -89,16 +88,12 @@ pub(crate) struct Gossip {
 impl Gossip {
     pub(crate) async fn start(
         shared: Arc<Shared>,
+        socket: SealedSocket,
         link: SocketAddr,
         relay: ActorRef<RelayMsg>,
     ) -> Result<Self, ClusterError> {
         let config = &shared.config;
-        let bind = |error: anyhow::Error| ClusterError::Bind {
-            address: config.gossip,
-            source: std::io::Error::other(format!("{error:#}")),
-        };
-        let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
-        let address = socket.local_addr().map_err(bind)?;
+        let address = socket.address();
         let advertised = config.advertise.map_or(address, |ip| (ip, address.port()).into());
         let chitchat = ChitchatConfig {
             chitchat_id: ChitchatId::new(shared.node.as_str(), shared.generation, advertised),
@@ -157,5 +152,38 @@ impl Gossip {
             tokio::time::sleep(4 * self.shared.config.gossip_interval).await;
         }
         let _ = self.chitchat.initiate_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(node: &str, generation: u64, said: &[(&str, &str)]) -> (ChitchatId, Said) {
+        let mut state = Said::for_test();
+        for (key, value) in said {
+            state.set(key, value);
+        }
+        (ChitchatId::new(node, generation, ([127, 0, 0, 1], 1).into()), state)
+    }
+
+    #[test]
+    fn of_a_node_that_was_started_again_the_newer_run_counts() {
+        let link = (LINK, "127.0.0.1:7");
+        let alive = BTreeMap::from([
+            run("b", 1, &[link, (LEFT, "")]),
+            run("b", 2, &[link, ("+mood", "fine"), ("mood", "bad")]),
+            run("c", 1, &[("+no", "address")]),
+            run("me", 1, &[link]),
+            run("no name of a node", 1, &[link]),
+        ]);
+        let members = members(&NodeId::new("me").unwrap(), &alive);
+        let b = Member {
+            generation: 2,
+            addr: ([127, 0, 0, 1], 7).into(),
+            left: false,
+            said: BTreeMap::from([("mood".to_owned(), "fine".to_owned())]),
+        };
+        assert_eq!(members, HashMap::from([(NodeId::new("b").unwrap(), b)]));
     }
 }

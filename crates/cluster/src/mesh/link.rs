@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Link {
     to_tell: AtomicBool,
     room: Notify,
     cut: CancellationToken,
+    /// How often it was looked at since something came.
+    silent: AtomicU32,
 }
 
 impl Link {
@@ -50,6 +52,7 @@ impl Link {
             to_tell: AtomicBool::new(false),
             room: Notify::new(),
             cut,
+            silent: AtomicU32::new(0),
         }
     }
 
@@ -87,6 +90,7 @@ impl Link {
     /// The other node says how much it has handled. Whether there is room again for those who
     /// found none.
     pub(crate) fn handled_there(&self, up_to: u64) -> bool {
+        self.silent.store(0, Ordering::Relaxed);
         let again = self.flow.lock().handled_there(up_to);
         if again {
             self.room.notify_waiters();
@@ -112,6 +116,14 @@ impl Link {
         if flow.owed() > 0 {
             let _ = self.post(flow.tell(), None);
         }
+    }
+
+    /// Is called regularly, at both ends: says something, so that the other end hears of this
+    /// one. How often it was called since something came.
+    pub(crate) fn check(&self) -> u32 {
+        let mut flow = self.flow.lock();
+        let _ = self.post(flow.tell(), None);
+        self.silent.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn in_flight(&self) -> u64 {

@@ -33,6 +33,9 @@ use super::{MeshHandler, NodeState, PeerInfo, Shared};
 const TELL_AFTER: Duration = Duration::from_millis(10);
 /// How long it takes to try again to make a link: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Links are looked at as often as a silent node is given up, and cut when they were silent so
+/// often: a large frame may be long on its way.
+const SILENT: u32 = 4;
 /// How long cut links may take to end.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -51,6 +54,8 @@ pub(crate) enum RelayMsg {
     Handled,
     /// Others should know now what was handled.
     Tell,
+    /// It is time to look at all links.
+    Check,
     Cut(NodeId),
     Leave,
     /// Cut links had time enough to end.
@@ -177,8 +182,9 @@ impl Actor for RelayActor {
         let (server, _) = Actor::spawn_linked(None, server, (), myself.get_cell()).await?;
         server.cast(NodeServerMessage::SubscribeToEvents {
             id: "relay".to_owned(),
-            subscription: Box::new(Sessions(myself)),
+            subscription: Box::new(Sessions(myself.clone())),
         })?;
+        myself.send_interval(shared.config.give_up_after, || RelayMsg::Check);
         Ok(RelayState {
             _stop: shared.stop.clone().drop_guard(),
             shared,
@@ -206,6 +212,7 @@ impl Actor for RelayActor {
             RelayMsg::Overdue(link) => state.on_overdue(&myself, link),
             RelayMsg::Handled => state.on_handled(&myself),
             RelayMsg::Tell => state.on_tell(),
+            RelayMsg::Check => state.on_check(),
             RelayMsg::Cut(node) => state.on_cut(&node),
             RelayMsg::Leave => state.on_leave(&myself),
             RelayMsg::Left => myself.stop(None),
@@ -257,6 +264,14 @@ impl RelayState {
         let Some(frame) = parcel.frame else { return };
         let receipt = Receipt { link, bytes: frame.len(), relay: myself.clone() };
         self.handler.frame(node, frame, receipt);
+    }
+
+    /// All links that are up.
+    fn up(&self) -> impl Iterator<Item = (&NodeId, &Link)> {
+        self.peers.iter().filter_map(|(node, peer)| match &peer.session {
+            Some(Session { stage: Stage::Up(link), .. }) => Some((node, &**link)),
+            _ => None,
+        })
     }
 
     fn on_members(&mut self, myself: &ActorRef<RelayMsg>, members: HashMap<NodeId, Member>) {
@@ -480,10 +495,18 @@ impl RelayState {
 
     fn on_tell(&mut self) {
         self.to_tell = false;
-        for peer in self.peers.values() {
-            if let Some(Session { stage: Stage::Up(link), .. }) = &peer.session {
-                link.tell();
-            }
+        self.up().for_each(|(_, link)| link.tell());
+    }
+
+    fn on_check(&mut self) {
+        let silent: Vec<_> = self
+            .up()
+            .filter(|(_, link)| link.check() > SILENT)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in silent {
+            tracing::warn!(%node, "nothing comes over the link to a node that is alive");
+            self.cut(&node);
         }
     }
 

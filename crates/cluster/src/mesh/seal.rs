@@ -32,6 +32,7 @@ pub(crate) struct SealedSocket {
     shared: Arc<Shared>,
     key: Hmac<Sha256>,
     outer: UdpSocket,
+    address: SocketAddr,
     inner: Inner,
     turn: UdpSocket,
     turn_addr: SocketAddr,
@@ -51,6 +52,7 @@ impl SealedSocket {
         Ok(Self {
             key: hello::keyed(&shared.config.cookie, b"stentor gossip"),
             turn_addr: turn.local_addr()?,
+            address: outer.local_addr()?,
             shared,
             outer,
             inner,
@@ -58,6 +60,11 @@ impl SealedSocket {
             came: None,
             buf: vec![0; MAX],
         })
+    }
+
+    /// Where others reach it.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     fn seal(&self, message: &[u8]) -> Hmac<Sha256> {
@@ -96,7 +103,7 @@ impl SealedSocket {
 #[async_trait]
 impl Socket for SealedSocket {
     fn local_addr(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.outer.local_addr()?)
+        Ok(self.address)
     }
 
     async fn send(
@@ -112,6 +119,10 @@ impl Socket for SealedSocket {
         self.inner.send(self.turn_addr, envelope).await?;
         let out = self.turn.recv(&mut self.buf[SEAL..]);
         let len = tokio::time::timeout(TURN, out).await.context("lost on loopback")??;
+        anyhow::ensure!(
+            SEAL + len < MAX,
+            "what nodes say of themselves is too long for a datagram"
+        );
         let seal = self.seal(&self.buf[SEAL..SEAL + len]).finalize().into_bytes();
         self.buf[..SEAL].copy_from_slice(&seal[..SEAL]);
         let num_bytes_sent = self.outer.send_to(&self.buf[..SEAL + len], to).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use process::{Keys, Node};
+use process::{Keys, Network, Node};
 
 /// Long enough for a busy machine: nothing waits this long when all is well.
 const SOON: Duration = Duration::from_secs(30);
@@ -140,6 +140,31 @@ async fn a_link_that_breaks_is_made_again() {
     }
     a.sees("up b").await;
     b.sees("up a").await;
+    assert!(!a.saw("dead b") && !b.saw("dead a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_over_which_nothing_comes_any_more_is_made_again() {
+    let brisk = json!({ "give_up_ms": 1_000 });
+    // Others connect to it at an address where it does not listen itself.
+    let behind = json!({ "give_up_ms": 1_000, "gossip": "0.0.0.0:0", "advertise": "127.0.0.2" });
+    let b = Node::start("b", behind).await;
+    let network = ([127, 0, 0, 2], b.ports().0).into();
+    let network = Network::between(network, [127, 0, 0, 1].into()).await;
+    let mut settings = brisk;
+    settings["seeds"] = json!([b.gossip()]);
+    let a = Node::start("a", settings).await;
+    a.sees("up b").await;
+    b.sees("up a").await;
+    a.forget();
+    b.forget();
+    network.stall(1);
+    for (node, other) in [(&a, "b"), (&b, "a")] {
+        node.sees(&format!("down {other}")).await;
+        node.sees(&format!("up {other}")).await;
+    }
+    a.tell("send b 10 10").await;
+    b.sees("got a 10").await;
     assert!(!a.saw("dead b") && !b.saw("dead a"));
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use stentor_engine::NodeId;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
@@ -71,9 +73,15 @@ impl Node {
 
     /// Where it gossips.
     pub(super) fn gossip(&self) -> String {
+        format!("127.0.0.1:{}", self.ports().1)
+    }
+
+    /// Where it listens for links, and where it gossips.
+    pub(super) fn ports(&self) -> (u16, u16) {
         let lines = self.lines.borrow();
         let listens = lines.iter().find_map(|line| line.strip_prefix("listens ")).unwrap();
-        listens.to_owned()
+        let (link, gossip) = listens.split_once(' ').unwrap();
+        (link.parse().unwrap(), gossip.parse().unwrap())
     }
 
     pub(super) async fn tell(&self, line: &str) {
@@ -128,6 +136,41 @@ fn is(line: &str, begin: &str) -> bool {
     line.strip_prefix(begin).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
+/// A network between nodes that can stop to carry anything.
+pub(super) struct Network(watch::Sender<usize>);
+
+impl Network {
+    /// Carries what comes to this address to the same port of another.
+    pub(super) async fn between(from: SocketAddr, to: IpAddr) -> Self {
+        let listener = TcpListener::bind(from).await.unwrap();
+        let to = SocketAddr::new(to, from.port());
+        let stalled = watch::Sender::new(0);
+        let network = Self(stalled.clone());
+        tokio::spawn(async move {
+            for number in 1.. {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let mut stalled = stalled.subscribe();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+                        _ = stalled.wait_for(|stalled| *stalled >= number) => {}
+                    }
+                    // Both are open, and nothing comes.
+                    std::future::pending::<()>().await;
+                    drop((near, far));
+                });
+            }
+        });
+        network
+    }
+
+    /// Connections up to this one carry nothing any more.
+    pub(super) fn stall(&self, up_to: usize) {
+        self.0.send_replace(up_to);
+    }
+}
+
 /// An authority that issues keys for nodes.
 pub(super) struct Keys {
     authority: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
@@ -159,7 +202,8 @@ async fn node() {
         Ok(mesh) => mesh,
         Err(error) => return refused(&error),
     };
-    say(format!("listens {}", mesh.addresses().1));
+    let (link, gossip) = mesh.addresses();
+    say(format!("listens {} {}", link.port(), gossip.port()));
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = input.next_line().await {
         let words: Vec<_> = line.split(' ').collect();
@@ -206,6 +250,10 @@ fn config(settings: &Value) -> ClusterConfig {
     if let Some(listen) = text("listen") {
         config.listen = listen.parse().unwrap();
     }
+    if let Some(gossip) = text("gossip") {
+        config.gossip = gossip.parse().unwrap();
+    }
+    config.advertise = text("advertise").map(|ip| ip.parse().unwrap());
     config.max_in_flight = number("max_in_flight").unwrap_or(config.max_in_flight);
     config.max_frame = number("max_frame").unwrap_or(config.max_frame);
     if let Some(after) = settings["give_up_ms"].as_u64() {
