@@ -109,6 +109,9 @@ impl ClusterConfig {
                 return Err(ClusterError::Seed(seed.clone()));
             }
         }
+        if self.max_in_flight < 4_096 {
+            return Err(ClusterError::Limits("`max_in_flight` is less than 4 KiB"));
+        }
         if self.max_frame == 0 || self.max_frame > self.max_in_flight / 2 {
             return Err(ClusterError::Limits(
                 "`max_frame` is 0, or more than half of `max_in_flight`",
@@ -306,6 +309,7 @@ mod tests {
         assert!(matches!(refused(&|c| c.cookie.truncate(9)), ClusterError::Cookie));
         assert!(matches!(refused(&|c| c.seeds.push("host".into())), ClusterError::Seed(_)));
         assert!(matches!(refused(&|c| c.max_frame = 9 << 20), ClusterError::Limits(_)));
+        assert!(matches!(refused(&|c| c.max_in_flight = 1), ClusterError::Limits(_)));
         assert!(matches!(
             refused(&|c| c.give_up_after = c.gossip_interval),
             ClusterError::Limits(_)

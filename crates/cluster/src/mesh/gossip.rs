@@ -81,7 +81,7 @@ fn detector(config: &ClusterConfig) -> FailureDetectorConfig {
 /// The gossip of this node.
 pub(crate) struct Gossip {
     shared: Arc<Shared>,
-    chitchat: ChitchatHandle,
+    chitchat: Arc<ChitchatHandle>,
     address: SocketAddr,
 }
 
@@ -114,7 +114,8 @@ impl Gossip {
             .map_err(|error| ClusterError::Start(format!("{error:#}")))?;
         let mut alive = chitchat.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
         let ended = chitchat.termination_watcher();
-        let watching = shared.clone();
+        let chitchat = Arc::new(chitchat);
+        let (watching, watched) = (shared.clone(), chitchat.clone());
         tokio::spawn(async move {
             let watch = async {
                 while alive.changed().await.is_ok() {
@@ -125,7 +126,8 @@ impl Gossip {
                 }
             };
             tokio::select! {
-                () = watching.stop.cancelled() => {}
+                // A node that has no relay any more is none, and must not look like one.
+                () = watching.stop.cancelled() => drop(watched.initiate_shutdown()),
                 () = watch => {}
                 ended = ended => {
                     tracing::error!(?ended, "gossip ended, and so this is no node any more");

@@ -143,6 +143,7 @@ async fn a_link_that_breaks_is_made_again() {
     assert!(!a.saw("dead b") && !b.saw("dead a"));
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_over_which_nothing_comes_any_more_is_made_again() {
     let brisk = json!({ "give_up_ms": 1_000 });
@@ -166,6 +167,18 @@ async fn a_link_over_which_nothing_comes_any_more_is_made_again() {
     a.tell("send b 10 10").await;
     b.sees("got a 10").await;
     assert!(!a.saw("dead b") && !b.saw("dead a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_in_which_something_fails_is_none_any_more() {
+    let a = Node::start("a", json!({})).await;
+    let b = Node::start("b", json!({ "seeds": [a.gossip()] })).await;
+    a.sees("up b").await;
+    b.sees("up a").await;
+    a.tell("break b").await;
+    b.sees("stopped").await;
+    a.sees("down b").await;
+    a.sees("dead b").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

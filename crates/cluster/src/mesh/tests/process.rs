@@ -25,6 +25,9 @@ const SETTINGS: &str = "STENTOR_MESH_TEST_NODE";
 /// What a node says is told by this from what the test harness in its process says.
 const MARK: &str = "@ ";
 
+/// The number of a frame that its receiver cannot bear.
+const BREAK: u64 = u64::MAX;
+
 /// A node in a process of its own.
 pub(super) struct Node {
     pub(super) name: &'static str,
@@ -204,6 +207,11 @@ async fn node() {
     };
     let (link, gossip) = mesh.addresses();
     say(format!("listens {} {}", link.port(), gossip.port()));
+    let stopping = mesh.clone();
+    tokio::spawn(async move {
+        stopping.stopped().await;
+        say("stopped".to_owned());
+    });
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = input.next_line().await {
         let words: Vec<_> = line.split(' ').collect();
@@ -213,6 +221,7 @@ async fn node() {
                 let (count, size) = (count.parse().unwrap(), size.parse().unwrap());
                 tokio::spawn(send(mesh.clone(), peer(to), count, size));
             }
+            ["break", to] => mesh.try_send(&peer(to), &numbered(BREAK, true, 0)).unwrap(),
             ["fill", to, size] => fill(&mesh, &peer(to), size.parse().unwrap()),
             ["drained", of] => {
                 let of = peer(of);
@@ -341,6 +350,7 @@ impl MeshHandler for Tell {
         if number == 0 {
             return;
         }
+        assert_ne!(number, BREAK, "this is what the test wants");
         let mut rows = self.0.lock();
         let row = rows.entry(from.clone()).or_default();
         *row += 1;
