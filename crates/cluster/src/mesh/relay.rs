@@ -257,6 +257,7 @@ impl RelayState {
         }
     }
 
+    /// Takes what came over a link that is up.
     fn take(&self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: Arc<Link>, parcel: Parcel) {
         if link.handled_there(parcel.handled) {
             self.handler.room(node);
@@ -275,10 +276,11 @@ impl RelayState {
     }
 
     fn on_members(&mut self, myself: &ActorRef<RelayMsg>, members: HashMap<NodeId, Member>) {
-        let alive = |peer: &Peer| peer.state == NodeState::Alive;
-        let known: Vec<_> = self.peers.iter().filter(|(_, peer)| alive(peer)).collect();
-        let lost: Vec<_> = known
-            .into_iter()
+        let alive = |(_, peer): &(&NodeId, &Peer)| peer.state == NodeState::Alive;
+        let lost: Vec<_> = self
+            .peers
+            .iter()
+            .filter(alive)
             .filter_map(|(node, peer)| match members.get(node) {
                 Some(member) if member.left => Some((node.clone(), NodeState::Left)),
                 Some(member) if member.generation == peer.member.generation => None,
@@ -296,6 +298,7 @@ impl RelayState {
         }
     }
 
+    /// This node is no more.
     fn lose(&mut self, node: &NodeId, state: NodeState) {
         self.cut(node);
         if let Some(peer) = self.peers.get_mut(node) {
@@ -308,6 +311,7 @@ impl RelayState {
         }
     }
 
+    /// This node is there.
     fn see(&mut self, myself: &ActorRef<RelayMsg>, node: NodeId, member: Member) {
         if !self.peers.contains_key(&node) && !self.has_room() {
             tracing::warn!(%node, "ignored a node: there are as many as may be");
