@@ -138,7 +138,6 @@ struct Peer {
 
 /// A connection in the care of the node server.
 struct Session {
-    number: u64,
     proof: Proof,
     cut: CancellationToken,
     stage: Stage,
@@ -415,7 +414,7 @@ impl RelayState {
             is_server: matches!(proven.end, End::Accepted),
         };
         let stage = Stage::Early(Vec::new());
-        peer.session = Some(Session { number, proof: proven.proof, cut, stage });
+        peer.session = Some(Session { proof: proven.proof, cut, stage });
         self.links.insert(number, node.clone());
         let _ = self.server.cast(opened);
         myself.send_after(PATIENCE, move || RelayMsg::Overdue(number));
