@@ -32,7 +32,7 @@ use gate::GateState;
 pub(crate) use handover::StreamRecord;
 pub use inlet::Inlet;
 use inlet::Reader;
-pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
+pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention};
 pub use queue::Frame;
 use queue::{KEPT_TEXT, Pushed, Queue, Report};
@@ -93,11 +93,13 @@ pub(crate) struct Log {
     retention: Retention,
     /// What was before this is known to be gone, whatever the log says.
     floor: Seq,
+    /// What it counts for in the budgets, in bytes: what it held when that was looked at last.
+    counted: usize,
 }
 
 impl Log {
     pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
-        Self { events, retention, floor: Seq(0) }
+        Self { events, retention, floor: Seq(0), counted: 0 }
     }
 }
 
@@ -248,6 +250,13 @@ impl Outlet {
         state.keep(read, &self.0.tally);
     }
 
+    /// What was read stays in the store when the stream is dropped: it may go on elsewhere.
+    pub(crate) fn leave_log(&self) {
+        if let Some(log) = &mut self.0.state.lock().log {
+            log.events.leave();
+        }
+    }
+
     /// Whether somebody reads the stream, and it goes on.
     fn is_read(&self) -> bool {
         let state = self.0.state.lock();
@@ -355,6 +364,8 @@ impl Outlet {
     pub(crate) fn close_if_stalled(&self, timeout: Duration) -> bool {
         let (notified, waker) = {
             let mut state = self.0.state.lock();
+            // What a log holds may become less by itself.
+            state.recount(&self.0.tally);
             let first = state.queue.read();
             if !state.attached || !state.queue.has_unread() {
                 state.waiting = None;
@@ -430,7 +441,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        let log = state.log.as_ref().map_or(0, |log| log.events.held());
+        let log = state.log.as_ref().map_or(0, |log| log.counted);
         self.tally.holds(state.queue.weight() + log, 0);
     }
 }
@@ -439,7 +450,6 @@ impl State {
     /// Keeps what was read, where a client can come back for it.
     fn keep(&mut self, read: &[Delivered], tally: &Tally) {
         let Some(log) = &mut self.log else { return };
-        let before = log.events.held();
         for event in read {
             log.events.append(event);
         }
@@ -447,7 +457,14 @@ impl State {
         if pressure > Pressure::None {
             log.events.trim(log.retention.under(pressure));
         }
-        tally.holds(before, log.events.held());
+        self.recount(tally);
+    }
+
+    fn recount(&mut self, tally: &Tally) {
+        if let Some(log) = &mut self.log {
+            let held = log.events.held();
+            tally.holds(std::mem::replace(&mut log.counted, held), held);
+        }
     }
 }
 

@@ -23,6 +23,19 @@ pub(crate) struct StreamRecord {
 }
 
 impl StreamRecord {
+    /// A stream of which nothing is known but the number of its next frame.
+    pub(crate) fn begins_at(stream: StreamId, next: Seq) -> Self {
+        let (past, unread) = (Vec::new(), Vec::new());
+        Self { stream: stream.0, floor: next.0, past, next: next.0, unread, finished: false }
+    }
+
+    /// The same, which is over. What was said is in its log, `whole` or not.
+    pub(crate) fn over(mut self, whole: bool) -> Self {
+        self.finished = true;
+        self.floor = if whole { 0 } else { self.next };
+        self
+    }
+
     pub(crate) fn id(&self) -> StreamId {
         StreamId(self.stream)
     }

@@ -31,6 +31,31 @@ impl Moving {
             arrived.await;
         }
     }
+
+    /// A session is to come here, of which others wait to hear until this is dropped. `None` if it
+    /// is on its way already.
+    pub(crate) fn arrives(&self, id: &SessionId) -> Option<Arriving<'_>> {
+        let first = self.sessions.lock().insert(id.clone());
+        first.then(|| Arriving { moving: self, id: id.clone() })
+    }
+
+    fn arrived(&self, id: &SessionId) {
+        self.sessions.lock().remove(id);
+        self.arrived.notify_waiters();
+    }
+}
+
+/// A session that is on its way here.
+#[derive(Debug)]
+pub(crate) struct Arriving<'a> {
+    moving: &'a Moving,
+    id: SessionId,
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.moving.arrived(&self.id);
+    }
 }
 
 /// A session that leaves this engine. Dropping it ends the session here: when it has arrived
@@ -58,8 +83,7 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.entry.end(EndReason::Moved);
-        self.core.moving.sessions.lock().remove(self.entry.id());
-        self.core.moving.arrived.notify_waiters();
+        self.core.moving.arrived(self.entry.id());
     }
 }
 

@@ -34,7 +34,7 @@ impl HttpSession {
         Self { core, place: Place::Here(entry) }
     }
 
-    pub(super) fn there(
+    pub(crate) fn there(
         core: Arc<Core>,
         node: NodeId,
         session: SessionId,
@@ -156,7 +156,11 @@ impl HttpSession {
             }
         };
         entry.touch();
-        let inlet = match entry.find_stream(stream) {
+        let found = match entry.find_stream(stream) {
+            Some(outlet) => Some(outlet),
+            None => entry.earlier_stream(&self.core, stream).await,
+        };
+        let inlet = match found {
             Some(outlet) => match outlet.resume(next).await {
                 (inlet, true) => return Ok(inlet),
                 (inlet, false) => inlet,

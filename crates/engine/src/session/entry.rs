@@ -159,6 +159,10 @@ pub(crate) struct SessionEntry {
     finish: Mutex<Option<Arc<FinishStreams>>>,
     kept: Kept,
     next_stream: AtomicU64,
+    /// The first stream that this node opened, if it took the session from one that died.
+    first_stream: u64,
+    /// How often it has moved to another node.
+    moves: u64,
     calls: OpenCalls,
     questions: Questions,
     permits: Arc<Semaphore>,
@@ -204,6 +208,8 @@ impl SessionEntry {
             streams,
             kept: Kept::default(),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
+            first_stream: 0,
+            moves: 0,
             calls: OpenCalls::default(),
             questions: Questions::default(),
             permits: Arc::new(Semaphore::new(core.config.max_requests())),
@@ -249,6 +255,26 @@ impl SessionEntry {
 
     pub(super) fn with_next_stream(self, next: u64) -> Self {
         self.next_stream.store(next, Ordering::Relaxed);
+        self
+    }
+
+    /// How often it has moved to another node.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    pub(super) fn with_moves(mut self, moves: u64) -> Self {
+        self.moves = moves;
+        self
+    }
+
+    /// Streams before this one are of a node that died.
+    pub(crate) fn first_stream(&self) -> u64 {
+        self.first_stream
+    }
+
+    pub(super) fn with_first_stream(mut self, first: u64) -> Self {
+        self.first_stream = first;
         self
     }
 
@@ -408,6 +434,13 @@ impl SessionEntry {
             _ => CancelReason::SessionEnded,
         });
         self.finish.lock().take();
+        if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
+            let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
+            streams.for_each(|stream| stream.leave_log());
+        }
+        if let Some(saver) = &core.saver {
+            saver.closed(self, reason);
+        }
         self.kept.clear();
         self.seat.lock().take();
         self.changed.notify_waiters();
