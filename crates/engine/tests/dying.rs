@@ -188,8 +188,9 @@ async fn a_client_whose_node_dies_goes_on_at_another_and_misses_nothing() {
     assert!(some(&mut notices).await[0].0.0 > before);
     session.end(EndReason::Deleted).await;
     until(|| nodes.store.owners().is_empty()).await;
-    drop(notices);
-    until(|| nodes.store.streams() == 1).await;
+    let ended = session.id().clone();
+    drop((notices, session));
+    until(|| !nodes.store.streams(&ended).contains(&stream)).await;
     assert_eq!(third.http_session(&id, Some("ann")).await.unwrap_err(), Refused::SessionEnded);
 }
 
@@ -236,7 +237,7 @@ async fn of_many_who_look_for_a_session_at_once_all_find_the_same() {
         let (engine, id) = (others[index % 3].clone(), id.clone());
         tokio::spawn(async move {
             let session = engine.http_session(&id, Some("ann")).await.unwrap();
-            let call = request(1, "tools/call", json!({"name": "echo"}));
+            let call = request(index as i64, "tools/call", json!({"name": "echo"}));
             let mut inlet = session.request(call, RequestMeta::default()).await.unwrap();
             all(&mut inlet).await.pop().unwrap().1
         })

@@ -74,7 +74,7 @@ impl Engine {
         if core.directory.get(id.as_str()).is_some() {
             return Ok(Found::Here);
         }
-        if saver.has_ended(id) {
+        if core.directory.is_ending(id.as_str()) || saver.has_ended(id) {
             return Err(Refused::SessionEnded);
         }
         if core.is_draining() {

@@ -420,6 +420,10 @@ impl SessionEntry {
             return;
         }
         let reason = self.ending().unwrap_or(EndReason::Shutdown);
+        // Before it is not found any more, so that nobody looks for it elsewhere.
+        if let Some(saver) = &core.saver {
+            saver.closed(self, reason);
+        }
         core.directory.remove(&self.id);
         {
             // Told while it is locked, as all that the hub is told of a session.
@@ -437,9 +441,6 @@ impl SessionEntry {
         if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
             let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
             streams.for_each(|stream| stream.leave_log());
-        }
-        if let Some(saver) = &core.saver {
-            saver.closed(self, reason);
         }
         self.kept.clear();
         self.seat.lock().take();

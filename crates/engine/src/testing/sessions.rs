@@ -36,10 +36,11 @@ impl SharedStore {
         sessions.iter().map(|(id, (node, _))| (id.clone(), node.clone())).collect()
     }
 
-    /// Streams that are kept.
+    /// The streams of a session that are kept.
     #[must_use]
-    pub fn streams(&self) -> usize {
-        self.streams.lock().len()
+    pub fn streams(&self, session: &SessionId) -> Vec<StreamId> {
+        let streams = self.streams.lock();
+        streams.keys().filter(|(of, _)| of == session).map(|(_, stream)| *stream).collect()
     }
 
     fn keep(&self, node: &NodeId, session: &SessionRecord) -> bool {
