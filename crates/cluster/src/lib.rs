@@ -18,6 +18,7 @@
 //! * `replica.rs`: a node's feed and what it knows of the others'.
 //! * `errands.rs`: a request that is done on another node.
 //! * `leave.rs`: how a node leaves, and where its sessions are then.
+//! * `redis_store.rs`: where sessions are kept that are to survive their node (feature `redis`).
 //! * `cluster.rs`: an engine as a node, which joins all of it.
 
 mod cluster;
@@ -28,8 +29,12 @@ mod frame;
 mod leave;
 mod mesh;
 mod post;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod replica;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
 pub use mesh::{NodeState, NodeView};
+#[cfg(feature = "redis")]
+pub use redis_store::{RedisConfig, RedisStore, RedisStoreError};
