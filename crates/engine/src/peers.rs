@@ -13,6 +13,7 @@ mod moving;
 mod relay;
 mod relayed;
 mod serving;
+mod watching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
 pub(crate) use relayed::Relayed;
 pub use serving::Serving;
+pub(crate) use watching::{Granted, Watching, watch};
 
 /// What clients see of one item of a node's catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
