@@ -16,6 +16,7 @@
 //! * `mesh.rs`: how nodes find each other, notice the dead and the frozen, and exchange bytes.
 //! * `feed.rs`: what a node tells all others, numbered, so that each hears it once.
 //! * `replica.rs`: a node's feed and what it knows of the others'.
+//! * `settle.rs`: when a changed list is announced.
 //! * `errands.rs`: a request that is done on another node.
 //! * `leave.rs`: how a node leaves, and where its sessions are then.
 //! * `redis_store.rs`: where sessions are kept that are to survive their node (feature `redis`).
@@ -32,6 +33,7 @@ mod post;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod replica;
+mod settle;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};

@@ -20,7 +20,8 @@ use stentor_engine::testing::{
     session_store_keeps_its_contract,
 };
 use stentor_engine::{
-    Claim, Context, EndReason, Engine, NodeId, Seq, SessionStore as _, StreamId, ToolError, tool,
+    Claim, Context, EndReason, Engine, ListKind, NodeId, Seq, SessionStore as _, StreamId,
+    ToolError, tool,
 };
 use stentor_wire::{Message, Request, RequestMeta};
 use tokio::time::{sleep, timeout};
@@ -233,7 +234,9 @@ impl Peers for Nodes {
         Ok(engine.ok_or_else(|| Unreachable(node.clone()))?.ask_itself(errand))
     }
 
-    fn catalog_changed(&self) {}
+    fn catalog_changed(&self, _lists: &[ListKind]) {}
+
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}
 
     fn tell(&self, _fact: Fact) {}
 }

@@ -65,6 +65,7 @@ pub use root::RootView;
 pub use session::{
     Claim, EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView,
 };
+pub use stentor_wire::ListKind;
 pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
     StateKey,

@@ -32,6 +32,7 @@ use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
+use crate::peers::watch;
 use crate::task::{self, CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
@@ -80,6 +81,17 @@ pub(crate) struct SessionArgs {
     pub(crate) entry: Arc<SessionEntry>,
     /// Whether it takes the place of one that crashed.
     pub(crate) restarted: bool,
+}
+
+/// What `initialize` is answered with.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult<'a> {
+    protocol_version: &'a str,
+    capabilities: &'a stentor_wire::model::ServerCapabilities,
+    server_info: &'a stentor_wire::model::Implementation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<&'a str>,
 }
 
 /// A session at work: for its actor, and for a transport while no message of the client waits
@@ -218,10 +230,16 @@ impl Session {
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
             Decision::Listen(caller, mut listen, tasks) => {
+                let mut elsewhere = None;
                 if !tasks.is_empty() {
-                    let caller = caller.of(self.entry.principal().cloned());
+                    let (caller, mut tasks) = (caller.of(self.entry.principal().cloned()), tasks);
+                    let granted = Box::pin(watch(&self.core, &caller, &request, &mut tasks)).await;
                     match Box::pin(tasks::owned(&self.core, tasks, &caller)).await {
-                        Ok(owned) => listen.granted.task_ids = owned,
+                        Ok(owned) => {
+                            let all = [&owned[..], &granted.tasks].concat();
+                            listen.granted.task_ids = all;
+                            elsewhere = Some((granted, owned));
+                        }
                         Err(error) => {
                             self.entry.state().end_listen(&request.id);
                             return responder.answer(Err(error));
@@ -237,8 +255,13 @@ impl Session {
                         self.join(&state, subscription);
                     }
                 }
+                let Some((granted, own)) = elsewhere else { return };
+                if let Some(outlet) = self.entry.streams().notices() {
+                    let watching = granted.tell(outlet, &request.id);
+                    self.entry.state().watches(&request.id, watching);
+                }
                 let key = self.entry.key(Some(listen.subscription));
-                return tasks::tell(&self.core, key, listen.granted.task_ids);
+                return tasks::tell(&self.core, key, own);
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
@@ -253,15 +276,12 @@ impl Session {
     }
 
     fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
-        let mut result = serde_json::json!({
-            "protocolVersion": version.as_str(),
-            "capabilities": self.core.capabilities,
-            "serverInfo": self.core.identity.info(),
-        });
-        if let Some(instructions) = &self.core.instructions {
-            result["instructions"] = instructions.as_str().into();
-        }
-        ResultBody::new(&result)
+        ResultBody::new(&InitializeResult {
+            protocol_version: version.as_str(),
+            capabilities: &self.core.capabilities,
+            server_info: self.core.identity.info(),
+            instructions: self.core.instructions.as_deref(),
+        })
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {

@@ -12,7 +12,9 @@ use stentor_engine::outlet::Inlet;
 use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_engine::testing::SharedStore;
-use stentor_engine::{Context, EndReason, Engine, NodeId, Seq, StreamId, ToolError, tool};
+use stentor_engine::{
+    Context, EndReason, Engine, ListKind, NodeId, Seq, StreamId, ToolError, tool,
+};
 use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta};
 
 /// Engines of one process as each other's nodes.
@@ -38,7 +40,9 @@ impl Peers for Nodes {
         Ok(engine.ok_or_else(|| Unreachable(node.clone()))?.ask_itself(errand))
     }
 
-    fn catalog_changed(&self) {}
+    fn catalog_changed(&self, _lists: &[ListKind]) {}
+
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}
 
     fn tell(&self, _fact: Fact) {}
 }
