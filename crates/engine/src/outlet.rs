@@ -18,12 +18,12 @@ mod tally;
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stentor_wire::{EncodedNotice, SubscriptionId};
+use stentor_wire::{EncodedNotice, Id, SubscriptionId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -70,6 +70,8 @@ struct Shared {
     tally: Arc<Tally>,
     state: Mutex<State>,
     room: Notify,
+    /// The request that it answers, where that is to be known.
+    request: OnceLock<Box<Id>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +137,18 @@ impl Outlet {
             tally,
             state: Mutex::new(state),
             room: Notify::new(),
+            request: OnceLock::new(),
         }))
+    }
+
+    /// Lets it be known which request the stream answers.
+    pub(crate) fn answers(&self, request: &Id) {
+        self.0.request.get_or_init(|| Box::new(request.clone()));
+    }
+
+    /// The request that the stream answers, where that is known.
+    pub(crate) fn request(&self) -> Option<&Id> {
+        self.0.request.get().map(|id| &**id)
     }
 
     /// The stream's name within its session.

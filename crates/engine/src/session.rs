@@ -45,7 +45,7 @@ use serve::{Served, serve};
 use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
 pub use store::{Claim, SessionStore, SessionStoreError};
-pub(crate) use streams::{FinishStreams, Streams, of_stateless_call, reopen};
+pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
 /// A message of the client.
 #[derive(Debug)]

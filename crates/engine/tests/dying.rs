@@ -13,9 +13,9 @@ use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachabl
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_engine::testing::SharedStore;
 use stentor_engine::{
-    Context, EndReason, Engine, ListKind, NodeId, Seq, StreamId, ToolError, tool,
+    Context, EndReason, Engine, ListKind, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta};
+use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta, code};
 
 /// Engines of one process as each other's nodes.
 #[derive(Clone, Debug, Default)]
@@ -213,6 +213,11 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     let call = request(2, "tools/call", json!({"name": "wait"}));
     let unanswered = session.request(call, RequestMeta::default()).await.unwrap();
     session.keep(&unanswered, &[]);
+    let is_known = |record: &SessionRecord| {
+        let record = serde_json::to_value(record).unwrap();
+        record["unanswered"] == json!([[unanswered.stream().0, 2]])
+    };
+    until(|| nodes.store.session(session.id()).as_ref().is_some_and(is_known)).await;
     nodes.kill("first").await;
 
     let session = second.http_session(&id, Some("ann")).await.unwrap();
@@ -220,8 +225,14 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     assert_eq!(all(&mut resumed).await, said[4..]);
     let mut resumed = session.resume(stream, Seq(11)).await.unwrap();
     assert!(all(&mut resumed).await.is_empty(), "it has read all of it");
-    let mut notices = session.resume(unanswered.stream(), Seq(0)).await.unwrap();
-    assert_eq!(notices.stream(), StreamId(0), "of the other one there is nothing");
+    for _ in 0..2 {
+        let mut resumed = session.resume(unanswered.stream(), Seq(0)).await.unwrap();
+        let said = all(&mut resumed).await;
+        assert_eq!((said.len(), &said[0].1["id"]), (1, &json!(2)), "{said:?}");
+        assert_eq!(said[0].1["error"]["code"], code::UNAVAILABLE, "it is answered: {said:?}");
+    }
+    let mut notices = session.resume(StreamId(99), Seq(0)).await.unwrap();
+    assert_eq!(notices.stream(), StreamId(0), "there was no such stream");
     assert!(!some(&mut notices).await.is_empty());
     let call = request(3, "tools/call", json!({"name": "echo"}));
     let inlet = session.request(call, RequestMeta::default()).await.unwrap();

@@ -1,9 +1,10 @@
 //! A stream on its way to another node.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Class;
-use super::{Log, Outlet, wake};
+use super::{Frame, Log, Outlet, wake};
 use crate::ids::{Seq, StreamId};
 use crate::peers::{Spoken, written};
 
@@ -34,6 +35,18 @@ impl StreamRecord {
     pub(crate) fn over(mut self, whole: bool) -> Self {
         self.finished = true;
         self.floor = if whole { 0 } else { self.next };
+        self
+    }
+
+    /// Whether it is over, and all of it in its log.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.finished && self.floor == 0
+    }
+
+    /// With this as what was said last.
+    pub(crate) fn answered(mut self, reply: Bytes, error_code: Option<i32>) -> Self {
+        let reply = (Seq(self.next), Class::Reply, Frame::Reply(reply, error_code));
+        self.unread.push(Spoken::written(&reply));
         self
     }
 

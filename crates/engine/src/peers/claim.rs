@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::core::Core;
 use crate::engine::Engine;
-use crate::ids::{NodeId, Seq, SessionId, StreamId};
+use crate::ids::{NodeId, SessionId};
 use crate::peers::Reach;
 use crate::port::{HttpSession, Refused};
-use crate::session::{Claim, SessionEntry, reopen};
+use crate::session::{Claim, SessionEntry};
 
 /// More nodes than this that had a session, one after the other, are not asked for it.
 const MOST_OWNERS: usize = 4;
@@ -113,21 +113,5 @@ impl Core {
     /// where it moved may be older than the session.
     fn may_be_back(&self, id: &SessionId) -> bool {
         self.saver.is_some() && NodeId::of(id.as_str()).as_ref() == Some(&self.config.node)
-    }
-}
-
-impl SessionEntry {
-    /// The stream of a request of an earlier node, as far as the store has it. Nothing follows
-    /// what is there: its call ended with its node.
-    pub(crate) async fn earlier_stream(
-        &self,
-        core: &Core,
-        stream: StreamId,
-    ) -> Option<crate::outlet::Outlet> {
-        if stream.0 >= self.first_stream() {
-            return None;
-        }
-        let reopened = reopen(core, self.id(), stream, Seq(self.first_stream())).await?;
-        Some(self.keep_earlier(core, reopened))
     }
 }

@@ -78,7 +78,7 @@ impl HttpSession {
                 return Box::pin(distant.request(&self.core, request)).await;
             }
         };
-        let outlet = entry.open_stream(&self.core);
+        let outlet = entry.open_stream(&self.core, &request.id);
         let inlet = outlet.attach();
         ask(&self.core, entry, request, meta, outlet).await?;
         Ok(inlet)
@@ -134,7 +134,11 @@ impl HttpSession {
     pub fn keep(&self, inlet: &Inlet, read: &[Delivered]) {
         // Another node has kept it already.
         if let (Place::Here(entry), Some(outlet)) = (&self.place, inlet.outlet()) {
+            let runs = !outlet.is_finished();
             entry.keep_stream(&self.core, outlet, read);
+            if runs {
+                self.core.session_changed(entry);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The part of a session that outlives its actor: what a new actor in its place goes on with,
 //! and what transports and the root see.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -161,6 +162,8 @@ pub(crate) struct SessionEntry {
     next_stream: AtomicU64,
     /// The first stream that this node opened, if it took the session from one that died.
     first_stream: u64,
+    /// Calls that ran there, by the streams that were to answer them.
+    unanswered: HashMap<u64, Id>,
     /// How often it has moved to another node.
     moves: u64,
     calls: OpenCalls,
@@ -209,6 +212,7 @@ impl SessionEntry {
             kept: Kept::default(),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             first_stream: 0,
+            unanswered: HashMap::new(),
             moves: 0,
             calls: OpenCalls::default(),
             questions: Questions::default(),
@@ -273,8 +277,14 @@ impl SessionEntry {
         self.first_stream
     }
 
-    pub(super) fn with_first_stream(mut self, first: u64) -> Self {
+    /// The request that such a stream was to answer when its node died.
+    pub(super) fn unanswered(&self, stream: StreamId) -> Option<&Id> {
+        self.unanswered.get(&stream.0)
+    }
+
+    pub(super) fn with_first_stream(mut self, first: u64, unanswered: Vec<(u64, Id)>) -> Self {
         self.first_stream = first;
+        self.unanswered = unanswered.into_iter().collect();
         self
     }
 
@@ -524,9 +534,13 @@ impl SessionEntry {
     }
 
     /// The stream of one request on a legacy HTTP session.
-    pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
+    pub(crate) fn open_stream(&self, core: &Core, request: &Id) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        streams::of_request(core, stream, self.tally.clone())
+        let outlet = streams::of_request(core, stream, self.tally.clone());
+        if core.saver.is_some() {
+            outlet.answers(request);
+        }
+        outlet
     }
 
     /// Keeps the stream of a request for a client that comes back: while its call runs, and

@@ -16,6 +16,7 @@ use crate::ids::{Seq, SessionId, StreamId};
 use crate::outlet::{Log, Outlet, StreamRecord};
 use crate::peers::Sender;
 use crate::task::CancelReason;
+use stentor_wire::{ErrorObject, Id, encode};
 use tokio::time::{Duration, timeout};
 
 /// A legacy session over HTTP, to be carried on elsewhere: who it is, what it hears, and what its
@@ -28,6 +29,9 @@ pub struct SessionRecord {
     pub(super) initialized: bool,
     pub(super) watched: Vec<Arc<str>>,
     pub(super) next_stream: u64,
+    /// Calls that run, and the streams that answer them: for the case that their node dies.
+    #[serde(default)]
+    pub(super) unanswered: Vec<(u64, Id)>,
     /// How often it has moved to another node.
     #[serde(default)]
     pub(super) moves: u64,
@@ -98,6 +102,7 @@ impl SessionEntry {
             initialized,
             watched,
             next_stream: self.next_stream(),
+            unanswered: Vec::new(),
             moves: self.moves() + 1,
             notices,
             kept,
@@ -107,6 +112,10 @@ impl SessionEntry {
     /// What identifies the session, without its streams. `None` if its client has not said who it
     /// is.
     pub(super) fn record(&self) -> Option<SessionRecord> {
+        let running = self.kept().all().into_iter().filter(|stream| !stream.is_finished());
+        let unanswered =
+            running.filter_map(|stream| Some((stream.stream().0, stream.request()?.clone())));
+        let unanswered = unanswered.collect();
         let state = self.state();
         Some(SessionRecord {
             id: self.id().clone(),
@@ -115,6 +124,7 @@ impl SessionEntry {
             initialized: state.is_initialized(),
             watched: state.watched().cloned().collect(),
             next_stream: self.next_stream(),
+            unanswered,
             moves: self.moves(),
             notices: StreamRecord::begins_at(StreamId::STANDALONE, Seq(0)),
             kept: Vec::new(),
@@ -133,15 +143,33 @@ impl SessionEntry {
             (streams::log(core, &record.id, stream), StreamRecord::begins_at(stream, next))
         });
         record.notices = notices;
-        Self::with_log(core, record, seat, log).with_first_stream(first)
+        let unanswered = std::mem::take(&mut record.unanswered);
+        Self::with_log(core, record, seat, log).with_first_stream(first, unanswered)
     }
 
-    /// Keeps a stream that is over, of the node that had the session before; one of those that are
-    /// answered.
-    pub(crate) fn keep_earlier(&self, core: &Core, (log, record): (Log, StreamRecord)) -> Outlet {
+    /// The stream of a request to the node that had the session before and died, as far as the
+    /// store has it. A call that ran there has ended, which is its answer.
+    pub(crate) async fn earlier_stream(&self, core: &Core, stream: StreamId) -> Option<Outlet> {
+        if stream.0 >= self.first_stream() {
+            return None;
+        }
+        let first = Seq(self.first_stream());
+        let (log, mut record) = match reopen(core, self.id(), stream, first).await {
+            Some(reopened) => reopened,
+            // Nothing was said on it.
+            None if self.unanswered(stream).is_some() => {
+                let record = StreamRecord::begins_at(stream, first).over(false);
+                (streams::log(core, self.id(), stream), record)
+            }
+            None => return None,
+        };
+        if let Some(request) = self.unanswered(stream).filter(|_| !record.is_whole()) {
+            let error = ErrorObject::unavailable("the node that ran the call has gone");
+            record = record.answered(encode::error(Some(request), &error), Some(error.code));
+        }
         let outlet = streams::of_request(core, record.id(), self.tally());
         outlet.carry_on(log, record);
-        self.kept().keep_once(outlet, core.config.kept_streams)
+        Some(self.kept().keep_once(outlet, core.config.kept_streams))
     }
 
     /// The session that another node had.

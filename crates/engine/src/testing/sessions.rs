@@ -36,6 +36,12 @@ impl SharedStore {
         sessions.iter().map(|(id, (node, _))| (id.clone(), node.clone())).collect()
     }
 
+    /// What is kept of a session.
+    #[must_use]
+    pub fn session(&self, session: &SessionId) -> Option<SessionRecord> {
+        self.sessions.lock().get(session).map(|(_, record)| record.clone())
+    }
+
     /// The streams of a session that are kept.
     #[must_use]
     pub fn streams(&self, session: &SessionId) -> Vec<StreamId> {
@@ -192,7 +198,7 @@ pub fn session_record(node: &NodeId) -> SessionRecord {
     let id = SessionId::random(node);
     let record = serde_json::json!({
         "id": id, "principal": "ann", "initialized": true, "watched": ["test://ä"],
-        "next_stream": 3, "moves": 0, "kept": [],
+        "next_stream": 3, "unanswered": [[2, "b"]], "moves": 0, "kept": [],
         "client": {
             "version": "2025-11-25", "client": {"name": "c", "version": "1"}, "capabilities": {},
             "session": id, "principal": null, "resumes": true, "level": "error",
