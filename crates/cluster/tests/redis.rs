@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use stentor_cluster::{RedisConfig, RedisStore, RedisStoreError};
+use stentor_cluster::{
+    Cluster, ClusterConfig, NodeState, RedisConfig, RedisStore, RedisStoreError,
+};
 use stentor_engine::outlet::policy::{Class, Retention};
 use stentor_engine::outlet::{EventStore as _, Frame, Inlet};
 use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
@@ -24,6 +26,7 @@ use stentor_engine::{
     ToolError, tool,
 };
 use stentor_wire::{Message, Request, RequestMeta};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::{sleep, timeout};
 
 /// A server of the test's own, on loopback, which keeps nothing.
@@ -241,18 +244,19 @@ impl Peers for Nodes {
     fn tell(&self, _fact: Fact) {}
 }
 
+async fn lines(ctx: Context) -> Result<&'static str, ToolError> {
+    for line in 0..100 {
+        ctx.info(line);
+    }
+    Ok("all of them")
+}
+
 impl Nodes {
     async fn start(&self, name: &str, server: &Server) -> Engine {
-        let lines = tool("lines", |ctx: Context| async move {
-            for line in 0..100 {
-                ctx.info(line);
-            }
-            Ok::<_, ToolError>("all of them")
-        });
         // A connection of its own, as it has in a process of its own.
         let store = Arc::new(server.connect().await.unwrap());
         let node = NodeId::new(name).unwrap();
-        let builder = Engine::builder("test", "1").tool(lines).configure(|config| {
+        let builder = Engine::builder("test", "1").tool(tool("lines", lines)).configure(|config| {
             config.node = node.clone();
             config.session_store = Some(store.clone());
             config.event_store = store;
@@ -406,4 +410,176 @@ async fn a_server_that_goes_and_comes_back_ends_no_session() {
         complete = all(&mut resumed).await == said[5..];
     }
     assert!(complete, "what is sent is kept again");
+}
+
+/// What says in the environment of a process that it is a node, and how.
+const NODE: &str = "STENTOR_TEST_NODE";
+
+/// Before what a node says, so that it is told from what the harness says.
+const MARK: &str = "node: ";
+
+/// An engine in a process of its own, in a cluster.
+struct Process {
+    child: tokio::process::Child,
+    said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Process {
+    async fn start(name: &str, server: &Server, seed: Option<&str>) -> (Self, String) {
+        let settings = json!({"name": name, "redis": server.config().url, "seed": seed});
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_is_a_node", "--ignored", "--nocapture"])
+            .env(NODE, settings.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut process = Self { child, said };
+        let gossip = process.heard().await["gossip"].as_str().unwrap().to_owned();
+        (process, gossip)
+    }
+
+    async fn heard(&mut self) -> Value {
+        loop {
+            let line = timeout(Duration::from_secs(30), self.said.next_line()).await;
+            let line = line.expect("in time").unwrap().expect("it goes on");
+            // The harness may have begun the line.
+            if let Some((_, said)) = line.split_once(MARK) {
+                return serde_json::from_str(said).unwrap();
+            }
+        }
+    }
+
+    async fn ask(&mut self, what: Value) -> Value {
+        let line = format!("{what}\n");
+        self.child.stdin.as_mut().unwrap().write_all(line.as_bytes()).await.unwrap();
+        self.heard().await
+    }
+
+    /// Reads on from a frame of a stream; waits while nobody knows where the session is.
+    async fn resume(&mut self, id: &Value, stream: u64, next: u64) -> Vec<(u64, Value)> {
+        let begun = Instant::now();
+        loop {
+            let said = self.ask(json!({"resume": [id, stream, next]})).await;
+            if said != "unreachable" {
+                return serde_json::from_value(said).unwrap();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "it is not found");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_process_that_is_killed_clients_go_on_at_any_other() {
+    let Some(server) = Server::start().await else { return };
+    let (mut a, seed) = Process::start("a", &server, None).await;
+    let (mut b, _) = Process::start("b", &server, Some(&seed)).await;
+    let (mut c, _) = Process::start("c", &server, Some(&seed)).await;
+    for node in [&mut a, &mut b, &mut c] {
+        while node.ask(json!("nodes")).await != 2 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let opened = a.ask(json!("open")).await;
+    let (id, stream) = (&opened["id"], opened["stream"].as_u64().unwrap());
+    let text = id.as_str().unwrap();
+    let sizes = [
+        ("XLEN", format!("stentor:events:{text}:0"), 20),
+        ("XLEN", format!("stentor:events:{text}:{stream}"), 101),
+        ("EXISTS", format!("stentor:session:{text}"), 1),
+    ];
+    for (command, key, size) in sizes {
+        let begun = Instant::now();
+        while server.ask(&[command, &key]).await != format!("int({size})") {
+            assert!(begun.elapsed() < Duration::from_secs(10), "all of it is written");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // As `kill -9`.
+    a.child.kill().await.unwrap();
+
+    // The client has seen half of it, and comes back to any node.
+    let heard = b.resume(id, 0, 10).await;
+    let own: Vec<_> = heard.iter().filter_map(|(_, it)| it["params"]["n"].as_u64()).collect();
+    assert_eq!(own, (10..20).collect::<Vec<_>>(), "each of them once, in order");
+    assert!(heard.is_sorted_by(|a, b| a.0 < b.0) && heard.len() == 13, "{heard:?}");
+    let last = heard.last().unwrap().0;
+    assert!(c.resume(id, 0, last + 1).await.is_empty(), "through any other it is the same session");
+    let said = c.resume(id, stream, 1).await;
+    let seqs: Vec<_> = said.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(seqs, (1..=100).collect::<Vec<_>>());
+    assert_eq!(said[99].1["result"]["content"][0]["text"], "all of them");
+}
+
+/// No test by itself: what the one above starts.
+#[tokio::test]
+#[ignore = "it is a node of another test"]
+async fn a_process_that_is_a_node() {
+    let Ok(settings) = std::env::var(NODE) else { return };
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    let store = RedisConfig::new(settings["redis"].as_str().unwrap());
+    let store = Arc::new(RedisStore::connect(store).await.unwrap());
+    let node = NodeId::new(settings["name"].as_str().unwrap()).unwrap();
+    let builder = Engine::builder("test", "1").tool(tool("lines", lines)).configure(|config| {
+        config.node = node;
+        config.session_store = Some(store.clone());
+        config.event_store = store;
+    });
+    let engine = builder.start().await.unwrap();
+    let mut config = ClusterConfig::new("test", "what all nodes know");
+    config.seeds.extend(settings["seed"].as_str().map(str::to_owned));
+    config.give_up_after = Duration::from_millis(1_000);
+    let cluster = Cluster::join(&engine, config).await.unwrap();
+    let say = |said: Value| println!("{MARK}{said}");
+    say(json!({"gossip": cluster.gossip_address().unwrap().to_string()}));
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let asked: Value = serde_json::from_str(&line).unwrap();
+        say(match asked.as_str() {
+            Some("nodes") => {
+                let up = cluster
+                    .nodes()
+                    .into_iter()
+                    .filter(|it| it.state == NodeState::Alive && it.connected);
+                json!(up.count())
+            }
+            Some("open") => {
+                let session = opened(&engine).await;
+                let mut inlet = call(&session, 1).await;
+                all(&mut inlet).await;
+                let mut notices = session.attach().await.unwrap();
+                for n in 0..20 {
+                    engine.notify_all("notifications/own", json!({"n": n})).await.unwrap();
+                    assert_eq!(some(&mut notices).await.len(), 1);
+                }
+                json!({"id": session.id(), "stream": inlet.stream().0})
+            }
+            _ => {
+                let asked = asked["resume"].clone();
+                let (id, stream, next): (String, u64, u64) = serde_json::from_value(asked).unwrap();
+                let heard = async {
+                    let session = engine.http_session(&id, Some("ann")).await?;
+                    session.resume(StreamId(stream), Seq(next)).await
+                };
+                match heard.await {
+                    Err(Refused::Unreachable) => json!("unreachable"),
+                    Err(other) => panic!("{other}"),
+                    Ok(mut inlet) => {
+                        let mut heard = Vec::new();
+                        // Until nothing follows, or nothing for a while.
+                        while let Ok(more) =
+                            timeout(Duration::from_millis(500), some(&mut inlet)).await
+                            && !more.is_empty()
+                        {
+                            heard.extend(more.into_iter().map(|(seq, message)| (seq.0, message)));
+                        }
+                        json!(heard)
+                    }
+                }
+            }
+        });
+    }
 }
