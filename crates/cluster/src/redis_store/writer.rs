@@ -263,17 +263,21 @@ impl Writer {
         let results = results.inspect_err(|_| {
             begun.iter().for_each(|stream| stream.begun.store(false, Ordering::Release));
         })?;
-        let mut refused = None;
+        let (count, mut refused) = (written.len(), Vec::new());
         for ((stream, seq), result) in written.into_iter().zip(results) {
             if let Err(error) = result {
                 stream.lost(seq);
-                refused = Some(error);
+                refused.push(error);
             }
         }
-        if let Some(error) = &refused {
-            self.fails(error);
+        if let Some(error) = refused.first() {
+            match refused.len() == count {
+                true => self.fails(error),
+                // Another node goes on with the stream, and its numbers are above those of this one.
+                false => tracing::debug!(%error, "some of what was sent is not kept"),
+            }
         }
-        Ok(refused.is_none())
+        Ok(refused.is_empty())
     }
 
     fn expire(&self, pipe: &mut Pipeline, key: &str) {

@@ -160,10 +160,8 @@ pub(crate) struct SessionEntry {
     finish: Mutex<Option<Arc<FinishStreams>>>,
     kept: Kept,
     next_stream: AtomicU64,
-    /// The first stream that this node opened, if it took the session from one that died.
-    first_stream: u64,
-    /// Calls that ran there, by the streams that were to answer them.
-    unanswered: HashMap<u64, Id>,
+    /// What is known of the streams of the node that had it and died, if it did.
+    earlier: Option<Box<Earlier>>,
     /// How often it has moved to another node.
     moves: u64,
     calls: OpenCalls,
@@ -184,6 +182,15 @@ pub(crate) struct SessionEntry {
     seat: Mutex<Option<Seat>>,
     /// The trouble that was told of already.
     told: Mutex<Trouble>,
+}
+
+/// The streams of a node that had a session and died.
+#[derive(Debug)]
+struct Earlier {
+    /// Their names are below this.
+    before: u64,
+    /// Calls that ran there, by the streams that were to answer them.
+    unanswered: HashMap<u64, Id>,
 }
 
 impl SessionEntry {
@@ -211,8 +218,7 @@ impl SessionEntry {
             streams,
             kept: Kept::default(),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
-            first_stream: 0,
-            unanswered: HashMap::new(),
+            earlier: None,
             moves: 0,
             calls: OpenCalls::default(),
             questions: Questions::default(),
@@ -274,17 +280,17 @@ impl SessionEntry {
 
     /// Streams before this one are of a node that died.
     pub(crate) fn first_stream(&self) -> u64 {
-        self.first_stream
+        self.earlier.as_ref().map_or(0, |earlier| earlier.before)
     }
 
     /// The request that such a stream was to answer when its node died.
     pub(super) fn unanswered(&self, stream: StreamId) -> Option<&Id> {
-        self.unanswered.get(&stream.0)
+        self.earlier.as_ref()?.unanswered.get(&stream.0)
     }
 
     pub(super) fn with_first_stream(mut self, first: u64, unanswered: Vec<(u64, Id)>) -> Self {
-        self.first_stream = first;
-        self.unanswered = unanswered.into_iter().collect();
+        let unanswered = unanswered.into_iter().collect();
+        self.earlier = Some(Box::new(Earlier { before: first, unanswered }));
         self
     }
 

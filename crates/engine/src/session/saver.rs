@@ -141,6 +141,8 @@ impl Saver {
             match saver.save_marked().await {
                 Ok(()) if failed => {
                     failed = false;
+                    // It may have lost what it had.
+                    next_round = Instant::now();
                     tracing::info!("sessions are saved again");
                 }
                 Ok(()) => {}
