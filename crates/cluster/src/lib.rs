@@ -19,6 +19,7 @@
 //! * `settle.rs`: when a changed list is announced.
 //! * `errands.rs`: a request that is done on another node.
 //! * `leave.rs`: how a node leaves, and where its sessions are then.
+//! * `redis_store.rs`: where sessions are kept that are to survive their node (feature `redis`).
 //! * `cluster.rs`: an engine as a node, which joins all of it.
 
 mod cluster;
@@ -29,9 +30,13 @@ mod frame;
 mod leave;
 mod mesh;
 mod post;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod replica;
 mod settle;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
 pub use mesh::{NodeState, NodeView};
+#[cfg(feature = "redis")]
+pub use redis_store::{RedisConfig, RedisStore, RedisStoreError};

@@ -7,6 +7,7 @@ use crate::ids::NodeId;
 use crate::outlet::policy::{Budget, Limits, Retention};
 use crate::outlet::{EventStore, MemoryEventStore};
 use crate::registry::Shelf;
+use crate::session::SessionStore;
 use crate::task::StateKey;
 use crate::tasks::TaskConfig;
 use stentor_wire::encode::CacheHint;
@@ -64,6 +65,11 @@ pub struct Config {
     pub budget: Budget,
     /// Where what was read is kept. Default: [`MemoryEventStore`].
     pub event_store: Arc<dyn EventStore>,
+    /// Where legacy HTTP sessions are kept that are to survive their node; all nodes need the same
+    /// one, and should have the same `event_store`. Nodes that share one are to know each other as
+    /// peers, or to be there one after the other: without peers a node takes any session that it is
+    /// asked for. Default: none, and a session ends with its node.
+    pub session_store: Option<Arc<dyn SessionStore>>,
     /// How calls are kept whose result is fetched later.
     pub tasks: TaskConfig,
     /// An HTTP stream whose client does not read for this long, although something waits, is
@@ -137,6 +143,7 @@ impl Default for Config {
             retention: Retention::default(),
             budget: Budget::default(),
             event_store: Arc::new(MemoryEventStore),
+            session_store: None,
             tasks: TaskConfig::default(),
             stall_timeout: Duration::from_secs(60),
             kept_streams: 8,

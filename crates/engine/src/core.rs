@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Tally;
 use crate::peers::{Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
-use crate::session::{EndReason, SessionEntry, SessionKind};
+use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
 use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
 use crate::tasks::Tasks;
 
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) refs: Refs,
     /// Sessions that are on their way to another node.
     pub(crate) moving: Moving,
+    /// Saves sessions for the case that this node dies, where there is a store for them.
+    pub(crate) saver: Option<Arc<Saver>>,
     /// The other nodes of a cluster.
     pub(crate) peers: ArcSwapOption<Arc<dyn Peers>>,
     /// Counts running calls, for a shutdown to wait.
@@ -115,6 +117,7 @@ impl Core {
             directory: Directory::new(config.max_sessions),
             tally,
             stateless_tally,
+            saver: Saver::new(&config).map(Arc::new),
             config,
             identity,
             instructions,
@@ -226,6 +229,13 @@ impl Core {
 
     pub(crate) fn announce_list(&self, kind: ListKind) {
         self.announce(Topic::List(kind));
+    }
+
+    /// Has a session saved, where it is to survive this node.
+    pub(crate) fn session_changed(&self, entry: &Arc<SessionEntry>) {
+        if let Some(saver) = &self.saver {
+            saver.changed(entry);
+        }
     }
 
     /// What a client is given to send back: to this node.

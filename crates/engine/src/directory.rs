@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
-use crate::session::{SessionEntry, SessionView};
+use crate::session::{EndReason, SessionEntry, SessionView};
 
 /// All sessions of one engine.
 #[derive(Debug)]
@@ -51,6 +51,12 @@ impl Directory {
     pub(crate) fn get(&self, id: &str) -> Option<Arc<SessionEntry>> {
         let found = self.sessions.get(id).map(|entry| entry.value().clone());
         found.filter(|entry| entry.ending().is_none())
+    }
+
+    /// Whether a session of that name is about to go, and does not go on on another node.
+    pub(crate) fn is_ending(&self, id: &str) -> bool {
+        let ending = self.sessions.get(id).and_then(|entry| entry.ending());
+        ending.is_some_and(|reason| reason != EndReason::Moved)
     }
 
     /// The session whose actor this is, or was. Looks at all of them.

@@ -22,7 +22,7 @@ use crate::outlet::TallyView;
 use crate::peers::Fact;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::RootActor;
-use crate::session::{EndReason, SessionEntry, SessionKind, SessionMsg, SessionView};
+use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionMsg, SessionView};
 use crate::task::{CallView, CancelReason};
 use crate::tasks::{self, TaskStoreError};
 
@@ -197,6 +197,9 @@ impl EngineBuilder {
         if let Err(error) = tasks::recover(&core).await {
             root.stop(None);
             return Err(error.into());
+        }
+        if core.saver.is_some() {
+            tokio::spawn(Saver::run(Arc::downgrade(&core), core.ending.clone()));
         }
         Ok(Engine { core, root })
     }

@@ -62,7 +62,9 @@ pub use registry::{
     Catalog, CatalogError, Change, Conflict, Item, Mutation, RegistryView, Shelf, Topic,
 };
 pub use root::RootView;
-pub use session::{EndReason, SessionKind, SessionView};
+pub use session::{
+    Claim, EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView,
+};
 pub use stentor_wire::ListKind;
 pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,

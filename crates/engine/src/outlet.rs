@@ -18,12 +18,12 @@ mod tally;
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stentor_wire::{EncodedNotice, SubscriptionId};
+use stentor_wire::{EncodedNotice, Id, SubscriptionId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ use gate::GateState;
 pub(crate) use handover::StreamRecord;
 pub use inlet::Inlet;
 use inlet::Reader;
-pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
+pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
 use queue::{KEPT_TEXT, Pushed, Queue, Report};
@@ -70,6 +70,8 @@ struct Shared {
     tally: Arc<Tally>,
     state: Mutex<State>,
     room: Notify,
+    /// The request that it answers, where that is to be known.
+    request: OnceLock<Box<Id>>,
 }
 
 #[derive(Debug)]
@@ -95,11 +97,13 @@ pub(crate) struct Log {
     floor: Seq,
     /// Where the stream was carried on that another node had.
     carried_on_at: Seq,
+    /// What it counts for in the budgets, in bytes: what it held when that was looked at last.
+    counted: usize,
 }
 
 impl Log {
     pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
-        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0) }
+        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0), counted: 0 }
     }
 }
 
@@ -133,7 +137,18 @@ impl Outlet {
             tally,
             state: Mutex::new(state),
             room: Notify::new(),
+            request: OnceLock::new(),
         }))
+    }
+
+    /// Lets it be known which request the stream answers.
+    pub(crate) fn answers(&self, request: &Id) {
+        self.0.request.get_or_init(|| Box::new(request.clone()));
+    }
+
+    /// The request that the stream answers, where that is known.
+    pub(crate) fn request(&self) -> Option<&Id> {
+        self.0.request.get().map(|id| &**id)
     }
 
     /// The stream's name within its session.
@@ -250,6 +265,13 @@ impl Outlet {
         state.keep(read, &self.0.tally);
     }
 
+    /// What was read stays in the store when the stream is dropped: it may go on elsewhere.
+    pub(crate) fn leave_log(&self) {
+        if let Some(log) = &mut self.0.state.lock().log {
+            log.events.leave();
+        }
+    }
+
     /// Whether somebody reads the stream, and it goes on.
     fn is_read(&self) -> bool {
         let state = self.0.state.lock();
@@ -357,6 +379,8 @@ impl Outlet {
     pub(crate) fn close_if_stalled(&self, timeout: Duration) -> bool {
         let (notified, waker) = {
             let mut state = self.0.state.lock();
+            // What a log holds may become less by itself.
+            state.recount(&self.0.tally);
             let first = state.queue.read();
             if !state.attached || !state.queue.has_unread() {
                 state.waiting = None;
@@ -437,7 +461,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        let log = state.log.as_ref().map_or(0, |log| log.events.held());
+        let log = state.log.as_ref().map_or(0, |log| log.counted);
         self.tally.holds(state.queue.weight() + log, 0);
     }
 }
@@ -446,7 +470,6 @@ impl State {
     /// Keeps what was read, where a client can come back for it.
     fn keep(&mut self, read: &[Delivered], tally: &Tally) {
         let Some(log) = &mut self.log else { return };
-        let before = log.events.held();
         for event in read {
             log.events.append(event);
         }
@@ -454,7 +477,14 @@ impl State {
         if pressure > Pressure::None {
             log.events.trim(log.retention.under(pressure));
         }
-        tally.holds(before, log.events.held());
+        self.recount(tally);
+    }
+
+    fn recount(&mut self, tally: &Tally) {
+        if let Some(log) = &mut self.log {
+            let held = log.events.held();
+            tally.holds(std::mem::replace(&mut log.counted, held), held);
+        }
     }
 }
 

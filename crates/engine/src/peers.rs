@@ -8,6 +8,7 @@
 //! [`Errand`]s: a call goes where its tool is, a message of a client where its session is. What
 //! comes back is a stream of what was [`Said`].
 
+mod claim;
 mod distant;
 mod moving;
 mod relay;
@@ -35,6 +36,7 @@ use crate::port::Refused;
 use crate::registry::{RegistryMsg, Shelf, Topic};
 use crate::session::EndReason;
 pub use crate::session::SessionRecord;
+pub(crate) use claim::Found;
 pub(crate) use distant::Distant;
 pub use moving::Leaving;
 pub(crate) use moving::Moving;
@@ -362,11 +364,13 @@ impl Core {
 
     /// Where to ask for something that names its node.
     pub(crate) fn reach(&self, signed: &str) -> Reach {
-        match NodeId::of(signed) {
-            Some(node) if node != self.config.node => match self.peers() {
-                Some(peers) => peers.reach(&node),
-                None => Reach::Here,
-            },
+        NodeId::of(signed).map_or(Reach::Here, |node| self.reach_node(&node))
+    }
+
+    /// Where to ask for what this node gave out.
+    fn reach_node(&self, node: &NodeId) -> Reach {
+        match self.peers() {
+            Some(peers) if *node != self.config.node => peers.reach(node),
             _ => Reach::Here,
         }
     }

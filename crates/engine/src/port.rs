@@ -28,7 +28,7 @@ use crate::dispatch::{Dispatch, Scope, dispatch};
 use crate::events::{CallOutcome, EngineEvent};
 use crate::ids::SessionId;
 use crate::outlet::Inlet;
-use crate::peers::{Granted, Reach, watch};
+use crate::peers::{Granted, watch};
 use crate::registry::Offer;
 use crate::root::spawn_session;
 use crate::session::{
@@ -159,7 +159,8 @@ impl Engine {
     }
 
     /// Finds a legacy session over HTTP by its `Mcp-Session-Id`, for the principal that
-    /// opened it: here or, as its name tells, on another node.
+    /// opened it: here or, as its name tells, on another node. One whose node died goes on here, if
+    /// there is a [`SessionStore`](crate::SessionStore).
     ///
     /// # Errors
     ///
@@ -175,17 +176,8 @@ impl Engine {
         if let Some(session) = self.own_http_session(id, principal) {
             return Ok(session);
         }
-        let Some(peers) = core.peers() else { return Err(Refused::SessionEnded) };
-        let session = SessionId::named(id);
-        let node = match peers.moved(&session) {
-            Some(node) => node,
-            None => match core.reach(id) {
-                Reach::There(node) => node,
-                Reach::Away => return Err(Refused::Unreachable),
-                Reach::Here | Reach::Gone => return Err(Refused::SessionEnded),
-            },
-        };
-        Ok(HttpSession::there(core.clone(), node, session, principal))
+        // Boxed, as most sessions are here.
+        Box::pin(self.find_session(&SessionId::named(id), principal)).await
     }
 
     /// Carries on a session that another node had.
@@ -198,10 +190,16 @@ impl Engine {
             return Ok(());
         }
         let seat = core.directory.seat().ok_or(Refused::TooManySessions)?;
-        let entry = Arc::new(SessionEntry::carried_on(core, record, seat));
+        self.install_adopted(Arc::new(SessionEntry::carried_on(core, record, seat))).await
+    }
+
+    /// Lets a session begin that another node had.
+    pub(crate) async fn install_adopted(&self, entry: Arc<SessionEntry>) -> Result<(), Refused> {
         // What changed while it was on its way.
         entry.missed_some();
-        self.install(entry, true).await
+        self.install(entry.clone(), true).await?;
+        self.core().session_changed(&entry);
+        Ok(())
     }
 
     /// As [`http_session`](Self::http_session), of this engine only.

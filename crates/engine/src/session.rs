@@ -10,8 +10,10 @@ mod caller;
 mod entry;
 mod handover;
 mod questions;
+mod saver;
 mod serve;
 mod state;
+mod store;
 mod streams;
 
 use std::sync::Arc;
@@ -38,9 +40,11 @@ pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
 pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
+pub(crate) use saver::Saver;
 use serve::{Served, serve};
 use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
+pub use store::{Claim, SessionStore, SessionStoreError};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
 /// A message of the client.
@@ -212,9 +216,13 @@ impl Session {
                 if let Some(subscription) = state.heard_as_client() {
                     self.join(&state, subscription);
                 }
-                return;
+                drop(state);
+                return self.core.session_changed(&self.entry);
             }
-            Decision::Done => Ok(ResultBody::empty()),
+            Decision::Done => {
+                self.core.session_changed(&self.entry);
+                Ok(ResultBody::empty())
+            }
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
             Decision::Listen(..) if self.core.is_draining() => {
@@ -284,6 +292,8 @@ impl Session {
         let mut state = self.entry.state();
         state.watch(uri.clone())?;
         self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
+        drop(state);
+        self.core.session_changed(&self.entry);
         Ok(ResultBody::empty())
     }
 
@@ -292,6 +302,8 @@ impl Session {
         state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
         self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
+        drop(state);
+        self.core.session_changed(&self.entry);
         ResultBody::empty()
     }
 
@@ -314,6 +326,7 @@ impl Session {
             state.legacy().filter(|_| first).cloned()
         };
         if let Some(Caller { version, client, .. }) = caller {
+            self.core.session_changed(&self.entry);
             let session = self.entry.id().clone();
             let initialized = || EngineEvent::SessionInitialized { session, version, client };
             self.core.events.emit(initialized);

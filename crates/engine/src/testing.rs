@@ -1,5 +1,7 @@
 //! For tests and demonstrations: ends actors the hard way, and says what a store has to do.
 
+mod sessions;
+
 use bytes::Bytes;
 use ractor::ActorCell;
 use stentor_wire::TaskStatus;
@@ -9,6 +11,7 @@ use crate::ids::{NodeId, Seq, SessionId, StreamId, TaskId};
 use crate::outlet::policy::{Class, Retention};
 use crate::outlet::{Delivered, EventStore, Frame};
 use crate::tasks::{TaskRecord, TaskStore};
+pub use sessions::{SharedStore, session_record, session_store_keeps_its_contract};
 
 /// An actor of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,60 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     drop(log);
     let anew = store.open(&one, StreamId(1), retention).replay(Seq(0)).await;
     assert!(anew.events.is_empty(), "a log that was dropped is forgotten");
+}
+
+/// Checks what an [`EventStore`] has to do beside its
+/// [contract](event_store_keeps_its_contract) if it outlives its process: go on with a stream that
+/// was left there, which `later` does in the place of `store`.
+///
+/// # Panics
+///
+/// If it does not.
+pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dyn EventStore) {
+    let retention = Retention { frames: 3, bytes: 1_000_000 };
+    let event = |seq, class, frame| -> Delivered { (Seq(seq), class, frame) };
+    let text = |text: &'static str| Frame::Message(Bytes::from_static(text.as_bytes()));
+    let session = SessionId::random(&NodeId::random());
+    let (stream, other) = (StreamId(0), StreamId(7));
+    assert!(later.reopen(&session, stream, retention).await.is_none(), "there is nothing yet");
+
+    let mut log = store.open(&session, stream, retention);
+    for seq in 0..4 {
+        log.append(&event(seq, Class::Custom, text("{}")));
+    }
+    assert!(!log.replay(Seq(0)).await.complete, "only three are kept");
+    let mut answered = store.open(&session, other, retention);
+    answered.append(&event(5, Class::Log, text("1")));
+    answered.append(&event(6, Class::Reply, Frame::Reply(Bytes::from_static(b"{}"), Some(-7))));
+    assert!(answered.replay(Seq(5)).await.complete);
+    log.leave();
+    answered.leave();
+    drop((log, answered));
+
+    let reopened = later.reopen(&session, other, retention).await.expect("it was left");
+    assert_eq!(reopened.last, (Seq(6), Class::Reply));
+    let mut answered = reopened.log;
+    let replay = answered.replay(Seq(5)).await;
+    assert!(replay.complete);
+    assert_eq!(replay.events.len(), 2);
+    let reply = &replay.events[1];
+    assert!(matches!(&reply.2, Frame::Reply(json, Some(-7)) if json == "{}"), "{reply:?}");
+
+    let reopened = later.reopen(&session, stream, retention).await.expect("it was left");
+    assert_eq!(reopened.last, (Seq(3), Class::Custom));
+    let mut log = reopened.log;
+    log.append(&event(1 << 32, Class::Custom, text("{}")));
+    let seqs = |replay: &crate::outlet::Replay| -> Vec<u64> {
+        replay.events.iter().map(|(seq, ..)| seq.0).collect()
+    };
+    let replay = log.replay(Seq(2)).await;
+    assert_eq!(seqs(&replay), [2, 3, 1 << 32], "it goes on, and keeps no more than it may");
+    let missing = log.replay(Seq(0)).await;
+    assert!(!missing.complete, "what was gone is");
+    drop(log);
+    assert!(later.reopen(&session, stream, retention).await.is_none(), "and is forgotten at last");
+    assert!(later.reopen(&session, other, retention).await.is_some(), "no other is");
+    drop(answered);
 }
 
 /// A task that runs, for tests of stores.

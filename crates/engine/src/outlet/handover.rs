@@ -1,9 +1,10 @@
 //! A stream on its way to another node.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Class;
-use super::{Log, Outlet, wake};
+use super::{Frame, Log, Outlet, wake};
 use crate::ids::{Seq, StreamId};
 use crate::peers::{Spoken, written};
 
@@ -24,6 +25,31 @@ pub(crate) struct StreamRecord {
 }
 
 impl StreamRecord {
+    /// A stream of which nothing is known but the number of its next frame.
+    pub(crate) fn begins_at(stream: StreamId, next: Seq) -> Self {
+        let (past, unread) = (Vec::new(), Vec::new());
+        Self { stream: stream.0, floor: next.0, past, next: next.0, unread, finished: false }
+    }
+
+    /// The same, which is over. What was said is in its log, `whole` or not.
+    pub(crate) fn over(mut self, whole: bool) -> Self {
+        self.finished = true;
+        self.floor = if whole { 0 } else { self.next };
+        self
+    }
+
+    /// Whether it is over, and all of it in its log.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.finished && self.floor == 0
+    }
+
+    /// With this as what was said last.
+    pub(crate) fn answered(mut self, reply: Bytes, error_code: Option<i32>) -> Self {
+        let reply = (Seq(self.next), Class::Reply, Frame::Reply(reply, error_code));
+        self.unread.push(Spoken::written(&reply));
+        self
+    }
+
     pub(crate) fn id(&self) -> StreamId {
         StreamId(self.stream)
     }

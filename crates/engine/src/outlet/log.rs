@@ -8,7 +8,7 @@ use std::future::ready;
 use futures::future::BoxFuture;
 
 use super::Delivered;
-use super::policy::Retention;
+use super::policy::{Class, Retention};
 use crate::ids::{Seq, SessionId, StreamId};
 
 /// Keeps what was sent on the streams of legacy HTTP sessions.
@@ -24,23 +24,50 @@ pub trait EventStore: Debug + Send + Sync + 'static {
         stream: StreamId,
         retention: Retention,
     ) -> Box<dyn EventLog>;
+
+    /// Goes on with the log of a stream that another node or process had and is gone, if this store
+    /// outlives it and has something. By default it has not.
+    ///
+    /// When dropped early, nothing has changed.
+    fn reopen<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        _stream: StreamId,
+        _retention: Retention,
+    ) -> BoxFuture<'a, Option<Reopened>> {
+        Box::pin(ready(None))
+    }
 }
 
-/// The log of one stream. Dropping it means that nobody comes back for it.
+/// A log that is gone on with.
+#[derive(Debug)]
+pub struct Reopened {
+    /// The log, with what is kept of the stream so far.
+    pub log: Box<dyn EventLog>,
+    /// The number of its last frame, and what that is. There may have been others after it.
+    pub last: (Seq, Class),
+}
+
+/// The log of one stream. Dropping it means that nobody comes back for it, unless it was
+/// [left](Self::leave).
 pub trait EventLog: Debug + Send + 'static {
     /// Keeps a frame that goes to the client now, in the order of their numbers. Must not wait
     /// or block: it is called under the stream's lock.
     fn append(&mut self, event: &Delivered);
 
-    /// What is kept from a frame on, of all that was appended before this call.
+    /// What is kept from a frame on, of all that was appended before this call. May wait.
     fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay>;
 
-    /// What it holds in the memory of this process, in bytes. It counts towards the
+    /// What it holds in the memory of this process now, in bytes. It counts towards the
     /// [`Budget`](super::policy::Budget).
     fn held(&self) -> usize;
 
     /// Lets go of what is more than this: memory is short.
     fn trim(&mut self, retention: Retention);
+
+    /// The session may go on on another node, or in a process after this one: dropping the log
+    /// forgets nothing from here on. For stores that outlive this process.
+    fn leave(&mut self) {}
 }
 
 /// What a log still has.

@@ -69,7 +69,8 @@ impl Frame {
     }
 
     /// What it takes of memory, in bytes.
-    pub(crate) fn weight(&self) -> usize {
+    #[must_use]
+    pub fn weight(&self) -> usize {
         FRAME_COST
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),

@@ -37,6 +37,26 @@ impl Moving {
             arrived.await;
         }
     }
+
+    /// A session is to come here, of which others wait to hear until this is dropped. `None` if it
+    /// is on its way already.
+    pub(crate) fn arrives(&self, id: &SessionId) -> Option<Arriving<'_>> {
+        let first = self.sessions.lock().insert(id.clone());
+        first.then(|| Arriving { moving: self, id: id.clone() })
+    }
+}
+
+/// A session that is on its way here.
+#[derive(Debug)]
+pub(crate) struct Arriving<'a> {
+    moving: &'a Moving,
+    id: SessionId,
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.moving.arrived(&self.id);
+    }
 }
 
 /// A session that leaves this engine. Dropping it ends the session here.

@@ -5,7 +5,7 @@ use stentor_wire::{
     DecodeError, Era, ErrorObject, Message, Method, Request, RequestMeta, Response, encode,
 };
 
-use super::{Act, Errand, Said, Sender, Spoken};
+use super::{Act, Errand, Found, Said, Sender, Spoken};
 use crate::dispatch::Scope;
 use crate::engine::Engine;
 use crate::ids::{Seq, SessionId, StreamId};
@@ -84,9 +84,11 @@ impl Engine {
         self.core().moving.settled(session.as_str()).await;
         let session = match self.own_http_session(session.as_str(), principal) {
             Some(session) => session,
-            None => match self.core().peers().and_then(|peers| peers.moved(session)) {
-                Some(node) => return Ok(Serving::of(Said::Moved(node))),
-                None => return Err(Refused::SessionEnded),
+            None => match self.locate_session(session).await? {
+                Found::There(node) => return Ok(Serving::of(Said::Moved(node))),
+                Found::Here => self
+                    .own_http_session(session.as_str(), principal)
+                    .ok_or(Refused::SessionEnded)?,
             },
         };
         let inlet = match act {

@@ -34,7 +34,7 @@ impl HttpSession {
         Self { core, place: Place::Here(entry) }
     }
 
-    pub(super) fn there(
+    pub(crate) fn there(
         core: Arc<Core>,
         node: NodeId,
         session: SessionId,
@@ -78,7 +78,7 @@ impl HttpSession {
                 return Box::pin(distant.request(&self.core, request)).await;
             }
         };
-        let outlet = entry.open_stream(&self.core);
+        let outlet = entry.open_stream(&self.core, &request.id);
         let inlet = outlet.attach();
         ask(&self.core, entry, request, meta, outlet).await?;
         Ok(inlet)
@@ -134,7 +134,11 @@ impl HttpSession {
     pub fn keep(&self, inlet: &Inlet, read: &[Delivered]) {
         // Another node has kept it already.
         if let (Place::Here(entry), Some(outlet)) = (&self.place, inlet.outlet()) {
+            let runs = !outlet.is_finished();
             entry.keep_stream(&self.core, outlet, read);
+            if runs {
+                self.core.session_changed(entry);
+            }
         }
     }
 
@@ -156,7 +160,11 @@ impl HttpSession {
             }
         };
         entry.touch();
-        let inlet = match entry.find_stream(stream) {
+        let found = match entry.find_stream(stream) {
+            Some(outlet) => Some(outlet),
+            None => entry.earlier_stream(&self.core, stream).await,
+        };
+        let inlet = match found {
             Some(outlet) => match outlet.resume(next).await {
                 (inlet, true) => return Ok(inlet),
                 (inlet, false) => inlet,

@@ -1,6 +1,7 @@
 //! The part of a session that outlives its actor: what a new actor in its place goes on with,
 //! and what transports and the root see.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -159,6 +160,12 @@ pub(crate) struct SessionEntry {
     finish: Mutex<Option<Arc<FinishStreams>>>,
     kept: Kept,
     next_stream: AtomicU64,
+    /// The first stream that this node opened, if it took the session from one that died.
+    first_stream: u64,
+    /// Calls that ran there, by the streams that were to answer them.
+    unanswered: HashMap<u64, Id>,
+    /// How often it has moved to another node.
+    moves: u64,
     calls: OpenCalls,
     questions: Questions,
     permits: Arc<Semaphore>,
@@ -204,6 +211,9 @@ impl SessionEntry {
             streams,
             kept: Kept::default(),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
+            first_stream: 0,
+            unanswered: HashMap::new(),
+            moves: 0,
             calls: OpenCalls::default(),
             questions: Questions::default(),
             permits: Arc::new(Semaphore::new(core.config.max_requests())),
@@ -249,6 +259,32 @@ impl SessionEntry {
 
     pub(super) fn with_next_stream(self, next: u64) -> Self {
         self.next_stream.store(next, Ordering::Relaxed);
+        self
+    }
+
+    /// How often it has moved to another node.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    pub(super) fn with_moves(mut self, moves: u64) -> Self {
+        self.moves = moves;
+        self
+    }
+
+    /// Streams before this one are of a node that died.
+    pub(crate) fn first_stream(&self) -> u64 {
+        self.first_stream
+    }
+
+    /// The request that such a stream was to answer when its node died.
+    pub(super) fn unanswered(&self, stream: StreamId) -> Option<&Id> {
+        self.unanswered.get(&stream.0)
+    }
+
+    pub(super) fn with_first_stream(mut self, first: u64, unanswered: Vec<(u64, Id)>) -> Self {
+        self.first_stream = first;
+        self.unanswered = unanswered.into_iter().collect();
         self
     }
 
@@ -399,6 +435,10 @@ impl SessionEntry {
             return;
         }
         let reason = self.ending().unwrap_or(EndReason::Shutdown);
+        // Before it is not found any more, so that nobody looks for it elsewhere.
+        if let Some(saver) = &core.saver {
+            saver.closed(self, reason);
+        }
         core.directory.remove(&self.id);
         {
             // Told while it is locked, as all that the hub is told of a session.
@@ -413,6 +453,10 @@ impl SessionEntry {
             _ => CancelReason::SessionEnded,
         });
         self.finish.lock().take();
+        if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
+            let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
+            streams.for_each(|stream| stream.leave_log());
+        }
         self.kept.clear();
         self.seat.lock().take();
         self.changed.notify_waiters();
@@ -490,9 +534,13 @@ impl SessionEntry {
     }
 
     /// The stream of one request on a legacy HTTP session.
-    pub(crate) fn open_stream(&self, core: &Core) -> Outlet {
+    pub(crate) fn open_stream(&self, core: &Core, request: &Id) -> Outlet {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        streams::of_request(core, stream, self.tally.clone())
+        let outlet = streams::of_request(core, stream, self.tally.clone());
+        if core.saver.is_some() {
+            outlet.answers(request);
+        }
+        outlet
     }
 
     /// Keeps the stream of a request for a client that comes back: while its call runs, and

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::EndReason;
 use crate::core::Core;
-use crate::ids::{SessionId, StreamId};
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::outlet::policy::Class;
 use crate::outlet::{Log, Notified, Outlet, StreamRecord, Tally, Terms, WhenGone};
 use crate::task::{Cancel, CancelWhenGone};
 
@@ -42,11 +43,11 @@ impl Streams {
     }
 
     /// The standalone stream of a session that another node had.
-    pub(super) fn carried_on(core: &Core, id: &SessionId, record: StreamRecord) -> Self {
+    pub(super) fn carried_on(core: &Core, log: Log, record: StreamRecord) -> Self {
         let terms = Terms { limits: core.config.limits, one_reply: false };
         let stream = StreamId::STANDALONE;
         let outlet = Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, None);
-        outlet.carry_on(log(core, id, stream), record);
+        outlet.carry_on(log, record);
         Self::Http(outlet)
     }
 
@@ -77,6 +78,26 @@ pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
 pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
     let retention = core.config.retention;
     Log::new(core.config.event_store.open(session, stream, retention), retention)
+}
+
+/// The log of a stream of a node that died, and the stream as it goes on: with numbers from
+/// `first` on, which that node has not given out, whatever it did not get round to write.
+pub(crate) async fn reopen(
+    core: &Core,
+    session: &SessionId,
+    stream: StreamId,
+    first: Seq,
+) -> Option<(Log, StreamRecord)> {
+    let retention = core.config.retention;
+    let reopened = core.config.event_store.reopen(session, stream, retention).await?;
+    let (last, class) = reopened.last;
+    let record = StreamRecord::begins_at(stream, first.max(Seq(last.0 + 1)));
+    let record = match stream {
+        StreamId::STANDALONE => record,
+        // Nothing follows an answer; else it ended with its node.
+        _ => record.over(class == Class::Reply),
+    };
+    Some((Log::new(reopened.log, retention), record))
 }
 
 /// Tells a session that its reader is gone for good.
@@ -111,7 +132,10 @@ pub(super) struct Kept(Mutex<VecDeque<Outlet>>);
 impl Kept {
     /// Keeps one while its call runs, and for some calls more.
     pub(super) fn keep(&self, outlet: Outlet, answered: usize) {
-        let mut streams = self.0.lock();
+        Self::put(&mut self.0.lock(), outlet, answered);
+    }
+
+    fn put(streams: &mut VecDeque<Outlet>, outlet: Outlet, answered: usize) {
         let finished = streams.iter().filter(|stream| stream.is_finished()).count();
         if finished >= answered
             && let Some(oldest) = streams.iter().position(Outlet::is_finished)
@@ -119,6 +143,18 @@ impl Kept {
             streams.remove(oldest);
         }
         streams.push_back(outlet);
+    }
+
+    /// As [`keep`](Self::keep), unless the same stream is kept already; returns the one that is.
+    pub(super) fn keep_once(&self, outlet: Outlet, answered: usize) -> Outlet {
+        let mut streams = self.0.lock();
+        if let Some(kept) = streams.iter().find(|kept| kept.stream() == outlet.stream()) {
+            // The other one goes on with the log.
+            outlet.leave_log();
+            return kept.clone();
+        }
+        Self::put(&mut streams, outlet.clone(), answered);
+        outlet
     }
 
     pub(super) fn find(&self, stream: StreamId) -> Option<Outlet> {

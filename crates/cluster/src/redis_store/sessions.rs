@@ -1,0 +1,118 @@
+//! Who has which session: a hash with the node, the number of moves, and the session as JSON.
+
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use redis::aio::ConnectionManager;
+use redis::{Cmd, FromRedisValue, RedisError};
+use stentor_engine::{
+    Claim, NodeId, SessionId, SessionRecord, SessionStore, SessionStoreError as Failed,
+};
+
+use super::RedisStore;
+
+// Scripts, as each decides by what is there, and does nothing or all of it.
+
+const SAVE: &str = "
+local known = redis.call('HMGET', KEYS[1], 'node', 'moves')
+if known[1] then
+  local before, now = tonumber(known[2]), tonumber(ARGV[2])
+  if before > now or (before == now and known[1] ~= ARGV[1]) then return 0 end
+end
+redis.call('HSET', KEYS[1], 'node', ARGV[1], 'moves', ARGV[2], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1";
+
+const CLAIM: &str = "
+local node = redis.call('HGET', KEYS[1], 'node')
+if not node then return {} end
+if node ~= ARGV[1] then return {node} end
+redis.call('HSET', KEYS[1], 'node', ARGV[2])
+local moves = redis.call('HINCRBY', KEYS[1], 'moves', 1)
+return {node, tostring(moves), redis.call('HGET', KEYS[1], 'record')}";
+
+const REMOVE: &str = "
+if redis.call('HGET', KEYS[1], 'node') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0";
+
+impl RedisStore {
+    fn script(&self, script: &str, session: &SessionId) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(1).arg(format!("{}session:{session}", self.prefix));
+        command
+    }
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failed {
+    Failed(error.into())
+}
+
+async fn run<T: FromRedisValue>(
+    command: &Cmd,
+    mut connection: ConnectionManager,
+) -> Result<T, Failed> {
+    command.query_async(&mut connection).await.map_err(|error: RedisError| failed(error))
+}
+
+fn millis(time: Duration) -> u64 {
+    // Redis takes no more, and adds the time of the day to it.
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::MAX >> 16)
+}
+
+/// What the script of that name says.
+fn claim_of(mut answer: Vec<String>) -> Result<Claim, Failed> {
+    let (record, moves) = (answer.pop(), answer.pop());
+    match (record, moves) {
+        (Some(record), Some(moves)) => {
+            let record: SessionRecord = serde_json::from_str(&record).map_err(failed)?;
+            Ok(Claim::Given(Box::new(record.with_moves(moves.parse().map_err(failed)?))))
+        }
+        (Some(node), None) => Ok(Claim::Held(NodeId::new(node).map_err(failed)?)),
+        (None, _) => Ok(Claim::Unknown),
+    }
+}
+
+impl SessionStore for RedisStore {
+    fn save<'a>(
+        &'a self,
+        node: &'a NodeId,
+        session: &'a SessionRecord,
+        keep_for: Duration,
+    ) -> BoxFuture<'a, Result<bool, Failed>> {
+        async move {
+            let record = serde_json::to_string(session).map_err(failed)?;
+            let mut save = self.script(SAVE, session.id());
+            save.arg(node.as_str()).arg(session.moves()).arg(record).arg(millis(keep_for));
+            run(&save, self.connection.clone()).await
+        }
+        .boxed()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        session: &'a SessionId,
+        from: &'a NodeId,
+        by: &'a NodeId,
+    ) -> BoxFuture<'a, Result<Claim, Failed>> {
+        async move {
+            let mut claim = self.script(CLAIM, session);
+            claim.arg(from.as_str()).arg(by.as_str());
+            claim_of(run(&claim, self.connection.clone()).await?)
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(
+        &'a self,
+        node: &'a NodeId,
+        session: &'a SessionId,
+    ) -> BoxFuture<'a, Result<(), Failed>> {
+        async move {
+            let mut remove = self.script(REMOVE, session);
+            remove.arg(node.as_str());
+            run::<u64>(&remove, self.connection.clone()).await.map(|_| ())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,282 @@
+//! What a store of sessions has to do, and one that the engines of one process share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all, ready};
+use parking_lot::Mutex;
+
+use crate::ids::{NodeId, Seq, SessionId, StreamId};
+use crate::outlet::policy::Retention;
+use crate::outlet::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
+use crate::session::{Claim, SessionRecord, SessionStore, SessionStoreError};
+
+/// Keeps sessions, and what was sent to them, for several engines of one process, as a store does
+/// that nodes share.
+#[derive(Clone, Debug, Default)]
+pub struct SharedStore {
+    sessions: Arc<Mutex<HashMap<SessionId, (NodeId, SessionRecord)>>>,
+    streams: Streams,
+}
+
+type Streams = Arc<Mutex<HashMap<(SessionId, StreamId), Kept>>>;
+
+#[derive(Debug)]
+struct Kept {
+    log: Box<dyn EventLog>,
+    last: Option<Delivered>,
+}
+
+impl SharedStore {
+    /// The sessions that are kept, and the nodes that have them.
+    #[must_use]
+    pub fn owners(&self) -> Vec<(SessionId, NodeId)> {
+        let sessions = self.sessions.lock();
+        sessions.iter().map(|(id, (node, _))| (id.clone(), node.clone())).collect()
+    }
+
+    /// What is kept of a session.
+    #[must_use]
+    pub fn session(&self, session: &SessionId) -> Option<SessionRecord> {
+        self.sessions.lock().get(session).map(|(_, record)| record.clone())
+    }
+
+    /// The streams of a session that are kept.
+    #[must_use]
+    pub fn streams(&self, session: &SessionId) -> Vec<StreamId> {
+        let streams = self.streams.lock();
+        streams.keys().filter(|(of, _)| of == session).map(|(_, stream)| *stream).collect()
+    }
+
+    fn keep(&self, node: &NodeId, session: &SessionRecord) -> bool {
+        let mut sessions = self.sessions.lock();
+        let known = sessions.get(session.id());
+        let keeps = known.is_none_or(|(owner, known)| {
+            known.moves() < session.moves() || (known.moves() == session.moves() && owner == node)
+        });
+        if keeps {
+            sessions.insert(session.id().clone(), (node.clone(), session.clone()));
+        }
+        keeps
+    }
+
+    fn give(&self, session: &SessionId, from: &NodeId, by: &NodeId) -> Claim {
+        match self.sessions.lock().get_mut(session) {
+            Some((owner, record)) if owner == from => {
+                *owner = by.clone();
+                let moves = record.moves() + 1;
+                *record = record.clone().with_moves(moves);
+                Claim::Given(Box::new(record.clone()))
+            }
+            Some((owner, _)) => Claim::Held(owner.clone()),
+            None => Claim::Unknown,
+        }
+    }
+
+    fn forget(&self, node: &NodeId, session: &SessionId) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(session).is_some_and(|(owner, _)| owner == node) {
+            sessions.remove(session);
+        }
+    }
+}
+
+impl SessionStore for SharedStore {
+    fn save<'a>(
+        &'a self,
+        node: &'a NodeId,
+        session: &'a SessionRecord,
+        _keep_for: Duration,
+    ) -> BoxFuture<'a, Result<bool, SessionStoreError>> {
+        Box::pin(ready(Ok(self.keep(node, session))))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        session: &'a SessionId,
+        from: &'a NodeId,
+        by: &'a NodeId,
+    ) -> BoxFuture<'a, Result<Claim, SessionStoreError>> {
+        Box::pin(ready(Ok(self.give(session, from, by))))
+    }
+
+    fn remove<'a>(
+        &'a self,
+        node: &'a NodeId,
+        session: &'a SessionId,
+    ) -> BoxFuture<'a, Result<(), SessionStoreError>> {
+        self.forget(node, session);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl EventStore for SharedStore {
+    fn open(
+        &self,
+        session: &SessionId,
+        stream: StreamId,
+        retention: Retention,
+    ) -> Box<dyn EventLog> {
+        let (key, log) =
+            ((session.clone(), stream), MemoryEventStore.open(session, stream, retention));
+        self.streams.lock().insert(key.clone(), Kept { log, last: None });
+        Box::new(SharedLog { key, streams: self.streams.clone(), left: false })
+    }
+
+    fn reopen<'a>(
+        &'a self,
+        session: &'a SessionId,
+        stream: StreamId,
+        _retention: Retention,
+    ) -> BoxFuture<'a, Option<Reopened>> {
+        let key = (session.clone(), stream);
+        let last = self.streams.lock().get(&key).and_then(|kept| kept.last.clone());
+        let reopened = last.map(|(seq, class, _)| Reopened {
+            log: Box::new(SharedLog { key, streams: self.streams.clone(), left: false }),
+            last: (seq, class),
+        });
+        Box::pin(ready(reopened))
+    }
+}
+
+#[derive(Debug)]
+struct SharedLog {
+    key: (SessionId, StreamId),
+    streams: Streams,
+    left: bool,
+}
+
+impl SharedLog {
+    fn with<T>(&self, then: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+        self.streams.lock().get_mut(&self.key).map(then)
+    }
+}
+
+impl EventLog for SharedLog {
+    fn append(&mut self, event: &Delivered) {
+        self.with(|kept| {
+            kept.log.append(event);
+            kept.last = Some(event.clone());
+        });
+    }
+
+    fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay> {
+        let replay = self.with(|kept| kept.log.replay(next));
+        let gone = || Box::pin(ready(Replay { events: Vec::new(), complete: false })) as _;
+        replay.unwrap_or_else(gone)
+    }
+
+    fn held(&self) -> usize {
+        self.with(|kept| kept.log.held()).unwrap_or_default()
+    }
+
+    fn trim(&mut self, retention: Retention) {
+        self.with(|kept| kept.log.trim(retention));
+    }
+
+    fn leave(&mut self) {
+        self.left = true;
+    }
+}
+
+impl Drop for SharedLog {
+    fn drop(&mut self) {
+        if !self.left {
+            self.streams.lock().remove(&self.key);
+        }
+    }
+}
+
+/// A session of a node, for tests of stores.
+///
+/// # Panics
+///
+/// Never, as it is well known.
+#[must_use]
+pub fn session_record(node: &NodeId) -> SessionRecord {
+    let id = SessionId::random(node);
+    let record = serde_json::json!({
+        "id": id, "principal": "ann", "initialized": true, "watched": ["test://ä"],
+        "next_stream": 3, "unanswered": [[2, "b"]], "moves": 0, "kept": [],
+        "client": {
+            "version": "2025-11-25", "client": {"name": "c", "version": "1"}, "capabilities": {},
+            "session": id, "principal": null, "resumes": true, "level": "error",
+        },
+        "notices": {
+            "stream": 0, "floor": 0, "past": [], "next": 0, "unread": [], "finished": false,
+        },
+    });
+    serde_json::from_value(record).expect("a session")
+}
+
+/// Checks what every [`SessionStore`] has to do: give a session to one node at a time, as it was
+/// saved last, and heed no other.
+///
+/// # Panics
+///
+/// If it does not.
+pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
+    let json = |record: &SessionRecord| serde_json::to_value(record).expect("a session is JSON");
+    let node = |name: &str| NodeId::new(name).expect("a name");
+    let keep_for = Duration::from_secs(60);
+    let (one, two, three) = (node("one"), node("two"), node("three"));
+    let (session, other) = (session_record(&one), session_record(&one));
+    let id = session.id();
+    let claim = async |from: &NodeId, by: &NodeId| store.claim(id, from, by).await.expect("works");
+    let save = async |node: &NodeId, record: &SessionRecord| {
+        store.save(node, record, keep_for).await.expect("it works")
+    };
+    let held = |claim: Claim, by: &NodeId| matches!(claim, Claim::Held(node) if node == *by);
+
+    assert!(matches!(claim(&one, &two).await, Claim::Unknown), "an empty store has nothing");
+    assert!(save(&one, &session).await && save(&one, &other).await);
+    let mut changed = json(&session);
+    changed["watched"] = serde_json::json!(["test://ä", "b"]);
+    let changed = serde_json::from_value(changed).expect("a session");
+    assert!(save(&one, &changed).await, "the node that has it saves it again");
+
+    assert!(held(claim(&two, &two).await, &one), "two does not have it");
+    let Claim::Given(given) = claim(&one, &two).await else { panic!("one has it") };
+    assert_eq!(json(&given), json(&changed.clone().with_moves(1)), "as it was saved last");
+    assert!(held(claim(&one, &three).await, &two), "it is given once");
+
+    assert!(!save(&one, &changed).await, "one does not have it any more");
+    store.remove(&one, id).await.expect("it works");
+    let Claim::Given(given) = claim(&two, &two).await else { panic!("two still has it") };
+    assert_eq!(given.moves(), 2, "it moves with each claim");
+    assert!(!save(&three, &given).await, "nobody else has it after as many moves");
+    assert!(save(&three, &given.clone().with_moves(3)).await, "it was handed over");
+    assert!(!save(&two, &given).await);
+    assert!(held(claim(&two, &two).await, &three));
+
+    let many: Vec<_> = (0..16).map(|index| node(&format!("n{index}"))).collect();
+    let claims = join_all(many.iter().map(|by| claim(&three, by))).await;
+    let given = claims.iter().filter(|claim| matches!(claim, Claim::Given(_))).count();
+    assert_eq!(given, 1, "of many who claim it at once one gets it");
+    let winner = claims.iter().position(|claim| matches!(claim, Claim::Given(_)));
+    let winner = &many[winner.expect("one")];
+    assert!(
+        claims.into_iter().all(|claim| matches!(claim, Claim::Given(_)) || held(claim, winner))
+    );
+
+    store.remove(winner, id).await.expect("it works");
+    assert!(matches!(claim(winner, &one).await, Claim::Unknown), "it is forgotten");
+    let rest = store.claim(other.id(), &one, &two).await.expect("it works");
+    assert!(matches!(rest, Claim::Given(_)), "and no other is");
+    store.remove(&two, other.id()).await.expect("it works");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_keeps_its_contracts() {
+        let store = SharedStore::default();
+        session_store_keeps_its_contract(&store).await;
+        assert_eq!(store.owners(), []);
+        crate::testing::event_store_keeps_its_contract(&store).await;
+        crate::testing::event_store_outlives_its_process(&store, &store.clone()).await;
+    }
+}
