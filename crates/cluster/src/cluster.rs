@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
-use stentor_engine::{Engine, NodeId};
+use stentor_engine::{Engine, NodeId, SessionId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,9 +18,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{ClusterConfig, ClusterError};
 use crate::errands::{Asked, Served};
 use crate::frame::Frame;
-use crate::mesh::{Mesh, MeshHandler, NodeView, PeerInfo, SendError, unguessable};
+use crate::leave::Succession;
+use crate::mesh::{Mesh, MeshHandler, NodeView, PeerInfo, Receipt, SendError, unguessable};
 use crate::post::Post;
 use crate::replica::{Effect, Replica};
+
+/// So many nodes may have left one after the other for the sessions of the first to be found.
+const MOST_SUCCESSIONS: usize = 16;
 
 /// An engine as a node of a cluster: what it offers is offered by all, what changes on any node
 /// is told everywhere, and its clients may turn to any of them.
@@ -32,12 +36,14 @@ pub struct Cluster(Arc<Joined>);
 
 struct Joined {
     node: Arc<Node>,
+    patience: Duration,
     _publisher: AbortOnDropHandle<()>,
 }
 
 /// What a node is made of.
-struct Node {
-    engine: Engine,
+pub(crate) struct Node {
+    pub(crate) engine: Engine,
+    pub(crate) succession: Succession,
     post: Post,
     replica: Mutex<Replica>,
     /// The engine's catalog is to be looked at.
@@ -64,6 +70,7 @@ impl Cluster {
     pub async fn join(engine: &Engine, config: ClusterConfig) -> Result<Self, ClusterError> {
         let node = Arc::new(Node {
             engine: engine.clone(),
+            succession: Succession::default(),
             post: Post::default(),
             replica: Mutex::new(Replica::new(unguessable())),
             catalog_changed: AtomicBool::new(true),
@@ -81,7 +88,9 @@ impl Cluster {
         // What changed before the engine knew whom to tell.
         node.catalog_changed();
         let publisher = tokio::spawn(publish(node.clone()));
-        Ok(Self(Arc::new(Joined { node, _publisher: AbortOnDropHandle::new(publisher) })))
+        let patience = engine.drain_timeout();
+        let publisher = AbortOnDropHandle::new(publisher);
+        Ok(Self(Arc::new(Joined { node, patience, _publisher: publisher })))
     }
 
     /// The name of this node.
@@ -108,19 +117,31 @@ impl Cluster {
         self.0.node.post.mesh().map(Mesh::view).unwrap_or_default()
     }
 
+    /// Cuts the link to another node, as a network does that breaks; a new one is made. For tests.
+    pub fn cut_link(&self, node: &NodeId) {
+        if let Some(mesh) = self.0.node.post.mesh() {
+            mesh.cut(node);
+        }
+    }
+
     /// Requests of clients that are being done for other nodes, and by them for this one.
     #[must_use]
     pub fn errands(&self) -> (usize, usize) {
         (self.0.node.served.len(), self.0.node.asked.len())
     }
 
-    /// Leaves the cluster: the others are told, and what only this node offers disappears there.
-    /// To be called before the engine shuts down.
+    /// Leaves the cluster in order, and shuts the engine down: legacy sessions go on on another node,
+    /// under the same name; calls that run for others, or there, may end within the engine's
+    /// [`drain_timeout`](stentor_engine::Config); then the engine
+    /// [shuts down](Engine::shutdown), and the others are told that this node is gone.
+    ///
+    /// When dropped early, the others find out by themselves.
     pub async fn leave(&self) {
-        if let Some(mesh) = self.0.node.post.mesh() {
-            mesh.leave().await;
-        }
-        self.0.node.engine.join_peers(None);
+        let Self(joined) = self;
+        let Some(mesh) = joined.node.post.mesh() else { return };
+        joined.node.retire(mesh, joined.patience).await;
+        joined.node.engine.shutdown().await;
+        mesh.leave().await;
     }
 }
 
@@ -177,6 +198,20 @@ impl Node {
         }
     }
 
+    /// Whether any request is done for other nodes, or by them.
+    pub(crate) fn requests_under_way(&self) -> bool {
+        self.asked.has_requests() || self.served.has_requests()
+    }
+
+    /// A session of another node comes here.
+    fn takes_from(&self, node: &NodeId) {
+        if let (Some((key, value)), Some(mesh)) =
+            (self.succession.takes_from(node), self.post.mesh().cloned())
+        {
+            tokio::spawn(async move { mesh.say(key, &value).await });
+        }
+    }
+
     fn perform(&self, peer: &NodeId, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
@@ -190,7 +225,8 @@ impl Node {
 }
 
 impl MeshHandler for Node {
-    fn alive(&self, node: &NodeId, _said: &BTreeMap<String, String>) {
+    fn alive(&self, node: &NodeId, said: &BTreeMap<String, String>) {
+        self.succession.heard(node, said);
         self.known.lock().insert(node.clone(), true);
     }
 
@@ -218,7 +254,7 @@ impl MeshHandler for Node {
         self.perform(node, effect);
     }
 
-    fn frame(&self, from: &NodeId, frame: Bytes) {
+    fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
         let frame = match Frame::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
@@ -235,6 +271,10 @@ impl MeshHandler for Node {
                 self.perform(from, effects);
             }
             Frame::Ask(number, errand) => {
+                if matches!(errand, Errand::Adopt(_)) {
+                    self.takes_from(from);
+                }
+                let errand = (errand, receipt);
                 self.served.begin(&self.engine, &self.post, from, number, errand);
             }
             Frame::Said(number, said) => self.asked.said(from, number, said),
@@ -247,12 +287,23 @@ impl MeshHandler for Node {
 
 impl Peers for Node {
     fn reach(&self, node: &NodeId) -> Reach {
-        if node == self.engine.node() {
-            return Reach::Here;
+        let mut node = node.clone();
+        for _ in 0..MOST_SUCCESSIONS {
+            if node == *self.engine.node() {
+                return Reach::Here;
+            }
+            if self.post.mesh().is_some_and(|mesh| mesh.is_connected(&node)) {
+                return Reach::There(node);
+            }
+            if self.succession.has_taken(&node) {
+                return Reach::Here;
+            }
+            match self.succession.successor(&node) {
+                Some(successor) => node = successor,
+                None => break,
+            }
         }
-        if self.post.mesh().is_some_and(|mesh| mesh.is_connected(node)) {
-            return Reach::There(node.clone());
-        }
+        let node = &node;
         match self.known.lock().get(node) {
             Some(true) => Reach::Away,
             Some(false) => Reach::Gone,
@@ -264,6 +315,11 @@ impl Peers for Node {
 
     fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
         self.asked.ask(&self.post, node, errand)
+    }
+
+    fn moved(&self, session: &SessionId) -> Option<NodeId> {
+        // One that is unknown here may be from a run before this one, which has left.
+        self.succession.moved(session).or_else(|| self.succession.successor(self.engine.node()))
     }
 
     fn catalog_changed(&self) {

@@ -112,6 +112,9 @@ impl ClusterConfig {
                 return Err(ClusterError::Seed(seed.clone()));
             }
         }
+        if self.max_in_flight < 4_096 {
+            return Err(ClusterError::Limits("`max_in_flight` is less than 4 KiB"));
+        }
         if self.max_frame == 0 || self.max_frame > self.max_in_flight / 2 {
             return Err(ClusterError::Limits(
                 "`max_frame` is 0, or more than half of `max_in_flight`",
@@ -274,4 +277,53 @@ pub enum ClusterError {
     /// Something did not start.
     #[error("the node did not start: {0}")]
     Start(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ClusterConfig {
+        ClusterConfig::new("test", "what all nodes know")
+    }
+
+    #[test]
+    fn only_near_addresses_are_dialled_and_only_loopback_without_tls() {
+        let config = config();
+        for near in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(config.may_dial(near.parse().unwrap()), "{near}");
+        }
+        for far in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8", "0.0.0.0"] {
+            assert!(!config.may_dial(far.parse().unwrap()), "{far}");
+        }
+        assert!(config.may_talk_plainly("127.0.0.1".parse().unwrap()));
+        assert!(!config.may_talk_plainly("10.1.2.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let refused = |change: &dyn Fn(&mut ClusterConfig)| {
+            let mut config = config();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert!(config().check().is_ok());
+        assert!(matches!(refused(&|c| c.cluster = "a/b".into()), ClusterError::Name(_)));
+        assert!(matches!(refused(&|c| c.cookie.truncate(9)), ClusterError::Cookie));
+        assert!(matches!(refused(&|c| c.seeds.push("host".into())), ClusterError::Seed(_)));
+        assert!(matches!(refused(&|c| c.max_frame = 9 << 20), ClusterError::Limits(_)));
+        assert!(matches!(refused(&|c| c.max_in_flight = 1), ClusterError::Limits(_)));
+        assert!(matches!(
+            refused(&|c| c.give_up_after = c.gossip_interval),
+            ClusterError::Limits(_)
+        ));
+        let anywhere = "0.0.0.0:1".parse().unwrap();
+        assert!(matches!(refused(&|c| c.listen = anywhere), ClusterError::Plaintext(_)));
+        assert!(matches!(refused(&|c| c.gossip = anywhere), ClusterError::Advertise(_)));
+    }
+
+    #[test]
+    fn the_cookie_is_not_in_debug_output() {
+        assert!(!format!("{:?}", config()).contains("what all"));
+    }
 }

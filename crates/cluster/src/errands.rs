@@ -4,11 +4,18 @@
 //! says no more than [`WINDOW`] things before it hears that some were taken, so that a slow client
 //! holds up its own errand and no other, and nothing waits in memory without a bound.
 
+use stentor_engine::peers::{Act, Errand};
+
 mod asked;
 mod served;
 
 pub(crate) use asked::Asked;
 pub(crate) use served::Served;
+
+/// Whether an errand comes to an end by itself, and is not there to hear of whatever comes.
+fn is_request(errand: &Errand) -> bool {
+    !matches!(errand, Errand::Session { act: Act::Attach | Act::Resume(..), .. })
+}
 
 /// Things that may be said on an errand before they are taken in.
 const WINDOW: usize = 32;

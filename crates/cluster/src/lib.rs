@@ -17,6 +17,7 @@
 //! * `feed.rs`: what a node tells all others, numbered, so that each hears it once.
 //! * `replica.rs`: a node's feed and what it knows of the others'.
 //! * `errands.rs`: a request that is done on another node.
+//! * `leave.rs`: how a node leaves, and where its sessions are then.
 //! * `cluster.rs`: an engine as a node, which joins all of it.
 
 mod cluster;
@@ -24,6 +25,7 @@ mod config;
 mod errands;
 mod feed;
 mod frame;
+mod leave;
 mod mesh;
 mod post;
 mod replica;

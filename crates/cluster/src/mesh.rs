@@ -8,12 +8,14 @@
 //! to the other (`mesh/relay.rs`), no more at once than a window (`mesh/window.rs`).
 //!
 //! A link is only to a node that gossip sees alive: when it does not, the link is cut. That is
-//! how a node is noticed that froze and whose connections all look well.
+//! how a node is noticed that froze and whose connections all look well. A link over which
+//! nothing comes, although gossip does, is cut too, and made anew.
 
 mod gossip;
 mod hello;
 mod link;
 mod relay;
+mod seal;
 mod window;
 mod wire;
 
@@ -32,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClusterConfig, ClusterError};
 use gossip::Gossip;
+pub(crate) use link::Receipt;
 use link::{Link, Listener};
 use relay::{RelayActor, RelayArgs, RelayMsg};
+use seal::SealedSocket;
 
 /// What a mesh tells. Each is told what happens in its order, never two things at once, and
 /// must not block: it runs in the relay actor.
@@ -50,8 +54,10 @@ pub(crate) trait MeshHandler: Send + Sync + 'static {
     fn room(&self, node: &NodeId);
     /// The failure detector has given this node up, or it said that it leaves.
     fn dead(&self, node: &NodeId);
-    /// A frame, in the order sent.
-    fn frame(&self, from: &NodeId, frame: Bytes);
+    /// A frame, in the order sent. It counts as handled, and makes room at the other node, when
+    /// the receipt is dropped: who hands the frame on to a queue hands that on with it, and so
+    /// the window bounds that queue, too.
+    fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt);
 }
 
 /// The node at the other end of a link.
@@ -156,10 +162,15 @@ impl Mesh {
             stop: CancellationToken::new(),
         });
 
+        let bind = |error: anyhow::Error| ClusterError::Bind {
+            address: shared.config.gossip,
+            source: std::io::Error::other(format!("{error:#}")),
+        };
+        let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
         let args = RelayArgs { shared: shared.clone(), handler };
         let spawned = Actor::spawn(None, RelayActor, args).await;
         let (relay, _) = spawned.map_err(|error| ClusterError::Start(error.to_string()))?;
-        let gossip = match Gossip::start(shared.clone(), advertised, relay.clone()).await {
+        let gossip = match Gossip::start(shared.clone(), socket, advertised, relay.clone()).await {
             Ok(gossip) => gossip,
             Err(error) => {
                 relay.stop(None);
@@ -275,3 +286,6 @@ pub(crate) fn unguessable() -> u64 {
     // An operating system without randomness has no secrets to keep.
     getrandom::u64().expect("the operating system gives random bytes")
 }
+
+#[cfg(test)]
+mod tests;

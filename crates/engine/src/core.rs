@@ -21,7 +21,7 @@ use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::outlet::Tally;
-use crate::peers::Peers;
+use crate::peers::{Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, SessionEntry, SessionKind};
 use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     /// What the registry announces together; it outlives a registry that crashes.
     pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
+    /// Sessions that are on their way to another node.
+    pub(crate) moving: Moving,
     /// The other nodes of a cluster.
     pub(crate) peers: ArcSwapOption<Arc<dyn Peers>>,
     /// Counts running calls, for a shutdown to wait.
@@ -122,6 +124,7 @@ impl Core {
             to_tell: Doorbell::default(),
             coalesce: Mutex::default(),
             refs: Refs::default(),
+            moving: Moving::default(),
             peers: ArcSwapOption::empty(),
             calls: TaskTracker::new(),
             running: RunningCalls::default(),

@@ -9,6 +9,7 @@
 //! ([`Context::report_progress_paced`](crate::Context::report_progress_paced)).
 
 mod gate;
+mod handover;
 mod inlet;
 mod log;
 pub mod policy;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 pub(crate) use gate::Gate;
 use gate::GateState;
+pub(crate) use handover::StreamRecord;
 pub use inlet::Inlet;
 use inlet::Reader;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
@@ -87,8 +89,16 @@ struct State {
 /// The log of a stream, and how much it may keep.
 #[derive(Debug)]
 pub(crate) struct Log {
-    pub(crate) events: Box<dyn EventLog>,
-    pub(crate) retention: Retention,
+    events: Box<dyn EventLog>,
+    retention: Retention,
+    /// What was before this is known to be gone, whatever the log says.
+    floor: Seq,
+}
+
+impl Log {
+    pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
+        Self { events, retention, floor: Seq(0) }
+    }
 }
 
 /// The writing end of a stream. Clones write to the same stream.
@@ -282,17 +292,17 @@ impl Outlet {
             // In the same moment: what is read from here on is not in the replay.
             let (reader, waker) = self.attach_to(&mut state);
             let replay = match &mut state.log {
-                Some(log) if next < read => Ok(log.events.replay(next)),
+                Some(log) if next < read => Ok((log.events.replay(next), next >= log.floor)),
                 _ => Err(next == read),
             };
             (reader, waker, replay)
         };
         wake(waker);
         match replay {
-            Ok(replay) => {
+            Ok((replay, kept)) => {
                 let Replay { events, complete } = replay.await;
                 reader.replay = events.into();
-                (Inlet::here(reader), complete)
+                (Inlet::here(reader), complete && kept)
             }
             Err(complete) => (Inlet::here(reader), complete),
         }

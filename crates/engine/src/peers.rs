@@ -9,6 +9,7 @@
 //! comes back is a stream of what was [`Said`].
 
 mod distant;
+mod moving;
 mod relay;
 mod relayed;
 mod serving;
@@ -32,7 +33,10 @@ use crate::outlet::policy::Class;
 use crate::port::Refused;
 use crate::registry::{RegistryMsg, Shelf, Topic};
 use crate::session::EndReason;
+pub use crate::session::SessionRecord;
 pub(crate) use distant::Distant;
+pub use moving::Leaving;
+pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
 pub(crate) use relayed::Relayed;
 pub use serving::Serving;
@@ -85,6 +89,11 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
     /// [`Unreachable`], where it surely did not begin.
     fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable>;
 
+    /// Where a session is that was here.
+    fn moved(&self, _session: &SessionId) -> Option<NodeId> {
+        None
+    }
+
     /// This engine's own catalog has changed.
     fn catalog_changed(&self);
 
@@ -131,6 +140,8 @@ pub enum Errand {
         /// What is to be done.
         act: Act,
     },
+    /// To carry on a session that was at the node that asks.
+    Adopt(Box<SessionRecord>),
 }
 
 /// What is done to a session.
@@ -180,6 +191,8 @@ pub enum Said {
         /// Nothing follows.
         last: bool,
     },
+    /// The session is on this node now. Nothing follows.
+    Moved(NodeId),
     /// The client is to come back for the rest.
     Detached,
     /// Nothing follows.
@@ -237,7 +250,7 @@ impl Conversation {
     }
 
     /// What is said next; `None` when the node has gone. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Said> {
+    pub async fn next(&mut self) -> Option<Said> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
@@ -247,6 +260,12 @@ impl Conversation {
 }
 
 impl Engine {
+    /// How long calls may go on when it shuts down: [`Config::drain_timeout`](crate::Config).
+    #[must_use]
+    pub fn drain_timeout(&self) -> std::time::Duration {
+        self.core().config.drain_timeout
+    }
+
     /// The name of this engine among those of a cluster.
     #[must_use]
     pub fn node(&self) -> &NodeId {

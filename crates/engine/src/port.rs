@@ -30,7 +30,8 @@ use crate::peers::Reach;
 use crate::registry::Offer;
 use crate::root::spawn_session;
 use crate::session::{
-    Caller, Questions, SessionEntry, SessionKind, SessionState, Streams, grant, of_stateless_call,
+    Caller, Questions, SessionEntry, SessionKind, SessionRecord, SessionState, Streams, grant,
+    of_stateless_call,
 };
 use crate::task::{self, Responder};
 use crate::tasks;
@@ -162,16 +163,43 @@ impl Engine {
     ///
     /// [`Refused::SessionEnded`], [`Refused::Unreachable`]. That another node does not know it shows
     /// when it is used.
-    pub fn http_session(&self, id: &str, principal: Option<&str>) -> Result<HttpSession, Refused> {
+    pub async fn http_session(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+    ) -> Result<HttpSession, Refused> {
         let core = self.core();
-        match core.reach(id) {
-            Reach::Here => self.own_http_session(id, principal).ok_or(Refused::SessionEnded),
-            Reach::There(node) => {
-                Ok(HttpSession::there(core.clone(), node, SessionId::named(id), principal))
-            }
-            Reach::Away => Err(Refused::Unreachable),
-            Reach::Gone => Err(Refused::SessionEnded),
+        core.moving.settled(id).await;
+        if let Some(session) = self.own_http_session(id, principal) {
+            return Ok(session);
         }
+        let Some(peers) = core.peers() else { return Err(Refused::SessionEnded) };
+        let session = SessionId::named(id);
+        let node = match peers.moved(&session) {
+            Some(node) => node,
+            None => match core.reach(id) {
+                Reach::There(node) => node,
+                Reach::Away => return Err(Refused::Unreachable),
+                Reach::Here | Reach::Gone => return Err(Refused::SessionEnded),
+            },
+        };
+        Ok(HttpSession::there(core.clone(), node, session, principal))
+    }
+
+    /// Carries on a session that another node had.
+    pub(crate) async fn adopt(&self, record: SessionRecord) -> Result<(), Refused> {
+        let core = self.core();
+        if core.is_draining() {
+            return Err(Refused::ShuttingDown);
+        }
+        if core.directory.get(record.id().as_str()).is_some() {
+            return Ok(());
+        }
+        let seat = core.directory.seat().ok_or(Refused::TooManySessions)?;
+        let entry = Arc::new(SessionEntry::carried_on(core, record, seat));
+        // What changed while it was on its way.
+        entry.missed_some();
+        self.install(entry, true).await
     }
 
     /// As [`http_session`](Self::http_session), of this engine only.
@@ -291,17 +319,24 @@ impl Engine {
         let id = state.id().clone();
         let entry = SessionEntry::new(core, id, kind, streams, state, principal, seat);
         let entry = Arc::new(entry);
+        self.install(entry.clone(), false).await?;
+        Ok(entry)
+    }
+
+    /// Gives a session its actor; `again` if it goes on.
+    async fn install(&self, entry: Arc<SessionEntry>, again: bool) -> Result<(), Refused> {
+        let core = self.core();
         core.directory.insert(entry.clone());
         let root = self.root().get_cell();
-        if spawn_session(core, entry.clone(), root, false).await.is_err() {
+        if spawn_session(core, entry.clone(), root, again).await.is_err() {
             entry.close(core);
             return Err(Refused::ShuttingDown);
         }
         core.events.emit(|| EngineEvent::SessionOpened {
             session: entry.id().clone(),
-            kind,
+            kind: entry.kind(),
             principal: entry.principal().cloned(),
         });
-        Ok(entry)
+        Ok(())
     }
 }

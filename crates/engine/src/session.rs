@@ -8,6 +8,7 @@
 
 mod caller;
 mod entry;
+mod handover;
 mod questions;
 mod serve;
 mod state;
@@ -34,6 +35,7 @@ use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
+pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
 use serve::{Served, serve};
 use state::{Decision, Subscription};

@@ -284,10 +284,10 @@ async fn when_the_node_goes_its_callers_hear_so_at_once() {
     nodes.lose("far");
     far.actor().kill();
     let (answer, before) = client.answer(1).await;
-    assert_eq!(
-        methods(&before),
-        ["notifications/tools/list_changed", "notifications/resources/list_changed"]
-    );
+    let mut heard = methods(&before);
+    heard.sort_unstable();
+    let lists = ["notifications/resources/list_changed", "notifications/tools/list_changed"];
+    assert_eq!(heard, lists);
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.contains("shutting down") || message.contains("has gone"), "{answer}");
     client.call(2, "wait").await;
@@ -372,7 +372,7 @@ async fn a_session_is_served_through_any_node() {
     let (_nodes, near, far) = two().await;
     let id = opened(&far).await.id().as_str().to_owned();
     assert!(id.starts_with("far."), "{id}");
-    let through = near.http_session(&id, Some("ann")).unwrap();
+    let through = near.http_session(&id, Some("ann")).await.unwrap();
     let (request, meta) = legacy(1, "tools/call", json!({"name": "echo"}));
     let said = all(&mut through.request(request, meta).await.unwrap()).await;
     assert_eq!(said[0]["result"]["content"][0]["text"], "echo", "{said:?}");
@@ -391,16 +391,16 @@ async fn a_session_is_served_through_any_node() {
     far.send_prompt_list_changed();
     let next = stentor_engine::Seq(seq.0 + 1);
     let mut resumed =
-        far.http_session(&id, Some("ann")).unwrap().resume(stream, next).await.unwrap();
+        far.http_session(&id, Some("ann")).await.unwrap().resume(stream, next).await.unwrap();
     batch.clear();
     assert!(resumed.next(&mut batch).await);
     assert_eq!((batch.len(), batch[0].0), (1, next));
 
-    let bob = near.http_session(&id, Some("bob")).unwrap();
+    let bob = near.http_session(&id, Some("bob")).await.unwrap();
     let (request, meta) = legacy(2, "tools/call", json!({"name": "echo"}));
     assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
     through.end(EndReason::Deleted).await;
-    until(|| far.http_session(&id, Some("ann")).is_err()).await;
+    until(|| far.http_sessions().is_empty()).await;
     let (request, meta) = legacy(3, "tools/call", json!({"name": "echo"}));
     assert_eq!(through.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
 }
@@ -409,14 +409,14 @@ async fn a_session_is_served_through_any_node() {
 async fn a_request_whose_session_is_lost_is_answered_with_an_error() {
     let (nodes, near, far) = two().await;
     let id = opened(&far).await.id().as_str().to_owned();
-    let through = near.http_session(&id, Some("ann")).unwrap();
+    let through = near.http_session(&id, Some("ann")).await.unwrap();
     let (request, meta) = legacy(1, "tools/call", json!({"name": "wait"}));
     let mut inlet = through.request(request, meta).await.unwrap();
     nodes.lose("far");
     far.actor().kill();
     let said = all(&mut inlet).await;
     assert_eq!((said.len(), &said[0]["id"]), (1, &json!(1)), "{said:?}");
-    assert!(near.http_session(&id, Some("ann")).is_err());
+    assert!(near.http_session(&id, Some("ann")).await.is_err());
 }
 
 #[tokio::test]
@@ -447,4 +447,73 @@ async fn a_slow_client_holds_up_the_tool_elsewhere_that_waits_for_it() {
     let (answer, before) = client.answer(1).await;
     assert_eq!(answer["result"]["content"][0]["text"], "done");
     assert_eq!(before.len(), 100_000, "and loses nothing");
+}
+
+#[tokio::test]
+async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
+    let (_nodes, near, far) = two().await;
+    let session = opened(&far).await;
+    let id = session.id().clone();
+    let (request, meta) = legacy(1, "logging/setLevel", json!({"level": "error"}));
+    all(&mut session.request(request, meta).await.unwrap()).await;
+    let (request, meta) = legacy(2, "resources/subscribe", json!({"uri": "test://watched"}));
+    all(&mut session.request(request, meta).await.unwrap()).await;
+    let (request, meta) = legacy(3, "tools/call", json!({"name": "steps"}));
+    let mut inlet = session.request(request, meta).await.unwrap();
+    session.keep(&inlet, &[]);
+    let stream = inlet.stream();
+    assert_eq!(all(&mut inlet).await.len(), 2, "its notification and the result");
+
+    // One notice is read, the next one is not.
+    let mut notices = session.attach().await.unwrap();
+    far.send_tool_list_changed();
+    let mut batch = Vec::new();
+    assert!(notices.next(&mut batch).await);
+    let read = batch[0].0;
+    drop(notices);
+    far.notify_all("notifications/own", json!({"n": 1})).await.unwrap();
+    until(|| far.sessions().iter().any(|it| it.unread == 1)).await;
+
+    let mut leaving = far.release_session(&id, std::time::Duration::from_secs(1)).await.unwrap();
+    let record = through_json(&leaving.take().unwrap());
+    let looking = tokio::spawn({
+        let (far, id) = (far.clone(), id.clone());
+        async move { far.http_session(id.as_str(), Some("ann")).await.map(drop) }
+    });
+    let mut adopted = near.serve_peer(Errand::Adopt(Box::new(record))).await;
+    assert!(matches!(adopted.next().await, Some(Said::Over)));
+    assert!(!looking.is_finished(), "who looks for it meanwhile waits");
+    drop(leaving);
+    assert_eq!(looking.await.unwrap().unwrap_err(), Refused::SessionEnded);
+
+    let bob = near.http_session(id.as_str(), Some("bob")).await.unwrap();
+    let (request, meta) = legacy(9, "ping", json!({}));
+    assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    let session = near.http_session(id.as_str(), Some("ann")).await.unwrap();
+    assert_eq!(session.version(), Some(ProtocolVersion::V2025_11_25));
+    let mut notices =
+        session.resume(stentor_engine::StreamId(0), stentor_engine::Seq(read.0)).await.unwrap();
+    let (mut heard, mut batch) = (Vec::new(), Vec::new());
+    near.send_resource_updated("test://watched");
+    while heard.len() < 6 {
+        assert!(notices.next(&mut batch).await);
+        for (seq, _, frame) in batch.drain(..) {
+            let mut out = BytesMut::new();
+            frame.write(&mut out);
+            let message: Value = serde_json::from_slice(&out).unwrap();
+            heard.push((seq.0 - read.0, message["method"].as_str().unwrap().to_owned()));
+        }
+    }
+    let (seqs, methods): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
+    assert_eq!(seqs, (0..6).collect::<Vec<_>>(), "without gaps");
+    assert_eq!(methods[..2], ["notifications/tools/list_changed", "notifications/own"]);
+    // What may have changed on the way is told once more.
+    assert!(methods[2..].contains(&"notifications/resources/updated".to_owned()), "{methods:?}");
+
+    let mut past = session.resume(stream, stentor_engine::Seq(0)).await.unwrap();
+    assert_eq!(all(&mut past).await.len(), 2, "what was answered can be read again");
+    let (request, meta) = legacy(4, "tools/call", json!({"name": "log"}));
+    let said = all(&mut session.request(request, meta).await.unwrap()).await;
+    assert_eq!(said[0]["params"]["data"], "above it", "its log level is what it was: {said:?}");
+    assert_eq!(said.len(), 2);
 }

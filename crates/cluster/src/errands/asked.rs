@@ -11,7 +11,7 @@ use stentor_engine::peers::{Conversation, Errand, Said, Talkback, Unreachable};
 use stentor_wire::{Message, Response};
 use tokio::sync::mpsc;
 
-use super::WINDOW;
+use super::{WINDOW, is_request};
 use crate::frame::Frame;
 use crate::post::Post;
 
@@ -26,6 +26,7 @@ pub(crate) struct Asked {
 struct Open {
     node: NodeId,
     say: mpsc::Sender<Said>,
+    is_request: bool,
 }
 
 impl Asked {
@@ -38,7 +39,9 @@ impl Asked {
     ) -> Result<Conversation, Unreachable> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (say, said) = mpsc::channel(WINDOW);
-        self.open.lock().insert(number, Open { node: node.clone(), say });
+        self.open
+            .lock()
+            .insert(number, Open { node: node.clone(), say, is_request: is_request(&errand) });
         let back = Back {
             asked: self.clone(),
             post: post.clone(),
@@ -73,6 +76,11 @@ impl Asked {
     /// There is no link to a node any more: what it was asked comes to nothing.
     pub(crate) fn lost(&self, node: &NodeId) {
         self.open.lock().retain(|_, errand| errand.node != *node);
+    }
+
+    /// Whether any is under way that comes to an end by itself.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.open.lock().values().any(|open| open.is_request)
     }
 
     /// How many are under way.

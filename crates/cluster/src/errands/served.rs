@@ -11,8 +11,9 @@ use stentor_wire::{Message, Response};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::WINDOW;
+use super::{WINDOW, is_request};
 use crate::frame::Frame;
+use crate::mesh::Receipt;
 use crate::post::Post;
 
 /// Answers to questions of one errand that may wait to be handed in.
@@ -30,6 +31,7 @@ struct Open {
     /// How many more things may be said.
     window: Arc<Semaphore>,
     answers: mpsc::Sender<Response>,
+    is_request: bool,
     _called_off: DropGuard,
 }
 
@@ -46,7 +48,7 @@ impl Served {
         post: &Post,
         from: &NodeId,
         number: u64,
-        errand: Errand,
+        (errand, receipt): (Errand, Receipt),
     ) {
         let (window, called_off) = (Arc::new(Semaphore::new(WINDOW)), CancellationToken::new());
         let (answers, answered) = mpsc::channel(ANSWERS);
@@ -58,12 +60,22 @@ impl Served {
                 return post.soon(from, Frame::Said(number, refused));
             }
             let guard = called_off.clone().drop_guard();
-            open.insert(key.clone(), Open { window: window.clone(), answers, _called_off: guard });
+            open.insert(
+                key.clone(),
+                Open {
+                    window: window.clone(),
+                    answers,
+                    is_request: is_request(&errand),
+                    _called_off: guard,
+                },
+            );
         }
         let (served, engine, post) = (self.clone(), engine.clone(), post.clone());
         tokio::spawn(async move {
             let run = async {
                 let serving = engine.serve_peer(errand).await;
+                // Until here it waits in this node's memory.
+                drop(receipt);
                 run(serving, &post, &key, &window, answered).await;
             };
             // What is under way is dropped with it, which is how its code learns.
@@ -98,6 +110,11 @@ impl Served {
     /// There is no link to a node any more: nobody waits for what it asked.
     pub(crate) fn lost(&self, node: &NodeId) {
         self.open.lock().retain(|(from, _), _| from != node);
+    }
+
+    /// Whether any is under way that comes to an end by itself.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.open.lock().values().any(|open| open.is_request)
     }
 
     /// How many are under way.

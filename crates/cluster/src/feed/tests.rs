@@ -6,6 +6,7 @@ use proptest::sample::Index;
 use serde_json::json;
 use stentor_engine::Audience;
 
+use super::mirror::{Applied, Gap};
 use super::*;
 
 const ALL: usize = usize::MAX;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,8 +33,12 @@ pub(crate) struct Link {
     number: u64,
     max_frame: usize,
     flow: Mutex<Flow>,
+    /// The relay knows that the other node is to be told what was handled here.
+    to_tell: AtomicBool,
     room: Notify,
     cut: CancellationToken,
+    /// How often it was looked at since something came.
+    silent: AtomicU32,
 }
 
 impl Link {
@@ -44,8 +49,10 @@ impl Link {
             number: theirs.link,
             max_frame: usize::try_from(mine.max_frame.min(theirs.max_frame)).unwrap_or(usize::MAX),
             flow: Mutex::new(Flow::new(mine.window.min(theirs.window))),
+            to_tell: AtomicBool::new(false),
             room: Notify::new(),
             cut,
+            silent: AtomicU32::new(0),
         }
     }
 
@@ -83,6 +90,7 @@ impl Link {
     /// The other node says how much it has handled. Whether there is room again for those who
     /// found none.
     pub(crate) fn handled_there(&self, up_to: u64) -> bool {
+        self.silent.store(0, Ordering::Relaxed);
         let again = self.flow.lock().handled_there(up_to);
         if again {
             self.room.notify_waiters();
@@ -90,22 +98,32 @@ impl Link {
         again
     }
 
-    /// A frame of so many bytes was handled here. Whether the other node still is to be told.
-    pub(crate) fn handled(&self, bytes: usize) -> bool {
+    /// A frame of so many bytes was handled here. Whether the other node is to be told soon: it
+    /// was not told just now.
+    fn handled(&self, bytes: usize) -> bool {
         let mut flow = self.flow.lock();
-        match flow.handled(cost(bytes)) {
-            true => drop(self.post(flow.tell(), None)),
-            false => return true,
+        let now = flow.handled(cost(bytes));
+        if now {
+            let _ = self.post(flow.tell(), None);
         }
-        false
+        !now
     }
 
     /// Tells the other node what was handled here, if it does not know.
     pub(crate) fn tell(&self) {
+        self.to_tell.store(false, Ordering::Relaxed);
         let mut flow = self.flow.lock();
         if flow.owed() > 0 {
             let _ = self.post(flow.tell(), None);
         }
+    }
+
+    /// Is called regularly, at both ends: says something, so that the other end hears of this
+    /// one. How often it was called since something came.
+    pub(crate) fn check(&self) -> u32 {
+        let mut flow = self.flow.lock();
+        let _ = self.post(flow.tell(), None);
+        self.silent.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn in_flight(&self) -> u64 {
@@ -116,6 +134,21 @@ impl Link {
         let args = Parcel::encode(self.number, handled, frame.map(AsRef::as_ref));
         let message = SerializedMessage::Cast { variant: String::new(), args, metadata: None };
         self.relay.send_serialized(message).map_err(|_| SendError::NotConnected)
+    }
+}
+
+/// A frame that came and is not handled, until this is dropped.
+pub(crate) struct Receipt {
+    pub(crate) link: Arc<Link>,
+    pub(crate) bytes: usize,
+    pub(crate) relay: ActorRef<RelayMsg>,
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.link.handled(self.bytes) && !self.link.to_tell.swap(true, Ordering::Relaxed) {
+            let _ = self.relay.cast(RelayMsg::Handled);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gossip::Member;
 use super::hello::{End, PATIENCE};
-use super::link::{self, Link, LinkStream, Proof, Proven};
+use super::link::{self, Link, LinkStream, Proof, Proven, Receipt};
 use super::wire::Parcel;
 use super::{MeshHandler, NodeState, PeerInfo, Shared};
 
@@ -33,6 +33,9 @@ use super::{MeshHandler, NodeState, PeerInfo, Shared};
 const TELL_AFTER: Duration = Duration::from_millis(10);
 /// How long it takes to try again to make a link: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Links are looked at as often as a silent node is given up, and cut when they were silent so
+/// often: a large frame may be long on its way.
+const SILENT: u32 = 4;
 /// How long cut links may take to end.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -47,8 +50,12 @@ pub(crate) enum RelayMsg {
     Ended(u64),
     /// This link had time enough to become ready.
     Overdue(u64),
-    /// Others should know what was handled.
+    /// Something was handled that another node does not know of.
+    Handled,
+    /// Others should know now what was handled.
     Tell,
+    /// It is time to look at all links.
+    Check,
     Cut(NodeId),
     Leave,
     /// Cut links had time enough to end.
@@ -131,7 +138,6 @@ struct Peer {
 
 /// A connection in the care of the node server.
 struct Session {
-    number: u64,
     proof: Proof,
     cut: CancellationToken,
     stage: Stage,
@@ -175,8 +181,9 @@ impl Actor for RelayActor {
         let (server, _) = Actor::spawn_linked(None, server, (), myself.get_cell()).await?;
         server.cast(NodeServerMessage::SubscribeToEvents {
             id: "relay".to_owned(),
-            subscription: Box::new(Sessions(myself)),
+            subscription: Box::new(Sessions(myself.clone())),
         })?;
+        myself.send_interval(shared.config.give_up_after, || RelayMsg::Check);
         Ok(RelayState {
             _stop: shared.stop.clone().drop_guard(),
             shared,
@@ -202,7 +209,9 @@ impl Actor for RelayActor {
             RelayMsg::Ready(link, session) => state.on_ready(&myself, link, session),
             RelayMsg::Ended(link) => state.on_ended(&myself, link),
             RelayMsg::Overdue(link) => state.on_overdue(&myself, link),
+            RelayMsg::Handled => state.on_handled(&myself),
             RelayMsg::Tell => state.on_tell(),
+            RelayMsg::Check => state.on_check(),
             RelayMsg::Cut(node) => state.on_cut(&node),
             RelayMsg::Leave => state.on_leave(&myself),
             RelayMsg::Left => myself.stop(None),
@@ -241,30 +250,36 @@ impl RelayState {
             Some(Stage::Early(parcels)) => parcels.push(parcel),
             Some(Stage::Up(link)) => {
                 let link = link.clone();
-                self.take(myself, &node, &link, parcel);
+                self.take(myself, &node, link, parcel);
             }
             Some(Stage::Cut) | None => {}
         }
     }
 
-    fn take(&mut self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: &Link, parcel: Parcel) {
+    /// Takes what came over a link that is up.
+    fn take(&self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: Arc<Link>, parcel: Parcel) {
         if link.handled_there(parcel.handled) {
             self.handler.room(node);
         }
         let Some(frame) = parcel.frame else { return };
-        let bytes = frame.len();
-        self.handler.frame(node, frame);
-        if link.handled(bytes) && !self.to_tell {
-            self.to_tell = true;
-            myself.send_after(TELL_AFTER, || RelayMsg::Tell);
-        }
+        let receipt = Receipt { link, bytes: frame.len(), relay: myself.clone() };
+        self.handler.frame(node, frame, receipt);
+    }
+
+    /// All links that are up.
+    fn up(&self) -> impl Iterator<Item = (&NodeId, &Link)> {
+        self.peers.iter().filter_map(|(node, peer)| match &peer.session {
+            Some(Session { stage: Stage::Up(link), .. }) => Some((node, &**link)),
+            _ => None,
+        })
     }
 
     fn on_members(&mut self, myself: &ActorRef<RelayMsg>, members: HashMap<NodeId, Member>) {
-        let alive = |peer: &Peer| peer.state == NodeState::Alive;
-        let known: Vec<_> = self.peers.iter().filter(|(_, peer)| alive(peer)).collect();
-        let lost: Vec<_> = known
-            .into_iter()
+        let alive = |(_, peer): &(&NodeId, &Peer)| peer.state == NodeState::Alive;
+        let lost: Vec<_> = self
+            .peers
+            .iter()
+            .filter(alive)
             .filter_map(|(node, peer)| match members.get(node) {
                 Some(member) if member.left => Some((node.clone(), NodeState::Left)),
                 Some(member) if member.generation == peer.member.generation => None,
@@ -282,6 +297,7 @@ impl RelayState {
         }
     }
 
+    /// This node is no more.
     fn lose(&mut self, node: &NodeId, state: NodeState) {
         self.cut(node);
         if let Some(peer) = self.peers.get_mut(node) {
@@ -294,6 +310,7 @@ impl RelayState {
         }
     }
 
+    /// This node is there.
     fn see(&mut self, myself: &ActorRef<RelayMsg>, node: NodeId, member: Member) {
         if !self.peers.contains_key(&node) && !self.has_room() {
             tracing::warn!(%node, "ignored a node: there are as many as may be");
@@ -397,7 +414,7 @@ impl RelayState {
             is_server: matches!(proven.end, End::Accepted),
         };
         let stage = Stage::Early(Vec::new());
-        peer.session = Some(Session { number, proof: proven.proof, cut, stage });
+        peer.session = Some(Session { proof: proven.proof, cut, stage });
         self.links.insert(number, node.clone());
         let _ = self.server.cast(opened);
         myself.send_after(PATIENCE, move || RelayMsg::Overdue(number));
@@ -428,7 +445,7 @@ impl RelayState {
         tracing::info!(%node, addr = %info.addr, "there is a link to a node");
         self.handler.up(&node, &info);
         for parcel in parcels {
-            self.take(myself, &node, &link, parcel);
+            self.take(myself, &node, link.clone(), parcel);
         }
     }
 
@@ -473,12 +490,26 @@ impl RelayState {
         }
     }
 
+    fn on_handled(&mut self, myself: &ActorRef<RelayMsg>) {
+        if !std::mem::replace(&mut self.to_tell, true) {
+            myself.send_after(TELL_AFTER, || RelayMsg::Tell);
+        }
+    }
+
     fn on_tell(&mut self) {
         self.to_tell = false;
-        for peer in self.peers.values() {
-            if let Some(Session { stage: Stage::Up(link), .. }) = &peer.session {
-                link.tell();
-            }
+        self.up().for_each(|(_, link)| link.tell());
+    }
+
+    fn on_check(&mut self) {
+        let silent: Vec<_> = self
+            .up()
+            .filter(|(_, link)| link.check() > SILENT)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in silent {
+            tracing::warn!(%node, "nothing comes over the link to a node that is alive");
+            self.cut(&node);
         }
     }
 

@@ -289,6 +289,11 @@ impl Queue {
         }
     }
 
+    /// Goes on from a frame that somebody else would have read next.
+    pub(crate) fn begin_at(&mut self, next: Seq) {
+        (self.next, self.read) = (next.0, next.0);
+    }
+
     /// From where on nothing has been read.
     pub(crate) fn read(&self) -> Seq {
         Seq(self.read)

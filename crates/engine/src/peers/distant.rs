@@ -10,6 +10,9 @@ use crate::ids::{NodeId, SessionId, StreamId};
 use crate::outlet::Inlet;
 use crate::port::Refused;
 
+/// A session that moves more often than this while it is asked for something is not found.
+const MOST_MOVES: usize = 4;
+
 /// A legacy session that lives on another node, as far as it is known here.
 #[derive(Debug)]
 pub(crate) struct Distant {
@@ -20,20 +23,28 @@ pub(crate) struct Distant {
 }
 
 impl Distant {
-    fn ask(&self, core: &Core, act: Act) -> Result<Conversation, Refused> {
-        let (session, principal) = (self.session.clone(), self.principal.clone());
+    /// Asks the node that has the session, and if it has moved the one that has it now; returns
+    /// what that says first.
+    async fn ask(&self, core: &Core, act: Act) -> Result<(Said, Conversation), Refused> {
         let peers = core.peers().ok_or(Refused::Unreachable)?;
-        let errand = Errand::Session { session, principal, act };
-        peers.ask(&self.node, errand).map_err(|_| Refused::Unreachable)
+        let mut node = self.node.clone();
+        for _ in 0..MOST_MOVES {
+            let (session, principal) = (self.session.clone(), self.principal.clone());
+            let errand = Errand::Session { session, principal, act: act.clone() };
+            let mut conversation = peers.ask(&node, errand).map_err(|_| Refused::Unreachable)?;
+            match conversation.next().await {
+                Some(Said::Refused(refused)) => return Err(refused),
+                Some(Said::Moved(to)) => node = to,
+                Some(said) => return Ok((said, conversation)),
+                None => return Err(Refused::Unreachable),
+            }
+        }
+        Err(Refused::SessionEnded)
     }
 
     /// Has something done that opens no stream.
     pub(crate) async fn act(&self, core: &Core, act: Act) -> Result<(), Refused> {
-        match self.ask(core, act)?.next().await {
-            Some(Said::Refused(refused)) => Err(refused),
-            Some(_) => Ok(()),
-            None => Err(Refused::Unreachable),
-        }
+        self.ask(core, act).await.map(|_| ())
     }
 
     pub(crate) async fn request(&self, core: &Core, request: Request) -> Result<Inlet, Refused> {
@@ -48,19 +59,16 @@ impl Distant {
         act: Act,
         request: Option<Id>,
     ) -> Result<Inlet, Refused> {
-        let mut conversation = self.ask(core, act)?;
-        match conversation.next().await {
-            Some(Said::Began { stream, version }) => {
+        match self.ask(core, act).await? {
+            (Said::Began { stream, version }, conversation) => {
                 if let Some(version) = version {
                     // It does not change.
                     let _ = self.version.set(version);
                 }
                 Ok(Inlet::there(Relayed::new(StreamId(stream), conversation, request)))
             }
-            Some(Said::Refused(refused)) => Err(refused),
             // An answer without a stream.
-            Some(said) => Ok(Inlet::there(Relayed::saying(said, conversation))),
-            None => Err(Refused::Unreachable),
+            (said, conversation) => Ok(Inlet::there(Relayed::saying(said, conversation))),
         }
     }
 }

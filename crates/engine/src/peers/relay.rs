@@ -102,7 +102,7 @@ async fn listen(mut conversation: Conversation, ctx: &Context) -> Option<Result<
                 return Some(Err(unavailable(refused.to_string())));
             }
             Said::Began { .. } => {}
-            Said::Over => return None,
+            Said::Over | Said::Moved(_) => return None,
         }
     }
 }

@@ -73,7 +73,9 @@ impl Relayed {
                 }
             }
             // The client comes back for the rest.
-            Said::Over | Said::Detached | Said::Refused(_) => self.conversation = None,
+            Said::Over | Said::Detached | Said::Refused(_) | Said::Moved(_) => {
+                self.conversation = None;
+            }
             Said::Began { .. } => {}
         }
     }
@@ -102,7 +104,7 @@ impl Spoken {
     }
 
     /// As [`of`](Self::of), with progress as the message that it is on a session's stream.
-    pub(super) fn written(delivered: &Delivered) -> Self {
+    pub(crate) fn written(delivered: &Delivered) -> Self {
         match delivered {
             (seq, class, frame @ Frame::Progress(_)) => {
                 Self { seq: seq.0, class: *class, what: What::Message(written(frame)) }
@@ -112,7 +114,7 @@ impl Spoken {
     }
 
     /// A frame of a session's stream, where progress is a message.
-    fn into_delivered(self) -> Option<Delivered> {
+    pub(crate) fn into_delivered(self) -> Option<Delivered> {
         let frame = match self.what {
             What::Reply(json, code) => Frame::Reply(json, code),
             What::Message(json) => Frame::Message(json),

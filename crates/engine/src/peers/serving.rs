@@ -45,6 +45,7 @@ impl Engine {
             Errand::Session { session, principal, act } => {
                 self.serve_session(&session, principal.as_deref(), act).await
             }
+            Errand::Adopt(record) => self.adopt(*record).await.map(|()| Serving::of(Said::Over)),
         };
         served.unwrap_or_else(|refused| Serving::of(Said::Refused(refused)))
     }
@@ -72,8 +73,14 @@ impl Engine {
         principal: Option<&str>,
         act: Act,
     ) -> Result<Serving, Refused> {
-        let session = self.own_http_session(session.as_str(), principal);
-        let session = session.ok_or(Refused::SessionEnded)?;
+        self.core().moving.settled(session.as_str()).await;
+        let session = match self.own_http_session(session.as_str(), principal) {
+            Some(session) => session,
+            None => match self.core().peers().and_then(|peers| peers.moved(session)) {
+                Some(node) => return Ok(Serving::of(Said::Moved(node))),
+                None => return Err(Refused::SessionEnded),
+            },
+        };
         let inlet = match act {
             Act::Message(message) => match Message::decode(&message) {
                 Ok(Message::Request(request)) => {

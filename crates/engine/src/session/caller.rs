@@ -112,6 +112,11 @@ impl Caller {
         Self { version, client, capabilities, session, principal, resumes, level: own }
     }
 
+    /// Where a session changes how severe log messages are to be.
+    pub(super) fn session_level(&self) -> SessionLevel {
+        self.level.clone()
+    }
+
     /// The least severe log message that a legacy client wants.
     pub(crate) fn level(&self) -> LogLevel {
         let level = self.level.0.load(Ordering::Relaxed);

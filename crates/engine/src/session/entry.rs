@@ -82,6 +82,8 @@ pub enum EndReason {
     Refused,
     /// The application ended it.
     Ended,
+    /// It goes on on another node.
+    Moved,
     /// It crashed once more after some restarts.
     Crashed,
     /// The engine shuts down.
@@ -99,6 +101,7 @@ impl EndReason {
             Self::Disconnected => "disconnected",
             Self::Refused => "refused",
             Self::Ended => "ended",
+            Self::Moved => "moved",
             Self::Crashed => "crashed",
             Self::Shutdown => "shutdown",
         }
@@ -231,6 +234,24 @@ impl SessionEntry {
         self.kind
     }
 
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    /// The name of the next stream of a request.
+    pub(super) fn next_stream(&self) -> u64 {
+        self.next_stream.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn with_next_stream(self, next: u64) -> Self {
+        self.next_stream.store(next, Ordering::Relaxed);
+        self
+    }
+
     pub(crate) fn streams(&self) -> &Streams {
         &self.streams
     }
@@ -336,8 +357,13 @@ impl SessionEntry {
 
     /// There is a new hub, which knows nobody.
     pub(crate) fn rejoin(&self) {
-        self.hub_lost.store(true, Ordering::Release);
+        self.missed_some();
         self.tell(SessionMsg::Rejoin);
+    }
+
+    /// It may have missed notices, which its client is to be told when it joins the hub.
+    pub(crate) fn missed_some(&self) {
+        self.hub_lost.store(true, Ordering::Release);
     }
 
     /// Whether a hub was lost since this was asked last.

@@ -101,6 +101,27 @@ impl SessionState {
         state
     }
 
+    /// A session that another node had.
+    pub(super) fn carried_on(
+        id: SessionId,
+        max_subscriptions: usize,
+        client: Caller,
+        initialized: bool,
+        watched: Vec<Arc<str>>,
+    ) -> Self {
+        let mut state = Self::new(id, false, max_subscriptions);
+        state.level = client.session_level();
+        state.legacy = Some(client);
+        state.initialized = initialized;
+        state.watched = watched.into_iter().collect();
+        state
+    }
+
+    /// The resources that a legacy client watches.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.watched.iter()
+    }
+
     pub(crate) fn id(&self) -> &SessionId {
         &self.id
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::EndReason;
 use crate::core::Core;
 use crate::ids::{SessionId, StreamId};
-use crate::outlet::{Log, Notified, Outlet, Tally, Terms, WhenGone};
+use crate::outlet::{Log, Notified, Outlet, StreamRecord, Tally, Terms, WhenGone};
 use crate::task::{Cancel, CancelWhenGone};
 
 /// The streams that a session writes to.
@@ -41,6 +41,15 @@ impl Streams {
         Self::Http(Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, Some(log)))
     }
 
+    /// The standalone stream of a session that another node had.
+    pub(super) fn carried_on(core: &Core, id: &SessionId, record: StreamRecord) -> Self {
+        let terms = Terms { limits: core.config.limits, one_reply: false };
+        let stream = StreamId::STANDALONE;
+        let outlet = Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, None);
+        outlet.carry_on(log(core, id, stream), record);
+        Self::Http(outlet)
+    }
+
     /// Where notices go.
     pub(crate) fn notices(&self) -> Option<&Outlet> {
         match self {
@@ -67,7 +76,7 @@ pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
 
 pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
     let retention = core.config.retention;
-    Log { events: core.config.event_store.open(session, stream, retention), retention }
+    Log::new(core.config.event_store.open(session, stream, retention), retention)
 }
 
 /// Tells a session that its reader is gone for good.

@@ -11,7 +11,7 @@ use super::{Endpoint, Response, legacy, principal, reply};
 pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     guard::accepts_event_stream(&head.headers)?;
     let principal = principal(&head.extensions);
-    let session = legacy::session(endpoint, &head.headers, principal.as_deref())?;
+    let session = legacy::session(endpoint, &head.headers, principal.as_deref()).await?;
     let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let inlet = match last {
         // An id that this server did not give names no stream, as one that is gone.

@@ -27,17 +27,18 @@ pub(super) async fn message(
             initialize(endpoint, principal, wants, request, meta).await
         }
         Message::Request(request) => {
-            let session = session(endpoint, headers, principal.as_deref())?;
+            let session = session(endpoint, headers, principal.as_deref()).await?;
             let inlet = session.request(request, meta).await?;
             Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
         }
         Message::Notification(notification) => {
-            let session = session(endpoint, headers, principal.as_deref())?;
+            let session = session(endpoint, headers, principal.as_deref()).await?;
             session.notification(notification).await?;
             Ok(reply::accepted())
         }
         Message::Response(response) => {
-            session(endpoint, headers, principal.as_deref())?.response(response).await?;
+            let session = session(endpoint, headers, principal.as_deref()).await?;
+            session.response(response).await?;
             Ok(reply::accepted())
         }
     }
@@ -62,7 +63,7 @@ async fn initialize(
 }
 
 /// The session that a request names.
-pub(super) fn session(
+pub(super) async fn session(
     endpoint: &Endpoint,
     headers: &HeaderMap,
     principal: Option<&str>,
@@ -75,12 +76,13 @@ pub(super) fn session(
     }
     let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
-    Ok(endpoint.engine.http_session(id, principal)?)
+    Ok(endpoint.engine.http_session(id, principal).await?)
 }
 
 /// DELETE: the client needs its session no longer.
 pub(super) async fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     let principal = principal(&head.extensions);
-    session(endpoint, &head.headers, principal.as_deref())?.end(EndReason::Deleted).await;
+    let session = session(endpoint, &head.headers, principal.as_deref()).await?;
+    session.end(EndReason::Deleted).await;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

@@ -1,0 +1,89 @@
+//! A stream on its way to another node.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Log, Outlet, wake};
+use crate::ids::{Seq, StreamId};
+use crate::peers::Spoken;
+
+/// A stream as another node carries it on: its frames keep their numbers, by which its client
+/// knows how far it has read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StreamRecord {
+    stream: u64,
+    /// From where on nothing is gone.
+    floor: u64,
+    /// What was read and may be read again.
+    past: Vec<Spoken>,
+    /// The number of the first frame that was not read.
+    next: u64,
+    /// What was not read.
+    unread: Vec<Spoken>,
+    finished: bool,
+}
+
+impl StreamRecord {
+    pub(crate) fn id(&self) -> StreamId {
+        StreamId(self.stream)
+    }
+
+    /// Leaves out what was read.
+    pub(crate) fn forget_past(&mut self) {
+        self.past.clear();
+        self.floor = self.next;
+    }
+}
+
+impl Outlet {
+    /// Takes out all that a stream has. Its reader ends, and what is said here from now on is lost.
+    pub(crate) async fn hand_over(&self) -> StreamRecord {
+        let (replay, floor, next, unread, finished, waker) = {
+            let mut state = self.0.state.lock();
+            let (weight, next) = (state.queue.weight(), state.queue.read());
+            let mut unread = Vec::new();
+            state.queue.take(&mut unread, usize::MAX, usize::MAX);
+            let finished = state.queue.is_finished();
+            state.queue.close();
+            self.0.tally.holds(weight, 0);
+            state.reader += 1;
+            state.attached = false;
+            let floor = state.log.as_ref().map_or(next, |log| log.floor);
+            let replay = state.log.as_mut().map(|log| log.events.replay(floor));
+            (replay, floor, next, unread, finished, state.waker.take())
+        };
+        self.0.room.notify_waiters();
+        wake(waker);
+        let (mut past, mut floor) = (Vec::new(), floor);
+        if let Some(replay) = replay {
+            let replay = replay.await;
+            if !replay.complete {
+                floor = replay.events.first().map_or(next, |(seq, ..)| *seq);
+            }
+            past = replay.events.iter().map(Spoken::written).collect();
+        }
+        StreamRecord {
+            stream: self.stream().0,
+            floor: floor.0,
+            past,
+            next: next.0,
+            unread: unread.iter().map(Spoken::written).collect(),
+            finished,
+        }
+    }
+
+    /// Goes on as the stream that another node had.
+    pub(crate) fn carry_on(&self, mut log: Log, record: StreamRecord) {
+        log.floor = Seq(record.floor);
+        let past: Vec<_> = record.past.into_iter().filter_map(Spoken::into_delivered).collect();
+        self.0.state.lock().queue.begin_at(Seq(record.next));
+        self.keep_log(log, &past);
+        for spoken in record.unread {
+            if let Some((_, class, frame)) = spoken.into_delivered() {
+                self.push(class, frame);
+            }
+        }
+        if record.finished {
+            self.finish();
+        }
+    }
+}
