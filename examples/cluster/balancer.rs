@@ -95,6 +95,13 @@ impl Balancer {
         self.shared.backends().retain(|backend| backend.address != address);
     }
 
+    /// All backends, and whether they answer, as far as is known.
+    pub(crate) fn backends(&self) -> Vec<(SocketAddr, bool)> {
+        let backends = self.shared.backends();
+        let answers = |backend: &Backend| backend.answers.load(Ordering::Relaxed);
+        backends.iter().map(|backend| (backend.address, answers(backend))).collect()
+    }
+
     /// Whether a backend answers, as far as is known.
     pub(crate) fn answers(&self, address: SocketAddr) -> bool {
         let backends = self.shared.backends();
