@@ -253,7 +253,7 @@ impl Client {
             tools = self.protocol.tools().await?;
             if tools != self.tools {
                 self.stage.ledger().was_behind();
-                self.say("was told of a change that the list did not have yet, and looks again");
+                self.say("was told of a change, found none, and looked again");
             }
         }
         let learned = self.stage.ledger().reads_tools(self.number, &tools, how);

@@ -58,7 +58,13 @@ async fn main() -> Result<ExitCode, Failure> {
         let filter = tracing_subscriber::EnvFilter::new(
             "off,stentor=warn,stentor_engine=warn,stentor_transport=warn,stentor_cluster=warn",
         );
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .init();
         let seeds = given.split_off(2);
         node::run(&given[1], seeds).await?;
         return Ok(ExitCode::SUCCESS);

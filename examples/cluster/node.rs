@@ -42,7 +42,7 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
 
     let never = std::future::pending();
     let server = tokio::spawn(serve_on(engine.clone(), listener, HttpConfig::default(), never));
-    tokio::spawn(watch(cluster.clone()));
+    let watching = tokio::spawn(watch(cluster.clone()));
 
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
     while let Some(command) = commands.next_line().await? {
@@ -50,6 +50,8 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
             ("add", tool) => drop(engine.catalog().add(added(tool, name)).await?),
             ("touch", _) => here.touch(|uri| engine.send_resource_updated(uri)),
             ("leave", _) => {
+                // What it sees of the others now is its own doing.
+                watching.abort();
                 cluster.leave().await;
                 // Streams end, and get to say so.
                 server.await??;

@@ -1,5 +1,6 @@
 //! Nodes as the show sees them: processes that it starts, tells what to do, freezes and kills.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -45,6 +46,7 @@ impl Node {
             .args(seeds.into_iter().map(|seed| seed.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let commands = child.stdin.take().ok_or("there is no stdin")?;
@@ -56,6 +58,8 @@ impl Node {
         stage.node_is_at(number, http);
         let (to, done) = mpsc::channel(1);
         tokio::spawn(read(number, lines, to, stage.clone()));
+        let log = child.stderr.take().ok_or("there is no stderr")?;
+        tokio::spawn(read_log(number, BufReader::new(log).lines(), stage.clone()));
         Ok(Self { number, http, gossip, child, commands, done })
     }
 
@@ -92,6 +96,7 @@ async fn read(
     done: mpsc::Sender<()>,
     stage: Arc<Stage>,
 ) {
+    let mut met = HashSet::new();
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
         if said.get("done").is_some() {
@@ -108,14 +113,21 @@ async fn read(
         };
         let before = stage.sees(number, other, view);
         let words = match (before, view) {
-            (Some(View::Unlinked | View::Dead | View::Left), View::Linked) => {
-                "is linked again with"
-            }
+            // When all begin, there is nothing to tell.
+            (_, View::Linked) if met.insert(other) => continue,
+            (_, View::Linked) => "is linked again with",
             (Some(View::Linked), View::Unlinked) => "has lost its link to",
             (Some(_), View::Dead) => "hears nothing of, and gives up,",
             (Some(_), View::Left) => "has been told of the leave of",
             _ => continue,
         };
         stage.say(format!("node {number}"), format!("{words} node {other}"));
+    }
+}
+
+/// What a node logs has its place in the story.
+async fn read_log(number: usize, mut lines: Lines<BufReader<ChildStderr>>, stage: Arc<Stage>) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        stage.say(format!("node {number}"), format!("logs: {}", line.trim()));
     }
 }

@@ -18,7 +18,7 @@ use crate::stage::{Failure, Stage, View};
 use crate::table::{PATIENCE, Sign};
 
 /// So that one can read along.
-const BREATH: Duration = Duration::from_millis(700);
+const BREATH: Duration = Duration::from_millis(1_200);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Show {
@@ -42,6 +42,7 @@ impl Show {
             show.start(number).await?;
         }
         show.settled().await?;
+        show.nodes.iter().for_each(|node| show.balancer.add(node.http));
         show.stage.say("all", "know each other, and each offers what all of them have");
         let url = show.url();
         show.stage.say("balancer", format!("{url}: each request goes to the next node"));
@@ -78,10 +79,9 @@ impl Show {
         for number in 1..=clients {
             let watches = format!("note://{}", name(3));
             self.others.spawn(Client::new(number, address, watches, self.stage.clone()).run());
-            sleep(Duration::from_millis(30)).await;
+            // One after the other, so that each finds the balancer at another node.
+            self.until("a client", |show| show.stage.ledger().clients() == number).await?;
         }
-        self.until("the clients are there", |show| show.stage.ledger().clients() == clients)
-            .await?;
         self.others.spawn(watch_balancer(self.stage.clone(), self.balancer.clone()));
         sleep(BREATH).await;
 
@@ -99,6 +99,12 @@ impl Show {
         say("lost       had neither after 20 s")?;
         say("p50, p99   from the change, or the kill, to the new list or text in hand; a freeze")?;
         say("           and the time until a death is noticed are in it")?;
+        let behind = self.stage.ledger().behind();
+        if behind > 0 {
+            say(format!(
+                "\n{behind} times a list did not have yet what its reader was told of, and was read again."
+            ))?;
+        }
         say(if nothing_lost { "\nNothing was lost." } else { "\nSomething was lost." })?;
         Ok(nothing_lost)
     }
@@ -162,7 +168,10 @@ impl Show {
         self.title("Node 2 comes back, a new process under the old name, and adds a tool");
         self.start(2).await?;
         self.settled().await?;
-        self.stage.say("node 2", "offers what the others have");
+        let http = self.node(2)?.http;
+        self.balancer.add(http);
+        self.stage.say("node 2", "offers what the others have, and gets its share of requests");
+        sleep(BREATH).await;
         self.add(2, "summarize").await?;
         self.all_hear().await
     }
@@ -194,7 +203,6 @@ impl Show {
             format!("node {number}"),
             format!("is process {process}, at http://{}/mcp", node.http),
         );
-        self.balancer.add(node.http);
         self.nodes.push(node);
         Ok(())
     }
