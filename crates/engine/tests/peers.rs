@@ -517,3 +517,55 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     assert_eq!(said[0]["params"]["data"], "above it", "its log level is what it was: {said:?}");
     assert_eq!(said.len(), 2);
 }
+
+#[tokio::test]
+async fn a_task_elsewhere_is_asked_for_and_listened_to_through_any_node() {
+    let nodes = Nodes::default();
+    let go = Arc::new(Notify::new());
+    let waits = tool("waits", {
+        let go = go.clone();
+        move || {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                Ok::<_, ToolError>("done")
+            }
+        }
+    });
+    let waits = waits.as_task(stentor_engine::AsTask::Always);
+    let _far = nodes.start("far", Engine::builder("test", "1").tool(waits)).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let capabilities = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let ask = |id, method, params| modern(id, method, params, capabilities.clone());
+
+    let created = answered(&near, ask(1, "tools/call", json!({"name": "waits"}))).await;
+    let task = created["result"]["taskId"].as_str().expect("a task").to_owned();
+    assert!(task.starts_with("far."), "{created}");
+    let got = answered(&near, ask(2, "tasks/get", json!({"taskId": task}))).await;
+    assert_eq!(got["result"]["status"], "working", "{got}");
+
+    let unknown = format!("{task}x");
+    let params = json!({"notifications": {"taskIds": [task, unknown], "toolsListChanged": true}});
+    let (request, meta) = ask(3, "subscriptions/listen", params);
+    let answer = near.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap();
+    let Answer::Stream(mut inlet) = answer else { panic!("no stream") };
+    let (mut heard, mut batch) = (Vec::<Value>::new(), Vec::new());
+    go.notify_one();
+    while heard.last().is_none_or(|last| last["params"]["status"] != "completed") {
+        assert!(inlet.next(&mut batch).await);
+        for (_, _, frame) in batch.drain(..) {
+            let mut out = BytesMut::new();
+            frame.write(&mut out);
+            heard.push(serde_json::from_slice(&out).unwrap());
+        }
+    }
+    let acknowledged = &heard[0]["params"];
+    assert_eq!(acknowledged["notifications"]["taskIds"], json!([task]), "{heard:?}");
+    for message in &heard {
+        assert_eq!(message["params"]["_meta"][meta_key::SUBSCRIPTION_ID], 3, "{message}");
+    }
+    let told: Vec<_> = heard.iter().filter(|it| it["method"] == "notifications/tasks").collect();
+    assert!(told.iter().all(|it| it["params"]["taskId"] == *task), "{told:?}");
+    assert_eq!(told.last().unwrap()["params"]["result"]["content"][0]["text"], "done");
+    drop(inlet);
+}
