@@ -6,7 +6,7 @@
 //!     cargo run --release --example cluster -- --nodes 5 --clients 20
 //!     cargo run --release --example cluster -- --serve    # for clients of your own, until Ctrl-C
 //!
-//! Each node is a process of its own: this program, started once more.
+//! Each node is a process of its own: this program, started once more. It needs `kill`, so Unix.
 
 mod balancer;
 mod client;
@@ -65,8 +65,8 @@ async fn main() -> Result<ExitCode, Failure> {
             .with_target(false)
             .without_time()
             .init();
-        let seeds = given.split_off(2);
-        node::run(&given[1], seeds).await?;
+        let seeds = given.split_off(2.min(given.len()));
+        node::run(given.get(1).ok_or(USAGE)?, seeds).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let options = Options::read(given)?;

@@ -93,12 +93,15 @@ impl Show {
 
         let (table, nothing_lost) = self.stage.ledger().table();
         say(format!("\n{table}\n"))?;
-        say("announced  clients that were there, also without a stream just then")?;
-        say("told       came to hold the new list or text since a notice said so")?;
-        say("looked     came to hold it since they lost their session or listen, and looked")?;
-        say("lost       had neither after 20 s")?;
-        say("p50, p99   from the change, or the kill, to the new list or text in hand; a freeze")?;
-        say("           and the time until a death is noticed are in it")?;
+        say("announced  counts each client that was there, also if it had no stream just then")?;
+        say("told       a notice on its stream had it read the list or text that has the change")?;
+        say("looked     it lost its session or listen, began anew, and found the change there")?;
+        say("lost       it had not learned of the change after 20 s")?;
+        say("p50, p99   from the change (or kill) to the new list or text in the client's hands;")?;
+        say(
+            "           a client behind a frozen node hears when that thaws, and of a killed node",
+        )?;
+        say("           when the others give it up, 2.5 s after it was last heard of")?;
         let behind = self.stage.ledger().behind();
         if behind > 0 {
             say(format!(
@@ -111,7 +114,7 @@ impl Show {
 
     async fn a_change(&mut self) -> Result<(), Failure> {
         self.title("A tool is added on node 1");
-        self.add(1, "weather").await?;
+        self.add(1, "weather", "on node 1").await?;
         self.all_hear().await?;
 
         self.title("It is called through node 2");
@@ -133,13 +136,13 @@ impl Show {
         sleep(BREATH).await;
 
         self.title("Meanwhile, a tool is added on node 2");
-        self.add(2, "translate").await?;
+        self.add(2, "translate", "on node 2, while node 3 is frozen").await?;
         sleep(2 * BREATH).await;
         let waiting = self.stage.ledger().waiting();
         if !waiting.is_empty() {
             let who: Vec<_> = waiting.iter().map(usize::to_string).collect();
             let who = who.join(", ");
-            self.stage.say("", format!("(not yet: client {who}, whose stream is in node 3)"));
+            self.stage.say("", format!("not yet heard by {who}: their streams are in node 3"));
         }
 
         self.title("Node 3 thaws");
@@ -172,7 +175,7 @@ impl Show {
         self.balancer.add(http);
         self.stage.say("node 2", "offers what the others have, and gets its share of requests");
         sleep(BREATH).await;
-        self.add(2, "summarize").await?;
+        self.add(2, "summarize", "on node 2, which came back").await?;
         self.all_hear().await
     }
 
@@ -191,7 +194,7 @@ impl Show {
         self.all_hear().await?;
 
         self.title("All goes on: a tool is added on node 3");
-        self.add(3, "goodbye").await?;
+        self.add(3, "goodbye", "on node 3, after node 1 left").await?;
         self.all_hear().await
     }
 
@@ -208,9 +211,9 @@ impl Show {
     }
 
     /// Has a node add a tool.
-    async fn add(&mut self, number: usize, tool: &str) -> Result<(), Failure> {
+    async fn add(&mut self, number: usize, tool: &str, when: &str) -> Result<(), Failure> {
         self.stage.say(format!("node {number}"), format!("adds the tool {tool}"));
-        let title = format!("tool added on node {number}");
+        let title = format!("tool added {when}");
         self.stage.ledger().announce(title, Sign::Tool(tool.to_owned()));
         self.node(number)?.tell(&format!("add {tool}")).await
     }
@@ -287,8 +290,8 @@ impl Show {
     }
 
     fn title(&mut self, title: impl Display) {
-        let _ = say(format!("\n{}. {title}", self.acts));
         self.acts += 1;
+        let _ = say(format!("\n{}. {title}", self.acts));
     }
 
     fn url(&self) -> String {
