@@ -53,6 +53,7 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
                 // What it sees of the others now is its own doing.
                 watching.abort();
                 cluster.leave().await;
+                engine.shutdown().await;
                 // Streams end, and get to say so.
                 server.await??;
                 return tell(&json!({"done": command}));

@@ -105,7 +105,7 @@ impl Show {
         let behind = self.stage.ledger().behind();
         if behind > 0 {
             say(format!(
-                "\n{behind} times a list did not have yet what its reader was told of, and was read again."
+                "\nA list that did not have yet what its reader was told of was read again, {behind} times."
             ))?;
         }
         say(if nothing_lost { "\nNothing was lost." } else { "\nSomething was lost." })?;

@@ -8,8 +8,8 @@
 //! learn of it by luck; what it has not learned when `PATIENCE` is over is *lost* on it.
 //!
 //! One thing clients do that not all do: where a notice said that the list has changed and it has
-//! not, they read it again, up to five times in a quarter of a second. How often that was of use
-//! is printed below the table.
+//! not, they read it again, up to five times in a second and a half. How often that was of use is
+//! printed below the table.
 //!
 //! The time runs from when the node is told to make the change, or is killed, to when the client
 //! has read the answer.
