@@ -62,7 +62,7 @@ impl Show {
         say(
             "The tool is added to one node, heard of through all of them, and called through any.",
         )?;
-        say("Or stop, go on and kill nodes, and see what a client notices:")?;
+        say("Or kill -STOP, -CONT and -KILL nodes, and see what a client notices of it:")?;
         for node in &self.nodes {
             let (number, http) = (node.number, node.http);
             let process = node.process();
@@ -93,9 +93,10 @@ impl Show {
 
         let (table, nothing_lost) = self.stage.ledger().table();
         say(format!("\n{table}\n"))?;
-        say("announced  counts each client that was there, also if it had no stream just then")?;
-        say("told       a notice on its stream had it read the list or text that has the change")?;
-        say("looked     it lost its session or listen, began anew, and found the change there")?;
+        say("announced  to each client that was there, also if it had no stream just then")?;
+        say("heard      came to hold the list or text that has the change:")?;
+        say("told       a notice on its stream had it read that")?;
+        say("looked     it lost its session or listen, began anew, and found it")?;
         say("lost       it had not learned of the change after 20 s")?;
         say("p50, p99   from the change (or kill) to the new list or text in the client's hands;")?;
         say(

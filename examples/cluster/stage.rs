@@ -56,7 +56,7 @@ impl Stage {
     /// The node at this address, in words.
     pub(crate) fn name_of(&self, address: &str) -> String {
         let number = lock(&self.places).get(address).copied();
-        number.map_or_else(|| "nobody knows which node".to_owned(), |n| format!("node {n}"))
+        number.map_or_else(|| "some node".to_owned(), |n| format!("node {n}"))
     }
 
     pub(crate) fn view(&self, by: usize, of: usize) -> Option<View> {

@@ -130,7 +130,8 @@ impl Ledger {
     /// The table, and whether nothing was lost.
     pub(crate) fn table(&self) -> (String, bool) {
         let mut table = format!(
-            "{:<44} | announced | told | looked | lost | p50 ms | p99 ms\n{:-<44}-+-----------+------+--------+------+--------+-------",
+            "{:<44} | announced | heard | told | looked | lost | p50 ms | p99 ms\n\
+             {:-<44}-+-----------+-------+------+--------+------+--------+-------",
             "change", ""
         );
         for change in &self.changes {
@@ -144,16 +145,16 @@ impl Ledger {
 /// Writes a line of the table; returns how many were lost.
 fn row(table: &mut String, title: &str, changes: &[Change]) -> usize {
     let announced: usize = changes.iter().map(|change| change.waited_for.len()).sum();
-    let heard = || changes.iter().flat_map(|change| change.heard.values());
-    let told = heard().filter(|(how, _)| *how == How::Told).count();
-    let looked = heard().count() - told;
-    let lost = announced - told - looked;
-    let mut times: Vec<_> = heard().map(|(_, after)| after.as_millis()).collect();
+    let learned = || changes.iter().flat_map(|change| change.heard.values());
+    let told = learned().filter(|(how, _)| *how == How::Told).count();
+    let heard = learned().count();
+    let (looked, lost) = (heard - told, announced - heard);
+    let mut times: Vec<_> = learned().map(|(_, after)| after.as_millis()).collect();
     times.sort_unstable();
     let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
     let _ = write!(
         table,
-        "\n{title:<44} | {announced:>9} | {told:>4} | {looked:>6} | {lost:>4} | {p50:>6} | {p99:>6}"
+        "\n{title:<44} | {announced:>9} | {heard:>5} | {told:>4} | {looked:>6} | {lost:>4} | {p50:>6} | {p99:>6}"
     );
     lost
 }
