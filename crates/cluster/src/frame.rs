@@ -15,6 +15,10 @@ pub(crate) enum Frame {
     Have(Option<Position>),
     /// What is new in the sender's feed.
     News(Update),
+    /// The sender shows what the receiver offers as of this number.
+    Shown(u64),
+    /// All nodes show what the sender offers as of this number.
+    Settled(u64),
     /// Sends the receiver on an errand, which has this number among those of the sender.
     Ask(u64, Errand),
     /// What is said on an errand of the receiver.

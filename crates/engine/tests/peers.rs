@@ -80,13 +80,19 @@ impl Peers for Neighbours {
         Ok(Conversation::new(said, Box::new(Back(answers))))
     }
 
-    fn catalog_changed(&self) {
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, lists: &[stentor_engine::ListKind]) {
+        let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
+        own.unwrap().announce_lists(lists.to_vec());
+    }
+
+    fn catalog_changed(&self, lists: &[stentor_engine::ListKind]) {
         let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
         let Some(own) = own else { return };
         for other in self.others() {
             let definitions = through_json(&own.catalog().snapshot().definitions());
-            other.peer_offers(self.own.clone(), Some(definitions));
+            other.peer_offers(self.own.clone(), 0, Some(definitions));
         }
+        own.announce_lists(lists.to_vec());
     }
 
     fn tell(&self, fact: Fact) {
@@ -106,10 +112,10 @@ impl Nodes {
         self.0.lock().unwrap().insert(node(name), engine.clone());
         let peers = Arc::new(Neighbours { own: node(name), nodes: self.clone() });
         engine.join_peers(Some(peers.clone()));
-        peers.catalog_changed();
+        peers.catalog_changed(&[]);
         for other in peers.others() {
             let definitions = other.catalog().snapshot().definitions();
-            engine.peer_offers(other.node().clone(), Some(definitions));
+            engine.peer_offers(other.node().clone(), 0, Some(definitions));
         }
         // What was offered is shown once this is applied.
         engine.catalog().remove_tool("none").await.unwrap();
@@ -119,7 +125,7 @@ impl Nodes {
     fn lose(&self, name: &str) {
         let lost = self.0.lock().unwrap().remove(&node(name));
         for engine in self.0.lock().unwrap().values() {
-            engine.peer_offers(node(name), None);
+            engine.peer_offers(node(name), 0, None);
         }
         drop(lost);
     }

@@ -59,11 +59,12 @@ impl World {
         for effect in effects {
             let node = &mut self.nodes[at];
             match effect {
-                Effect::Offers(Some(definitions)) => {
+                Effect::Offers(_, Some(definitions)) => {
                     let names = definitions.iter().map(|it| it.key.parse().unwrap()).collect();
                     node.shown.insert(from, names);
                 }
-                Effect::Offers(None) => {
+                Effect::Unchanged(_) => {}
+                Effect::Offers(_, None) => {
                     node.shown.remove(&from);
                 }
                 Effect::Missed => node.heard.entry(from).or_default().push(None),
