@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
+use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Said, Unreachable};
+use stentor_engine::port::Refused;
 use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, ClusterError};
 use crate::errands::{Asked, Served};
-use crate::frame::Frame;
+use crate::frame::{Foreign, Frame};
 use crate::leave::Succession;
 use crate::mesh::{Mesh, MeshHandler, NodeView, PeerInfo, Receipt, SendError, unguessable};
 use crate::post::Post;
@@ -287,6 +288,17 @@ impl Node {
         }
     }
 
+    /// A node of a newer release may wait for an answer.
+    fn on_foreign(&self, from: &NodeId, frame: &[u8]) {
+        match Foreign::decode(frame) {
+            Some(Foreign::Ask(number)) => {
+                self.post.soon(from, Frame::Said(number, Said::Refused(Refused::Unreachable)));
+            }
+            Some(Foreign::Said(number)) => self.asked.said_something_else(from, number),
+            None => {}
+        }
+    }
+
     fn perform(&self, peer: &NodeId, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
@@ -342,7 +354,8 @@ impl MeshHandler for Node {
         let frame = match Frame::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
-                return tracing::warn!(%from, %error, "a node says what is not understood");
+                tracing::warn!(%from, %error, "a node says what is not understood");
+                return self.on_foreign(from, &frame);
             }
         };
         match frame {

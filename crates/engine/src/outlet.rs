@@ -33,7 +33,7 @@ pub(crate) use handover::StreamRecord;
 pub use inlet::Inlet;
 use inlet::Reader;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
-use policy::{Class, Limits, Pressure, Retention};
+use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
 use queue::{KEPT_TEXT, Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
@@ -93,11 +93,13 @@ pub(crate) struct Log {
     retention: Retention,
     /// What was before this is known to be gone, whatever the log says.
     floor: Seq,
+    /// Where the stream was carried on that another node had.
+    carried_on_at: Seq,
 }
 
 impl Log {
     pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
-        Self { events, retention, floor: Seq(0) }
+        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0) }
     }
 }
 
@@ -389,7 +391,12 @@ impl Outlet {
     }
 
     fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
-        let limits = self.limits();
+        let limits = match class.when_behind() {
+            // No budget changes what becomes of these, so it is not looked at: each session's is
+            // somewhere else in memory, and a notice is for all of them.
+            WhenBehind::Keep | WhenBehind::OneFlag => self.0.terms.limits,
+            WhenBehind::LatestWins | WhenBehind::DropOldest => self.limits(),
+        };
         let (pushed, waker) = {
             let mut state = self.0.state.lock();
             let before = state.queue.weight();
