@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::http::{Reply, send};
 use crate::stage::{Failure, Stage};
@@ -21,9 +21,6 @@ const LEGACY: &str = "2025-11-25";
 const MODERN: &str = "2026-07-28";
 /// Before a stream is come back to, as the server asks for, or anything is tried once more.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often a list is read again that does not have what was told, and after how long at first.
-const LOOKS_AGAIN: u32 = 5;
-const BEHIND: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Era {
@@ -46,10 +43,6 @@ pub(crate) struct Client {
     protocol: Protocol,
     /// The resource that it watches.
     watches: String,
-    /// The tools that it knows.
-    tools: BTreeSet<String>,
-    /// How often it has looked for what it was told of, and not found it.
-    in_vain: u32,
 }
 
 impl Protocol {
@@ -139,14 +132,7 @@ impl Client {
     pub(crate) fn new(number: usize, to: SocketAddr, watches: String, stage: Arc<Stage>) -> Self {
         // Half of each.
         let era = if number.is_multiple_of(2) { Era::Modern } else { Era::Legacy };
-        Self {
-            number,
-            stage,
-            protocol: Protocol::new(era, to),
-            watches,
-            tools: BTreeSet::new(),
-            in_vain: 0,
-        }
+        Self { number, stage, protocol: Protocol::new(era, to), watches }
     }
 
     pub(crate) async fn run(mut self) {
@@ -232,27 +218,14 @@ impl Client {
         last: &mut Option<String>,
     ) -> Result<&'static str, Failure> {
         loop {
-            let event = match self.look_again_after() {
-                None => stream.event().await,
-                Some(after) => match timeout(after, stream.event()).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        self.look_at_tools(How::Told).await?;
-                        continue;
-                    }
-                },
-            };
-            let event = match event {
+            let event = match stream.event().await {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok("ended in order"),
                 Err(_) => return Ok("broke off"),
             };
             let message: Value = serde_json::from_str(&event.data).unwrap_or_default();
             match message["method"].as_str() {
-                Some("notifications/tools/list_changed") => {
-                    self.in_vain = 0;
-                    self.look_at_tools(How::Told).await?;
-                }
+                Some("notifications/tools/list_changed") => self.look_at_tools(How::Told).await?,
                 Some("notifications/resources/updated") => self.look_at_note(How::Told).await?,
                 _ => {}
             }
@@ -266,26 +239,11 @@ impl Client {
         self.look_at_note(how).await
     }
 
-    /// Reads the list. When it is the same although a notice said otherwise, it may have been read
-    /// from a node that was behind: then it is read again, and that is counted.
     async fn look_at_tools(&mut self, how: How) -> Result<(), Failure> {
         let tools = self.protocol.tools().await?;
-        let same = how == How::Told && tools == self.tools;
-        if !same && self.in_vain > 0 {
-            self.stage.ledger().was_behind();
-            self.say("was told of a change, did not find it, and has looked again");
-        }
-        self.in_vain = if same { self.in_vain + 1 } else { 0 };
         let learned = self.stage.ledger().reads_tools(self.number, &tools, how);
-        self.tools = tools;
         self.tell(learned, how);
         Ok(())
-    }
-
-    /// When to look again at a list that does not have what a notice said.
-    fn look_again_after(&self) -> Option<Duration> {
-        let again = (1..=LOOKS_AGAIN).contains(&self.in_vain);
-        again.then(|| BEHIND * 2u32.pow(self.in_vain - 1))
     }
 
     async fn look_at_note(&mut self, how: How) -> Result<(), Failure> {

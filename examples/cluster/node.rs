@@ -36,6 +36,8 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
     let mut config = ClusterConfig::new("demo", "a secret for demonstrations");
     config.seeds = seeds;
     let cluster = Cluster::join(&engine, config).await?;
+    // Before, it would offer less than the others: it is no use to a balancer.
+    cluster.ready().await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let http: SocketAddr = listener.local_addr()?;
     tell(&json!({"http": http, "gossip": cluster.gossip_address()}))?;

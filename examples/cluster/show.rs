@@ -15,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::client::{Client, Era, Protocol};
 use crate::nodes::{Node, name};
 use crate::stage::{Failure, Stage, View};
-use crate::table::{PATIENCE, Sign};
+use crate::table::{LEGEND, PATIENCE, Sign};
 
 /// So that one can read along.
 const BREATH: Duration = Duration::from_millis(1_200);
@@ -93,22 +93,7 @@ impl Show {
 
         let (table, nothing_lost) = self.stage.ledger().table();
         say(format!("\n{table}\n"))?;
-        say("announced  to each client that was there, also if it had no stream just then")?;
-        say("heard      came to hold the list or text that has the change:")?;
-        say("told       a notice on its stream had it read that")?;
-        say("looked     it lost its session or listen, began anew, and found it")?;
-        say("lost       it had not learned of the change after 20 s")?;
-        say("p50, p99   from the change (or kill) to the new list or text in the client's hands;")?;
-        say(
-            "           a client behind a frozen node hears when that thaws, and of a killed node",
-        )?;
-        say("           when the others give it up, 2.5 s after it was last heard of")?;
-        let behind = self.stage.ledger().behind();
-        if behind > 0 {
-            say(format!(
-                "\nA list that did not have yet what its reader was told of was read again, {behind} times."
-            ))?;
-        }
+        say(LEGEND)?;
         say(if nothing_lost { "\nNothing was lost." } else { "\nSomething was lost." })?;
         Ok(nothing_lost)
     }

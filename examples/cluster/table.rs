@@ -7,10 +7,6 @@
 //! had to begin anew. A client never reads for any other reason, so one that is not told does not
 //! learn of it by luck; what it has not learned when `PATIENCE` is over is *lost* on it.
 //!
-//! One thing clients do that not all do: where a notice said that the list has changed and it has
-//! not, they read it again, up to five times in a second and a half. How often that was of use is
-//! printed below the table.
-//!
 //! The time runs from when the node is told to make the change, or is killed, to when the client
 //! has read the answer.
 
@@ -21,11 +17,21 @@ use std::time::{Duration, Instant};
 /// How long a client may take to hear of a change.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What the columns are.
+pub(crate) const LEGEND: &str = "\
+announced  to each client that was there, also if it had no stream just then
+heard      came to hold the list or text that has the change:
+told       a notice on its stream had it read that
+looked     it lost its session or listen, began anew, and found it
+lost       it had not learned of the change after 20 s
+p50, p99   from the change (or kill) to the new list or text in the client's hands;
+           a client behind a frozen node hears when that thaws, and of a killed node
+           some seconds later, when the others have given it up";
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     clients: BTreeSet<usize>,
     changes: Vec<Change>,
-    behind: usize,
 }
 
 #[derive(Debug)]
@@ -116,15 +122,6 @@ impl Ledger {
             change.waited_for.iter().copied().filter(heard).collect::<Vec<_>>()
         };
         self.changes.iter().flat_map(missing).collect()
-    }
-
-    /// A list was read that did not have yet what the client had been told of.
-    pub(crate) fn was_behind(&mut self) {
-        self.behind += 1;
-    }
-
-    pub(crate) fn behind(&self) -> usize {
-        self.behind
     }
 
     /// The table, and whether nothing was lost.
