@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::balancer::Balancer;
 use crate::client::{Client, Era, Protocol};
@@ -222,8 +222,7 @@ impl Show {
     /// Waits until every client knows of everything, but not for ever: the table says who does
     /// not.
     async fn all_hear(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && !self.stage.ledger().waiting().is_empty() {
+        while self.stage.ledger().expects_more() {
             sleep(LOOK_EVERY).await;
         }
         let waiting = self.stage.ledger().waiting();

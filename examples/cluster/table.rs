@@ -124,6 +124,12 @@ impl Ledger {
         self.changes.iter().flat_map(missing).collect()
     }
 
+    /// Whether somebody has not heard yet, but still may in time.
+    pub(crate) fn expects_more(&self) -> bool {
+        let in_time = |change: &&Change| change.made.elapsed() < PATIENCE;
+        self.changes.iter().filter(in_time).any(|it| it.heard.len() < it.waited_for.len())
+    }
+
     /// The table, and whether nothing was lost.
     pub(crate) fn table(&self) -> (String, bool) {
         let mut table = format!(
@@ -142,7 +148,9 @@ impl Ledger {
 /// Writes a line of the table; returns how many were lost.
 fn row(table: &mut String, title: &str, changes: &[Change]) -> usize {
     let announced: usize = changes.iter().map(|change| change.waited_for.len()).sum();
-    let learned = || changes.iter().flat_map(|change| change.heard.values());
+    // Too late is as bad as never.
+    let in_time = |(_, after): &&(How, Duration)| *after <= PATIENCE;
+    let learned = || changes.iter().flat_map(|change| change.heard.values()).filter(in_time);
     let told = learned().filter(|(how, _)| *how == How::Told).count();
     let heard = learned().count();
     let (looked, lost) = (heard - told, announced - heard);
