@@ -70,6 +70,20 @@ impl Stage {
             .description("Reports one step of progress, then waits for the test")
     }
 
+    /// The same, but that it ends by itself when it is cancelled.
+    #[must_use]
+    pub fn heeding(&self, tool_name: &str) -> Tool {
+        let hold = |stage: Stage, name: String, ctx: Context| async move {
+            tokio::select! {
+                () = stage.wait(&name) => {}
+                () = ctx.cancelled() => return Err(ToolError::new("cancelled")),
+            }
+            stage.set(&name, Phase::Finished);
+            Ok("held")
+        };
+        tool(tool_name, with_stage(self, hold))
+    }
+
     fn set(&self, name: &str, phase: Phase) {
         self.0.send_modify(|phases| {
             phases.insert(name.to_owned(), phase);

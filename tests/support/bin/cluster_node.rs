@@ -81,7 +81,7 @@ fn offers(node: &NodeId, stage: &Stage) -> [Tool; 6] {
         tool(format!("paced-{node}"), paced),
         tool(format!("lines-{node}"), lines),
         stage.holding(&format!("hold-{node}")),
-        stage.holding(&format!("task-{node}")).as_task(AsTask::Always),
+        stage.heeding(&format!("task-{node}")).as_task(AsTask::Always),
     ]
 }
 
