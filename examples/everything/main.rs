@@ -61,7 +61,8 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Without a span for each actor, which nobody reads and every actor pays for.
-    let filter = tracing_subscriber::EnvFilter::new("info,ractor=warn,chitchat=warn");
+    let filter =
+        tracing_subscriber::EnvFilter::new("info,ractor=warn,ractor_cluster=error,chitchat=warn");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::read()?;
     // One client at the other end of a pipe gives one thread enough to do; a second one would be

@@ -130,17 +130,17 @@ impl Cluster {
         (self.0.node.served.len(), self.0.node.asked.len())
     }
 
-    /// Leaves the cluster in order, and shuts the engine down: legacy sessions go on on another node,
-    /// under the same name; calls that run for others, or there, may end within the engine's
-    /// [`drain_timeout`](stentor_engine::Config); then the engine
-    /// [shuts down](Engine::shutdown), and the others are told that this node is gone.
+    /// Leaves the cluster in order: legacy sessions go on on another node, under the same name;
+    /// requests that are done for others, or by them, may end within the engine's
+    /// [`drain_timeout`](stentor_engine::Config); then the others are told that this node is
+    /// gone. To be followed by the engine's own shutdown, as where it is the `shutdown` of
+    /// `serve_on`.
     ///
     /// When dropped early, the others find out by themselves.
     pub async fn leave(&self) {
         let Self(joined) = self;
         let Some(mesh) = joined.node.post.mesh() else { return };
         joined.node.retire(mesh, joined.patience).await;
-        joined.node.engine.shutdown().await;
         mesh.leave().await;
     }
 }
@@ -314,6 +314,10 @@ impl Peers for Node {
     }
 
     fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
+        if node == self.engine.node() {
+            // What it was to be asked for has come here meanwhile.
+            return Ok(self.engine.ask_itself(errand));
+        }
         self.asked.ask(&self.post, node, errand)
     }
 

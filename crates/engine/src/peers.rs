@@ -259,6 +259,22 @@ impl Conversation {
     }
 }
 
+/// Answers to questions of one errand that may wait to be handed in.
+const ANSWERS: usize = 16;
+
+/// What goes back to this engine itself.
+#[derive(Debug)]
+struct Own(mpsc::Sender<Response>);
+
+impl Talkback for Own {
+    fn took(&self, _count: usize) {}
+
+    fn answer(&self, response: Response) {
+        // More than that at once are no answers to questions.
+        let _ = self.0.try_send(response);
+    }
+}
+
 impl Engine {
     /// How long calls may go on when it shuts down: [`Config::drain_timeout`](crate::Config).
     #[must_use]
@@ -275,6 +291,34 @@ impl Engine {
     /// Makes the other nodes known to this engine; without any again with `None`.
     pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
         self.core().peers.store(peers.map(Arc::new));
+    }
+
+    /// Does an errand that another node was to be asked for, had it not come here.
+    #[must_use]
+    pub fn ask_itself(&self, errand: Errand) -> Conversation {
+        let (say, said) = mpsc::channel(1);
+        let (answers, mut answered) = mpsc::channel(ANSWERS);
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let speak = async {
+                let mut serving = engine.serve_peer(errand).await;
+                loop {
+                    tokio::select! {
+                        next = serving.next() => match next {
+                            // Nobody hears it: it was called off.
+                            Some(next) => if say.send(next).await.is_err() { return },
+                            None => return,
+                        },
+                        Some(response) = answered.recv() => serving.client_answers(response),
+                    }
+                }
+            };
+            tokio::select! {
+                () = speak => {}
+                () = say.closed() => {}
+            }
+        });
+        Conversation::new(said, Box::new(Own(answers)))
     }
 
     /// Another node offers this, or nothing any more. Clients are told of lists that differ.
