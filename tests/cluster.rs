@@ -1,6 +1,13 @@
 //! Several nodes as one server, each a process of its own, and what becomes of that when they are
 //! killed, frozen and cut off.
 
+// What is measured is printed.
+#![allow(clippy::print_stdout)]
+
+#[path = "cluster/freezing.rs"]
+mod freezing;
+#[path = "cluster/killing.rs"]
+mod killing;
 #[path = "cluster/modern.rs"]
 mod modern;
 #[path = "cluster/sessions.rs"]
@@ -8,7 +15,8 @@ mod sessions;
 #[path = "cluster/telling.rs"]
 mod telling;
 
-use stentor_tests::{Client, Era, Nodes, Notices};
+use futures::future::join_all;
+use stentor_tests::{Client, Era, Node, Nodes, Notices, eventually};
 
 /// The program of a node.
 const NODE: &str = env!("CARGO_BIN_EXE_cluster_node");
@@ -24,4 +32,21 @@ async fn audience(nodes: &Nodes, uris: &[&str]) -> Vec<(Client, Notices)> {
         }
     }
     audience
+}
+
+/// Checks that everybody heard this before a mark, and nothing else.
+async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], expected: &[&str]) {
+    nodes.mark(from).await;
+    for (client, notices) in all {
+        assert_eq!(notices.until_mark().await, expected, "{client:?}");
+    }
+}
+
+/// Waits until all nodes offer the same tools again.
+async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
+    eventually("all nodes to know of it", async || {
+        let all = join_all(nodes.all().map(Node::census)).await;
+        all.iter().all(|it| it.tools == all[0].tools && holds(&it.tools))
+    })
+    .await;
 }

@@ -1,28 +1,11 @@
 //! What one node is told, everybody hears.
 
 use serde_json::json;
-use stentor_tests::{Client, NodeOrder, Nodes, Notices, eventually};
+use stentor_tests::{Client, NodeOrder, Nodes, eventually};
 
-use crate::{NODE, audience};
+use crate::{NODE, agreed, all_heard, audience};
 
 const TOOLS: &str = "tools/list_changed";
-
-/// Checks that everybody heard this before a mark, and nothing else.
-async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], expected: &[&str]) {
-    nodes.mark(from).await;
-    for (client, notices) in all {
-        assert_eq!(notices.until_mark().await, expected, "{client:?}");
-    }
-}
-
-/// Waits until all nodes offer the same tools again.
-async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
-    eventually("all nodes to know of it", async || {
-        let all = futures::future::join_all(nodes.all().map(|node| node.census())).await;
-        all.iter().all(|it| it.tools == all[0].tools && holds(&it.tools))
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {

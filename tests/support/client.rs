@@ -217,6 +217,15 @@ impl Client {
         self.lane
     }
 
+    /// Where a client on HTTP turns to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        match &self.link {
+            Link::Http(address, _) => *address,
+            Link::Pipe(_) => panic!("a pipe has no address"),
+        }
+    }
+
     /// The id of a legacy HTTP session.
     #[must_use]
     pub fn session(&self) -> &str {
