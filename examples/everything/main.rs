@@ -129,5 +129,7 @@ async fn join(
     let mut config = ClusterConfig::new("everything", "a secret for demonstrations");
     config.gossip = gossip;
     config.seeds = seeds;
-    Ok(Cluster::join(engine, config).await?)
+    let cluster = Cluster::join(engine, config).await?;
+    cluster.ready().await;
+    Ok(cluster)
 }

@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
-use stentor_engine::{Engine, NodeId, SessionId};
+use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Said, Unreachable};
+use stentor_engine::port::Refused;
+use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, ClusterError};
 use crate::errands::{Asked, Served};
-use crate::frame::Frame;
+use crate::frame::{Foreign, Frame};
 use crate::leave::Succession;
 use crate::mesh::{Mesh, MeshHandler, NodeView, PeerInfo, Receipt, SendError, unguessable};
 use crate::post::Post;
 use crate::replica::{Effect, Replica};
+use crate::settle::{Lists, Settled, Settling};
 
 /// So many nodes may have left one after the other for the sessions of the first to be found.
 const MOST_SUCCESSIONS: usize = 16;
@@ -46,14 +47,18 @@ pub(crate) struct Node {
     pub(crate) succession: Succession,
     post: Post,
     replica: Mutex<Replica>,
-    /// The engine's catalog is to be looked at.
-    catalog_changed: AtomicBool,
+    settling: Mutex<Settling>,
+    /// The engine's catalog is to be looked at, and these lists of it have changed.
+    catalog_changed: Mutex<Option<Lists>>,
     /// There is something new to tell.
     news: Notify,
     asked: Arc<Asked>,
     served: Arc<Served>,
     /// What gossip says of other nodes; `false` for those that are given up.
     known: Mutex<HashMap<NodeId, bool>>,
+    /// Something was heard of other nodes.
+    heard: Notify,
+    has_seeds: bool,
     started: Instant,
     /// How long it takes until all others are known.
     settles: Duration,
@@ -73,20 +78,28 @@ impl Cluster {
             succession: Succession::default(),
             post: Post::default(),
             replica: Mutex::new(Replica::new(unguessable())),
-            catalog_changed: AtomicBool::new(true),
+            settling: Mutex::default(),
+            catalog_changed: Mutex::new(Some(Lists::new())),
             news: Notify::new(),
             asked: Arc::default(),
             served: Arc::new(Served::new(config.max_errands)),
             known: Mutex::default(),
+            heard: Notify::new(),
+            has_seeds: !config.seeds.is_empty(),
             started: Instant::now(),
             settles: 2 * config.give_up_after,
         });
         node.look_at_catalog();
         let mesh = Mesh::start(engine.node().clone(), config, node.clone()).await?;
-        node.post.opens(mesh);
+        node.post.opens(mesh.clone());
+        for peer in mesh.connected() {
+            // Those that were faster have been told nothing.
+            let effects = node.replica.lock().up(&peer);
+            node.perform(&peer, effects);
+        }
         engine.join_peers(Some(node.clone()));
         // What changed before the engine knew whom to tell.
-        node.catalog_changed();
+        node.catalog_changed(&[]);
         let publisher = tokio::spawn(publish(node.clone()));
         let patience = engine.drain_timeout();
         let publisher = AbortOnDropHandle::new(publisher);
@@ -130,6 +143,19 @@ impl Cluster {
         (self.0.node.served.len(), self.0.node.asked.len())
     }
 
+    /// Completes when this node shows what all others offer that it knows of, so that a load balancer
+    /// may send it requests; without any other node after some seconds, if there are to be seeds.
+    pub async fn ready(&self) {
+        let node = &self.0.node;
+        let until = node.started + node.settles;
+        while !node.is_ready() {
+            let heard = node.heard.notified();
+            if node.is_ready() || timeout_at(until, heard).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Leaves the cluster in order: legacy sessions go on on another node, under the same name;
     /// requests that are done for others, or by them, may end within the engine's
     /// [`drain_timeout`](stentor_engine::Config); then the others are told that this node is
@@ -142,6 +168,13 @@ impl Cluster {
         let Some(mesh) = joined.node.post.mesh() else { return };
         joined.node.retire(mesh, joined.patience).await;
         mesh.leave().await;
+        joined.node.forget_peers();
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.node.forget_peers();
     }
 }
 
@@ -160,12 +193,16 @@ impl fmt::Debug for Node {
 /// Tells the others what is new, whenever there is something.
 async fn publish(node: Arc<Node>) {
     loop {
-        node.news.notified().await;
+        let next = node.settling.lock().next();
+        tokio::select! {
+            () = node.news.notified() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
         node.look_at_catalog();
-        let connected = node.post.mesh().map(Mesh::connected).unwrap_or_default();
-        for peer in connected {
+        for peer in node.connected() {
             node.tell_news(&peer);
         }
+        node.announce_settled();
     }
 }
 
@@ -175,9 +212,48 @@ impl Node {
         // Locked first, so that no older one comes after a newer one, and nobody who finds nothing
         // to do is ahead of who is still at it.
         let mut replica = self.replica.lock();
-        if self.catalog_changed.swap(false, Ordering::AcqRel) {
-            replica.offer(self.engine.catalog().snapshot().definitions());
+        let changed = self.catalog_changed.lock().take();
+        if let Some(lists) = changed {
+            let seq = replica.offer(self.engine.catalog().snapshot().definitions());
+            self.settling.lock().changed(seq, lists, Instant::now());
         }
+    }
+
+    /// Announces what all nodes show by now, here and there.
+    fn announce_settled(&self) {
+        let Settled { own, lists } = self.settling.lock().settled(Instant::now());
+        if let Some(seq) = own {
+            for peer in self.connected() {
+                self.post.soon(&peer, Frame::Settled(seq));
+            }
+        }
+        self.announce(lists);
+    }
+
+    fn announce(&self, lists: Lists) {
+        if !lists.is_empty() {
+            self.engine.announce_lists(lists.into_iter().collect());
+        }
+    }
+
+    fn connected(&self) -> Vec<NodeId> {
+        self.post.mesh().map(Mesh::connected).unwrap_or_default()
+    }
+
+    /// Whether it shows what all others offer.
+    fn is_ready(&self) -> bool {
+        let known = self.known.lock();
+        let mut alive = known.iter().filter(|(_, alive)| **alive).map(|(node, _)| node).peekable();
+        let is_alone = alive.peek().is_none();
+        let replica = self.replica.lock();
+        if is_alone { !self.has_seeds } else { alive.all(|node| replica.shows(node)) }
+    }
+
+    /// The engine is on its own again.
+    fn forget_peers(&self) {
+        self.engine.join_peers(None);
+        let waiting = self.settling.lock().all();
+        self.announce(waiting);
     }
 
     /// Tells a node what is new for it, as far as there is room.
@@ -212,10 +288,24 @@ impl Node {
         }
     }
 
+    /// A node of a newer release may wait for an answer.
+    fn on_foreign(&self, from: &NodeId, frame: &[u8]) {
+        match Foreign::decode(frame) {
+            Some(Foreign::Ask(number)) => {
+                self.post.soon(from, Frame::Said(number, Said::Refused(Refused::Unreachable)));
+            }
+            Some(Foreign::Said(number)) => self.asked.said_something_else(from, number),
+            None => {}
+        }
+    }
+
     fn perform(&self, peer: &NodeId, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
-                Effect::Offers(definitions) => self.engine.peer_offers(peer.clone(), definitions),
+                Effect::Offers(seq, definitions) => {
+                    self.engine.peer_offers(peer.clone(), seq, definitions);
+                }
+                Effect::Unchanged(seq) => self.post.soon(peer, Frame::Shown(seq)),
                 Effect::Told(facts) => self.engine.peer_told(facts),
                 Effect::Missed => self.engine.peer_was_missed(),
                 Effect::Have(position) => self.post.soon(peer, Frame::Have(position)),
@@ -228,10 +318,12 @@ impl MeshHandler for Node {
     fn alive(&self, node: &NodeId, said: &BTreeMap<String, String>) {
         self.succession.heard(node, said);
         self.known.lock().insert(node.clone(), true);
+        self.heard.notify_waiters();
     }
 
     fn up(&self, node: &NodeId, info: &PeerInfo) {
         tracing::info!(%node, address = %info.addr, "a node is connected");
+        self.settling.lock().up(node);
         let effects = self.replica.lock().up(node);
         self.perform(node, effects);
     }
@@ -239,6 +331,9 @@ impl MeshHandler for Node {
     fn down(&self, node: &NodeId) {
         tracing::info!(%node, "the link to a node is gone");
         self.replica.lock().down(node);
+        self.settling.lock().down(node);
+        // Nobody waits for it any more.
+        self.news.notify_one();
         self.asked.lost(node);
         self.served.lost(node);
     }
@@ -250,6 +345,7 @@ impl MeshHandler for Node {
     fn dead(&self, node: &NodeId) {
         tracing::info!(%node, "a node is gone");
         self.known.lock().insert(node.clone(), false);
+        self.heard.notify_waiters();
         let effect = self.replica.lock().dead(node);
         self.perform(node, effect);
     }
@@ -258,17 +354,29 @@ impl MeshHandler for Node {
         let frame = match Frame::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
-                return tracing::warn!(%from, %error, "a node says what is not understood");
+                tracing::warn!(%from, %error, "a node says what is not understood");
+                return self.on_foreign(from, &frame);
             }
         };
         match frame {
             Frame::Have(position) => {
+                if let Some(position) = position {
+                    self.settling.lock().confirmed(from, position.seq);
+                }
                 self.replica.lock().has(from, position);
                 self.tell_news(from);
             }
             Frame::News(update) => {
                 let effects = self.replica.lock().news(from, update);
                 self.perform(from, effects);
+            }
+            Frame::Shown(seq) => {
+                self.settling.lock().confirmed(from, seq);
+                self.announce_settled();
+            }
+            Frame::Settled(seq) => {
+                let lists = self.settling.lock().settled_elsewhere(from, seq);
+                self.announce(lists);
             }
             Frame::Ask(number, errand) => {
                 if matches!(errand, Errand::Adopt(_)) {
@@ -326,8 +434,17 @@ impl Peers for Node {
         self.succession.moved(session).or_else(|| self.succession.successor(self.engine.node()))
     }
 
-    fn catalog_changed(&self) {
-        self.catalog_changed.store(true, Ordering::Release);
+    fn catalog_changed(&self, lists: &[ListKind]) {
+        self.catalog_changed.lock().get_or_insert_default().extend(lists);
+        self.news.notify_one();
+    }
+
+    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]) {
+        self.heard.notify_waiters();
+        let lists = lists.iter().copied().collect();
+        self.settling.lock().shown(node, seq, lists, Instant::now());
+        self.post.soon(node, Frame::Shown(seq));
+        // When to look again may be sooner.
         self.news.notify_one();
     }
 

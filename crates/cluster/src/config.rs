@@ -55,7 +55,8 @@ pub struct ClusterConfig {
     pub give_up_after: Duration,
     /// Bytes that may be on the way to one node, or wait there to be handled. Default 16 MiB.
     pub max_in_flight: usize,
-    /// Bytes of one frame, at most half of `max_in_flight`. Default 4 MiB.
+    /// Bytes of one frame, at most half of `max_in_flight`: room for the largest request and
+    /// what it is wrapped in. Default 8 MiB.
     pub max_frame: usize,
     /// Requests that may be under way at once for other nodes, streams included. Default 100,000.
     pub max_errands: usize,
@@ -84,7 +85,7 @@ impl ClusterConfig {
             gossip_interval: Duration::from_millis(250),
             give_up_after: Duration::from_millis(2_500),
             max_in_flight: 16 << 20,
-            max_frame: 4 << 20,
+            max_frame: 8 << 20,
             max_errands: 100_000,
             max_nodes: 128,
         }

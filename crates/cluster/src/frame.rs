@@ -15,6 +15,10 @@ pub(crate) enum Frame {
     Have(Option<Position>),
     /// What is new in the sender's feed.
     News(Update),
+    /// The sender shows what the receiver offers as of this number.
+    Shown(u64),
+    /// All nodes show what the sender offers as of this number.
+    Settled(u64),
     /// Sends the receiver on an errand, which has this number among those of the sender.
     Ask(u64, Errand),
     /// What is said on an errand of the receiver.
@@ -41,6 +45,23 @@ impl Frame {
     }
 }
 
+/// A frame of a newer release that somebody waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// It sends this node on an errand of this number.
+    Ask(u64),
+    /// It says something on an errand of this node.
+    Said(u64),
+}
+
+impl Foreign {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let frame: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let number = |kind: &str| frame.get(kind)?.get(0)?.as_u64();
+        number("ask").map(Self::Ask).or_else(|| number("said").map(Self::Said))
+    }
+}
+
 /// JSON that stands in other JSON as it is.
 mod raw {
     use bytes::Bytes;
@@ -55,5 +76,23 @@ mod raw {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         let raw = Box::<RawValue>::deserialize(from)?;
         Ok(Bytes::from(Box::<str>::from(raw).into_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_node_says_is_answered_where_somebody_waits() {
+        let asked = br#"{"ask":[7,{"dance":{"how":"fast"}}]}"#;
+        assert!(Frame::decode(asked).is_err());
+        assert_eq!(Foreign::decode(asked), Some(Foreign::Ask(7)));
+        assert_eq!(Foreign::decode(br#"{"said":[8,"hm"]}"#), Some(Foreign::Said(8)));
+        assert_eq!(Foreign::decode(br#"{"sung":[9]}"#), None);
+        // A member that is new in something known changes nothing.
+        let known =
+            Frame::decode(br#"{"said":[8,{"began":{"stream":1,"version":null,"key":"c"}}]}"#);
+        assert!(matches!(known, Ok(Frame::Said(8, Said::Began { stream: 1, version: None }))));
     }
 }

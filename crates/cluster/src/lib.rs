@@ -16,6 +16,7 @@
 //! * `mesh.rs`: how nodes find each other, notice the dead and the frozen, and exchange bytes.
 //! * `feed.rs`: what a node tells all others, numbered, so that each hears it once.
 //! * `replica.rs`: a node's feed and what it knows of the others'.
+//! * `settle.rs`: when a changed list is announced.
 //! * `errands.rs`: a request that is done on another node.
 //! * `leave.rs`: how a node leaves, and where its sessions are then.
 //! * `cluster.rs`: an engine as a node, which joins all of it.
@@ -29,6 +30,7 @@ mod leave;
 mod mesh;
 mod post;
 mod replica;
+mod settle;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};

@@ -36,8 +36,10 @@ struct Peer {
 /// What is to be done at this node.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// The node offers this, or nothing any more.
-    Offers(Option<Vec<Definition>>),
+    /// The node offers this as of that number, or nothing any more.
+    Offers(u64, Option<Vec<Definition>>),
+    /// It offers what it did, as of that number.
+    Unchanged(u64),
     /// It told this.
     Told(Vec<Fact>),
     /// What it told is lost.
@@ -52,9 +54,10 @@ impl Replica {
         Self { feed: Feed::new(life, FeedLimits::default()), peers: HashMap::new() }
     }
 
-    /// This node offers these, and nothing else.
-    pub(crate) fn offer(&mut self, definitions: Vec<Definition>) {
+    /// This node offers these, and nothing else: as of the number that is returned.
+    pub(crate) fn offer(&mut self, definitions: Vec<Definition>) -> u64 {
         self.feed.offer(definitions);
+        self.feed.head().seq
     }
 
     /// This node tells something.
@@ -87,7 +90,12 @@ impl Replica {
         if absent >= MAX_ABSENT {
             self.peers.remove(node);
         }
-        was_shown.then_some(Effect::Offers(None))
+        was_shown.then_some(Effect::Offers(0, None))
+    }
+
+    /// Whether clients see what a node offers.
+    pub(crate) fn shows(&self, node: &NodeId) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.shown)
     }
 
     /// A node says how far it is with this node's feed.
@@ -126,7 +134,8 @@ impl Replica {
         }
         if !applied.more {
             // First: who hears of a change and looks finds it.
-            effects.extend(peer.show());
+            let seq = peer.mirror.position().map_or(0, |at| at.seq);
+            effects.push(peer.show().unwrap_or(Effect::Unchanged(seq)));
         }
         if applied.missed {
             effects.push(Effect::Missed);
@@ -144,7 +153,8 @@ impl Peer {
             return None;
         }
         self.shown = true;
-        Some(Effect::Offers(Some(self.mirror.definitions().cloned().collect())))
+        let seq = self.mirror.position()?.seq;
+        Some(Effect::Offers(seq, Some(self.mirror.definitions().cloned().collect())))
     }
 }
 

@@ -63,6 +63,7 @@ pub use registry::{
 };
 pub use root::RootView;
 pub use session::{EndReason, SessionKind, SessionView};
+pub use stentor_wire::ListKind;
 pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
     StateKey,

@@ -13,6 +13,7 @@ mod moving;
 mod relay;
 mod relayed;
 mod serving;
+mod watching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stentor_wire::model::{ClientCapabilities, Implementation};
-use stentor_wire::{LogLevel, ProtocolVersion, Response};
+use stentor_wire::{ListKind, LogLevel, ProtocolVersion, Response};
 use tokio::sync::mpsc;
 
 use crate::core::Core;
@@ -40,6 +41,7 @@ pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
 pub(crate) use relayed::Relayed;
 pub use serving::Serving;
+pub(crate) use watching::{Granted, Watching, watch};
 
 /// What clients see of one item of a node's catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +96,13 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// This engine's own catalog has changed.
-    fn catalog_changed(&self);
+    /// This engine's own catalog has changed, and clients of these lists are to be
+    /// [told](Engine::announce_lists) when all nodes show it.
+    fn catalog_changed(&self, lists: &[ListKind]);
+
+    /// This engine shows what another node [offers](Engine::peer_offers), as of `seq`, which changes
+    /// these lists: clients are to be told when all nodes show it.
+    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]);
 
     /// Tells all nodes a [`Fact::Changed`] or [`Fact::Notify`].
     fn tell(&self, fact: Fact);
@@ -321,9 +328,15 @@ impl Engine {
         Conversation::new(said, Box::new(Own(answers)))
     }
 
-    /// Another node offers this, or nothing any more. Clients are told of lists that differ.
-    pub fn peer_offers(&self, node: NodeId, definitions: Option<Vec<Definition>>) {
-        self.core().tell_registry(RegistryMsg::Abroad(node, definitions));
+    /// Another node offers this, or nothing any more, as of the number that
+    /// [`Peers::offer_shown`] is told once readers see it.
+    pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
+        self.core().tell_registry(RegistryMsg::Abroad(node, seq, definitions));
+    }
+
+    /// All nodes show lists that changed: clients are told.
+    pub fn announce_lists(&self, lists: Vec<ListKind>) {
+        self.core().tell_registry(RegistryMsg::Settled(lists));
     }
 
     /// Another node told this: its notices go to whom they concern, after what it told before.

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stentor_wire::headers::HeaderMismatch;
+use stentor_wire::params::NoticeFilter;
 use stentor_wire::{
-    Method, Params, ProtocolVersion, Request, RequestMeta, SubscriptionId, encode, params,
+    ErrorObject, Method, Params, ProtocolVersion, Request, RequestMeta, SubscriptionId, encode,
+    params,
 };
 use tokio::time::Instant;
 
@@ -25,8 +27,8 @@ use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, dispatch};
 use crate::events::{CallOutcome, EngineEvent};
 use crate::ids::SessionId;
-use crate::outlet::{Inlet, Outlet};
-use crate::peers::Reach;
+use crate::outlet::Inlet;
+use crate::peers::{Granted, Reach, watch};
 use crate::registry::Offer;
 use crate::root::spawn_session;
 use crate::session::{
@@ -244,22 +246,17 @@ impl Engine {
         self.core().config.stall_timeout
     }
 
-    async fn listen(&self, request: Request, caller: Caller) -> Result<Answer, Refused> {
+    pub(crate) async fn listen(&self, request: Request, caller: Caller) -> Result<Answer, Refused> {
         let core = self.core();
         let params = request.params.parse::<params::Listen>();
         let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
         let granted = match granted {
-            Ok(mut granted) if !granted.task_ids.is_empty() => {
-                let asked = std::mem::take(&mut granted.task_ids);
-                let owned = tasks::owned(core, asked, &caller).await;
-                owned.map(|owned| {
-                    granted.task_ids = owned;
-                    granted
-                })
+            Ok(granted) if !granted.task_ids.is_empty() => {
+                self.grant_tasks(&request, &caller, granted).await
             }
-            granted => granted,
+            granted => granted.map(|granted| (granted, None)),
         };
-        let granted = match granted {
+        let (granted, tasks) = match granted {
             Ok(granted) => granted,
             Err(error) => {
                 let bytes = encode::error(Some(&request.id), &error);
@@ -268,13 +265,31 @@ impl Engine {
         };
         let id = SessionId::random(&core.config.node);
         let streams = Streams::one(core, &id, true);
-        let inlet = streams.notices().map(Outlet::attach).ok_or(Refused::ShuttingDown)?;
-        let (task_ids, subscription) = (granted.task_ids.clone(), SubscriptionId::of(&request.id));
+        let outlet = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
+        let (inlet, request_id) = (outlet.attach(), request.id.clone());
         let state = SessionState::listening(id, request.id, granted);
         let principal = caller.principal;
         let entry = self.open_session(SessionKind::Listen, streams, state, principal).await?;
-        tasks::tell(core, entry.key(Some(subscription)), task_ids);
+        if let Some((elsewhere, own)) = tasks {
+            let watching = elsewhere.tell(&outlet, &request_id);
+            entry.state().watches(&request_id, watching);
+            tasks::tell(core, entry.key(Some(SubscriptionId::of(&request_id))), own);
+        }
         Ok(Answer::Stream(inlet))
+    }
+
+    /// Finds out of which of the tasks a listen may hear: wherever they are, its own only.
+    async fn grant_tasks(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        mut granted: NoticeFilter,
+    ) -> Result<(NoticeFilter, Option<(Granted, Vec<String>)>), ErrorObject> {
+        let mut asked = std::mem::take(&mut granted.task_ids);
+        let elsewhere = watch(self.core(), caller, request, &mut asked).await;
+        let own = tasks::owned(self.core(), asked, caller).await?;
+        granted.task_ids = [&own[..], &elsewhere.tasks].concat();
+        Ok((granted, Some((elsewhere, own))))
     }
 
     /// Compares the `Mcp-Param-*` headers of a `tools/call` with its arguments, as the tool's

@@ -69,8 +69,10 @@ pub(crate) enum RegistryMsg {
     /// Pass something on to the hub, after the changes that came before.
     PassOn(HubMsg),
     Rung,
-    /// What another node offers, or nothing any more.
-    Abroad(NodeId, Option<Vec<Definition>>),
+    /// What another node offers, or nothing any more, as of some number.
+    Abroad(NodeId, u64, Option<Vec<Definition>>),
+    /// All nodes show lists that changed.
+    Settled(Vec<ListKind>),
     /// What another node told.
     Heard(Vec<Fact>),
     CoalesceOver(Topic),
@@ -127,9 +129,10 @@ impl Actor for RegistryActor {
             RegistryMsg::Announce(topic) => state.on_announce(&myself, &topic),
             RegistryMsg::PassOn(message) => state.core.tell_hub(message),
             RegistryMsg::Rung => state.on_rung(&myself),
-            RegistryMsg::Abroad(node, definitions) => {
-                state.on_abroad(&myself, &node, definitions);
+            RegistryMsg::Abroad(node, seq, definitions) => {
+                state.on_abroad(&myself, &node, seq, definitions);
             }
+            RegistryMsg::Settled(lists) => state.announce_lists(&myself, lists),
             RegistryMsg::Heard(facts) => state.on_heard(&myself, facts),
             RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
             RegistryMsg::Observe(reply) => state.on_observe(reply),
@@ -146,13 +149,7 @@ impl RegistryState {
         reply: Option<ApplyReply>,
     ) {
         let applied = self.core.catalog().apply(mutations);
-        let result = applied.map(|(catalog, lists)| {
-            let change = self.publish(catalog, lists);
-            if let Some(peers) = self.core.peers() {
-                peers.catalog_changed();
-            }
-            change
-        });
+        let result = applied.map(|(catalog, lists)| self.publish(catalog, lists));
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
         match (reply, result) {
             (Some(reply), result) => {
@@ -162,6 +159,14 @@ impl RegistryState {
             (None, Err(error)) => tracing::warn!(%error, "a change of the catalog is refused"),
             (None, Ok(_)) => {}
         }
+        match self.core.peers() {
+            // Who hears of it may look on any node: they say when all show it.
+            Some(peers) => peers.catalog_changed(&lists),
+            None => self.announce_lists(myself, lists),
+        }
+    }
+
+    fn announce_lists(&self, myself: &ActorRef<RegistryMsg>, lists: Vec<ListKind>) {
         for kind in lists {
             self.announce(myself, &Topic::List(kind));
         }
@@ -189,11 +194,14 @@ impl RegistryState {
         &self,
         myself: &ActorRef<RegistryMsg>,
         node: &NodeId,
+        seq: u64,
         definitions: Option<Vec<Definition>>,
     ) {
         let (catalog, lists) = self.core.catalog().with_abroad(node, definitions);
-        for kind in self.publish(catalog, lists).lists {
-            self.announce(myself, &Topic::List(kind));
+        let Change { lists, .. } = self.publish(catalog, lists);
+        match self.core.peers() {
+            Some(peers) => peers.offer_shown(node, seq, &lists),
+            None => self.announce_lists(myself, lists),
         }
     }
 

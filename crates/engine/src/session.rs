@@ -30,6 +30,7 @@ use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
+use crate::peers::watch;
 use crate::task::{self, CancelReason, Responder};
 use crate::tasks;
 pub(crate) use caller::Caller;
@@ -210,10 +211,16 @@ impl Session {
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
             Decision::Listen(caller, mut listen, tasks) => {
+                let mut elsewhere = None;
                 if !tasks.is_empty() {
-                    let caller = caller.of(self.entry.principal().cloned());
+                    let (caller, mut tasks) = (caller.of(self.entry.principal().cloned()), tasks);
+                    let granted = Box::pin(watch(&self.core, &caller, &request, &mut tasks)).await;
                     match Box::pin(tasks::owned(&self.core, tasks, &caller)).await {
-                        Ok(owned) => listen.granted.task_ids = owned,
+                        Ok(owned) => {
+                            let all = [&owned[..], &granted.tasks].concat();
+                            listen.granted.task_ids = all;
+                            elsewhere = Some((granted, owned));
+                        }
                         Err(error) => {
                             self.entry.state().end_listen(&request.id);
                             return responder.answer(Err(error));
@@ -229,8 +236,13 @@ impl Session {
                         self.join(&state, subscription);
                     }
                 }
+                let Some((granted, own)) = elsewhere else { return };
+                if let Some(outlet) = self.entry.streams().notices() {
+                    let watching = granted.tell(outlet, &request.id);
+                    self.entry.state().watches(&request.id, watching);
+                }
                 let key = self.entry.key(Some(listen.subscription));
-                return tasks::tell(&self.core, key, listen.granted.task_ids);
+                return tasks::tell(&self.core, key, own);
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {

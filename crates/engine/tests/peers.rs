@@ -80,13 +80,19 @@ impl Peers for Neighbours {
         Ok(Conversation::new(said, Box::new(Back(answers))))
     }
 
-    fn catalog_changed(&self) {
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, lists: &[stentor_engine::ListKind]) {
+        let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
+        own.unwrap().announce_lists(lists.to_vec());
+    }
+
+    fn catalog_changed(&self, lists: &[stentor_engine::ListKind]) {
         let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
         let Some(own) = own else { return };
         for other in self.others() {
             let definitions = through_json(&own.catalog().snapshot().definitions());
-            other.peer_offers(self.own.clone(), Some(definitions));
+            other.peer_offers(self.own.clone(), 0, Some(definitions));
         }
+        own.announce_lists(lists.to_vec());
     }
 
     fn tell(&self, fact: Fact) {
@@ -106,10 +112,10 @@ impl Nodes {
         self.0.lock().unwrap().insert(node(name), engine.clone());
         let peers = Arc::new(Neighbours { own: node(name), nodes: self.clone() });
         engine.join_peers(Some(peers.clone()));
-        peers.catalog_changed();
+        peers.catalog_changed(&[]);
         for other in peers.others() {
             let definitions = other.catalog().snapshot().definitions();
-            engine.peer_offers(other.node().clone(), Some(definitions));
+            engine.peer_offers(other.node().clone(), 0, Some(definitions));
         }
         // What was offered is shown once this is applied.
         engine.catalog().remove_tool("none").await.unwrap();
@@ -119,7 +125,7 @@ impl Nodes {
     fn lose(&self, name: &str) {
         let lost = self.0.lock().unwrap().remove(&node(name));
         for engine in self.0.lock().unwrap().values() {
-            engine.peer_offers(node(name), None);
+            engine.peer_offers(node(name), 0, None);
         }
         drop(lost);
     }
@@ -516,4 +522,56 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     let said = all(&mut session.request(request, meta).await.unwrap()).await;
     assert_eq!(said[0]["params"]["data"], "above it", "its log level is what it was: {said:?}");
     assert_eq!(said.len(), 2);
+}
+
+#[tokio::test]
+async fn a_task_elsewhere_is_asked_for_and_listened_to_through_any_node() {
+    let nodes = Nodes::default();
+    let go = Arc::new(Notify::new());
+    let waits = tool("waits", {
+        let go = go.clone();
+        move || {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                Ok::<_, ToolError>("done")
+            }
+        }
+    });
+    let waits = waits.as_task(stentor_engine::AsTask::Always);
+    let _far = nodes.start("far", Engine::builder("test", "1").tool(waits)).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let capabilities = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let ask = |id, method, params| modern(id, method, params, capabilities.clone());
+
+    let created = answered(&near, ask(1, "tools/call", json!({"name": "waits"}))).await;
+    let task = created["result"]["taskId"].as_str().expect("a task").to_owned();
+    assert!(task.starts_with("far."), "{created}");
+    let got = answered(&near, ask(2, "tasks/get", json!({"taskId": task}))).await;
+    assert_eq!(got["result"]["status"], "working", "{got}");
+
+    let unknown = format!("{task}x");
+    let params = json!({"notifications": {"taskIds": [task, unknown], "toolsListChanged": true}});
+    let (request, meta) = ask(3, "subscriptions/listen", params);
+    let answer = near.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap();
+    let Answer::Stream(mut inlet) = answer else { panic!("no stream") };
+    let (mut heard, mut batch) = (Vec::<Value>::new(), Vec::new());
+    go.notify_one();
+    while heard.last().is_none_or(|last| last["params"]["status"] != "completed") {
+        assert!(inlet.next(&mut batch).await);
+        for (_, _, frame) in batch.drain(..) {
+            let mut out = BytesMut::new();
+            frame.write(&mut out);
+            heard.push(serde_json::from_slice(&out).unwrap());
+        }
+    }
+    let acknowledged = &heard[0]["params"];
+    assert_eq!(acknowledged["notifications"]["taskIds"], json!([task]), "{heard:?}");
+    for message in &heard {
+        assert_eq!(message["params"]["_meta"][meta_key::SUBSCRIPTION_ID], 3, "{message}");
+    }
+    let told: Vec<_> = heard.iter().filter(|it| it["method"] == "notifications/tasks").collect();
+    assert!(told.iter().all(|it| it["params"]["taskId"] == *task), "{told:?}");
+    assert_eq!(told.last().unwrap()["params"]["result"]["content"][0]["text"], "done");
+    drop(inlet);
 }

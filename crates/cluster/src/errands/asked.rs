@@ -73,6 +73,14 @@ impl Asked {
         }
     }
 
+    /// A node says something that is not understood, so that nothing can come of it.
+    pub(crate) fn said_something_else(&self, from: &NodeId, number: u64) {
+        let mut open = self.open.lock();
+        if open.get(&number).is_some_and(|errand| errand.node == *from) {
+            open.remove(&number);
+        }
+    }
+
     /// There is no link to a node any more: what it was asked comes to nothing.
     pub(crate) fn lost(&self, node: &NodeId) {
         self.open.lock().retain(|_, errand| errand.node != *node);

@@ -130,7 +130,10 @@ impl Gossip {
                 () = watching.stop.cancelled() => drop(watched.initiate_shutdown()),
                 () = watch => {}
                 ended = ended => {
-                    tracing::error!(?ended, "gossip ended, and so this is no node any more");
+                    match ended {
+                        Ok(()) => tracing::debug!("gossip has ended"),
+                        Err(error) => tracing::error!(%error, "gossip failed: this is no node any more"),
+                    }
                     relay.stop(None);
                 }
             }

@@ -560,11 +560,11 @@ async fn until_proven(shared: &Shared, node: NodeId, addr: SocketAddr, attempts:
         }
         match link::dial(shared, node.clone(), addr).await {
             Ok(proven) => return proven,
-            // Each time would be too often.
-            Err(error) if attempts < 2 || attempts.is_power_of_two() => {
+            // One that has just died looks like this, too.
+            Err(error) if attempts == 3 => {
                 tracing::warn!(%node, %addr, %error, attempts, "cannot make a link to a node");
             }
-            Err(_) => {}
+            Err(error) => tracing::debug!(%node, %addr, %error, attempts, "no link to a node"),
         }
         attempts = attempts.saturating_add(1);
     }

@@ -1,1 +1,250 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
+use proptest::prelude::*;
+use stentor_engine::{Shelf, Topic};
+
+use super::*;
+
+/// Several nodes, what is on the way between them, and what each shows its clients.
+struct World {
+    nodes: Vec<Node>,
+    /// What is on the way from one to the other, while there is a link.
+    links: BTreeMap<(usize, usize), VecDeque<Frame>>,
+}
+
+struct Node {
+    replica: Replica,
+    offered: BTreeSet<u8>,
+    shown: BTreeMap<usize, BTreeSet<u8>>,
+    /// What it heard of each node's topics, in order; all may have changed with `None`.
+    heard: BTreeMap<usize, Vec<Option<u8>>>,
+    /// What it told since each other node was first connected.
+    told: Vec<u8>,
+    first_up: BTreeMap<usize, usize>,
+}
+
+enum Frame {
+    Have(Option<Position>),
+    News(Update),
+}
+
+fn name(index: usize) -> NodeId {
+    NodeId::new(format!("n{index}")).unwrap()
+}
+
+fn definition(name: u8) -> Definition {
+    let json = Bytes::from(format!(r#"{{"name":"{name}"}}"#));
+    Definition { shelf: Shelf::Tools, key: name.to_string().into(), ordinal: name.into(), json }
+}
+
+fn topic(uri: u8) -> Fact {
+    Fact::Changed(Topic::Resource(uri.to_string().into()))
+}
+
+impl World {
+    fn new(size: usize) -> Self {
+        let node = |index| Node {
+            replica: Replica::new(index as u64 + 1),
+            offered: BTreeSet::new(),
+            shown: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            told: Vec::new(),
+            first_up: BTreeMap::new(),
+        };
+        Self { nodes: (0..size).map(node).collect(), links: BTreeMap::new() }
+    }
+
+    fn perform(&mut self, at: usize, from: usize, effects: impl IntoIterator<Item = Effect>) {
+        for effect in effects {
+            let node = &mut self.nodes[at];
+            match effect {
+                Effect::Offers(_, Some(definitions)) => {
+                    let names = definitions.iter().map(|it| it.key.parse().unwrap()).collect();
+                    node.shown.insert(from, names);
+                }
+                Effect::Unchanged(_) => {}
+                Effect::Offers(_, None) => {
+                    node.shown.remove(&from);
+                }
+                Effect::Missed => node.heard.entry(from).or_default().push(None),
+                Effect::Told(facts) => {
+                    for fact in facts {
+                        let Fact::Changed(Topic::Resource(uri)) = fact else { panic!("{fact:?}") };
+                        node.heard.entry(from).or_default().push(Some(uri.parse().unwrap()));
+                    }
+                }
+                Effect::Have(position) => {
+                    if let Some(link) = self.links.get_mut(&(at, from)) {
+                        link.push_back(Frame::Have(position));
+                    }
+                }
+            }
+        }
+    }
+
+    fn up(&mut self, a: usize, b: usize) {
+        if a == b || self.links.contains_key(&(a, b)) {
+            return;
+        }
+        for (at, from) in [(a, b), (b, a)] {
+            self.links.insert((at, from), VecDeque::new());
+        }
+        for (at, from) in [(a, b), (b, a)] {
+            let effects = self.nodes[at].replica.up(&name(from));
+            self.perform(at, from, effects);
+        }
+    }
+
+    fn down(&mut self, a: usize, b: usize) {
+        for (at, from) in [(a, b), (b, a)] {
+            if self.links.remove(&(at, from)).is_some() {
+                self.nodes[at].replica.down(&name(from));
+            }
+        }
+    }
+
+    fn dead(&mut self, at: usize, from: usize) {
+        self.down(at, from);
+        let effect = self.nodes[at].replica.dead(&name(from));
+        self.perform(at, from, effect);
+    }
+
+    /// Sends what is new, at most as many updates as there is room for.
+    fn publish(&mut self, at: usize, to: usize, mut room: usize) {
+        while let Some(link) = self.links.get_mut(&(at, to)).filter(|_| room > 0) {
+            let Some(update) = self.nodes[at].replica.news_for(&name(to)) else { return };
+            let position = update.to;
+            link.push_back(Frame::News(update));
+            self.nodes[at].replica.sent(&name(to), position);
+            room -= 1;
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) -> bool {
+        let frame = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        match frame {
+            None => return false,
+            Some(Frame::Have(position)) => {
+                self.nodes[to].replica.has(&name(from), position);
+                if position.is_none() {
+                    let told = self.nodes[to].told.len();
+                    self.nodes[to].first_up.insert(from, told);
+                }
+                self.publish(to, from, usize::MAX);
+            }
+            Some(Frame::News(update)) => {
+                let effects = self.nodes[to].replica.news(&name(from), update);
+                self.perform(to, from, effects);
+            }
+        }
+        true
+    }
+
+    fn settle(&mut self) {
+        let size = self.nodes.len();
+        for (a, b) in (0..size).flat_map(|a| (0..size).map(move |b| (a, b))) {
+            self.up(a, b);
+        }
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for (a, b) in (0..size).flat_map(|a| (0..size).map(move |b| (a, b))) {
+                self.publish(a, b, usize::MAX);
+                while self.deliver(a, b) {
+                    moved = true;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Offer(usize, BTreeSet<u8>),
+    Tell(usize, u8),
+    Up(usize, usize),
+    Down(usize, usize),
+    Dead(usize, usize),
+    Publish(usize, usize),
+    Deliver(usize, usize),
+}
+
+const SIZE: usize = 3;
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..SIZE;
+    let pair = (0..SIZE, 0..SIZE);
+    prop_oneof![
+        2 => (node.clone(), proptest::collection::btree_set(0_u8..6, 0..5))
+            .prop_map(|(node, names)| Step::Offer(node, names)),
+        2 => (node, 0_u8..4).prop_map(|(node, uri)| Step::Tell(node, uri)),
+        3 => pair.clone().prop_map(|(a, b)| Step::Up(a, b)),
+        1 => pair.clone().prop_map(|(a, b)| Step::Down(a, b)),
+        1 => pair.clone().prop_map(|(a, b)| Step::Dead(a, b)),
+        3 => pair.clone().prop_map(|(a, b)| Step::Publish(a, b)),
+        8 => pair.prop_map(|(a, b)| Step::Deliver(a, b)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn after_any_split_all_show_the_same_and_have_heard_of_each_change(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut world = World::new(SIZE);
+        for step in steps {
+            match step {
+                Step::Offer(node, names) => {
+                    let node = &mut world.nodes[node];
+                    node.replica.offer(names.iter().map(|name| definition(*name)).collect());
+                    node.offered = names;
+                }
+                Step::Tell(node, uri) => {
+                    world.nodes[node].replica.tell(topic(uri));
+                    world.nodes[node].told.push(uri);
+                }
+                Step::Up(a, b) => world.up(a, b),
+                Step::Down(a, b) => world.down(a, b),
+                Step::Dead(a, b) if a != b => world.dead(a, b),
+                Step::Dead(..) => {}
+                Step::Publish(a, b) => world.publish(a, b, 1),
+                Step::Deliver(a, b) => {
+                    world.deliver(a, b);
+                }
+            }
+        }
+        world.settle();
+        for (at, node) in world.nodes.iter().enumerate() {
+            for (from, other) in world.nodes.iter().enumerate().filter(|(from, _)| *from != at) {
+                prop_assert_eq!(node.shown.get(&from), Some(&other.offered), "at {} of {}", at, from);
+                // Each topic that changed since they first met was heard of, and none more often
+                // than it changed.
+                let since = other.first_up.get(&at).copied().unwrap_or_default();
+                let changed = &other.told[since..];
+                let heard = node.heard.get(&from).map(Vec::as_slice).unwrap_or_default();
+                for uri in 0..4 {
+                    let count = |all: &[u8]| all.iter().filter(|it| **it == uri).count();
+                    let times = heard.iter().filter(|it| **it == Some(uri)).count();
+                    prop_assert!(times <= count(&other.told), "{} is told too often", uri);
+                    let all_may_have = heard.contains(&None);
+                    prop_assert!(count(changed) == 0 || times > 0 || all_may_have, "{} is lost", uri);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_is_shown_at_once_and_told_only_what_is_new() {
+    let mut world = World::new(2);
+    world.nodes[0].replica.offer(vec![definition(1)]);
+    world.settle();
+    world.dead(1, 0);
+    assert_eq!(world.nodes[1].shown.get(&0), None);
+    world.nodes[0].replica.tell(topic(7));
+    world.up(0, 1);
+    assert_eq!(world.nodes[1].shown.get(&0), Some(&BTreeSet::from([1])), "before any frame");
+    world.settle();
+    assert_eq!(world.nodes[1].heard.get(&0), Some(&vec![Some(7)]));
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use stentor_wire::{
-    DecodeError, Era, ErrorObject, Message, Request, RequestMeta, Response, encode,
+    DecodeError, Era, ErrorObject, Message, Method, Request, RequestMeta, Response, encode,
 };
 
 use super::{Act, Errand, Said, Sender, Spoken};
@@ -56,6 +56,14 @@ impl Engine {
             Ok(read) => read,
             Err(error) => return Ok(Serving::answer(&error_of(&error))),
         };
+        if request.method == Method::Listen && caller.era() == Era::Modern {
+            return Ok(match self.listen(request, caller).await? {
+                Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
+                Answer::Stream(inlet) => {
+                    Serving { first: None, source: Source::Session(inlet), questions: None }
+                }
+            });
+        }
         let questions = (caller.era() == Era::Legacy)
             .then(|| Questions::named(core.config.node.sign(&crate::ids::random_text::<9>())));
         let answer = stateless(core, caller, request, meta, questions.clone(), Scope::Own).await?;

@@ -12,6 +12,7 @@ use stentor_wire::{
 use super::caller::{Caller, SessionLevel};
 use crate::hub::filter::Filter;
 use crate::ids::SessionId;
+use crate::peers::Watching;
 
 /// What a request asks of the session's actor.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Listen {
     pub(crate) granted: NoticeFilter,
     /// What the client is told first, until it is.
     unsaid: Option<Bytes>,
+    /// Its tasks on other nodes.
+    watching: Option<Arc<Watching>>,
 }
 
 /// What a session hears in one of its roles.
@@ -61,7 +64,7 @@ impl Listen {
     fn new(request: &Id, granted: NoticeFilter) -> Self {
         let subscription = SubscriptionId::of(request);
         let unsaid = Some(encode::acknowledged(&subscription, &granted));
-        Self { subscription, granted, unsaid }
+        Self { subscription, granted, unsaid, watching: None }
     }
 }
 
@@ -224,6 +227,13 @@ impl SessionState {
         let listen = Listen::new(request, granted);
         self.listens.insert(request.clone(), listen.clone());
         listen
+    }
+
+    /// A listen hears of tasks on other nodes, too.
+    pub(crate) fn watches(&mut self, request: &Id, watching: Option<Arc<Watching>>) {
+        if let Some(listen) = self.listens.get_mut(request) {
+            listen.watching = watching;
+        }
     }
 
     /// Ends a listen, if `request` opened one.
