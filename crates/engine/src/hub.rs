@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::coop::consume_budget;
 
 use crate::core::Core;
 use crate::ids::SessionId;
@@ -100,10 +101,10 @@ impl Actor for HubActor {
             HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
             HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
             HubMsg::Leave(key) => state.on_leave(&key),
-            HubMsg::Rung => state.on_rung(),
-            HubMsg::Publish(notice) => state.on_publish(notice),
+            HubMsg::Rung => state.on_rung().await,
+            HubMsg::Publish(notice) => state.on_publish(notice).await,
             HubMsg::TellTask(key, notice) => state.on_tell_task(&key, *notice),
-            HubMsg::Notify(None, notice, _permit) => state.on_publish(notice),
+            HubMsg::Notify(None, notice, _permit) => state.on_publish(notice).await,
             HubMsg::Notify(Some(sessions), notice, _permit) => state.on_notify(sessions, notice),
             HubMsg::Observe(reply) => state.on_observe(reply),
         }
@@ -140,13 +141,13 @@ impl HubState {
         }
     }
 
-    fn on_rung(&mut self) {
+    async fn on_rung(&mut self) {
         for topic in self.core.to_tell.take() {
-            self.on_publish(topic.notice());
+            self.on_publish(topic.notice()).await;
         }
     }
 
-    fn on_publish(&mut self, notice: Notice) {
+    async fn on_publish(&mut self, notice: Notice) {
         let class = Class::of(&notice);
         if let Notice::Task { id, .. } = &notice
             && !self.tasks.contains_key(id)
@@ -167,6 +168,10 @@ impl HubState {
         for (key, subscriber) in &self.subscribers {
             if subscriber.filter.hears(notice.notice()) {
                 subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
+                // Every so often, those who were told have their turn while what was just written
+                // for them is still in the processor's cache. With thousands that is much of what
+                // a notice costs.
+                consume_budget().await;
             }
         }
     }

@@ -33,7 +33,7 @@ pub(crate) use handover::StreamRecord;
 pub use inlet::Inlet;
 use inlet::Reader;
 pub use log::{EventLog, EventStore, MemoryEventStore, Replay};
-use policy::{Class, Limits, Pressure, Retention};
+use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
 use queue::{KEPT_TEXT, Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
@@ -389,7 +389,12 @@ impl Outlet {
     }
 
     fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
-        let limits = self.limits();
+        let limits = match class.when_behind() {
+            // No budget changes what becomes of these, so it is not looked at: each session's is
+            // somewhere else in memory, and a notice is for all of them.
+            WhenBehind::Keep | WhenBehind::OneFlag => self.0.terms.limits,
+            WhenBehind::LatestWins | WhenBehind::DropOldest => self.limits(),
+        };
         let (pushed, waker) = {
             let mut state = self.0.state.lock();
             let before = state.queue.weight();

@@ -79,6 +79,17 @@ pub(crate) struct SessionArgs {
     pub(crate) restarted: bool,
 }
 
+/// What `initialize` is answered with.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult<'a> {
+    protocol_version: &'a str,
+    capabilities: &'a stentor_wire::model::ServerCapabilities,
+    server_info: &'a stentor_wire::model::Implementation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<&'a str>,
+}
+
 /// A session at work: for its actor, and for a transport while no message of the client waits
 /// for that.
 pub(crate) struct Session {
@@ -257,15 +268,12 @@ impl Session {
     }
 
     fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
-        let mut result = serde_json::json!({
-            "protocolVersion": version.as_str(),
-            "capabilities": self.core.capabilities,
-            "serverInfo": self.core.identity.info(),
-        });
-        if let Some(instructions) = &self.core.instructions {
-            result["instructions"] = instructions.as_str().into();
-        }
-        ResultBody::new(&result)
+        ResultBody::new(&InitializeResult {
+            protocol_version: version.as_str(),
+            capabilities: &self.core.capabilities,
+            server_info: self.core.identity.info(),
+            instructions: self.core.instructions.as_deref(),
+        })
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {

@@ -28,11 +28,11 @@ pub(super) enum EventIds {
 }
 
 /// Names a stream and the frame that follows there.
-fn event_id(stream: StreamId, next: Seq) -> String {
-    format!("{stream}-{}", next.0)
+fn put_event_id(out: &mut BytesMut, stream: StreamId, next: Seq) {
+    let _ = writeln!(out, "id: {}-{}", stream.0, next.0);
 }
 
-/// Reads what [`event_id`] wrote.
+/// Reads what [`put_event_id`] wrote.
 pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, Seq)> {
     let (stream, next) = id.split_once('-')?;
     Some((StreamId(stream.parse().ok()?), Seq(next.parse().ok()?)))
@@ -67,13 +67,12 @@ impl Events {
         out.reserve(batch.len() * USUAL);
         if let EventIds::Primed { next, retry } = self.ids {
             self.ids = EventIds::Each;
-            let (id, retry) = (event_id(self.inlet.stream(), next), retry.as_millis());
-            let _ = write!(out, "id: {id}\nretry: {retry}\ndata:\n\n");
+            put_event_id(out, self.inlet.stream(), next);
+            let _ = write!(out, "retry: {}\ndata:\n\n", retry.as_millis());
         }
         for (seq, _, frame) in batch {
             if !matches!(self.ids, EventIds::None) {
-                let id = event_id(self.inlet.stream(), Seq(seq.0 + 1));
-                let _ = writeln!(out, "id: {id}");
+                put_event_id(out, self.inlet.stream(), Seq(seq.0 + 1));
             }
             out.put_slice(b"data: ");
             frame.write(out);
