@@ -15,8 +15,11 @@ mod sessions;
 #[path = "cluster/telling.rs"]
 mod telling;
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use stentor_tests::{Client, Era, Node, Nodes, Notices, eventually};
+use tokio::time::timeout;
 
 /// The program of a node.
 const NODE: &str = env!("CARGO_BIN_EXE_cluster_node");
@@ -34,6 +37,24 @@ async fn audience(nodes: &Nodes, uris: &[&str]) -> Vec<(Client, Notices)> {
     audience
 }
 
+/// A cluster of these nodes, none of which has anything to tell of how it came to be.
+async fn quiet(names: &[&str]) -> Nodes {
+    let nodes = Nodes::of(NODE, names).await;
+    nothing_to_tell(&nodes).await;
+    nodes
+}
+
+/// Waits until no node has anything to tell of what was before. Nodes wait for each other before
+/// they tell of a list, for a second at most.
+async fn nothing_to_tell(nodes: &Nodes) {
+    let listens = nodes.all().map(|node| async {
+        let client = Client::at(node.http(), Era::Modern, serde_json::json!({})).await;
+        let mut notices = client.hear(&[]).await;
+        while timeout(Duration::from_millis(1_250), notices.next()).await.is_ok() {}
+    });
+    join_all(listens).await;
+}
+
 /// Checks that everybody heard this before a mark, and nothing else.
 async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], expected: &[&str]) {
     nodes.mark(from).await;
@@ -42,11 +63,11 @@ async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], exp
     }
 }
 
-/// Waits until all nodes offer the same tools again.
+/// Waits until all nodes offer the same tools, and have told so.
 async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
     eventually("all nodes to know of it", async || {
         let all = join_all(nodes.all().map(Node::census)).await;
-        all.iter().all(|it| it.tools == all[0].tools && holds(&it.tools))
+        all.iter().all(|it| it.windows == 0 && it.tools == all[0].tools && holds(&it.tools))
     })
     .await;
 }

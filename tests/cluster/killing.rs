@@ -7,7 +7,7 @@ use stentor_tests::{
     Call, Client, Era, Event, MARK, NodeOrder, Nodes, Phase, Reply, eventually, soon,
 };
 
-use crate::{NODE, agreed, all_heard, audience};
+use crate::{NODE, agreed, all_heard, audience, nothing_to_tell};
 
 /// The head of a request on a session that is sent to a node.
 async fn status(nodes: &Nodes, node: &str, session: &str) -> u16 {
@@ -79,6 +79,7 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
     }
     nodes["c"].put("once", "of the first run").await;
     agreed(&nodes, |tools| tools.contains(&"both".into()) && tools.contains(&"once".into())).await;
+    nothing_to_tell(&nodes).await;
     let kept = nodes.take("c");
     let mut audience = audience(&nodes, &[]).await;
     let killed = Instant::now();
@@ -99,7 +100,8 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
             assert_eq!(notices.heard().await, "tools/list_changed", "{client:?}");
         }
         nodes.whole().await;
-        // It may be told that it missed what the node told last: then there is more to hear.
+        // All may be told that they missed what the node told last: then there is more to hear.
+        nothing_to_tell(&nodes).await;
         audience = crate::audience(&nodes, &[]).await;
         audience.retain(|(client, _)| client.address() != nodes["c"].http());
         for (client, _) in &audience {

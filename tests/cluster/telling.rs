@@ -3,13 +3,13 @@
 use serde_json::json;
 use stentor_tests::{Client, NodeOrder, Nodes, eventually};
 
-use crate::{NODE, agreed, all_heard, audience};
+use crate::{NODE, agreed, all_heard, audience, nothing_to_tell, quiet};
 
 const TOOLS: &str = "tools/list_changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {
-    let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let nodes = quiet(&["a", "b", "c"]).await;
     let mut audience = audience(&nodes, &[]).await;
     for node in nodes.all() {
         let tool = format!("new-on-{}", node.name);
@@ -41,7 +41,7 @@ async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_and_notifications_of_one_node_are_heard_once_on_all() {
-    let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let nodes = quiet(&["a", "b", "c"]).await;
     let mut audience = audience(&nodes, &["test://watched"]).await;
     for (n, node) in (1..).zip(nodes.all()) {
         node.run(NodeOrder::Touch("test://watched".to_owned())).await;
@@ -69,9 +69,10 @@ async fn updates_and_notifications_of_one_node_are_heard_once_on_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_of_several_nodes_is_one_and_stays_until_the_last_has_removed_it() {
-    let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let nodes = quiet(&["a", "b", "c"]).await;
     nodes["a"].put("same", "the same").await;
     agreed(&nodes, |tools| tools.iter().any(|it| it == "same")).await;
+    nothing_to_tell(&nodes).await;
     let mut audience = audience(&nodes, &[]).await;
     nodes["b"].put("same", "the same").await;
     all_heard(&nodes, "b", &mut audience, &[]).await;
@@ -93,7 +94,11 @@ async fn a_tool_of_several_nodes_is_one_and_stays_until_the_last_has_removed_it(
         assert_eq!(client.call("same", json!({})).await.text(), "b");
     }
     nodes["b"].remove("same").await;
-    all_heard(&nodes, "b", &mut audience, &[TOOLS]).await;
+    for (client, notices) in &mut audience {
+        assert_eq!(notices.heard().await, TOOLS, "{client:?}");
+        assert!(!client.list("tools").await.contains(&"same".to_owned()));
+    }
+    all_heard(&nodes, "b", &mut audience, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

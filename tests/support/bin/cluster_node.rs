@@ -133,7 +133,8 @@ async fn main() -> Result<(), Failure> {
         std::process::exit(1);
     });
     served.await??;
-    Ok(())
+    // Without waiting for who reads the orders.
+    std::process::exit(0)
 }
 
 async fn obey(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result<(), Failure> {
