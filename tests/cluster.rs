@@ -6,10 +6,15 @@
 
 #[path = "cluster/freezing.rs"]
 mod freezing;
+#[path = "soak/http.rs"]
+#[allow(dead_code, reason = "the soak suite uses more of it")]
+mod http;
 #[path = "cluster/killing.rs"]
 mod killing;
 #[path = "cluster/modern.rs"]
 mod modern;
+#[path = "cluster/random.rs"]
+mod random;
 #[path = "cluster/sessions.rs"]
 mod sessions;
 #[path = "cluster/telling.rs"]
