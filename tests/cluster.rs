@@ -11,6 +11,8 @@ mod freezing;
 mod http;
 #[path = "cluster/killing.rs"]
 mod killing;
+#[path = "cluster/measure.rs"]
+mod measure;
 #[path = "cluster/modern.rs"]
 mod modern;
 #[path = "cluster/random.rs"]
