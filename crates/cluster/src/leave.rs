@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream;
 use parking_lot::Mutex;
-use stentor_engine::peers::{Errand, Leaving, Peers as _, Said};
+use stentor_engine::peers::{Act, Errand, Leaving, Peers as _, Said};
 use stentor_engine::{NodeId, SessionId};
 use tokio::time::{Instant, sleep};
 
@@ -21,6 +21,10 @@ const SUCCEEDS: &str = "succeeds";
 
 /// Sessions that are handed over at once.
 const AT_ONCE: usize = 64;
+
+/// How long a node listens on for sessions that it has handed over: what was told to others before
+/// has arrived by then, if it ever does.
+const IN_BETWEEN: Duration = Duration::from_millis(250);
 
 /// The most names in a list; of more, those that come last are forgotten.
 const MOST: usize = 64;
@@ -118,20 +122,31 @@ impl Node {
         }
         let sessions = self.engine.http_sessions();
         tracing::info!(count = sessions.len(), heir = %heirs[0], "sessions are handed over");
-        let handed_over = stream::iter(sessions).for_each_concurrent(AT_ONCE, |session| {
+        let handed_over = stream::iter(sessions).map(|session| {
             let heirs = &heirs;
             async move {
                 let patience = until.saturating_duration_since(Instant::now());
-                if let Some(leaving) = self.engine.release_session(&session, patience).await {
-                    self.hand_over(leaving, heirs).await;
-                }
+                let leaving = self.engine.release_session(&session, patience).await?;
+                self.hand_over(leaving, heirs).await
             }
         });
-        handed_over.await;
+        let moved: Vec<_> = handed_over.buffer_unordered(AT_ONCE).collect().await;
+        // What was under way to this node when they left it.
+        sleep(IN_BETWEEN).await;
+        for (leaving, heir) in moved.into_iter().flatten() {
+            let heard = leaving.heard_since();
+            if !heard.is_empty() {
+                let (session, principal) = (leaving.id().clone(), leaving.principal());
+                let errand = Errand::Session { session, principal, act: Act::Heard(heard) };
+                if let Ok(mut conversation) = self.ask(&heir, errand) {
+                    conversation.next().await;
+                }
+            }
+        }
     }
 
-    async fn hand_over(&self, mut leaving: Leaving, heirs: &[NodeId]) {
-        let Some(record) = leaving.take() else { return };
+    async fn hand_over(&self, mut leaving: Leaving, heirs: &[NodeId]) -> Option<(Leaving, NodeId)> {
+        let record = leaving.take()?;
         for heir in heirs {
             // What was read may be more than can be sent at once; what was not read never is.
             for record in [record.clone(), record.clone().without_past()] {
@@ -140,10 +155,12 @@ impl Node {
                 };
                 if matches!(conversation.next().await, Some(Said::Over)) {
                     self.succession.moved.lock().insert(leaving.id().clone(), heir.clone());
-                    return;
+                    leaving.arrived();
+                    return Some((leaving, heir.clone()));
                 }
             }
         }
         tracing::warn!(session = ?leaving.id(), "no other node takes a session");
+        None
     }
 }

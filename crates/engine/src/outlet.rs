@@ -93,11 +93,13 @@ pub(crate) struct Log {
     retention: Retention,
     /// What was before this is known to be gone, whatever the log says.
     floor: Seq,
+    /// Where the stream was carried on that another node had.
+    carried_on_at: Seq,
 }
 
 impl Log {
     pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
-        Self { events, retention, floor: Seq(0) }
+        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0) }
     }
 }
 

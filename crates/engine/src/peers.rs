@@ -39,7 +39,7 @@ pub(crate) use distant::Distant;
 pub use moving::Leaving;
 pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
-pub(crate) use relayed::Relayed;
+pub(crate) use relayed::{Relayed, written};
 pub use serving::Serving;
 pub(crate) use watching::{Granted, Watching, watch};
 
@@ -157,6 +157,8 @@ pub enum Errand {
 pub enum Act {
     /// Its client sends a message.
     Message(#[serde(with = "raw_json")] Bytes),
+    /// It was at the node that asks, which has heard these notices for it since.
+    Heard(Vec<Spoken>),
     /// Its client comes to read its notices.
     Attach,
     /// Its client comes back to a stream, to read on from a frame.

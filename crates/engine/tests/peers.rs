@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::peers::{
-    Conversation, Errand, Fact, Peers, Reach, Said, Talkback, Unreachable,
+    Act, Conversation, Errand, Fact, Peers, Reach, Said, Talkback, Unreachable,
 };
 use stentor_engine::port::{Answer, HttpSession, Refused};
 use stentor_engine::{
@@ -482,6 +482,8 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
 
     let mut leaving = far.release_session(&id, std::time::Duration::from_secs(1)).await.unwrap();
     let record = through_json(&leaving.take().unwrap());
+    // While nobody else has it yet.
+    far.notify_all("notifications/own", json!({"n": 2})).await.unwrap();
     let looking = tokio::spawn({
         let (far, id) = (far.clone(), id.clone());
         async move { far.http_session(id.as_str(), Some("ann")).await.map(drop) }
@@ -489,29 +491,46 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     let mut adopted = near.serve_peer(Errand::Adopt(Box::new(record))).await;
     assert!(matches!(adopted.next().await, Some(Said::Over)));
     assert!(!looking.is_finished(), "who looks for it meanwhile waits");
-    drop(leaving);
+    leaving.arrived();
     assert_eq!(looking.await.unwrap().unwrap_err(), Refused::SessionEnded);
 
     let bob = near.http_session(id.as_str(), Some("bob")).await.unwrap();
     let (request, meta) = legacy(9, "ping", json!({}));
     assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    // While both listen.
+    far.notify_all("notifications/own", json!({"n": 3})).await.unwrap();
+    until(|| near.sessions().iter().any(|it| it.unread >= 5)).await;
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        heard.extend(leaving.heard_since());
+        tokio::task::yield_now().await;
+    }
+    let (session, act) = (id.clone(), Act::Heard(through_json(&heard)));
+    let errand = Errand::Session { session, principal: leaving.principal(), act };
+    assert!(matches!(near.serve_peer(errand).await.next().await, Some(Said::Over)));
+    drop(leaving);
     let session = near.http_session(id.as_str(), Some("ann")).await.unwrap();
     assert_eq!(session.version(), Some(ProtocolVersion::V2025_11_25));
     let mut notices =
         session.resume(stentor_engine::StreamId(0), stentor_engine::Seq(read.0)).await.unwrap();
     let (mut heard, mut batch) = (Vec::new(), Vec::new());
     near.send_resource_updated("test://watched");
-    while heard.len() < 6 {
+    while heard.len() < 8 {
         assert!(notices.next(&mut batch).await);
         for (seq, _, frame) in batch.drain(..) {
             let mut out = BytesMut::new();
             frame.write(&mut out);
             let message: Value = serde_json::from_slice(&out).unwrap();
-            heard.push((seq.0 - read.0, message["method"].as_str().unwrap().to_owned()));
+            let method = message["method"].as_str().unwrap().to_owned();
+            heard.push((seq.0 - read.0, method, message["params"]["n"].as_u64()));
         }
     }
-    let (seqs, methods): (Vec<_>, Vec<_>) = heard.into_iter().unzip();
-    assert_eq!(seqs, (0..6).collect::<Vec<_>>(), "without gaps");
+    let seqs: Vec<_> = heard.iter().map(|(seq, ..)| *seq).collect();
+    let mut own: Vec<_> = heard.iter().filter_map(|(_, _, n)| *n).collect();
+    own.sort_unstable();
+    assert_eq!(own, [1, 2, 3], "each once: {heard:?}");
+    let methods: Vec<_> = heard.into_iter().map(|(_, method, _)| method).collect();
+    assert_eq!(seqs, (0..8).collect::<Vec<_>>(), "without gaps");
     assert_eq!(methods[..2], ["notifications/tools/list_changed", "notifications/own"]);
     // What may have changed on the way is told once more.
     assert!(methods[2..].contains(&"notifications/resources/updated".to_owned()), "{methods:?}");

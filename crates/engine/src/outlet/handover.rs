@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::Class;
 use super::{Log, Outlet, wake};
 use crate::ids::{Seq, StreamId};
-use crate::peers::Spoken;
+use crate::peers::{Spoken, written};
 
 /// A stream as another node carries it on: its frames keep their numbers, by which its client
 /// knows how far it has read.
@@ -35,7 +36,8 @@ impl StreamRecord {
 }
 
 impl Outlet {
-    /// Takes out all that a stream has. Its reader ends, and what is said here from now on is lost.
+    /// Takes out all that a stream has. Its reader ends; what is said here from now on waits to be
+    /// [taken](Self::said_since), too.
     pub(crate) async fn hand_over(&self) -> StreamRecord {
         let (replay, floor, next, unread, finished, waker) = {
             let mut state = self.0.state.lock();
@@ -43,8 +45,7 @@ impl Outlet {
             let mut unread = Vec::new();
             state.queue.take(&mut unread, usize::MAX, usize::MAX);
             let finished = state.queue.is_finished();
-            state.queue.close();
-            self.0.tally.holds(weight, 0);
+            self.0.tally.holds(weight, state.queue.weight());
             state.reader += 1;
             state.attached = false;
             let floor = state.log.as_ref().map_or(next, |log| log.floor);
@@ -71,9 +72,43 @@ impl Outlet {
         }
     }
 
+    /// Takes out the application's own notifications that came after the stream was handed over.
+    pub(crate) fn said_since(&self) -> Vec<Spoken> {
+        let mut state = self.0.state.lock();
+        let (weight, mut unread) = (state.queue.weight(), Vec::new());
+        state.queue.take(&mut unread, usize::MAX, usize::MAX);
+        self.0.tally.holds(weight, state.queue.weight());
+        // Lists and resources are told anew in any case.
+        let own = unread.iter().filter(|(_, class, _)| *class == Class::Custom);
+        own.map(Spoken::written).collect()
+    }
+
+    /// Adds what the node that had the stream heard after it was handed over, and was not heard
+    /// here, too: for a moment both listened.
+    pub(crate) async fn add_missed(&self, missed: Vec<Spoken>) {
+        let (replay, mut heard) = {
+            let mut state = self.0.state.lock();
+            let waiting = state.queue.waiting_of(Class::Custom);
+            let from = state.log.as_ref().map_or(Seq(0), |log| log.carried_on_at);
+            (state.log.as_mut().map(|log| log.events.replay(from)), waiting)
+        };
+        if let Some(replay) = replay {
+            let read = replay.await.events.into_iter();
+            heard.extend(read.filter(|(_, class, _)| *class == Class::Custom).map(|(_, _, it)| it));
+        }
+        let mut heard: Vec<_> = heard.iter().map(written).collect();
+        for (_, class, frame) in missed.into_iter().filter_map(Spoken::into_delivered) {
+            match heard.iter().position(|it| *it == written(&frame)) {
+                Some(index) => drop(heard.swap_remove(index)),
+                None => self.push(class, frame),
+            }
+        }
+    }
+
     /// Goes on as the stream that another node had.
     pub(crate) fn carry_on(&self, mut log: Log, record: StreamRecord) {
         log.floor = Seq(record.floor);
+        log.carried_on_at = Seq(record.next + record.unread.len() as u64);
         let past: Vec<_> = record.past.into_iter().filter_map(Spoken::into_delivered).collect();
         self.0.state.lock().queue.begin_at(Seq(record.next));
         self.keep_log(log, &past);

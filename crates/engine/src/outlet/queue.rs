@@ -294,6 +294,12 @@ impl Queue {
         (self.next, self.read) = (next.0, next.0);
     }
 
+    /// The frames of this class that wait.
+    pub(crate) fn waiting_of(&self, class: Class) -> Vec<Frame> {
+        let held = self.entries.iter().filter_map(|entry| entry.held.as_ref());
+        held.filter(|held| held.class == class).map(|held| held.frame.clone()).collect()
+    }
+
     /// From where on nothing has been read.
     pub(crate) fn read(&self) -> Seq {
         Seq(self.read)

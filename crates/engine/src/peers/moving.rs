@@ -7,10 +7,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::SessionRecord;
+use super::{SessionRecord, Spoken};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::ids::SessionId;
+use crate::outlet::Outlet;
 use crate::session::{EndReason, SessionEntry, SessionKind};
 
 /// Sessions that are on their way to another node: who looks for one waits until it has arrived.
@@ -21,6 +22,11 @@ pub(crate) struct Moving {
 }
 
 impl Moving {
+    fn arrived(&self, id: &SessionId) {
+        self.sessions.lock().remove(id);
+        self.arrived.notify_waiters();
+    }
+
     /// Waits until a session is not on its way.
     pub(crate) async fn settled(&self, id: &str) {
         loop {
@@ -33,8 +39,7 @@ impl Moving {
     }
 }
 
-/// A session that leaves this engine. Dropping it ends the session here: when it has arrived
-/// elsewhere, or could not.
+/// A session that leaves this engine. Dropping it ends the session here.
 #[derive(Debug)]
 pub struct Leaving {
     core: Arc<Core>,
@@ -48,6 +53,24 @@ impl Leaving {
         self.record.take()
     }
 
+    /// It has arrived elsewhere: who looks for it is sent there.
+    pub fn arrived(&self) {
+        self.entry.retire(EndReason::Moved);
+        self.core.moving.arrived(self.entry.id());
+    }
+
+    /// Notices that it has heard here since it was taken.
+    #[must_use]
+    pub fn heard_since(&self) -> Vec<Spoken> {
+        self.entry.streams().notices().map(Outlet::said_since).unwrap_or_default()
+    }
+
+    /// Who it belongs to.
+    #[must_use]
+    pub fn principal(&self) -> Option<Arc<str>> {
+        self.entry.principal().cloned()
+    }
+
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &SessionId {
@@ -58,8 +81,7 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.entry.end(EndReason::Moved);
-        self.core.moving.sessions.lock().remove(self.entry.id());
-        self.core.moving.arrived.notify_waiters();
+        self.core.moving.arrived(self.entry.id());
     }
 }
 

@@ -125,7 +125,8 @@ impl Spoken {
     }
 }
 
-fn written(frame: &Frame) -> bytes::Bytes {
+/// A frame as its client reads it.
+pub(crate) fn written(frame: &Frame) -> bytes::Bytes {
     let mut out = bytes::BytesMut::new();
     frame.write(&mut out);
     out.freeze()

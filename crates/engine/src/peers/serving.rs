@@ -114,6 +114,10 @@ impl Engine {
                 }
                 Err(error) => return Ok(Serving::answer(&error_of(&error))),
             },
+            Act::Heard(notices) => {
+                session.missed(notices).await;
+                return Ok(Serving::of(Said::Over));
+            }
             Act::Attach => session.attach().await?,
             Act::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await?,
             Act::End(reason) => {

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Inlet};
-use crate::peers::{Act, Distant};
+use crate::peers::{Act, Distant, Spoken};
 use crate::session::{EndReason, SessionEntry, Told};
 
 /// A legacy session over HTTP.
@@ -170,6 +170,15 @@ impl HttpSession {
             }
         }
         Ok(inlet)
+    }
+
+    /// Adds notices that the node heard which had the session before.
+    pub(crate) async fn missed(&self, notices: Vec<Spoken>) {
+        if let Place::Here(entry) = &self.place
+            && let Some(outlet) = entry.streams().notices()
+        {
+            outlet.add_missed(notices).await;
+        }
     }
 
     /// Ends the session: the next request with its id gets a 404. When dropped early, it may go on

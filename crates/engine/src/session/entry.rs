@@ -377,6 +377,11 @@ impl SessionEntry {
         self.tell(SessionMsg::End);
     }
 
+    /// Nobody finds it any more, as it is to end.
+    pub(crate) fn retire(&self, reason: EndReason) {
+        self.ending.lock().get_or_insert(reason);
+    }
+
     /// Why it is to end, if it is.
     pub(crate) fn ending(&self) -> Option<EndReason> {
         *self.ending.lock()

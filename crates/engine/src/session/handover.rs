@@ -11,7 +11,6 @@ use super::state::SessionState;
 use super::streams::{self, Kept};
 use crate::core::Core;
 use crate::directory::Seat;
-use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::outlet::StreamRecord;
 use crate::peers::Sender;
@@ -54,8 +53,8 @@ impl SessionRecord {
 
 impl SessionEntry {
     /// Takes out all that the session is, to be carried on elsewhere: what is under way may end
-    /// within this time. From then on the session here hears and says nothing. `None` if its client
-    /// has not said who it is.
+    /// within this time. It goes on to hear notices, which are lost if nobody takes them. `None` if
+    /// its client has not said who it is.
     ///
     /// To be called once nobody finds it any more. When dropped early, it may be of no use.
     pub(crate) async fn hand_over(&self, core: &Core, patience: Duration) -> Option<SessionRecord> {
@@ -66,10 +65,7 @@ impl SessionEntry {
             let _ = timeout(crate::engine::LAST_MOMENT, self.permits().acquire_many(all)).await;
         }
         let (client, initialized, watched) = {
-            let mut state = self.state();
-            for subscription in state.subscriptions() {
-                core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
-            }
+            let state = self.state();
             let client = Sender::from(state.legacy()?);
             (client, state.is_initialized(), state.watched().cloned().collect())
         };
