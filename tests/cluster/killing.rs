@@ -1,11 +1,10 @@
 //! Nodes that are killed, that leave, and that come back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use stentor_tests::{
-    Call, Client, Era, Event, MARK, NodeOrder, Nodes, Phase, Reply, eventually, soon,
-};
+use serde_json::{Value, json};
+use stentor_tests::{Call, Client, Era, Event, NodeOrder, Nodes, Phase, Reply, eventually, soon};
 
 use crate::{NODE, agreed, all_heard, audience, nothing_to_tell};
 
@@ -123,62 +122,142 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
     }
 }
 
-/// Reads to the end of a stream, in whatever way it ends.
-async fn rest(mut reply: Reply, into: &mut Vec<serde_json::Value>, last: &mut String) {
-    while let Some(Event::Data(data, id)) = reply.event().await {
-        *last = id.unwrap_or_else(|| last.clone());
-        if !data.is_empty() {
-            into.push(serde_json::from_str(&data).expect("a message"));
+/// What is read of one stream of a session, through one node after the other.
+#[derive(Default)]
+struct Read {
+    messages: Vec<Value>,
+    last: String,
+}
+
+impl Read {
+    /// Reads to the end of a stream, in whatever way it ends.
+    async fn rest(&mut self, mut reply: Reply) {
+        while self.one(&mut reply).await {}
+    }
+
+    async fn one(&mut self, reply: &mut Reply) -> bool {
+        let Some(event) = reply.event().await else { return false };
+        if let Event::Data(data, id) = event {
+            self.last = id.unwrap_or_else(|| self.last.clone());
+            if !data.is_empty() {
+                self.messages.push(serde_json::from_str(&data).expect("a message"));
+            }
+        }
+        true
+    }
+
+    /// Comes back to the stream, or for the first time.
+    async fn go_on(&self, session: &str, nodes: &Nodes, through: &str) -> Reply {
+        let get = match &*self.last {
+            "" => Call::get(session),
+            last => Call::get(session).with("last-event-id", last),
+        };
+        let reply = get.send(nodes[through].http()).await;
+        assert_eq!(reply.status, 200, "{through}");
+        reply
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.messages.iter().filter_map(|it| it["params"]["n"].as_u64()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
+    let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let mut on_c = Vec::new();
+    for _ in 0..3 {
+        let client = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
+        client.ask("resources/subscribe", json!({"uri": "test://watched"})).await;
+        on_c.push(client);
+    }
+    // One reads there, one through another node, one not at all.
+    let mut reads = [Read::default(), Read::default(), Read::default()];
+    let direct = reads[0].go_on(on_c[0].session(), &nodes, "c").await;
+    let through_b = reads[1].go_on(on_c[1].session(), &nodes, "b").await;
+    let second = Call::get(on_c[0].session()).send(nodes["a"].http()).await;
+    assert_eq!(second.status, 409, "it is read already");
+
+    let leaving = nodes.take("c");
+    let has_left = AtomicBool::new(false);
+    let tell = async |n| nodes["a"].run(NodeOrder::Tell(vec![n])).await;
+    let telling = async {
+        let mut n = 0;
+        while !has_left.load(Ordering::Acquire) {
+            tell(n).await;
+            n += 1;
+        }
+        n
+    };
+    let leave = async {
+        let begun = Instant::now();
+        leaving.terminate().await;
+        println!("it left within {:?}", begun.elapsed());
+        has_left.store(true, Ordering::Release);
+    };
+    let [first, second, _] = &mut reads;
+    let reading = async {
+        first.rest(direct).await;
+        // This one may be read on without a break.
+        let mut through_b = through_b;
+        let mut is_open = true;
+        while is_open && !has_left.load(Ordering::Acquire) {
+            is_open = second.one(&mut through_b).await;
+        }
+    };
+    let (told, (), ()) = tokio::join!(telling, leave, reading);
+    tell(told).await;
+    nodes["b"].run(NodeOrder::Touch("test://watched".to_owned())).await;
+
+    for (client, (read, through)) in on_c.iter().zip(reads.iter_mut().zip(["a", "b", "b"])) {
+        for node in ["a", "b"] {
+            assert_eq!(status(&nodes, node, client.session()).await, 200, "{node}");
+        }
+        let mut reply = read.go_on(client.session(), &nodes, through).await;
+        let is_watched = |it: &&Value| it["params"]["uri"] == "test://watched";
+        while read.numbers().last() != Some(&told)
+            || !read.messages.iter().any(|it| is_watched(&it))
+        {
+            assert!(read.one(&mut reply).await, "{:?}", read.messages);
+        }
+        // What was told while it moved may come a little later than what followed.
+        let mut numbers = read.numbers();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..=told).collect::<Vec<_>>(), "{through}");
+        assert!(read.messages.iter().any(|it| is_watched(&it)));
+        drop(reply);
+        let delete = Call::delete(client.session()).send(nodes["b"].http()).await;
+        assert!(delete.status.is_success(), "{}", delete.status);
+        for node in ["a", "b"] {
+            assert_eq!(status(&nodes, node, client.session()).await, 404, "{node}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_a_node_that_leaves_go_on_elsewhere() {
+async fn a_call_on_a_node_that_leaves_is_read_to_its_end_elsewhere() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
-    let on_c = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
-    for uri in ["test://watched", MARK] {
-        on_c.ask("resources/subscribe", json!({ "uri": uri })).await;
-    }
-    let mut last = String::new();
-    let mut heard = Vec::new();
-    let notices = Call::get(on_c.session()).send(nodes["c"].http()).await;
-    let second = Call::get(on_c.session()).send(nodes["a"].http()).await;
-    assert_eq!(second.status, 409, "it is read already");
-    for n in 0..10 {
-        nodes["a"].run(NodeOrder::Tell(vec![n])).await;
-    }
-    let leaving = nodes.take("c");
-    let left = Instant::now();
-    tokio::join!(leaving.terminate(), rest(notices, &mut heard, &mut last));
-    println!("it left within {:?}", left.elapsed());
-    // While it is nowhere to be read.
-    for n in 10..20 {
-        nodes["a"].run(NodeOrder::Tell(vec![n])).await;
-    }
-    let mut turn = ["a", "b"].into_iter().cycle();
-    for node in ["a", "b", "a"] {
-        assert_eq!(status(&nodes, node, on_c.session()).await, 200, "{node}");
-    }
-    let get = Call::get(on_c.session()).with("last-event-id", &last);
-    let mut reply = get.send(nodes[turn.next().expect("a cycle")].http()).await;
-    assert_eq!(reply.status, 200);
-    nodes["b"].run(NodeOrder::Touch("test://watched".to_owned())).await;
-    nodes["a"].run(NodeOrder::Tell(vec![20])).await;
-    let told = |heard: &[serde_json::Value]| -> Vec<u64> {
-        heard.iter().filter_map(|it| it["params"]["n"].as_u64()).collect()
-    };
-    while told(&heard).last() != Some(&20)
-        || !heard.iter().any(|it| it["params"]["uri"] == "test://watched")
-    {
-        heard.push(reply.message().await.expect("another notice"));
-    }
-    assert_eq!(told(&heard), (0..=20).collect::<Vec<_>>());
-    let watched = heard.iter().filter(|it| it["params"]["uri"] == "test://watched");
-    assert_eq!(watched.count(), 1);
-    let delete = Call::delete(on_c.session()).send(nodes["b"].http()).await;
-    assert!(delete.status.is_success(), "{}", delete.status);
-    for node in ["a", "b"] {
-        assert_eq!(status(&nodes, node, on_c.session()).await, 404, "{node}");
+    for tool in ["lines-a", "lines-c"] {
+        if !nodes.names().any(|name| name == "c") {
+            nodes.start("c").await;
+            nodes.whole().await;
+        }
+        let client = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
+        let call = client.start(tool, json!({"count": 200, "ms": 3})).await;
+        let (id, mut reply) = (call.id().clone(), call.into_reply());
+        let mut read = Read::default();
+        while read.messages.len() < 10 {
+            assert!(read.one(&mut reply).await);
+        }
+        let leaving = nodes.take("c");
+        tokio::join!(leaving.terminate(), read.rest(reply));
+        let mut turn = ["a", "b"].into_iter().cycle();
+        while read.messages.last().is_none_or(|last| last["id"] != id) {
+            let reply = read.go_on(client.session(), &nodes, turn.next().expect("a cycle")).await;
+            read.rest(reply).await;
+        }
+        let answer = read.messages.pop().expect("an answer");
+        assert_eq!(answer["result"]["content"][0]["text"], "said", "{tool}: {answer}");
+        assert_eq!(read.numbers(), (1..=200).collect::<Vec<_>>(), "{tool}");
     }
 }
