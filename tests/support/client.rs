@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use crate::pipe::{Ending, RawPipe};
 use crate::web::{request, with_modern_meta};
 use crate::{
-    Call, Era, LEGACY_VERSION, Lane, MARK, META_SUBSCRIPTION, MODERN_VERSION, Reply, Server,
-    Transport, soon,
+    Call, Era, LEGACY_VERSION, Lane, MARK, META_CAPABILITIES, META_SUBSCRIPTION, MODERN_VERSION,
+    Reply, Server, Transport, soon,
 };
 
 /// A client in one lane. Legacy ones have been through the handshake.
@@ -22,7 +22,8 @@ use crate::{
 pub struct Client {
     lane: Lane,
     version: String,
-    ids: AtomicI64,
+    capabilities: Value,
+    ids: Arc<AtomicI64>,
     link: Link,
 }
 
@@ -148,25 +149,47 @@ impl Client {
 
     /// Connects a client, a legacy one with this version.
     pub async fn speaking(server: &Server, lane: Lane, version: &str) -> Self {
-        let mut client = Self {
-            lane,
-            version: if lane.is_legacy() { version } else { MODERN_VERSION }.to_owned(),
-            ids: AtomicI64::new(1),
-            link: match lane.transport {
-                Transport::Http => Link::Http(server.address, String::new()),
-                Transport::Stdio => Link::Pipe(Box::new(PipeLink::open(server))),
-            },
+        let link = match lane.transport {
+            Transport::Http => Link::Http(server.address, String::new()),
+            Transport::Stdio => Link::Pipe(Box::new(PipeLink::open(server))),
         };
+        Self::over(link, lane, version, json!({})).await
+    }
+
+    /// Connects a client over HTTP to whatever serves there, with these capabilities.
+    pub async fn at(address: SocketAddr, era: Era, capabilities: Value) -> Self {
+        let lane = Lane { transport: Transport::Http, era };
+        let link = Link::Http(address, String::new());
+        Self::over(link, lane, LEGACY_VERSION, capabilities).await
+    }
+
+    async fn over(link: Link, lane: Lane, version: &str, capabilities: Value) -> Self {
+        let version = if lane.is_legacy() { version } else { MODERN_VERSION }.to_owned();
+        let ids = Arc::new(AtomicI64::new(1));
+        let mut client = Self { lane, version, capabilities, ids, link };
         if lane.is_legacy() {
             client.initialize().await;
         }
         client
     }
 
+    /// The same client, that turns to another address from here on.
+    #[must_use]
+    pub fn through(&self, address: SocketAddr) -> Self {
+        let Link::Http(_, session) = &self.link else { panic!("a pipe has no address") };
+        Self {
+            lane: self.lane,
+            version: self.version.clone(),
+            capabilities: self.capabilities.clone(),
+            ids: self.ids.clone(),
+            link: Link::Http(address, session.clone()),
+        }
+    }
+
     async fn initialize(&mut self) {
         let params = json!({
             "protocolVersion": self.version,
-            "capabilities": {},
+            "capabilities": self.capabilities,
             "clientInfo": {"name": "raw", "version": "0.0.1"},
         });
         let response = match &mut self.link {
@@ -194,6 +217,15 @@ impl Client {
         self.lane
     }
 
+    /// Where a client on HTTP turns to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        match &self.link {
+            Link::Http(address, _) => *address,
+            Link::Pipe(_) => panic!("a pipe has no address"),
+        }
+    }
+
     /// The id of a legacy HTTP session.
     #[must_use]
     pub fn session(&self) -> &str {
@@ -210,11 +242,14 @@ impl Client {
     }
 
     /// As [`request`](Self::request), with an id of one's own.
-    pub async fn request_as(&self, id: Value, method: &str, params: Value) -> Exchange {
-        let params = match self.lane.era {
-            Era::Modern => with_modern_meta(params),
-            Era::Legacy => params,
-        };
+    pub async fn request_as(&self, id: Value, method: &str, mut params: Value) -> Exchange {
+        if self.lane.era == Era::Modern {
+            let meta = &mut params["_meta"];
+            if meta[META_CAPABILITIES].is_null() {
+                meta[META_CAPABILITIES] = self.capabilities.clone();
+            }
+            params = with_modern_meta(params);
+        }
         let source = match &self.link {
             Link::Http(address, session) => {
                 let call = match self.lane.era {

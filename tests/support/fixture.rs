@@ -21,7 +21,7 @@ use crate::soon;
 pub const MARK: &str = "test://mark";
 
 /// How far a call of `hold`, `background` or `linger` has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// It waits for the test.
     Waiting,
@@ -55,6 +55,33 @@ impl Stage {
     /// Lets a waiting call go on.
     pub fn release(&self, name: &str) {
         self.set(name, Phase::Released);
+    }
+
+    /// A tool that reports one step of progress, then waits for the test.
+    #[must_use]
+    pub fn holding(&self, tool_name: &str) -> Tool {
+        let hold = |stage: Stage, name: String, ctx: Context| async move {
+            ctx.report_progress(1.0, None, "waiting");
+            stage.wait(&name).await;
+            stage.set(&name, Phase::Finished);
+            Ok::<_, ToolError>("held")
+        };
+        tool(tool_name, with_stage(self, hold))
+            .description("Reports one step of progress, then waits for the test")
+    }
+
+    /// The same, but that it ends by itself when it is cancelled.
+    #[must_use]
+    pub fn heeding(&self, tool_name: &str) -> Tool {
+        let hold = |stage: Stage, name: String, ctx: Context| async move {
+            tokio::select! {
+                () = stage.wait(&name) => {}
+                () = ctx.cancelled() => return Err(ToolError::new("cancelled")),
+            }
+            stage.set(&name, Phase::Finished);
+            Ok("held")
+        };
+        tool(tool_name, with_stage(self, hold))
     }
 
     fn set(&self, name: &str, phase: Phase) {
@@ -344,18 +371,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
         .tool(tool("remove", remove))
         .tool(tool("announce", announce))
         .tool(tool("touch", touch))
-        .tool(
-            tool(
-                "hold",
-                with_stage(stage, |stage, name, ctx: Context| async move {
-                    ctx.report_progress(1.0, None, "waiting");
-                    stage.wait(&name).await;
-                    stage.set(&name, Phase::Finished);
-                    Ok::<_, ToolError>("held")
-                }),
-            )
-            .description("Reports one step of progress, then waits for the test"),
-        )
+        .tool(stage.holding("hold"))
         .tool(
             tool(
                 "background",

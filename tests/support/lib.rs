@@ -11,6 +11,7 @@
 
 mod client;
 mod fixture;
+mod nodes;
 mod pipe;
 mod process;
 mod server;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use client::{Answer, Client, Exchange, Notices};
 pub use fixture::{MARK, Phase, Stage};
+pub use nodes::{Node, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Nodes};
 pub use pipe::RawPipe;
 pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri, resident};
 pub use server::Server;

@@ -47,6 +47,7 @@ impl Call {
         let name = match method {
             "tools/call" | "prompts/get" => params["name"].as_str(),
             "resources/read" => params["uri"].as_str(),
+            "tasks/get" | "tasks/update" | "tasks/cancel" => params["taskId"].as_str(),
             _ => None,
         };
         let name = name.filter(|name| name.is_ascii()).map(str::to_owned);

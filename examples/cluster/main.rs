@@ -1,0 +1,85 @@
+//! Three nodes as one server, behind a balancer that sends each request to the next of them,
+//! and clients of both eras. Nodes are added to, frozen, killed, and leave, while the clients tell
+//! what they hear. Ends by itself, with 1 if anybody did not hear of something.
+//!
+//!     cargo run --release --example cluster
+//!     cargo run --release --example cluster -- --nodes 5 --clients 20
+//!     cargo run --release --example cluster -- --serve    # for clients of your own, until Ctrl-C
+//!
+//! Each node is a process of its own: this program, started once more. It needs `kill`, so Unix.
+
+mod balancer;
+mod client;
+mod http;
+mod node;
+mod nodes;
+mod show;
+mod stage;
+mod table;
+
+use std::process::ExitCode;
+
+use show::Show;
+use stage::Failure;
+
+const USAGE: &str = "usage: cluster [--nodes N] [--clients N] [--serve]";
+
+struct Options {
+    nodes: usize,
+    clients: usize,
+    serve: bool,
+}
+
+impl Options {
+    fn read(given: Vec<String>) -> Result<Self, Failure> {
+        let mut options = Self { nodes: 3, clients: 6, serve: false };
+        let mut given = given.into_iter();
+        while let Some(name) = given.next() {
+            let mut number =
+                || -> Result<usize, Failure> { Ok(given.next().ok_or(USAGE)?.parse()?) };
+            match &*name {
+                "--nodes" => options.nodes = number()?,
+                "--clients" => options.clients = number()?,
+                "--serve" => options.serve = true,
+                _ => return Err(USAGE.into()),
+            }
+        }
+        if options.nodes < 3 || options.clients == 0 {
+            return Err("the show needs 3 nodes and a client".into());
+        }
+        Ok(options)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Failure> {
+    let mut given: Vec<_> = std::env::args().skip(1).collect();
+    if given.first().is_some_and(|first| first == "node") {
+        let filter = tracing_subscriber::EnvFilter::new(
+            "off,stentor=warn,stentor_engine=warn,stentor_transport=warn,stentor_cluster=warn",
+        );
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .init();
+        let seeds = given.split_off(2.min(given.len()));
+        node::run(given.get(1).ok_or(USAGE)?, seeds).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options::read(given)?;
+    let mut show = Show::begin(options.nodes).await?;
+    let acts = async {
+        match options.serve {
+            true => show.serve().await,
+            false => show.run(options.clients).await,
+        }
+    };
+    tokio::select! {
+        went_well = acts => Ok(if went_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        // The nodes are killed when the show is dropped.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+    }
+}

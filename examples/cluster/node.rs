@@ -1,0 +1,174 @@
+//! One node, in a process of its own: it says on stdout where it is and how it sees the others,
+//! and takes commands on stdin. It ends when stdin does.
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stentor::cluster::{Cluster, ClusterConfig, NodeState};
+use stentor::http::{HttpConfig, serve_on};
+use stentor::{
+    Context, Engine, EngineBuilder, NodeId, ResourceError, Tool, ToolError, resource, tool,
+};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::stage::Failure;
+
+/// How many steps a tool takes that was added, and how long each is.
+const STEPS: u32 = 4;
+const STEP: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Runs the node of this name. The seeds are the gossip addresses of others.
+pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
+    let here = Here { name: name.into(), version: Arc::default() };
+    let node = NodeId::new(name)?;
+    let engine = offer(&here).configure(|config| config.node = node).start().await?;
+    let mut config = ClusterConfig::new("demo", "a secret for demonstrations");
+    config.seeds = seeds;
+    let cluster = Cluster::join(&engine, config).await?;
+    // Before, it would offer less than the others: it is no use to a balancer.
+    cluster.ready().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let http: SocketAddr = listener.local_addr()?;
+    tell(&json!({"http": http, "gossip": cluster.gossip_address()}))?;
+
+    let never = std::future::pending();
+    let server = tokio::spawn(serve_on(engine.clone(), listener, HttpConfig::default(), never));
+    let watching = tokio::spawn(watch(cluster.clone()));
+
+    let mut commands = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(command) = commands.next_line().await? {
+        match command.split_once(' ').unwrap_or((&command, "")) {
+            ("add", tool) => drop(engine.catalog().add(added(tool, name)).await?),
+            ("touch", _) => here.touch(|uri| engine.send_resource_updated(uri)),
+            ("leave", _) => {
+                // What it sees of the others now is its own doing.
+                watching.abort();
+                cluster.leave().await;
+                engine.shutdown().await;
+                // Streams end, and get to say so.
+                server.await??;
+                return tell(&json!({"done": command}));
+            }
+            _ => return Err(format!("'{command}' is no command").into()),
+        }
+        tell(&json!({"done": command}))?;
+    }
+    Ok(())
+}
+
+fn tell(line: &Value) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// What its code knows of a node.
+#[derive(Clone)]
+struct Here {
+    name: Arc<str>,
+    version: Arc<AtomicUsize>,
+}
+
+impl Here {
+    fn note(&self) -> String {
+        format!("note://{}", self.name)
+    }
+
+    fn text(&self) -> String {
+        format!("version {}", self.version.load(Ordering::Relaxed))
+    }
+
+    /// There is a new version of the note. It is told afterwards, so that who hears of it reads it.
+    fn touch(&self, tell: impl FnOnce(&str)) {
+        self.version.fetch_add(1, Ordering::Relaxed);
+        tell(&self.note());
+    }
+
+    async fn add(self, args: Named, ctx: Context) -> Result<String, ToolError> {
+        ctx.catalog().add(added(&args.name, &self.name)).await?;
+        Ok(format!("There is a tool {} now, on {}", args.name, self.name))
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// The name of the tool.
+    name: String,
+}
+
+/// What a node has from the start: tools that every node has, and a tool and a resource that
+/// only it has.
+fn offer(here: &Here) -> EngineBuilder {
+    let (asked, adds, touches, reads) = (here.clone(), here.clone(), here.clone(), here.clone());
+    Engine::builder("Stentor Cluster", env!("CARGO_PKG_VERSION"))
+        .tool(
+            tool("where", move || ready(Ok::<_, ToolError>(asked.name.to_string())))
+                .description("Says which node ran it"),
+        )
+        .tool(
+            tool("add_tool", move |args, ctx| adds.clone().add(args, ctx))
+                .description("Adds a tool to the node that runs this"),
+        )
+        .tool(
+            tool("touch_note", move |ctx: Context| {
+                touches.touch(|uri| ctx.send_resource_updated(uri));
+                ready(Ok::<_, ToolError>(format!("{} has {}", touches.note(), touches.text())))
+            })
+            .description("Changes the note of the node that runs this"),
+        )
+        .tool(added(&format!("work-on-{}", here.name), &here.name))
+        .resource(
+            resource(here.note(), format!("note of {}", here.name), move |_| {
+                ready(Ok::<_, ResourceError>(reads.text()))
+            })
+            .description("A text that only this node has"),
+        )
+}
+
+/// A tool that takes its time, and tells how far it is.
+fn added(name: &str, node: &str) -> Tool {
+    let node = node.to_owned();
+    tool(name.to_owned(), move |ctx: Context| {
+        let node = node.clone();
+        async move {
+            for step in 1..=STEPS {
+                sleep(STEP).await;
+                let text = format!("step {step} of {STEPS} on {node}");
+                ctx.report_progress(f64::from(step), Some(f64::from(STEPS)), text);
+            }
+            Ok::<_, ToolError>(format!("done by {node}"))
+        }
+    })
+    .description("Takes its time, and tells how far it is")
+}
+
+/// Tells how the others are seen, whenever that changes.
+async fn watch(cluster: Cluster) {
+    let mut told = HashMap::new();
+    loop {
+        for other in cluster.nodes() {
+            let view = match other.state {
+                NodeState::Left => "left",
+                NodeState::Dead => "dead",
+                _ if other.connected => "linked",
+                _ => "unlinked",
+            };
+            if told.insert(other.node.clone(), view) != Some(view) {
+                // Nobody reads it while the show ends.
+                let _ = tell(&json!({"node": other.node.as_str(), "view": view}));
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

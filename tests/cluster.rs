@@ -1,0 +1,80 @@
+//! Several nodes as one server, each a process of its own, and what becomes of that when they are
+//! killed, frozen and cut off.
+
+// What is measured is printed.
+#![allow(clippy::print_stdout)]
+
+#[path = "cluster/freezing.rs"]
+mod freezing;
+#[path = "soak/http.rs"]
+#[allow(dead_code, reason = "the soak suite uses more of it")]
+mod http;
+#[path = "cluster/killing.rs"]
+mod killing;
+#[path = "cluster/measure.rs"]
+mod measure;
+#[path = "cluster/modern.rs"]
+mod modern;
+#[path = "cluster/random.rs"]
+mod random;
+#[path = "cluster/sessions.rs"]
+mod sessions;
+#[path = "cluster/telling.rs"]
+mod telling;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use stentor_tests::{Client, Era, Node, Nodes, Notices, eventually};
+use tokio::time::timeout;
+
+/// The program of a node.
+const NODE: &str = env!("CARGO_BIN_EXE_cluster_node");
+
+/// One client of each era on each node, and what it hears.
+async fn audience(nodes: &Nodes, uris: &[&str]) -> Vec<(Client, Notices)> {
+    let mut audience = Vec::new();
+    for node in nodes.all() {
+        for era in [Era::Legacy, Era::Modern] {
+            let client = Client::at(node.http(), era, serde_json::json!({})).await;
+            let notices = client.hear(uris).await;
+            audience.push((client, notices));
+        }
+    }
+    audience
+}
+
+/// A cluster of these nodes, none of which has anything to tell of how it came to be.
+async fn quiet(names: &[&str]) -> Nodes {
+    let nodes = Nodes::of(NODE, names).await;
+    nothing_to_tell(&nodes).await;
+    nodes
+}
+
+/// Waits until no node has anything to tell of what was before. Nodes wait for each other before
+/// they tell of a list, for a second at most.
+async fn nothing_to_tell(nodes: &Nodes) {
+    let listens = nodes.all().map(|node| async {
+        let client = Client::at(node.http(), Era::Modern, serde_json::json!({})).await;
+        let mut notices = client.hear(&[]).await;
+        while timeout(Duration::from_millis(1_250), notices.next()).await.is_ok() {}
+    });
+    join_all(listens).await;
+}
+
+/// Checks that everybody heard this before a mark, and nothing else.
+async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], expected: &[&str]) {
+    nodes.mark(from).await;
+    for (client, notices) in all {
+        assert_eq!(notices.until_mark().await, expected, "{client:?}");
+    }
+}
+
+/// Waits until all nodes offer the same tools, and have told so.
+async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
+    eventually("all nodes to know of it", async || {
+        let all = join_all(nodes.all().map(Node::census)).await;
+        all.iter().all(|it| it.windows == 0 && it.tools == all[0].tools && holds(&it.tools))
+    })
+    .await;
+}

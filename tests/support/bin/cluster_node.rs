@@ -1,0 +1,202 @@
+//! A node of the suite `cluster`: joins with the settings that are its argument, says on a line
+//! where it is reached, then reads a [`NodeOrder`] a line and answers each with a line.
+
+use std::error::Error;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use stentor::cluster::{Cluster, ClusterConfig};
+use stentor::http::{HttpConfig, serve_on};
+use stentor::{
+    AsTask, Context, Engine, Mutation, NodeId, Resource, ResourceError, SessionKind, Shelf,
+    TemplateVars, Tool, ToolError, resource_template, tool,
+};
+use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Deserialize, JsonSchema)]
+struct Name {
+    name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Steps {
+    count: u32,
+    #[serde(default)]
+    ms: u64,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Wait {
+    #[serde(default)]
+    ms: u64,
+}
+
+async fn ask(ctx: Context) -> Result<String, ToolError> {
+    ctx.info("asks now");
+    let Name { name } = ctx.elicit("Who are you?").await?;
+    Ok(format!("Hello, {name}!"))
+}
+
+async fn paced(args: Steps, ctx: Context) -> Result<&'static str, ToolError> {
+    for step in 1..=args.count {
+        ctx.report_progress_paced(f64::from(step), Some(f64::from(args.count)), "").await;
+    }
+    Ok("counted")
+}
+
+/// Says each line once, whoever reads.
+async fn lines(args: Steps, ctx: Context) -> Result<&'static str, ToolError> {
+    for n in 1..=args.count {
+        ctx.notify("notifications/example/line", json!({ "n": n }));
+        sleep(Duration::from_millis(args.ms)).await;
+    }
+    Ok("said")
+}
+
+/// A tool that says which node ran it.
+fn says_where(name: &str, node: &NodeId) -> Tool {
+    let node = node.to_string();
+    tool(name, move |args: Wait| {
+        let node = node.clone();
+        async move {
+            if args.ms > 0 {
+                sleep(Duration::from_millis(args.ms)).await;
+            }
+            Ok::<_, ToolError>(node)
+        }
+    })
+}
+
+fn offers(node: &NodeId, stage: &Stage) -> [Tool; 6] {
+    [
+        says_where(&format!("echo-{node}"), node),
+        tool(format!("ask-{node}"), ask),
+        tool(format!("paced-{node}"), paced),
+        tool(format!("lines-{node}"), lines),
+        stage.holding(&format!("hold-{node}")),
+        stage.heeding(&format!("task-{node}")).as_task(AsTask::Always),
+    ]
+}
+
+async fn join(engine: &Engine, settings: &NodeSettings) -> Result<Cluster, Failure> {
+    let mut config = ClusterConfig::new(&settings.cluster, &settings.cluster);
+    config.seeds = settings.seeds.clone();
+    config.give_up_after = settings.give_up_after;
+    Ok(Cluster::join(engine, config).await?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let settings = std::env::args().nth(1).ok_or("the settings are missing")?;
+    let settings: NodeSettings = serde_json::from_str(&settings)?;
+    let (node, stage) = (NodeId::new(&*settings.name)?, Stage::default());
+    let mut builder = Engine::builder("node", "1")
+        .configure(|config| config.node = node.clone())
+        .item(Resource::text(MARK, "mark", "mark"))
+        .item(resource_template("test://{name}", "any", |vars: TemplateVars, _ctx| async move {
+            Ok::<_, ResourceError>(vars["name"].clone())
+        }));
+    for tool in offers(&node, &stage) {
+        builder = builder.tool(tool);
+    }
+    let engine = builder.start().await?;
+    let cluster = join(&engine, &settings).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addresses = NodeAddresses {
+        http: listener.local_addr()?,
+        link: cluster.link_address().ok_or("no address")?,
+        gossip: cluster.gossip_address().ok_or("no address")?,
+    };
+    let leave = {
+        let cluster = cluster.clone();
+        async move {
+            stentor::signal::terminated().await;
+            cluster.leave().await;
+        }
+    };
+    let mut http = HttpConfig::default();
+    http.max_connections = 20_000;
+    let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
+    answer(&addresses).await?;
+    tokio::spawn(async move {
+        if let Err(error) = obey(&engine, &cluster, &stage).await {
+            eprintln!("{error}");
+        }
+        // The test is over, whatever still runs.
+        std::process::exit(1);
+    });
+    served.await??;
+    // Without waiting for who reads the orders.
+    std::process::exit(0)
+}
+
+async fn obey(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result<(), Failure> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        match serde_json::from_str(&line)? {
+            NodeOrder::Put(names, description) => {
+                let put = |name: &String| {
+                    Mutation::put(says_where(name, engine.node()).description(&*description))
+                };
+                engine.catalog().apply(names.iter().map(put)).await?;
+                answer(&()).await?;
+            }
+            NodeOrder::Remove(names) => {
+                let remove = |name| Mutation::Remove(Shelf::Tools, name);
+                engine.catalog().apply(names.into_iter().map(remove)).await?;
+                answer(&()).await?;
+            }
+            NodeOrder::Touch(uri) => {
+                engine.send_resource_updated(&uri);
+                answer(&()).await?;
+            }
+            NodeOrder::Tell(numbers) => {
+                for n in numbers {
+                    engine.notify_all("notifications/example/told", json!({ "n": n })).await?;
+                }
+                answer(&()).await?;
+            }
+            NodeOrder::Release(name) => {
+                stage.release(&name);
+                answer(&()).await?;
+            }
+            NodeOrder::Phase(name) => answer(&stage.phase(&name)).await?,
+            NodeOrder::Cut(other) => {
+                cluster.cut_link(&NodeId::new(other)?);
+                answer(&()).await?;
+            }
+            NodeOrder::Count => answer(&count(engine, cluster).await?).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn count(engine: &Engine, cluster: &Cluster) -> Result<NodeCensus, Failure> {
+    let sessions = engine.sessions();
+    let clients = sessions.iter().filter(|it| it.kind != SessionKind::Stateless);
+    let catalog = engine.catalog().snapshot();
+    let linked = cluster.nodes().into_iter().filter(|other| other.connected);
+    Ok(NodeCensus {
+        sessions: clients.count(),
+        calls: engine.calls().len(),
+        errands: cluster.errands(),
+        held: engine.tally().held,
+        windows: engine.observe().await?.registry.open_windows,
+        links: linked.map(|other| other.node.to_string()).collect(),
+        tools: catalog.tool_names().map(str::to_owned).collect(),
+        conflicts: catalog.conflicts().iter().map(|it| it.key.to_string()).collect(),
+    })
+}
+
+async fn answer(answer: &impl Serialize) -> Result<(), Failure> {
+    let mut stdout = tokio::io::stdout();
+    stdout.write_all(format!("{}\n", serde_json::to_string(answer)?).as_bytes()).await?;
+    Ok(stdout.flush().await?)
+}
