@@ -360,10 +360,10 @@ impl MeshHandler for Node {
         };
         match frame {
             Frame::Have(position) => {
-                if let Some(position) = position {
-                    self.settling.lock().confirmed(from, position.seq);
+                let known = self.replica.lock().has(from, position);
+                if let Some(seq) = known {
+                    self.settling.lock().confirmed(from, seq);
                 }
-                self.replica.lock().has(from, position);
                 self.tell_news(from);
             }
             Frame::News(update) => {

@@ -98,9 +98,12 @@ impl Replica {
         self.peers.get(node).is_some_and(|peer| peer.shown)
     }
 
-    /// A node says how far it is with this node's feed.
-    pub(crate) fn has(&mut self, node: &NodeId, position: Option<Position>) {
+    /// A node says how far it is with this node's feed; returns that, unless it is the feed of a run
+    /// before this one.
+    pub(crate) fn has(&mut self, node: &NodeId, position: Option<Position>) -> Option<u64> {
         self.peers.entry(node.clone()).or_default().at = Some(position);
+        let of_this_run = |position: &Position| position.life == self.feed.head().life;
+        position.filter(of_this_run).map(|position| position.seq)
     }
 
     /// What a node is to be told next, if anything; it counts as told with

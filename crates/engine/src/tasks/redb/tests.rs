@@ -18,7 +18,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
-        let name = format!("stentor-{}", TaskId::random().as_str());
+        let name = format!("stentor-{}", TaskId::random(&crate::NodeId::random()).as_str());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
