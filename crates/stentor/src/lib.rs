@@ -1,15 +1,16 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
     ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallError, CallId, CallOutcome,
-    CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, Completion,
-    Config, Conflict, Context, Elicit, EndReason, Engine, EngineBuilder, EngineEvent, EngineMsg,
-    EngineView, EventBatch, EventReceiver, FindActor, HubView, InputRequired, IntoContents,
-    IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ListCache, MemoryTaskStore, Mutation,
-    NodeId, Prompt, PromptArgs, PromptError, PromptFn, RegistryView, Resource, ResourceError,
-    ResourceTemplate, Revision, Root, RootView, Sample, Sampled, SchemaError, SessionId,
-    SessionKind, SessionView, Shelf, StartError, StateKey, Stopped, Structured, TaskConfig, TaskId,
-    TaskRecord, TaskStore, TaskStoreError, TemplateVars, Tool, ToolError, ToolFn, actor_tool,
-    metrics, outlet, prompt, raw_tool, resource, resource_template, testing, tool,
+    CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, Claim,
+    Completion, Config, Conflict, Context, Elicit, EndReason, Engine, EngineBuilder, EngineEvent,
+    EngineMsg, EngineView, EventBatch, EventReceiver, FindActor, HubView, InputRequired,
+    IntoContents, IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ListCache,
+    MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn, RegistryView,
+    Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample, Sampled,
+    SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, StateKey, Stopped,
+    Structured, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateVars, Tool,
+    ToolError, ToolFn, actor_tool, metrics, outlet, prompt, raw_tool, resource, resource_template,
+    testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{
