@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use stentor_engine::peers::{Errand, Said};
+use stentor_engine::peers::{Errand, Said, raw_json};
 
 use crate::feed::{Position, Update};
 
@@ -26,7 +26,7 @@ pub(crate) enum Frame {
     /// So many things that were said on an errand were taken in.
     Took(u64, usize),
     /// A client answers a question that was asked on an errand: its message.
-    Answer(u64, #[serde(with = "raw")] Bytes),
+    Answer(u64, #[serde(with = "raw_json")] Bytes),
     /// The errand is called off.
     HangUp(u64),
 }
@@ -59,23 +59,6 @@ impl Foreign {
         let frame: serde_json::Value = serde_json::from_slice(bytes).ok()?;
         let number = |kind: &str| frame.get(kind)?.get(0)?.as_u64();
         number("ask").map(Self::Ask).or_else(|| number("said").map(Self::Said))
-    }
-}
-
-/// JSON that stands in other JSON as it is.
-mod raw {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
-    use serde_json::value::RawValue;
-
-    pub(super) fn serialize<S: Serializer>(json: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_slice(json).map_err(ser::Error::custom)?;
-        raw.serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let raw = Box::<RawValue>::deserialize(from)?;
-        Ok(Bytes::from(Box::<str>::from(raw).into_string()))
     }
 }
 

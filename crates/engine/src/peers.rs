@@ -391,18 +391,28 @@ impl Core {
     }
 }
 
-/// JSON that stands in other JSON as it is.
-pub(crate) mod raw_json {
+/// JSON that stands in other JSON as it is: for `#[serde(with)]` on [`Bytes`].
+pub mod raw_json {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
     use serde_json::value::RawValue;
 
-    pub(crate) fn serialize<S: Serializer>(json: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    /// Writes JSON.
+    ///
+    /// # Errors
+    ///
+    /// What is no JSON, and what the serializer says.
+    pub fn serialize<S: Serializer>(json: &Bytes, to: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_slice(json).map_err(ser::Error::custom)?;
         raw.serialize(to)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    /// Reads JSON, to the letter.
+    ///
+    /// # Errors
+    ///
+    /// What the deserializer says.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         let raw = Box::<RawValue>::deserialize(from).map_err(de::Error::custom)?;
         Ok(Bytes::from(Box::<str>::from(raw).into_string()))
     }
