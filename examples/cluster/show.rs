@@ -91,6 +91,8 @@ impl Show {
         self.a_return().await?;
         self.a_leave().await?;
 
+        // What becomes of the clients when the nodes end is no part of the story.
+        self.others.shutdown().await;
         let (table, nothing_lost) = self.stage.ledger().table();
         say(format!("\n{table}\n"))?;
         say(LEGEND)?;

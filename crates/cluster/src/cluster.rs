@@ -93,9 +93,9 @@ impl Cluster {
         let mesh = Mesh::start(engine.node().clone(), config, node.clone()).await?;
         node.post.opens(mesh.clone());
         for peer in mesh.connected() {
-            // Those that were faster have been told nothing.
-            let effects = node.replica.lock().up(&peer);
-            node.perform(&peer, effects);
+            // Those that were faster could not be told.
+            let have = node.replica.lock().have(&peer);
+            node.perform(&peer, [have]);
         }
         engine.join_peers(Some(node.clone()));
         // What changed before the engine knew whom to tell.

@@ -70,8 +70,14 @@ impl Replica {
         let peer = self.peers.entry(node.clone()).or_default();
         peer.at = None;
         let mut effects = vec![Effect::Have(peer.mirror.position())];
-        effects.extend(peer.show());
+        // As it was, perhaps in a run before this one: that is no number to confirm.
+        effects.extend(peer.show(0));
         effects
+    }
+
+    /// How far this node is with the feed of another.
+    pub(crate) fn have(&self, node: &NodeId) -> Effect {
+        Effect::Have(self.peers.get(node).and_then(|peer| peer.mirror.position()))
     }
 
     /// There is none any more.
@@ -138,7 +144,7 @@ impl Replica {
         if !applied.more {
             // First: who hears of a change and looks finds it.
             let seq = peer.mirror.position().map_or(0, |at| at.seq);
-            effects.push(peer.show().unwrap_or(Effect::Unchanged(seq)));
+            effects.push(peer.show(seq).unwrap_or(Effect::Unchanged(seq)));
         }
         if applied.missed {
             effects.push(Effect::Missed);
@@ -151,12 +157,11 @@ impl Replica {
 }
 
 impl Peer {
-    fn show(&mut self) -> Option<Effect> {
+    fn show(&mut self, seq: u64) -> Option<Effect> {
         if self.shown || self.mirror.position().is_none() {
             return None;
         }
         self.shown = true;
-        let seq = self.mirror.position()?.seq;
         Some(Effect::Offers(seq, Some(self.mirror.definitions().cloned().collect())))
     }
 }

@@ -39,7 +39,7 @@ struct Change {
     until: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Confirmed {
     seq: u64,
     is_awaited: bool,
@@ -62,9 +62,9 @@ impl Settling {
         }
     }
 
-    /// A node is connected. It is waited for from its first word on.
+    /// A node is connected: it is waited for.
     pub(crate) fn up(&mut self, node: &NodeId) {
-        self.nodes.insert(node.clone(), Confirmed::default());
+        self.nodes.insert(node.clone(), Confirmed { seq: 0, is_awaited: true });
     }
 
     /// A node shows what this one has told up to here.
@@ -92,9 +92,14 @@ impl Settling {
     pub(crate) fn settled_elsewhere(&mut self, node: &NodeId, seq: u64) -> Lists {
         let mut lists = Lists::new();
         if let Some(changes) = self.foreign.get_mut(node) {
-            while let Some(change) = changes.pop_front_if(|change| change.seq <= seq) {
-                lists.extend(change.lists);
-            }
+            // Not only the first ones: what it offered in a run before this one has other numbers.
+            changes.retain(|change| {
+                let settled = change.seq <= seq;
+                if settled {
+                    lists.extend(change.lists.iter().copied());
+                }
+                !settled
+            });
             if changes.is_empty() {
                 self.foreign.remove(node);
             }
@@ -177,10 +182,6 @@ mod tests {
         let (mut settling, now) = (Settling::default(), Instant::now());
         settling.changed(1, tools(), now);
         assert_eq!(settling.settled(now), Settled { own: Some(1), lists: tools() });
-        // One that has just come and said nothing holds up nobody either.
-        settling.up(&node("a"));
-        settling.changed(2, tools(), now);
-        assert_eq!(settling.settled(now), Settled { own: Some(2), lists: tools() });
     }
 
     #[test]
@@ -209,6 +210,8 @@ mod tests {
         assert_eq!(settling.settled_elsewhere(&node("a"), 4), Lists::new());
         assert_eq!(settling.settled_elsewhere(&node("a"), 5), tools());
         settling.shown(&node("a"), 6, tools(), now);
+        settling.shown(&node("a"), 2, Lists::from([ListKind::Prompts]), now);
+        assert_eq!(settling.settled_elsewhere(&node("a"), 2), Lists::from([ListKind::Prompts]));
         assert_eq!(settling.settled(now), Settled::default());
         let settled = settling.settled(now + FOREIGN_PATIENCE);
         assert_eq!(settled, Settled { own: None, lists: tools() });
