@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     /// Something was heard of other nodes.
     heard: Notify,
     has_seeds: bool,
+    /// It leaves, or has been left.
+    leaves: AtomicBool,
     started: Instant,
     /// How long it takes until all others are known.
     settles: Duration,
@@ -86,6 +89,7 @@ impl Cluster {
             known: Mutex::default(),
             heard: Notify::new(),
             has_seeds: !config.seeds.is_empty(),
+            leaves: AtomicBool::new(false),
             started: Instant::now(),
             settles: 2 * config.give_up_after,
         });
@@ -100,7 +104,7 @@ impl Cluster {
         engine.join_peers(Some(node.clone()));
         // What changed before the engine knew whom to tell.
         node.catalog_changed(&[]);
-        let publisher = tokio::spawn(publish(node.clone()));
+        let publisher = tokio::spawn(publish(node.clone(), mesh));
         let patience = engine.drain_timeout();
         let publisher = AbortOnDropHandle::new(publisher);
         Ok(Self(Arc::new(Joined { node, patience, _publisher: publisher })))
@@ -167,6 +171,7 @@ impl Cluster {
         let Self(joined) = self;
         let Some(mesh) = joined.node.post.mesh() else { return };
         joined.node.retire(mesh, joined.patience).await;
+        joined.node.leaves.store(true, Ordering::Release);
         mesh.leave().await;
         joined.node.forget_peers();
     }
@@ -174,7 +179,10 @@ impl Cluster {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.node.forget_peers();
+        if let Some(mesh) = self.node.post.mesh() {
+            mesh.abandon();
+        }
+        self.node.is_alone();
     }
 }
 
@@ -191,10 +199,11 @@ impl fmt::Debug for Node {
 }
 
 /// Tells the others what is new, whenever there is something.
-async fn publish(node: Arc<Node>) {
+async fn publish(node: Arc<Node>, mesh: Mesh) {
     loop {
         let next = node.settling.lock().next();
         tokio::select! {
+            () = mesh.stopped() => return node.is_alone(),
             () = node.news.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
@@ -247,6 +256,22 @@ impl Node {
         let is_alone = alive.peek().is_none();
         let replica = self.replica.lock();
         if is_alone { !self.has_seeds } else { alive.all(|node| replica.shows(node)) }
+    }
+
+    /// There are no other nodes any more, and this one has not left them in order: what they offer
+    /// disappears.
+    fn is_alone(&self) {
+        if self.leaves.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let known: Vec<_> = self.known.lock().keys().cloned().collect();
+        for node in &known {
+            self.down(node);
+        }
+        self.forget_peers();
+        for node in known {
+            self.engine.peer_offers(node, 0, None);
+        }
     }
 
     /// The engine is on its own again.

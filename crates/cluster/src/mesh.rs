@@ -251,6 +251,12 @@ impl Mesh {
         self.0.shared.stop.cancelled().await;
     }
 
+    /// Ends everything and tells nobody.
+    pub(crate) fn abandon(&self) {
+        self.0.shared.stop.cancel();
+        self.0.relay.stop(None);
+    }
+
     /// Tells the other nodes that this one leaves, and ends everything.
     pub(crate) async fn leave(&self) {
         self.0.gossip.leave().await;
