@@ -197,7 +197,7 @@ impl ClusterTls {
             .collect::<Result<_, _>>()
             .map_err(|error| wrong(&error))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong(&error))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
 
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()

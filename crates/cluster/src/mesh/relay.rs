@@ -586,7 +586,7 @@ fn nobody() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
             None
         }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
