@@ -13,7 +13,7 @@ use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Said, Unre
 use stentor_engine::port::Refused;
 use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, ClusterError};
@@ -299,9 +299,16 @@ impl Node {
         }
     }
 
-    /// Whether any request is done for other nodes, or by them.
-    pub(crate) fn requests_under_way(&self) -> bool {
-        self.asked.has_requests() || self.served.has_requests()
+    /// Waits until the requests that are done for other nodes now, and by them, have ended: not for
+    /// those that begin meanwhile.
+    pub(crate) async fn requests_end(&self, until: Instant) {
+        let (asked, served) = (self.asked.requests(), self.served.requests());
+        while Instant::now() < until
+            && !(asked.is_disjoint(&self.asked.requests())
+                && served.is_disjoint(&self.served.requests()))
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A session of another node comes here.

@@ -105,9 +105,7 @@ impl Node {
         mesh.say(LEAVING, "1").await;
         self.hand_sessions_over(mesh, until).await;
         // Calls that run here for others, and there for clients of this node.
-        while self.requests_under_way() && Instant::now() < until {
-            sleep(Duration::from_millis(20)).await;
-        }
+        self.requests_end(until).await;
     }
 
     /// Hands all legacy sessions to another node: one and the same, which the others are told.

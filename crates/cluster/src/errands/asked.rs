@@ -1,6 +1,6 @@
 //! The errands that this node has sent others on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -86,9 +86,10 @@ impl Asked {
         self.open.lock().retain(|_, errand| errand.node != *node);
     }
 
-    /// Whether any is under way that comes to an end by itself.
-    pub(crate) fn has_requests(&self) -> bool {
-        self.open.lock().values().any(|open| open.is_request)
+    /// Those under way that come to an end by themselves.
+    pub(crate) fn requests(&self) -> HashSet<u64> {
+        let open = self.open.lock();
+        open.iter().filter(|(_, open)| open.is_request).map(|(number, _)| *number).collect()
     }
 
     /// How many are under way.

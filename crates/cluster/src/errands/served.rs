@@ -1,6 +1,6 @@
 //! The errands that this node is on for others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -112,9 +112,10 @@ impl Served {
         self.open.lock().retain(|(from, _), _| from != node);
     }
 
-    /// Whether any is under way that comes to an end by itself.
-    pub(crate) fn has_requests(&self) -> bool {
-        self.open.lock().values().any(|open| open.is_request)
+    /// Those under way that come to an end by themselves.
+    pub(crate) fn requests(&self) -> HashSet<(NodeId, u64)> {
+        let open = self.open.lock();
+        open.iter().filter(|(_, open)| open.is_request).map(|(key, _)| key.clone()).collect()
     }
 
     /// How many are under way.
