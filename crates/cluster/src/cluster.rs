@@ -471,6 +471,16 @@ impl Peers for Node {
         self.news.notify_one();
     }
 
+    fn registry_restarted(&self) {
+        // Of this engine's own catalog, too, a change may not have been told.
+        self.catalog_changed(&[]);
+        let shown = self.replica.lock().shown();
+        for (node, offers) in shown {
+            self.perform(&node, [offers]);
+        }
+        self.engine.peer_was_missed();
+    }
+
     fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]) {
         self.heard.notify_waiters();
         let lists = lists.iter().copied().collect();

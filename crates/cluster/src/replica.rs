@@ -99,6 +99,16 @@ impl Replica {
         was_shown.then_some(Effect::Offers(0, None))
     }
 
+    /// What each other node offers that clients see.
+    pub(crate) fn shown(&self) -> Vec<(NodeId, Effect)> {
+        let shown = self.peers.iter().filter(|(_, peer)| peer.shown);
+        let offers = |(node, peer): (&NodeId, &Peer)| {
+            let definitions = peer.mirror.definitions().cloned().collect();
+            (node.clone(), Effect::Offers(0, Some(definitions)))
+        };
+        shown.map(offers).collect()
+    }
+
     /// Whether clients see what a node offers.
     pub(crate) fn shows(&self, node: &NodeId) -> bool {
         self.peers.get(node).is_some_and(|peer| peer.shown)

@@ -242,6 +242,8 @@ impl Peers for Nodes {
 
     fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}
 
+    fn registry_restarted(&self) {}
+
     fn tell(&self, _fact: Fact) {}
 }
 

@@ -106,6 +106,10 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
     /// these lists: clients are to be told when all nodes show it.
     fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]);
 
+    /// A registry crashed and another took its place: what other nodes offered or told meanwhile may
+    /// be lost, and is to be told anew.
+    fn registry_restarted(&self);
+
     /// Tells all nodes a [`Fact::Changed`] or [`Fact::Notify`].
     fn tell(&self, fact: Fact);
 }
@@ -384,8 +388,7 @@ impl Core {
 
     fn tell_registry(&self, message: RegistryMsg) {
         if let Some(registry) = &*self.refs.registry.load() {
-            // One that has crashed is followed by one that shows the same catalog; who replicates
-            // asks again when it is not what it should be.
+            // One that has crashed loses it: then it is told [anew](Peers::registry_restarted).
             let _ = registry.cast(message);
         }
     }

@@ -338,6 +338,9 @@ async fn spawn_registry(
     let (registry, _) = Actor::spawn_linked(None, RegistryActor, args, root).await?;
     let id = registry.get_id();
     core.refs.registry.store(Some(Arc::new(registry)));
+    if let Some(peers) = core.peers().filter(|_| restarted) {
+        peers.registry_restarted();
+    }
     Ok(id)
 }
 

@@ -95,6 +95,14 @@ impl Peers for Neighbours {
         own.announce_lists(lists.to_vec());
     }
 
+    fn registry_restarted(&self) {
+        let own = self.nodes.0.lock().unwrap().get(&self.own).cloned().unwrap();
+        for other in self.others() {
+            let definitions = other.catalog().snapshot().definitions();
+            own.peer_offers(other.node().clone(), 0, Some(definitions));
+        }
+    }
+
     fn tell(&self, fact: Fact) {
         for other in self.others() {
             other.peer_told(vec![through_json(&fact)]);
@@ -593,4 +601,21 @@ async fn a_task_elsewhere_is_asked_for_and_listened_to_through_any_node() {
     assert!(told.iter().all(|it| it["params"]["taskId"] == *task), "{told:?}");
     assert_eq!(told.last().unwrap()["params"]["result"]["content"][0]["text"], "done");
     drop(inlet);
+}
+
+#[tokio::test]
+async fn what_a_node_offered_while_the_registry_crashed_is_shown_by_the_next_one() {
+    let (_nodes, near, far) = two().await;
+    // It is told to a registry that is dead and not yet replaced.
+    let kill = stentor_engine::testing::kill(&near, stentor_engine::testing::Victim::Registry);
+    let new = tool("new", || async { Ok::<_, ToolError>("") });
+    let catalog = far.catalog();
+    let (killed, added) = tokio::join!(kill, catalog.add(new));
+    killed.unwrap();
+    added.unwrap();
+    until(|| near.catalog().snapshot().tool_names().any(|name| name == "new")).await;
+    let names = |engine: &Engine| -> Vec<String> {
+        engine.catalog().snapshot().tool_names().map(str::to_owned).collect()
+    };
+    assert_eq!(names(&near), names(&far));
 }
