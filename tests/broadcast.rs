@@ -173,8 +173,8 @@ async fn what_changes_before_a_legacy_client_reads_its_notices_is_not_lost() {
     // And while nobody reads between two streams.
     drop(notices);
     stentor_tests::eventually("the stream to be given up", async || {
-        let sessions = server.engine.sessions();
-        !sessions.iter().any(|it| it.id.as_str() == client.session() && it.attached)
+        let sessions = server.activity().await.sessions;
+        !sessions.iter().any(|it| it.id == client.session() && it.attached)
     })
     .await;
     server.engine.catalog().add(Server::prompt("between")).await.expect("a new prompt");

@@ -252,11 +252,7 @@ async fn rmcp_hears_changes(lane: Lane) {
     }
     if let Some(mut subscription) = subscription {
         subscription.cancel().await.expect("a cancellation");
-        eventually("the listen to end", async || {
-            let view = server.engine.observe().await.expect("the engine runs");
-            view.hub.subscribers == 0
-        })
-        .await;
+        eventually("the listen to end", async || server.activity().await.subscribers == 0).await;
     }
 }
 
@@ -276,11 +272,7 @@ async fn rmcp_leaves(lane: Lane) {
     let subscription = client.listen("test://clock").await;
     soon("rmcp to close", client.service.close()).await.expect("rmcp did not panic");
     drop((client, subscription));
-    eventually("everything of it to end", async || {
-        let view = server.engine.observe().await.expect("the engine runs");
-        view.sessions.len() == 1 && view.hub.subscribers == 0
-    })
-    .await;
+    server.unused().await;
 }
 
 #[tokio::test]

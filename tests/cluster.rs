@@ -74,7 +74,7 @@ async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], exp
 async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
     eventually("all nodes to know of it", async || {
         let all = join_all(nodes.all().map(Node::census)).await;
-        all.iter().all(|it| it.windows == 0 && it.tools == all[0].tools && holds(&it.tools))
+        all.iter().all(|it| it.untold == 0 && it.tools == all[0].tools && holds(&it.tools))
     })
     .await;
 }

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use stentor::outlet::policy::Class;
-use stentor::{SessionKind, ToolError};
+use stentor::{SessionId, ToolError};
 use stentor_engine::testing::{Victim, kill};
 use stentor_tests::{
-    Call, Client, Lane, MARK, META_CAPABILITIES, META_LOG_LEVEL, META_VERSION, MODERN_VERSION,
+    Call, Client, Era, Lane, MARK, META_CAPABILITIES, META_LOG_LEVEL, META_VERSION, MODERN_VERSION,
     Notices, Phase, RawPipe, Server, eventually, in_every_lane, soon,
 };
 
@@ -241,12 +240,7 @@ async fn a_client_that_leaves_leaves_nothing_behind(lane: Lane) {
         notices.end().await;
     }
     server.stage.reached("a", Phase::Stopped).await;
-    eventually("everything of it to end", async || {
-        let view = server.engine.observe().await.expect("the engine runs");
-        let only_stateless = view.sessions.iter().all(|it| it.kind == SessionKind::Stateless);
-        only_stateless && view.hub.subscribers == 0 && view.running_calls == 0
-    })
-    .await;
+    server.unused().await;
 }
 
 const ALL_LISTS: [&str; 3] =
@@ -304,20 +298,29 @@ async fn a_registry_that_dies_is_replaced_and_its_lists_are_still_there(lane: La
     assert!(server.engine.catalog().snapshot().revision() > before.revision());
 }
 
+/// A client whose session is in the server's own engine.
+async fn at_home(server: &Server) -> Client {
+    Client::at(server.home, Era::Legacy, json!({})).await
+}
+
+/// The id of a client's session.
+fn id(server: &Server, client: &Client) -> SessionId {
+    let mut sessions = server.engine.sessions().into_iter().map(|session| session.id);
+    sessions.find(|id| id.as_str() == client.session()).expect("its session")
+}
+
 #[tokio::test]
 async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let server = Server::start().await;
-    let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
-    let other = Client::connect(&server, Lane::HTTP_LEGACY).await;
+    let client = at_home(&server).await;
+    let other = at_home(&server).await;
     let mut notices = client.hear(&[]).await;
     let call = client.start("hold", json!({"name": "a"})).await;
     let others_call = other.start("hold", json!({"name": "b"})).await;
     for name in ["a", "b"] {
         server.stage.reached(name, Phase::Waiting).await;
     }
-    let sessions = server.engine.sessions();
-    let session = sessions.iter().find(|session| session.id.as_str() == client.session());
-    let victim = Victim::Session(session.expect("its session").id.clone());
+    let victim = Victim::Session(id(&server, &client));
     kill(&server.engine, victim).await.expect("there is such a session");
     assert!(call.answer().await.error()["code"].is_i64());
     server.stage.reached("a", Phase::Stopped).await;
@@ -332,23 +335,17 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
 #[tokio::test]
 async fn a_session_that_crashes_as_it_ends_leaves_nothing_behind() {
     let server = Server::start().await;
-    let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
+    let client = at_home(&server).await;
     let notices = client.hear(&[]).await;
     let call = client.start("hold", json!({"name": "a"})).await;
     server.stage.reached("a", Phase::Waiting).await;
-    let sessions = server.engine.sessions();
-    let session = sessions.iter().find(|session| session.id.as_str() == client.session());
-    let id = &session.expect("its session").id;
-    assert!(server.engine.restart_session(id) && server.engine.end_session(id));
-    assert!(!server.engine.end_session(id), "it is gone at once");
+    let id = id(&server, &client);
+    assert!(server.engine.restart_session(&id) && server.engine.end_session(&id));
+    assert!(!server.engine.end_session(&id), "it is gone at once");
     assert_eq!(Call::get(client.session()).send(server.address).await.status, 404);
     assert!(call.answer().await.error()["code"].is_i64());
     assert_eq!(notices.end().await, None);
-    eventually("everything of it to end", async || {
-        let view = server.engine.observe().await.expect("the engine runs");
-        view.sessions.len() == 1 && view.hub.subscribers == 0 && view.running_calls == 0
-    })
-    .await;
+    server.unused().await;
 }
 
 #[tokio::test]
@@ -387,7 +384,10 @@ async fn a_refused_initialize_leaves_no_session_behind() {
             let mut reply = call.send(server.address).await;
             assert_eq!(reply.header("mcp-session-id"), "");
             assert_eq!(reply.message().await.expect("an answer")["error"]["code"], -32602);
-            eventually("its place to be free", async || server.engine.sessions().len() == 1).await;
+            eventually("its place to be free", async || {
+                server.activity().await.sessions.is_empty()
+            })
+            .await;
         }
     }
     Client::connect(&server, Lane::HTTP_LEGACY).await;
@@ -492,7 +492,7 @@ async fn a_pipe_that_nobody_reads_loses_messages_but_not_the_result() {
 async fn every_message_that_is_lost_is_counted() {
     let server = Server::start().await;
     let received = check_flood(&flooded_pipe(&server).await);
-    let lost = server.engine.tally().dropped(Class::Log);
+    let lost = server.activity().await.lost_logs;
     assert_eq!(received + lost, u64::from(FLOOD));
 }
 
@@ -504,7 +504,7 @@ async fn what_waits_for_a_pipe_that_nobody_reads_is_bounded() {
     pipe.line(call.to_string()).await;
     serve_others(&server).await;
     let limit = stentor::Config::default().limits.frames + 1;
-    let sessions = server.engine.sessions();
+    let sessions = server.activity().await.sessions;
     let unread = sessions.iter().map(|session| session.unread).max().expect("sessions");
     assert!(unread <= limit, "{unread} messages wait");
 }

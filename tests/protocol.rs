@@ -881,7 +881,7 @@ async fn a_client_that_cannot_read_on_is_told_to_read_its_lists_again() {
         assert_eq!(told, expected, "{id}");
         drop(stream);
         eventually("the stream to be given up", async || {
-            server.engine.sessions().iter().all(|session| !session.attached)
+            server.activity().await.sessions.iter().all(|session| !session.attached)
         })
         .await;
     }
@@ -1008,8 +1008,8 @@ async fn a_session_without_a_sign_of_life_ends() {
     let call = calling.start("hold", json!({"name": "a"})).await;
     let idle = Client::connect(&server, Lane::HTTP_LEGACY).await;
     eventually("the idle session to end", async || {
-        let sessions = server.engine.sessions();
-        !sessions.iter().any(|session| session.id.as_str() == idle.session())
+        let sessions = server.activity().await.sessions;
+        !sessions.iter().any(|session| session.id == idle.session())
     })
     .await;
     let gone = Call::legacy(idle.session(), &ping(1)).send(server.address).await;
@@ -1298,7 +1298,7 @@ async fn what_was_asked_before_the_end_of_the_input_is_answered() {
     assert_eq!(pipe.next().await.expect("an answer")["result"]["content"][0]["text"], "held");
     assert_eq!(pipe.next().await, None);
     pipe.served().await.expect("the pipe ended well");
-    eventually("its session to end", async || server.engine.sessions().len() == 1).await;
+    eventually("its session to end", async || server.activity().await.sessions.is_empty()).await;
     // The engine goes on.
     Client::connect(&server, Lane::STDIO_LEGACY).await.leave().await;
 }

@@ -106,7 +106,7 @@ async fn agreed_but(nodes: &Nodes, gone: &str) {
         let mut tools = Vec::new();
         for node in nodes.all().filter(|node| node.name != gone) {
             let census = node.census().await;
-            tools.push((census.tools, census.windows));
+            tools.push((census.tools, census.untold));
         }
         let own = format!("echo-{gone}");
         tools.iter().all(|it| *it == tools[0] && it.1 == 0 && !it.0.contains(&own))

@@ -348,6 +348,11 @@ where
     move |args, ctx| run(stage.clone(), args.name, ctx)
 }
 
+/// A server of the same name that offers nothing.
+pub(crate) fn bare() -> EngineBuilder {
+    Engine::builder("fixture", "1.2.3").instructions("Be gentle.")
+}
+
 /// The engine of every suite, before it starts.
 pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     let region = json!({"type": "object", "properties": {
@@ -356,8 +361,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
         "note": {"type": "string"},
     }});
     let ticks = AtomicU64::new(0);
-    Engine::builder("fixture", "1.2.3")
-        .instructions("Be gentle.")
+    bare()
         .tool(tool("echo", |args: Text| async { Ok::<_, ToolError>(args.text) }))
         .tool(tool("count", count))
         .tool(tool("count_paced", count_paced))

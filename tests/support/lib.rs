@@ -9,7 +9,10 @@
 //! Waits end when the thing happens, and fail after [`PATIENCE`]. That something does *not*
 //! arrive is shown by [`Server::mark`]: what follows the mark would have come before it.
 
+#[path = "../../examples/cluster/balancer.rs"]
+mod balancer;
 mod client;
+mod cluster;
 mod fixture;
 mod nodes;
 mod pipe;
@@ -21,6 +24,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use client::{Answer, Client, Exchange, Notices};
+pub use cluster::{Activity, SessionActivity, untold};
 pub use fixture::{MARK, Phase, Stage};
 pub use nodes::{Node, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Nodes};
 pub use pipe::RawPipe;

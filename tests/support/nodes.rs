@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Index;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
@@ -15,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
+use crate::cluster::cluster_name;
 use crate::{MARK, Phase, eventually, soon};
 
 /// How a node is set.
@@ -74,8 +74,8 @@ pub struct NodeCensus {
     pub errands: (usize, usize),
     /// Bytes that wait or are kept for clients.
     pub held: usize,
-    /// Changes that are being held back.
-    pub windows: usize,
+    /// Changes that its clients are still to be told of.
+    pub untold: usize,
     /// The nodes that it has a link to.
     pub links: Vec<String>,
     /// The tools that its clients see, in their order.
@@ -198,13 +198,13 @@ impl Nodes {
     /// A cluster without nodes.
     #[must_use]
     pub fn none(program: impl Into<PathBuf>) -> Self {
-        static CLUSTERS: AtomicU64 = AtomicU64::new(0);
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
-        // Nobody talks to a node of another test, whose port may be taken by one of this.
-        let cluster = format!("test-{}-{number}-{now}", std::process::id());
         let give_up_after = Duration::from_millis(2_500);
-        Self { program: program.into(), cluster, give_up_after, live: BTreeMap::new() }
+        Self {
+            program: program.into(),
+            cluster: cluster_name(),
+            give_up_after,
+            live: BTreeMap::new(),
+        }
     }
 
     /// A cluster of these nodes, each of which knows all others.
@@ -273,7 +273,7 @@ impl Nodes {
                     && names.iter().all(|name| census.tools.contains(&own(name)))
                     && echoes.count() == names.len()
                     && census.tools == all[0].tools
-                    && census.windows == 0
+                    && census.untold == 0
             })
         })
         .await;
@@ -284,7 +284,7 @@ impl Nodes {
     pub async fn mark(&self, from: &str) {
         eventually("all changes to be announced", async || {
             let all = futures::future::join_all(self.all().map(Node::census)).await;
-            all.iter().all(|census| census.windows == 0)
+            all.iter().all(|census| census.untold == 0)
         })
         .await;
         self[from].run(NodeOrder::Touch(MARK.to_owned())).await;

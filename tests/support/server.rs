@@ -7,13 +7,17 @@ use stentor::stdio::StdioError;
 use stentor::{Config, Engine, Prompt, Resource, Tool};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{Activity, Around, Role, nodes_wanted};
 use crate::fixture::{self, MARK, Stage};
 use crate::{eventually, soon};
 
 /// An engine with the fixture's tools, served over HTTP; pipes are opened to it one by one.
+///
+/// With `STENTOR_NODES=3` in the environment it has two neighbours that offer nothing, and a balancer
+/// gives each HTTP request to the next of the three. Clients are not to notice any of that.
 #[derive(Debug)]
 pub struct Server {
     /// The engine.
@@ -22,8 +26,11 @@ pub struct Server {
     pub stage: Stage,
     /// Where HTTP is served.
     pub address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    /// Where the engine itself serves it.
+    pub home: SocketAddr,
+    stop: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
+    around: Option<Around>,
 }
 
 impl Server {
@@ -34,35 +41,39 @@ impl Server {
 
     /// Starts a server with other limits and times.
     pub async fn tuned(tune: impl FnOnce(&mut Config, &mut HttpConfig)) -> Self {
-        let stage = Stage::default();
-        let mut http = HttpConfig::default();
-        let builder = fixture::engine(&stage).configure(|config| tune(config, &mut http));
+        let (mut config, mut http) = (Config::default(), HttpConfig::default());
+        tune(&mut config, &mut http);
+        if let Some(neighbour) = Role::given() {
+            neighbour.play(config, http).await;
+        }
+        let (stage, stop) = (Stage::default(), CancellationToken::new());
+        let builder = fixture::engine(&stage).configure(|it| *it = config);
         let engine = builder.start().await.expect("the fixture is a valid catalog");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("a bound address");
-        let (stop, stopped) = oneshot::channel();
-        let shutdown = async {
-            if stopped.await.is_err() {
-                // The server was dropped, with its test.
-                std::future::pending::<()>().await;
-            }
+        let (home, served) = serve(&engine, &http, &stop).await;
+        let around = match nodes_wanted() {
+            0 | 1 => None,
+            nodes => Some(Around::of(&engine, home, nodes).await),
         };
-        let served =
-            tokio::spawn(stentor::http::serve_on(engine.clone(), listener, http, shutdown));
-        Self { engine, stage, address, stop: Some(stop), served }
+        let address = around.as_ref().map_or(home, Around::address);
+        Self { engine, stage, address, home, stop, served, around }
     }
 
     /// Asks the server to shut down, and returns when it has begun to.
     pub async fn begin_shutdown(&mut self) {
-        let stop = self.stop.take().expect("shut down once");
-        stop.send(()).expect("the server runs");
+        self.stop.cancel();
         soon("the engine to drain", self.engine.draining()).await;
+        if let Some(around) = &self.around {
+            around.stop().await;
+        }
     }
 
     /// Waits until the server has shut down.
     pub async fn ended(&mut self) {
         let served = soon("the server to end", &mut self.served).await;
         served.expect("the server did not panic").expect("the server ended well");
+        if let Some(around) = &self.around {
+            around.ended().await;
+        }
     }
 
     /// The client's end of a pipe that holds so many bytes in each direction, and the task that
@@ -78,14 +89,31 @@ impl Server {
         (near, served)
     }
 
+    /// What goes on, on all nodes.
+    pub async fn activity(&self) -> Activity {
+        let cluster = self.around.as_ref().map(|around| &around.cluster);
+        let own = Activity::of(&self.engine, cluster).await;
+        let mut activity = own.unwrap_or_else(|_| Activity::unknown());
+        if let Some(around) = &self.around {
+            around.activities().await.into_iter().for_each(|it| activity.add(it));
+        }
+        activity
+    }
+
+    /// Waits until there is no session, call or subscription of a client.
+    pub async fn unused(&self) {
+        eventually("everything of all clients to end", async || {
+            let Activity { sessions, subscribers, calls, .. } = self.activity().await;
+            sessions.is_empty() && (subscribers, calls) == (0, 0)
+        })
+        .await;
+    }
+
     /// Returns when everything that was changed or announced until now is on its way to those
     /// who hear it, and nothing is held back.
     pub async fn settle(&self) {
-        eventually("all changes to be announced", async || {
-            // An actor that is being replaced has nothing to say.
-            self.engine.observe().await.is_ok_and(|view| view.registry.open_windows == 0)
-        })
-        .await;
+        eventually("all changes to be announced", async || self.activity().await.is_settled())
+            .await;
     }
 
     /// Sends a mark to all who hear: what happened before is heard before.
@@ -111,4 +139,17 @@ impl Server {
     pub fn prompt(name: &str) -> Prompt {
         fixture::small_prompt(name)
     }
+}
+
+/// Serves an engine on a free port.
+pub(crate) async fn serve(
+    engine: &Engine,
+    http: &HttpConfig,
+    stop: &CancellationToken,
+) -> (SocketAddr, JoinHandle<Result<(), ServeError>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound address");
+    let shutdown = stop.clone().cancelled_owned();
+    let served = stentor::http::serve_on(engine.clone(), listener, http.clone(), shutdown);
+    (address, tokio::spawn(served))
 }

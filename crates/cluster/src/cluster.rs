@@ -147,6 +147,17 @@ impl Cluster {
         (self.0.node.served.len(), self.0.node.asked.len())
     }
 
+    /// Changes of lists that this node's clients are not told of yet, as not all nodes are known to
+    /// show them.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        let node = &self.0.node;
+        // Whoever looks at the catalog holds it, and a change is in one of the two or the other.
+        let _replica = node.replica.lock();
+        let unseen = node.catalog_changed.lock().is_some();
+        node.settling.lock().len() + usize::from(unseen)
+    }
+
     /// Completes when this node shows what all others offer that it knows of, so that a load balancer
     /// may send it requests; without any other node after some seconds, if there are to be seeds.
     pub async fn ready(&self) {
@@ -230,13 +241,16 @@ impl Node {
 
     /// Announces what all nodes show by now, here and there.
     fn announce_settled(&self) {
-        let Settled { own, lists } = self.settling.lock().settled(Instant::now());
+        // Locked until the engine knows: who finds nothing unsettled finds it there.
+        let mut settling = self.settling.lock();
+        let Settled { own, lists } = settling.settled(Instant::now());
+        self.announce(lists);
+        drop(settling);
         if let Some(seq) = own {
             for peer in self.connected() {
                 self.post.soon(&peer, Frame::Settled(seq));
             }
         }
-        self.announce(lists);
     }
 
     fn announce(&self, lists: Lists) {
@@ -407,8 +421,8 @@ impl MeshHandler for Node {
                 self.announce_settled();
             }
             Frame::Settled(seq) => {
-                let lists = self.settling.lock().settled_elsewhere(from, seq);
-                self.announce(lists);
+                let mut settling = self.settling.lock();
+                self.announce(settling.settled_elsewhere(from, seq));
             }
             Frame::Ask(number, errand) => {
                 if matches!(errand, Errand::Adopt(_)) {

@@ -139,6 +139,11 @@ impl Settling {
         self.own.front().into_iter().chain(foreign).map(|change| change.until).min()
     }
 
+    /// How many changes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.own.len() + self.foreign.values().map(VecDeque::len).sum::<usize>()
+    }
+
     /// Everything that waits.
     pub(crate) fn all(&mut self) -> Lists {
         let foreign = self.foreign.drain().flat_map(|(_, changes)| changes);

@@ -188,7 +188,7 @@ async fn count(engine: &Engine, cluster: &Cluster) -> Result<NodeCensus, Failure
         calls: engine.calls().len(),
         errands: cluster.errands(),
         held: engine.tally().held,
-        windows: engine.observe().await?.registry.open_windows,
+        untold: stentor_tests::untold(engine, Some(cluster)).await?,
         links: linked.map(|other| other.node.to_string()).collect(),
         tools: catalog.tool_names().map(str::to_owned).collect(),
         conflicts: catalog.conflicts().iter().map(|it| it.key.to_string()).collect(),

@@ -1,0 +1,303 @@
+//! A server of several nodes behind a balancer, for any test.
+//!
+//! A node is a process, so a test that is to run against several starts itself again, once for each
+//! neighbour of its own node. There it comes as far as the start of its server, with all that it has set
+//! for it, and that is where it stays: a node that offers nothing, and tells what goes on in it.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use stentor::cluster::{Cluster, ClusterConfig};
+use stentor::http::HttpConfig;
+use stentor::outlet::policy::Class;
+use stentor::{Config, Engine, NodeId, SessionKind, Stopped};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::balancer::Balancer;
+use crate::server::serve;
+use crate::{eventually, fixture, soon};
+
+const NODES: &str = "STENTOR_NODES";
+const NEIGHBOUR: &str = "STENTOR_NEIGHBOUR";
+
+/// How many nodes the server of each test is to have.
+pub(crate) fn nodes_wanted() -> usize {
+    std::env::var(NODES).map_or(1, |it| it.parse().expect("the number of nodes"))
+}
+
+/// What goes on in a node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Activity {
+    /// The sessions of its clients.
+    pub sessions: Vec<SessionActivity>,
+    /// Who hears of changes.
+    pub subscribers: usize,
+    /// Calls that run.
+    pub calls: usize,
+    /// Log messages that were dropped.
+    pub lost_logs: u64,
+    untold: usize,
+    links: usize,
+    names: Vec<String>,
+}
+
+/// What goes on in a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionActivity {
+    /// Its id.
+    pub id: String,
+    /// Whether its client reads what belongs to no request.
+    pub attached: bool,
+    /// Messages that wait for it.
+    pub unread: usize,
+}
+
+impl Activity {
+    pub(crate) async fn of(engine: &Engine, cluster: Option<&Cluster>) -> Result<Self, Stopped> {
+        let sessions = engine.sessions().into_iter();
+        let sessions = sessions.filter(|it| it.kind != SessionKind::Stateless);
+        let sessions = sessions.map(|it| SessionActivity {
+            id: it.id.to_string(),
+            attached: it.attached,
+            unread: it.unread,
+        });
+        let (sessions, view) = (sessions.collect(), engine.observe().await?);
+        let links = cluster.map(Cluster::nodes).unwrap_or_default();
+        let catalog = engine.catalog().snapshot();
+        let resources = catalog.resource_uris().chain(catalog.uri_templates());
+        let names = catalog.tool_names().chain(resources).chain(catalog.prompt_names());
+        Ok(Self {
+            sessions,
+            subscribers: view.hub.subscribers,
+            calls: view.running_calls,
+            lost_logs: engine.tally().dropped(Class::Log),
+            untold: untold(engine, cluster).await?,
+            links: links.iter().filter(|it| it.connected).count(),
+            names: names.map(str::to_owned).collect(),
+        })
+    }
+
+    /// An actor is being replaced.
+    pub(crate) fn unknown() -> Self {
+        Self { untold: 1, ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.sessions.extend(other.sessions);
+        self.subscribers += other.subscribers;
+        self.calls += other.calls;
+        self.lost_logs += other.lost_logs;
+        self.untold += other.untold;
+    }
+
+    /// Whether all clients were told of everything.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.untold == 0
+    }
+}
+
+/// How many changes the clients of a node are still to be told of.
+///
+/// # Errors
+///
+/// The engine has stopped, or an actor of it is being replaced.
+pub async fn untold(engine: &Engine, cluster: Option<&Cluster>) -> Result<usize, Stopped> {
+    // What other nodes offer that its registry has not seen yet.
+    engine.observe().await?;
+    let unsettled = cluster.map_or(0, Cluster::unsettled);
+    // What is settled is in its registry.
+    Ok(unsettled + engine.observe().await?.registry.open_windows)
+}
+
+/// A cluster around one node of the test's own process.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// The node of this process.
+    pub(crate) cluster: Cluster,
+    neighbours: Vec<Neighbour>,
+    balancer: Balancer,
+}
+
+/// A node that offers nothing. It ends with this.
+#[derive(Debug)]
+struct Neighbour {
+    _child: Child,
+    line: Mutex<BufStream<TcpStream>>,
+}
+
+/// What a neighbour is.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Role {
+    node: String,
+    cluster: String,
+    seed: String,
+    /// Where it is told what to do.
+    orders: SocketAddr,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Order {
+    Tell,
+    Stop,
+    End,
+}
+
+impl Around {
+    /// Makes a node the first of several. It is served already, at this address.
+    pub(crate) async fn of(engine: &Engine, address: SocketAddr, nodes: usize) -> Self {
+        let name = cluster_name();
+        let cluster = join(engine, &name, Vec::new()).await;
+        let seed = cluster.gossip_address().expect("an address").to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let orders = listener.local_addr().expect("a bound address");
+        let (mut neighbours, mut addresses) = (Vec::new(), vec![address]);
+        for n in 1..nodes {
+            let node = format!("neighbour-{n}");
+            let role = Role { node, cluster: name.clone(), seed: seed.clone(), orders };
+            let child = role.cast();
+            let (line, _) = soon("a neighbour", listener.accept()).await.expect("a connection");
+            let neighbour = Neighbour { _child: child, line: Mutex::new(BufStream::new(line)) };
+            addresses.push(neighbour.hear().await);
+            neighbours.push(neighbour);
+        }
+        let balancer = Balancer::start(SocketAddr::from(([127, 0, 0, 1], 0)), addresses).await;
+        let around = Self { cluster, neighbours, balancer: balancer.expect("a free port") };
+        eventually("all nodes to be one cluster", async || around.is_whole(engine).await).await;
+        around
+    }
+
+    /// Where the balancer is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.balancer.address()
+    }
+
+    async fn is_whole(&self, engine: &Engine) -> bool {
+        let Ok(home) = Activity::of(engine, Some(&self.cluster)).await else { return false };
+        let is_whole = |it: &Activity| {
+            it.is_settled() && it.links == self.neighbours.len() && it.names == home.names
+        };
+        self.activities().await.iter().chain([&home]).all(is_whole)
+    }
+
+    /// What goes on in the neighbours.
+    pub(crate) async fn activities(&self) -> Vec<Activity> {
+        futures::future::join_all(self.neighbours.iter().map(|it| it.ask(Order::Tell))).await
+    }
+
+    /// Has them shut down, and returns when they have begun to.
+    pub(crate) async fn stop(&self) {
+        futures::future::join_all(self.neighbours.iter().map(|it| it.ask::<()>(Order::Stop))).await;
+    }
+
+    /// Waits until they have shut down.
+    pub(crate) async fn ended(&self) {
+        futures::future::join_all(self.neighbours.iter().map(|it| it.ask::<()>(Order::End))).await;
+    }
+}
+
+impl Neighbour {
+    async fn hear<A: DeserializeOwned>(&self) -> A {
+        let mut line = String::new();
+        let mut stream = self.line.lock().await;
+        soon("a neighbour", stream.read_line(&mut line)).await.expect("it runs");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    async fn ask<A: DeserializeOwned>(&self, order: Order) -> A {
+        let mut stream = self.line.lock().await;
+        write(&mut stream, &order).await;
+        drop(stream);
+        self.hear().await
+    }
+}
+
+async fn write(stream: &mut BufStream<TcpStream>, message: &impl Serialize) {
+    let line = serde_json::to_string(message).expect("a plain message") + "\n";
+    stream.write_all(line.as_bytes()).await.expect("the other end reads");
+    stream.flush().await.expect("the other end reads");
+}
+
+impl Role {
+    /// The one that this process has, if any.
+    pub(crate) fn given() -> Option<Self> {
+        let role = std::env::var(NEIGHBOUR).ok()?;
+        Some(serde_json::from_str(&role).expect("a role"))
+    }
+
+    /// Starts the test of this process again.
+    fn cast(&self) -> Child {
+        let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        assert!(
+            arguments.iter().any(|it| it == "--exact"),
+            "with {NODES} each test is a process of its own, as with `cargo nextest run`",
+        );
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(arguments).env(NEIGHBOUR, serde_json::to_string(self).expect("plain"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.spawn().expect("this program runs")
+    }
+
+    /// Is that neighbour, to the end of the process.
+    pub(crate) async fn play(self, config: Config, http: HttpConfig) -> ! {
+        let builder = fixture::bare().configure(|it| {
+            *it = config;
+            it.node = NodeId::new(&*self.node).expect("a plain name");
+        });
+        let (engine, stop) =
+            (builder.start().await.expect("a valid node"), CancellationToken::new());
+        let cluster = join(&engine, &self.cluster, vec![self.seed]).await;
+        let (address, mut served) = serve(&engine, &http, &stop).await;
+        let stream = TcpStream::connect(self.orders).await.expect("the test runs");
+        let mut stream = BufStream::new(stream);
+        write(&mut stream, &address).await;
+        loop {
+            let mut order = String::new();
+            if stream.read_line(&mut order).await.unwrap_or_default() == 0 {
+                // The test is over, whatever still runs.
+                std::process::exit(0);
+            }
+            match serde_json::from_str(&order).expect("an order") {
+                Order::Tell => {
+                    let activity = Activity::of(&engine, Some(&cluster)).await;
+                    write(&mut stream, &activity.unwrap_or_else(|_| Activity::unknown())).await;
+                }
+                Order::Stop => {
+                    stop.cancel();
+                    engine.draining().await;
+                    write(&mut stream, &()).await;
+                }
+                Order::End => {
+                    (&mut served).await.expect("no panic").expect("a good end");
+                    write(&mut stream, &()).await;
+                }
+            }
+        }
+    }
+}
+
+/// Makes a node part of a cluster.
+pub(crate) async fn join(engine: &Engine, name: &str, seeds: Vec<String>) -> Cluster {
+    let mut config = ClusterConfig::new(name, name);
+    config.seeds = seeds;
+    config.give_up_after = Duration::from_secs(10);
+    config.gossip_interval = Duration::from_millis(50);
+    Cluster::join(engine, config).await.expect("free ports")
+}
+
+/// The name of a cluster that no other has, which is its secret, too: nobody talks to a node of
+/// another test, whose port may be taken by one of this.
+pub(crate) fn cluster_name() -> String {
+    static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+    let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
+    format!("test-{}-{number}-{now}", std::process::id())
+}
