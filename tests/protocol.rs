@@ -9,8 +9,9 @@ use stentor::model::CacheScope;
 use stentor::{CacheHint, ListCache};
 use stentor::{Resource, Structured, ToolError};
 use stentor_tests::{
-    Call, Client, Event, Lane, MARK, META_CAPABILITIES, META_CLIENT, META_SERVER, META_VERSION,
-    MODERN_VERSION, Notices, Phase, RawPipe, Reply, Server, eventually, in_every_lane,
+    Call, Client, Era, Event, Lane, MARK, META_CAPABILITIES, META_CLIENT, META_SERVER,
+    META_VERSION, MODERN_VERSION, Notices, Phase, RawPipe, Reply, Server, eventually,
+    in_every_lane,
 };
 
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -954,11 +955,13 @@ async fn a_refused_request_that_could_be_read_is_refused_by_its_id() {
         config.max_stateless_calls = 1;
     })
     .await;
-    let legacy = Client::connect(&server, Lane::HTTP_LEGACY).await;
+    // Each node has its own limits.
+    let legacy = Client::at(server.home, Era::Legacy, json!({})).await;
     let _held = legacy.start("hold", json!({"name": "a"})).await;
-    let other = Client::connect(&server, Lane::HTTP_MODERN).await;
+    let other = Client::at(server.home, Era::Modern, json!({})).await;
     let _held = other.start("hold", json!({"name": "b"})).await;
     let mut table = Table::of(server);
+    table.server.address = table.server.home;
     let call = Call::legacy(legacy.session(), &ping(3));
     table.error("too many requests of a session", call, 429, 503, &json!(3)).await;
     table.error("too many modern requests", echo(), 429, 503, &json!(1)).await;
@@ -1025,16 +1028,17 @@ async fn a_session_without_a_sign_of_life_ends() {
 #[tokio::test]
 async fn sessions_over_the_limit_are_refused_until_one_ends() {
     let server = Server::tuned(|config, _| config.max_sessions = 2).await;
-    let first = Client::connect(&server, Lane::HTTP_LEGACY).await;
-    let listener = Client::connect(&server, Lane::HTTP_MODERN).await;
+    // Each node has its own limits.
+    let first = Client::at(server.home, Era::Legacy, json!({})).await;
+    let listener = Client::at(server.home, Era::Modern, json!({})).await;
     let listen = listener.listen(json!({"toolsListChanged": true})).await;
     let open = async || {
         let call = Call::post(initialize("2025-11-25").to_string());
-        call.send(server.address).await.status.as_u16()
+        call.send(server.home).await.status.as_u16()
     };
     assert_eq!(open().await, 503);
     let refused = modern("subscriptions/listen", json!({"notifications": {}}));
-    assert_eq!(refused.send(server.address).await.status, 503);
+    assert_eq!(refused.send(server.home).await.status, 503);
     let pipe = RawPipe::open(&server);
     assert!(pipe.served().await.is_err(), "a pipe is a session, too");
     // Other requests need none.

@@ -295,6 +295,7 @@ async fn serve(mut client: Client, shared: Arc<Shared>) {
 /// A request and its response; says whether another may follow.
 async fn exchange(client: &mut Client, shared: &Shared) -> Result<bool, Wrong> {
     let Some(head) = client.incoming.head().await? else { return Ok(false) };
+    let head = latin_1(&head);
     let request = Head::parse(&head)?;
     if !request.first.ends_with(" HTTP/1.1") {
         return Err(Wrong::Said("505 HTTP Version Not Supported"));
@@ -309,7 +310,7 @@ async fn exchange(client: &mut Client, shared: &Shared) -> Result<bool, Wrong> {
     let mut from_backend = Incoming { stream, unread: Vec::new() };
     // A connection for each request: hanging up ends just that.
     let head = request.passed_on("connection: close\r\n");
-    if to_backend.write_all(head.as_bytes()).await.is_err() {
+    if to_backend.write_all(&head).await.is_err() {
         return Err(Wrong::Said("502 Bad Gateway"));
     }
 
@@ -359,7 +360,8 @@ async fn download(
     const BAD: Wrong = Wrong::Said("502 Bad Gateway");
     loop {
         let Ok(Some(head)) = from.head().await else { return Err(BAD) };
-        let response = Head::parse(&head).map_err(|_| BAD)?;
+        let text = latin_1(&head);
+        let response = Head::parse(&text).map_err(|_| BAD)?;
         let status = response.first.split(' ').nth(1).unwrap_or_default();
         if status.starts_with('1') && status != "101" {
             to.write_all(&head).await?;
@@ -370,7 +372,7 @@ async fn download(
             false => response.body(Body::ToTheEnd).map_err(|_| BAD)?,
         };
         let lasts = !matches!(body, Body::ToTheEnd);
-        to.write_all(response.passed_on(more).as_bytes()).await?;
+        to.write_all(&response.passed_on(more)).await?;
         // Once it has begun there is no other answer: a client sees that it is cut off.
         from.pass(body, to).await.map_err(|_| Wrong::Broken)?;
         return Ok(lasts);
@@ -384,9 +386,8 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn parse(head: &'a [u8]) -> Result<Self, Wrong> {
+    fn parse(head: &'a str) -> Result<Self, Wrong> {
         const BAD: Wrong = Wrong::Said("400 Bad Request");
-        let head = str::from_utf8(head).map_err(|_| BAD)?;
         let mut lines = head.split("\r\n").take_while(|line| !line.is_empty());
         let first = lines.next().ok_or(BAD)?;
         let header = |line: &'a str| match line.split_once(':') {
@@ -426,7 +427,7 @@ impl<'a> Head<'a> {
     }
 
     /// With what is meant for the next hop alone taken out, and something of ours put in.
-    fn passed_on(&self, more: &str) -> String {
+    fn passed_on(&self, more: &str) -> Vec<u8> {
         let mut head = format!("{}\r\n", self.first);
         for (name, value) in &self.headers {
             let own = ["connection", "keep-alive", "proxy-connection", "upgrade", SERVED_BY];
@@ -435,8 +436,14 @@ impl<'a> Head<'a> {
             }
         }
         head.extend([more, "\r\n"]);
-        head
+        // As it came: there is no other character in it.
+        head.chars().map(|it| it as u8).collect()
     }
+}
+
+/// A head as a text: a character for each byte, as headers may have any but a few.
+fn latin_1(head: &[u8]) -> String {
+    head.iter().copied().map(char::from).collect()
 }
 
 /// What is left of a body.

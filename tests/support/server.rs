@@ -89,6 +89,12 @@ impl Server {
         (near, served)
     }
 
+    /// Whether it is several nodes.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.around.is_some()
+    }
+
     /// What goes on, on all nodes.
     pub async fn activity(&self) -> Activity {
         let cluster = self.around.as_ref().map(|around| &around.cluster);
@@ -120,6 +126,10 @@ impl Server {
     pub async fn mark(&self) {
         self.settle().await;
         self.engine.send_resource_updated(MARK);
+        if self.around.is_some() {
+            // Who hears from now on is not to hear of it any more.
+            self.settle().await;
+        }
     }
 
     /// A tool to add.

@@ -148,14 +148,15 @@ impl Cluster {
     }
 
     /// Changes of lists that this node's clients are not told of yet, as not all nodes are known to
-    /// show them.
+    /// show them, and the nodes that are not known to have heard all that this one has told.
     #[must_use]
     pub fn unsettled(&self) -> usize {
         let node = &self.0.node;
         // Whoever looks at the catalog holds it, and a change is in one of the two or the other.
-        let _replica = node.replica.lock();
+        let replica = node.replica.lock();
         let unseen = node.catalog_changed.lock().is_some();
-        node.settling.lock().len() + usize::from(unseen)
+        let settling = node.settling.lock();
+        settling.len() + settling.behind(replica.told()) + usize::from(unseen)
     }
 
     /// Completes when this node shows what all others offer that it knows of, so that a load balancer

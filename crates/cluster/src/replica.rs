@@ -65,6 +65,11 @@ impl Replica {
         self.feed.tell(fact);
     }
 
+    /// The number of the last fact that this node has told.
+    pub(crate) fn told(&self) -> u64 {
+        self.feed.head().seq
+    }
+
     /// There is a link to a node.
     pub(crate) fn up(&mut self, node: &NodeId) -> Vec<Effect> {
         let peer = self.peers.entry(node.clone()).or_default();

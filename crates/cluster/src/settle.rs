@@ -144,6 +144,11 @@ impl Settling {
         self.own.len() + self.foreign.values().map(VecDeque::len).sum::<usize>()
     }
 
+    /// How many nodes have not confirmed what this one has told up to here.
+    pub(crate) fn behind(&self, seq: u64) -> usize {
+        self.nodes.values().filter(|confirmed| confirmed.seq < seq).count()
+    }
+
     /// Everything that waits.
     pub(crate) fn all(&mut self) -> Lists {
         let foreign = self.foreign.drain().flat_map(|(_, changes)| changes);

@@ -123,7 +123,7 @@ impl Engine {
             Act::Attach => session.attach().await?,
             Act::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await?,
             Act::End(reason) => {
-                session.end(reason).await;
+                session.end(reason).await?;
                 return Ok(Serving::of(Said::Over));
             }
         };

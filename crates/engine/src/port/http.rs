@@ -191,13 +191,17 @@ impl HttpSession {
 
     /// Ends the session: the next request with its id gets a 404. When dropped early, it may go on
     /// if it is on another node.
-    pub async fn end(&self, reason: EndReason) {
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
+    pub async fn end(&self, reason: EndReason) -> Result<(), Refused> {
         match &self.place {
-            Place::Here(entry) => entry.end(reason),
-            Place::There(distant) => {
-                // One that is not there, or whose node has gone, has ended.
-                let _ = distant.act(&self.core, Act::End(reason)).await;
+            Place::Here(entry) => {
+                entry.end(reason);
+                Ok(())
             }
+            Place::There(distant) => distant.act(&self.core, Act::End(reason)).await,
         }
     }
 }

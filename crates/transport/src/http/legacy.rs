@@ -55,7 +55,8 @@ async fn initialize(
     let inlet = session.request(request, meta).await?;
     let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
-        session.end(EndReason::Refused).await;
+        // It is here, as it was opened just now.
+        let _ = session.end(EndReason::Refused).await;
     } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {
         response.headers_mut().insert(MCP_SESSION_ID, id);
     }
@@ -83,6 +84,6 @@ pub(super) async fn session(
 pub(super) async fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     let principal = principal(&head.extensions);
     let session = session(endpoint, &head.headers, principal.as_deref()).await?;
-    session.end(EndReason::Deleted).await;
+    session.end(EndReason::Deleted).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

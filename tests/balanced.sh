@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The stories of the suites once more, but for those on pipes, each against three nodes behind a
+# balancer: `bash tests/balanced.sh [SUITE]...`. A node is a process, so each test has its own.
+set -euo pipefail
+cd "$(dirname "$0")"
+suites=("$@")
+((${#suites[@]})) || suites=(flows protocol broadcast faults clients)
+
+program() {
+  cargo test --quiet --package stentor-tests --test "$1" --no-run --message-format json |
+    python3 -c 'import json, sys
+built = (json.loads(line) for line in sys.stdin)
+print(*(it["executable"] for it in built if it.get("executable") and it["target"]["name"] == sys.argv[1]))' "$1"
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for suite in "${suites[@]}"; do
+  program=$(program "$suite")
+  tests=$("$program" --list --format terse | sed -n 's/: test$//p' | grep -v '::stdio_')
+  if ! STENTOR_NODES=3 xargs -P 4 -I{} "$program" --exact {} <<<"$tests" >"$log" 2>&1; then
+    grep -v '^running 1 test$\|^test result: ok\|\.\.\. ok$\|^$' "$log"
+    exit 1
+  fi
+  echo "$suite: $(grep -c '\.\.\. ok$' "$log") of $(wc -l <<<"$tests") pass"
+done
