@@ -19,6 +19,8 @@ mod modern;
 mod random;
 #[path = "cluster/sessions.rs"]
 mod sessions;
+#[path = "cluster/splitting.rs"]
+mod splitting;
 #[path = "cluster/telling.rs"]
 mod telling;
 

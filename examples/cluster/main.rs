@@ -5,6 +5,9 @@
 //!     cargo run --release --example cluster
 //!     cargo run --release --example cluster -- --nodes 5 --clients 20
 //!     cargo run --release --example cluster -- --serve    # for clients of your own, until Ctrl-C
+//!     cargo run --release --example cluster -- balance 127.0.0.1:8080 127.0.0.1:8001 127.0.0.1:8002
+//!
+//! The last one is the balancer alone, in front of servers that run already.
 //!
 //! Each node is a process of its own: this program, started once more. It needs `kill`, so Unix.
 
@@ -17,12 +20,15 @@ mod show;
 mod stage;
 mod table;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use balancer::Balancer;
 use show::Show;
 use stage::Failure;
 
-const USAGE: &str = "usage: cluster [--nodes N] [--clients N] [--serve]";
+const USAGE: &str =
+    "usage: cluster [--nodes N] [--clients N] [--serve] | cluster balance ADDR SERVER...";
 
 struct Options {
     nodes: usize,
@@ -69,6 +75,9 @@ async fn main() -> Result<ExitCode, Failure> {
         node::run(given.get(1).ok_or(USAGE)?, seeds).await?;
         return Ok(ExitCode::SUCCESS);
     }
+    if given.first().is_some_and(|first| first == "balance") {
+        return balance(&given[1..]).await;
+    }
     let options = Options::read(given)?;
     let mut show = Show::begin(options.nodes).await?;
     let acts = async {
@@ -82,4 +91,15 @@ async fn main() -> Result<ExitCode, Failure> {
         // The nodes are killed when the show is dropped.
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
     }
+}
+
+/// Balances between servers that run already, until Ctrl-C or SIGTERM.
+async fn balance(addresses: &[String]) -> Result<ExitCode, Failure> {
+    let addresses: Vec<SocketAddr> =
+        addresses.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
+    let (listen, servers) = addresses.split_first().ok_or(USAGE)?;
+    let balancer = Balancer::start(*listen, servers.iter().copied()).await?;
+    println!("Serving http://{}/mcp. Ctrl-C ends it.", balancer.address());
+    stentor::signal::terminated().await;
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use crate::{NODE, agreed, audience, nothing_to_tell};
 const TOOLS: &str = "tools/list_changed";
 
 /// Everything before the mark: how often of the lists, and the rest.
-async fn heard(notices: &mut Notices) -> (usize, Vec<String>) {
+pub(crate) async fn heard(notices: &mut Notices) -> (usize, Vec<String>) {
     let mut all = Vec::new();
     loop {
         let message = notices.next().await.expect("a notice");

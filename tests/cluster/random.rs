@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stentor_tests::{Era, NodeOrder, Nodes, eventually};
+use stentor_tests::{Era, Network, Node, NodeOrder, Nodes, eventually};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -240,12 +241,13 @@ impl World {
                 self.nodes[&node].run(NodeOrder::Touch("test://x".to_owned())).await;
                 format!("{node} touches")
             }
+            68..76 if self.nodes.network.is_some() => self.split_or_heal().await,
             68..74 => {
                 let Some(other) = awake.iter().find(|other| **other != node) else { return };
                 self.nodes[&node].run(NodeOrder::Cut(other.clone())).await;
                 format!("{node} is cut off from {other}")
             }
-            74..82 => {
+            74..84 => {
                 let absent: Vec<_> = NAMES
                     .into_iter()
                     .filter(|name| !self.nodes.names().any(|it| it == name))
@@ -254,11 +256,11 @@ impl World {
                 self.join(name).await;
                 format!("{name} joins")
             }
-            82..86 if awake.len() > 2 => {
+            84..87 if awake.len() > 2 => {
                 self.ends(&node).terminate().await;
                 format!("{node} leaves")
             }
-            86..92 if awake.len() > 2 => {
+            87..92 if awake.len() > 2 => {
                 self.ends(&node).kill().await;
                 format!("{node} is killed")
             }
@@ -282,6 +284,35 @@ impl World {
         self.done.push(what);
     }
 
+    /// Plugs any nodes into other parts of the network, or all into one.
+    async fn split_or_heal(&mut self) -> String {
+        // All others may be seen to go, or to come back.
+        self.events += NAMES.len() as u64;
+        let Some(network) = &mut self.nodes.network else { return String::new() };
+        if !network.is_whole() && self.dice.below(2) == 0 {
+            network.heal().await;
+            return "all is healed".to_owned();
+        }
+        let mut parts = BTreeMap::new();
+        for name in self.nodes.live.keys() {
+            let part = self.dice.below(2) as usize;
+            network.plug(name, part).await;
+            parts.insert(name.clone(), part);
+        }
+        let is_long = self.frozen.is_empty() && self.dice.below(2) == 0;
+        if is_long {
+            eventually(format_args!("{parts:?} to give each other up"), async || {
+                let all = join_all(self.nodes.all().map(Node::census)).await;
+                let is_apart = |name: &String, links: &[String]| {
+                    links.iter().all(|other| parts.get(other) == parts.get(name))
+                };
+                self.nodes.names().zip(all).all(|(name, it)| is_apart(name, &it.links))
+            })
+            .await;
+        }
+        format!("split, given up: {is_long}, {parts:?}")
+    }
+
     /// Waits until all others have given a node up.
     async fn given_up(&self, name: &str) {
         eventually(format_args!("{name} to be given up"), async || {
@@ -298,6 +329,9 @@ impl World {
         while let Some(node) = self.frozen.pop_first() {
             self.events += 1;
             self.nodes[&node].thaw();
+        }
+        if let Some(network) = &mut self.nodes.network {
+            network.heal().await;
         }
         let (quiet, model) = (Instant::now(), union(&self.offered));
         self.nodes.whole().await;
@@ -328,7 +362,12 @@ impl World {
     }
 }
 
-async fn schedule(seed: u64, steps: usize, callers: u64) {
+async fn schedule(
+    seed: u64,
+    steps: usize,
+    callers: u64,
+    network: Option<Network>,
+) -> Option<Network> {
     println!("STENTOR_CLUSTER_SEED={seed}");
     let mut world = World {
         dice: Dice(seed),
@@ -342,6 +381,7 @@ async fn schedule(seed: u64, steps: usize, callers: u64) {
         events: 0,
         done: Vec::new(),
     };
+    world.nodes.network = network;
     for name in &NAMES[..3] {
         world.join(name).await;
     }
@@ -364,15 +404,18 @@ async fn schedule(seed: u64, steps: usize, callers: u64) {
     }
     println!("    {calls:?}");
     assert!(calls.results.load(Ordering::Relaxed) > 0);
+    world.nodes.network.take()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_all_nodes_come_to_offer_the_same_and_everybody_knows() {
+/// Schedules from random seeds, or one from a given one; many long ones where it says so. Gives the
+/// network on.
+async fn schedules(mut network: Option<Network>) {
     let seed = std::env::var("STENTOR_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
     let is_soak = std::env::var_os("STENTOR_SOAK").is_some();
     let (steps, callers) = if is_soak { (150, 16) } else { (30, 3) };
     if let Some(seed) = seed {
-        return schedule(seed, steps, callers).await;
+        schedule(seed, steps, callers, network).await;
+        return;
     }
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
     let mut seeds = Dice(now as u64);
@@ -382,6 +425,19 @@ async fn whatever_happens_all_nodes_come_to_offer_the_same_and_everybody_knows()
         if is_over {
             return;
         }
-        schedule(seeds.below(1 << 32), steps, callers).await;
+        network = schedule(seeds.below(1 << 32), steps, callers, network).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_all_nodes_come_to_offer_the_same_and_everybody_knows() {
+    schedules(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_on_a_network_that_splits_all_come_to_know_the_same() {
+    let name = "random::whatever_happens_on_a_network_that_splits_all_come_to_know_the_same";
+    if let Some(network) = Network::for_test(name).await {
+        schedules(Some(network)).await;
     }
 }

@@ -4,10 +4,14 @@
 #     cargo build --example everything
 #     bash tests/interop/clients.sh target/debug/examples/everything
 #
+# or, over HTTP only, one that runs already:
+#
+#     bash tests/interop/clients.sh http://127.0.0.1:8090/mcp
+#
 # Exits with 1 if any run fails. Needs npm and Python; the clients, and the node they want, are
 # installed under target/interop.
 set -euo pipefail
-server=$(realpath "${1:?the path of the built example "everything"}")
+server=${1:?the path of the built example "everything", or a URL}
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(cd "$here/../.." && pwd)/target/interop
 mkdir -p "$home"
@@ -28,24 +32,30 @@ fi
 # Node looks for packages from where a script is.
 cp "$here"/*.mjs "$home"
 
-out=$(mktemp -d)
-port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$server" --http "127.0.0.1:$port" >"$out/server.log" 2>&1 &
-pid=$!
+out=$(mktemp -d) pid=
 trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$out"' EXIT
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
-for _ in $(seq 100); do listens && break; sleep 0.1; done
-if ! listens; then
-  cat "$out/server.log"
-  echo "FAILED  the server does not listen on 127.0.0.1:$port"
-  echo "0 passed, 1 failed"
-  exit 1
+if [[ $server == http*://* ]]; then
+  url=$server transports=http
+else
+  server=$(realpath "$server") transports="http stdio"
+  port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  url=http://127.0.0.1:$port/mcp
+  "$server" --http "127.0.0.1:$port" >"$out/server.log" 2>&1 &
+  pid=$!
+  listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+  for _ in $(seq 100); do listens && break; sleep 0.1; done
+  if ! listens; then
+    cat "$out/server.log"
+    echo "FAILED  the server does not listen on 127.0.0.1:$port"
+    echo "0 passed, 1 failed"
+    exit 1
+  fi
 fi
 
 passed=0 failed=0
 run() { # ERA TRANSPORT COMMAND SCRIPT
   local args="$2 $server --stdio" status=0
-  [ "$2" = http ] && args="http http://127.0.0.1:$port/mcp"
+  [ "$2" = http ] && args="http $url"
   # shellcheck disable=SC2086
   MCP_ERA=$1 timeout -k 5 60 "$3" "$4" $args >"$out/steps" 2>"$out/errors" || status=$?
   report "$(basename "$4") $1 $2" "$(paste -sd' ' "$out/steps")" "$status" "$out/errors"
@@ -60,7 +70,7 @@ report() { # NAME DETAILS STATUS LOG
     tail -n 30 "$4" | sed 's/^/    /'
   fi
 }
-for transport in http stdio; do
+for transport in $transports; do
   run legacy "$transport" "$node" "$home/client_v1.mjs"
   run legacy "$transport" "$node" "$home/client_v2.mjs"
   run modern "$transport" "$node" "$home/client_v2.mjs"
@@ -68,11 +78,13 @@ for transport in http stdio; do
   run modern "$transport" "$python" "$here/client.py"
 done
 
-status=0
-kill -TERM "$pid"
-timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
-wait "$pid" || status=$?
-pid=
-report "server ends" "SIGTERM" "$status" "$out/server.log"
+if [ -n "$pid" ]; then
+  status=0
+  kill -TERM "$pid"
+  timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+  wait "$pid" || status=$?
+  pid=
+  report "server ends" "SIGTERM" "$status" "$out/server.log"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,9 +1,9 @@
 //! Nodes of a cluster, each a process of its own that can be killed, frozen and cut off.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Index;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
 use crate::cluster::cluster_name;
-use crate::{MARK, Phase, eventually, soon};
+use crate::{MARK, Network, Phase, eventually, soon};
 
 /// How a node is set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct NodeSettings {
     pub seeds: Vec<String>,
     /// After how much silence others are given up.
     pub give_up_after: Duration,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// Where a node is reached.
@@ -96,9 +98,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the program `cluster_node`.
-    pub async fn start(program: &Path, settings: &NodeSettings) -> Self {
-        let mut command = Command::new(program);
+    /// Starts the program `cluster_node` by this command.
+    pub async fn start(mut command: Command, settings: &NodeSettings) -> Self {
         command.arg(serde_json::to_string(settings).expect("plain settings"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the node starts");
@@ -191,7 +192,10 @@ pub struct Nodes {
     cluster: String,
     /// After how much silence nodes are given up.
     pub give_up_after: Duration,
-    live: BTreeMap<String, Node>,
+    /// All that run, by their names.
+    pub live: BTreeMap<String, Node>,
+    /// The network that they are in, if they have one of their own.
+    pub network: Option<Network>,
 }
 
 impl Nodes {
@@ -204,6 +208,7 @@ impl Nodes {
             cluster: cluster_name(),
             give_up_after,
             live: BTreeMap::new(),
+            network: None,
         }
     }
 
@@ -219,13 +224,20 @@ impl Nodes {
 
     /// Starts a node.
     pub async fn start(&mut self, name: &str) -> &Node {
+        let mut command = Command::new(&self.program);
+        let mut address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        if let Some(network) = &mut self.network {
+            address = network.host(name).await;
+            command = network.command(name, &self.program);
+        }
         let settings = NodeSettings {
+            address,
             name: name.to_owned(),
             cluster: self.cluster.clone(),
             seeds: self.live.values().map(|node| node.addresses.gossip.to_string()).collect(),
             give_up_after: self.give_up_after,
         };
-        let node = Node::start(&self.program, &settings).await;
+        let node = Node::start(command, &settings).await;
         let before = self.live.insert(name.to_owned(), node);
         assert!(before.is_none(), "{name} runs already");
         &self[name]

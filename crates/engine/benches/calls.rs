@@ -63,7 +63,7 @@ async fn session(engine: Engine, calls: u64) -> Duration {
     }
     let took = begun.elapsed();
     assert_echoed(&out);
-    session.end(stentor_engine::EndReason::Disconnected).await;
+    session.end(stentor_engine::EndReason::Disconnected).await.expect("it is here");
     took
 }
 

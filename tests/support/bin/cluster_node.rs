@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
-use stentor::http::{HttpConfig, serve_on};
+use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
     AsTask, Context, Engine, Mutation, NodeId, Resource, ResourceError, SessionKind, Shelf,
     TemplateVars, Tool, ToolError, resource_template, tool,
@@ -89,6 +89,8 @@ async fn join(engine: &Engine, settings: &NodeSettings) -> Result<Cluster, Failu
     let mut config = ClusterConfig::new(&settings.cluster, &settings.cluster);
     config.seeds = settings.seeds.clone();
     config.give_up_after = settings.give_up_after;
+    (config.listen, config.gossip) = ((settings.address, 0).into(), (settings.address, 0).into());
+    config.plaintext_anywhere = !settings.address.is_loopback();
     Ok(Cluster::join(engine, config).await?)
 }
 
@@ -108,7 +110,7 @@ async fn main() -> Result<(), Failure> {
     }
     let engine = builder.start().await?;
     let cluster = join(&engine, &settings).await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind((settings.address, 0)).await?;
     let addresses = NodeAddresses {
         http: listener.local_addr()?,
         link: cluster.link_address().ok_or("no address")?,
@@ -123,6 +125,7 @@ async fn main() -> Result<(), Failure> {
     };
     let mut http = HttpConfig::default();
     http.max_connections = 20_000;
+    http.origins = OriginPolicy::any();
     let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
     answer(&addresses).await?;
     tokio::spawn(async move {

@@ -1,0 +1,179 @@
+//! A network that can be split, for a test of its own.
+//!
+//! The test starts itself again in a network namespace, and in that makes one for each node. Nodes are
+//! plugged into bridges, and those of one bridge reach each other; the test reaches all of them.
+//! What is sent to another bridge is lost on its way, as with a cable that is pulled: nobody is told, and
+//! connections stay open.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use crate::soon;
+
+const INSIDE: &str = "STENTOR_INSIDE_NETWORK";
+const REQUIRED: &str = "STENTOR_REQUIRE_NETWORK";
+/// As many parts as the network can have.
+const BRIDGES: usize = 3;
+
+/// A network of hosts.
+#[derive(Debug)]
+pub struct Network {
+    hosts: BTreeMap<String, Host>,
+}
+
+/// A namespace that has an address.
+#[derive(Debug)]
+struct Host {
+    /// Something that runs in it: it lasts as long as this.
+    holder: Child,
+    number: u8,
+    bridge: usize,
+}
+
+impl Network {
+    /// A network without hosts, if this is the process that has one. If not, the test `name` has been
+    /// run in such a process when this returns, and there is nothing left to do.
+    ///
+    /// Where no namespace can be made nothing is done either, unless `STENTOR_REQUIRE_NETWORK` is set.
+    ///
+    /// # Panics
+    ///
+    /// If the test fails there, or there is none of this name.
+    pub async fn for_test(name: &str) -> Option<Self> {
+        if std::env::var_os(INSIDE).is_none() {
+            run_inside(name).await;
+            return None;
+        }
+        ip("link set lo up").await;
+        for bridge in 0..BRIDGES {
+            ip(&format!("link add bridge{bridge} type bridge forward_delay 0")).await;
+            // The same host on each, as far as the nodes can see.
+            ip(&format!("link set bridge{bridge} address 02:00:00:00:00:fe")).await;
+            ip(&format!("addr add 10.99.0.254/32 dev bridge{bridge}")).await;
+            ip(&format!("link set bridge{bridge} up")).await;
+        }
+        Some(Self { hosts: BTreeMap::new() })
+    }
+
+    /// The address of the host of this name, which is added if there is none: to the others that were
+    /// not plugged in elsewhere.
+    pub async fn host(&mut self, name: &str) -> IpAddr {
+        if let Some(host) = self.hosts.get(name) {
+            return host.address();
+        }
+        let number = u8::try_from(self.hosts.len() + 1).expect("a few hosts");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "cat"]).kill_on_drop(true);
+        let mut holder =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare");
+        // It is in there when it answers, and ends with its input.
+        let pipes = (holder.stdin.as_mut(), holder.stdout.as_mut());
+        let (Some(stdin), Some(stdout)) = pipes else { panic!("no pipes") };
+        stdin.write_all(b"!").await.expect("it reads");
+        assert_eq!(soon("a namespace", stdout.read_u8()).await.expect("it writes"), b'!');
+        let host = Host { holder, number, bridge: 0 };
+        let (id, address) = (host.id(), host.address());
+        ip(&format!("link add host{number} type veth peer name eth0 netns {id}")).await;
+        ip(&format!("link set host{number} master bridge0 up")).await;
+        ip(&format!("route replace {address}/32 dev bridge0")).await;
+        for setting in
+            ["link set lo up", &format!("addr add {address}/24 dev eth0"), "link set eth0 up"]
+        {
+            let mut inside = command_in(id);
+            run(inside.arg("ip").args(setting.split(' '))).await;
+        }
+        self.hosts.insert(name.to_owned(), host);
+        address
+    }
+
+    /// Plugs a host into the bridge of this number: from now on it reaches those that are there.
+    pub async fn plug(&mut self, name: &str, bridge: usize) {
+        assert!(bridge < BRIDGES, "there is no bridge {bridge}");
+        let host = self.hosts.get_mut(name).expect("a host");
+        host.bridge = bridge;
+        let (number, address) = (host.number, host.address());
+        ip(&format!("link set host{number} master bridge{bridge}")).await;
+        // The test goes where it is.
+        ip(&format!("route replace {address}/32 dev bridge{bridge}")).await;
+    }
+
+    /// Plugs all hosts into one bridge.
+    pub async fn heal(&mut self) {
+        let names: Vec<_> = self.hosts.keys().cloned().collect();
+        for name in names {
+            self.plug(&name, 0).await;
+        }
+    }
+
+    /// Whether all hosts reach each other.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.hosts.values().all(|host| host.bridge == 0)
+    }
+
+    /// A command that runs a program on a host.
+    #[must_use]
+    pub fn command(&self, name: &str, program: &Path) -> Command {
+        let mut command = command_in(self.hosts[name].id());
+        command.arg(program);
+        command
+    }
+}
+
+impl Host {
+    fn id(&self) -> u32 {
+        self.holder.id().expect("it runs")
+    }
+
+    fn address(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 99, 0, self.number))
+    }
+}
+
+fn command_in(holder: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{holder}/ns/net"));
+    command
+}
+
+async fn run_inside(name: &str) {
+    let Some(mut command) = unshare().await else {
+        assert!(std::env::var_os(REQUIRED).is_none(), "no network namespace can be made");
+        println!("no network namespace can be made: nothing was tested");
+        return;
+    };
+    command.arg(std::env::current_exe().expect("this program")).env(INSIDE, "1");
+    let output = command.args(["--exact", name, "--nocapture"]).output().await.expect("it runs");
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
+    print!("{}", said.concat());
+    assert!(output.status.success(), "it failed in a network of its own");
+    assert!(said[0].contains("1 passed"), "there is no test '{name}'");
+}
+
+/// What runs a command in a namespace, as this user or as the root of a user namespace.
+async fn unshare() -> Option<Command> {
+    for arguments in [&["--net"][..], &["--net", "--user", "--map-root-user"]] {
+        let mut command = Command::new("unshare");
+        let tried = command.args(arguments).args(["ip", "link"]).output().await;
+        if tried.is_ok_and(|it| it.status.success()) {
+            let mut command = Command::new("unshare");
+            command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+            return Some(command);
+        }
+    }
+    None
+}
+
+async fn ip(arguments: &str) {
+    run(Command::new("ip").args(arguments.split(' '))).await;
+}
+
+async fn run(command: &mut Command) {
+    let Output { status, stderr, .. } = command.output().await.expect("iproute2 and util-linux");
+    assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
+}
