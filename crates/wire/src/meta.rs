@@ -1,9 +1,13 @@
 //! The `_meta` of a request.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 use rmcp::model::{ClientCapabilities, Implementation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::params::Member;
 use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion};
@@ -64,15 +68,15 @@ pub struct RequestMeta {
 }
 
 #[derive(Deserialize)]
-struct Known {
+struct Known<'a> {
     #[serde(default, rename = "progressToken")]
     progress_token: Option<ProgressToken>,
     #[serde(default, rename = "io.modelcontextprotocol/protocolVersion")]
     protocol_version: Option<String>,
-    #[serde(default, rename = "io.modelcontextprotocol/clientInfo")]
-    client_info: Option<Implementation>,
-    #[serde(default, rename = "io.modelcontextprotocol/clientCapabilities")]
-    client_capabilities: Option<ClientCapabilities>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientInfo")]
+    client_info: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    client_capabilities: Option<&'a RawValue>,
     #[serde(default, rename = "io.modelcontextprotocol/logLevel")]
     log_level: Option<LogLevel>,
     #[serde(default)]
@@ -95,14 +99,18 @@ impl RequestMeta {
         if !raw.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
         }
-        let known: Known = serde_json::from_str(raw).map_err(|error| {
+        let known: Known<'_> = serde_json::from_str(raw).map_err(|error| {
             ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
         })?;
+        let info = known.client_info.map(|raw| read_once(&INFO, meta_key::CLIENT_INFO, raw));
+        let capabilities = known
+            .client_capabilities
+            .map(|raw| read_once(&CAPABILITIES, meta_key::CLIENT_CAPABILITIES, raw));
         Ok(Self {
             progress_token: known.progress_token,
             protocol_version: known.protocol_version,
-            client_info: known.client_info.map(Arc::new),
-            client_capabilities: known.client_capabilities.map(Arc::new),
+            client_info: info.transpose()?,
+            client_capabilities: capabilities.transpose()?,
             log_level: known.log_level,
             trace: TraceContext {
                 traceparent: known.traceparent,
@@ -132,6 +140,41 @@ impl RequestMeta {
         }
         Ok(version)
     }
+}
+
+/// What was read last, and what it is.
+type Last<T> = RefCell<Option<(Box<str>, Arc<T>)>>;
+
+/// More bytes are not kept.
+const MAX_KEPT: usize = 4096;
+
+thread_local! {
+    static INFO: Last<Implementation> = const { RefCell::new(None) };
+    static CAPABILITIES: Last<ClientCapabilities> = const { RefCell::new(None) };
+}
+
+/// Reads what clients say of themselves in every request: what is the same as the last time is not
+/// read again.
+fn read_once<T: DeserializeOwned>(
+    last: &'static LocalKey<Last<T>>,
+    key: &str,
+    raw: &RawValue,
+) -> Result<Arc<T>, ErrorObject> {
+    let text = raw.get();
+    let known = last.with_borrow(|last| {
+        last.as_ref().filter(|(before, _)| **before == *text).map(|(_, value)| value.clone())
+    });
+    if let Some(value) = known {
+        return Ok(value);
+    }
+    let value: T = serde_json::from_str(text).map_err(|error| {
+        ErrorObject::invalid_params(format!("invalid params._meta[\"{key}\"]: {error}"))
+    })?;
+    let value = Arc::new(value);
+    if text.len() <= MAX_KEPT {
+        last.set(Some((text.into(), value.clone())));
+    }
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -175,6 +218,20 @@ mod tests {
             assert_eq!(error.code, code::INVALID_PARAMS);
             assert!(error.message.contains("_meta"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_is_read_anew_when_it_differs() {
+        let name = |name: &str| {
+            let info = serde_json::json!({"name": name, "version": "1"});
+            let read = read(serde_json::json!({"_meta": {meta_key::CLIENT_INFO: info}}));
+            read.unwrap().client_info.unwrap()
+        };
+        let (one, same, other) = (name("one"), name("one"), name("other"));
+        assert!(Arc::ptr_eq(&one, &same));
+        assert_eq!((&*one.name, &*other.name, &*name("one").name), ("one", "other", "one"));
+        let none = read(serde_json::json!({"_meta": {meta_key::CLIENT_INFO: null}}));
+        assert_eq!(none.unwrap().client_info, None);
     }
 
     #[test]

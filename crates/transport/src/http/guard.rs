@@ -332,6 +332,15 @@ pub(crate) enum Wants {
 /// Checks that the `Accept` header of a POST allows both forms of an answer, and tells which one
 /// the client prefers: the one with the higher weight, or else the one listed first.
 pub(crate) fn negotiate_post(headers: &HeaderMap) -> Result<Wants, Refusal> {
+    let mut all = headers.get_all(ACCEPT).iter();
+    if let (Some(only), None) = (all.next(), all.next()) {
+        // Nearly all requests say it like this.
+        match only.as_bytes() {
+            b"application/json, text/event-stream" => return Ok(Wants::Json),
+            b"text/event-stream, application/json" => return Ok(Wants::EventStream),
+            _ => {}
+        }
+    }
     let json = Preference::find(headers, "application", "json").ok_or(Refusal::NotAcceptable)?;
     let stream = Preference::find(headers, "text", "event-stream").ok_or(Refusal::NotAcceptable)?;
     let better = stream.weight > json.weight
