@@ -154,9 +154,10 @@ impl Target {
                 Self::Complete(completer, completion) => {
                     Ok(completed(completer.run(completion).await)?)
                 }
-                Self::Stored(task) => Ok(task.answer(&ctx.call().core).await?),
+                // Boxed, as few calls come here and all make room for it.
+                Self::Stored(task) => Ok(Box::pin(task.answer(&ctx.call().core)).await?),
                 Self::Elsewhere(elsewhere) => {
-                    let (response, code) = elsewhere.run(&ctx).await?;
+                    let (response, code) = Box::pin(elsewhere.run(&ctx)).await?;
                     Err(Failure::Encoded(response, code))
                 }
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::params::Seen;
 use crate::{ErrorObject, Method, Params, code};
 
 /// The id of a request: a string or an integer, answered with the same JSON type.
@@ -120,7 +121,7 @@ struct Envelope<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     method: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
+    params: Option<Seen<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -128,10 +129,10 @@ struct Envelope<'a> {
 }
 
 /// Keeps `null` apart from an absent member.
-pub(crate) fn present<'de, D: Deserializer<'de>>(
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     input: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(input).map(Some)
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(input).map(Some)
 }
 
 impl Message {
@@ -232,10 +233,10 @@ impl Envelope<'_> {
         }
         let params = match self.params {
             None => Params::default(),
-            Some(raw) if raw.get().starts_with('{') => {
-                Params::from_json(input.slice_ref(raw.get().as_bytes()))
-            }
-            Some(_) => return Err(DecodeError::invalid(id, "invalid params: must be an object")),
+            Some(seen) => match Params::of_message(input, seen) {
+                Some(params) => params,
+                None => return Err(DecodeError::invalid(id, "invalid params: must be an object")),
+            },
         };
         Ok(match id {
             Some(id) => Message::Request(Request { id, method, params }),

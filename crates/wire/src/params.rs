@@ -8,6 +8,7 @@ use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorObject, LogLevel};
+pub(crate) use raw::Seen;
 pub use raw::{Member, Params};
 
 /// `initialize` (2025-11-25, basic/lifecycle).

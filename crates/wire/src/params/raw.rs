@@ -1,23 +1,24 @@
 //! Parameters as the client wrote them, taken apart once.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::ErrorObject;
-use crate::message::present;
 
-/// The `params` of a message: raw JSON, a slice of the message's own buffer, or nothing.
+/// The `params` of a message: raw JSON in the message's own buffer, or nothing.
 ///
-/// Where the members are that many parts of a server look at is found once, at the first look.
+/// Where the members are that many parts of a server look at is found once, as the message is read.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    raw: Bytes,
+    /// The parameters, or a whole message that has them.
+    source: Bytes,
+    in_message: bool,
     members: OnceLock<Members>,
 }
 
@@ -41,26 +42,103 @@ pub enum Member {
     RequestState,
 }
 
-/// Where each [`Member`] begins and ends; nowhere, where it is not.
-type Members = [(u32, u32); 7];
+/// The name of a member, in the order of [`Member`].
+#[derive(Clone, Copy, Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Key {
+    #[serde(rename = "_meta")]
+    Meta,
+    Name,
+    Uri,
+    TaskId,
+    Arguments,
+    InputResponses,
+    RequestState,
+    #[serde(other)]
+    Other,
+}
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Known<'a> {
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    name: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    uri: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    task_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input_responses: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    request_state: Option<&'a RawValue>,
+const NAMES: [&str; 7] =
+    ["_meta", "name", "uri", "taskId", "arguments", "inputResponses", "requestState"];
+const MEMBERS: usize = NAMES.len();
+
+/// Where each [`Member`] begins and ends in the source; nowhere, where it is not.
+#[derive(Clone, Debug, Default)]
+struct Members {
+    places: [(u32, u32); MEMBERS],
+    /// The name of one that is there twice.
+    twice: Option<&'static str>,
+}
+
+/// The members of an object as they are read, or something that is no object.
+pub(crate) enum Seen<'a> {
+    Object { members: [Option<&'a RawValue>; MEMBERS], twice: Option<&'static str> },
+    SomethingElse,
+}
+
+impl<'de> Deserialize<'de> for Seen<'de> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(Look)
+    }
+}
+
+/// Takes any JSON, so that what is wrong with it can be said to the request.
+struct Look;
+
+impl<'de> Visitor<'de> for Look {
+    type Value = Seen<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seen<'de>, A::Error> {
+        let (mut members, mut twice) = ([None; MEMBERS], None);
+        let mut seen = [false; MEMBERS];
+        while let Some(key) = map.next_key::<Key>()? {
+            let Some(place) = members.get_mut(key as usize) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let raw = map.next_value::<&RawValue>()?;
+            if std::mem::replace(&mut seen[key as usize], true) {
+                twice = twice.or(Some(NAMES[key as usize]));
+            }
+            // Of those that may be left out, `null` is nothing.
+            let must_be = matches!(key, Key::Name | Key::Uri | Key::TaskId);
+            *place = Some(raw).filter(|raw| must_be || raw.get() != "null");
+        }
+        Ok(Seen::Object { members, twice })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Seen<'de>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_unit<E>(self) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Seen<'de>, E> {
+        Ok(Seen::SomethingElse)
+    }
 }
 
 pub(super) fn invalid(error: &dyn Display) -> ErrorObject {
@@ -71,13 +149,34 @@ impl Params {
     /// Parameters from raw JSON, which must be an object.
     #[must_use]
     pub fn from_json(raw: impl Into<Bytes>) -> Self {
-        Self { raw: raw.into(), members: OnceLock::new() }
+        Self { source: raw.into(), in_message: false, members: OnceLock::new() }
+    }
+
+    /// The parameters of a message, which have been seen; `None` if they are no object.
+    pub(crate) fn of_message(message: &Bytes, seen: Seen<'_>) -> Option<Self> {
+        let members = Members::of(seen, message)?;
+        Some(Self { source: message.clone(), in_message: true, members: members.into() })
     }
 
     /// The raw JSON; `{}` where the message had none.
     #[must_use]
     pub fn as_json(&self) -> &[u8] {
-        if self.raw.is_empty() { b"{}" } else { &self.raw }
+        #[derive(Deserialize)]
+        struct Message<'a> {
+            #[serde(borrow)]
+            params: &'a RawValue,
+        }
+        if self.source.is_empty() {
+            return b"{}";
+        }
+        if !self.in_message {
+            return &self.source;
+        }
+        // Few methods need all of it, and look once.
+        match serde_json::from_slice::<Message<'_>>(&self.source) {
+            Ok(message) => message.params.get().as_bytes(),
+            Err(_) => b"{}",
+        }
     }
 
     /// Reads the parameters as `T`.
@@ -102,8 +201,11 @@ impl Params {
                 self.members.get_or_init(|| found)
             }
         };
-        let (start, end) = members[member as usize];
-        let raw = self.raw.get(start as usize..end as usize).unwrap_or_default();
+        if let Some(twice) = members.twice {
+            return Err(invalid(&format_args!("duplicate field `{twice}`")));
+        }
+        let (start, end) = members.places[member as usize];
+        let raw = self.source.get(start as usize..end as usize).unwrap_or_default();
         Ok(std::str::from_utf8(raw).ok().filter(|raw| !raw.is_empty()))
     }
 
@@ -129,40 +231,39 @@ impl Params {
     ///
     /// As [`member`](Self::member).
     pub fn slice(&self, member: Member) -> Result<Option<Bytes>, ErrorObject> {
-        Ok(self.member(member)?.map(|raw| self.raw.slice_ref(raw.as_bytes())))
+        Ok(self.member(member)?.map(|raw| self.source.slice_ref(raw.as_bytes())))
     }
 
     fn find(&self) -> Result<Members, ErrorObject> {
-        if self.raw.is_empty() {
+        if self.source.is_empty() {
             return Ok(Members::default());
         }
-        let start = self.raw.as_ptr() as usize;
-        let range = |member: Option<&RawValue>| {
+        let seen: Seen<'_> =
+            serde_json::from_slice(&self.source).map_err(|error| invalid(&error))?;
+        Members::of(seen, &self.source).ok_or_else(|| invalid(&"must be an object"))
+    }
+}
+
+impl Members {
+    /// `None` if what was seen is no object.
+    fn of(seen: Seen<'_>, source: &Bytes) -> Option<Self> {
+        let Seen::Object { members, twice } = seen else { return None };
+        let start = source.as_ptr() as usize;
+        let places = members.map(|member| {
             member.map_or((0, 0), |raw| {
                 let at = raw.get().as_ptr() as usize - start;
                 // No message is nearly as long as that.
                 let place = |at| u32::try_from(at).unwrap_or_default();
                 (place(at), place(at + raw.get().len()))
             })
-        };
-        let known: Known<'_> =
-            serde_json::from_slice(&self.raw).map_err(|error| invalid(&error))?;
-        Ok([
-            known.meta,
-            known.name,
-            known.uri,
-            known.task_id,
-            known.arguments,
-            known.input_responses,
-            known.request_state,
-        ]
-        .map(range))
+        });
+        Some(Self { places, twice })
     }
 }
 
 impl PartialEq for Params {
     fn eq(&self, other: &Self) -> bool {
-        self.raw == other.raw
+        self.as_json() == other.as_json()
     }
 }
 
@@ -174,6 +275,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Message;
 
     #[test]
     fn members_are_found_wherever_they_are() {
@@ -185,6 +287,17 @@ mod tests {
         assert_eq!(params.member(Member::Meta), Ok(None));
         assert_eq!(params.member(Member::Uri), Ok(None));
         assert_eq!(Params::default().member(Member::Name), Ok(None));
+    }
+
+    #[test]
+    fn members_of_a_message_are_where_they_are_and_the_rest_is_found() {
+        let json = r#"{ "x":1, "name": "a", "_meta": {"b" :2} }"#;
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{json}}}"#);
+        let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
+        assert_eq!(request.params.member(Member::Meta), Ok(Some(r#"{"b" :2}"#)));
+        assert_eq!(request.params.slice(Member::Name), Ok(Some(Bytes::from(r#""a""#))));
+        assert_eq!(request.params.as_json(), json.as_bytes());
+        assert_eq!(request.params, Params::from_json(json));
     }
 
     #[test]
