@@ -99,7 +99,7 @@ async fn balance(addresses: &[String]) -> Result<ExitCode, Failure> {
         addresses.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
     let (listen, servers) = addresses.split_first().ok_or(USAGE)?;
     let balancer = Balancer::start(*listen, servers.iter().copied()).await?;
-    println!("Serving http://{}/mcp. Ctrl-C ends it.", balancer.address());
+    eprintln!("Serving http://{}/mcp. Ctrl-C ends it.", balancer.address());
     stentor::signal::terminated().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
@@ -12,7 +13,7 @@ use crate::session::{EndReason, SessionEntry, SessionView};
 /// All sessions of one engine.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    sessions: DashMap<SessionId, Arc<SessionEntry>>,
+    sessions: DashMap<SessionId, Arc<SessionEntry>, RandomState>,
     open: Arc<AtomicUsize>,
     max: usize,
 }
@@ -29,7 +30,7 @@ impl Drop for Seat {
 
 impl Directory {
     pub(crate) fn new(max: usize) -> Self {
-        Self { sessions: DashMap::new(), open: Arc::default(), max }
+        Self { sessions: DashMap::default(), open: Arc::default(), max }
     }
 
     /// A seat, if one is free.

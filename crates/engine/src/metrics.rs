@@ -17,7 +17,6 @@
 //! add up in histograms, but not in these: give each its own recorder, or look at
 //! [`Engine::tally`].
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Histogram, counter, gauge, histogram};
@@ -35,7 +34,7 @@ const METHOD: &str = "mcp.method.name";
 
 /// The histograms that every request needs, looked up once.
 pub(crate) struct Metrics {
-    operations: HashMap<Method, Histogram>,
+    operations: foldhash::HashMap<Method, Histogram>,
 }
 
 impl Default for Metrics {

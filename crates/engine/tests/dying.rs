@@ -192,7 +192,7 @@ async fn a_client_whose_node_dies_goes_on_at_another_and_misses_nothing() {
     let session = third.http_session(&id, Some("ann")).await.unwrap();
     let mut notices = session.resume(stream, Seq(before + 1)).await.unwrap();
     assert!(some(&mut notices).await[0].0.0 > before);
-    session.end(EndReason::Deleted).await;
+    session.end(EndReason::Deleted).await.unwrap();
     until(|| nodes.store.owners().is_empty()).await;
     let ended = session.id().clone();
     drop((notices, session));

@@ -255,7 +255,7 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
             async move { session.end(stentor_engine::EndReason::Deleted).await }
         });
         http::initialize(&session).await;
-        ending.await.unwrap();
+        ending.await.unwrap().unwrap();
     }
     let begun = std::time::Instant::now();
     loop {

@@ -413,7 +413,7 @@ async fn a_session_is_served_through_any_node() {
     let bob = near.http_session(&id, Some("bob")).await.unwrap();
     let (request, meta) = legacy(2, "tools/call", json!({"name": "echo"}));
     assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
-    through.end(EndReason::Deleted).await;
+    through.end(EndReason::Deleted).await.unwrap();
     until(|| far.http_sessions().is_empty()).await;
     let (request, meta) = legacy(3, "tools/call", json!({"name": "echo"}));
     assert_eq!(through.request(request, meta).await.unwrap_err(), Refused::SessionEnded);

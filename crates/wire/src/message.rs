@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -150,20 +151,20 @@ impl Message {
             message: format!("parse error: {error}"),
         };
         // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
-        let text = std::str::from_utf8(input).map_err(|error| parse_error(&error))?;
-        let envelope: Envelope<'_> = match serde_json::from_str(text) {
+        let text = ByteString::try_from(input.clone()).map_err(|error| parse_error(&error))?;
+        let envelope: Envelope<'_> = match serde_json::from_str(&text) {
             Ok(envelope) if first == Some(&b'{') => envelope,
             Ok(_) => return Err(not_an_object(input)),
             Err(error) => {
                 // Only a second look tells a text that is no JSON from one that is no message.
-                return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+                return Err(match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
                     Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
                     Ok(_) => DecodeError::invalid(None, format!("invalid message: {error}")),
                 });
             }
         };
-        envelope.into_message(input)
+        envelope.into_message(&text)
     }
 
     /// The message as JSON, which [`decode`](Self::decode) reads again: to hand it on.
@@ -213,7 +214,7 @@ fn not_an_object(input: &Bytes) -> DecodeError {
 }
 
 impl Envelope<'_> {
-    fn into_message(self, input: &Bytes) -> Result<Message, DecodeError> {
+    fn into_message(self, input: &ByteString) -> Result<Message, DecodeError> {
         let id = match self.id {
             None => None,
             Some(raw) => Some(serde_json::from_str::<Id>(raw.get()).map_err(|_| {
@@ -244,8 +245,8 @@ impl Envelope<'_> {
         })
     }
 
-    fn into_response(self, id: Option<Id>, input: &Bytes) -> Result<Message, DecodeError> {
-        let raw = |value: &RawValue| input.slice_ref(value.get().as_bytes());
+    fn into_response(self, id: Option<Id>, input: &ByteString) -> Result<Message, DecodeError> {
+        let raw = |value: &RawValue| input.slice_ref(value.get()).into_bytes();
         let outcome = match (self.result, self.error) {
             (Some(result), None) => ResponseOutcome::Result(raw(result)),
             (None, Some(error)) => ResponseOutcome::Error(raw(error)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 /// A cursor that this server did not give out.
@@ -23,11 +24,11 @@ pub(super) trait Json {
 /// is added or removed meanwhile, and on every node. The name is there for items of several nodes,
 /// who count for themselves.
 #[derive(Clone, Debug)]
-pub(super) struct List<E>(IndexMap<Arc<str>, (u64, E)>);
+pub(super) struct List<E>(IndexMap<Arc<str>, (u64, E), RandomState>);
 
 impl<E> Default for List<E> {
     fn default() -> Self {
-        Self(IndexMap::new())
+        Self(IndexMap::default())
     }
 }
 
@@ -35,7 +36,8 @@ impl<E> List<E> {
     /// A list of entries with different names.
     pub(super) fn of(entries: impl IntoIterator<Item = (Arc<str>, u64, E)>) -> Self {
         let entry = |(key, ordinal, entry)| (key, (ordinal, entry));
-        let mut list: IndexMap<Arc<str>, (u64, E)> = entries.into_iter().map(entry).collect();
+        let mut list: IndexMap<Arc<str>, (u64, E), RandomState> =
+            entries.into_iter().map(entry).collect();
         list.sort_by(|key, (ordinal, _), other, (others, _)| (ordinal, key).cmp(&(others, other)));
         Self(list)
     }

@@ -1,6 +1,5 @@
 //! How a running call is told to end.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -98,7 +97,7 @@ impl Notified for CancelWhenGone {
 
 /// The running calls of one session, by the id of their request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OpenCalls(Arc<Mutex<HashMap<Id, Cancel>>>);
+pub(crate) struct OpenCalls(Arc<Mutex<foldhash::HashMap<Id, Cancel>>>);
 
 /// One call's place among the open ones; dropping it takes it out.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use stentor_wire::{Method, code};
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub struct CallView {
 #[derive(Debug, Default)]
 pub(crate) struct RunningCalls {
     next: AtomicU64,
-    calls: DashMap<CallId, Known>,
+    calls: DashMap<CallId, Known, RandomState>,
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use crate::ErrorObject;
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     /// The parameters, or a whole message that has them.
-    source: Bytes,
+    source: ByteString,
     in_message: bool,
     members: OnceLock<Members>,
 }
@@ -148,12 +149,12 @@ pub(super) fn invalid(error: &dyn Display) -> ErrorObject {
 impl Params {
     /// Parameters from raw JSON, which must be an object.
     #[must_use]
-    pub fn from_json(raw: impl Into<Bytes>) -> Self {
+    pub fn from_json(raw: impl Into<ByteString>) -> Self {
         Self { source: raw.into(), in_message: false, members: OnceLock::new() }
     }
 
     /// The parameters of a message, which have been seen; `None` if they are no object.
-    pub(crate) fn of_message(message: &Bytes, seen: Seen<'_>) -> Option<Self> {
+    pub(crate) fn of_message(message: &ByteString, seen: Seen<'_>) -> Option<Self> {
         let members = Members::of(seen, message)?;
         Some(Self { source: message.clone(), in_message: true, members: members.into() })
     }
@@ -170,10 +171,10 @@ impl Params {
             return b"{}";
         }
         if !self.in_message {
-            return &self.source;
+            return self.source.as_bytes();
         }
         // Few methods need all of it, and look once.
-        match serde_json::from_slice::<Message<'_>>(&self.source) {
+        match serde_json::from_str::<Message<'_>>(&self.source) {
             Ok(message) => message.params.get().as_bytes(),
             Err(_) => b"{}",
         }
@@ -206,7 +207,7 @@ impl Params {
         }
         let (start, end) = members.places[member as usize];
         let raw = self.source.get(start as usize..end as usize).unwrap_or_default();
-        Ok(std::str::from_utf8(raw).ok().filter(|raw| !raw.is_empty()))
+        Ok(Some(raw).filter(|raw| !raw.is_empty()))
     }
 
     /// One member that is a string.
@@ -231,22 +232,21 @@ impl Params {
     ///
     /// As [`member`](Self::member).
     pub fn slice(&self, member: Member) -> Result<Option<Bytes>, ErrorObject> {
-        Ok(self.member(member)?.map(|raw| self.source.slice_ref(raw.as_bytes())))
+        Ok(self.member(member)?.map(|raw| self.source.slice_ref(raw).into_bytes()))
     }
 
     fn find(&self) -> Result<Members, ErrorObject> {
         if self.source.is_empty() {
             return Ok(Members::default());
         }
-        let seen: Seen<'_> =
-            serde_json::from_slice(&self.source).map_err(|error| invalid(&error))?;
+        let seen: Seen<'_> = serde_json::from_str(&self.source).map_err(|error| invalid(&error))?;
         Members::of(seen, &self.source).ok_or_else(|| invalid(&"must be an object"))
     }
 }
 
 impl Members {
     /// `None` if what was seen is no object.
-    fn of(seen: Seen<'_>, source: &Bytes) -> Option<Self> {
+    fn of(seen: Seen<'_>, source: &str) -> Option<Self> {
         let Seen::Object { members, twice } = seen else { return None };
         let start = source.as_ptr() as usize;
         let places = members.map(|member| {
