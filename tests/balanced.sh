@@ -18,9 +18,12 @@ trap 'rm -f "$log"' EXIT
 for suite in "${suites[@]}"; do
   program=$(program "$suite")
   tests=$("$program" --list --format terse | sed -n 's/: test$//p' | grep -v '::stdio_')
-  if ! STENTOR_NODES=3 xargs -P 4 -I{} "$program" --exact {} <<<"$tests" >"$log" 2>&1; then
+  wanted=$(wc -l <<<"$tests")
+  STENTOR_NODES=3 xargs -P 4 -I{} timeout -k 5 120 "$program" --exact {} <<<"$tests" >"$log" 2>&1 || true
+  passed=$(grep -c '\.\.\. ok$' "$log" || true)
+  echo "$suite: $passed of $wanted pass"
+  if [ "$passed" != "$wanted" ]; then
     grep -v '^running 1 test$\|^test result: ok\|\.\.\. ok$\|^$' "$log"
     exit 1
   fi
-  echo "$suite: $(grep -c '\.\.\. ok$' "$log") of $(wc -l <<<"$tests") pass"
 done

@@ -392,7 +392,8 @@ impl<'a> Head<'a> {
         let first = lines.next().ok_or(BAD)?;
         let header = |line: &'a str| match line.split_once(':') {
             Some((name, value)) if !name.is_empty() && !name.contains([' ', '\t']) => {
-                Ok((name, value.trim()))
+                // No other space: each character is a byte.
+                Ok((name, value.trim_matches([' ', '\t'])))
             }
             _ => Err(BAD),
         };

@@ -86,11 +86,6 @@ impl Activity {
         })
     }
 
-    /// An actor is being replaced.
-    pub(crate) fn unknown() -> Self {
-        Self { untold: 1, ..Self::default() }
-    }
-
     pub(crate) fn add(&mut self, other: Self) {
         self.sessions.extend(other.sessions);
         self.subscribers += other.subscribers;
@@ -165,9 +160,9 @@ impl Around {
             let role = Role { node, cluster: name.clone(), seed: seed.clone(), orders };
             let child = role.cast();
             let (line, _) = soon("a neighbour", listener.accept()).await.expect("a connection");
-            let neighbour = Neighbour { _child: child, line: Mutex::new(BufStream::new(line)) };
-            addresses.push(neighbour.hear().await);
-            neighbours.push(neighbour);
+            let mut line = BufStream::new(line);
+            addresses.push(read(&mut line).await);
+            neighbours.push(Neighbour { _child: child, line: Mutex::new(line) });
         }
         let balancer = Balancer::start(SocketAddr::from(([127, 0, 0, 1], 0)), addresses).await;
         let around = Self { cluster, neighbours, balancer: balancer.expect("a free port") };
@@ -185,12 +180,14 @@ impl Around {
         let is_whole = |it: &Activity| {
             it.is_settled() && it.links == self.neighbours.len() && it.names == home.names
         };
-        self.activities().await.iter().chain([&home]).all(is_whole)
+        let Some(others) = self.activities().await else { return false };
+        others.iter().chain([&home]).all(is_whole)
     }
 
-    /// What goes on in the neighbours.
-    pub(crate) async fn activities(&self) -> Vec<Activity> {
-        futures::future::join_all(self.neighbours.iter().map(|it| it.ask(Order::Tell))).await
+    /// What goes on in the neighbours; `None` if an actor of one is being replaced.
+    pub(crate) async fn activities(&self) -> Option<Vec<Activity>> {
+        let all = self.neighbours.iter().map(|it| it.ask::<Option<Activity>>(Order::Tell));
+        futures::future::join_all(all).await.into_iter().collect()
     }
 
     /// Has them shut down, and returns when they have begun to.
@@ -205,19 +202,17 @@ impl Around {
 }
 
 impl Neighbour {
-    async fn hear<A: DeserializeOwned>(&self) -> A {
-        let mut line = String::new();
-        let mut stream = self.line.lock().await;
-        soon("a neighbour", stream.read_line(&mut line)).await.expect("it runs");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
     async fn ask<A: DeserializeOwned>(&self, order: Order) -> A {
         let mut stream = self.line.lock().await;
         write(&mut stream, &order).await;
-        drop(stream);
-        self.hear().await
+        read(&mut stream).await
     }
+}
+
+async fn read<A: DeserializeOwned>(stream: &mut BufStream<TcpStream>) -> A {
+    let mut line = String::new();
+    soon("a neighbour", stream.read_line(&mut line)).await.expect("it runs");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
 }
 
 async fn write(stream: &mut BufStream<TcpStream>, message: &impl Serialize) {
@@ -268,7 +263,7 @@ impl Role {
             match serde_json::from_str(&order).expect("an order") {
                 Order::Tell => {
                     let activity = Activity::of(&engine, Some(&cluster)).await;
-                    write(&mut stream, &activity.unwrap_or_else(|_| Activity::unknown())).await;
+                    write(&mut stream, &activity.ok()).await;
                 }
                 Order::Stop => {
                     stop.cancel();

@@ -294,9 +294,12 @@ impl Nodes {
     /// Waits until nothing is held back on any node, and has one of them send a mark to all who
     /// hear: what happened there before is heard before.
     pub async fn mark(&self, from: &str) {
+        let mut settled = 0;
         eventually("all changes to be announced", async || {
             let all = futures::future::join_all(self.all().map(Node::census)).await;
-            all.iter().all(|census| census.untold == 0)
+            settled = if all.iter().all(|census| census.untold == 0) { settled + 1 } else { 0 };
+            // Once more, as something may have been on its way to one that was asked first.
+            settled == 2
         })
         .await;
         self[from].run(NodeOrder::Touch(MARK.to_owned())).await;

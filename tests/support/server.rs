@@ -95,15 +95,24 @@ impl Server {
         self.around.is_some()
     }
 
-    /// What goes on, on all nodes.
+    /// What goes on, on all nodes. Waits for actors that are being replaced.
     pub async fn activity(&self) -> Activity {
+        let mut found = None;
+        eventually("all actors to be there", async || {
+            found = self.look().await;
+            found.is_some()
+        })
+        .await;
+        found.expect("it was waited for")
+    }
+
+    async fn look(&self) -> Option<Activity> {
         let cluster = self.around.as_ref().map(|around| &around.cluster);
-        let own = Activity::of(&self.engine, cluster).await;
-        let mut activity = own.unwrap_or_else(|_| Activity::unknown());
+        let mut activity = Activity::of(&self.engine, cluster).await.ok()?;
         if let Some(around) = &self.around {
-            around.activities().await.into_iter().for_each(|it| activity.add(it));
+            around.activities().await?.into_iter().for_each(|it| activity.add(it));
         }
-        activity
+        Some(activity)
     }
 
     /// Waits until there is no session, call or subscription of a client.
@@ -118,8 +127,13 @@ impl Server {
     /// Returns when everything that was changed or announced until now is on its way to those
     /// who hear it, and nothing is held back.
     pub async fn settle(&self) {
-        eventually("all changes to be announced", async || self.activity().await.is_settled())
-            .await;
+        let mut settled = 0;
+        eventually("all changes to be announced", async || {
+            settled = if self.activity().await.is_settled() { settled + 1 } else { 0 };
+            // Once more, as something may have been on its way to a node that was asked first.
+            settled == if self.is_cluster() { 2 } else { 1 }
+        })
+        .await;
     }
 
     /// Sends a mark to all who hear: what happened before is heard before.

@@ -29,6 +29,8 @@ struct Peer {
     shown: bool,
     /// Whether its definitions changed in a part of an update that has more.
     changed: bool,
+    /// Whether it told something over the link that there is: its numbers are of this run of it.
+    is_of_this_run: bool,
     /// How far it is with this node's feed, once it has said so.
     at: Option<Option<Position>>,
 }
@@ -73,7 +75,7 @@ impl Replica {
     /// There is a link to a node.
     pub(crate) fn up(&mut self, node: &NodeId) -> Vec<Effect> {
         let peer = self.peers.entry(node.clone()).or_default();
-        peer.at = None;
+        (peer.at, peer.is_of_this_run) = (None, false);
         let mut effects = vec![Effect::Have(peer.mirror.position())];
         // As it was, perhaps in a run before this one: that is no number to confirm.
         effects.extend(peer.show(0));
@@ -109,7 +111,9 @@ impl Replica {
         let shown = self.peers.iter().filter(|(_, peer)| peer.shown);
         let offers = |(node, peer): (&NodeId, &Peer)| {
             let definitions = peer.mirror.definitions().cloned().collect();
-            (node.clone(), Effect::Offers(0, Some(definitions)))
+            let position = peer.mirror.position().filter(|_| peer.is_of_this_run);
+            let seq = position.map_or(0, |position| position.seq);
+            (node.clone(), Effect::Offers(seq, Some(definitions)))
         };
         shown.map(offers).collect()
     }
@@ -151,22 +155,25 @@ impl Replica {
             return vec![Effect::Have(peer.mirror.position())];
         };
         let mut effects = Vec::new();
+        peer.is_of_this_run = true;
         peer.changed |= applied.catalog;
         if peer.changed && !applied.more {
             peer.changed = false;
             peer.shown = false;
         }
-        if !applied.more {
-            // First: who hears of a change and looks finds it.
-            let seq = peer.mirror.position().map_or(0, |at| at.seq);
-            effects.push(peer.show(seq).unwrap_or(Effect::Unchanged(seq)));
-        }
+        let seq = peer.mirror.position().map_or(0, |at| at.seq);
+        let shows = if applied.more { None } else { peer.show(seq) };
+        let unchanged = (!applied.more && shows.is_none()).then_some(Effect::Unchanged(seq));
+        // First: who hears of a change and looks finds it.
+        effects.extend(shows);
         if applied.missed {
             effects.push(Effect::Missed);
         }
         if !applied.notices.is_empty() {
             effects.push(Effect::Told(applied.notices));
         }
+        // Last: who is told so may take it for done.
+        effects.extend(unchanged);
         effects
     }
 }

@@ -160,7 +160,7 @@ impl Message {
                 return Err(match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
                     Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
-                    Ok(_) => DecodeError::invalid(None, format!("invalid message: {error}")),
+                    Ok(_) => DecodeError::invalid(id(&text), format!("invalid message: {error}")),
                 });
             }
         };
@@ -201,6 +201,15 @@ impl Message {
     }
 }
 
+/// The id of what is no message otherwise.
+fn id(text: &str) -> Option<Id> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Id,
+    }
+    serde_json::from_str::<Named>(text).ok().map(|named| named.id)
+}
+
 fn not_an_object(input: &Bytes) -> DecodeError {
     let batch = input.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     DecodeError::invalid(
@@ -234,10 +243,7 @@ impl Envelope<'_> {
         }
         let params = match self.params {
             None => Params::default(),
-            Some(seen) => match Params::of_message(input, seen) {
-                Some(params) => params,
-                None => return Err(DecodeError::invalid(id, "invalid params: must be an object")),
-            },
+            Some(seen) => Params::of_message(input, &seen),
         };
         Ok(match id {
             Some(id) => Message::Request(Request { id, method, params }),

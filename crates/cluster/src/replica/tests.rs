@@ -248,3 +248,23 @@ fn a_node_that_comes_back_is_shown_at_once_and_told_only_what_is_new() {
     world.settle();
     assert_eq!(world.nodes[1].heard.get(&0), Some(&vec![Some(7)]));
 }
+
+#[test]
+fn what_is_shown_anew_confirms_what_was_told_over_this_link_and_nothing_else() {
+    let (mut teller, mut hearer) = (Replica::new(1), Replica::new(2));
+    let (one, other) = (name(1), name(2));
+    let seq = teller.offer(vec![definition(1)]);
+    let shown = |replica: &Replica| match &replica.shown()[..] {
+        [(_, Effect::Offers(seq, Some(_)))] => *seq,
+        effects => panic!("{effects:?}"),
+    };
+    hearer.up(&one);
+    teller.has(&other, None);
+    let update = teller.news_for(&other).expect("something new");
+    hearer.news(&one, update);
+    assert_eq!(shown(&hearer), seq);
+    // Another run of the node may be at the other end now.
+    hearer.down(&one);
+    hearer.up(&one);
+    assert_eq!(shown(&hearer), 0);
+}

@@ -194,7 +194,7 @@ impl HttpSession {
     ///
     /// # Errors
     ///
-    /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
+    /// [`Refused::SessionEnded`]; [`Refused::Unreachable`], after which it may have ended or not.
     pub async fn end(&self, reason: EndReason) -> Result<(), Refused> {
         match &self.place {
             Place::Here(entry) => {

@@ -78,6 +78,10 @@ fn an_error_names_the_request_where_its_id_could_be_read() {
         refused(r#"{"jsonrpc":"2","id":"a","method":"ping"}"#).1,
         Some(Id::Text("a".into()))
     );
+    for params in ["[1]", "null", "1e999", r#""\ud800""#, r#"{"\ud800":1}"#, r#"{},"params":{}"#] {
+        let text = format!(r#"{{"jsonrpc":"2.0","params":{params},"id":7,"method":"m"}}"#);
+        assert_eq!(refused(&text), (code::INVALID_REQUEST, Some(Id::Number(7))), "{text}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -71,26 +71,25 @@ struct Members {
     twice: Option<&'static str>,
 }
 
-/// The members of an object as they are read, or something that is no object.
-pub(crate) enum Seen<'a> {
-    Object { members: [Option<&'a RawValue>; MEMBERS], twice: Option<&'static str> },
-    SomethingElse,
+/// The members of an object as they are read.
+pub(crate) struct Seen<'a> {
+    members: [Option<&'a RawValue>; MEMBERS],
+    twice: Option<&'static str>,
 }
 
 impl<'de> Deserialize<'de> for Seen<'de> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_any(Look)
+        input.deserialize_map(Look)
     }
 }
 
-/// Takes any JSON, so that what is wrong with it can be said to the request.
 struct Look;
 
 impl<'de> Visitor<'de> for Look {
     type Value = Seen<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("params to be an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seen<'de>, A::Error> {
@@ -109,36 +108,7 @@ impl<'de> Visitor<'de> for Look {
             let must_be = matches!(key, Key::Name | Key::Uri | Key::TaskId);
             *place = Some(raw).filter(|raw| must_be || raw.get() != "null");
         }
-        Ok(Seen::Object { members, twice })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Seen<'de>, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_unit<E>(self) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Seen<'de>, E> {
-        Ok(Seen::SomethingElse)
+        Ok(Seen { members, twice })
     }
 }
 
@@ -153,10 +123,10 @@ impl Params {
         Self { source: raw.into(), in_message: false, members: OnceLock::new() }
     }
 
-    /// The parameters of a message, which have been seen; `None` if they are no object.
-    pub(crate) fn of_message(message: &ByteString, seen: Seen<'_>) -> Option<Self> {
-        let members = Members::of(seen, message)?;
-        Some(Self { source: message.clone(), in_message: true, members: members.into() })
+    /// The parameters of a message, which have been seen.
+    pub(crate) fn of_message(message: &ByteString, seen: &Seen<'_>) -> Self {
+        let members = Members::of(seen, message);
+        Self { source: message.clone(), in_message: true, members: members.into() }
     }
 
     /// The raw JSON; `{}` where the message had none.
@@ -239,17 +209,15 @@ impl Params {
         if self.source.is_empty() {
             return Ok(Members::default());
         }
-        let seen: Seen<'_> = serde_json::from_str(&self.source).map_err(|error| invalid(&error))?;
-        Members::of(seen, &self.source).ok_or_else(|| invalid(&"must be an object"))
+        let seen = serde_json::from_str(&self.source).map_err(|error| invalid(&error))?;
+        Ok(Members::of(&seen, &self.source))
     }
 }
 
 impl Members {
-    /// `None` if what was seen is no object.
-    fn of(seen: Seen<'_>, source: &str) -> Option<Self> {
-        let Seen::Object { members, twice } = seen else { return None };
+    fn of(seen: &Seen<'_>, source: &str) -> Self {
         let start = source.as_ptr() as usize;
-        let places = members.map(|member| {
+        let places = seen.members.map(|member| {
             member.map_or((0, 0), |raw| {
                 let at = raw.get().as_ptr() as usize - start;
                 // No message is nearly as long as that.
@@ -257,7 +225,7 @@ impl Members {
                 (place(at), place(at + raw.get().len()))
             })
         });
-        Some(Self { places, twice })
+        Self { places, twice: seen.twice }
     }
 }
 
@@ -306,8 +274,11 @@ mod tests {
             let params = Params::from_json(format!(r#"{{"name":{wrong}}}"#));
             assert!(params.string(Member::Name).is_err(), "{wrong}");
         }
-        let twice = Params::from_json(r#"{"name":"a","name":"b"}"#);
-        assert!(twice.member(Member::Arguments).is_err());
+        let twice = r#"{"name":"a","name":null}"#;
+        assert!(Params::from_json(twice).member(Member::Arguments).is_err());
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{twice}}}"#);
+        let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
+        assert!(request.params.member(Member::Arguments).is_err());
     }
 
     proptest! {
