@@ -362,7 +362,7 @@ async fn a_client_whose_node_dies_goes_on_at_another_and_misses_nothing() {
     let mut resumed = session.resume(stream, Seq(7)).await.unwrap();
     assert_eq!(all(&mut resumed).await, said[7..], "and what was answered");
 
-    session.end(EndReason::Deleted).await;
+    session.end(EndReason::Deleted).await.unwrap();
     let begun = Instant::now();
     while server.ask(&["KEYS", "*session:*"]).await.contains(&id) {
         assert!(begun.elapsed() < Duration::from_secs(10), "what has ended is forgotten");
