@@ -288,16 +288,17 @@ impl World {
     async fn split_or_heal(&mut self) -> String {
         // All others may be seen to go, or to come back.
         self.events += NAMES.len() as u64;
+        let names: Vec<_> = self.nodes.names().cloned().collect();
         let Some(network) = &mut self.nodes.network else { return String::new() };
         if !network.is_whole() && self.dice.below(2) == 0 {
             network.heal().await;
             return "all is healed".to_owned();
         }
         let mut parts = BTreeMap::new();
-        for name in self.nodes.live.keys() {
+        for name in names {
             let part = self.dice.below(2) as usize;
-            network.plug(name, part).await;
-            parts.insert(name.clone(), part);
+            network.plug(&name, part).await;
+            parts.insert(name, part);
         }
         let is_long = self.frozen.is_empty() && self.dice.below(2) == 0;
         if is_long {

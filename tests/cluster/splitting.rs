@@ -103,7 +103,7 @@ async fn a_short_split_is_noticed_by_nobody() {
     nodes["a"].put("while-split", "new").await;
     nodes["a"].run(NodeOrder::Touch("test://x".to_owned())).await;
     nodes["b"].run(NodeOrder::Tell(vec![7])).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("the call to be under way", async || nodes["a"].census().await.errands.1 == 1).await;
     assert!(!call.is_finished());
     heal(&mut nodes).await;
     assert_eq!(call.await.expect("an answer").text(), "b");

@@ -9,11 +9,12 @@
 //! Waits end when the thing happens, and fail after [`PATIENCE`]. That something does *not*
 //! arrive is shown by [`Server::mark`]: what follows the mark would have come before it.
 
+mod activity;
 #[path = "../../examples/cluster/balancer.rs"]
 mod balancer;
 mod client;
-mod cluster;
 mod fixture;
+mod neighbours;
 mod network;
 mod nodes;
 mod pipe;
@@ -24,8 +25,8 @@ mod web;
 use std::future::Future;
 use std::time::Duration;
 
+pub use activity::{Activity, SessionActivity, untold};
 pub use client::{Answer, Client, Exchange, Notices};
-pub use cluster::{Activity, SessionActivity, untold};
 pub use fixture::{MARK, Phase, Stage};
 pub use network::Network;
 pub use nodes::{Node, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Nodes};

@@ -21,7 +21,7 @@ use crate::soon;
 const INSIDE: &str = "STENTOR_INSIDE_NETWORK";
 const REQUIRED: &str = "STENTOR_REQUIRE_NETWORK";
 /// As many parts as the network can have.
-const BRIDGES: usize = 3;
+const BRIDGES: usize = 2;
 
 /// A network of hosts.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-use crate::cluster::cluster_name;
+use crate::neighbours::cluster_name;
 use crate::{MARK, Network, Phase, eventually, soon};
 
 /// How a node is set.
@@ -192,8 +192,7 @@ pub struct Nodes {
     cluster: String,
     /// After how much silence nodes are given up.
     pub give_up_after: Duration,
-    /// All that run, by their names.
-    pub live: BTreeMap<String, Node>,
+    live: BTreeMap<String, Node>,
     /// The network that they are in, if they have one of their own.
     pub network: Option<Network>,
 }

@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Activity, Around, Role, nodes_wanted};
+use crate::activity::Activity;
 use crate::fixture::{self, MARK, Stage};
+use crate::neighbours::{Neighbours, Role, nodes_wanted};
 use crate::{eventually, soon};
 
 /// An engine with the fixture's tools, served over HTTP; pipes are opened to it one by one.
@@ -30,7 +31,7 @@ pub struct Server {
     pub home: SocketAddr,
     stop: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
-    around: Option<Around>,
+    neighbours: Option<Neighbours>,
 }
 
 impl Server {
@@ -50,20 +51,20 @@ impl Server {
         let builder = fixture::engine(&stage).configure(|it| *it = config);
         let engine = builder.start().await.expect("the fixture is a valid catalog");
         let (home, served) = serve(&engine, &http, &stop).await;
-        let around = match nodes_wanted() {
+        let neighbours = match nodes_wanted() {
             0 | 1 => None,
-            nodes => Some(Around::of(&engine, home, nodes).await),
+            nodes => Some(Neighbours::of(&engine, home, nodes).await),
         };
-        let address = around.as_ref().map_or(home, Around::address);
-        Self { engine, stage, address, home, stop, served, around }
+        let address = neighbours.as_ref().map_or(home, Neighbours::address);
+        Self { engine, stage, address, home, stop, served, neighbours }
     }
 
     /// Asks the server to shut down, and returns when it has begun to.
     pub async fn begin_shutdown(&mut self) {
         self.stop.cancel();
         soon("the engine to drain", self.engine.draining()).await;
-        if let Some(around) = &self.around {
-            around.stop().await;
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.stop().await;
         }
     }
 
@@ -71,8 +72,8 @@ impl Server {
     pub async fn ended(&mut self) {
         let served = soon("the server to end", &mut self.served).await;
         served.expect("the server did not panic").expect("the server ended well");
-        if let Some(around) = &self.around {
-            around.ended().await;
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.ended().await;
         }
     }
 
@@ -92,7 +93,7 @@ impl Server {
     /// Whether it is several nodes.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
-        self.around.is_some()
+        self.neighbours.is_some()
     }
 
     /// What goes on, on all nodes. Waits for actors that are being replaced.
@@ -107,10 +108,10 @@ impl Server {
     }
 
     async fn look(&self) -> Option<Activity> {
-        let cluster = self.around.as_ref().map(|around| &around.cluster);
+        let cluster = self.neighbours.as_ref().map(|neighbours| &neighbours.cluster);
         let mut activity = Activity::of(&self.engine, cluster).await.ok()?;
-        if let Some(around) = &self.around {
-            around.activities().await?.into_iter().for_each(|it| activity.add(it));
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.activities().await?.into_iter().for_each(|it| activity.add(it));
         }
         Some(activity)
     }
@@ -140,7 +141,7 @@ impl Server {
     pub async fn mark(&self) {
         self.settle().await;
         self.engine.send_resource_updated(MARK);
-        if self.around.is_some() {
+        if self.neighbours.is_some() {
             // Who hears from now on is not to hear of it any more.
             self.settle().await;
         }

@@ -43,22 +43,7 @@ pub enum Member {
     RequestState,
 }
 
-/// The name of a member, in the order of [`Member`].
-#[derive(Clone, Copy, Deserialize)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum Key {
-    #[serde(rename = "_meta")]
-    Meta,
-    Name,
-    Uri,
-    TaskId,
-    Arguments,
-    InputResponses,
-    RequestState,
-    #[serde(other)]
-    Other,
-}
-
+/// Their names, in the same order.
 const NAMES: [&str; 7] =
     ["_meta", "name", "uri", "taskId", "arguments", "inputResponses", "requestState"];
 const MEMBERS: usize = NAMES.len();
@@ -93,22 +78,40 @@ impl<'de> Visitor<'de> for Look {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seen<'de>, A::Error> {
-        let (mut members, mut twice) = ([None; MEMBERS], None);
-        let mut seen = [false; MEMBERS];
-        while let Some(key) = map.next_key::<Key>()? {
-            let Some(place) = members.get_mut(key as usize) else {
+        let mut seen = Seen { members: [None; MEMBERS], twice: None };
+        while let Some(Key(index)) = map.next_key()? {
+            let Some(index) = index else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            let raw = map.next_value::<&RawValue>()?;
-            if std::mem::replace(&mut seen[key as usize], true) {
-                twice = twice.or(Some(NAMES[key as usize]));
+            if seen.members[index].replace(map.next_value()?).is_some() {
+                seen.twice = Some(NAMES[index]);
             }
-            // Of those that may be left out, `null` is nothing.
-            let must_be = matches!(key, Key::Name | Key::Uri | Key::TaskId);
-            *place = Some(raw).filter(|raw| must_be || raw.get() != "null");
         }
-        Ok(Seen { members, twice })
+        Ok(seen)
+    }
+}
+
+/// Which member a key names, by its place in [`NAMES`].
+struct Key(Option<usize>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+                Ok(Key(NAMES.iter().position(|known| *known == name)))
+            }
+        }
+
+        input.deserialize_identifier(Name)
     }
 }
 
@@ -217,14 +220,18 @@ impl Params {
 impl Members {
     fn of(seen: &Seen<'_>, source: &str) -> Self {
         let start = source.as_ptr() as usize;
-        let places = seen.members.map(|member| {
-            member.map_or((0, 0), |raw| {
+        // No message is nearly as long as that.
+        let place = |at: usize| u32::try_from(at).unwrap_or_default();
+        let mut places = [(0, 0); MEMBERS];
+        for (index, raw) in seen.members.iter().enumerate() {
+            let Some(raw) = raw else { continue };
+            // Of those that may be left out, `null` is nothing.
+            let may_be_null = ["name", "uri", "taskId"].contains(&NAMES[index]);
+            if raw.get() != "null" || may_be_null {
                 let at = raw.get().as_ptr() as usize - start;
-                // No message is nearly as long as that.
-                let place = |at| u32::try_from(at).unwrap_or_default();
-                (place(at), place(at + raw.get().len()))
-            })
-        });
+                places[index] = (place(at), place(at + raw.get().len()));
+            }
+        }
         Self { places, twice: seen.twice }
     }
 }

@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::HttpConfig;
-use stentor::outlet::policy::Class;
-use stentor::{Config, Engine, NodeId, SessionKind, Stopped};
+use stentor::{Config, Engine, NodeId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Activity;
 use crate::balancer::Balancer;
 use crate::server::serve;
 use crate::{eventually, fixture, soon};
@@ -34,88 +34,9 @@ pub(crate) fn nodes_wanted() -> usize {
     std::env::var(NODES).map_or(1, |it| it.parse().expect("the number of nodes"))
 }
 
-/// What goes on in a node.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Activity {
-    /// The sessions of its clients.
-    pub sessions: Vec<SessionActivity>,
-    /// Who hears of changes.
-    pub subscribers: usize,
-    /// Calls that run.
-    pub calls: usize,
-    /// Log messages that were dropped.
-    pub lost_logs: u64,
-    untold: usize,
-    links: usize,
-    names: Vec<String>,
-}
-
-/// What goes on in a session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SessionActivity {
-    /// Its id.
-    pub id: String,
-    /// Whether its client reads what belongs to no request.
-    pub attached: bool,
-    /// Messages that wait for it.
-    pub unread: usize,
-}
-
-impl Activity {
-    pub(crate) async fn of(engine: &Engine, cluster: Option<&Cluster>) -> Result<Self, Stopped> {
-        let sessions = engine.sessions().into_iter();
-        let sessions = sessions.filter(|it| it.kind != SessionKind::Stateless);
-        let sessions = sessions.map(|it| SessionActivity {
-            id: it.id.to_string(),
-            attached: it.attached,
-            unread: it.unread,
-        });
-        let (sessions, view) = (sessions.collect(), engine.observe().await?);
-        let links = cluster.map(Cluster::nodes).unwrap_or_default();
-        let catalog = engine.catalog().snapshot();
-        let resources = catalog.resource_uris().chain(catalog.uri_templates());
-        let names = catalog.tool_names().chain(resources).chain(catalog.prompt_names());
-        Ok(Self {
-            sessions,
-            subscribers: view.hub.subscribers,
-            calls: view.running_calls,
-            lost_logs: engine.tally().dropped(Class::Log),
-            untold: untold(engine, cluster).await?,
-            links: links.iter().filter(|it| it.connected).count(),
-            names: names.map(str::to_owned).collect(),
-        })
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.sessions.extend(other.sessions);
-        self.subscribers += other.subscribers;
-        self.calls += other.calls;
-        self.lost_logs += other.lost_logs;
-        self.untold += other.untold;
-    }
-
-    /// Whether all clients were told of everything.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.untold == 0
-    }
-}
-
-/// How many changes the clients of a node are still to be told of.
-///
-/// # Errors
-///
-/// The engine has stopped, or an actor of it is being replaced.
-pub async fn untold(engine: &Engine, cluster: Option<&Cluster>) -> Result<usize, Stopped> {
-    // What other nodes offer that its registry has not seen yet.
-    engine.observe().await?;
-    let unsettled = cluster.map_or(0, Cluster::unsettled);
-    // What is settled is in its registry.
-    Ok(unsettled + engine.observe().await?.registry.open_windows)
-}
-
 /// A cluster around one node of the test's own process.
 #[derive(Debug)]
-pub(crate) struct Around {
+pub(crate) struct Neighbours {
     /// The node of this process.
     pub(crate) cluster: Cluster,
     neighbours: Vec<Neighbour>,
@@ -146,12 +67,12 @@ enum Order {
     End,
 }
 
-impl Around {
+impl Neighbours {
     /// Makes a node the first of several. It is served already, at this address.
     pub(crate) async fn of(engine: &Engine, address: SocketAddr, nodes: usize) -> Self {
         let name = cluster_name();
-        let cluster = join(engine, &name, Vec::new()).await;
-        let seed = cluster.gossip_address().expect("an address").to_string();
+        let first = join(engine, &name, Vec::new()).await;
+        let seed = first.gossip_address().expect("an address").to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let orders = listener.local_addr().expect("a bound address");
         let (mut neighbours, mut addresses) = (Vec::new(), vec![address]);
@@ -165,9 +86,9 @@ impl Around {
             neighbours.push(Neighbour { _child: child, line: Mutex::new(line) });
         }
         let balancer = Balancer::start(SocketAddr::from(([127, 0, 0, 1], 0)), addresses).await;
-        let around = Self { cluster, neighbours, balancer: balancer.expect("a free port") };
-        eventually("all nodes to be one cluster", async || around.is_whole(engine).await).await;
-        around
+        let cluster = Self { cluster: first, neighbours, balancer: balancer.expect("a free port") };
+        eventually("all nodes to be one cluster", async || cluster.is_whole(engine).await).await;
+        cluster
     }
 
     /// Where the balancer is.
