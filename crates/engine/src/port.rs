@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::Either;
+use ractor::ActorCell;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{
@@ -35,7 +37,7 @@ use crate::session::{
     Caller, Questions, SessionEntry, SessionKind, SessionRecord, SessionState, Streams, grant,
     of_stateless_call,
 };
-use crate::task::{self, Responder};
+use crate::task::{self, Responder, Run};
 use crate::tasks;
 pub use http::HttpSession;
 pub use pipe::Pipe;
@@ -67,23 +69,43 @@ pub enum Refused {
     StreamTaken,
 }
 
-/// Answers a request that belongs to no session of this engine. `questions` is where its call asks
-/// a legacy client.
-pub(crate) async fn stateless(
+/// A request that has its answer once its call, if it begins one, was [run](Self::answer).
+pub(crate) struct Begun {
+    answer: Answer,
+    run: Option<(Box<Run>, ActorCell)>,
+}
+
+impl Begun {
+    fn now((bytes, code): (Bytes, Option<i32>)) -> Self {
+        Self { answer: Answer::Now(bytes, code), run: None }
+    }
+
+    pub(crate) async fn answer(self) -> Answer {
+        if let Some((run, parent)) = self.run {
+            task::run(run, parent).await;
+        }
+        self.answer
+    }
+}
+
+/// Begins to answer a request that belongs to no session of this engine. `questions` is where its
+/// call asks a legacy client.
+///
+/// No `async fn`, so that no future has room for all that a request is made of.
+pub(crate) fn stateless(
     core: &Arc<Core>,
     caller: Caller,
     request: Request,
     meta: RequestMeta,
     questions: Option<Questions>,
     scope: Scope,
-) -> Result<Answer, Refused> {
+) -> Result<Begun, Refused> {
     let (era, came_in) = (caller.era(), Instant::now());
     let target = match dispatch(core, &caller, &request, scope) {
         Dispatch::Answer(outcome) => {
             let said = CallOutcome::of(&outcome);
             core.metrics.operation(&request.method, said, came_in.elapsed());
-            let (bytes, code) = task::answer_now(core, era, &request.id, &outcome);
-            return Ok(Answer::Now(bytes, code));
+            return Ok(Begun::now(task::answer_now(core, era, &request.id, &outcome)));
         }
         Dispatch::Call(target) => target,
     };
@@ -95,7 +117,7 @@ pub(crate) async fn stateless(
         Ok(entry) => entry,
         Err(error) => {
             let bytes = encode::error(Some(&request.id), &error);
-            return Ok(Answer::Now(bytes, Some(error.code)));
+            return Ok(Begun::now((bytes, Some(error.code))));
         }
     };
     let cancel = entry.cancel();
@@ -107,10 +129,8 @@ pub(crate) async fn stateless(
     let start = task::Start {
         request, meta, caller, target, entry, cancel, open, streams, questions,
     };
-    if let Some(run) = task::begin(core, start, responder) {
-        task::run(run, parent).await;
-    }
-    Ok(Answer::Stream(inlet))
+    let run = task::begin(core, start, responder).map(|run| (run, parent));
+    Ok(Begun { answer: Answer::Stream(inlet), run })
 }
 
 /// What a modern request over HTTP comes to.
@@ -218,23 +238,24 @@ impl Engine {
 
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
     ///
+    /// Begins before the future is polled, which so needs no room for the request.
+    ///
     /// # Errors
     ///
     /// [`Refused`], with what the client is to be told instead.
-    pub async fn answer(
+    pub fn answer(
         &self,
         version: ProtocolVersion,
         request: Request,
         mut meta: RequestMeta,
         principal: Option<Arc<str>>,
-    ) -> Result<Answer, Refused> {
-        if request.method == Method::Listen {
-            let caller = Caller::modern(version, &mut meta, None).of(principal);
-            // Boxed, as all requests make room for what is awaited here.
-            return Box::pin(self.listen(request, caller)).await;
-        }
+    ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_> {
         let caller = Caller::modern(version, &mut meta, None).of(principal);
-        stateless(self.core(), caller, request, meta, None, Scope::All).await
+        if request.method == Method::Listen {
+            return Either::Right(Box::pin(self.listen(request, caller)));
+        }
+        let begun = stateless(self.core(), caller, request, meta, None, Scope::All);
+        Either::Left(async move { Ok(begun?.answer().await) })
     }
 
     /// After which time a transport closes the connection of a client that takes nothing:

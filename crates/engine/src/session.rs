@@ -18,6 +18,7 @@ mod streams;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
@@ -33,7 +34,7 @@ use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
 use crate::peers::watch;
-use crate::task::{self, CancelReason, Responder};
+use crate::task::{self, CancelReason, Responder, Run};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
@@ -42,7 +43,7 @@ pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
 pub(crate) use saver::Saver;
 use serve::{Served, serve};
-use state::{Decision, Subscription};
+use state::{Decision, Listen, Subscription};
 pub(crate) use state::{SessionState, grant};
 pub use store::{Claim, SessionStore, SessionStoreError};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
@@ -94,8 +95,29 @@ struct InitializeResult<'a> {
     instructions: Option<&'a str>,
 }
 
+/// What is left to do of a request that was looked at.
+pub(crate) enum Next {
+    Nothing,
+    /// Its call runs.
+    Run(Box<Run>),
+    /// It waits for what others know.
+    Listen(BoxFuture<'static, ()>),
+}
+
+impl Next {
+    /// Does it; what it begins is linked to the session's actor.
+    pub(crate) async fn done(self, actor: ActorCell) {
+        match self {
+            Self::Nothing => {}
+            Self::Run(run) => task::run(run, actor).await,
+            Self::Listen(listening) => listening.await,
+        }
+    }
+}
+
 /// A session at work: for its actor, and for a transport while no message of the client waits
 /// for that.
+#[derive(Clone)]
 pub(crate) struct Session {
     core: Arc<Core>,
     entry: Arc<SessionEntry>,
@@ -127,7 +149,7 @@ impl Actor for SessionActor {
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            // Boxed, as the way of a request is long: an idle session is to be small.
+            // Boxed, as an idle session is to be small.
             SessionMsg::Inbound(inbound, _turn) => {
                 Box::pin(session.on_inbound(&myself, *inbound)).await;
             }
@@ -177,7 +199,8 @@ impl Session {
         self.entry.touch();
         match inbound {
             Inbound::Request(request, meta, responder) => {
-                self.on_request(&myself.get_cell(), request, *meta, responder).await;
+                let next = self.on_request(request, *meta, responder);
+                next.done(myself.get_cell()).await;
             }
             Inbound::Told(told) => self.on_told(told),
         }
@@ -197,14 +220,15 @@ impl Session {
         }
     }
 
-    /// Serves a request; what it begins is linked to the session's actor.
-    pub(crate) async fn on_request(
+    /// Serves a request, as far as that takes no time.
+    ///
+    /// No `async fn`, so that no future has room for all that a request is made of.
+    pub(crate) fn on_request(
         &self,
-        actor: &ActorCell,
         request: Request,
         mut meta: RequestMeta,
         responder: Responder,
-    ) {
+    ) -> Next {
         let decision = self.entry.state().on_request(&request, &mut meta);
         let answer = match decision {
             Decision::Initialized(version) => {
@@ -217,7 +241,8 @@ impl Session {
                     self.join(&state, subscription);
                 }
                 drop(state);
-                return self.core.session_changed(&self.entry);
+                self.core.session_changed(&self.entry);
+                return Next::Nothing;
             }
             Decision::Done => {
                 self.core.session_changed(&self.entry);
@@ -229,50 +254,60 @@ impl Session {
                 self.entry.state().end_listen(&request.id);
                 Err(ErrorObject::unavailable("the server is shutting down"))
             }
-            Decision::Listen(caller, mut listen, tasks) => {
-                let mut elsewhere = None;
-                if !tasks.is_empty() {
-                    let (caller, mut tasks) = (caller.of(self.entry.principal().cloned()), tasks);
-                    let granted = Box::pin(watch(&self.core, &caller, &request, &mut tasks)).await;
-                    match Box::pin(tasks::owned(&self.core, tasks, &caller)).await {
-                        Ok(owned) => {
-                            let all = [&owned[..], &granted.tasks].concat();
-                            listen.granted.task_ids = all;
-                            elsewhere = Some((granted, owned));
-                        }
-                        Err(error) => {
-                            self.entry.state().end_listen(&request.id);
-                            return responder.answer(Err(error));
-                        }
-                    }
-                    listen = self.entry.state().grant(&request.id, listen.granted);
-                }
-                // Its answer is the acknowledgment, and the result comes when it ends.
-                responder.withhold();
-                {
-                    let mut state = self.entry.state();
-                    if let Some(subscription) = state.heard(&request.id) {
-                        self.join(&state, subscription);
-                    }
-                }
-                let Some((granted, own)) = elsewhere else { return };
-                if let Some(outlet) = self.entry.streams().notices() {
-                    let watching = granted.tell(outlet, &request.id);
-                    self.entry.state().watches(&request.id, watching);
-                }
-                let key = self.entry.key(Some(listen.subscription));
-                return tasks::tell(&self.core, key, own);
+            Decision::Listen(_, _, tasks) if tasks.is_empty() => {
+                self.hear(&request, responder);
+                return Next::Nothing;
+            }
+            Decision::Listen(caller, listen, tasks) => {
+                let listening = self.clone().hear_of(request, caller, listen, tasks, responder);
+                return Next::Listen(Box::pin(listening));
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
                 let served = Served { caller, request, meta };
-                if let Some(run) = serve(&self.core, &self.entry, served, responder) {
-                    task::run(run, actor.clone()).await;
-                }
-                return;
+                let run = serve(&self.core, &self.entry, served, responder);
+                return run.map_or(Next::Nothing, Next::Run);
             }
         };
         responder.answer(answer);
+        Next::Nothing
+    }
+
+    /// A listen begins. Its answer is the acknowledgment, and the result comes when it ends.
+    fn hear(&self, request: &Request, responder: Responder) {
+        responder.withhold();
+        let mut state = self.entry.state();
+        if let Some(subscription) = state.heard(&request.id) {
+            self.join(&state, subscription);
+        }
+    }
+
+    /// A listen begins that wants to hear of tasks: of those that are its client's.
+    async fn hear_of(
+        self,
+        request: Request,
+        caller: Caller,
+        mut listen: Listen,
+        mut tasks: Vec<String>,
+        responder: Responder,
+    ) {
+        let caller = caller.of(self.entry.principal().cloned());
+        let elsewhere = watch(&self.core, &caller, &request, &mut tasks).await;
+        let own = match tasks::owned(&self.core, tasks, &caller).await {
+            Ok(own) => own,
+            Err(error) => {
+                self.entry.state().end_listen(&request.id);
+                return responder.answer(Err(error));
+            }
+        };
+        listen.granted.task_ids = [&own[..], &elsewhere.tasks].concat();
+        let listen = self.entry.state().grant(&request.id, listen.granted);
+        self.hear(&request, responder);
+        if let Some(outlet) = self.entry.streams().notices() {
+            let watching = elsewhere.tell(outlet, &request.id);
+            self.entry.state().watches(&request.id, watching);
+        }
+        tasks::tell(&self.core, self.entry.key(Some(listen.subscription)), own);
     }
 
     fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
@@ -398,7 +433,8 @@ impl Session {
     fn on_end(&self, myself: &ActorRef<SessionMsg>) {
         let reason = self.entry.ending();
         tracing::debug!(session = ?self.entry.id(), ?reason, "session ends");
-        if self.entry.kind() == SessionKind::Listen {
+        // Who has gone reads no answer.
+        if self.entry.kind() == SessionKind::Listen && reason != Some(EndReason::Disconnected) {
             self.end_listens();
         }
         self.entry.close(&self.core);

@@ -32,7 +32,7 @@ use axum::routing::any;
 use body::Content;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request};
+use http::Method;
 use http_body::Body;
 use stentor_engine::Engine;
 
@@ -142,21 +142,22 @@ async fn routed(
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
-    let response = handle(&endpoint, request).await;
+    let (head, body) = request.into_parts();
+    let response = handle(&endpoint, &head, body).await;
     response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
 }
 
-async fn handle<B>(endpoint: &Endpoint, request: Request<B>) -> Response
+async fn handle<B>(endpoint: &Endpoint, head: &Parts, body: B) -> Response
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BodyError>,
 {
-    let (head, body) = request.into_parts();
-    let outcome = match check(endpoint, &head) {
+    let outcome = match check(endpoint, head) {
         Ok(()) => match head.method {
+            // Not boxed, as most requests are.
             Method::POST => post::handle(endpoint, head, body).await,
-            Method::GET => get::handle(endpoint, &head).await,
-            Method::DELETE => legacy::end(endpoint, &head).await,
+            Method::GET => Box::pin(get::handle(endpoint, head)).await,
+            Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,
             _ => Err(Refusal::MethodNotAllowed),
         },
         Err(refusal) => Err(refusal),

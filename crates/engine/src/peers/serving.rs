@@ -66,8 +66,8 @@ impl Engine {
         }
         let questions = (caller.era() == Era::Legacy)
             .then(|| Questions::named(core.config.node.sign(&crate::ids::random_text::<9>())));
-        let answer = stateless(core, caller, request, meta, questions.clone(), Scope::Own).await?;
-        Ok(match answer {
+        let begun = stateless(core, caller, request, meta, questions.clone(), Scope::Own)?;
+        Ok(match begun.answer().await {
             Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
             Answer::Stream(inlet) => {
                 Serving { first: None, source: Source::Call(inlet), questions }

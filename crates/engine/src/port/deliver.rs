@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::future::Either;
 use stentor_wire::{Era, Method, Request, RequestMeta};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -14,37 +15,55 @@ use crate::task::Responder;
 
 /// Serves a request of a session, or hands it to the session's actor if a message that came before
 /// still waits there. Refuses it over the limit of running ones.
-pub(super) async fn ask(
+///
+/// What takes no time is done before there is a future, which so needs no room for the request.
+pub(super) fn ask<'a>(
+    core: &'a Arc<Core>,
+    entry: &'a Arc<SessionEntry>,
+    request: Request,
+    meta: RequestMeta,
+    outlet: Outlet,
+) -> impl Future<Output = Result<(), Refused>> + Send + use<'a> {
+    if request.method != Method::Initialize {
+        entry.used();
+    }
+    match entry.free_actor() {
+        // A listen may wait for the store of tasks.
+        Some(actor) if request.method != Method::Listen => {
+            entry.touch();
+            let session = Session::new(core.clone(), entry.clone());
+            let next = responder(core, entry, &request, &meta, outlet)
+                .map(|responder| session.on_request(request, meta, responder));
+            Either::Left(async move { Ok(next?.done(actor.get_cell()).await) })
+        }
+        _ => Either::Right(Box::pin(in_turn(core, entry, request, meta, outlet))),
+    }
+}
+
+/// Hands a request to the session's actor.
+async fn in_turn(
     core: &Arc<Core>,
-    entry: &Arc<SessionEntry>,
+    entry: &SessionEntry,
     request: Request,
     meta: RequestMeta,
     outlet: Outlet,
 ) -> Result<(), Refused> {
-    if request.method != Method::Initialize {
-        entry.used();
-    }
-    let permit = || {
-        let permit = entry.permits().clone().try_acquire_owned();
-        permit.map_err(|_| Refused::TooManyRequests)
-    };
-    let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
-    let responder =
-        |request: &Request, permit| Responder::new(core.clone(), outlet, era, request, permit);
-    // A listen may wait for the store of tasks.
-    if request.method != Method::Listen
-        && let Some(actor) = entry.free_actor()
-    {
-        let responder = responder(&request, permit()?);
-        entry.touch();
-        let session = Session::new(core.clone(), entry.clone());
-        session.on_request(&actor.get_cell(), request, meta, responder).await;
-        return Ok(());
-    }
     let turn = turn(entry).await?;
-    let responder = responder(&request, permit()?);
-    let inbound = Inbound::Request(request, Box::new(meta), responder);
-    hand_in(entry, inbound, turn).await
+    let responder = responder(core, entry, &request, &meta, outlet)?;
+    hand_in(entry, Inbound::Request(request, Box::new(meta), responder), turn).await
+}
+
+fn responder(
+    core: &Arc<Core>,
+    entry: &SessionEntry,
+    request: &Request,
+    meta: &RequestMeta,
+    outlet: Outlet,
+) -> Result<Responder, Refused> {
+    let permit = entry.permits().clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+    let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
+    Ok(Responder::new(core.clone(), outlet, era, request, permit))
 }
 
 /// As [`ask`], for a message that wants no answer.

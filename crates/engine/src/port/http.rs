@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use futures::TryFutureExt as _;
+use futures::future::Either;
 use stentor_wire::{
     EncodedNotice, ListKind, Message, Notice, Notification, ProtocolVersion, Request, RequestMeta,
     Response,
@@ -67,21 +69,25 @@ impl HttpSession {
     /// Hands in a request, whose `_meta` has been read. The inlet yields what its call says and,
     /// last, its response. Dropping it cancels nothing.
     ///
+    /// Begins before the future is polled, which so needs no room for the request.
+    ///
     /// # Errors
     ///
     /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`], [`Refused::Unreachable`].
-    pub async fn request(&self, request: Request, meta: RequestMeta) -> Result<Inlet, Refused> {
-        let entry = match &self.place {
-            Place::Here(entry) => entry,
-            Place::There(distant) => {
-                // Boxed, as few sessions are elsewhere and all requests make room for this.
-                return Box::pin(distant.request(&self.core, request)).await;
+    pub fn request(
+        &self,
+        request: Request,
+        meta: RequestMeta,
+    ) -> impl Future<Output = Result<Inlet, Refused>> + Send + use<'_> {
+        match &self.place {
+            Place::Here(entry) => {
+                let outlet = entry.open_stream(&self.core, &request.id);
+                let inlet = outlet.attach();
+                let asked = ask(&self.core, entry, request, meta, outlet);
+                Either::Left(asked.map_ok(|()| inlet))
             }
-        };
-        let outlet = entry.open_stream(&self.core, &request.id);
-        let inlet = outlet.attach();
-        ask(&self.core, entry, request, meta, outlet).await?;
-        Ok(inlet)
+            Place::There(distant) => Either::Right(Box::pin(distant.request(&self.core, request))),
+        }
     }
 
     /// Hands in a notification.

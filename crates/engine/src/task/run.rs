@@ -145,18 +145,34 @@ impl Run {
         &mut self,
         finished: Option<<Code as Future>::Output>,
     ) -> Result<(), Panicked> {
-        match finished {
-            None => self.end().await,
-            Some(Ok(outcome)) if self.is_moot(&outcome) => self.end().await,
-            Some(Ok(outcome)) => self.answer(outcome).await,
+        // What is awaited here is boxed, as few calls come to it and all make room for it.
+        if finished.is_some() && matches!(self.side, Side::Suspended { .. }) {
+            Box::pin(self.asked_again()).await;
+        }
+        let mut panicked = Ok(());
+        let kept = match finished {
+            None => self.end(),
+            Some(Ok(outcome)) if self.is_moot(&outcome) => self.end(),
+            Some(Ok(outcome)) => self.answer(outcome),
             Some(Err(_panic)) => {
                 let label = format!("{} '{}'", self.what, self.ctx.call().call.subject);
-                let panicked = Panicked(label);
-                self.answer(Err(ErrorObject::internal(panicked.to_string()).into())).await;
-                return Err(panicked);
+                let panic = Panicked(label);
+                let error = ErrorObject::internal(panic.to_string());
+                panicked = Err(panic);
+                self.answer(Err(error.into()))
             }
+        };
+        if let Some((guard, status)) = kept {
+            Box::pin(guard.finish(status)).await;
         }
-        Ok(())
+        panicked
+    }
+
+    /// Waits until the client retries, if it is to.
+    async fn asked_again(&mut self) {
+        while matches!(self.side, Side::Suspended { .. }) && !self.ctx.is_cancelled() {
+            self.resumed().await;
+        }
     }
 
     /// Makes a task of the call before it begins, if that is what its tool wants; `false` if the
@@ -328,16 +344,12 @@ impl Run {
         call.rounds.deliver(answers);
     }
 
-    /// Answers the client, if need be when it retries.
-    async fn answer(&mut self, outcome: Result<ResultBody, Failure>) {
-        while matches!(self.side, Side::Suspended { .. }) && !self.ctx.is_cancelled() {
-            self.resumed().await;
-        }
+    /// Answers the client. Of a task it is kept instead, as what this returns.
+    fn answer(&mut self, outcome: Result<ResultBody, Failure>) -> Option<(TaskGuard, TaskStatus)> {
         let responder = match std::mem::replace(&mut self.side, Side::Over) {
             Side::Attached(responder) => responder,
-            // Boxed, as few calls are tasks and all make room for what they await.
-            Side::Task(guard) => return Box::pin(self.finish(guard, outcome)).await,
-            _ => return,
+            Side::Task(guard) => return Some((guard, self.status(outcome))),
+            _ => return None,
         };
         let outcome = match outcome {
             Ok(result) => Ok(result),
@@ -345,18 +357,21 @@ impl Run {
             Err(Failure::Ask(asked)) => match asked.check(&self.ctx) {
                 Ok(()) => {
                     self.record.answered(CallOutcome::Ok);
-                    return responder.ask(&asked.questions, &self.seal(&asked));
+                    responder.ask(&asked.questions, &self.seal(&asked));
+                    return None;
                 }
                 Err(error) => Err(error),
             },
             Err(Failure::Encoded(response, code)) => {
                 let outcome = code.map_or(CallOutcome::Ok, CallOutcome::Error);
                 self.record.answered(outcome);
-                return responder.answer_encoded(response, code);
+                responder.answer_encoded(response, code);
+                return None;
             }
         };
         self.record.answered(CallOutcome::of(&outcome));
         responder.answer(outcome);
+        None
     }
 
     fn seal(&self, asked: &InputRequired) -> String {
@@ -381,8 +396,8 @@ impl Run {
             && (outcome.is_err() || self.ctx.call().cancel.reason().error().is_none())
     }
 
-    /// Keeps what a task has come to.
-    async fn finish(&mut self, guard: TaskGuard, outcome: Result<ResultBody, Failure>) {
+    /// What a task has come to.
+    fn status(&mut self, outcome: Result<ResultBody, Failure>) -> TaskStatus {
         let outcome = outcome.map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Ask(_) | Failure::Encoded(..) => {
@@ -391,17 +406,16 @@ impl Run {
         });
         self.record.answered(CallOutcome::of(&outcome));
         let wanted = !self.ctx.is_cancelled();
-        let status = match outcome {
+        match outcome {
             Ok(result) if wanted || !result.says_failed() => completed(&result),
             Err(error) if wanted => TaskStatus::Failed { error },
             // How it failed as it was told to end is no news.
             _ => TaskStatus::Cancelled,
-        };
-        guard.finish(status).await;
+        }
     }
 
-    /// Ends the call as its cancellation says.
-    async fn end(&mut self) {
+    /// Ends the call as its cancellation says. Of a task that is kept, as what this returns.
+    fn end(&mut self) -> Option<(TaskGuard, TaskStatus)> {
         let reason = self.ctx.call().cancel.reason();
         let (side, error) = (std::mem::replace(&mut self.side, Side::Over), reason.error());
         match (side, error) {
@@ -410,11 +424,12 @@ impl Run {
             // As if the process had ended: it may go on with the next one.
             (Side::Task(guard), _) if reason == CancelReason::Shutdown => drop(guard),
             (Side::Task(guard), Some(error)) if reason == CancelReason::TimedOut => {
-                guard.finish(TaskStatus::Failed { error }).await;
+                return Some((guard, TaskStatus::Failed { error }));
             }
-            (Side::Task(guard), _) => guard.finish(TaskStatus::Cancelled).await,
+            (Side::Task(guard), _) => return Some((guard, TaskStatus::Cancelled)),
             _ => {}
         }
+        None
     }
 }
 

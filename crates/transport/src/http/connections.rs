@@ -1,7 +1,7 @@
 //! The open connections of a server, and what each may cost.
 
 use std::convert::Infallible;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -161,16 +161,17 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
+        if request.uri().path() != shared.endpoint.config.path {
+            let mut response = Response::new(ReplyBody::Full(Bytes::new()));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Box::pin(ready(Ok(response)));
+        }
+        let may_take_over = may_take_over(&request);
+        let last = is_last(&request);
+        let (head, body) = request.into_parts();
         Box::pin(async move {
             let endpoint = &shared.endpoint;
-            if request.uri().path() != endpoint.config.path {
-                let mut response = Response::new(ReplyBody::Full(Bytes::new()));
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                return Ok(response);
-            }
-            let may_take_over = may_take_over(&request);
-            let last = is_last(&request);
-            let (head, content) = handle(endpoint, request).await.into_parts();
+            let (head, content) = handle(endpoint, &head, body).await.into_parts();
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();

@@ -24,7 +24,8 @@ pub(super) async fn message(
         Message::Request(request)
             if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
         {
-            initialize(endpoint, principal, wants, request, meta).await
+            // Boxed, as few requests open a session and all make room for what is awaited here.
+            Box::pin(initialize(endpoint, principal, wants, request, meta)).await
         }
         Message::Request(request) => {
             let session = session(endpoint, headers, principal.as_deref()).await?;

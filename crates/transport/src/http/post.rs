@@ -15,16 +15,16 @@ use super::{BodyError, Endpoint, Response, legacy, modern, principal, reply};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
-    head: Parts,
+    head: &Parts,
     body: B,
 ) -> Result<Response, Refusal>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BodyError>,
 {
-    let (headers, principal) = (head.headers, principal(&head.extensions));
-    let wants = guard::negotiate_post(&headers)?;
-    guard::check_content_type(&headers)?;
+    let headers = &head.headers;
+    let wants = guard::negotiate_post(headers)?;
+    guard::check_content_type(headers)?;
     let Some(body) = read(body, endpoint.config.max_body).await? else {
         // The client broke off; nobody reads what is answered.
         return Ok(reply::empty(StatusCode::BAD_REQUEST));
@@ -40,7 +40,7 @@ where
         Ok(meta) => meta,
         Err(error) => return Ok(refuse(&message, &error)),
     };
-    let era = match era(&headers, &meta) {
+    let era = match era(headers, &meta) {
         Ok(era) => era,
         Err(error) => return Ok(refuse(&message, &error)),
     };
@@ -48,7 +48,8 @@ where
         Message::Request(request) => Some(request.id.clone()),
         _ => None,
     };
-    let answered = answer(endpoint, &headers, principal, wants, era, message, meta).await;
+    let principal = principal(&head.extensions);
+    let answered = answer(endpoint, headers, principal, wants, era, message, meta).await;
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
 }
 
