@@ -26,7 +26,7 @@ use stentor_engine::{
     Claim, Context, EndReason, Engine, ListKind, NodeId, Seq, SessionStore as _, StreamId,
     ToolError, tool,
 };
-use stentor_wire::{Message, Request, RequestMeta};
+use stentor_wire::{Message, Request};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::{sleep, timeout};
 
@@ -276,7 +276,7 @@ impl Nodes {
     }
 }
 
-fn request(id: i64, method: &str, params: Value) -> Request {
+fn request(id: i64, method: &str, params: Value) -> Box<Request> {
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
     request
@@ -310,13 +310,13 @@ async fn opened(engine: &Engine) -> HttpSession {
         "clientInfo": {"name": "c", "version": "1"},
     });
     let request = request(0, "initialize", params);
-    all(&mut session.request(request, RequestMeta::default()).await.unwrap()).await;
+    all(&mut session.request(request).await.unwrap()).await;
     session
 }
 
 async fn call(session: &HttpSession, id: i64) -> Inlet {
     let request = request(id, "tools/call", json!({"name": "lines"}));
-    let inlet = session.request(request, RequestMeta::default()).await.unwrap();
+    let inlet = session.request(request).await.unwrap();
     session.keep(&inlet, &[]);
     inlet
 }

@@ -51,14 +51,14 @@ async fn session(engine: Engine, calls: u64) -> Duration {
     let call = legacy(1, "tools/call", params());
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
     let session = engine.open_http_session(None).await.expect("a session");
-    let (request, meta) = decode(&initialize());
-    let mut opened = session.request(request, meta).await.expect("not refused");
+    let request = decode(&initialize());
+    let mut opened = session.request(request).await.expect("not refused");
     to_end(&mut opened, &mut batch, &mut out).await;
     session.notification(initialized()).await.expect("a session");
     let begun = Instant::now();
     for _ in 0..calls {
-        let (request, meta) = decode(&call);
-        let mut inlet = session.request(request, meta).await.expect("not refused");
+        let request = decode(&call);
+        let mut inlet = session.request(request).await.expect("not refused");
         to_end(&mut inlet, &mut batch, &mut out).await;
     }
     let took = begun.elapsed();

@@ -19,8 +19,7 @@ use ractor::ActorCell;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{
-    ErrorObject, Method, Params, ProtocolVersion, Request, RequestMeta, SubscriptionId, encode,
-    params,
+    ErrorObject, Method, Params, ProtocolVersion, Request, SubscriptionId, encode, params,
 };
 use tokio::time::Instant;
 
@@ -95,8 +94,7 @@ impl Begun {
 pub(crate) fn stateless(
     core: &Arc<Core>,
     caller: Caller,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
     questions: Option<Questions>,
     scope: Scope,
 ) -> Result<Begun, Refused> {
@@ -127,7 +125,7 @@ pub(crate) fn stateless(
     let (open, streams) = (None, None);
     #[rustfmt::skip]
     let start = task::Start {
-        request, meta, caller, target, entry, cancel, open, streams, questions,
+        request, caller, target, entry, cancel, open, streams, questions,
     };
     let run = task::begin(core, start, responder).map(|run| (run, parent));
     Ok(Begun { answer: Answer::Stream(inlet), run })
@@ -246,15 +244,14 @@ impl Engine {
     pub fn answer(
         &self,
         version: ProtocolVersion,
-        request: Request,
-        mut meta: RequestMeta,
+        mut request: Box<Request>,
         principal: Option<Arc<str>>,
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_> {
-        let caller = Caller::modern(version, &mut meta, None).of(principal);
+        let caller = Caller::modern(version, &mut request.meta, None).of(principal);
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.listen(request, caller)));
         }
-        let begun = stateless(self.core(), caller, request, meta, None, Scope::All);
+        let begun = stateless(self.core(), caller, request, None, Scope::All);
         Either::Left(async move { Ok(begun?.answer().await) })
     }
 
@@ -265,7 +262,11 @@ impl Engine {
         self.core().config.stall_timeout
     }
 
-    pub(crate) async fn listen(&self, request: Request, caller: Caller) -> Result<Answer, Refused> {
+    pub(crate) async fn listen(
+        &self,
+        request: Box<Request>,
+        caller: Caller,
+    ) -> Result<Answer, Refused> {
         let core = self.core();
         let params = request.params.parse::<params::Listen>();
         let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
@@ -286,7 +287,7 @@ impl Engine {
         let streams = Streams::one(core, &id, true);
         let outlet = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
         let (inlet, request_id) = (outlet.attach(), request.id.clone());
-        let state = SessionState::listening(id, request.id, granted);
+        let state = SessionState::listening(id, request_id.clone(), granted);
         let principal = caller.principal;
         let entry = self.open_session(SessionKind::Listen, streams, state, principal).await?;
         if let Some((elsewhere, own)) = tasks {

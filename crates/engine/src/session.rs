@@ -23,8 +23,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, Super
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
 use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, RequestMeta,
-    Response,
+    EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, Response,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -51,7 +50,7 @@ pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 /// A message of the client.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    Request(Request, Box<RequestMeta>, Responder),
+    Request(Box<Request>, Responder),
     Told(Told),
 }
 
@@ -198,8 +197,8 @@ impl Session {
     async fn on_inbound(&self, myself: &ActorRef<SessionMsg>, inbound: Inbound) {
         self.entry.touch();
         match inbound {
-            Inbound::Request(request, meta, responder) => {
-                let next = self.on_request(request, *meta, responder);
+            Inbound::Request(request, responder) => {
+                let next = self.on_request(request, responder);
                 next.done(myself.get_cell()).await;
             }
             Inbound::Told(told) => self.on_told(told),
@@ -223,13 +222,8 @@ impl Session {
     /// Serves a request, as far as that takes no time.
     ///
     /// No `async fn`, so that no future has room for all that a request is made of.
-    pub(crate) fn on_request(
-        &self,
-        request: Request,
-        mut meta: RequestMeta,
-        responder: Responder,
-    ) -> Next {
-        let decision = self.entry.state().on_request(&request, &mut meta);
+    pub(crate) fn on_request(&self, mut request: Box<Request>, responder: Responder) -> Next {
+        let decision = self.entry.state().on_request(&mut request);
         let answer = match decision {
             Decision::Initialized(version) => {
                 responder.answer(self.initialize_result(version));
@@ -264,7 +258,7 @@ impl Session {
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
-                let served = Served { caller, request, meta };
+                let served = Served { caller, request };
                 let run = serve(&self.core, &self.entry, served, responder);
                 return run.map_or(Next::Nothing, Next::Run);
             }
@@ -285,7 +279,7 @@ impl Session {
     /// A listen begins that wants to hear of tasks: of those that are its client's.
     async fn hear_of(
         self,
-        request: Request,
+        request: Box<Request>,
         caller: Caller,
         mut listen: Listen,
         mut tasks: Vec<String>,

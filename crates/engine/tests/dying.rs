@@ -15,7 +15,7 @@ use stentor_engine::testing::SharedStore;
 use stentor_engine::{
     Context, EndReason, Engine, ListKind, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta, code};
+use stentor_wire::{Message, ProtocolVersion, Request, code};
 
 /// Engines of one process as each other's nodes.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +92,7 @@ async fn until(holds: impl Fn() -> bool) {
     }
 }
 
-fn request(id: i64, method: &str, params: Value) -> Request {
+fn request(id: i64, method: &str, params: Value) -> Box<Request> {
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
     request
@@ -121,7 +121,7 @@ async fn all(inlet: &mut Inlet) -> Vec<(Seq, Value)> {
 
 async fn ask(session: &HttpSession, id: i64, method: &str, params: Value) -> Vec<(Seq, Value)> {
     let request = request(id, method, params);
-    let mut inlet = session.request(request, RequestMeta::default()).await.unwrap();
+    let mut inlet = session.request(request).await.unwrap();
     session.keep(&inlet, &[]);
     all(&mut inlet).await
 }
@@ -208,12 +208,12 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     let id = session.id().as_str().to_owned();
     nodes.owned_by(&session, "first").await;
     let call = request(1, "tools/call", json!({"name": "steps"}));
-    let mut inlet = session.request(call, RequestMeta::default()).await.unwrap();
+    let mut inlet = session.request(call).await.unwrap();
     session.keep(&inlet, &[]);
     let (stream, said) = (inlet.stream(), all(&mut inlet).await);
     assert_eq!(said.len(), 11);
     let call = request(2, "tools/call", json!({"name": "wait"}));
-    let unanswered = session.request(call, RequestMeta::default()).await.unwrap();
+    let unanswered = session.request(call).await.unwrap();
     session.keep(&unanswered, &[]);
     let is_known = |record: &SessionRecord| {
         let record = serde_json::to_value(record).unwrap();
@@ -237,7 +237,7 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     assert_eq!(notices.stream(), StreamId(0), "there was no such stream");
     assert!(!some(&mut notices).await.is_empty());
     let call = request(3, "tools/call", json!({"name": "echo"}));
-    let inlet = session.request(call, RequestMeta::default()).await.unwrap();
+    let inlet = session.request(call).await.unwrap();
     assert!(inlet.stream() > unanswered.stream(), "no name is given out twice");
 }
 
@@ -255,7 +255,7 @@ async fn of_many_who_look_for_a_session_at_once_all_find_the_same() {
         tokio::spawn(async move {
             let session = engine.http_session(&id, Some("ann")).await.unwrap();
             let call = request(index as i64, "tools/call", json!({"name": "echo"}));
-            let mut inlet = session.request(call, RequestMeta::default()).await.unwrap();
+            let mut inlet = session.request(call).await.unwrap();
             all(&mut inlet).await.pop().unwrap().1
         })
     });

@@ -220,7 +220,7 @@ async fn requests_are_served_after_the_messages_that_came_before_them() {
 mod http {
     use bytes::Bytes;
     use stentor_engine::port::HttpSession;
-    use stentor_wire::{Message, RequestMeta};
+    use stentor_wire::Message;
 
     use super::{Value, json};
 
@@ -231,7 +231,7 @@ mod http {
             panic!("no request: {text}");
         };
         // The session may have ended.
-        if let Ok(mut inlet) = session.request(request, RequestMeta::default()).await {
+        if let Ok(mut inlet) = session.request(request).await {
             inlet.next(&mut Vec::new()).await;
         }
     }

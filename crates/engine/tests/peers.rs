@@ -15,7 +15,7 @@ use stentor_engine::port::{Answer, HttpSession, Refused};
 use stentor_engine::{
     CallError, Context, EndReason, Engine, EngineBuilder, NodeId, ToolError, prompt, resource, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta, Response, meta_key};
+use stentor_wire::{Message, ProtocolVersion, Request, Response, meta_key};
 use support::{Client, methods};
 use tokio::sync::{Notify, mpsc};
 
@@ -211,19 +211,18 @@ async fn a_question_of_a_tool_elsewhere_reaches_the_client_and_its_answer_the_to
     assert_eq!(answer["result"]["content"][0]["text"], "Hello, Ann!", "{answer}");
 }
 
-fn modern(id: i64, method: &str, mut params: Value, capabilities: Value) -> (Request, RequestMeta) {
+fn modern(id: i64, method: &str, mut params: Value, capabilities: Value) -> Box<Request> {
     params["_meta"] = json!({
         meta_key::PROTOCOL_VERSION: "2026-07-28", meta_key::CLIENT_CAPABILITIES: capabilities,
     });
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
-    let meta = RequestMeta::read(&request.params).unwrap();
-    (request, meta)
+    request
 }
 
-async fn answered(engine: &Engine, (request, meta): (Request, RequestMeta)) -> Value {
+async fn answered(engine: &Engine, request: Box<Request>) -> Value {
     let version = ProtocolVersion::V2026_07_28;
-    match engine.answer(version, request, meta, None).await.unwrap() {
+    match engine.answer(version, request, None).await.unwrap() {
         Answer::Now(bytes, _) => serde_json::from_slice(&bytes).unwrap(),
         Answer::Stream(mut inlet) => all(&mut inlet).await.pop().unwrap(),
     }
@@ -274,8 +273,8 @@ async fn a_call_elsewhere_is_cancelled_when_its_client_says_so_or_goes() {
     until(|| far.calls().is_empty()).await;
     assert_eq!(methods(&client.ping().await), [""; 0], "nothing follows");
 
-    let (request, meta) = modern(1, "tools/call", json!({"name": "wait"}), json!({}));
-    let answer = near.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap();
+    let request = modern(1, "tools/call", json!({"name": "wait"}), json!({}));
+    let answer = near.answer(ProtocolVersion::V2026_07_28, request, None).await.unwrap();
     until(|| far.calls().len() == 1).await;
     drop(answer);
     until(|| far.calls().is_empty()).await;
@@ -364,10 +363,10 @@ async fn what_one_application_tells_everybody_hears_wherever_they_are() {
     assert_eq!(methods(&client.ping().await), [""; 0], "each of it once");
 }
 
-fn legacy(id: i64, method: &str, params: Value) -> (Request, RequestMeta) {
+fn legacy(id: i64, method: &str, params: Value) -> Box<Request> {
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
-    (request, RequestMeta::default())
+    request
 }
 
 async fn opened(engine: &Engine) -> HttpSession {
@@ -376,8 +375,8 @@ async fn opened(engine: &Engine) -> HttpSession {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},
     });
-    let (request, meta) = legacy(0, "initialize", params);
-    all(&mut session.request(request, meta).await.unwrap()).await;
+    let request = legacy(0, "initialize", params);
+    all(&mut session.request(request).await.unwrap()).await;
     session
 }
 
@@ -387,8 +386,8 @@ async fn a_session_is_served_through_any_node() {
     let id = opened(&far).await.id().as_str().to_owned();
     assert!(id.starts_with("far."), "{id}");
     let through = near.http_session(&id, Some("ann")).await.unwrap();
-    let (request, meta) = legacy(1, "tools/call", json!({"name": "echo"}));
-    let said = all(&mut through.request(request, meta).await.unwrap()).await;
+    let request = legacy(1, "tools/call", json!({"name": "echo"}));
+    let said = all(&mut through.request(request).await.unwrap()).await;
     assert_eq!(said[0]["result"]["content"][0]["text"], "echo", "{said:?}");
 
     let mut notices = through.attach().await.unwrap();
@@ -411,12 +410,12 @@ async fn a_session_is_served_through_any_node() {
     assert_eq!((batch.len(), batch[0].0), (1, next));
 
     let bob = near.http_session(&id, Some("bob")).await.unwrap();
-    let (request, meta) = legacy(2, "tools/call", json!({"name": "echo"}));
-    assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    let request = legacy(2, "tools/call", json!({"name": "echo"}));
+    assert_eq!(bob.request(request).await.unwrap_err(), Refused::SessionEnded);
     through.end(EndReason::Deleted).await.unwrap();
     until(|| far.http_sessions().is_empty()).await;
-    let (request, meta) = legacy(3, "tools/call", json!({"name": "echo"}));
-    assert_eq!(through.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    let request = legacy(3, "tools/call", json!({"name": "echo"}));
+    assert_eq!(through.request(request).await.unwrap_err(), Refused::SessionEnded);
 }
 
 #[tokio::test]
@@ -424,8 +423,8 @@ async fn a_request_whose_session_is_lost_is_answered_with_an_error() {
     let (nodes, near, far) = two().await;
     let id = opened(&far).await.id().as_str().to_owned();
     let through = near.http_session(&id, Some("ann")).await.unwrap();
-    let (request, meta) = legacy(1, "tools/call", json!({"name": "wait"}));
-    let mut inlet = through.request(request, meta).await.unwrap();
+    let request = legacy(1, "tools/call", json!({"name": "wait"}));
+    let mut inlet = through.request(request).await.unwrap();
     nodes.lose("far");
     far.actor().kill();
     let said = all(&mut inlet).await;
@@ -468,12 +467,12 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     let (_nodes, near, far) = two().await;
     let session = opened(&far).await;
     let id = session.id().clone();
-    let (request, meta) = legacy(1, "logging/setLevel", json!({"level": "error"}));
-    all(&mut session.request(request, meta).await.unwrap()).await;
-    let (request, meta) = legacy(2, "resources/subscribe", json!({"uri": "test://watched"}));
-    all(&mut session.request(request, meta).await.unwrap()).await;
-    let (request, meta) = legacy(3, "tools/call", json!({"name": "steps"}));
-    let mut inlet = session.request(request, meta).await.unwrap();
+    let request = legacy(1, "logging/setLevel", json!({"level": "error"}));
+    all(&mut session.request(request).await.unwrap()).await;
+    let request = legacy(2, "resources/subscribe", json!({"uri": "test://watched"}));
+    all(&mut session.request(request).await.unwrap()).await;
+    let request = legacy(3, "tools/call", json!({"name": "steps"}));
+    let mut inlet = session.request(request).await.unwrap();
     session.keep(&inlet, &[]);
     let stream = inlet.stream();
     assert_eq!(all(&mut inlet).await.len(), 2, "its notification and the result");
@@ -503,8 +502,8 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     assert_eq!(looking.await.unwrap().unwrap_err(), Refused::SessionEnded);
 
     let bob = near.http_session(id.as_str(), Some("bob")).await.unwrap();
-    let (request, meta) = legacy(9, "ping", json!({}));
-    assert_eq!(bob.request(request, meta).await.unwrap_err(), Refused::SessionEnded);
+    let request = legacy(9, "ping", json!({}));
+    assert_eq!(bob.request(request).await.unwrap_err(), Refused::SessionEnded);
     // While both listen.
     far.notify_all("notifications/own", json!({"n": 3})).await.unwrap();
     until(|| near.sessions().iter().any(|it| it.unread >= 5)).await;
@@ -545,8 +544,8 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
 
     let mut past = session.resume(stream, stentor_engine::Seq(0)).await.unwrap();
     assert_eq!(all(&mut past).await.len(), 2, "what was answered can be read again");
-    let (request, meta) = legacy(4, "tools/call", json!({"name": "log"}));
-    let said = all(&mut session.request(request, meta).await.unwrap()).await;
+    let request = legacy(4, "tools/call", json!({"name": "log"}));
+    let said = all(&mut session.request(request).await.unwrap()).await;
     assert_eq!(said[0]["params"]["data"], "above it", "its log level is what it was: {said:?}");
     assert_eq!(said.len(), 2);
 }
@@ -579,8 +578,8 @@ async fn a_task_elsewhere_is_asked_for_and_listened_to_through_any_node() {
 
     let unknown = format!("{task}x");
     let params = json!({"notifications": {"taskIds": [task, unknown], "toolsListChanged": true}});
-    let (request, meta) = ask(3, "subscriptions/listen", params);
-    let answer = near.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap();
+    let request = ask(3, "subscriptions/listen", params);
+    let answer = near.answer(ProtocolVersion::V2026_07_28, request, None).await.unwrap();
     let Answer::Stream(mut inlet) = answer else { panic!("no stream") };
     let (mut heard, mut batch) = (Vec::<Value>::new(), Vec::new());
     go.notify_one();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, ToolError, tool};
-use stentor_wire::{Message, Request, RequestMeta};
+use stentor_wire::{Message, Request};
 use tokio::time::sleep;
 
 const LINES: u64 = 10_000;
@@ -39,13 +39,12 @@ async fn open(engine: &Engine) -> HttpSession {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},
     });
-    let mut inlet =
-        session.request(request(0, "initialize", params), RequestMeta::default()).await.unwrap();
+    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
     assert_eq!(read(&mut inlet).await.len(), 1);
     session
 }
 
-fn request(id: i64, method: &str, params: Value) -> Request {
+fn request(id: i64, method: &str, params: Value) -> Box<Request> {
     let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
     match Message::decode(&Bytes::from(text)) {
         Ok(Message::Request(request)) => request,
@@ -54,10 +53,7 @@ fn request(id: i64, method: &str, params: Value) -> Request {
 }
 
 async fn call(session: &HttpSession, tool: &str) -> Inlet {
-    let inlet = session
-        .request(request(1, "tools/call", json!({"name": tool})), RequestMeta::default())
-        .await
-        .unwrap();
+    let inlet = session.request(request(1, "tools/call", json!({"name": tool}))).await.unwrap();
     session.keep(&inlet, &[]);
     inlet
 }

@@ -17,7 +17,7 @@ use stentor_engine::{
     AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, TaskId, TaskRecord, TaskStore,
     TaskStoreError, Tool, ToolError, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, RequestMeta, TaskStatus, meta_key};
+use stentor_wire::{Message, ProtocolVersion, TaskStatus, meta_key};
 use tokio::time::{Instant, sleep};
 
 /// A store of which each put takes a second, or fails. It is done half way.
@@ -94,8 +94,7 @@ async fn send(engine: &Engine, method: &str, mut params: Value) -> Answer {
     let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
         panic!("no request: {text}");
     };
-    let meta = RequestMeta::read(&request.params).unwrap();
-    engine.answer(ProtocolVersion::V2026_07_28, request, meta, None).await.unwrap()
+    engine.answer(ProtocolVersion::V2026_07_28, request, None).await.unwrap()
 }
 
 async fn ask(engine: &Engine, method: &str, params: Value) -> Value {

@@ -13,7 +13,7 @@ use stentor_engine::port::Answer;
 use stentor_engine::{
     AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, Tool, ToolError, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, Request, RequestMeta, meta_key};
+use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
 use support::Client;
 use tokio::time::{Instant, sleep};
 
@@ -81,7 +81,7 @@ where
     tool(name, code).as_task(as_task)
 }
 
-fn request(method: &str, mut params: Value, takes_tasks: bool) -> Request {
+fn request(method: &str, mut params: Value, takes_tasks: bool) -> Box<Request> {
     let mut capabilities = json!({"elicitation": {}});
     if takes_tasks {
         capabilities["extensions"] = json!({ (EXTENSION): {} });
@@ -98,10 +98,9 @@ fn request(method: &str, mut params: Value, takes_tasks: bool) -> Request {
     }
 }
 
-async fn send(engine: &Engine, request: Request, principal: Option<&str>) -> Answer {
-    let meta = RequestMeta::read(&request.params).unwrap();
+async fn send(engine: &Engine, request: Box<Request>, principal: Option<&str>) -> Answer {
     let principal = principal.map(Arc::from);
-    engine.answer(ProtocolVersion::V2026_07_28, request, meta, principal).await.unwrap()
+    engine.answer(ProtocolVersion::V2026_07_28, request, principal).await.unwrap()
 }
 
 async fn messages(inlet: &mut Inlet) -> Vec<Value> {
@@ -116,7 +115,7 @@ async fn messages(inlet: &mut Inlet) -> Vec<Value> {
 }
 
 /// The response to a request.
-async fn ask_as(engine: &Engine, principal: Option<&str>, request: Request) -> Value {
+async fn ask_as(engine: &Engine, principal: Option<&str>, request: Box<Request>) -> Value {
     match send(engine, request, principal).await {
         Answer::Now(bytes, _) => serde_json::from_slice(&bytes).unwrap(),
         Answer::Stream(mut inlet) => loop {

@@ -217,7 +217,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
 
 mod http {
     use bytes::Bytes;
-    use stentor_wire::{Message, RequestMeta};
+    use stentor_wire::Message;
 
     use super::{HttpSession, json};
 
@@ -227,7 +227,7 @@ mod http {
         let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
             panic!("no request: {text}");
         };
-        let mut inlet = session.request(request, RequestMeta::default()).await.unwrap();
+        let mut inlet = session.request(request).await.unwrap();
         let mut batch = Vec::new();
         assert!(inlet.next(&mut batch).await);
     }

@@ -31,8 +31,8 @@ use axum::extract::State;
 use axum::routing::any;
 use body::Content;
 use bytes::Bytes;
-use http::request::Parts;
 use http::Method;
+use http::request::Parts;
 use http_body::Body;
 use stentor_engine::Engine;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::params::Seen;
-use crate::{ErrorObject, Method, Params, code};
+use crate::{ErrorObject, Method, Params, RequestMeta, code};
 
 /// The id of a request: a string or an integer, answered with the same JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl fmt::Display for Id {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Wants an answer.
-    Request(Request),
+    Request(Box<Request>),
     /// Wants none.
     Notification(Notification),
     /// Answers a request of the server; legacy only.
@@ -52,7 +52,7 @@ pub enum Message {
 }
 
 /// A request of the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Its id, to be echoed.
     pub id: Id,
@@ -60,7 +60,30 @@ pub struct Request {
     pub method: Method,
     /// With which parameters.
     pub params: Params,
+    /// The `_meta` of its parameters.
+    pub meta: RequestMeta,
 }
+
+impl Request {
+    /// A request with its `_meta`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestMeta::read`].
+    pub fn new(id: Id, method: Method, params: Params) -> Result<Self, ErrorObject> {
+        let meta = RequestMeta::read(&params)?;
+        Ok(Self { id, method, params, meta })
+    }
+}
+
+impl PartialEq for Request {
+    fn eq(&self, other: &Self) -> bool {
+        // The parameters have the `_meta`.
+        (&self.id, &self.method, &self.params) == (&other.id, &other.method, &other.params)
+    }
+}
+
+impl Eq for Request {}
 
 /// A notification of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +118,8 @@ pub enum ResponseOutcome {
 pub struct DecodeError {
     /// The id to answer, if there was one.
     pub id: Option<Id>,
-    /// [`code::PARSE_ERROR`] or [`code::INVALID_REQUEST`].
+    /// [`code::PARSE_ERROR`], [`code::INVALID_REQUEST`], or [`code::INVALID_PARAMS`] for the
+    /// `_meta` of a request.
     pub code: i32,
     /// What is wrong, and where.
     pub message: String,
@@ -142,7 +166,8 @@ impl Message {
     /// # Errors
     ///
     /// [`code::PARSE_ERROR`] if `input` is no JSON, [`code::INVALID_REQUEST`] if it is a
-    /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages").
+    /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages");
+    /// [`code::INVALID_PARAMS`] as [`RequestMeta::read`].
     pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
         let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
         let parse_error = |error: &dyn fmt::Display| DecodeError {
@@ -246,7 +271,13 @@ impl Envelope<'_> {
             Some(seen) => Params::of_message(input, &seen),
         };
         Ok(match id {
-            Some(id) => Message::Request(Request { id, method, params }),
+            Some(id) => match RequestMeta::read(&params) {
+                Ok(meta) => Message::Request(Box::new(Request { id, method, params, meta })),
+                Err(error) => {
+                    let (code, message) = (error.code, error.message);
+                    return Err(DecodeError { id: Some(id), code, message });
+                }
+            },
             None => Message::Notification(Notification { method, params }),
         })
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::port::Answer;
 use stentor_engine::{Engine, EngineBuilder};
-use stentor_wire::{Message, Method, ProtocolVersion, Request, RequestMeta, meta_key};
+use stentor_wire::{Message, Method, ProtocolVersion, Request, meta_key};
 use tokio::runtime::{Builder, Runtime};
 
 /// Two threads on every machine, so that figures of different machines are alike.
@@ -53,10 +53,9 @@ pub(crate) fn initialize() -> Bytes {
 }
 
 /// Reads a request as a transport does.
-pub(crate) fn decode(bytes: &Bytes) -> (Request, RequestMeta) {
+pub(crate) fn decode(bytes: &Bytes) -> Box<Request> {
     let Ok(Message::Request(request)) = Message::decode(bytes) else { panic!("a request") };
-    let meta = RequestMeta::read(&request.params).expect("good meta");
-    (request, meta)
+    request
 }
 
 /// The notification that a legacy client is ready.
@@ -67,9 +66,9 @@ pub(crate) fn initialized() -> stentor_wire::Notification {
 
 /// Sends a modern request, without HTTP around it.
 pub(crate) async fn answer(engine: &Engine, bytes: &Bytes) -> Answer {
-    let (request, meta) = decode(bytes);
-    let version: ProtocolVersion = meta.require_modern().expect("a modern request");
-    engine.answer(version, request, meta, None).await.expect("not refused")
+    let request = decode(bytes);
+    let version: ProtocolVersion = request.meta.require_modern().expect("a modern request");
+    engine.answer(version, request, None).await.expect("not refused")
 }
 
 /// The stream of an answer that is one.

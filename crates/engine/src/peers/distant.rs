@@ -47,7 +47,11 @@ impl Distant {
         self.ask(core, act).await.map(|_| ())
     }
 
-    pub(crate) async fn request(&self, core: &Core, request: Request) -> Result<Inlet, Refused> {
+    pub(crate) async fn request(
+        &self,
+        core: &Core,
+        request: Box<Request>,
+    ) -> Result<Inlet, Refused> {
         let id = request.id.clone();
         self.open(core, Act::Message(Message::Request(request).encode()), Some(id)).await
     }

@@ -41,8 +41,10 @@ impl Elsewhere {
         subject: &str,
     ) -> Self {
         let sender = Box::new(Sender::from(caller));
-        let errand =
-            Errand::Request { sender, request: Message::Request(request.clone()).encode() };
+        let errand = Errand::Request {
+            sender,
+            request: Message::Request(Box::new(request.clone())).encode(),
+        };
         Self { nodes: nodes.into_iter().collect(), errand, subject: subject.to_owned() }
     }
 

@@ -1,9 +1,7 @@
 //! The errand of another node, done here.
 
 use bytes::Bytes;
-use stentor_wire::{
-    DecodeError, Era, ErrorObject, Message, Method, Request, RequestMeta, Response, encode,
-};
+use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
 
 use super::{Act, Errand, Found, Said, Sender, Spoken};
 use crate::dispatch::Scope;
@@ -52,8 +50,8 @@ impl Engine {
 
     async fn serve_request(&self, sender: Sender, request: &Bytes) -> Result<Serving, Refused> {
         let (core, caller) = (self.core(), Caller::from(sender));
-        let (request, meta) = match read(request) {
-            Ok(read) => read,
+        let request = match read(request) {
+            Ok(request) => request,
             Err(error) => return Ok(Serving::answer(&error_of(&error))),
         };
         if request.method == Method::Listen && caller.era() == Era::Modern {
@@ -66,7 +64,7 @@ impl Engine {
         }
         let questions = (caller.era() == Era::Legacy)
             .then(|| Questions::named(core.config.node.sign(&crate::ids::random_text::<9>())));
-        let begun = stateless(core, caller, request, meta, questions.clone(), Scope::Own)?;
+        let begun = stateless(core, caller, request, questions.clone(), Scope::Own)?;
         Ok(match begun.answer().await {
             Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
             Answer::Stream(inlet) => {
@@ -94,14 +92,7 @@ impl Engine {
         let inlet = match act {
             Act::Message(message) => match Message::decode(&message) {
                 Ok(Message::Request(request)) => {
-                    let meta = match RequestMeta::read(&request.params) {
-                        Ok(meta) => meta,
-                        Err(error) => {
-                            let reply = encode::error(Some(&request.id), &error);
-                            return Ok(Serving::answer(&Frame::Reply(reply, Some(error.code))));
-                        }
-                    };
-                    let inlet = session.request(request, meta).await?;
+                    let inlet = session.request(request).await?;
                     // Its client may come back to any node.
                     session.keep(&inlet, &[]);
                     inlet
@@ -132,18 +123,14 @@ impl Engine {
     }
 }
 
-fn read(request: &Bytes) -> Result<(Request, RequestMeta), DecodeError> {
-    let no_request = |id, message: String| DecodeError {
-        id,
-        code: stentor_wire::code::INVALID_REQUEST,
-        message,
-    };
+fn read(request: &Bytes) -> Result<Box<Request>, DecodeError> {
     match Message::decode(request)? {
-        Message::Request(request) => match RequestMeta::read(&request.params) {
-            Ok(meta) => Ok((request, meta)),
-            Err(error) => Err(no_request(Some(request.id), error.message)),
-        },
-        _ => Err(no_request(None, "it is no request".to_owned())),
+        Message::Request(request) => Ok(request),
+        _ => Err(DecodeError {
+            id: None,
+            code: stentor_wire::code::INVALID_REQUEST,
+            message: "it is no request".to_owned(),
+        }),
     }
 }
 

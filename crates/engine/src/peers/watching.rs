@@ -74,7 +74,8 @@ fn listen(caller: &Caller, request: &Request, tasks: &[String]) -> Errand {
     // It was read before.
     let meta = request.params.member(Member::Meta).ok().flatten().unwrap_or("{}");
     let params = Params::from_json(format!(r#"{{"notifications":{tasks},"_meta":{meta}}}"#));
-    let request = Request { id: request.id.clone(), method: Method::Listen, params };
+    let (id, method, meta) = (request.id.clone(), Method::Listen, request.meta.clone());
+    let request = Box::new(Request { id, method, params, meta });
     let sender = Box::new(Sender::from(caller));
     Errand::Request { sender, request: Message::Request(request).encode() }
 }

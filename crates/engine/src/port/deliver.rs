@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::Either;
-use stentor_wire::{Era, Method, Request, RequestMeta};
+use stentor_wire::{Era, Method, Request};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Refused;
@@ -20,8 +20,7 @@ use crate::task::Responder;
 pub(super) fn ask<'a>(
     core: &'a Arc<Core>,
     entry: &'a Arc<SessionEntry>,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
     outlet: Outlet,
 ) -> impl Future<Output = Result<(), Refused>> + Send + use<'a> {
     if request.method != Method::Initialize {
@@ -32,11 +31,11 @@ pub(super) fn ask<'a>(
         Some(actor) if request.method != Method::Listen => {
             entry.touch();
             let session = Session::new(core.clone(), entry.clone());
-            let next = responder(core, entry, &request, &meta, outlet)
-                .map(|responder| session.on_request(request, meta, responder));
+            let next = responder(core, entry, &request, outlet)
+                .map(|responder| session.on_request(request, responder));
             Either::Left(async move { Ok(next?.done(actor.get_cell()).await) })
         }
-        _ => Either::Right(Box::pin(in_turn(core, entry, request, meta, outlet))),
+        _ => Either::Right(Box::pin(in_turn(core, entry, request, outlet))),
     }
 }
 
@@ -44,25 +43,23 @@ pub(super) fn ask<'a>(
 async fn in_turn(
     core: &Arc<Core>,
     entry: &SessionEntry,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
     outlet: Outlet,
 ) -> Result<(), Refused> {
     let turn = turn(entry).await?;
-    let responder = responder(core, entry, &request, &meta, outlet)?;
-    hand_in(entry, Inbound::Request(request, Box::new(meta), responder), turn).await
+    let responder = responder(core, entry, &request, outlet)?;
+    hand_in(entry, Inbound::Request(request, responder), turn).await
 }
 
 fn responder(
     core: &Arc<Core>,
     entry: &SessionEntry,
     request: &Request,
-    meta: &RequestMeta,
     outlet: Outlet,
 ) -> Result<Responder, Refused> {
     let permit = entry.permits().clone().try_acquire_owned();
     let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-    let era = if meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
+    let era = if request.meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
     Ok(Responder::new(core.clone(), outlet, era, request, permit))
 }
 

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use futures::TryFutureExt as _;
 use futures::future::Either;
 use stentor_wire::{
-    EncodedNotice, ListKind, Message, Notice, Notification, ProtocolVersion, Request, RequestMeta,
-    Response,
+    EncodedNotice, ListKind, Message, Notice, Notification, ProtocolVersion, Request, Response,
 };
 
 use super::Refused;
@@ -66,7 +65,7 @@ impl HttpSession {
         }
     }
 
-    /// Hands in a request, whose `_meta` has been read. The inlet yields what its call says and,
+    /// Hands in a request. The inlet yields what its call says and,
     /// last, its response. Dropping it cancels nothing.
     ///
     /// Begins before the future is polled, which so needs no room for the request.
@@ -76,14 +75,13 @@ impl HttpSession {
     /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`], [`Refused::Unreachable`].
     pub fn request(
         &self,
-        request: Request,
-        meta: RequestMeta,
+        request: Box<Request>,
     ) -> impl Future<Output = Result<Inlet, Refused>> + Send + use<'_> {
         match &self.place {
             Place::Here(entry) => {
                 let outlet = entry.open_stream(&self.core, &request.id);
                 let inlet = outlet.attach();
-                let asked = ask(&self.core, entry, request, meta, outlet);
+                let asked = ask(&self.core, entry, request, outlet);
                 Either::Left(asked.map_ok(|()| inlet))
             }
             Place::There(distant) => Either::Right(Box::pin(distant.request(&self.core, request))),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stentor_wire::{DecodeError, ErrorObject, Message, RequestMeta, code, encode};
+use stentor_wire::{DecodeError, ErrorObject, Message, code, encode};
 
 use super::Refused;
 use super::deliver::{ask, tell};
@@ -54,11 +54,7 @@ impl Pipe {
             self.outlet.reply(encode::error(Some(&id), &error), Some(error.code));
             Ok(())
         };
-        let meta = match RequestMeta::read(&request.params) {
-            Ok(meta) => meta,
-            Err(error) => return refuse(error),
-        };
-        match ask(&self.core, &self.entry, request, meta, self.outlet.clone()).await {
+        match ask(&self.core, &self.entry, request, self.outlet.clone()).await {
             Err(Refused::TooManyRequests) => {
                 refuse(ErrorObject::unavailable(Refused::TooManyRequests.to_string()))
             }

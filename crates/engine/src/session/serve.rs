@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use stentor_wire::{ErrorObject, Request, RequestMeta, code};
+use stentor_wire::{ErrorObject, Request, code};
 
 use super::{Caller, SessionEntry, SessionKind};
 use crate::core::Core;
@@ -14,8 +14,7 @@ use crate::task::{self, Responder, Run};
 /// A request that concerns the catalog, and who sent it.
 pub(crate) struct Served {
     pub(crate) caller: Caller,
-    pub(crate) request: Request,
-    pub(crate) meta: RequestMeta,
+    pub(crate) request: Box<Request>,
 }
 
 /// Serves a request of a session: a call that is to run, or `None` if that is all.
@@ -25,7 +24,7 @@ pub(crate) fn serve(
     served: Served,
     responder: Responder,
 ) -> Option<Box<Run>> {
-    let Served { caller, request, meta } = served;
+    let Served { caller, request } = served;
     let resumes = entry.kind() == SessionKind::Http;
     let caller = caller.of(entry.principal().cloned()).resuming(resumes);
     let target = match dispatch(core, &caller, &request, Scope::All) {
@@ -35,7 +34,7 @@ pub(crate) fn serve(
         }
         Dispatch::Call(target) => target,
     };
-    match admit(core, entry, caller, target, request, meta) {
+    match admit(core, entry, caller, target, request) {
         Ok(start) => task::begin(core, start, responder),
         Err(error) => {
             responder.answer(Err(error));
@@ -50,8 +49,7 @@ fn admit(
     entry: &SessionEntry,
     caller: Caller,
     target: Target,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
 ) -> Result<task::Start, ErrorObject> {
     let in_use = || ErrorObject::new(code::INVALID_REQUEST, "the request id is in use");
     // Asked first, as a retry uses up the state of the call that waits.
@@ -67,15 +65,5 @@ fn admit(
     }
     let streams = entry.finish_streams();
     let questions = Some(entry.questions().clone());
-    Ok(task::Start {
-        request,
-        meta,
-        caller,
-        target,
-        entry: begins,
-        cancel,
-        open,
-        streams,
-        questions,
-    })
+    Ok(task::Start { request, caller, target, entry: begins, cancel, open, streams, questions })
 }

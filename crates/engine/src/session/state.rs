@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, ProtocolVersion, Request, RequestMeta, SubscriptionId, code, encode,
+    ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode,
 };
 
 use super::caller::{Caller, SessionLevel};
@@ -134,9 +134,9 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
-    pub(crate) fn on_request(&mut self, request: &Request, meta: &mut RequestMeta) -> Decision {
-        let modern = self.serves_modern && meta.protocol_version.is_some();
-        let decided = if modern { self.on_modern(request, meta) } else { self.on_legacy(request) };
+    pub(crate) fn on_request(&mut self, request: &mut Request) -> Decision {
+        let modern = self.serves_modern && request.meta.protocol_version.is_some();
+        let decided = if modern { self.on_modern(request) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
     }
 
@@ -168,13 +168,9 @@ impl SessionState {
         Ok(Decision::Initialized(version))
     }
 
-    fn on_modern(
-        &mut self,
-        request: &Request,
-        meta: &mut RequestMeta,
-    ) -> Result<Decision, ErrorObject> {
-        let version = meta.require_modern()?;
-        let caller = Caller::modern(version, meta, Some(self.id.clone()));
+    fn on_modern(&mut self, request: &mut Request) -> Result<Decision, ErrorObject> {
+        let version = request.meta.require_modern()?;
+        let caller = Caller::modern(version, &mut request.meta, Some(self.id.clone()));
         if request.method != Method::Listen {
             return Ok(Decision::Dispatch(caller));
         }

@@ -28,8 +28,7 @@ use crate::tasks::{LiveTask, TaskRecord};
 
 /// A call that may run: who asks for what, and how the answer gets back.
 pub(crate) struct Start {
-    pub(crate) request: Request,
-    pub(crate) meta: RequestMeta,
+    pub(crate) request: Box<Request>,
     pub(crate) caller: Caller,
     pub(crate) target: Target,
     pub(crate) entry: Entry,
@@ -100,7 +99,8 @@ pub(crate) fn enter(
 ///
 /// No `async fn`, so that futures have no room for all that a call is made of.
 pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Option<Box<Run>> {
-    let Start { request, meta, caller, target, entry, cancel, open, streams, questions } = start;
+    let Start { request, caller, target, entry, cancel, open, streams, questions } = start;
+    let Request { id: request, method, params, meta } = *request;
     let gate = Arc::new(Gate::new(meta.progress_token.clone()));
     let outlet = responder.outlet().clone();
     let running = Running {
@@ -124,23 +124,17 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
     };
     let id = core.running.next_id();
     let subject: Arc<str> = target.subject().into();
-    let call = CallRef {
-        id,
-        session: caller.session.clone(),
-        request: request.id.clone(),
-        subject: subject.clone(),
-    };
+    let call = CallRef { id, session: caller.session.clone(), request, subject: subject.clone() };
     let span = tracing::debug_span!(
         "mcp.call",
         call = %id,
-        mcp.method.name = %request.method,
+        mcp.method.name = %method,
         mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
-        jsonrpc.request.id = %request.id,
+        jsonrpc.request.id = %call.request,
         subject = &*subject,
         traceparent = meta.trace.traceparent.as_deref(),
         tracestate = meta.trace.tracestate.as_deref(),
     );
-    let method = request.method;
     let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
@@ -157,7 +151,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         task: OnceLock::new(),
         checkpoint: None,
     });
-    Some(Run::new(target, ctx, request.params, Side::Attached(responder), record, span))
+    Some(Run::new(target, ctx, params, Side::Attached(responder), record, span))
 }
 
 /// Runs a call that begins. One that its like prove to be done at once runs here; any other, and

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
 use stentor_wire::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
-use stentor_wire::{Message, Method, ProtocolVersion, Request, RequestMeta};
+use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, Response, principal, reply};
@@ -18,18 +18,17 @@ pub(super) async fn message(
     principal: Option<Arc<str>>,
     wants: Wants,
     message: Message,
-    meta: RequestMeta,
 ) -> Result<Response, Refusal> {
     match message {
         Message::Request(request)
             if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
         {
             // Boxed, as few requests open a session and all make room for what is awaited here.
-            Box::pin(initialize(endpoint, principal, wants, request, meta)).await
+            Box::pin(initialize(endpoint, principal, wants, request)).await
         }
         Message::Request(request) => {
             let session = session(endpoint, headers, principal.as_deref()).await?;
-            let inlet = session.request(request, meta).await?;
+            let inlet = session.request(request).await?;
             Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
         }
         Message::Notification(notification) => {
@@ -49,11 +48,10 @@ async fn initialize(
     endpoint: &Endpoint,
     principal: Option<Arc<str>>,
     wants: Wants,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
 ) -> Result<Response, Refusal> {
     let session = endpoint.engine.open_http_session(principal).await?;
-    let inlet = session.request(request, meta).await?;
+    let inlet = session.request(request).await?;
     let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
         // It is here, as it was opened just now.

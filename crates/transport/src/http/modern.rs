@@ -9,7 +9,7 @@ use stentor_wire::headers::{
     HeaderMismatch, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, check_protocol_version,
     check_standard,
 };
-use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, RequestMeta};
+use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
 use super::events::EventIds;
 use super::guard::{Refusal, Wants};
@@ -20,17 +20,16 @@ pub(super) async fn request(
     headers: &HeaderMap,
     principal: Option<Arc<str>>,
     wants: Wants,
-    request: Request,
-    meta: RequestMeta,
+    request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let version = match check(endpoint, headers, &request, &meta) {
+    let version = match check(endpoint, headers, &request) {
         Ok(version) => version,
         Err(error) => {
             return Ok(reply::error(StatusCode::BAD_REQUEST, Some(&request.id), &error));
         }
     };
     let listens = request.method == Method::Listen;
-    Ok(match endpoint.engine.answer(version, request, meta, principal).await? {
+    Ok(match endpoint.engine.answer(version, request, principal).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
         Answer::Stream(inlet) if listens => reply::stream(inlet, Vec::new(), EventIds::None),
         Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
@@ -44,13 +43,12 @@ fn check(
     endpoint: &Endpoint,
     headers: &HeaderMap,
     request: &Request,
-    meta: &RequestMeta,
 ) -> Result<ProtocolVersion, ErrorObject> {
     let header = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
-    if let Some(version) = &meta.protocol_version {
+    if let Some(version) = &request.meta.protocol_version {
         check_protocol_version(version, header(MCP_PROTOCOL_VERSION))?;
     }
-    let version = meta.require_modern()?;
+    let version = request.meta.require_modern()?;
     let name = named(request);
     check_standard(request.method.as_str(), name.as_deref(), header(MCP_METHOD), header(MCP_NAME))?;
     if request.method == Method::ToolsCall {

@@ -1,16 +1,14 @@
 //! POST: one message of a client. Which era it belongs to is decided here.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use stentor_wire::headers::MCP_PROTOCOL_VERSION;
-use stentor_wire::{Era, ErrorObject, Message, Params, ProtocolVersion, RequestMeta, code};
+use stentor_wire::{Era, ErrorObject, Message, ProtocolVersion, RequestMeta, code};
 
-use super::guard::{self, Refusal, Wants};
+use super::guard::{self, Refusal};
 use super::{BodyError, Endpoint, Response, legacy, modern, principal, reply};
 
 pub(super) async fn handle<B>(
@@ -36,35 +34,18 @@ where
             return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error.into()));
         }
     };
-    let meta = match RequestMeta::read(params(&message)) {
-        Ok(meta) => meta,
-        Err(error) => return Ok(refuse(&message, &error)),
-    };
-    let era = match era(headers, &meta) {
-        Ok(era) => era,
-        Err(error) => return Ok(refuse(&message, &error)),
-    };
     let id = match &message {
         Message::Request(request) => Some(request.id.clone()),
         _ => None,
     };
+    let era = match era(headers, &message) {
+        Ok(era) => era,
+        Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
+    };
     let principal = principal(&head.extensions);
-    let answered = answer(endpoint, headers, principal, wants, era, message, meta).await;
-    Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
-}
-
-async fn answer(
-    endpoint: &Endpoint,
-    headers: &HeaderMap,
-    principal: Option<Arc<str>>,
-    wants: Wants,
-    era: Era,
-    message: Message,
-    meta: RequestMeta,
-) -> Result<Response, Refusal> {
-    match (era, message) {
+    let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            modern::request(endpoint, headers, principal, wants, request, meta).await
+            modern::request(endpoint, headers, principal, wants, request).await
         }
         // No notification of a client has a meaning of its own here: it cancels by closing the
         // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
@@ -74,9 +55,10 @@ async fn answer(
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
         (Era::Legacy, message) => {
-            legacy::message(endpoint, headers, principal, wants, message, meta).await
+            legacy::message(endpoint, headers, principal, wants, message).await
         }
-    }
+    };
+    Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
 }
 
 async fn read<B>(body: B, limit: usize) -> Result<Option<Bytes>, Refusal>
@@ -91,32 +73,22 @@ where
     }
 }
 
-fn params(message: &Message) -> &Params {
-    static NONE: std::sync::LazyLock<Params> = std::sync::LazyLock::new(Params::default);
-    match message {
-        Message::Request(request) => &request.params,
-        Message::Notification(notification) => &notification.params,
-        Message::Response(_) => &NONE,
-    }
-}
-
-fn refuse(message: &Message, error: &ErrorObject) -> Response {
-    let id = match message {
-        Message::Request(request) => Some(&request.id),
-        _ => None,
-    };
-    reply::error(StatusCode::BAD_REQUEST, id, error)
-}
-
 /// Modern is what says so in `_meta`, or in a header that names no legacy version (2026-07-28,
 /// basic/versioning, "Backward Compatibility").
-fn era(headers: &HeaderMap, meta: &RequestMeta) -> Result<Era, ErrorObject> {
+fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
+    let says_so = match message {
+        Message::Request(request) => request.meta.protocol_version.is_some(),
+        Message::Notification(notification) => {
+            RequestMeta::read(&notification.params)?.protocol_version.is_some()
+        }
+        Message::Response(_) => false,
+    };
     let named = headers.get(MCP_PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
-    match (&meta.protocol_version, named) {
-        (Some(_), _) => Ok(Era::Modern),
-        (None, Some(named)) => ProtocolVersion::parse(named)
+    match (says_so, named) {
+        (true, _) => Ok(Era::Modern),
+        (false, Some(named)) => ProtocolVersion::parse(named)
             .map(ProtocolVersion::era)
             .ok_or_else(|| ErrorObject::unsupported_version(named)),
-        (None, None) => Ok(Era::Legacy),
+        (false, None) => Ok(Era::Legacy),
     }
 }

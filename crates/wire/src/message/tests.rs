@@ -23,6 +23,16 @@ fn a_request_keeps_the_type_of_its_id_and_its_raw_params() {
 }
 
 #[test]
+fn a_request_whose_meta_or_members_make_no_sense_is_refused_by_its_id() {
+    for params in
+        [r#"{"_meta":[]}"#, r#"{"_meta":{"progressToken":{}}}"#, r#"{"name":"a","name":"b"}"#]
+    {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{params}}}"#);
+        assert_eq!(refused(&text), (code::INVALID_PARAMS, Some(Id::Number(7))), "{params}");
+    }
+}
+
+#[test]
 fn a_message_without_an_id_is_a_notification() {
     let message = decode(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
     let Ok(Message::Notification(notification)) = message else { panic!("no notification") };
