@@ -244,10 +244,10 @@ impl Engine {
     pub fn answer(
         &self,
         version: ProtocolVersion,
-        mut request: Box<Request>,
+        request: Box<Request>,
         principal: Option<Arc<str>>,
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_> {
-        let caller = Caller::modern(version, &mut request.meta, None).of(principal);
+        let caller = Caller::modern(version, &request.meta, None).of(principal);
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.listen(request, caller)));
         }
@@ -268,8 +268,8 @@ impl Engine {
         caller: Caller,
     ) -> Result<Answer, Refused> {
         let core = self.core();
-        let params = request.params.parse::<params::Listen>();
-        let granted = params.and_then(|params| grant(&params, core.config.max_subscriptions));
+        let params = params::Listen::read(&request.params);
+        let granted = params.and_then(|params| grant(params, core.config.max_subscriptions));
         let granted = match granted {
             Ok(granted) if !granted.task_ids.is_empty() => {
                 self.grant_tasks(&request, &caller, granted).await

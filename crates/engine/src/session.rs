@@ -222,8 +222,8 @@ impl Session {
     /// Serves a request, as far as that takes no time.
     ///
     /// No `async fn`, so that no future has room for all that a request is made of.
-    pub(crate) fn on_request(&self, mut request: Box<Request>, responder: Responder) -> Next {
-        let decision = self.entry.state().on_request(&mut request);
+    pub(crate) fn on_request(&self, request: Box<Request>, responder: Responder) -> Next {
+        let decision = self.entry.state().on_request(&request);
         let answer = match decision {
             Decision::Initialized(version) => {
                 responder.answer(self.initialize_result(version));

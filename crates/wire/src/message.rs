@@ -1,6 +1,7 @@
 //! What a client sends, decoded.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -61,7 +62,7 @@ pub struct Request {
     /// With which parameters.
     pub params: Params,
     /// The `_meta` of its parameters.
-    pub meta: RequestMeta,
+    pub meta: Arc<RequestMeta>,
 }
 
 impl Request {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread::LocalKey;
 
+use bytes::Bytes;
 use rmcp::model::{ClientCapabilities, Implementation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,7 @@ pub struct RequestMeta {
     /// The trace that the request belongs to.
     pub trace: TraceContext,
     /// The whole `_meta` as raw JSON; empty where there was none.
-    pub raw: bytes::Bytes,
+    pub raw: Bytes,
 }
 
 #[derive(Deserialize)]
@@ -88,13 +89,29 @@ struct Known<'a> {
 }
 
 impl RequestMeta {
-    /// Reads the `_meta` of a request's parameters.
+    /// Reads the `_meta` of a request's parameters. One that is to the letter the one before, as
+    /// with most clients, is not read again.
     ///
     /// # Errors
     ///
     /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
-    pub fn read(params: &Params) -> Result<Self, ErrorObject> {
-        let Some(raw) = params.member(Member::Meta)? else { return Ok(Self::default()) };
+    pub fn read(params: &Params) -> Result<Arc<Self>, ErrorObject> {
+        let raw = params.member(Member::Meta)?.unwrap_or_default();
+        let known = |last: &Option<Arc<Self>>| last.clone().filter(|last| last.raw == raw);
+        if let Some(same) = META.with_borrow(known) {
+            return Ok(same);
+        }
+        let meta = Arc::new(Self::parse(raw)?);
+        if raw.len() <= MAX_KEPT {
+            META.set(Some(meta.clone()));
+        }
+        Ok(meta)
+    }
+
+    fn parse(raw: &str) -> Result<Self, ErrorObject> {
+        if raw.is_empty() {
+            return Ok(Self::default());
+        }
         // Serde would take a list for a struct, too.
         if !raw.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
@@ -117,7 +134,7 @@ impl RequestMeta {
                 tracestate: known.tracestate,
                 baggage: known.baggage,
             },
-            raw: params.slice(Member::Meta)?.unwrap_or_default(),
+            raw: Bytes::copy_from_slice(raw.as_bytes()),
         })
     }
 
@@ -149,6 +166,7 @@ type Last<T> = RefCell<Option<(Box<str>, Arc<T>)>>;
 const MAX_KEPT: usize = 4096;
 
 thread_local! {
+    static META: RefCell<Option<Arc<RequestMeta>>> = const { RefCell::new(None) };
     static INFO: Last<Implementation> = const { RefCell::new(None) };
     static CAPABILITIES: Last<ClientCapabilities> = const { RefCell::new(None) };
 }
@@ -182,7 +200,7 @@ mod tests {
     use super::*;
     use crate::code;
 
-    fn read(json: serde_json::Value) -> Result<RequestMeta, ErrorObject> {
+    fn read(json: serde_json::Value) -> Result<Arc<RequestMeta>, ErrorObject> {
         RequestMeta::read(&Params::from_json(json.to_string()))
     }
 
@@ -225,7 +243,7 @@ mod tests {
         let name = |name: &str| {
             let info = serde_json::json!({"name": name, "version": "1"});
             let read = read(serde_json::json!({"_meta": {meta_key::CLIENT_INFO: info}}));
-            read.unwrap().client_info.unwrap()
+            read.unwrap().client_info.clone().unwrap()
         };
         let (one, same, other) = (name("one"), name("one"), name("other"));
         assert!(Arc::ptr_eq(&one, &same));

@@ -193,22 +193,29 @@ pub struct Cancelled {
 }
 
 /// `subscriptions/listen` (2026-07-28, basic/patterns/subscriptions).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Listen {
     /// What the client wants to hear.
-    #[serde(deserialize_with = "object")]
     pub notifications: NoticeFilter,
 }
 
-/// An object, and not a list of its members' values, which serde takes for one, too.
-fn object<'de, T, D>(input: D) -> Result<T, D::Error>
-where
-    T: serde::de::DeserializeOwned,
-    D: serde::Deserializer<'de>,
-{
-    let members = serde_json::Map::deserialize(input)?;
-    serde_json::from_value(members.into()).map_err(serde::de::Error::custom)
+impl Listen {
+    /// Reads the parameters of a listen.
+    ///
+    /// # Errors
+    ///
+    /// -32602 without `notifications`, or if it or one of its members has the wrong type.
+    pub fn read(params: &Params) -> Result<Self, ErrorObject> {
+        let raw = params.member(Member::Notifications)?;
+        let raw = raw.ok_or_else(|| raw::invalid(&"missing field `notifications`"))?;
+        // Serde would take a list for a struct, too.
+        if !raw.starts_with('{') {
+            return Err(raw::invalid(&"notifications must be an object"));
+        }
+        let notifications = serde_json::from_str(raw).map_err(|error| raw::invalid(&error))?;
+        Ok(Self { notifications })
+    }
 }
 
 /// What a `subscriptions/listen` asks for, and what its acknowledgment grants.

@@ -33,7 +33,10 @@ pub(super) fn ask<'a>(
             let session = Session::new(core.clone(), entry.clone());
             let next = responder(core, entry, &request, outlet)
                 .map(|responder| session.on_request(request, responder));
-            Either::Left(async move { Ok(next?.done(actor.get_cell()).await) })
+            Either::Left(async move {
+                next?.done(actor.get_cell()).await;
+                Ok(())
+            })
         }
         _ => Either::Right(Box::pin(in_turn(core, entry, request, outlet))),
     }

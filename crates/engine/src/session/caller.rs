@@ -42,17 +42,16 @@ impl SessionLevel {
 }
 
 impl Caller {
-    /// The sender of a modern request, whose `_meta` has been checked; what that says of the
-    /// sender is moved out of it.
+    /// The sender of a modern request, whose `_meta` has been checked.
     pub(crate) fn modern(
         version: ProtocolVersion,
-        meta: &mut RequestMeta,
+        meta: &RequestMeta,
         session: Option<SessionId>,
     ) -> Self {
         Self {
             version,
-            client: meta.client_info.take(),
-            capabilities: meta.client_capabilities.take().unwrap_or_default(),
+            client: meta.client_info.clone(),
+            capabilities: meta.client_capabilities.clone().unwrap_or_default(),
             session,
             principal: None,
             resumes: false,
@@ -154,8 +153,7 @@ mod tests {
 
     #[test]
     fn a_modern_request_hears_nothing_it_did_not_ask_for() {
-        let caller =
-            Caller::modern(ProtocolVersion::V2026_07_28, &mut RequestMeta::default(), None);
+        let caller = Caller::modern(ProtocolVersion::V2026_07_28, &RequestMeta::default(), None);
         assert!(!caller.wants_log(LogLevel::Emergency, None));
         assert!(caller.wants_log(LogLevel::Error, Some(LogLevel::Warning)));
         assert!(!caller.wants_log(LogLevel::Info, Some(LogLevel::Warning)));

@@ -134,7 +134,7 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
-    pub(crate) fn on_request(&mut self, request: &mut Request) -> Decision {
+    pub(crate) fn on_request(&mut self, request: &Request) -> Decision {
         let modern = self.serves_modern && request.meta.protocol_version.is_some();
         let decided = if modern { self.on_modern(request) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
@@ -168,14 +168,13 @@ impl SessionState {
         Ok(Decision::Initialized(version))
     }
 
-    fn on_modern(&mut self, request: &mut Request) -> Result<Decision, ErrorObject> {
+    fn on_modern(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let version = request.meta.require_modern()?;
-        let caller = Caller::modern(version, &mut request.meta, Some(self.id.clone()));
+        let caller = Caller::modern(version, &request.meta, Some(self.id.clone()));
         if request.method != Method::Listen {
             return Ok(Decision::Dispatch(caller));
         }
-        let mut granted =
-            grant(&request.params.parse::<params::Listen>()?, self.max_subscriptions)?;
+        let mut granted = grant(params::Listen::read(&request.params)?, self.max_subscriptions)?;
         if self.listens.contains_key(&request.id) {
             return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
         }
@@ -266,8 +265,8 @@ impl SessionState {
 }
 
 /// What a listen is granted: everything it asks for, each resource once.
-pub(crate) fn grant(listen: &params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
-    let mut granted = listen.notifications.clone();
+pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
+    let mut granted = listen.notifications;
     let mut seen = HashSet::new();
     granted.resource_subscriptions.retain(|uri| seen.insert(uri.clone()));
     if granted.resource_subscriptions.len() > max {

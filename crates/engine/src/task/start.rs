@@ -110,7 +110,6 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         streams,
     };
     let responder = responder.running(open, running);
-    let meta = Arc::new(meta);
     let lane = Lane::new(outlet, gate, &caller, meta.clone());
     let (retry, explicit) = match entry {
         Entry::New { retry, explicit } => (retry, explicit),

@@ -81,7 +81,9 @@ pub async fn serve_on(
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let gone_after = engine.stall_timeout();
+    if let Err(error) = tune(&listener, engine.stall_timeout()) {
+        tracing::warn!(%error, "connections keep their defaults");
+    }
     let mut connections = Connections::new(Endpoint::new(engine.clone(), config));
     let stopped = async move {
         tokio::select! {
@@ -92,7 +94,7 @@ pub async fn serve_on(
     };
     let serving = async move {
         tokio::select! {
-            never = accept_all(&listener, &mut connections, gone_after) => match never {},
+            never = accept_all(&listener, &mut connections) => match never {},
             () = stopped => {}
         }
         drop(listener);
@@ -109,24 +111,21 @@ pub async fn serve_on(
     Ok(())
 }
 
-async fn accept_all(
-    listener: &TcpListener,
-    connections: &mut Connections,
-    gone_after: Duration,
-) -> Infallible {
+async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
     loop {
         tokio::select! {
-            stream = accept(listener, gone_after), if connections.has_room() => connections.open(stream),
+            stream = accept(listener), if connections.has_room() => connections.open(stream),
             Some(()) = connections.ended() => {}
         }
     }
 }
 
-async fn accept(listener: &TcpListener, gone_after: Duration) -> TcpStream {
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if let Err(error) = tune(&stream, gone_after) {
+                #[cfg(not(any(target_os = "android", target_os = "linux")))]
+                if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection keeps its defaults");
                 }
                 return stream;
@@ -146,18 +145,20 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn tune(stream: &TcpStream, gone_after: Duration) -> io::Result<()> {
+/// Sets what each of a listener's connections has from it: on Linux that is three system calls
+/// less for each.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn tune(listener: &TcpListener, gone_after: Duration) -> io::Result<()> {
+    let socket = socket2::SockRef::from(listener);
     // What is written is whole messages: nothing is gained by waiting for more.
-    stream.set_nodelay(true)?;
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    {
-        let socket = socket2::SockRef::from(stream);
-        socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
-        // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
-        socket.set_tcp_user_timeout(Some(gone_after))?;
-    }
-    #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    let _ = gone_after;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
+    // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
+    socket.set_tcp_user_timeout(Some(gone_after))
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+fn tune(_: &TcpListener, _: Duration) -> io::Result<()> {
     Ok(())
 }
 

@@ -41,11 +41,21 @@ pub enum Member {
     InputResponses,
     /// `requestState`.
     RequestState,
+    /// `notifications`.
+    Notifications,
 }
 
 /// Their names, in the same order.
-const NAMES: [&str; 7] =
-    ["_meta", "name", "uri", "taskId", "arguments", "inputResponses", "requestState"];
+const NAMES: [&str; 8] = [
+    "_meta",
+    "name",
+    "uri",
+    "taskId",
+    "arguments",
+    "inputResponses",
+    "requestState",
+    "notifications",
+];
 const MEMBERS: usize = NAMES.len();
 
 /// Where each [`Member`] begins and ends in the source; nowhere, where it is not.

@@ -96,6 +96,19 @@ async fn read_until(client: &mut (impl AsyncRead + Unpin), wanted: &str) -> Stri
     }
 }
 
+#[cfg(any(target_os = "android", target_os = "linux"))]
+#[tokio::test]
+async fn a_connection_is_tuned_as_its_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    tune(&listener, Duration::from_secs(7)).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let stream = accept(&listener).await;
+    let socket = socket2::SockRef::from(&stream);
+    assert!(socket.tcp_nodelay().unwrap());
+    assert_eq!(socket.tcp_notsent_lowat().unwrap(), MAX_UNSENT);
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_reads_is_disconnected_and_counted() {
     let (engine, _) = engine().await;
