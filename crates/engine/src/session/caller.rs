@@ -21,7 +21,8 @@ pub(crate) struct Caller {
     pub(crate) principal: Option<Arc<str>>,
     /// Whether it can come back to a stream that was closed.
     pub(crate) resumes: bool,
-    level: SessionLevel,
+    /// Of a legacy session; another caller has none.
+    level: Option<SessionLevel>,
 }
 
 /// The least severe log message that a legacy session wants; running calls see it change.
@@ -55,7 +56,7 @@ impl Caller {
             session,
             principal: None,
             resumes: false,
-            level: SessionLevel::default(),
+            level: None,
         }
     }
 
@@ -68,7 +69,7 @@ impl Caller {
             session: Some(session),
             principal: None,
             resumes: false,
-            level: SessionLevel::default(),
+            level: None,
         }
     }
 
@@ -86,7 +87,7 @@ impl Caller {
             session: Some(session),
             principal: None,
             resumes: false,
-            level,
+            level: Some(level),
         }
     }
 
@@ -99,7 +100,7 @@ impl Caller {
             session: None,
             principal,
             resumes: false,
-            level: SessionLevel::default(),
+            level: None,
         }
     }
 
@@ -108,18 +109,19 @@ impl Caller {
         let Sender { version, client, capabilities, session, principal, resumes, level } = sender;
         let own = SessionLevel::default();
         own.set(level);
-        Self { version, client, capabilities, session, principal, resumes, level: own }
+        Self { version, client, capabilities, session, principal, resumes, level: Some(own) }
     }
 
     /// Where a session changes how severe log messages are to be.
     pub(super) fn session_level(&self) -> SessionLevel {
-        self.level.clone()
+        self.level.clone().unwrap_or_default()
     }
 
     /// The least severe log message that a legacy client wants.
     pub(crate) fn level(&self) -> LogLevel {
-        let level = self.level.0.load(Ordering::Relaxed);
-        LogLevel::ALL.into_iter().find(|known| *known as u8 == level).unwrap_or(LogLevel::Info)
+        let level = self.level.as_ref().map(|level| level.0.load(Ordering::Relaxed));
+        let known = LogLevel::ALL.into_iter().find(|known| Some(*known as u8) == level);
+        known.unwrap_or(LogLevel::Info)
     }
 
     /// The same, known to be this principal.
@@ -141,7 +143,7 @@ impl Caller {
     /// Whether a log message of this severity reaches the sender.
     pub(crate) fn wants_log(&self, level: LogLevel, asked: Option<LogLevel>) -> bool {
         match self.era() {
-            Era::Legacy => level as u8 >= self.level.0.load(Ordering::Relaxed),
+            Era::Legacy => level >= self.level(),
             Era::Modern => asked.is_some_and(|least| level >= least),
         }
     }

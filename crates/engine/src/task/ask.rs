@@ -275,7 +275,7 @@ impl Context {
     /// they have been asked.
     #[must_use]
     pub fn input_responses(&self) -> Map<String, Value> {
-        self.call().rounds.given()
+        self.call().rounds().given()
     }
 
     /// What [`InputRequired::state`] gave to be sent back with this request.
@@ -393,7 +393,7 @@ impl Context {
     }
 
     async fn ask_in_round(&self, key: Option<&str>, question: Question) -> Result<Value, AskError> {
-        let rounds = self.call().rounds.clone();
+        let rounds = self.call().rounds().clone();
         match rounds.ask(key, question) {
             Asked::Given(answer) => Ok(answer),
             Asked::Open(key, answer) => {

@@ -1,7 +1,7 @@
 //! How a running call is told to end.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stentor_wire::{ErrorObject, Id, code};
@@ -59,29 +59,46 @@ impl fmt::Display for CancelReason {
 
 /// Ends one call, once; the first reason counts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel {
-    token: CancellationToken,
-    reason: Arc<OnceLock<CancelReason>>,
+pub(crate) struct Cancel(Arc<Mutex<Cancelled>>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    reason: Option<CancelReason>,
+    /// Made for who waits: most calls end before anybody does.
+    token: Option<CancellationToken>,
 }
 
 impl Cancel {
     pub(crate) fn cancel(&self, reason: CancelReason) {
-        // A later reason changes nothing.
-        let _ = self.reason.set(reason);
-        self.token.cancel();
+        let token = {
+            let mut cancelled = self.0.lock();
+            // A later reason changes nothing.
+            cancelled.reason.get_or_insert(reason);
+            cancelled.token.clone()
+        };
+        if let Some(token) = token {
+            token.cancel();
+        }
     }
 
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
+    /// What is cancelled with it.
+    pub(crate) fn token(&self) -> CancellationToken {
+        let mut cancelled = self.0.lock();
+        let is_over = cancelled.reason.is_some();
+        let token = cancelled.token.get_or_insert_default();
+        if is_over {
+            token.cancel();
+        }
+        token.clone()
     }
 
     /// Why it is to end; asked once it is.
     pub(crate) fn reason(&self) -> CancelReason {
-        self.reason.get().cloned().unwrap_or(CancelReason::Shutdown)
+        self.0.lock().reason.clone().unwrap_or(CancelReason::Shutdown)
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.token.is_cancelled()
+        self.0.lock().reason.is_some()
     }
 }
 

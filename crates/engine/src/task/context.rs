@@ -47,8 +47,8 @@ pub(crate) struct Call {
     pub(crate) cancel: Cancel,
     /// Where the call speaks now: a modern call gets another one with each retry.
     pub(crate) lane: ArcSwap<Lane>,
-    /// Questions of a modern call.
-    pub(crate) rounds: Arc<Rounds>,
+    /// Questions of a modern call, once there are some.
+    pub(crate) rounds: OnceLock<Arc<Rounds>>,
     /// Where a legacy call asks.
     pub(crate) questions: Option<Questions>,
     /// What the author's code gave to be sent back, and the client did.
@@ -97,6 +97,10 @@ impl Lane {
 impl Call {
     pub(crate) fn lane(&self) -> Arc<Lane> {
         self.lane.load_full()
+    }
+
+    pub(crate) fn rounds(&self) -> &Arc<Rounds> {
+        self.rounds.get_or_init(Arc::default)
     }
 
     /// Tells who watches the engine, also of calls whose client did not ask for progress.
@@ -326,19 +330,20 @@ impl Context {
     /// Waits until the call is to end early. The code is then polled once more, and dropped
     /// at its next `await`. Cancel safe.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.0.cancel.token().clone().cancelled_owned()
+        self.0.cancel.token().cancelled_owned()
     }
 
     /// A token that is cancelled when the call is to end early, to hand to other code.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.0.cancel.token().clone()
+        // Its own, so that who cancels it ends nothing else.
+        self.0.cancel.token().child_token()
     }
 
     /// Whether the call is to end early.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancel.token().is_cancelled()
+        self.0.cancel.is_cancelled()
     }
 
     /// Closes the connection on which a legacy client waits for this call, as a server may

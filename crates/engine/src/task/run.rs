@@ -213,7 +213,7 @@ impl Run {
             arguments: call.arguments.clone().unwrap_or_default(),
             capabilities: serde_json::to_value(&*call.lane.load().capabilities).unwrap_or_default(),
             owner: call.caller.principal.clone(),
-            rounds: call.rounds.clone(),
+            rounds: call.rounds().clone(),
             cancel: call.cancel.clone(),
         };
         let created = LiveTask::create(&call.core, new).await;
@@ -256,8 +256,9 @@ impl Run {
     async fn drive(&mut self) -> Option<<Code as Future>::Output> {
         let ctx = self.ctx.clone();
         let call = ctx.call();
-        let (core, rounds) = (call.core.clone(), call.rounds.clone());
+        let (core, rounds) = (call.core.clone(), call.rounds().clone());
         let mut code = std::mem::replace(&mut self.code, std::future::pending().boxed());
+        let cancelled = call.cancel.token();
         let mut deadline = pin!(deadline(core.config.call_timeout));
         let mut patience = pin!(deadline_of(self.as_task));
         let (mut seen, mut patient, mut grace) = (0, true, None);
@@ -273,7 +274,7 @@ impl Run {
                 // all that it asks before it waits is asked together.
                 biased;
                 finished = &mut code => return Some(finished),
-                () = call.cancel.token().cancelled(), if grace.is_none() => {
+                () = cancelled.cancelled(), if grace.is_none() => {
                     // Its client asked the task to end, and waits for nothing.
                     match (&task, call.cancel.reason()) {
                         (Some(_), CancelReason::Client(_)) => {
@@ -318,11 +319,11 @@ impl Run {
         let waiting = Waiting { cancel: call.cancel.clone(), resume };
         let Some(place) = call.core.suspended.insert(waiting) else {
             // No room to wait: the code goes on without an answer.
-            return call.rounds.fail();
+            return call.rounds().fail();
         };
         let sealed = Sealed::Waiting(place.handle());
         let state = call.core.seal(&sealed, &self.binding());
-        let round = call.rounds.round();
+        let round = call.rounds().round();
         let until = Instant::now() + call.core.config.ask_timeout;
         let side = Side::Suspended { resumed, until, _place: place };
         if let Side::Attached(responder) = std::mem::replace(&mut self.side, side) {
@@ -341,7 +342,7 @@ impl Run {
         let Resume { lane, responder, answers } = resume;
         call.lane.store(Arc::new(lane));
         self.side = Side::Attached(responder);
-        call.rounds.deliver(answers);
+        call.rounds().deliver(answers);
     }
 
     /// Answers the client. Of a task it is kept instead, as what this returns.

@@ -121,6 +121,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
             return None;
         }
     };
+    let given = retry.input_responses.map(|given| Arc::new(Rounds::with_given(given)));
     let id = core.running.next_id();
     let subject: Arc<str> = target.subject().into();
     let call = CallRef { id, session: caller.session.clone(), request, subject: subject.clone() };
@@ -141,7 +142,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         call,
         cancel,
         lane: ArcSwap::from_pointee(lane),
-        rounds: Arc::new(Rounds::with_given(retry.input_responses.unwrap_or_default())),
+        rounds: given.map_or_else(OnceLock::new, OnceLock::from),
         questions,
         explicit,
         arguments: target.task_arguments(),
@@ -198,7 +199,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         caller,
         call,
         cancel: cancel.clone(),
-        rounds: rounds.clone(),
+        rounds: rounds.clone().into(),
         questions: None,
         explicit: None,
         arguments: target.task_arguments(),
