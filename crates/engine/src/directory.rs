@@ -1,10 +1,12 @@
 //! Where sessions are found, by transports and by the root: a map of current references.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
@@ -14,6 +16,8 @@ use crate::session::{EndReason, SessionEntry, SessionView};
 #[derive(Debug)]
 pub(crate) struct Directory {
     sessions: DashMap<SessionId, Arc<SessionEntry>, RandomState>,
+    /// Sessions whose clients went away before they used them, in this order.
+    left: Mutex<VecDeque<SessionId>>,
     open: Arc<AtomicUsize>,
     max: usize,
 }
@@ -30,7 +34,7 @@ impl Drop for Seat {
 
 impl Directory {
     pub(crate) fn new(max: usize) -> Self {
-        Self { sessions: DashMap::default(), open: Arc::default(), max }
+        Self { sessions: DashMap::default(), left: Mutex::default(), open: Arc::default(), max }
     }
 
     /// A seat, if one is free.
@@ -76,6 +80,17 @@ impl Directory {
     /// All sessions now. Collected first: nobody is called under the map's locks.
     pub(crate) fn all(&self) -> Vec<Arc<SessionEntry>> {
         self.sessions.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// A client went away that did not use its session. Returns the one that did so first, if more
+    /// than `kept` have.
+    pub(crate) fn leave(&self, id: SessionId, kept: usize) -> Option<Arc<SessionEntry>> {
+        let oldest = {
+            let mut left = self.left.lock();
+            left.push_back(id);
+            if left.len() > kept { left.pop_front() } else { None }
+        };
+        self.get(oldest?.as_str())
     }
 
     /// How many are open.

@@ -46,6 +46,8 @@ use crate::ids::{Seq, StreamId};
 pub(crate) enum WhenGone {
     /// It waits for the reader to come back.
     Wait,
+    /// It waits, too; this is done the first time.
+    Tell(Box<dyn Notified>),
     /// It is closed; then this is done once.
     Close(Box<dyn Notified>),
 }
@@ -448,6 +450,7 @@ impl Shared {
         state.waiting = None;
         match std::mem::replace(&mut state.when_gone, WhenGone::Wait) {
             WhenGone::Wait => None,
+            WhenGone::Tell(notified) => Some(notified),
             WhenGone::Close(notified) => {
                 let before = state.queue.weight();
                 state.queue.close();

@@ -23,6 +23,7 @@ use crate::registry::{
 };
 use crate::session::{
     EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionState, Streams,
+    TO_BE_USED,
 };
 use crate::task::CancelReason;
 use crate::tasks;
@@ -40,10 +41,6 @@ const MOST_RESTARTS: usize = 10;
 
 /// How often metrics are brought up to date.
 const METER_INTERVAL: Duration = Duration::from_secs(5);
-
-/// A client that opened a session takes this long at most until it asks for something or comes
-/// to hear its notices.
-const TO_BE_USED: Duration = Duration::from_secs(1);
 
 /// What the root knows about its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,9 +277,10 @@ impl RootState {
         self.end_unused();
     }
 
-    /// Ends sessions that were opened and left, down to as many as may be kept.
+    /// Ends sessions that were opened and left, down to as many as may be kept: those whose clients
+    /// were never seen to go.
     fn end_unused(&self) {
-        let left = |session: Arc<SessionEntry>| Some((session.unused_since(TO_BE_USED)?, session));
+        let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
         let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();
         let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
             return;

@@ -37,7 +37,7 @@ use crate::task::{self, CancelReason, Responder, Run};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
-pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry};
+pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, TO_BE_USED};
 pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
 pub(crate) use saver::Saver;

@@ -215,6 +215,33 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
     assert_eq!(left, expected, "those that were used and the last two");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
+    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let mut sessions = Vec::new();
+    let begun = tokio::time::Instant::now();
+    for _ in 0..4 {
+        let session = open(&engine).await;
+        drop(session.attach().await.unwrap());
+        sessions.push(session);
+    }
+    // One that comes back, if only to hear, is not ended for others.
+    let reading = sessions[2].attach().await.unwrap();
+    for _ in 0..2 {
+        let session = open(&engine).await;
+        drop(session.attach().await.unwrap());
+        sessions.push(session);
+    }
+    let found = |n: usize| engine.http_session(sessions[n].id().as_str(), None);
+    let mut kept = Vec::new();
+    for n in 0..sessions.len() {
+        kept.push(found(n).await.is_ok());
+    }
+    assert_eq!(kept, [false, false, true, false, true, true]);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "before any sweep");
+    drop(reading);
+}
+
 mod http {
     use bytes::Bytes;
     use stentor_wire::Message;

@@ -32,6 +32,10 @@ use crate::task::{CancelReason, OpenCalls};
 /// few are enough to keep it busy.
 pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 
+/// A client that opened a session takes this long at most until it asks for something or comes
+/// to hear its notices.
+pub(crate) const TO_BE_USED: Duration = Duration::from_secs(1);
+
 /// A session that crashes more often than this within a minute is ended.
 const MOST_RESTARTS: usize = 5;
 
@@ -507,13 +511,13 @@ impl SessionEntry {
     }
 
     /// Since when the client is away, if it opened the session and did nothing with it. One that
-    /// is seen to listen after `opening` uses it. To be called from time to time.
-    pub(crate) fn unused_since(&self, opening: Duration) -> Option<Instant> {
+    /// is seen to listen after [`TO_BE_USED`] uses it. To be called from time to time.
+    pub(crate) fn unused_since(&self) -> Option<Instant> {
         if self.used.load(Ordering::Relaxed) || self.kind != SessionKind::Http {
             return None;
         }
         if !self.is_idle(Duration::ZERO) {
-            if self.opened.elapsed() >= opening {
+            if self.opened.elapsed() >= TO_BE_USED {
                 self.used();
             }
             return None;

@@ -35,11 +35,18 @@ impl Streams {
     }
 
     /// The standalone stream of a legacy HTTP session.
-    pub(crate) fn http(core: &Core, id: &SessionId) -> Self {
+    pub(crate) fn http(core: &Arc<Core>, id: &SessionId) -> Self {
+        let gone = Box::new(LeaveWhenGone(core.clone(), id.clone()));
         let log = log(core, id, StreamId::STANDALONE);
         let terms = Terms { limits: core.config.limits, one_reply: false };
         let stream = StreamId::STANDALONE;
-        Self::Http(Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, Some(log)))
+        Self::Http(Outlet::new(
+            stream,
+            terms,
+            core.session_tally(),
+            WhenGone::Tell(gone),
+            Some(log),
+        ))
     }
 
     /// The standalone stream of a session that another node had.
@@ -108,6 +115,23 @@ impl Notified for EndWhenGone {
     fn notify(self: Box<Self>) {
         if let Some(entry) = self.0.directory.get(self.1.as_str()) {
             entry.end(EndReason::Disconnected);
+        }
+    }
+}
+
+/// Tells that a client has gone that may have opened its session for nothing.
+#[derive(Debug)]
+struct LeaveWhenGone(Arc<Core>, SessionId);
+
+impl Notified for LeaveWhenGone {
+    fn notify(self: Box<Self>) {
+        let core = &self.0;
+        if let Some(entry) = core.directory.get(self.1.as_str())
+            && entry.unused_since().is_some()
+            && let Some(oldest) = core.directory.leave(self.1, core.config.max_unused_sessions)
+            && oldest.unused_since().is_some()
+        {
+            oldest.end(EndReason::Unused);
         }
     }
 }
