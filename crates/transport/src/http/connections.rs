@@ -62,14 +62,20 @@ impl Connections {
         Self { shared, max, tasks: JoinSet::new() }
     }
 
-    /// Whether another one may be opened.
+    /// Whether another one may be opened, as far as it is known which have ended.
     pub(super) fn has_room(&self) -> bool {
         self.tasks.len() < self.max
     }
 
     /// Serves a connection until it ends.
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        self.sweep();
         self.tasks.spawn(serve(io, self.shared.clone()));
+    }
+
+    /// Clears away those that have ended.
+    pub(super) fn sweep(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Waits until one has ended; `None` if there is none.

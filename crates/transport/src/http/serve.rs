@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stentor_engine::Engine;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::Connections;
@@ -20,6 +20,9 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Before a connection is accepted again when that failed, as with no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often what is left of connections that ended is cleared away.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// How many bytes the kernel takes that it cannot send yet, for a client that does not read.
 ///
@@ -112,10 +115,13 @@ pub async fn serve_on(
 }
 
 async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
+    // Those that end are not waited for: each would wake who accepts.
+    let mut sweep = interval(SWEEP);
     loop {
         tokio::select! {
             stream = accept(listener), if connections.has_room() => connections.open(stream),
-            Some(()) = connections.ended() => {}
+            Some(()) = connections.ended(), if !connections.has_room() => {}
+            _ = sweep.tick() => connections.sweep(),
         }
     }
 }
