@@ -6,9 +6,9 @@
 
 pub(crate) mod filter;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
 use tokio::sync::OwnedSemaphorePermit;
@@ -88,7 +88,12 @@ impl Actor for HubActor {
         _myself: ActorRef<HubMsg>,
         core: Arc<Core>,
     ) -> Result<HubState, ActorProcessingErr> {
-        Ok(HubState { core, subscribers: HashMap::new(), tasks: HashMap::new(), published: 0 })
+        Ok(HubState {
+            core,
+            subscribers: HashMap::default(),
+            tasks: HashMap::default(),
+            published: 0,
+        })
     }
 
     async fn handle(

@@ -1,9 +1,10 @@
 //! The pure part of a session: what a request means, given what came before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
     ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode,
@@ -92,7 +93,7 @@ impl SessionState {
             legacy: None,
             level: SessionLevel::default(),
             watched: HashSet::new(),
-            listens: HashMap::new(),
+            listens: HashMap::default(),
             initialized: false,
         }
     }
