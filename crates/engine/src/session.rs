@@ -57,7 +57,7 @@ pub(crate) enum Inbound {
 /// A message of the client that wants no answer.
 #[derive(Debug)]
 pub(crate) enum Told {
-    Notification(Notification),
+    Notification(Box<Notification>),
     Response(Response),
 }
 

@@ -47,7 +47,7 @@ pub enum Message {
     /// Wants an answer.
     Request(Box<Request>),
     /// Wants none.
-    Notification(Notification),
+    Notification(Box<Notification>),
     /// Answers a request of the server; legacy only.
     Response(Response),
 }
@@ -279,7 +279,7 @@ impl Envelope<'_> {
                     return Err(DecodeError { id: Some(id), code, message });
                 }
             },
-            None => Message::Notification(Notification { method, params }),
+            None => Message::Notification(Box::new(Notification { method, params })),
         })
     }
 

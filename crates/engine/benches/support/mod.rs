@@ -59,9 +59,9 @@ pub(crate) fn decode(bytes: &Bytes) -> Box<Request> {
 }
 
 /// The notification that a legacy client is ready.
-pub(crate) fn initialized() -> stentor_wire::Notification {
+pub(crate) fn initialized() -> Box<stentor_wire::Notification> {
     let method = Method::parse("notifications/initialized");
-    stentor_wire::Notification { method, params: Default::default() }
+    Box::new(stentor_wire::Notification { method, params: Default::default() })
 }
 
 /// Sends a modern request, without HTTP around it.

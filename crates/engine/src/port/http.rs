@@ -93,12 +93,12 @@ impl HttpSession {
     /// # Errors
     ///
     /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
-    pub async fn notification(&self, notification: Notification) -> Result<(), Refused> {
+    pub async fn notification(&self, notification: Box<Notification>) -> Result<(), Refused> {
         match &self.place {
             Place::Here(entry) => tell(&self.core, entry, Told::Notification(notification)).await,
             Place::There(distant) => {
                 let message = Message::Notification(notification).encode();
-                distant.act(&self.core, Act::Message(message)).await
+                Box::pin(distant.act(&self.core, Act::Message(message))).await
             }
         }
     }
@@ -113,7 +113,7 @@ impl HttpSession {
             Place::Here(entry) => tell(&self.core, entry, Told::Response(response)).await,
             Place::There(distant) => {
                 let message = Message::Response(response).encode();
-                distant.act(&self.core, Act::Message(message)).await
+                Box::pin(distant.act(&self.core, Act::Message(message))).await
             }
         }
     }

@@ -55,6 +55,9 @@ impl Connections {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.header_read_timeout)
+            // Else hyper takes another buffer with each request, to read into if the client goes
+            // away meanwhile. `Watched` sees that without.
+            .half_close(true)
             .max_buf_size(buffer(config.max_headers));
         let max = config.max_connections.max(1);
         let closing = CancellationToken::new();
@@ -175,9 +178,11 @@ impl Service<Request<Incoming>> for Requests {
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
         let (head, body) = request.into_parts();
+        let busy = flow.busy();
         Box::pin(async move {
             let endpoint = &shared.endpoint;
             let (head, content) = handle(endpoint, &head, body).await.into_parts();
+            drop(busy);
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();

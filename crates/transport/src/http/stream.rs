@@ -11,14 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::response;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::events::{COMMENT, Events, USUAL};
 use super::watched::Watched;
-
-/// What a client may send ahead while it hears a stream, in bytes; the rest waits in the kernel.
-const AHEAD: usize = 4 * 1024;
 
 /// How the size of a chunk is written: so many digits, and the end of the line.
 const SIZE_LINE: usize = 8 + END.len();
@@ -52,18 +49,16 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
         flushed: false,
         over: false,
         last,
-        ahead: BytesMut::new(),
         keep_alive,
         written: Instant::now(),
     };
     async move {
         let mut quiet = pin!(sleep(keep_alive));
         let written = poll_fn(|cx| writer.poll(cx, quiet.as_mut())).await;
-        let Writer { mut io, events, ahead, .. } = writer;
+        let Writer { io, events, .. } = writer;
         if written.is_err() && io.flow().is_stalled() {
             events.stalled();
         }
-        io.unread(&ahead);
         (written.is_ok() && !last).then_some(io)
     }
 }
@@ -102,8 +97,6 @@ struct Writer<S> {
     over: bool,
     /// Whether the connection is closed then.
     last: bool,
-    /// What the client sent after its request.
-    ahead: BytesMut,
     keep_alive: Duration,
     /// When something was written last.
     written: Instant,
@@ -121,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                     (true, false) => return Poll::Ready(Ok(())),
                     (false, _) => {}
                 }
-                self.listen(cx)?;
+                self.io.read_ahead(cx)?;
                 ready!(quiet.as_mut().poll(cx));
                 // Armed anew only when it fires: most streams are written to more often.
                 let due = self.written + self.keep_alive;
@@ -134,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                 }
             }
             if self.flush(cx)?.is_pending() {
-                self.listen(cx)?;
+                self.io.read_ahead(cx)?;
                 return Poll::Pending;
             }
         }
@@ -177,22 +170,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.flushed = true;
         Poll::Ready(Ok(()))
-    }
-
-    /// Notices when the client goes away, and keeps what it sends.
-    fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.ahead.len() < AHEAD {
-            let mut bytes = [0; 128];
-            let mut buf = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
-                Poll::Pending => break,
-                Poll::Ready(()) if buf.filled().is_empty() => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                Poll::Ready(()) => self.ahead.extend_from_slice(buf.filled()),
-            }
-        }
-        Ok(())
     }
 }
 

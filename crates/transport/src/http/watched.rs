@@ -1,5 +1,5 @@
-//! A client's connection, watched while it is written: it fails when the client has stopped reading.
-//! What was read from it too early can be put back.
+//! A client's connection, watched while a request is answered: it fails when the client has gone away,
+//! or has stopped reading. What was read from it too early can be put back.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+/// What a client may send ahead while a request of it is answered, in bytes.
+const AHEAD: usize = 4 * 1024;
 
 /// How writing to a client goes. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +23,26 @@ pub(super) struct Flow(Arc<Flags>);
 struct Flags {
     blocked: AtomicBool,
     stalled: AtomicBool,
+    busy: AtomicBool,
+}
+
+/// While there is one, nobody reads the connection, as its request is being answered.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Flags>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Flow {
+    /// A request is answered from now on.
+    pub(super) fn busy(&self) -> Busy {
+        self.0.busy.store(true, Ordering::Relaxed);
+        Busy(self.0.clone())
+    }
+
     /// Whether something is written that was not taken yet.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.blocked.load(Ordering::Relaxed)
@@ -36,6 +56,9 @@ impl Flow {
 
 /// A connection that fails when nothing of what is written was taken for some time. Reading has
 /// no such limit: the client of an event stream sends nothing for hours.
+///
+/// While a request is answered it is read as it is flushed, which its server does whenever it looks
+/// at the connection: so it fails when the client is gone.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     io: S,
@@ -44,12 +67,12 @@ pub(super) struct Watched<S> {
     overdue: Option<Pin<Box<Sleep>>>,
     flow: Flow,
     /// What was read too early: it is read first.
-    unread: Bytes,
+    unread: BytesMut,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(io: S, limit: Duration) -> Self {
-        Self { io, limit, overdue: None, flow: Flow::default(), unread: Bytes::new() }
+        Self { io, limit, overdue: None, flow: Flow::default(), unread: BytesMut::new() }
     }
 
     pub(super) fn flow(&self) -> &Flow {
@@ -58,8 +81,10 @@ impl<S> Watched<S> {
 
     /// Takes back what was read last and not used.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
-        // Copied, as also an empty part of a buffer keeps all of it.
-        self.unread = [bytes, &self.unread].concat().into();
+        if !bytes.is_empty() {
+            // Copied, as also a small part of a buffer keeps all of it.
+            self.unread = [bytes, &self.unread].concat()[..].into();
+        }
     }
 
     fn watch<T>(
@@ -82,6 +107,25 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Notices when the client goes away, and keeps what it sends: up to some limit, from which on
+    /// the rest waits in the kernel.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.unread.len() < AHEAD {
+            let mut bytes = [0; 128];
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
+                Poll::Pending => break,
+                Poll::Ready(()) if buf.filled().is_empty() => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(()) => self.unread.extend_from_slice(buf.filled()),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -90,14 +134,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
             let some = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread.split_to(some));
+            buf.put_slice(&self.unread[..some]);
+            self.unread.advance(some);
+            if self.unread.is_empty() {
+                self.unread = BytesMut::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -122,7 +170,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, flushed)
+        let flushed = ready!(self.watch(cx, flushed));
+        if self.flow.0.busy.load(Ordering::Relaxed) {
+            self.read_ahead(cx)?;
+        }
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,6 +38,17 @@ async fn engine() -> (Engine, Arc<Notify>) {
             Ok::<_, ToolError>("never")
         }))
         .tool(tool("recite", || async { Ok::<_, ToolError>("x".repeat(RECITED)) }))
+        .tool(tool("wait", || async { Ok::<(), ToolError>(std::future::pending().await) }))
+        .tool(tool("quiet", {
+            let held = held.clone();
+            move || {
+                let held = held.clone();
+                async move {
+                    held.notified().await;
+                    Ok::<_, ToolError>("released")
+                }
+            }
+        }))
         .tool(tool("hold", move |ctx: Context| {
             let held = held.clone();
             async move {
@@ -152,6 +163,50 @@ async fn a_client_that_leaves_is_not_counted() {
     drop(call(&mut connections, "chatter").await);
     connections.ended().await.unwrap();
     assert_eq!(engine.tally().closed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_before_its_answer_begins_is_noticed_at_once() {
+    let (engine, _) = engine().await;
+    let mut config = HttpConfig::default();
+    config.json_grace = Duration::from_secs(3600);
+    let mut connections = connections(&engine, &config);
+    for sent_ahead in [false, true] {
+        let mut client = call(&mut connections, "wait").await;
+        if sent_ahead {
+            send(&mut client, "tools/call", "unknown").await;
+        }
+        while engine.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let left = Instant::now();
+        drop(client);
+        connections.ended().await.unwrap();
+        while !engine.calls().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_ahead_of_an_answer_is_answered_after_it() {
+    let (engine, released) = engine().await;
+    let mut config = HttpConfig::default();
+    config.json_grace = Duration::from_secs(3600);
+    let mut connections = connections(&engine, &config);
+    let mut client = call(&mut connections, "quiet").await;
+    for _ in 0..2 {
+        send(&mut client, "tools/call", "unknown").await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    released.notify_one();
+    let mut answers = String::new();
+    while answers.matches("unknown tool").count() < 2 {
+        answers += &read_until(&mut client, "unknown tool").await;
+    }
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+    assert!(answers.find("released") < answers.find("unknown tool"), "{answers}");
 }
 
 #[tokio::test(start_paused = true)]
