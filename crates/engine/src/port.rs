@@ -153,7 +153,8 @@ impl Engine {
         let streams = Streams::one(core, &id, false);
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
-        let entry = self.open_session(kind, streams, state, None).await?;
+        let entry = self.new_session(kind, streams, state, None)?;
+        self.install(entry.clone(), false).await?;
         let inlet = outlet.attach();
         Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
     }
@@ -172,7 +173,8 @@ impl Engine {
         let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Http);
         let streams = Streams::http(core, &id);
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
-        let entry = self.open_session(kind, streams, state, principal).await?;
+        let entry = self.new_session(kind, streams, state, principal)?;
+        self.install(entry.clone(), false).await?;
         Ok(HttpSession::here(core.clone(), entry))
     }
 
@@ -272,7 +274,8 @@ impl Engine {
         let granted = params.and_then(|params| grant(params, core.config.max_subscriptions));
         let granted = match granted {
             Ok(granted) if !granted.task_ids.is_empty() => {
-                self.grant_tasks(&request, &caller, granted).await
+                // Boxed, as few listen to tasks.
+                Box::pin(self.grant_tasks(&request, &caller, granted)).await
             }
             granted => granted.map(|granted| (granted, None)),
         };
@@ -289,7 +292,8 @@ impl Engine {
         let (inlet, request_id) = (outlet.attach(), request.id.clone());
         let state = SessionState::listening(id, request_id.clone(), granted);
         let principal = caller.principal;
-        let entry = self.open_session(SessionKind::Listen, streams, state, principal).await?;
+        let entry = self.new_session(SessionKind::Listen, streams, state, principal)?;
+        self.install(entry.clone(), false).await?;
         if let Some((elsewhere, own)) = tasks {
             let watching = elsewhere.tell(&outlet, &request_id);
             entry.state().watches(&request_id, watching);
@@ -339,7 +343,8 @@ impl Engine {
         headers.check(arguments.as_ref(), header)
     }
 
-    async fn open_session(
+    /// A session that has no actor yet.
+    fn new_session(
         &self,
         kind: SessionKind,
         streams: Streams,
@@ -352,10 +357,7 @@ impl Engine {
         }
         let seat = Some(core.directory.seat().ok_or(Refused::TooManySessions)?);
         let id = state.id().clone();
-        let entry = SessionEntry::new(core, id, kind, streams, state, principal, seat);
-        let entry = Arc::new(entry);
-        self.install(entry.clone(), false).await?;
-        Ok(entry)
+        Ok(Arc::new(SessionEntry::new(core, id, kind, streams, state, principal, seat)))
     }
 
     /// Gives a session its actor; `again` if it goes on.

@@ -110,43 +110,47 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
 }
 
 /// Serves requests until one is answered by a stream; `None` when the connection has ended.
-async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+///
+/// No `async fn`, which has room for the connection twice.
+fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
-) -> Option<(Watched<S>, Takeover)> {
+) -> impl Future<Output = Option<(Watched<S>, Takeover)>> + Send + use<'_, S> {
     let slot = Slot::default();
     let requests = Requests { shared: shared.clone(), flow: io.flow().clone(), slot: slot.clone() };
     let flow = requests.flow.clone();
     let mut connection = shared.http.serve_connection(TokioIo::new(io), requests);
-    let (mut closing, mut told) = (pin!(shared.closing.cancelled()), false);
-    let ended = poll_fn(|cx| {
-        if !told && closing.as_mut().poll(cx).is_ready() {
-            told = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(Err(ended)),
-            // Not while an answer before it is still on its way.
-            Poll::Pending if flow.is_blocked() => Poll::Pending,
-            Poll::Pending => {
-                let takeover = slot.lock().take();
-                takeover.map_or(Poll::Pending, |takeover| Poll::Ready(Ok(takeover)))
+    async move {
+        let (mut closing, mut told) = (pin!(shared.closing.cancelled()), false);
+        let ended = poll_fn(|cx| {
+            if !told && closing.as_mut().poll(cx).is_ready() {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
             }
-        }
-    });
-    match ended.await {
-        Ok(takeover) => {
-            let parts = connection.into_parts();
-            let mut io = parts.io.into_inner();
-            // Nothing of the request itself, which has been read to its end.
-            io.unread(&parts.read_buf);
-            Some((io, takeover))
-        }
-        Err(ended) => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection broke");
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Err(ended)),
+                // Not while an answer before it is still on its way.
+                Poll::Pending if flow.is_blocked() => Poll::Pending,
+                Poll::Pending => {
+                    let takeover = slot.lock().take();
+                    takeover.map_or(Poll::Pending, |takeover| Poll::Ready(Ok(takeover)))
+                }
             }
-            None
+        });
+        match ended.await {
+            Ok(takeover) => {
+                let parts = connection.into_parts();
+                let mut io = parts.io.into_inner();
+                // Nothing of the request itself, which has been read to its end.
+                io.unread(&parts.read_buf);
+                Some((io, takeover))
+            }
+            Err(ended) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                None
+            }
         }
     }
 }

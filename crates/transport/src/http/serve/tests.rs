@@ -38,7 +38,7 @@ async fn engine() -> (Engine, Arc<Notify>) {
             Ok::<_, ToolError>("never")
         }))
         .tool(tool("recite", || async { Ok::<_, ToolError>("x".repeat(RECITED)) }))
-        .tool(tool("wait", || async { Ok::<(), ToolError>(std::future::pending().await) }))
+        .tool(tool("wait", std::future::pending::<Result<&str, ToolError>>))
         .tool(tool("quiet", {
             let held = held.clone();
             move || {
@@ -168,8 +168,7 @@ async fn a_client_that_leaves_is_not_counted() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_before_its_answer_begins_is_noticed_at_once() {
     let (engine, _) = engine().await;
-    let mut config = HttpConfig::default();
-    config.json_grace = Duration::from_secs(3600);
+    let config = HttpConfig { json_grace: Duration::from_secs(3600), ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
     for sent_ahead in [false, true] {
         let mut client = call(&mut connections, "wait").await;
@@ -192,8 +191,7 @@ async fn a_client_that_leaves_before_its_answer_begins_is_noticed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_ahead_of_an_answer_is_answered_after_it() {
     let (engine, released) = engine().await;
-    let mut config = HttpConfig::default();
-    config.json_grace = Duration::from_secs(3600);
+    let config = HttpConfig { json_grace: Duration::from_secs(3600), ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
     let mut client = call(&mut connections, "quiet").await;
     for _ in 0..2 {
