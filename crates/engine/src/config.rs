@@ -44,7 +44,7 @@ pub struct Config {
     pub session_idle_timeout: Duration,
     /// Legacy HTTP sessions that may be kept although their clients went away again before they
     /// asked for anything or listened for a second or two, as crashing ones do: of more, those that
-    /// have been away the longest end. Default 1,000.
+    /// have been away the longest end, at once if they were seen to go. Default 1,000.
     pub max_unused_sessions: usize,
     /// How long calls may go on running after a shutdown began. Default 10 s.
     pub drain_timeout: Duration,

@@ -12,17 +12,23 @@ use ractor::ActorId;
 use crate::ids::SessionId;
 use crate::session::{EndReason, SessionEntry, SessionView};
 
+/// So many sessions may be on the list of those that were left although they no longer are.
+const STALE: usize = 64;
+
 /// All sessions of one engine.
 #[derive(Debug)]
 pub(crate) struct Directory {
     sessions: DashMap<SessionId, Arc<SessionEntry>, RandomState>,
-    /// Sessions whose clients went away before they used them, in this order.
+    /// Sessions whose clients went away before they used them, in this order, and some for which
+    /// that is no longer so.
     left: Mutex<VecDeque<SessionId>>,
+    /// For how many it still is.
+    unused: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     max: usize,
 }
 
-/// The right to be one of the sessions that may be open at once.
+/// A place among the sessions that may be open at once, or among those that nobody uses.
 #[derive(Debug)]
 pub(crate) struct Seat(Arc<AtomicUsize>);
 
@@ -34,7 +40,13 @@ impl Drop for Seat {
 
 impl Directory {
     pub(crate) fn new(max: usize) -> Self {
-        Self { sessions: DashMap::default(), left: Mutex::default(), open: Arc::default(), max }
+        Self {
+            sessions: DashMap::default(),
+            left: Mutex::default(),
+            unused: Arc::default(),
+            open: Arc::default(),
+            max,
+        }
     }
 
     /// A seat, if one is free.
@@ -84,13 +96,22 @@ impl Directory {
 
     /// A client went away that did not use its session. Returns the one that did so first, if more
     /// than `kept` have.
-    pub(crate) fn leave(&self, id: SessionId, kept: usize) -> Option<Arc<SessionEntry>> {
-        let oldest = {
-            let mut left = self.left.lock();
-            left.push_back(id);
-            if left.len() > kept { left.pop_front() } else { None }
-        };
-        self.get(oldest?.as_str())
+    pub(crate) fn leave(&self, entry: &SessionEntry, kept: usize) -> Option<Arc<SessionEntry>> {
+        self.unused.fetch_add(1, Ordering::AcqRel);
+        entry.unused(Seat(self.unused.clone()));
+        let mut left = self.left.lock();
+        left.push_back(entry.id().clone());
+        let unused = || self.unused.load(Ordering::Acquire);
+        if left.len() > 2 * unused() + STALE {
+            left.retain(|id| self.get(id.as_str()).is_some_and(|entry| entry.is_left()));
+        }
+        while unused() > kept {
+            let oldest = self.get(left.pop_front()?.as_str());
+            if let Some(oldest) = oldest.filter(|oldest| oldest.count_out()) {
+                return Some(oldest);
+            }
+        }
+        None
     }
 
     /// How many are open.

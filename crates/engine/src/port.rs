@@ -238,7 +238,8 @@ impl Engine {
 
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
     ///
-    /// Begins before the future is polled, which so needs no room for the request.
+    /// What takes no time is done before there is a future, which so needs no room for the request.
+    /// Dropping the future, polled or not, drops the call unless it has an actor by then.
     ///
     /// # Errors
     ///

@@ -277,8 +277,8 @@ impl RootState {
         self.end_unused();
     }
 
-    /// Ends sessions that were opened and left, down to as many as may be kept: those whose clients
-    /// were never seen to go.
+    /// Ends sessions that were opened and left, down to as many as may be kept: also those whose
+    /// clients were not seen to go.
     fn end_unused(&self) {
         let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
         let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();

@@ -274,6 +274,23 @@ async fn a_client_that_never_reads_is_not_asked_for_more_than_it_can_leave_unrea
 }
 
 #[tokio::test(start_paused = true)]
+async fn nor_for_more_refusals_of_what_makes_no_sense() {
+    let engine = engine().start().await.unwrap();
+    let client = Client::legacy(&engine).await;
+    let mut sent = 0;
+    let flood = async {
+        while sent < 1_000_000 {
+            let params = json!({"_meta": []});
+            client
+                .send(json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": params}))
+                .await;
+            sent += 1;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), flood).await.is_err(), "all was taken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_leaves_no_trace() {
     let engine = engine().start().await.unwrap();
     let idle = engine.observe().await.unwrap();

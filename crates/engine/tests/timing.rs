@@ -242,6 +242,24 @@ async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
     drop(reading);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_and_asks_makes_no_other_go() {
+    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let mut sessions = Vec::new();
+    for n in 0..6 {
+        let session = open(&engine).await;
+        drop(session.attach().await.unwrap());
+        // Of the first and the last nothing more is heard.
+        if (1..5).contains(&n) {
+            http::ask(&session, "ping", json!({})).await;
+        }
+        sessions.push(session);
+    }
+    for session in &sessions {
+        assert!(engine.http_session(session.id().as_str(), None).await.is_ok());
+    }
+}
+
 mod http {
     use bytes::Bytes;
     use stentor_wire::Message;

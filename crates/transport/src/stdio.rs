@@ -167,7 +167,7 @@ async fn read(pipe: &Pipe, reader: impl AsyncRead + Unpin) -> Result<(), StdioEr
                         return Ok(());
                     }
                 }
-                Line::TooLong => pipe.refuse_long_line(MAX_LINE),
+                Line::TooLong => pipe.refuse_long_line(MAX_LINE).await,
             }
         }
         turn().await;

@@ -52,7 +52,8 @@ pub enum Message {
     Response(Response),
 }
 
-/// A request of the client.
+/// A request of the client, as [`Request::new`] or [`Message::decode`] makes it: its `meta` is what its
+/// `params` have.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its id, to be echoed.

@@ -97,7 +97,8 @@ impl RequestMeta {
     /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
     pub fn read(params: &Params) -> Result<Arc<Self>, ErrorObject> {
         let raw = params.member(Member::Meta)?.unwrap_or_default();
-        let known = |last: &Option<Arc<Self>>| last.clone().filter(|last| last.raw == raw);
+        let known =
+            |last: &Option<Arc<Self>>| last.as_ref().filter(|last| last.raw == raw).cloned();
         if let Some(same) = META.with_borrow(known) {
             return Ok(same);
         }

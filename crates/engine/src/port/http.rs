@@ -68,7 +68,8 @@ impl HttpSession {
     /// Hands in a request. The inlet yields what its call says and,
     /// last, its response. Dropping it cancels nothing.
     ///
-    /// Begins before the future is polled, which so needs no room for the request.
+    /// What takes no time is done before there is a future, which so needs no room for the request.
+    /// Dropping the future, polled or not, ends a call that has no actor yet with an error.
     ///
     /// # Errors
     ///

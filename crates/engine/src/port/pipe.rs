@@ -30,6 +30,8 @@ impl Pipe {
     ///
     /// [`Refused::SessionEnded`].
     pub async fn deliver(&self, decoded: Result<Message, DecodeError>) -> Result<(), Refused> {
+        // A client that does not read its answers must not ask for more.
+        self.outlet.answers_read().await;
         let message = match decoded {
             Ok(message) => message,
             Err(error) => {
@@ -38,8 +40,6 @@ impl Pipe {
                 return Ok(());
             }
         };
-        // A client that does not read its answers must not ask for more.
-        self.outlet.answers_read().await;
         let request = match message {
             Message::Request(request) => request,
             Message::Notification(notification) => {
@@ -82,8 +82,10 @@ impl Pipe {
         }
     }
 
-    /// Tells the client that a line was longer than it may be.
-    pub fn refuse_long_line(&self, limit: usize) {
+    /// Tells the client that a line was longer than it may be. Waits while many answers wait for the
+    /// client. Cancel safe.
+    pub async fn refuse_long_line(&self, limit: usize) {
+        self.outlet.answers_read().await;
         let error = ErrorObject::new(
             code::INVALID_REQUEST,
             format!("a message must not be longer than {limit} bytes"),

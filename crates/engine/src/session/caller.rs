@@ -21,7 +21,7 @@ pub(crate) struct Caller {
     pub(crate) principal: Option<Arc<str>>,
     /// Whether it can come back to a stream that was closed.
     pub(crate) resumes: bool,
-    /// Of a legacy session; another caller has none.
+    /// Of a legacy session, also one on another node.
     level: Option<SessionLevel>,
 }
 

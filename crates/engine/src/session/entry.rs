@@ -176,6 +176,8 @@ pub(crate) struct SessionEntry {
     last_seen: Mutex<Instant>,
     /// Whether its client did anything but open it.
     used: AtomicBool,
+    /// Held from when its client was seen to go away until it is used after all.
+    unused: Mutex<Option<Seat>>,
     tally: Arc<Tally>,
     restarts: Mutex<Restarts>,
     /// Set by whoever wants it to end, so that no crash loses the word.
@@ -231,6 +233,7 @@ impl SessionEntry {
             opened: Instant::now(),
             last_seen: Mutex::new(Instant::now()),
             used: AtomicBool::new(false),
+            unused: Mutex::new(None),
             tally,
             restarts: Mutex::new(Restarts::at_most(MOST_RESTARTS)),
             ending: Mutex::new(None),
@@ -469,6 +472,7 @@ impl SessionEntry {
         }
         self.kept.clear();
         self.seat.lock().take();
+        self.unused.lock().take();
         self.changed.notify_waiters();
         self.tell_trouble(&core.events);
         if self.kind != SessionKind::Stateless {
@@ -507,7 +511,30 @@ impl SessionEntry {
 
     /// The client asked for something.
     pub(crate) fn used(&self) {
-        self.used.store(true, Ordering::Relaxed);
+        if !self.used.swap(true, Ordering::AcqRel) {
+            self.unused.lock().take();
+        }
+    }
+
+    /// The client went away before it asked for anything.
+    pub(crate) fn unused(&self, seat: Seat) {
+        *self.unused.lock() = Some(seat);
+        // It may have asked meanwhile, or the session may have been closed.
+        if self.used.load(Ordering::Acquire) || self.is_closed() {
+            self.unused.lock().take();
+        }
+    }
+
+    /// Whether its client was seen to go away, and is away, and did not use it.
+    pub(crate) fn is_left(&self) -> bool {
+        let was_left = self.unused.lock().is_some();
+        was_left && self.unused_since().is_some()
+    }
+
+    /// It is no longer counted among those; whether it was one.
+    pub(crate) fn count_out(&self) -> bool {
+        let was_left = self.unused.lock().take().is_some();
+        was_left && self.unused_since().is_some()
     }
 
     /// Since when the client is away, if it opened the session and did nothing with it. One that

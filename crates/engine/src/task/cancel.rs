@@ -83,13 +83,15 @@ impl Cancel {
 
     /// What is cancelled with it.
     pub(crate) fn token(&self) -> CancellationToken {
-        let mut cancelled = self.0.lock();
-        let is_over = cancelled.reason.is_some();
-        let token = cancelled.token.get_or_insert_default();
+        let (token, is_over) = {
+            let mut cancelled = self.0.lock();
+            let is_over = cancelled.reason.is_some();
+            (cancelled.token.get_or_insert_default().clone(), is_over)
+        };
         if is_over {
             token.cancel();
         }
-        token.clone()
+        token
     }
 
     /// Why it is to end; asked once it is.

@@ -55,8 +55,8 @@ impl Connections {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.header_read_timeout)
-            // Else hyper takes another buffer with each request, to read into if the client goes
-            // away meanwhile. `Watched` sees that without.
+            // Else hyper takes a new buffer with each request, to see if the client goes away
+            // while it is answered. `Watched` sees that without.
             .half_close(true)
             .max_buf_size(buffer(config.max_headers));
         let max = config.max_connections.max(1);
@@ -182,11 +182,9 @@ impl Service<Request<Incoming>> for Requests {
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
         let (head, body) = request.into_parts();
-        let busy = flow.busy();
         Box::pin(async move {
             let endpoint = &shared.endpoint;
             let (head, content) = handle(endpoint, &head, body).await.into_parts();
-            drop(busy);
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();
@@ -223,7 +221,8 @@ fn is_last(request: &Request<Incoming>) -> bool {
 /// What a connection holds while it serves requests, by hyper 1.12's `proto/h1/io.rs`:
 /// - 8 KiB for the heads of responses;
 /// - 8 KiB to read into, up to this size after a large request;
-/// - the body of a response that its client does not read.
+/// - the body of a response that its client does not read;
+/// - 4 KiB that the client sends ahead while a request is answered.
 ///
 /// While it is a stream it holds nothing of that, and when its client does not read one batch of
 /// the outlet, of 16 KiB unless a single message is larger.

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
+use socket2::SockRef;
 use stentor_engine::Engine;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::time::{interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::Connections;
@@ -84,8 +86,9 @@ pub async fn serve_on(
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    if let Err(error) = tune(&listener, engine.stall_timeout()) {
-        tracing::warn!(%error, "connections keep their defaults");
+    let gone_after = engine.stall_timeout();
+    if let Err(error) = tune(&SockRef::from(&listener), gone_after) {
+        tracing::debug!(%error, "the listener keeps its defaults");
     }
     let mut connections = Connections::new(Endpoint::new(engine.clone(), config));
     let stopped = async move {
@@ -97,7 +100,7 @@ pub async fn serve_on(
     };
     let serving = async move {
         tokio::select! {
-            never = accept_all(&listener, &mut connections) => match never {},
+            never = accept_all(&listener, &mut connections, gone_after) => match never {},
             () = stopped => {}
         }
         drop(listener);
@@ -114,12 +117,23 @@ pub async fn serve_on(
     Ok(())
 }
 
-async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> Infallible {
+async fn accept_all(
+    listener: &TcpListener,
+    connections: &mut Connections,
+    gone_after: Duration,
+) -> Infallible {
     // Those that end are not waited for: each would wake who accepts.
     let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut inherited = false;
+    let mut accepting = pin!(accept(listener));
     loop {
         tokio::select! {
-            stream = accept(listener), if connections.has_room() => connections.open(stream),
+            stream = &mut accepting, if connections.has_room() => {
+                inherited = inherited || inherits(&stream, gone_after);
+                connections.open(stream);
+                accepting.set(accept(listener));
+            }
             Some(()) = connections.ended(), if !connections.has_room() => {}
             _ = sweep.tick() => connections.sweep(),
         }
@@ -129,13 +143,7 @@ async fn accept_all(listener: &TcpListener, connections: &mut Connections) -> In
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                #[cfg(not(any(target_os = "android", target_os = "linux")))]
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection keeps its defaults");
-                }
-                return stream;
-            }
+            Ok((stream, _)) => return stream,
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");
@@ -151,20 +159,32 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Sets what each of a listener's connections has from it: on Linux that is three system calls
-/// less for each.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-fn tune(listener: &TcpListener, gone_after: Duration) -> io::Result<()> {
-    let socket = socket2::SockRef::from(listener);
-    // What is written is whole messages: nothing is gained by waiting for more.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
-    // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
-    socket.set_tcp_user_timeout(Some(gone_after))
+/// Whether a connection has its options from the listener, and so all have that are accepted after
+/// it. One that was there before the listener had them, or on a system that does not hand them on,
+/// gets its own.
+fn inherits(stream: &TcpStream, gone_after: Duration) -> bool {
+    if stream.nodelay().unwrap_or(false) {
+        return true;
+    }
+    if let Err(error) = tune(&SockRef::from(stream), gone_after) {
+        tracing::debug!(%error, "a connection keeps its defaults");
+    }
+    false
 }
 
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-fn tune(_: &TcpListener, _: Duration) -> io::Result<()> {
+/// Sets the options of a connection; or of a listener, whose connections have them from their
+/// beginning where the system hands them on, as Linux does.
+fn tune(socket: &SockRef<'_>, gone_after: Duration) -> io::Result<()> {
+    // What is written is whole messages: nothing is gained by waiting for more.
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    {
+        socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
+        // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(gone_after))?;
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = gone_after;
     Ok(())
 }
 

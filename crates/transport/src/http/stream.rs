@@ -42,7 +42,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> impl Future<Output = Option<Watched<S>>> {
     let Takeover { head, events, last } = takeover;
     let mut writer = Writer {
-        io,
+        io: io.awaited(),
         events: *events,
         out: start(&head, last),
         begun: false,

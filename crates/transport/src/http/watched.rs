@@ -2,6 +2,7 @@
 //! or has stopped reading. What was read from it too early can be put back.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,26 +24,9 @@ pub(super) struct Flow(Arc<Flags>);
 struct Flags {
     blocked: AtomicBool,
     stalled: AtomicBool,
-    busy: AtomicBool,
-}
-
-/// While there is one, nobody reads the connection, as its request is being answered.
-#[derive(Debug)]
-pub(super) struct Busy(Arc<Flags>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Relaxed);
-    }
 }
 
 impl Flow {
-    /// A request is answered from now on.
-    pub(super) fn busy(&self) -> Busy {
-        self.0.busy.store(true, Ordering::Relaxed);
-        Busy(self.0.clone())
-    }
-
     /// Whether something is written that was not taken yet.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.blocked.load(Ordering::Relaxed)
@@ -57,8 +41,8 @@ impl Flow {
 /// A connection that fails when nothing of what is written was taken for some time. Reading has
 /// no such limit: the client of an event stream sends nothing for hours.
 ///
-/// While a request is answered it is read as it is flushed, which its server does whenever it looks
-/// at the connection: so it fails when the client is gone.
+/// While a request is answered nobody waits for the next one. Then it is read as it is flushed, which
+/// hyper does each time that it looks at a connection: so it fails when the client is gone.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     io: S,
@@ -66,17 +50,32 @@ pub(super) struct Watched<S> {
     /// Runs while a write is pending. Most clients never make one wait.
     overdue: Option<Pin<Box<Sleep>>>,
     flow: Flow,
+    /// Whether somebody waits to read it, and will see that the client is gone.
+    awaited: bool,
     /// What was read too early: it is read first.
     unread: BytesMut,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(io: S, limit: Duration) -> Self {
-        Self { io, limit, overdue: None, flow: Flow::default(), unread: BytesMut::new() }
+        Self {
+            io,
+            limit,
+            overdue: None,
+            flow: Flow::default(),
+            awaited: false,
+            unread: BytesMut::new(),
+        }
     }
 
     pub(super) fn flow(&self) -> &Flow {
         &self.flow
+    }
+
+    /// The same, for who [reads ahead](Self::read_ahead) by itself.
+    pub(super) fn awaited(mut self) -> Self {
+        self.awaited = true;
+        self
     }
 
     /// Takes back what was read last and not used.
@@ -112,8 +111,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     /// the rest waits in the kernel.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.unread.len() < AHEAD {
-            let mut bytes = [0; 128];
-            let mut buf = ReadBuf::new(&mut bytes);
+            let mut bytes = [MaybeUninit::uninit(); AHEAD];
+            let mut buf = ReadBuf::uninit(&mut bytes[self.unread.len()..]);
             match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
                 Poll::Pending => break,
                 Poll::Ready(()) if buf.filled().is_empty() => {
@@ -139,9 +138,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             if self.unread.is_empty() {
                 self.unread = BytesMut::new();
             }
+            self.awaited = false;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.awaited = read.is_pending();
+        read
     }
 }
 
@@ -171,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         let flushed = ready!(self.watch(cx, flushed));
-        if self.flow.0.busy.load(Ordering::Relaxed) {
+        if !self.awaited {
             self.read_ahead(cx)?;
         }
         Poll::Ready(flushed)

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::sync::OnceLock;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -209,15 +208,6 @@ impl Params {
         Ok(Some(Cow::Owned(owned)))
     }
 
-    /// One member as bytes, without copying.
-    ///
-    /// # Errors
-    ///
-    /// As [`member`](Self::member).
-    pub fn slice(&self, member: Member) -> Result<Option<Bytes>, ErrorObject> {
-        Ok(self.member(member)?.map(|raw| self.source.slice_ref(raw).into_bytes()))
-    }
-
     fn find(&self) -> Result<Members, ErrorObject> {
         if self.source.is_empty() {
             return Ok(Members::default());
@@ -256,6 +246,7 @@ impl Eq for Params {}
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -280,7 +271,7 @@ mod tests {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{json}}}"#);
         let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
         assert_eq!(request.params.member(Member::Meta), Ok(Some(r#"{"b" :2}"#)));
-        assert_eq!(request.params.slice(Member::Name), Ok(Some(Bytes::from(r#""a""#))));
+        assert_eq!(request.params.member(Member::Name), Ok(Some(r#""a""#)));
         assert_eq!(request.params.as_json(), json.as_bytes());
         assert_eq!(request.params, Params::from_json(json));
     }

@@ -109,15 +109,21 @@ async fn read_until(client: &mut (impl AsyncRead + Unpin), wanted: &str) -> Stri
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 #[tokio::test]
-async fn a_connection_is_tuned_as_its_listener() {
+async fn connections_are_tuned_whether_they_came_before_their_listener_was_or_after() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    tune(&listener, Duration::from_secs(7)).unwrap();
-    let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let stream = accept(&listener).await;
-    let socket = socket2::SockRef::from(&stream);
-    assert!(socket.tcp_nodelay().unwrap());
-    assert_eq!(socket.tcp_notsent_lowat().unwrap(), MAX_UNSENT);
-    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+    let connect = || TcpStream::connect(listener.local_addr().unwrap());
+    let gone_after = Duration::from_secs(7);
+    let _before = connect().await.unwrap();
+    tune(&SockRef::from(&listener), gone_after).unwrap();
+    let _after = connect().await.unwrap();
+    for inherited in [false, true] {
+        let stream = accept(&listener).await;
+        assert_eq!(inherits(&stream, gone_after), inherited);
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), MAX_UNSENT);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(gone_after));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,6 +139,19 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_0_that_leaves_is_noticed_at_once() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "hold", "").replace("HTTP/1.1", "HTTP/1.0");
+    let mut client = say(&mut connections, PIPE, &text).await;
+    read_until(&mut client, "waiting").await;
+    let left = Instant::now();
+    drop(client);
+    connections.ended().await.unwrap();
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_still_on_its_way_is_not_lost_to_the_stream_behind_it() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
