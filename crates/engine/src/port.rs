@@ -239,7 +239,7 @@ impl Engine {
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
     ///
     /// What takes no time is done before there is a future, which so needs no room for the request.
-    /// Dropping the future, polled or not, drops the call unless it has an actor by then.
+    /// Dropping the future, polled or not, cancels the call.
     ///
     /// # Errors
     ///

@@ -274,7 +274,7 @@ async fn a_client_that_never_reads_is_not_asked_for_more_than_it_can_leave_unrea
 }
 
 #[tokio::test(start_paused = true)]
-async fn nor_for_more_refusals_of_what_makes_no_sense() {
+async fn a_client_that_never_reads_is_not_refused_more_often_than_it_can_leave_unread() {
     let engine = engine().start().await.unwrap();
     let client = Client::legacy(&engine).await;
     let mut sent = 0;

@@ -154,7 +154,7 @@ where
 {
     let outcome = match check(endpoint, head) {
         Ok(()) => match head.method {
-            // Not boxed, as most requests are.
+            // Most requests are of this kind: only the others are boxed.
             Method::POST => post::handle(endpoint, head, body).await,
             Method::GET => Box::pin(get::handle(endpoint, head)).await,
             Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,

@@ -76,6 +76,17 @@ impl Request {
         let meta = RequestMeta::read(&params)?;
         Ok(Self { id, method, params, meta })
     }
+
+    /// The request as JSON, which [`Message::decode`] reads again: to hand it on.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let (id, method) = (self.id.to_json(), string(self.method.as_str()));
+        object(&[
+            ("id", id.as_bytes()),
+            ("method", method.as_bytes()),
+            ("params", self.params.as_json()),
+        ])
+    }
 }
 
 impl PartialEq for Request {
@@ -197,35 +208,39 @@ impl Message {
     /// The message as JSON, which [`decode`](Self::decode) reads again: to hand it on.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let string = |text: &str| serde_json::Value::from(text).to_string();
-        let mut out = b"{\"jsonrpc\":\"2.0\"".to_vec();
-        let mut member = |name: &str, json: &[u8]| {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(json);
-        };
         match self {
-            Self::Request(request) => {
-                member("id", request.id.to_json().as_bytes());
-                member("method", string(request.method.as_str()).as_bytes());
-                member("params", request.params.as_json());
-            }
+            Self::Request(request) => request.encode(),
             Self::Notification(notification) => {
-                member("method", string(notification.method.as_str()).as_bytes());
-                member("params", notification.params.as_json());
+                let method = string(notification.method.as_str());
+                let params = notification.params.as_json();
+                object(&[("method", method.as_bytes()), ("params", params)])
             }
             Self::Response(response) => {
-                member("id", response.id.to_json().as_bytes());
-                match &response.outcome {
-                    ResponseOutcome::Result(json) => member("result", json),
-                    ResponseOutcome::Error(json) => member("error", json),
-                }
+                let outcome: (_, &[u8]) = match &response.outcome {
+                    ResponseOutcome::Result(json) => ("result", json),
+                    ResponseOutcome::Error(json) => ("error", json),
+                };
+                object(&[("id", response.id.to_json().as_bytes()), outcome])
             }
         }
-        out.push(b'}');
-        out.into()
     }
+}
+
+fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A message with these members, whose values are JSON.
+fn object(members: &[(&str, &[u8])]) -> Bytes {
+    let mut out = b"{\"jsonrpc\":\"2.0\"".to_vec();
+    for (name, json) in members {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(json);
+    }
+    out.push(b'}');
+    out.into()
 }
 
 /// The id of what is no message otherwise.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use stentor_wire::{Id, Message, ProtocolVersion, Request};
+use stentor_wire::{Id, ProtocolVersion, Request};
 
 use super::{Act, Conversation, Errand, Relayed, Said};
 use crate::core::Core;
@@ -53,7 +53,7 @@ impl Distant {
         request: Box<Request>,
     ) -> Result<Inlet, Refused> {
         let id = request.id.clone();
-        self.open(core, Act::Message(Message::Request(request).encode()), Some(id)).await
+        self.open(core, Act::Message(request.encode()), Some(id)).await
     }
 
     /// Opens a stream, which answers a request or is that of the session's notices.

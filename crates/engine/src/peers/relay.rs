@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde::Deserialize;
-use stentor_wire::{ErrorObject, Id, Message, Request, Response};
+use stentor_wire::{ErrorObject, Id, Request, Response};
 
 use super::{Conversation, Errand, Said, Sender, What};
 use crate::core::Core;
@@ -41,10 +41,7 @@ impl Elsewhere {
         subject: &str,
     ) -> Self {
         let sender = Box::new(Sender::from(caller));
-        let errand = Errand::Request {
-            sender,
-            request: Message::Request(Box::new(request.clone())).encode(),
-        };
+        let errand = Errand::Request { sender, request: request.encode() };
         Self { nodes: nodes.into_iter().collect(), errand, subject: subject.to_owned() }
     }
 

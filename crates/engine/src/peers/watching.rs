@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use stentor_wire::params::Member;
 use stentor_wire::{
-    EncodedNotice, Id, Message, Method, Notice, Params, Request, SubscriptionId, notification,
+    EncodedNotice, Id, Method, Notice, Params, Request, SubscriptionId, notification,
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -75,9 +75,9 @@ fn listen(caller: &Caller, request: &Request, tasks: &[String]) -> Errand {
     let meta = request.params.member(Member::Meta).ok().flatten().unwrap_or("{}");
     let params = Params::from_json(format!(r#"{{"notifications":{tasks},"_meta":{meta}}}"#));
     let (id, method, meta) = (request.id.clone(), Method::Listen, request.meta.clone());
-    let request = Box::new(Request { id, method, params, meta });
+    let request = Request { id, method, params, meta };
     let sender = Box::new(Sender::from(caller));
-    Errand::Request { sender, request: Message::Request(request).encode() }
+    Errand::Request { sender, request: request.encode() }
 }
 
 /// What the first message says is granted, and what follows it.
