@@ -7,7 +7,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use ractor::ActorRef;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::model::ServerCapabilities;
 use stentor_wire::{ListKind, Notice};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
 use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
 use crate::tasks::Tasks;
+use crate::welcome::Welcome;
 
 /// Custom notices that may wait for the hub before the application waits too.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
@@ -35,8 +35,7 @@ const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) identity: ServerIdentity,
-    pub(crate) instructions: Option<String>,
-    pub(crate) capabilities: ServerCapabilities,
+    pub(crate) welcome: Welcome,
     catalog: ArcSwap<Catalog>,
     pub(crate) directory: Directory,
     pub(crate) doorbell: Doorbell,
@@ -101,8 +100,7 @@ impl Core {
     pub(crate) fn new(
         config: Config,
         identity: ServerIdentity,
-        instructions: Option<String>,
-        capabilities: ServerCapabilities,
+        welcome: Welcome,
         catalog: Catalog,
     ) -> Self {
         let stateless_calls =
@@ -120,8 +118,7 @@ impl Core {
             saver: Saver::new(&config).map(Arc::new),
             config,
             identity,
-            instructions,
-            capabilities,
+            welcome,
             catalog: ArcSwap::from_pointee(catalog),
             doorbell: Doorbell::default(),
             to_tell: Doorbell::default(),

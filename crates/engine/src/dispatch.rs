@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{self, Member};
-use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request, TASKS_EXTENSION};
+use stentor_wire::{Era, ErrorObject, Method, Request};
 
 use crate::core::Core;
 use crate::handler::{
@@ -183,7 +183,7 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: S
     }
     match &request.method {
         Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
-        Method::Discover => Dispatch::Answer(discover(core)),
+        Method::Discover => Dispatch::Answer(core.welcome.discover()),
         Method::ToolsList => Dispatch::Answer(list(core, Shelf::Tools, request)),
         Method::ResourcesList => Dispatch::Answer(list(core, Shelf::Resources, request)),
         Method::TemplatesList => Dispatch::Answer(list(core, Shelf::Templates, request)),
@@ -206,18 +206,6 @@ fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
         Ok(target) => Dispatch::Call(target),
         Err(error) => Dispatch::Answer(Err(error)),
     }
-}
-
-fn discover(core: &Core) -> Result<ResultBody, ErrorObject> {
-    let mut result = serde_json::json!({
-        "supportedVersions": ProtocolVersion::ALL.map(ProtocolVersion::as_str),
-        "capabilities": core.capabilities,
-    });
-    result["capabilities"]["extensions"] = serde_json::json!({ (TASKS_EXTENSION): {} });
-    if let Some(instructions) = &core.instructions {
-        result["instructions"] = Value::from(instructions.as_str());
-    }
-    Ok(ResultBody::new(&result)?.with_cache(core.config.list_cache.discover))
 }
 
 fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, ErrorObject> {

@@ -10,7 +10,7 @@ use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::model::{Icon, Implementation, ServerCapabilities};
+use stentor_wire::model::{Icon, Implementation};
 use stentor_wire::{ListKind, Notice};
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::root::RootActor;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionMsg, SessionView};
 use crate::task::{CallView, CancelReason};
 use crate::tasks::{self, TaskStoreError};
+use crate::welcome::Welcome;
 
 /// After calls have been told to end, how long they get to notice.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -186,8 +187,9 @@ impl EngineBuilder {
         let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
-        let core =
-            Arc::new(Core::new(self.config, identity, self.instructions, capabilities(), catalog));
+        let instructions = self.instructions.as_deref();
+        let welcome = Welcome::new(&identity, instructions, self.config.list_cache.discover);
+        let core = Arc::new(Core::new(self.config, identity, welcome, catalog));
         let (root, _) = match supervisor {
             Some(supervisor) => {
                 Actor::spawn_linked(None, RootActor, core.clone(), supervisor).await?
@@ -203,18 +205,6 @@ impl EngineBuilder {
         }
         Ok(Engine { core, root })
     }
-}
-
-/// Everything is declared, as everything can be added while the server runs.
-fn capabilities() -> ServerCapabilities {
-    let declared = serde_json::json!({
-        "tools": {"listChanged": true},
-        "resources": {"listChanged": true, "subscribe": true},
-        "prompts": {"listChanged": true},
-        "completions": {},
-        "logging": {},
-    });
-    serde_json::from_value(declared).unwrap_or_default()
 }
 
 impl Engine {

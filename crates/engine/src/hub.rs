@@ -4,20 +4,23 @@
 //! **Dies when** the root stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
+mod fanout;
 pub(crate) mod filter;
 
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::coop::consume_budget;
 
 use crate::core::Core;
 use crate::ids::SessionId;
 use crate::outlet::Outlet;
 use crate::outlet::policy::Class;
+use fanout::Told;
 use filter::Filter;
 
 /// Who subscribes: a legacy session itself, or one listen of a session.
@@ -70,7 +73,9 @@ crate::message!(HubMsg);
 
 pub(crate) struct HubState {
     core: Arc<Core>,
-    subscribers: HashMap<SubscriberKey, Subscriber>,
+    /// In the order in which they joined, more or less: their memory was got in that order, too,
+    /// and is faster to walk through so.
+    subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
     /// Who hears of which task, and the version that each was told last.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
     published: u64,
@@ -90,7 +95,7 @@ impl Actor for HubActor {
     ) -> Result<HubState, ActorProcessingErr> {
         Ok(HubState {
             core,
-            subscribers: HashMap::default(),
+            subscribers: IndexMap::default(),
             tasks: HashMap::default(),
             published: 0,
         })
@@ -110,7 +115,9 @@ impl Actor for HubActor {
             HubMsg::Publish(notice) => state.on_publish(notice).await,
             HubMsg::TellTask(key, notice) => state.on_tell_task(&key, *notice),
             HubMsg::Notify(None, notice, _permit) => state.on_publish(notice).await,
-            HubMsg::Notify(Some(sessions), notice, _permit) => state.on_notify(sessions, notice),
+            HubMsg::Notify(Some(sessions), notice, _permit) => {
+                state.on_notify(sessions, notice).await;
+            }
             HubMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -135,7 +142,7 @@ impl HubState {
     }
 
     fn on_leave(&mut self, key: &SubscriberKey) {
-        let Some(subscriber) = self.subscribers.remove(key) else { return };
+        let Some(subscriber) = self.subscribers.swap_remove(key) else { return };
         for task in subscriber.filter.tasks() {
             if let Some(listeners) = self.tasks.get_mut(task) {
                 listeners.remove(key);
@@ -153,32 +160,31 @@ impl HubState {
     }
 
     async fn on_publish(&mut self, notice: Notice) {
-        let class = Class::of(&notice);
-        if let Notice::Task { id, .. } = &notice
-            && !self.tasks.contains_key(id)
-        {
-            return;
-        }
-        let notice = Arc::new(EncodedNotice::new(notice));
-        self.published += 1;
-        if let Notice::Task { id, version, .. } = notice.notice() {
-            for (key, told) in self.tasks.get_mut(id).into_iter().flatten() {
-                if let Some(subscriber) = self.subscribers.get(key).filter(|_| *told < *version) {
+        let told = match &notice {
+            Notice::Task { id, version, .. } => {
+                let Some(listeners) = self.tasks.get_mut(id) else { return };
+                let behind = listeners.iter_mut().filter(|(_, told)| **told < *version);
+                let subscribers = &self.subscribers;
+                let told = behind.filter_map(|(key, told)| {
                     *told = *version;
-                    subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
-                }
+                    Some(Told::new(key, subscribers.get(key)?))
+                });
+                told.collect()
             }
-            return;
-        }
-        for (key, subscriber) in &self.subscribers {
-            if subscriber.filter.hears(notice.notice()) {
-                subscriber.outlet.notice(class, notice.clone(), key.subscription.clone());
-                // Every so often, those who were told have their turn while what was just written
-                // for them is still in the processor's cache. With thousands that is much of what
-                // a notice costs.
-                consume_budget().await;
+            _ => {
+                let all = self.subscribers.iter();
+                let hear = all.filter(|(_, subscriber)| subscriber.filter.hears(&notice));
+                hear.map(|(key, subscriber)| Told::new(key, subscriber)).collect()
             }
-        }
+        };
+        self.tell(told, notice).await;
+    }
+
+    async fn tell(&mut self, told: Vec<Told>, notice: Notice) {
+        self.published += 1;
+        let class = Class::of(&notice);
+        let notice = Arc::new(EncodedNotice::new(notice));
+        fanout::tell(told, class, notice).await;
     }
 
     fn on_tell_task(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
@@ -192,17 +198,14 @@ impl HubState {
         }
     }
 
-    fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {
-        let class = Class::of(&notice);
-        let notice = Arc::new(EncodedNotice::new(notice));
-        for session in sessions {
+    async fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {
+        let told = sessions.into_iter().filter_map(|session| {
             // Only legacy sessions hear them, which have one place each.
             let key = SubscriberKey { session, subscription: None };
-            if let Some(subscriber) = self.subscribers.get(&key) {
-                subscriber.outlet.notice(class, notice.clone(), None);
-            }
-        }
-        self.published += 1;
+            Some(Told::new(&key, self.subscribers.get(&key)?))
+        });
+        let told = told.collect();
+        self.tell(told, notice).await;
     }
 
     fn on_observe(&self, reply: RpcReplyPort<HubView>) {

@@ -44,6 +44,7 @@ mod session;
 mod task;
 mod tasks;
 pub mod testing;
+mod welcome;
 
 pub use config::{Config, ListCache};
 pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};

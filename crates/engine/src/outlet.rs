@@ -18,7 +18,7 @@ mod tally;
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use tokio::time::Instant;
 pub(crate) use gate::Gate;
 use gate::GateState;
 pub(crate) use handover::StreamRecord;
-pub use inlet::Inlet;
 use inlet::Reader;
+pub use inlet::{Inlet, WriteNow};
 pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
@@ -81,7 +81,10 @@ struct State {
     queue: Queue,
     /// What was read, where a client can come back for it.
     log: Option<Log>,
+    /// Of a reader that sleeps.
     waker: Option<Waker>,
+    /// Who can write in its place what waits.
+    writer: Option<Weak<dyn WriteNow>>,
     /// Counts readers, so that one that was replaced notices.
     reader: u64,
     attached: bool,
@@ -128,6 +131,7 @@ impl Outlet {
             queue: Queue::default(),
             log,
             waker: None,
+            writer: None,
             reader: 0,
             attached: false,
             when_gone,
@@ -172,6 +176,32 @@ impl Outlet {
         subscription: Option<SubscriptionId>,
     ) {
         self.push(class, Frame::Notice(notice, subscription));
+    }
+
+    /// As [`notice`](Self::notice), and writes it to the client at once if that takes no waiting:
+    /// for who tells many, as to wake the task of each connection takes longer.
+    pub(crate) fn notice_now(
+        &self,
+        class: Class,
+        notice: Arc<EncodedNotice>,
+        subscription: Option<SubscriptionId>,
+    ) {
+        let limits = self.limits_of(class);
+        let (pushed, writer) = {
+            let mut state = self.0.state.lock();
+            let pushed = self.push_to(&mut state, |queue| {
+                queue.push(class, Frame::Notice(notice, subscription), &limits)
+            });
+            // One that is awake writes it by itself.
+            (pushed, state.waker.is_some().then(|| state.writer.clone()))
+        };
+        if let Some(writer) = writer
+            && !writer.and_then(|writer| writer.upgrade()).is_some_and(|writer| writer.write_now())
+        {
+            let waker = self.0.state.lock().waker.take();
+            wake(waker);
+        }
+        self.count(class, pushed);
     }
 
     /// Queues the response to a request; on a stream of one request, nothing follows it.
@@ -335,21 +365,20 @@ impl Outlet {
     }
 
     fn attach_to(&self, state: &mut State) -> (Reader, Option<Waker>) {
-        state.reader += 1;
+        let waker = state.replace_reader();
         state.attached = true;
         state.waiting = None;
         let reader =
             Reader { shared: self.0.clone(), reader: state.reader, replay: VecDeque::new() };
-        (reader, state.waker.take())
+        (reader, waker)
     }
 
     /// Ends the reader, but not the stream: the client is to come back for the rest.
     pub(crate) fn detach(&self) {
         let waker = {
             let mut state = self.0.state.lock();
-            state.reader += 1;
             state.attached = false;
-            state.waker.take()
+            state.replace_reader()
         };
         self.0.room.notify_waiters();
         wake(waker);
@@ -399,8 +428,8 @@ impl Outlet {
                     return false;
                 }
             }
-            state.reader += 1;
-            (self.0.reader_gone(&mut state), state.waker.take())
+            let waker = state.replace_reader();
+            (self.0.reader_gone(&mut state), waker)
         };
         self.0.tally.closed();
         self.0.room.notify_waiters();
@@ -416,21 +445,35 @@ impl Outlet {
         self.0.terms.limits.under(self.0.tally.pressure())
     }
 
-    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
-        let limits = match class.when_behind() {
+    /// What may wait of this class, as the budgets are now.
+    fn limits_of(&self, class: Class) -> Limits {
+        match class.when_behind() {
             // No budget changes what becomes of these, so it is not looked at: each session's is
             // somewhere else in memory, and a notice is for all of them.
             WhenBehind::Keep | WhenBehind::OneFlag => self.0.terms.limits,
             WhenBehind::LatestWins | WhenBehind::DropOldest => self.limits(),
-        };
+        }
+    }
+
+    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
+        let limits = self.limits_of(class);
         let (pushed, waker) = {
             let mut state = self.0.state.lock();
-            let before = state.queue.weight();
-            let pushed = push(&mut state.queue, &limits);
-            self.0.tally.holds(before, state.queue.weight());
+            let pushed = self.push_to(&mut state, |queue| push(queue, &limits));
             (pushed, state.waker.take())
         };
         wake(waker);
+        self.count(class, pushed);
+    }
+
+    fn push_to(&self, state: &mut State, push: impl FnOnce(&mut Queue) -> Pushed) -> Pushed {
+        let before = state.queue.weight();
+        let pushed = push(&mut state.queue);
+        self.0.tally.holds(before, state.queue.weight());
+        pushed
+    }
+
+    fn count(&self, class: Class, pushed: Pushed) {
         match pushed {
             Pushed::Queued => {}
             Pushed::QueuedAfterDrop(count) => self.0.tally.dropped(class, count),
@@ -470,6 +513,13 @@ impl Drop for Shared {
 }
 
 impl State {
+    /// There is another reader, or none; the one before is to be woken, and ends.
+    fn replace_reader(&mut self) -> Option<Waker> {
+        self.reader += 1;
+        self.writer = None;
+        self.waker.take()
+    }
+
     /// Keeps what was read, where a client can come back for it.
     fn keep(&mut self, read: &[Delivered], tally: &Tally) {
         let Some(log) = &mut self.log else { return };

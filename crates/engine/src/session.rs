@@ -23,7 +23,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, Super
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
 use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, Response,
+    EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -81,17 +81,6 @@ pub(crate) struct SessionArgs {
     pub(crate) entry: Arc<SessionEntry>,
     /// Whether it takes the place of one that crashed.
     pub(crate) restarted: bool,
-}
-
-/// What `initialize` is answered with.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InitializeResult<'a> {
-    protocol_version: &'a str,
-    capabilities: &'a stentor_wire::model::ServerCapabilities,
-    server_info: &'a stentor_wire::model::Implementation,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instructions: Option<&'a str>,
 }
 
 /// What is left to do of a request that was looked at.
@@ -226,7 +215,7 @@ impl Session {
         let decision = self.entry.state().on_request(&request);
         let answer = match decision {
             Decision::Initialized(version) => {
-                responder.answer(self.initialize_result(version));
+                responder.answer(self.core.welcome.initialize(version));
                 // From here on the client hears notices. Not before its `initialize` is
                 // answered, and before any other request of it is, so that a list it reads is
                 // never older than this.
@@ -302,15 +291,6 @@ impl Session {
             self.entry.state().watches(&request.id, watching);
         }
         tasks::tell(&self.core, self.entry.key(Some(listen.subscription)), own);
-    }
-
-    fn initialize_result(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
-        ResultBody::new(&InitializeResult {
-            protocol_version: version.as_str(),
-            capabilities: &self.core.capabilities,
-            server_info: self.core.identity.info(),
-            instructions: self.core.instructions.as_deref(),
-        })
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
@@ -432,6 +412,13 @@ impl Session {
             self.end_listens();
         }
         self.entry.close(&self.core);
+        // The root has nothing to do for a session that ended in good order, and is not woken. A
+        // shutdown waits for its children.
+        if !self.core.is_draining()
+            && let Some(root) = myself.try_get_supervisor()
+        {
+            myself.unlink(root);
+        }
         myself.stop(None);
     }
 

@@ -17,6 +17,7 @@ mod get;
 mod guard;
 mod legacy;
 mod modern;
+mod names;
 mod post;
 mod reply;
 mod serve;

@@ -1,9 +1,10 @@
 //! The reading end of a stream.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use super::{Delivered, Outlet, Shared, WhenGone};
 use crate::ids::StreamId;
@@ -16,6 +17,16 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// The reading end of a stream. Dropping it is how a transport says that the client is gone.
 #[derive(Debug)]
 pub struct Inlet(Source);
+
+/// Writes what waits in a stream to its client, in the place of the task that reads it.
+///
+/// The task of a connection sleeps most of the time. With thousands of them, it costs as much to wake each
+/// for one notice as to write it, so who tells all of them writes to those who keep up.
+pub trait WriteNow: Debug + Send + Sync {
+    /// Takes what waits, and writes it as far as the client takes it at once. `false` if the task is to
+    /// be woken for it: something is left, or the task is at work just now. Must not wait or block.
+    fn write_now(&self) -> bool;
+}
 
 /// Where the stream is.
 #[derive(Debug)]
@@ -55,7 +66,7 @@ impl Inlet {
     /// `Ready(false)` when the stream has ended and `batch` got nothing.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
         match &mut self.0 {
-            Source::Here(reader) => reader.poll_next(cx, batch),
+            Source::Here(reader) => reader.look(Some(cx.waker()), batch),
             Source::There(relayed) => relayed.poll_next(cx, batch),
         }
     }
@@ -63,6 +74,24 @@ impl Inlet {
     /// As [`poll_next`](Self::poll_next). Cancel safe: nothing is taken until it is ready.
     pub async fn next(&mut self, batch: &mut Vec<Delivered>) -> bool {
         poll_fn(|cx| self.poll_next(cx, batch)).await
+    }
+
+    /// As [`poll_next`](Self::poll_next), but does not wait: `false` if nothing waits.
+    pub fn try_next(&mut self, batch: &mut Vec<Delivered>) -> bool {
+        match &mut self.0 {
+            Source::Here(reader) => reader.look(None, batch) == Poll::Ready(true),
+            Source::There(_) => false,
+        }
+    }
+
+    /// From here on `writer` may be asked to write what waits, while nobody but it reads this inlet.
+    pub fn written_by(&self, writer: Weak<dyn WriteNow>) {
+        if let Source::Here(reader) = &self.0 {
+            let mut state = reader.shared.state.lock();
+            if state.reader == reader.reader {
+                state.writer = Some(writer);
+            }
+        }
     }
 
     /// Says that the client has stopped reading, and that its connection is closed for it.
@@ -95,7 +124,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
+    /// Takes what waits; if nothing does, `waker` is woken for what comes.
+    fn look(&mut self, waker: Option<&Waker>, batch: &mut Vec<Delivered>) -> Poll<bool> {
         let before = batch.len();
         let mut state = self.shared.state.lock();
         if state.reader != self.reader || state.queue.is_closed() {
@@ -120,8 +150,10 @@ impl Reader {
         if state.queue.is_finished() {
             return Poll::Ready(false);
         }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
+        if let Some(waker) = waker
+            && !state.waker.as_ref().is_some_and(|last| last.will_wake(waker))
+        {
+            state.waker = Some(waker.clone());
         }
         Poll::Pending
     }

@@ -102,9 +102,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
         // Boxed, as what it takes to serve requests is gone while a stream is written.
         let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
         let written = stream::write(taken, takeover, shared.endpoint.config.keep_alive).await;
-        match written {
-            Some(given_back) if !shared.closing.is_cancelled() => io = given_back,
-            _ => return,
+        let Some(given_back) = written else { return };
+        io = given_back;
+        // Most clients have nothing to say any more; hyper would take its buffers to hear that.
+        let begun = timeout(shared.endpoint.config.header_read_timeout, io.begun());
+        let begun = shared.closing.run_until_cancelled(begun).await;
+        if !matches!(begun, Some(Ok(Ok(())))) {
+            return;
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The frames of a stream as Server-Sent Events.
 
 use std::fmt::Write as _;
+use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use stentor_engine::outlet::{Delivered, Inlet};
+use stentor_engine::outlet::{Delivered, Inlet, WriteNow};
 use stentor_engine::{Seq, StreamId};
 
 /// What says that a quiet stream is alive: a comment.
@@ -59,6 +60,16 @@ impl Events {
             true => Poll::Ready(true),
             false => self.inlet.poll_next(cx, &mut self.batch),
         }
+    }
+
+    /// Takes what waits; `false` if nothing does.
+    pub(super) fn take_ready(&mut self) -> bool {
+        self.has_some() || self.inlet.try_next(&mut self.batch)
+    }
+
+    /// From here on `writer` may be asked to write what waits.
+    pub(super) fn written_by(&self, writer: Weak<dyn WriteNow>) {
+        self.inlet.written_by(writer);
     }
 
     /// Appends all events that are ready.

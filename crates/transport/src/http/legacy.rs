@@ -6,11 +6,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::port::HttpSession;
-use stentor_wire::headers::{MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, Response, principal, reply};
+use super::{Endpoint, Response, names, principal, reply};
 
 pub(super) async fn message(
     endpoint: &Endpoint,
@@ -21,7 +20,7 @@ pub(super) async fn message(
 ) -> Result<Response, Refusal> {
     match message {
         Message::Request(request)
-            if request.method == Method::Initialize && !headers.contains_key(MCP_SESSION_ID) =>
+            if request.method == Method::Initialize && !headers.contains_key(&names::SESSION_ID) =>
         {
             // Boxed, as few requests open a session and all make room for what is awaited here.
             Box::pin(initialize(endpoint, principal, wants, request)).await
@@ -57,7 +56,7 @@ async fn initialize(
         // It is here, as it was opened just now.
         let _ = session.end(EndReason::Refused).await;
     } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {
-        response.headers_mut().insert(MCP_SESSION_ID, id);
+        response.headers_mut().insert(&names::SESSION_ID, id);
     }
     Ok(response)
 }
@@ -68,13 +67,13 @@ pub(super) async fn session(
     headers: &HeaderMap,
     principal: Option<&str>,
 ) -> Result<HttpSession, Refusal> {
-    if let Some(version) = headers.get(MCP_PROTOCOL_VERSION) {
+    if let Some(version) = headers.get(&names::PROTOCOL_VERSION) {
         let version = version.to_str().unwrap_or_default();
         if ProtocolVersion::parse(version).is_none() {
             return Err(Refusal::UnsupportedVersion { found: version.to_owned() });
         }
     }
-    let id = headers.get(MCP_SESSION_ID).ok_or(Refusal::SessionRequired)?;
+    let id = headers.get(&names::SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
     Ok(endpoint.engine.http_session(id, principal).await?)
 }

@@ -3,17 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use stentor_engine::port::Answer;
-use stentor_wire::headers::{
-    HeaderMismatch, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, check_protocol_version,
-    check_standard,
-};
+use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
 use super::events::EventIds;
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, Response, reply};
+use super::{Endpoint, Response, names, reply};
 
 pub(super) async fn request(
     endpoint: &Endpoint,
@@ -44,14 +41,16 @@ fn check(
     headers: &HeaderMap,
     request: &Request,
 ) -> Result<ProtocolVersion, ErrorObject> {
-    let header = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
+    let header = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     if let Some(version) = &request.meta.protocol_version {
-        check_protocol_version(version, header(MCP_PROTOCOL_VERSION))?;
+        check_protocol_version(version, header(&names::PROTOCOL_VERSION))?;
     }
     let version = request.meta.require_modern()?;
     let name = named(request);
-    check_standard(request.method.as_str(), name.as_deref(), header(MCP_METHOD), header(MCP_NAME))?;
+    let method = request.method.as_str();
+    check_standard(method, name.as_deref(), header(&names::METHOD), header(&names::NAME))?;
     if request.method == Method::ToolsCall {
+        let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
         endpoint.engine.check_param_headers(&request.params, header).map_err(lift)?;
     }
     Ok(version)

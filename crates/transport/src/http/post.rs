@@ -5,11 +5,10 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use stentor_wire::headers::MCP_PROTOCOL_VERSION;
 use stentor_wire::{Era, ErrorObject, Message, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
-use super::{BodyError, Endpoint, Response, legacy, modern, principal, reply};
+use super::{BodyError, Endpoint, Response, legacy, modern, names, principal, reply};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
@@ -84,7 +83,7 @@ fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
         }
         Message::Response(_) => false,
     };
-    let named = headers.get(MCP_PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
+    let named = headers.get(&names::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
     match (says_so, named) {
         (true, _) => Ok(Era::Modern),
         (false, Some(named)) => ProtocolVersion::parse(named)

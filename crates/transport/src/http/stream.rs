@@ -3,14 +3,18 @@
 //!
 //! What a quiet stream keeps is its socket, its inlet and a timer.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::response;
+use parking_lot::Mutex;
+use stentor_engine::outlet::WriteNow;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -35,13 +39,13 @@ pub(super) struct Takeover {
 /// Writes a stream to its end. Gives the connection back, unless it is closed or broken.
 ///
 /// No `async fn`, which keeps what it is given twice, and this for as long as the stream is open.
-pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     takeover: Takeover,
     keep_alive: Duration,
 ) -> impl Future<Output = Option<Watched<S>>> {
     let Takeover { head, events, last } = takeover;
-    let mut writer = Writer {
+    let stream = Arc::new(Stream(Mutex::new(Some(Writer {
         io: io.awaited(),
         events: *events,
         out: start(&head, last),
@@ -51,11 +55,11 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
         last,
         keep_alive,
         written: Instant::now(),
-    };
+    }))));
     async move {
         let mut quiet = pin!(sleep(keep_alive));
-        let written = poll_fn(|cx| writer.poll(cx, quiet.as_mut())).await;
-        let Writer { io, events, .. } = writer;
+        let written = poll_fn(|cx| stream.poll(cx, quiet.as_mut())).await;
+        let Writer { io, events, .. } = stream.0.lock().take()?;
         if written.is_err() && io.flow().is_stalled() {
             events.stalled();
         }
@@ -63,25 +67,57 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// A stream for the task of its connection, and for who [writes to it](WriteNow) in its place; nothing once it is over.
+struct Stream<S>(Mutex<Option<Writer<S>>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
+    fn poll(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        quiet: Pin<&mut Sleep>,
+    ) -> Poll<io::Result<()>> {
+        let mut writer = self.0.lock();
+        let Some(writer) = &mut *writer else { return Poll::Ready(Ok(())) };
+        if !writer.begun {
+            let this: Weak<Self> = Arc::downgrade(self);
+            writer.events.written_by(this);
+        }
+        writer.poll(cx, quiet)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> WriteNow for Stream<S> {
+    fn write_now(&self) -> bool {
+        let Some(mut writer) = self.0.try_lock() else { return false };
+        writer.as_mut().is_none_or(Writer::write_now)
+    }
+}
+
+impl<S> fmt::Debug for Stream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
 /// The head of the response.
 fn start(head: &response::Parts, last: bool) -> BytesMut {
     let mut out = BytesMut::with_capacity(512);
-    let mut line = |name: &str, value: &[u8]| {
-        out.put_slice(name.as_bytes());
-        out.put_slice(value);
+    let mut line = |parts: &[&[u8]]| {
+        parts.iter().for_each(|part| out.put_slice(part));
         out.put_slice(b"\r\n");
     };
     // With its reason, which is there for those who are used to one.
-    line("HTTP/1.1 ", head.status.to_string().as_bytes());
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    line(&[b"HTTP/1.1 ", head.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
     for (name, value) in &head.headers {
-        line(name.as_str(), &[b": ", value.as_bytes()].concat());
+        line(&[name.as_ref(), b": ", value.as_bytes()]);
     }
-    line("date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    line("transfer-encoding: chunked", b"");
+    line(&[b"date: ", httpdate::fmt_http_date(SystemTime::now()).as_bytes()]);
+    line(&[b"transfer-encoding: chunked"]);
     if last {
-        line("connection: close", b"");
+        line(&[b"connection: close"]);
     }
-    line("", b"");
+    line(&[]);
     out
 }
 
@@ -131,6 +167,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Writes what waits, in the place of the task. `false` if something is left.
+    fn write_now(&mut self) -> bool {
+        // What was written before this is still on its way.
+        if !self.begun || !self.out.is_empty() || !self.flushed || self.over {
+            return false;
+        }
+        if self.events.take_ready() {
+            self.chunk(|events, out| events.write(out));
+        }
+        // Whatever is not ready is asked for once more by the task.
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.flush(&mut cx), Poll::Ready(Ok(())))
     }
 
     /// Takes what waits; `true` if there was something, or there will be nothing any more.

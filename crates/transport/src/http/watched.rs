@@ -1,6 +1,7 @@
 //! A client's connection, watched while a request is answered: it fails when the client has gone away,
 //! or has stopped reading. What was read from it too early can be put back.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -122,6 +123,15 @@ impl<S: AsyncRead + Unpin> Watched<S> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the client sends something, which is read later. Cancel safe.
+    pub(super) async fn begun(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            self.read_ahead(cx)?;
+            if self.unread.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
     }
 }
 

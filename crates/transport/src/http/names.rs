@@ -1,0 +1,11 @@
+//! The protocol's headers, as names: a text would have to be read as one each time that it is looked
+//! up.
+
+use http::HeaderName;
+use stentor_wire::headers;
+
+pub(super) static METHOD: HeaderName = HeaderName::from_static(headers::MCP_METHOD);
+pub(super) static NAME: HeaderName = HeaderName::from_static(headers::MCP_NAME);
+pub(super) static PROTOCOL_VERSION: HeaderName =
+    HeaderName::from_static(headers::MCP_PROTOCOL_VERSION);
+pub(super) static SESSION_ID: HeaderName = HeaderName::from_static(headers::MCP_SESSION_ID);
