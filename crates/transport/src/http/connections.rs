@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{Content, ReplyBody};
 use super::stream::{self, Takeover};
-use super::watched::{Flow, Watched};
+use super::watched::{Flow, Limits, Watched};
 use super::{Endpoint, handle};
 
 /// What the head of a request has beyond its headers' names and values: the first line, and
@@ -47,21 +48,23 @@ struct Shared {
     endpoint: Endpoint,
     /// Set once no further request is served.
     closing: CancellationToken,
+    /// The same, to look at with each request: the token has one lock for all connections.
+    is_closing: AtomicBool,
 }
 
 impl Connections {
     pub(super) fn new(endpoint: Endpoint) -> Self {
         let config = &endpoint.config;
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(config.header_read_timeout)
-            // Else hyper takes a new buffer with each request, to see if the client goes away
-            // while it is answered. `Watched` sees that without.
+        // `Watched` does both for less: hyper sets a timer for each request, and takes another buffer
+        // to see if the client goes away while it is answered.
+        http.header_read_timeout(None)
             .half_close(true)
             .max_buf_size(buffer(config.max_headers));
         let max = config.max_connections.max(1);
         let closing = CancellationToken::new();
-        let shared = Arc::new(Shared { http, endpoint, closing });
+        let is_closing = AtomicBool::new(false);
+        let shared = Arc::new(Shared { http, endpoint, closing, is_closing });
         Self { shared, max, tasks: JoinSet::new() }
     }
 
@@ -89,6 +92,7 @@ impl Connections {
     /// Closes those that are idle at once, others when they have sent what they hold, and all
     /// after `limit`.
     pub(super) async fn close(mut self, limit: Duration) {
+        self.shared.is_closing.store(true, Ordering::Release);
         self.shared.closing.cancel();
         let _ = timeout(limit, async { while self.ended().await.is_some() {} }).await;
         self.tasks.shutdown().await;
@@ -97,7 +101,11 @@ impl Connections {
 
 /// Serves a connection: requests, and a stream whenever the answer of one is a stream.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared: Arc<Shared>) {
-    let mut io = Watched::new(io, shared.endpoint.engine.stall_timeout());
+    let limits = Limits {
+        write: shared.endpoint.engine.stall_timeout(),
+        head: shared.endpoint.config.header_read_timeout,
+    };
+    let mut io = Watched::new(io, limits);
     loop {
         // Boxed, as what it takes to serve requests is gone while a stream is written.
         let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
@@ -105,9 +113,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
         let Some(given_back) = written else { return };
         io = given_back;
         // Most clients have nothing to say any more; hyper would take its buffers to hear that.
-        let begun = timeout(shared.endpoint.config.header_read_timeout, io.begun());
-        let begun = shared.closing.run_until_cancelled(begun).await;
-        if !matches!(begun, Some(Ok(Ok(())))) {
+        if !matches!(shared.closing.run_until_cancelled(io.begun()).await, Some(Ok(()))) {
             return;
         }
     }
@@ -125,11 +131,15 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let flow = requests.flow.clone();
     let mut connection = shared.http.serve_connection(TokioIo::new(io), requests);
     async move {
-        let (mut closing, mut told) = (pin!(shared.closing.cancelled()), false);
+        let (mut closing, mut woken, mut told) = (pin!(shared.closing.cancelled()), None, false);
         let ended = poll_fn(|cx| {
-            if !told && closing.as_mut().poll(cx).is_ready() {
-                told = true;
-                Pin::new(&mut connection).graceful_shutdown();
+            let will_wake = woken.as_ref().is_some_and(|waker: &Waker| waker.will_wake(cx.waker()));
+            if !told && (!will_wake || shared.is_closing.load(Ordering::Acquire)) {
+                told = closing.as_mut().poll(cx).is_ready();
+                if told {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                woken = Some(cx.waker().clone());
             }
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(ended) => Poll::Ready(Err(ended)),
@@ -178,9 +188,11 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
+        flow.asked();
         if request.uri().path() != shared.endpoint.config.path {
             let mut response = Response::new(ReplyBody::Full(Bytes::new()));
             *response.status_mut() = StatusCode::NOT_FOUND;
+            flow.answered();
             return Box::pin(ready(Ok(response)));
         }
         let may_take_over = may_take_over(&request);
@@ -189,6 +201,7 @@ impl Service<Request<Incoming>> for Requests {
         Box::pin(async move {
             let endpoint = &shared.endpoint;
             let (head, content) = handle(endpoint, &head, body).await.into_parts();
+            flow.answered();
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();

@@ -350,6 +350,12 @@ pub(crate) fn negotiate_post(headers: &HeaderMap) -> Result<Wants, Refusal> {
 
 /// Checks that the `Accept` header of a GET allows a stream.
 pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut all = headers.get_all(ACCEPT).iter();
+    if let (Some(only), None) = (all.next(), all.next())
+        && only.as_bytes() == b"text/event-stream"
+    {
+        return Ok(());
+    }
     match Preference::find(headers, "text", "event-stream") {
         Some(_) => Ok(()),
         None => Err(Refusal::StreamNotAcceptable),

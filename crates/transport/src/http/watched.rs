@@ -1,18 +1,18 @@
-//! A client's connection, watched while a request is answered: it fails when the client has gone away,
-//! or has stopped reading. What was read from it too early can be put back.
+//! A client's connection, which fails when the client has gone away, has stopped reading, or takes too
+//! long to ask for something. What was read from it too early can be put back.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// What a client may send ahead while a request of it is answered, in bytes.
 const AHEAD: usize = 4 * 1024;
@@ -25,6 +25,9 @@ pub(super) struct Flow(Arc<Flags>);
 struct Flags {
     blocked: AtomicBool,
     stalled: AtomicBool,
+    /// Requests whose heads were read.
+    requests: AtomicUsize,
+    answered: AtomicUsize,
 }
 
 impl Flow {
@@ -37,17 +40,48 @@ impl Flow {
     pub(super) fn is_stalled(&self) -> bool {
         self.0.stalled.load(Ordering::Relaxed)
     }
+
+    /// The head of a request was read.
+    pub(super) fn asked(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The request has its answer, or the beginning of one.
+    pub(super) fn answered(&self) {
+        self.0.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of the request that is waited for, unless one is answered now.
+    fn awaits(&self) -> Option<usize> {
+        let requests = self.0.requests.load(Ordering::Relaxed);
+        (requests == self.0.answered.load(Ordering::Relaxed)).then_some(requests)
+    }
 }
 
-/// A connection that fails when nothing of what is written was taken for some time. Reading has
-/// no such limit: the client of an event stream sends nothing for hours.
+/// How long a client may take, and what is done about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Until it takes something of what is written.
+    pub(super) write: Duration,
+    /// Until the head of a request was read, from when the one before was answered.
+    pub(super) head: Duration,
+}
+
+/// A connection that fails when nothing of what is written was taken for some time, or no request
+/// comes. While one is answered, reading has no limit: the client of an event stream sends nothing for
+/// hours.
 ///
 /// While a request is answered nobody waits for the next one. Then it is read as it is flushed, which
 /// hyper does each time that it looks at a connection: so it fails when the client is gone.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     io: S,
-    limit: Duration,
+    limits: Limits,
+    /// The request that is waited for, and since when.
+    head: Option<(usize, Instant)>,
+    /// Goes off when that may have taken too long; not set anew for each request, as that would cost
+    /// more than to look at the clock.
+    late: Option<Pin<Box<Sleep>>>,
     /// Runs while a write is pending. Most clients never make one wait.
     overdue: Option<Pin<Box<Sleep>>>,
     flow: Flow,
@@ -58,10 +92,12 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(io: S, limit: Duration) -> Self {
+    pub(super) fn new(io: S, limits: Limits) -> Self {
         Self {
             io,
-            limit,
+            limits,
+            head: None,
+            late: None,
             overdue: None,
             flow: Flow::default(),
             awaited: false,
@@ -76,6 +112,7 @@ impl<S> Watched<S> {
     /// The same, for who [reads ahead](Self::read_ahead) by itself.
     pub(super) fn awaited(mut self) -> Self {
         self.awaited = true;
+        self.late = None;
         self
     }
 
@@ -98,12 +135,31 @@ impl<S> Watched<S> {
             }
             return written;
         }
-        let limit = self.limit;
+        let limit = self.limits.write;
         let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(limit)));
         self.flow.0.blocked.store(true, Ordering::Relaxed);
         ready!(overdue.as_mut().poll(cx));
         self.flow.0.stalled.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
+    }
+
+    /// Whether the client takes too long to ask for something.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(awaited) = self.flow.awaits() else { return Poll::Pending };
+        let since = match self.head {
+            Some((request, since)) if request == awaited => since,
+            _ => self.head.insert((awaited, Instant::now())).1,
+        };
+        let Some(due) = since.checked_add(self.limits.head) else { return Poll::Pending };
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while late.as_mut().poll(cx).is_ready() {
+            if due <= Instant::now() {
+                let what = "the client has sent no request";
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            late.as_mut().reset(due);
+        }
+        Poll::Pending
     }
 }
 
@@ -125,11 +181,14 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         Ok(())
     }
 
-    /// Waits until the client sends something, which is read later. Cancel safe.
+    /// Waits until the client begins another request. Cancel safe.
     pub(super) async fn begun(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             self.read_ahead(cx)?;
-            if self.unread.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+            match self.unread.is_empty() {
+                true => self.poll_late(cx).map(Err),
+                false => Poll::Ready(Ok(())),
+            }
         })
         .await
     }
@@ -153,6 +212,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         self.awaited = read.is_pending();
+        if self.awaited
+            && let Poll::Ready(late) = self.poll_late(cx)
+        {
+            return Poll::Ready(Err(late));
+        }
         read
     }
 }
