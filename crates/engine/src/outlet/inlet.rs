@@ -186,3 +186,128 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use parking_lot::Mutex;
+    use stentor_wire::{EncodedNotice, ListKind, Notice};
+
+    use super::*;
+    use crate::outlet::policy::{Budget, Class, Limits};
+    use crate::outlet::{Tally, Terms};
+
+    /// The task of a connection, as far as it is woken.
+    #[derive(Debug, Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection whose client takes what is written, or does not.
+    #[derive(Debug)]
+    struct Connection {
+        inlet: Mutex<Inlet>,
+        takes: AtomicBool,
+        asked: AtomicUsize,
+        written: Mutex<Vec<Delivered>>,
+    }
+
+    impl WriteNow for Connection {
+        fn write_now(&self) -> bool {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let takes = self.takes.load(Ordering::Relaxed);
+            if takes {
+                self.inlet.lock().try_next(&mut self.written.lock());
+            }
+            takes
+        }
+    }
+
+    struct Fixture {
+        outlet: Outlet,
+        connection: Arc<Connection>,
+        woken: Arc<Woken>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let terms = Terms { limits: Limits::default(), one_reply: false };
+            let tally = Arc::new(Tally::total(Budget::default().total));
+            let outlet = Outlet::new(StreamId::STANDALONE, terms, tally, WhenGone::Wait, None);
+            let connection = Arc::new(Connection {
+                inlet: Mutex::new(outlet.attach()),
+                takes: AtomicBool::new(true),
+                asked: AtomicUsize::new(0),
+                written: Mutex::default(),
+            });
+            let this: Weak<Connection> = Arc::downgrade(&connection);
+            connection.inlet.lock().written_by(this);
+            Self { outlet, connection, woken: Arc::default() }
+        }
+
+        /// The task reads all that waits, and sleeps.
+        fn sleep(&self) {
+            let waker = self.woken.clone().into();
+            let mut batch = Vec::new();
+            let mut inlet = self.connection.inlet.lock();
+            while inlet.poll_next(&mut Context::from_waker(&waker), &mut batch).is_ready() {}
+        }
+
+        fn tell(&self, kind: ListKind) {
+            let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
+            self.outlet.notice_now(Class::ListChanged, notice, None);
+        }
+
+        /// How often the connection was asked to write, what it wrote, how often its task was woken.
+        fn seen(&self) -> (usize, usize, usize) {
+            let asked = self.connection.asked.load(Ordering::Relaxed);
+            (asked, self.connection.written.lock().len(), self.woken.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn what_is_told_at_once_is_written_while_the_task_of_its_connection_sleeps_on() {
+        let told = Fixture::new();
+        told.sleep();
+        told.tell(ListKind::Tools);
+        assert_eq!(told.seen(), (1, 1, 0));
+        // Also after that it would be woken.
+        told.connection.takes.store(false, Ordering::Relaxed);
+        told.tell(ListKind::Prompts);
+        assert_eq!(told.seen(), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_task_that_is_awake_is_left_to_write_by_itself() {
+        let told = Fixture::new();
+        told.tell(ListKind::Tools);
+        assert_eq!(told.seen(), (0, 0, 0));
+        assert_eq!(told.outlet.unread(), 1);
+        told.sleep();
+        assert_eq!(told.outlet.unread(), 0);
+    }
+
+    #[test]
+    fn nobody_writes_for_a_reader_that_was_replaced() {
+        let told = Fixture::new();
+        told.sleep();
+        let mut next = told.outlet.attach();
+        let woken: Arc<Woken> = Arc::default();
+        let waker = woken.clone().into();
+        let (mut cx, mut batch) = (Context::from_waker(&waker), Vec::new());
+        assert!(next.poll_next(&mut cx, &mut batch).is_pending());
+        // Of the one before, as it comes too late with it.
+        let late: Weak<Connection> = Arc::downgrade(&told.connection);
+        told.connection.inlet.lock().written_by(late);
+        told.tell(ListKind::Tools);
+        assert_eq!(told.seen(), (0, 0, 1), "woken as it was replaced, and not asked");
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert_eq!(next.poll_next(&mut cx, &mut batch), Poll::Ready(true));
+    }
+}

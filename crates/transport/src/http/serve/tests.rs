@@ -346,3 +346,54 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
     drop(first);
     read_until(&mut second, "\"error\"").await;
 }
+
+/// How long until the server closes a connection on which nothing more comes.
+async fn closed_after(mut client: DuplexStream) -> Duration {
+    let begun = Instant::now();
+    let read = timeout(Duration::from_secs(600), client.read_to_end(&mut Vec::new())).await;
+    read.expect("it is closed").unwrap();
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
+    let (engine, released) = engine().await;
+    let limit = Duration::from_secs(5);
+    let config = HttpConfig { header_read_timeout: limit, ..HttpConfig::default() };
+    let mut connections = connections(&engine, &config);
+
+    let (silent, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    assert_eq!(closed_after(silent).await, limit);
+
+    // A head that comes byte by byte has no more time.
+    let (mut slow, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    let begun = Instant::now();
+    for byte in request("tools/call", "unknown", "").bytes() {
+        if slow.write_u8(byte).await.is_err() {
+            break;
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!((limit..limit + Duration::from_secs(1)).contains(&begun.elapsed()), "{begun:?}");
+
+    // From each answer on it has as much again.
+    let (mut idle, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    for _ in 0..3 {
+        sleep(limit - Duration::from_millis(100)).await;
+        send(&mut idle, "tools/call", "unknown").await;
+        read_until(&mut idle, "\"error\"").await;
+    }
+    assert_eq!(closed_after(idle).await, limit);
+
+    // A call may take longer, and so may a stream.
+    for tool in ["quiet", "hold"] {
+        let mut long = call(&mut connections, tool).await;
+        sleep(3 * limit).await;
+        released.notify_one();
+        read_until(&mut long, "released").await;
+        assert_eq!(closed_after(long).await, limit, "{tool}");
+    }
+}

@@ -270,3 +270,77 @@ async fn what_is_said_at_once_is_few_chunks() {
     let chunks = chunks(body);
     assert!(chunks.len() <= 3, "{} chunks", chunks.len());
 }
+
+/// The stream of a session's notices on a connection of its own.
+async fn notices(connections: &mut Connections, session: &str) -> DuplexStream {
+    let text = format!(
+        "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
+         mcp-session-id: {session}\r\n\r\n"
+    );
+    let mut client = say(connections, PIPE, &text).await;
+    answer(&mut client, "\r\n\r\n").await;
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_takes_only_in_part_is_written_to_its_end_and_nothing_is_lost() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let session = session(&mut connections).await;
+    let mut client = notices(&mut connections, &session).await;
+    let told = 100;
+    for index in 0..told {
+        // More than the connection holds, so that some of it waits for the client.
+        let params = json!({ "index": index, "text": "x".repeat(SAID) });
+        engine.notify_all("test/told", params).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut read = String::new();
+    while read.matches("data: {").count() < told || !read.ends_with("\r\n") {
+        let byte = timeout(Duration::from_secs(5), client.read_u8()).await;
+        read.push(byte.expect("the rest").unwrap().into());
+    }
+    let events = chunks(&read).concat();
+    let events = events.split("\n\n").filter_map(|event| Some(event.split_once("data: {")?.1));
+    for (index, event) in events.enumerate() {
+        assert!(event.contains(&format!("\"index\":{index},")), "{index}: {event}");
+    }
+    assert_eq!(engine.tally().dropped(Class::Custom), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn streams_that_many_write_to_at_once_are_in_order() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let told: usize = 300;
+    let mut clients = Vec::new();
+    // More than the hub tells in one go.
+    for _ in 0..130 {
+        let session = session(&mut connections).await;
+        let mut client = notices(&mut connections, &session).await;
+        clients.push(tokio::spawn(async move {
+            let mut read = String::new();
+            let mut bytes = [0; 512];
+            while read.matches("data: {").count() < told || !read.ends_with("\r\n") {
+                let length = client.read(&mut bytes).await.unwrap();
+                assert_ne!(length, 0, "it ended");
+                read.push_str(str::from_utf8(&bytes[..length]).unwrap());
+            }
+            read
+        }));
+    }
+    for index in 0..told {
+        engine.notify_all("test/told", json!({ "index": index })).await.unwrap();
+    }
+    for client in clients {
+        let read = client.await.unwrap();
+        let events = chunks(&read).concat();
+        let events = events.split("\n\n").filter(|event| !event.is_empty());
+        for (index, event) in events.enumerate() {
+            // The event id is that of the next one.
+            assert!(event.starts_with(&format!("id: 0-{}\n", index + 1)), "{index}: {event}");
+            assert!(event.contains(&format!("{{\"index\":{index}}}")), "{index}: {event}");
+        }
+    }
+    released.notify_one();
+}
