@@ -42,10 +42,13 @@ pub struct Config {
     /// A legacy HTTP session whose client has no stream open and sends nothing for this time
     /// ends, and with it the calls that still run. Default 30 minutes.
     pub session_idle_timeout: Duration,
-    /// Legacy HTTP sessions that may be kept although their clients went away again before they
-    /// asked for anything or listened for a second or two, as crashing ones do: of more, those that
-    /// have been away the longest end, at once if they were seen to go. Default 1,000.
+    /// Legacy HTTP sessions that may be kept although their clients have not asked for anything nor
+    /// listened for a second or two: of more, those end that were heard of the longest ago.
+    /// Default 1,000.
     pub max_unused_sessions: usize,
+    /// As many of them may be kept although their clients were seen to go, as crashing ones do: of
+    /// more, those that went first end at once. Default 100.
+    pub max_left_sessions: usize,
     /// How long calls may go on running after a shutdown began. Default 10 s.
     pub drain_timeout: Duration,
     /// Modern calls that may wait for their client's answer at once. Default 10,000.
@@ -134,6 +137,7 @@ impl Default for Config {
             max_subscriptions: 1_000,
             session_idle_timeout: Duration::from_secs(30 * 60),
             max_unused_sessions: 1_000,
+            max_left_sessions: 100,
             drain_timeout: Duration::from_secs(10),
             max_suspended: 10_000,
             ask_timeout: Duration::from_secs(5 * 60),

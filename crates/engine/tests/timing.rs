@@ -217,7 +217,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
-    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     let begun = tokio::time::Instant::now();
     for _ in 0..4 {
@@ -244,7 +244,7 @@ async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_and_asks_makes_no_other_go() {
-    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     for n in 0..6 {
         let session = open(&engine).await;

@@ -128,7 +128,7 @@ impl Notified for LeaveWhenGone {
         let core = &self.0;
         if let Some(entry) = core.directory.get(self.1.as_str())
             && entry.unused_since().is_some()
-            && let Some(oldest) = core.directory.leave(&entry, core.config.max_unused_sessions)
+            && let Some(oldest) = core.directory.leave(&entry, core.config.max_left_sessions)
         {
             oldest.end(EndReason::Unused);
         }
