@@ -9,6 +9,7 @@ mod ring;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -197,17 +198,24 @@ type Subscribers = Vec<Arc<dyn Subscriber>>;
 
 /// The subscribers of one engine; none at all once it has stopped. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Events(Arc<ArcSwapOption<Subscribers>>);
+pub(crate) struct Events(Arc<Heard>);
+
+struct Heard {
+    subscribers: ArcSwapOption<Subscribers>,
+    /// Whether there may be some: all that happens is asked this, and mostly there are none.
+    any: AtomicBool,
+}
 
 impl Default for Events {
     fn default() -> Self {
-        Self(Arc::new(ArcSwapOption::from_pointee(Subscribers::new())))
+        let subscribers = ArcSwapOption::from_pointee(Subscribers::new());
+        Self(Arc::new(Heard { subscribers, any: AtomicBool::new(false) }))
     }
 }
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subscribers = self.0.load().as_deref().map(Vec::len);
+        let subscribers = self.0.subscribers.load().as_deref().map(Vec::len);
         f.debug_struct("Events").field("subscribers", &subscribers).finish()
     }
 }
@@ -217,7 +225,10 @@ impl Events {
     ///
     /// Not to be called under a lock: a subscriber may run the host's code.
     pub(crate) fn emit(&self, make: impl FnOnce() -> EngineEvent) {
-        let subscribers = self.0.load();
+        if !self.0.any.load(Ordering::Acquire) {
+            return;
+        }
+        let subscribers = self.0.subscribers.load();
         let Some(subscribers) = subscribers.as_deref().filter(|all| !all.is_empty()) else {
             return;
         };
@@ -232,25 +243,26 @@ impl Events {
     /// Ends every subscription, and every one that is made later: the engine has stopped.
     pub(crate) fn close(&self) {
         self.emit(|| EngineEvent::Stopped);
-        for subscriber in self.0.swap(None).iter().flat_map(|all| all.iter()) {
+        for subscriber in self.0.subscribers.swap(None).iter().flat_map(|all| all.iter()) {
             subscriber.close();
         }
     }
 
     fn add(&self, subscriber: Arc<dyn Subscriber>) {
-        let before = self.0.rcu(|all| {
+        let before = self.0.subscribers.rcu(|all| {
             all.as_deref().map(|all| {
                 let added = std::iter::once(&subscriber);
                 Arc::new(all.iter().chain(added).cloned().collect::<Subscribers>())
             })
         });
+        self.0.any.store(true, Ordering::Release);
         if before.is_none() {
             subscriber.close();
         }
     }
 
     fn remove(&self, gone: &dyn Subscriber) {
-        self.0.rcu(|all| {
+        self.0.subscribers.rcu(|all| {
             all.as_deref().map(|all| {
                 let left = all.iter().filter(|other| !std::ptr::addr_eq(other.as_ref(), gone));
                 Arc::new(left.cloned().collect::<Subscribers>())

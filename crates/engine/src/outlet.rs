@@ -91,7 +91,16 @@ struct State {
     when_gone: WhenGone,
     /// Since when what waits was seen waiting, and what was the first of it.
     waiting: Option<(Instant, Seq)>,
+    /// What the budgets know of what waits, in bytes.
+    counted: usize,
+    /// Values of progress that were overtaken and are not counted yet.
+    overtaken: u64,
 }
+
+/// So many bytes more or less may wait than the budgets know, and so many values may be overtaken
+/// before they are counted. Others write to the same counters, which costs more than to queue a frame.
+const UNTOLD_BYTES: usize = 1024;
+const UNTOLD_VALUES: u64 = 64;
 
 /// The log of a stream, and how much it may keep.
 #[derive(Debug)]
@@ -136,6 +145,8 @@ impl Outlet {
             attached: false,
             when_gone,
             waiting: None,
+            counted: 0,
+            overtaken: 0,
         };
         Self(Arc::new(Shared {
             stream,
@@ -467,20 +478,20 @@ impl Outlet {
     }
 
     fn push_to(&self, state: &mut State, push: impl FnOnce(&mut Queue) -> Pushed) -> Pushed {
-        let before = state.queue.weight();
         let pushed = push(&mut state.queue);
-        self.0.tally.holds(before, state.queue.weight());
+        state.overtaken += u64::from(pushed == Pushed::Conflated);
+        state.count(&self.0.tally);
         pushed
     }
 
     fn count(&self, class: Class, pushed: Pushed) {
         match pushed {
-            Pushed::Queued => {}
+            // Counted with others.
+            Pushed::Queued | Pushed::Conflated => {}
             Pushed::QueuedAfterDrop(count) => self.0.tally.dropped(class, count),
             // Nobody is there who could have fallen behind.
             Pushed::Closed => {}
             Pushed::Coalesced => self.0.tally.coalesced(class),
-            Pushed::Conflated => self.0.tally.conflated(),
         }
     }
 }
@@ -495,9 +506,8 @@ impl Shared {
             WhenGone::Wait => None,
             WhenGone::Tell(notified) => Some(notified),
             WhenGone::Close(notified) => {
-                let before = state.queue.weight();
                 state.queue.close();
-                self.tally.holds(before, 0);
+                state.count(&self.tally);
                 Some(notified)
             }
         }
@@ -508,7 +518,9 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         let log = state.log.as_ref().map_or(0, |log| log.counted);
-        self.tally.holds(state.queue.weight() + log, 0);
+        state.queue.close();
+        state.count(&self.tally);
+        self.tally.holds(log, 0);
     }
 }
 
@@ -518,6 +530,18 @@ impl State {
         self.reader += 1;
         self.writer = None;
         self.waker.take()
+    }
+
+    /// Counts what waits and what was overtaken, if that is much by now, or nothing waits.
+    fn count(&mut self, tally: &Tally) {
+        let (counted, now) = (self.counted, self.queue.weight());
+        if now == 0 || now.abs_diff(counted) >= UNTOLD_BYTES {
+            tally.holds(counted, now);
+            self.counted = now;
+        }
+        if self.overtaken > 0 && (now == 0 || self.overtaken >= UNTOLD_VALUES) {
+            tally.conflated(std::mem::take(&mut self.overtaken));
+        }
     }
 
     /// Keeps what was read, where a client can come back for it.

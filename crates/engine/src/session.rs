@@ -22,9 +22,7 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params;
-use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response,
-};
+use stentor_wire::{EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;

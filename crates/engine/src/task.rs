@@ -8,6 +8,7 @@
 mod ask;
 mod cancel;
 mod context;
+mod lane;
 mod pace;
 mod record;
 mod responder;

@@ -26,7 +26,7 @@ fn drain(receiver: &mut EventReceiver) -> Vec<String> {
 }
 
 fn subscribers(events: &Events) -> usize {
-    events.0.load().as_deref().map_or(0, Vec::len)
+    events.0.subscribers.load().as_deref().map_or(0, Vec::len)
 }
 
 enum ListenerMsg {

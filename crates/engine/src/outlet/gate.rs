@@ -78,12 +78,12 @@ impl Gate {
         self.unread.load(Ordering::Relaxed)
     }
 
-    // Both are called under the queue's lock.
+    // Both are called under the queue's lock, so that no other change falls in between.
     pub(crate) fn queued(&self) {
-        self.unread.fetch_add(1, Ordering::Relaxed);
+        self.unread.store(self.unread() + 1, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) {
-        self.unread.fetch_sub(1, Ordering::Relaxed);
+        self.unread.store(self.unread().saturating_sub(1), Ordering::Relaxed);
     }
 }

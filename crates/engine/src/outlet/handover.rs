@@ -67,16 +67,14 @@ impl Outlet {
     pub(crate) async fn hand_over(&self) -> StreamRecord {
         let (replay, floor, next, unread, finished, waker) = {
             let mut state = self.0.state.lock();
-            let (weight, next) = (state.queue.weight(), state.queue.read());
-            let mut unread = Vec::new();
+            let (next, mut unread) = (state.queue.read(), Vec::new());
             state.queue.take(&mut unread, usize::MAX, usize::MAX);
             let finished = state.queue.is_finished();
-            self.0.tally.holds(weight, state.queue.weight());
-            state.reader += 1;
+            state.count(&self.0.tally);
             state.attached = false;
             let floor = state.log.as_ref().map_or(next, |log| log.floor);
             let replay = state.log.as_mut().map(|log| log.events.replay(floor));
-            (replay, floor, next, unread, finished, state.waker.take())
+            (replay, floor, next, unread, finished, state.replace_reader())
         };
         self.0.room.notify_waiters();
         wake(waker);
@@ -101,9 +99,9 @@ impl Outlet {
     /// Takes out the application's own notifications that came after the stream was handed over.
     pub(crate) fn said_since(&self) -> Vec<Spoken> {
         let mut state = self.0.state.lock();
-        let (weight, mut unread) = (state.queue.weight(), Vec::new());
+        let mut unread = Vec::new();
         state.queue.take(&mut unread, usize::MAX, usize::MAX);
-        self.0.tally.holds(weight, state.queue.weight());
+        state.count(&self.0.tally);
         // Lists and resources are told anew in any case.
         let own = unread.iter().filter(|(_, class, _)| *class == Class::Custom);
         own.map(Spoken::written).collect()

@@ -136,11 +136,10 @@ impl Reader {
             batch.extend(self.replay.drain(..some));
             return Poll::Ready(true);
         }
-        let weight = state.queue.weight();
         state.queue.take(batch, before + BATCH_FRAMES, BATCH_BYTES);
         if batch.len() > before {
             let tally = &self.shared.tally;
-            tally.holds(weight, state.queue.weight());
+            state.count(tally);
             state.keep(&batch[before..], tally);
             drop(state);
             tally.delivered(&batch[before..]);
@@ -193,11 +192,11 @@ mod tests {
     use std::task::Wake;
 
     use parking_lot::Mutex;
-    use stentor_wire::{EncodedNotice, ListKind, Notice};
+    use stentor_wire::{EncodedNotice, Id, ListKind, Notice};
 
     use super::*;
     use crate::outlet::policy::{Budget, Class, Limits};
-    use crate::outlet::{Tally, Terms};
+    use crate::outlet::{Gate, Tally, Terms, UNTOLD_BYTES, UNTOLD_VALUES};
 
     /// The task of a connection, as far as it is woken.
     #[derive(Debug, Default)]
@@ -264,6 +263,11 @@ mod tests {
             self.outlet.notice_now(Class::ListChanged, notice, None);
         }
 
+        /// What waits, in bytes.
+        fn weight(&self) -> usize {
+            self.outlet.0.state.lock().queue.weight()
+        }
+
         /// How often the connection was asked to write, what it wrote, how often its task was woken.
         fn seen(&self) -> (usize, usize, usize) {
             let asked = self.connection.asked.load(Ordering::Relaxed);
@@ -309,5 +313,29 @@ mod tests {
         assert_eq!(told.seen(), (0, 0, 1), "woken as it was replaced, and not asked");
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert_eq!(next.poll_next(&mut cx, &mut batch), Poll::Ready(true));
+    }
+
+    #[test]
+    fn what_waits_is_counted_roughly_while_it_changes_and_exactly_once_it_was_read() {
+        let told = Fixture::new();
+        let tally = told.outlet.tally().clone();
+        let gate = Arc::new(Gate::new(Some(Id::Number(1))));
+        let limits = Limits::default();
+        // Values that wait, and as many again that overtake the last of them.
+        let (most, mut conflated) = (2 * limits.progress, 0);
+        for value in 1..=most {
+            told.outlet.progress(&gate, value.into(), None, &"a message of some length");
+            conflated += u64::from(value > limits.progress);
+            let (held, known) = (told.weight(), tally.view());
+            assert!(held.abs_diff(known.held) < UNTOLD_BYTES, "{held}: {known:?}");
+            assert!((known.conflated..known.conflated + UNTOLD_VALUES).contains(&conflated));
+        }
+        told.sleep();
+        assert_eq!((tally.view().held, tally.view().conflated), (0, conflated));
+        // Also of what nobody reads any more.
+        told.outlet.progress(&gate, f64::from(most) + 1.0, None, &"x".repeat(2 * UNTOLD_BYTES));
+        assert!(tally.view().held > UNTOLD_BYTES);
+        drop(told);
+        assert_eq!(tally.view().held, 0);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use compact_str::CompactString;
 use stentor_wire::{EncodedNotice, ListKind, LogLevel, Notice, SubscriptionId, encode};
 
 use super::gate::Gate;
@@ -34,7 +35,8 @@ pub struct ProgressValue {
     pub(crate) gate: Arc<Gate>,
     pub(crate) progress: f64,
     pub(crate) total: Option<f64>,
-    pub(crate) message: String,
+    /// In place, if it is short.
+    pub(crate) message: CompactString,
 }
 
 /// A value that is reported now.
@@ -252,19 +254,20 @@ impl Queue {
         {
             // In its place, as this is what a tool pays that reports more than is read.
             (value.progress, value.total) = (progress, total);
-            if value.message.capacity() > KEPT_TEXT {
-                value.message = String::new();
+            let kept = value.message.capacity();
+            if (size_of::<CompactString>() + 1..=KEPT_TEXT).contains(&kept) {
+                value.message.clear();
+                value.message.push_str(message);
+            } else {
+                value.message = message.into();
             }
-            value.message.clear();
-            value.message.push_str(message);
             let weight = held.frame.weight();
             self.weight = self.weight - held.weight + weight;
             held.weight = weight;
             return Pushed::Conflated;
         }
         gate.queued();
-        let value =
-            ProgressValue { gate: gate.clone(), progress, total, message: message.to_owned() };
+        let value = ProgressValue { gate: gate.clone(), progress, total, message: message.into() };
         *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value)).0));
         Pushed::Queued
     }

@@ -114,8 +114,8 @@ impl Tally {
         self.add(1, |tally| &tally.coalesced[class as usize]);
     }
 
-    pub(crate) fn conflated(&self) {
-        self.add(1, |tally| &tally.conflated);
+    pub(crate) fn conflated(&self, count: u64) {
+        self.add(count, |tally| &tally.conflated);
     }
 
     pub(crate) fn refused(&self) {

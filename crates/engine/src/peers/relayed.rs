@@ -95,7 +95,7 @@ impl Spoken {
             Frame::Message(json) => What::Message(json.clone()),
             Frame::Log(level, json) => What::Log(*level, json.clone()),
             Frame::Progress(value) => {
-                What::Progress(value.progress, value.total, value.message.clone())
+                What::Progress(value.progress, value.total, value.message.to_string())
             }
             Frame::Dropped(level, _) => What::Log(*level, written(frame)),
             Frame::Notice(..) => What::Message(written(frame)),

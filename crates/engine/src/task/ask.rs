@@ -11,7 +11,7 @@ use stentor_wire::model::{ClientCapabilities, JsonObject};
 use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, request};
 
 use super::Context;
-use super::context::Lane;
+use super::lane::Lane;
 use super::rounds::{Asked, Rounds, fits};
 use crate::handler::{InputSchema, form_schema};
 use crate::outlet::Frame;

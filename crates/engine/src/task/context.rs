@@ -4,27 +4,25 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
-
 use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{
-    Era, Id, ListKind, LogLevel, ProtocolVersion, RequestMeta, TraceContext, encode, takes_tasks,
-    tasks_required,
+    Era, Id, ListKind, LogLevel, ProtocolVersion, TraceContext, encode, takes_tasks, tasks_required,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
+use super::lane::{Lane, Lanes};
 use super::rounds::Rounds;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
 use crate::events::{CallRef, EngineEvent};
 use crate::handler::CallError;
 use crate::ids::{CallId, SessionId, TaskId};
+use crate::outlet::Frame;
 use crate::outlet::policy::Class;
-use crate::outlet::{Frame, Gate, Outlet};
 use crate::registry::Topic;
 use crate::session::{Caller, Questions};
 use crate::tasks::LiveTask;
@@ -45,8 +43,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) call: CallRef,
     pub(crate) cancel: Cancel,
-    /// Where the call speaks now: a modern call gets another one with each retry.
-    pub(crate) lane: ArcSwap<Lane>,
+    /// Where the call speaks now.
+    pub(crate) lane: Lanes,
     /// Questions of a modern call, once there are some.
     pub(crate) rounds: OnceLock<Arc<Rounds>>,
     /// Where a legacy call asks.
@@ -70,27 +68,6 @@ fn in_words(progress: f64, total: Option<f64>, message: &dyn Display) -> String 
         _ if !message.is_empty() => message,
         Some(total) => format!("{progress} of {total}"),
         None => progress.to_string(),
-    }
-}
-
-/// Where a call speaks.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    pub(crate) outlet: Outlet,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) meta: Arc<RequestMeta>,
-    pub(crate) capabilities: Arc<ClientCapabilities>,
-}
-
-impl Lane {
-    pub(crate) fn new(
-        outlet: Outlet,
-        gate: Arc<Gate>,
-        caller: &Caller,
-        meta: Arc<RequestMeta>,
-    ) -> Self {
-        let capabilities = caller.capabilities.clone();
-        Self { outlet, gate, meta, capabilities }
     }
 }
 

@@ -340,7 +340,7 @@ impl Run {
             _ => return call.cancel.cancel(CancelReason::Abandoned),
         };
         let Resume { lane, responder, answers } = resume;
-        call.lane.store(Arc::new(lane));
+        call.lane.store(lane);
         self.side = Side::Attached(responder);
         call.rounds().deliver(answers);
     }

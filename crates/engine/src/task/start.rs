@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use ractor::{Actor, ActorCell};
 use stentor_wire::params::Retry;
 use stentor_wire::{Era, ErrorObject, Params, Request, RequestMeta};
 use tokio::sync::Notify;
 
-use super::context::{Call, Context, Lane};
+use super::context::{Call, Context};
+use super::lane::{Lane, Lanes};
 use super::record::Record;
 use super::responder::{Responder, Running};
 use super::rounds::Rounds;
@@ -141,7 +141,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         caller,
         call,
         cancel,
-        lane: ArcSwap::from_pointee(lane),
+        lane: Lanes::new(lane),
         rounds: given.map_or_else(OnceLock::new, OnceLock::from),
         questions,
         explicit,
@@ -195,7 +195,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
     let target = Target::Tool(tool, task.arguments.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
-        lane: ArcSwap::from_pointee(Lane::new(outlet, gate, &caller, meta)),
+        lane: Lanes::new(Lane::new(outlet, gate, &caller, meta)),
         caller,
         call,
         cancel: cancel.clone(),

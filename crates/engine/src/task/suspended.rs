@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::context::Lane;
+use super::lane::Lane;
 use super::{Cancel, Responder};
 
 /// A retry of the client, as the waiting call gets it.

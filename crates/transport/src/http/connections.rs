@@ -58,9 +58,7 @@ impl Connections {
         let mut http = http1::Builder::new();
         // `Watched` does both for less: hyper sets a timer for each request, and takes another buffer
         // to see if the client goes away while it is answered.
-        http.header_read_timeout(None)
-            .half_close(true)
-            .max_buf_size(buffer(config.max_headers));
+        http.header_read_timeout(None).half_close(true).max_buf_size(buffer(config.max_headers));
         let max = config.max_connections.max(1);
         let closing = CancellationToken::new();
         let is_closing = AtomicBool::new(false);

@@ -20,7 +20,8 @@ pub(super) async fn message(
 ) -> Result<Response, Refusal> {
     match message {
         Message::Request(request)
-            if request.method == Method::Initialize && !headers.contains_key(&names::SESSION_ID) =>
+            if request.method == Method::Initialize
+                && !headers.contains_key(&names::SESSION_ID) =>
         {
             // Boxed, as few requests open a session and all make room for what is awaited here.
             Box::pin(initialize(endpoint, principal, wants, request)).await

@@ -83,7 +83,8 @@ fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
         }
         Message::Response(_) => false,
     };
-    let named = headers.get(&names::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
+    let named =
+        headers.get(&names::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
     match (says_so, named) {
         (true, _) => Ok(Era::Modern),
         (false, Some(named)) => ProtocolVersion::parse(named)
