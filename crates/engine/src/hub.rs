@@ -1,6 +1,7 @@
 //! **Owns** who hears which notices: one entry for each legacy session and each modern listen.
 //! **Receives** joins and leaves of sessions, and notices of the registry and the application.
-//! **Sends** nothing: it writes notices, encoded once, into the outlets that sessions gave it.
+//! **Sends** nothing: it writes notices, encoded once, into the outlets that sessions gave it, and
+//! from there to clients that keep up.
 //! **Dies when** the root stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
