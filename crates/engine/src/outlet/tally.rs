@@ -28,7 +28,7 @@ pub struct TallyView {
     pub delivered: [u64; Class::ALL.len()],
     /// Frames not queued because the same was waiting, by [`Class`].
     pub coalesced: [u64; Class::ALL.len()],
-    /// Progress values overtaken by newer ones.
+    /// Progress values overtaken by newer ones; of a stream that is not read, in steps of 64.
     pub conflated: u64,
     /// Progress values that did not increase, or were no number.
     pub refused: u64,
@@ -36,7 +36,8 @@ pub struct TallyView {
     pub dropped: [u64; Class::ALL.len()],
     /// Streams closed because their client had stopped reading.
     pub closed: u64,
-    /// What waits, or is kept for a client that comes back, in bytes of memory.
+    /// What waits, or is kept for a client that comes back, in bytes of memory: to 1 KiB for each
+    /// stream on which something waits.
     pub held: usize,
 }
 
