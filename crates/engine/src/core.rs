@@ -188,18 +188,19 @@ impl Core {
     pub(crate) fn end_session(&self, id: &SessionId) -> bool {
         let session = self.client_session(id);
         if let Some(session) = &session {
-            session.end(EndReason::Ended);
+            session.end(self, EndReason::Ended);
         }
         session.is_some()
     }
 
     /// `false` if there is no such session.
     pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
-        let actor = self.client_session(id).and_then(|session| session.actor());
-        if let Some(actor) = &actor {
+        let session = self.client_session(id);
+        // One that has no actor yet has nothing to lose.
+        if let Some(actor) = session.as_ref().and_then(|session| session.actor()) {
             actor.kill();
         }
-        actor.is_some()
+        session.is_some()
     }
 
     fn client_session(&self, id: &SessionId) -> Option<Arc<SessionEntry>> {

@@ -22,7 +22,7 @@ use crate::outlet::TallyView;
 use crate::peers::Fact;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::RootActor;
-use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionMsg, SessionView};
+use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionView};
 use crate::task::{CallView, CancelReason};
 use crate::tasks::{self, TaskStoreError};
 use crate::welcome::Welcome;
@@ -310,7 +310,8 @@ impl Engine {
 
     /// Gives a session a new actor, as if the old one had crashed: its calls are answered with
     /// an error, everything else goes on. More than five times within a minute it is ended
-    /// instead. `false` if there is no session of that name.
+    /// instead. One that had no work for an actor so far has none to lose, and goes on as it is.
+    /// `false` if there is no session of that name.
     pub fn restart_session(&self, id: &SessionId) -> bool {
         self.core.restart_session(id)
     }
@@ -353,7 +354,7 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.core.draining.cancel();
         for session in self.clients() {
-            session.tell(SessionMsg::Drain);
+            session.drain(&self.core);
         }
         self.core.calls.close();
         let in_time = tokio::time::timeout(self.core.config.drain_timeout, self.core.calls.wait());
@@ -367,7 +368,7 @@ impl Engine {
         let ending = self.clients();
         let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
         for session in &ending {
-            session.end(EndReason::Shutdown);
+            session.end(&self.core, EndReason::Shutdown);
         }
         // Awaited, as the end of the root kills what is left of them, unsaid words and all.
         let ended = actors.iter().map(|actor| actor.wait(Some(LAST_MOMENT)));

@@ -249,13 +249,14 @@ impl Events {
     }
 
     fn add(&self, subscriber: Arc<dyn Subscriber>) {
+        // Before it is there, so that it hears of all that comes after.
+        self.0.any.store(true, Ordering::Release);
         let before = self.0.subscribers.rcu(|all| {
             all.as_deref().map(|all| {
                 let added = std::iter::once(&subscriber);
                 Arc::new(all.iter().chain(added).cloned().collect::<Subscribers>())
             })
         });
-        self.0.any.store(true, Ordering::Release);
         if before.is_none() {
             subscriber.close();
         }

@@ -8,7 +8,7 @@ use crate::engine::{Engine, Stopped};
 use crate::hub::{HubMsg, HubView};
 use crate::registry::{RegistryMsg, RegistryView};
 use crate::root::RootView;
-use crate::session::{SessionMsg, SessionView};
+use crate::session::SessionView;
 
 /// What all actors of an engine say about themselves.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct EngineView {
     pub registry: RegistryView,
     /// The hub.
     pub hub: HubView,
-    /// The sessions, without those that ended meanwhile.
+    /// The sessions.
     pub sessions: Vec<SessionView>,
     /// Calls that run now.
     pub running_calls: usize,
@@ -31,7 +31,8 @@ pub struct EngineView {
 }
 
 impl Engine {
-    /// Asks every actor for a view of itself, after what is in its mailbox now.
+    /// Asks root, registry and hub for a view of themselves, after what is in their mailboxes now,
+    /// and looks at every session.
     ///
     /// # Errors
     ///
@@ -43,12 +44,7 @@ impl Engine {
         let registry = ask(&registry, RegistryMsg::Observe).await?;
         let hub = core.refs.hub.load_full().ok_or(Stopped)?;
         let hub = ask(&hub, HubMsg::Observe).await?;
-        let mut sessions = Vec::new();
-        for session in core.directory.all() {
-            if let Some(actor) = session.actor() {
-                sessions.extend(ask(&actor, SessionMsg::Observe).await);
-            }
-        }
+        let sessions = core.directory.all().iter().map(|session| session.view()).collect();
         let (running_calls, suspended_calls) = (core.calls.len(), core.suspended.len());
         let running_tasks = core.tasks.len();
         Ok(EngineView {

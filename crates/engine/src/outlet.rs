@@ -2,8 +2,9 @@
 //!
 //! An [`Outlet`] is written by whoever has something to say on a stream: the session that
 //! opened it, the hub, a running call. Its [`Inlet`] is read by the one transport task that
-//! owns the pipe or the response body. In between lies a queue that never grows past its
-//! limits, whatever the client does; what happens then is the table in [`policy`].
+//! owns the pipe or the response body, or in its place by the hub, with what the transport lends it
+//! ([`WriteNow`]). In between lies a queue that never grows past its limits, whatever the client
+//! does; what happens then is the table in [`policy`].
 //!
 //! Nobody ever waits for a client here except a call that asks to
 //! ([`Context::report_progress_paced`](crate::Context::report_progress_paced)).
@@ -198,17 +199,16 @@ impl Outlet {
         subscription: Option<SubscriptionId>,
     ) {
         let limits = self.limits_of(class);
-        let (pushed, writer) = {
+        let (pushed, asleep, writer) = {
             let mut state = self.0.state.lock();
             let pushed = self.push_to(&mut state, |queue| {
                 queue.push(class, Frame::Notice(notice, subscription), &limits)
             });
             // One that is awake writes it by itself.
-            (pushed, state.waker.is_some().then(|| state.writer.clone()))
+            let asleep = state.waker.is_some();
+            (pushed, asleep, state.writer.as_ref().filter(|_| asleep).and_then(Weak::upgrade))
         };
-        if let Some(writer) = writer
-            && !writer.and_then(|writer| writer.upgrade()).is_some_and(|writer| writer.write_now())
-        {
+        if asleep && !writer.is_some_and(|writer| writer.write_now()) {
             let waker = self.0.state.lock().waker.take();
             wake(waker);
         }

@@ -34,8 +34,8 @@ use crate::ids::{NodeId, SessionId};
 use crate::outlet::policy::Class;
 use crate::port::Refused;
 use crate::registry::{RegistryMsg, Shelf, Topic};
-use crate::session::EndReason;
 pub use crate::session::SessionRecord;
+use crate::session::{EndReason, rejoin_all};
 pub(crate) use claim::Found;
 pub(crate) use distant::Distant;
 pub use moving::Leaving;
@@ -354,9 +354,7 @@ impl Engine {
 
     /// What another node told is lost: everything that clients hear of may have changed.
     pub fn peer_was_missed(&self) {
-        for session in self.core().directory.all() {
-            session.rejoin();
-        }
+        rejoin_all(self.core());
     }
 }
 

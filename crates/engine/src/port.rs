@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::Either;
-use ractor::ActorCell;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{
@@ -31,10 +30,9 @@ use crate::ids::SessionId;
 use crate::outlet::Inlet;
 use crate::peers::{Granted, watch};
 use crate::registry::Offer;
-use crate::root::spawn_session;
 use crate::session::{
-    Caller, Questions, SessionEntry, SessionKind, SessionRecord, SessionState, Streams, grant,
-    of_stateless_call,
+    Caller, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState, Streams,
+    grant, of_stateless_call,
 };
 use crate::task::{self, Responder, Run};
 use crate::tasks;
@@ -71,7 +69,7 @@ pub enum Refused {
 /// A request that has its answer once its call, if it begins one, was [run](Self::answer).
 pub(crate) struct Begun {
     answer: Answer,
-    run: Option<(Box<Run>, ActorCell)>,
+    run: Option<(Box<Run>, Session)>,
 }
 
 impl Begun {
@@ -80,8 +78,8 @@ impl Begun {
     }
 
     pub(crate) async fn answer(self) -> Answer {
-        if let Some((run, parent)) = self.run {
-            task::run(run, parent).await;
+        if let Some((run, session)) = self.run {
+            task::run(run, &session).await;
         }
         self.answer
     }
@@ -109,8 +107,8 @@ pub(crate) fn stateless(
     };
     let permit = core.stateless_calls.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Refused::TooManyRequests)?;
-    let parent = core.stateless.load_full().and_then(|entry| entry.actor());
-    let parent = parent.ok_or(Refused::ShuttingDown)?.get_cell();
+    let session = core.stateless.load_full().ok_or(Refused::ShuttingDown)?;
+    let session = Session::new(core.clone(), session);
     let entry = match task::enter(core, &caller, &request, &target) {
         Ok(entry) => entry,
         Err(error) => {
@@ -127,7 +125,7 @@ pub(crate) fn stateless(
     let start = task::Start {
         request, caller, target, entry, cancel, open, streams, questions,
     };
-    let run = task::begin(core, start, responder).map(|run| (run, parent));
+    let run = task::begin(core, start, responder).map(|run| (run, session));
     Ok(Begun { answer: Answer::Stream(inlet), run })
 }
 
@@ -154,7 +152,7 @@ impl Engine {
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
         let entry = self.new_session(kind, streams, state, None)?;
-        self.install(entry.clone(), false).await?;
+        self.install(&entry);
         let inlet = outlet.attach();
         Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
     }
@@ -174,7 +172,7 @@ impl Engine {
         let streams = Streams::http(core, &id);
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
         let entry = self.new_session(kind, streams, state, principal)?;
-        self.install(entry.clone(), false).await?;
+        self.install(&entry);
         Ok(HttpSession::here(core.clone(), entry))
     }
 
@@ -210,16 +208,16 @@ impl Engine {
             return Ok(());
         }
         let seat = core.directory.seat().ok_or(Refused::TooManySessions)?;
-        self.install_adopted(Arc::new(SessionEntry::carried_on(core, record, seat))).await
+        self.install_adopted(&Arc::new(SessionEntry::carried_on(core, record, seat)));
+        Ok(())
     }
 
     /// Lets a session begin that another node had.
-    pub(crate) async fn install_adopted(&self, entry: Arc<SessionEntry>) -> Result<(), Refused> {
+    pub(crate) fn install_adopted(&self, entry: &Arc<SessionEntry>) {
         // What changed while it was on its way.
         entry.missed_some();
-        self.install(entry.clone(), true).await?;
-        self.core().session_changed(&entry);
-        Ok(())
+        self.install(entry);
+        self.core().session_changed(entry);
     }
 
     /// As [`http_session`](Self::http_session), of this engine only.
@@ -294,7 +292,7 @@ impl Engine {
         let state = SessionState::listening(id, request_id.clone(), granted);
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, streams, state, principal)?;
-        self.install(entry.clone(), false).await?;
+        self.install(&entry);
         if let Some((elsewhere, own)) = tasks {
             let watching = elsewhere.tell(&outlet, &request_id);
             entry.state().watches(&request_id, watching);
@@ -344,7 +342,7 @@ impl Engine {
         headers.check(arguments.as_ref(), header)
     }
 
-    /// A session that has no actor yet.
+    /// A session that nobody finds yet.
     fn new_session(
         &self,
         kind: SessionKind,
@@ -361,20 +359,15 @@ impl Engine {
         Ok(Arc::new(SessionEntry::new(core, id, kind, streams, state, principal, seat)))
     }
 
-    /// Gives a session its actor; `again` if it goes on.
-    async fn install(&self, entry: Arc<SessionEntry>, again: bool) -> Result<(), Refused> {
+    /// From here on a session is found, and hears what it subscribes to.
+    fn install(&self, entry: &Arc<SessionEntry>) {
         let core = self.core();
         core.directory.insert(entry.clone());
-        let root = self.root().get_cell();
-        if spawn_session(core, entry.clone(), root, again).await.is_err() {
-            entry.close(core);
-            return Err(Refused::ShuttingDown);
-        }
         core.events.emit(|| EngineEvent::SessionOpened {
             session: entry.id().clone(),
             kind: entry.kind(),
             principal: entry.principal().cloned(),
         });
-        Ok(())
+        Session::new(core.clone(), entry.clone()).rejoin();
     }
 }

@@ -22,8 +22,7 @@ use crate::registry::{
     CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
 };
 use crate::session::{
-    EndReason, SessionActor, SessionArgs, SessionEntry, SessionKind, SessionState, Streams,
-    TO_BE_USED,
+    EndReason, Session, SessionEntry, SessionKind, SessionState, Streams, TO_BE_USED, rejoin_all,
 };
 use crate::task::CancelReason;
 use crate::tasks;
@@ -79,7 +78,7 @@ impl Actor for RootActor {
         let cell = myself.get_cell();
         let hub = spawn_hub(&core, cell.clone()).await?;
         let registry = spawn_registry(&core, cell.clone(), false).await?;
-        spawn_stateless(&core, cell).await?;
+        open_stateless(&core, cell).await;
         core.refs.root.store(Some(Arc::new(myself.clone())));
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
@@ -174,35 +173,33 @@ impl RootState {
             id if id == self.hub => {
                 self.spend_restart("hub")?;
                 self.hub = spawn_hub(&self.core, root).await?;
-                for session in self.core.directory.all() {
-                    session.rejoin();
-                }
+                rejoin_all(&self.core);
             }
             // As the same session; its calls have been answered by their end.
             session => {
                 let Some(entry) = self.core.directory.of_actor(session) else { return Ok(()) };
                 if entry.kind() == SessionKind::Stateless {
                     self.spend_restart("session of stateless calls")?;
-                    spawn_session(&self.core, entry, root, true).await?;
+                    Session::new(self.core.clone(), entry).begin_actor(root, Some(session)).await;
                 } else {
-                    self.restart_session(root, entry).await;
+                    self.restart_session(root, session, entry).await;
                 }
             }
         }
         Ok(())
     }
 
-    async fn restart_session(&self, root: ActorCell, entry: Arc<SessionEntry>) {
+    async fn restart_session(&self, root: ActorCell, crashed: ActorId, entry: Arc<SessionEntry>) {
         let may = !self.core.is_draining() && entry.may_restart();
         let session = entry.id().clone();
         self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
-        if may && spawn_session(&self.core, entry.clone(), root, true).await.is_ok() {
+        let again = Session::new(self.core.clone(), entry.clone());
+        if may && again.begin_actor(root, Some(crashed)).await {
             tracing::warn!(?session, "restarted");
             self.core.metrics.restarted("session");
             self.core.events.emit(|| EngineEvent::SessionRestarted { session });
         } else {
-            entry.end(EndReason::Crashed);
-            entry.close(&self.core);
+            entry.end(&self.core, EndReason::Crashed);
         }
     }
 
@@ -271,7 +268,7 @@ impl RootState {
             }
             session.tell_trouble(&self.core.events);
             if session.is_idle(config.session_idle_timeout) {
-                session.end(EndReason::IdleTimeout);
+                session.end(&self.core, EndReason::IdleTimeout);
             }
         }
         self.end_unused();
@@ -289,7 +286,7 @@ impl RootState {
         for (since, session) in unused.into_iter().take(too_many) {
             // One that is being opened just now is about to be used.
             if since.elapsed() >= TO_BE_USED {
-                session.end(EndReason::Unused);
+                session.end(&self.core, EndReason::Unused);
             }
         }
     }
@@ -308,7 +305,7 @@ impl Drop for RootState {
         self.core.draining.cancel();
         self.core.end_calls();
         for session in self.core.directory.all() {
-            session.close(&self.core);
+            session.end(&self.core, EndReason::Shutdown);
         }
         self.core.stateless.store(None);
         self.core.clear_catalog();
@@ -343,24 +340,13 @@ async fn spawn_registry(
 }
 
 /// The parent of all calls that belong to no session.
-async fn spawn_stateless(core: &Arc<Core>, root: ActorCell) -> Result<(), SpawnErr> {
+async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
     let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
     let state = SessionState::new(id.clone(), kind.serves_modern(), 0);
     let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
     let entry = Arc::new(entry);
     core.stateless.store(Some(entry.clone()));
     core.directory.insert(entry.clone());
-    spawn_session(core, entry, root, false).await
-}
-
-/// Starts the actor of a session, the first one or one in the place of another.
-pub(crate) async fn spawn_session(
-    core: &Arc<Core>,
-    entry: Arc<SessionEntry>,
-    root: ActorCell,
-    restarted: bool,
-) -> Result<(), SpawnErr> {
-    let args = SessionArgs { core: core.clone(), entry, restarted };
-    Actor::spawn_linked(None, SessionActor, args, root).await?;
-    Ok(())
+    // Its calls are those of all clients, so the first one need not begin it.
+    Session::new(core.clone(), entry).begin_actor(root, None).await;
 }

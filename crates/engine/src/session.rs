@@ -1,8 +1,9 @@
-//! **Owns** what one client said and may hear: its identity, its open calls, its streams.
-//! **Receives** the client's messages from a transport, and word that it is to end.
+//! **Owns** what one client said and may hear: its identity, its open calls, its streams. Begins
+//! with the first work that is for an actor: a call that runs, or a message that waits.
+//! **Receives** the client's messages that cannot be served where they came in.
 //! **Sends** joins and leaves to the hub, answers into the outlet of their request, and
 //! starts a linked task actor for each call.
-//! **Dies when** its client ends it or stays away too long, or the engine stops.
+//! **Dies when** its session ends: its client ends it or stays away too long, or the engine stops.
 //! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered
 //! with an error.
 
@@ -19,8 +20,10 @@ mod streams;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use stentor_wire::encode::{self, ResultBody};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent,
+};
+use stentor_wire::encode::ResultBody;
 use stentor_wire::params;
 use stentor_wire::{EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
@@ -45,6 +48,9 @@ pub(crate) use state::{SessionState, grant};
 pub use store::{Claim, SessionStore, SessionStoreError};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
+/// So many sessions join a new hub before others get a turn.
+const REJOIN_AT_ONCE: usize = 64;
+
 /// A message of the client.
 #[derive(Debug)]
 pub(crate) enum Inbound {
@@ -63,23 +69,9 @@ pub(crate) enum Told {
 pub(crate) enum SessionMsg {
     /// With the right to be in the mailbox, which is held until the message is handled.
     Inbound(Box<Inbound>, OwnedSemaphorePermit),
-    /// A new hub knows nobody.
-    Rejoin,
-    /// No new work is coming: end what only waits.
-    Drain,
-    /// It is to end; the entry says why.
-    End,
-    Observe(RpcReplyPort<SessionView>),
 }
 
 crate::message!(SessionMsg);
-
-pub(crate) struct SessionArgs {
-    pub(crate) core: Arc<Core>,
-    pub(crate) entry: Arc<SessionEntry>,
-    /// Whether it takes the place of one that crashed.
-    pub(crate) restarted: bool,
-}
 
 /// What is left to do of a request that was looked at.
 pub(crate) enum Next {
@@ -92,10 +84,10 @@ pub(crate) enum Next {
 
 impl Next {
     /// Does it; what it begins is linked to the session's actor.
-    pub(crate) async fn done(self, actor: ActorCell) {
+    pub(crate) async fn done(self, session: &Session) {
         match self {
             Self::Nothing => {}
-            Self::Run(run) => task::run(run, actor).await,
+            Self::Run(run) => task::run(run, session).await,
             Self::Listen(listening) => listening.await,
         }
     }
@@ -105,8 +97,8 @@ impl Next {
 /// for that.
 #[derive(Clone)]
 pub(crate) struct Session {
-    core: Arc<Core>,
-    entry: Arc<SessionEntry>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) entry: Arc<SessionEntry>,
 }
 
 pub(crate) struct SessionActor;
@@ -114,35 +106,25 @@ pub(crate) struct SessionActor;
 impl Actor for SessionActor {
     type Msg = SessionMsg;
     type State = Session;
-    type Arguments = SessionArgs;
+    type Arguments = Session;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<SessionMsg>,
-        args: SessionArgs,
+        _myself: ActorRef<SessionMsg>,
+        session: Session,
     ) -> Result<Session, ActorProcessingErr> {
-        let SessionArgs { core, entry, restarted } = args;
-        entry.set_actor(myself.clone());
-        let session = Session { core, entry };
-        session.on_start(&myself, restarted);
         Ok(session)
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<SessionMsg>,
+        _myself: ActorRef<SessionMsg>,
         message: SessionMsg,
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             // Boxed, as an idle session is to be small.
-            SessionMsg::Inbound(inbound, _turn) => {
-                Box::pin(session.on_inbound(&myself, *inbound)).await;
-            }
-            SessionMsg::Rejoin => session.on_rejoin(),
-            SessionMsg::Drain => session.on_drain(&myself),
-            SessionMsg::End => session.on_end(&myself),
-            SessionMsg::Observe(reply) => session.on_observe(reply),
+            SessionMsg::Inbound(inbound, _turn) => Box::pin(session.on_inbound(*inbound)).await,
         }
         Ok(())
     }
@@ -166,27 +148,53 @@ impl Session {
         Self { core, entry }
     }
 
-    fn on_start(&self, myself: &ActorRef<SessionMsg>, restarted: bool) {
-        if restarted {
-            self.on_rejoin();
-        } else {
-            let mut state = self.entry.state();
-            for subscription in state.subscriptions() {
-                self.join(&state, subscription);
-            }
+    /// Its actor, which begins now if it has not before. `None` if the session has ended, or the
+    /// engine stops. When dropped early, it has begun or not.
+    pub(crate) async fn actor(&self) -> Option<ActorRef<SessionMsg>> {
+        if let Some(actor) = self.entry.actor() {
+            return Some(actor);
         }
-        // Told to end while there was no actor to hear it.
-        if self.entry.ending().is_some() {
-            self.on_end(myself);
+        if self.entry.is_closed() {
+            return None;
+        }
+        let root = self.core.refs.root.load_full()?;
+        Box::pin(self.begin_actor(root.get_cell(), None)).await;
+        self.entry.actor()
+    }
+
+    /// Begins its actor, in the place of the one with that name or of none. `false` if it cannot, or
+    /// another was first.
+    pub(crate) async fn begin_actor(&self, root: ActorCell, place: Option<ActorId>) -> bool {
+        let begun = Actor::spawn_linked(None, SessionActor, self.clone(), root.clone()).await;
+        let Ok((actor, _)) = begun else { return false };
+        let takes = self.entry.take_actor(&actor, place);
+        if !takes {
+            actor.unlink(root);
+            actor.stop(None);
+        }
+        takes
+    }
+
+    /// Hands a message to the actor, if need be to the next one. `false` if there will be none.
+    pub(crate) async fn hand_in(&self, mut message: SessionMsg) -> bool {
+        loop {
+            // Before the look at the actor, so that no change falls in between.
+            let changed = self.entry.changed();
+            let Some(actor) = self.actor().await else { return false };
+            match actor.cast(message) {
+                Ok(()) => return true,
+                Err(MessagingErr::SendErr(returned)) => message = returned,
+                Err(_) => return false,
+            }
+            changed.await;
         }
     }
 
-    async fn on_inbound(&self, myself: &ActorRef<SessionMsg>, inbound: Inbound) {
-        self.entry.touch();
+    async fn on_inbound(&self, inbound: Inbound) {
+        self.entry.presence().touch();
         match inbound {
             Inbound::Request(request, responder) => {
-                let next = self.on_request(request, responder);
-                next.done(myself.get_cell()).await;
+                self.on_request(request, responder).done(self).await;
             }
             Inbound::Told(told) => self.on_told(told),
         }
@@ -375,7 +383,7 @@ impl Session {
     }
 
     /// Takes the session's places in the hub, which may be there already.
-    fn on_rejoin(&self) {
+    pub(crate) fn rejoin(&self) {
         let Some(outlet) = self.entry.streams().notices() else { return };
         let missed_some = self.entry.hub_was_lost();
         let mut state = self.entry.state();
@@ -393,46 +401,22 @@ impl Session {
             }
         }
     }
+}
 
-    fn on_drain(&self, myself: &ActorRef<SessionMsg>) {
-        self.end_listens();
-        if self.entry.kind() == SessionKind::Listen {
-            self.entry.end(EndReason::Shutdown);
-            self.on_end(myself);
-        }
+/// What clients heard may be not all: every session takes its places in the hub, and its client is
+/// told what it may have missed.
+pub(crate) fn rejoin_all(core: &Arc<Core>) {
+    let (core, sessions) = (core.clone(), core.directory.all());
+    for session in &sessions {
+        session.missed_some();
     }
-
-    fn on_end(&self, myself: &ActorRef<SessionMsg>) {
-        let reason = self.entry.ending();
-        tracing::debug!(session = ?self.entry.id(), ?reason, "session ends");
-        // Who has gone reads no answer.
-        if self.entry.kind() == SessionKind::Listen && reason != Some(EndReason::Disconnected) {
-            self.end_listens();
-        }
-        self.entry.close(&self.core);
-        // The root has nothing to do for a session that ended in good order, and is not woken. A
-        // shutdown waits for its children.
-        if !self.core.is_draining()
-            && let Some(root) = myself.try_get_supervisor()
-        {
-            myself.unlink(root);
-        }
-        myself.stop(None);
-    }
-
-    /// Answers the listens, which ends them.
-    fn end_listens(&self) {
-        let listens = self.entry.state().end_listens();
-        for (request, subscription) in listens {
-            self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(subscription))));
-            if let Some(outlet) = self.entry.streams().notices() {
-                outlet.reply(encode::listen_ended(&request, &self.core.identity), None);
+    // On its own, as there may be thousands, and whoever says so has more to do.
+    tokio::spawn(async move {
+        for some in sessions.chunks(REJOIN_AT_ONCE) {
+            for session in some {
+                Session::new(core.clone(), session.clone()).rejoin();
             }
+            tokio::task::yield_now().await;
         }
-    }
-
-    fn on_observe(&self, reply: RpcReplyPort<SessionView>) {
-        // Whoever asked may have gone.
-        let _ = reply.send(self.entry.view());
-    }
+    });
 }

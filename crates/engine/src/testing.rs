@@ -10,6 +10,7 @@ use crate::engine::{Engine, Stopped};
 use crate::ids::{NodeId, Seq, SessionId, StreamId, TaskId};
 use crate::outlet::policy::{Class, Retention};
 use crate::outlet::{Delivered, EventStore, Frame};
+use crate::session::Session;
 use crate::tasks::{TaskRecord, TaskStore};
 pub use sessions::{SharedStore, session_record, session_store_keeps_its_contract};
 
@@ -28,24 +29,25 @@ pub enum Victim {
 }
 
 /// Kills an actor in the middle of whatever it does, as a bug would, and waits until it is
-/// gone.
+/// gone. That of a session begins for it, if it had nothing to do before.
 ///
 /// # Errors
 ///
 /// [`Stopped`] if there is no such actor.
 pub async fn kill(engine: &Engine, victim: Victim) -> Result<(), Stopped> {
-    let cell = find(engine, &victim).ok_or(Stopped)?;
+    let cell = find(engine, &victim).await.ok_or(Stopped)?;
     cell.kill_and_wait(None).await.map_err(|_| Stopped)
 }
 
-fn find(engine: &Engine, victim: &Victim) -> Option<ActorCell> {
+async fn find(engine: &Engine, victim: &Victim) -> Option<ActorCell> {
     let core = engine.core();
-    Some(match victim {
-        Victim::Registry => core.refs.registry.load_full()?.get_cell(),
-        Victim::Hub => core.refs.hub.load_full()?.get_cell(),
-        Victim::Stateless => core.stateless.load_full()?.actor()?.get_cell(),
-        Victim::Session(id) => core.directory.get(id.as_str())?.actor()?.get_cell(),
-    })
+    let session = match victim {
+        Victim::Registry => return Some(core.refs.registry.load_full()?.get_cell()),
+        Victim::Hub => return Some(core.refs.hub.load_full()?.get_cell()),
+        Victim::Stateless => core.stateless.load_full()?,
+        Victim::Session(id) => core.directory.get(id.as_str())?,
+    };
+    Some(Session::new(core.clone(), session).actor().await?.get_cell())
 }
 
 /// Checks what every [`EventStore`] has to do: keep the frames of a stream in order, apart from

@@ -4,7 +4,6 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use stentor_wire::{EncodedNotice, SubscriptionId};
-use tokio::task::JoinSet;
 
 use super::{Subscriber, SubscriberKey};
 use crate::outlet::Outlet;
@@ -29,15 +28,16 @@ impl Told {
 /// Tells all of them, many at a time on as many threads as there are, and is done when all have been told:
 /// so what one hears is in the order in which it was said.
 pub(super) async fn tell(told: Vec<Told>, class: Class, notice: Arc<EncodedNotice>) {
-    let mut parts = JoinSet::new();
+    let mut parts = Vec::with_capacity(told.len() / AT_ONCE);
     let mut told = told.into_iter();
     while told.len() > AT_ONCE {
         let (part, notice) = (told.by_ref().take(AT_ONCE).collect(), notice.clone());
-        parts.spawn(async move { tell_some(part, class, &notice) });
+        parts.push(tokio::spawn(async move { tell_some(part, class, &notice) }));
     }
     tell_some(told.collect(), class, &notice);
-    while let Some(ended) = parts.join_next().await {
-        if let Err(error) = ended
+    // What was begun is told to its end, also if the hub ends before.
+    for part in parts {
+        if let Err(error) = part.await
             && let Ok(panic) = error.try_into_panic()
         {
             resume_unwind(panic);

@@ -76,7 +76,8 @@ impl Inlet {
         poll_fn(|cx| self.poll_next(cx, batch)).await
     }
 
-    /// As [`poll_next`](Self::poll_next), but does not wait: `false` if nothing waits.
+    /// As [`poll_next`](Self::poll_next), but does not wait: `false` if nothing waits, and always of a
+    /// stream that is on another node.
     pub fn try_next(&mut self, batch: &mut Vec<Delivered>) -> bool {
         match &mut self.0 {
             Source::Here(reader) => reader.look(None, batch) == Poll::Ready(true),
@@ -84,7 +85,8 @@ impl Inlet {
         }
     }
 
-    /// From here on `writer` may be asked to write what waits, while nobody but it reads this inlet.
+    /// From here on `writer` may be asked to write what waits, until the inlet is dropped or another
+    /// reader takes its place. Nobody asks for a stream that is on another node.
     pub fn written_by(&self, writer: Weak<dyn WriteNow>) {
         if let Source::Here(reader) = &self.0 {
             let mut state = reader.shared.state.lock();
@@ -173,6 +175,8 @@ impl Drop for Reader {
                 return;
             }
             state.waker = None;
+            // Weak as it is, it keeps the memory of what it was.
+            state.writer = None;
             // One that read to the end has not gone away: it is done.
             if self.replay.is_empty() && state.queue.is_finished() && !state.queue.has_unread() {
                 state.when_gone = WhenGone::Wait;

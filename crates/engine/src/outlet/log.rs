@@ -52,7 +52,8 @@ pub struct Reopened {
 /// [left](Self::leave).
 pub trait EventLog: Debug + Send + 'static {
     /// Keeps a frame that goes to the client now, in the order of their numbers. Must not wait
-    /// or block: it is called under the stream's lock.
+    /// or block: it is called under the stream's lock, and for a notice to many by whoever tells
+    /// all of them.
     fn append(&mut self, event: &Delivered);
 
     /// What is kept from a frame on, of all that was appended before this call. May wait.

@@ -155,7 +155,8 @@ impl Default for Retention {
 }
 
 /// How much all streams of a session, and of all sessions, may hold together: what waits, and
-/// what is kept for clients that come back, in bytes of memory.
+/// what is kept for clients that come back, in bytes of memory. Of what waits on a stream up to
+/// 1 KiB is not seen: counting costs more than what it counts.
 ///
 /// From half of a budget on, the limits of each stream are a quarter of what they are else;
 /// when it is used up a stream holds little more than what is never dropped.

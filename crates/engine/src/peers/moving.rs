@@ -100,7 +100,7 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.entry.end(EndReason::Moved);
+        self.entry.end(&self.core, EndReason::Moved);
         self.core.moving.arrived(self.entry.id());
     }
 }

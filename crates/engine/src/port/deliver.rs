@@ -24,34 +24,28 @@ pub(super) fn ask<'a>(
     outlet: Outlet,
 ) -> impl Future<Output = Result<(), Refused>> + Send + use<'a> {
     if request.method != Method::Initialize {
-        entry.used();
+        entry.presence().used();
     }
-    match entry.free_actor() {
-        // A listen may wait for the store of tasks.
-        Some(actor) if request.method != Method::Listen => {
-            entry.touch();
-            let session = Session::new(core.clone(), entry.clone());
-            let next = responder(core, entry, &request, outlet)
-                .map(|responder| session.on_request(request, responder));
-            Either::Left(async move {
-                next?.done(actor.get_cell()).await;
-                Ok(())
-            })
-        }
-        _ => Either::Right(Box::pin(in_turn(core, entry, request, outlet))),
+    let session = Session::new(core.clone(), entry.clone());
+    // A listen may wait for the store of tasks.
+    if entry.is_free() && request.method != Method::Listen {
+        entry.presence().touch();
+        let next = responder(core, entry, &request, outlet)
+            .map(|responder| session.on_request(request, responder));
+        Either::Left(async move {
+            next?.done(&session).await;
+            Ok(())
+        })
+    } else {
+        Either::Right(Box::pin(in_turn(session, request, outlet)))
     }
 }
 
 /// Hands a request to the session's actor.
-async fn in_turn(
-    core: &Arc<Core>,
-    entry: &SessionEntry,
-    request: Box<Request>,
-    outlet: Outlet,
-) -> Result<(), Refused> {
-    let turn = turn(entry).await?;
-    let responder = responder(core, entry, &request, outlet)?;
-    hand_in(entry, Inbound::Request(request, responder), turn).await
+async fn in_turn(session: Session, request: Box<Request>, outlet: Outlet) -> Result<(), Refused> {
+    let turn = turn(&session.entry).await?;
+    let responder = responder(&session.core, &session.entry, &request, outlet)?;
+    hand_in(&session, Inbound::Request(request, responder), turn).await
 }
 
 fn responder(
@@ -72,12 +66,13 @@ pub(super) async fn tell(
     entry: &Arc<SessionEntry>,
     told: Told,
 ) -> Result<(), Refused> {
-    if entry.free_actor().is_none() {
+    let session = Session::new(core.clone(), entry.clone());
+    if !entry.is_free() {
         let turn = turn(entry).await?;
-        return hand_in(entry, Inbound::Told(told), turn).await;
+        return hand_in(&session, Inbound::Told(told), turn).await;
     }
-    entry.touch();
-    Session::new(core.clone(), entry.clone()).on_told(told);
+    entry.presence().touch();
+    session.on_told(told);
     Ok(())
 }
 
@@ -88,10 +83,10 @@ async fn turn(entry: &SessionEntry) -> Result<OwnedSemaphorePermit, Refused> {
 
 /// Hands a message to the session's actor.
 async fn hand_in(
-    entry: &SessionEntry,
+    session: &Session,
     inbound: Inbound,
     turn: OwnedSemaphorePermit,
 ) -> Result<(), Refused> {
-    let handed_in = entry.hand_in(SessionMsg::Inbound(Box::new(inbound), turn)).await;
+    let handed_in = session.hand_in(SessionMsg::Inbound(Box::new(inbound), turn)).await;
     handed_in.then_some(()).ok_or(Refused::SessionEnded)
 }

@@ -130,7 +130,7 @@ impl HttpSession {
             Place::Here(entry) => entry,
             Place::There(distant) => return distant.open(&self.core, Act::Attach, None).await,
         };
-        entry.touch();
+        entry.presence().touch();
         read_notices(entry)
     }
 
@@ -164,7 +164,7 @@ impl HttpSession {
                 return distant.open(&self.core, Act::Resume(stream.0, next.0), None).await;
             }
         };
-        entry.touch();
+        entry.presence().touch();
         let found = match entry.find_stream(stream) {
             Some(outlet) => Some(outlet),
             None => entry.earlier_stream(&self.core, stream).await,
@@ -203,7 +203,7 @@ impl HttpSession {
     pub async fn end(&self, reason: EndReason) -> Result<(), Refused> {
         match &self.place {
             Place::Here(entry) => {
-                entry.end(reason);
+                entry.end(&self.core, reason);
                 Ok(())
             }
             Place::There(distant) => distant.act(&self.core, Act::End(reason)).await,

@@ -73,7 +73,7 @@ impl Pipe {
             let _permits = permits.acquire_many(self.core.config.max_requests() as u32).await;
         };
         let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
-        self.entry.end(EndReason::Disconnected);
+        self.entry.end(&self.core, EndReason::Disconnected);
         // Calls that were ended answer, too, and the last of them ends the stream.
         let all = self.core.config.max_requests() as u32;
         if tokio::time::timeout(LAST_MOMENT, permits.acquire_many(all)).await.is_err() {

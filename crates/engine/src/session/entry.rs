@@ -1,18 +1,24 @@
 //! The part of a session that outlives its actor: what a new actor in its place goes on with,
 //! and what transports and the root see.
 
+mod ending;
+mod presence;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
-use ractor::{ActorId, ActorRef, MessagingErr};
+use ractor::{ActorId, ActorRef};
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
+
+pub use ending::EndReason;
+pub(crate) use presence::{Presence, TO_BE_USED};
 
 use super::questions::Questions;
 use super::state::SessionState;
@@ -21,20 +27,15 @@ use super::{SessionMsg, SubscriberKey};
 use crate::core::Core;
 use crate::directory::Seat;
 use crate::events::{EngineEvent, Events};
-use crate::hub::HubMsg;
 use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Outlet, Tally, TallyView, Trouble};
 use crate::root::Restarts;
-use crate::task::{CancelReason, OpenCalls};
+use crate::task::OpenCalls;
 
 /// Messages of one client that may wait for its session; the actor handles each at once, so
 /// few are enough to keep it busy.
 pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
-
-/// A client that opened a session takes this long at most until it asks for something or comes
-/// to hear its notices.
-pub(crate) const TO_BE_USED: Duration = Duration::from_secs(1);
 
 /// A session that crashes more often than this within a minute is ended.
 const MOST_RESTARTS: usize = 5;
@@ -66,49 +67,6 @@ impl SessionKind {
             Self::Http => "http",
             Self::Listen => "listen",
             Self::Stateless => "stateless",
-        }
-    }
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EndReason {
-    /// The client ended it.
-    Deleted,
-    /// The client stayed away for too long.
-    IdleTimeout,
-    /// The client opened it and went away, as too many others did.
-    Unused,
-    /// The client's connection is gone, and nothing outlives it.
-    Disconnected,
-    /// `initialize` was refused.
-    Refused,
-    /// The application ended it.
-    Ended,
-    /// It goes on on another node.
-    Moved,
-    /// It crashed once more after some restarts.
-    Crashed,
-    /// The engine shuts down.
-    Shutdown,
-}
-
-impl EndReason {
-    /// The reason in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::IdleTimeout => "idle_timeout",
-            Self::Unused => "unused",
-            Self::Disconnected => "disconnected",
-            Self::Refused => "refused",
-            Self::Ended => "ended",
-            Self::Moved => "moved",
-            Self::Crashed => "crashed",
-            Self::Shutdown => "shutdown",
         }
     }
 }
@@ -156,7 +114,8 @@ pub(crate) struct SessionEntry {
     id: SessionId,
     kind: SessionKind,
     principal: Option<Arc<str>>,
-    actor: ArcSwapOption<ActorRef<SessionMsg>>,
+    /// Its actor, if it has begun.
+    actor: Mutex<Option<ActorRef<SessionMsg>>>,
     /// Told when there is another actor, or none will be.
     changed: Notify,
     state: Mutex<SessionState>,
@@ -172,15 +131,10 @@ pub(crate) struct SessionEntry {
     questions: Questions,
     permits: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    opened: Instant,
-    last_seen: Mutex<Instant>,
-    /// Whether its client did anything but open it.
-    used: AtomicBool,
-    /// Held from when its client was seen to go away until it is used after all.
-    unused: Mutex<Option<Seat>>,
+    presence: Presence,
     tally: Arc<Tally>,
     restarts: Mutex<Restarts>,
-    /// Set by whoever wants it to end, so that no crash loses the word.
+    /// Why it has ended, or is about to.
     ending: Mutex<Option<EndReason>>,
     closed: AtomicBool,
     /// Whether a hub was lost and the client not yet told what it may have missed.
@@ -217,7 +171,7 @@ impl SessionEntry {
             id,
             kind,
             principal,
-            actor: ArcSwapOption::empty(),
+            actor: Mutex::default(),
             changed: Notify::new(),
             state: Mutex::new(state),
             finish: Mutex::new(Some(Arc::new(FinishStreams(streams.clone())))),
@@ -230,10 +184,7 @@ impl SessionEntry {
             questions: Questions::default(),
             permits: Arc::new(Semaphore::new(core.config.max_requests())),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
-            opened: Instant::now(),
-            last_seen: Mutex::new(Instant::now()),
-            used: AtomicBool::new(false),
-            unused: Mutex::new(None),
+            presence: Presence::default(),
             tally,
             restarts: Mutex::new(Restarts::at_most(MOST_RESTARTS)),
             ending: Mutex::new(None),
@@ -350,64 +301,40 @@ impl SessionEntry {
         SubscriberKey { session: self.id.clone(), subscription }
     }
 
-    /// Whether it is out of everything it was in.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
     // Its actor
 
-    /// Its actor, if no message of the client waits for that.
-    pub(crate) fn free_actor(&self) -> Option<Arc<ActorRef<SessionMsg>>> {
+    /// Whether a message of its client may be served at once: none that came before waits for the
+    /// actor.
+    pub(crate) fn is_free(&self) -> bool {
         // A message holds its turn until it is handled.
-        let free = self.turns.available_permits() == MAX_WAITING_MESSAGES as usize;
-        self.actor().filter(|_| free && self.ending().is_none())
+        self.turns.available_permits() == MAX_WAITING_MESSAGES as usize && self.ending().is_none()
     }
 
-    pub(crate) fn actor(&self) -> Option<Arc<ActorRef<SessionMsg>>> {
-        self.actor.load_full()
+    /// Its actor, if it has begun.
+    pub(crate) fn actor(&self) -> Option<ActorRef<SessionMsg>> {
+        self.actor.lock().clone()
     }
 
     pub(crate) fn is_actor(&self, id: ActorId) -> bool {
-        self.actor.load().as_ref().is_some_and(|actor| actor.get_id() == id)
+        self.actor.lock().as_ref().is_some_and(|actor| actor.get_id() == id)
     }
 
-    pub(crate) fn set_actor(&self, actor: ActorRef<SessionMsg>) {
-        self.actor.store(Some(Arc::new(actor)));
-        self.changed.notify_waiters();
-    }
-
-    /// Tells the actor something that a new one in its place need not be told again.
-    pub(crate) fn tell(&self, message: SessionMsg) {
-        if let Some(actor) = &*self.actor.load() {
-            // One that is gone needs no word: see above.
-            let _ = actor.cast(message);
+    /// Takes an actor that has begun, in the place of the one with that name or of none. `false` if
+    /// another was first, or the session has ended.
+    pub(super) fn take_actor(&self, begun: &ActorRef<SessionMsg>, place: Option<ActorId>) -> bool {
+        let mut actor = self.actor.lock();
+        // Looked at while it is locked: who ends the session stops the actor that it finds.
+        let takes = !self.is_closed() && actor.as_ref().map(|actor| actor.get_id()) == place;
+        if takes {
+            *actor = Some(begun.clone());
+            self.changed.notify_waiters();
         }
+        takes
     }
 
-    /// Hands a message to the actor, if need be to the next one. `false` if there will be none.
-    pub(crate) async fn hand_in(&self, mut message: SessionMsg) -> bool {
-        loop {
-            // Before the look at the actor, so that no change falls in between.
-            let changed = self.changed.notified();
-            if self.is_closed() {
-                return false;
-            }
-            if let Some(actor) = self.actor() {
-                match actor.cast(message) {
-                    Ok(()) => return true,
-                    Err(MessagingErr::SendErr(returned)) => message = returned,
-                    Err(_) => return false,
-                }
-            }
-            changed.await;
-        }
-    }
-
-    /// There is a new hub, which knows nobody.
-    pub(crate) fn rejoin(&self) {
-        self.missed_some();
-        self.tell(SessionMsg::Rejoin);
+    /// Completes when there is another actor, or none will be.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// It may have missed notices, which its client is to be told when it joins the hub.
@@ -420,66 +347,9 @@ impl SessionEntry {
         self.hub_lost.swap(false, Ordering::AcqRel)
     }
 
-    /// Has the session end. The first reason counts.
-    pub(crate) fn end(&self, reason: EndReason) {
-        self.ending.lock().get_or_insert(reason);
-        self.tell(SessionMsg::End);
-    }
-
-    /// Nobody finds it any more, as it is to end.
-    pub(crate) fn retire(&self, reason: EndReason) {
-        self.ending.lock().get_or_insert(reason);
-    }
-
-    /// Why it is to end, if it is.
-    pub(crate) fn ending(&self) -> Option<EndReason> {
-        *self.ending.lock()
-    }
-
     /// Whether its actor may be restarted once more.
     pub(crate) fn may_restart(&self) -> bool {
         self.ending().is_none() && self.restarts.lock().spend()
-    }
-
-    /// Takes the session out of everything it is in; it does not come back. Does nothing the
-    /// second time.
-    pub(crate) fn close(&self, core: &Core) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let reason = self.ending().unwrap_or(EndReason::Shutdown);
-        // Before it is not found any more, so that nobody looks for it elsewhere.
-        if let Some(saver) = &core.saver {
-            saver.closed(self, reason);
-        }
-        core.directory.remove(&self.id);
-        {
-            // Told while it is locked, as all that the hub is told of a session.
-            let mut state = self.state();
-            for subscription in state.subscriptions() {
-                core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
-            }
-        }
-        // They answer as they end, and the streams end after the last of them.
-        self.calls.cancel_all(&match reason {
-            EndReason::Shutdown => CancelReason::Shutdown,
-            _ => CancelReason::SessionEnded,
-        });
-        self.finish.lock().take();
-        if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
-            let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
-            streams.for_each(|stream| stream.leave_log());
-        }
-        self.kept.clear();
-        self.seat.lock().take();
-        self.unused.lock().take();
-        self.changed.notify_waiters();
-        self.tell_trouble(&core.events);
-        if self.kind != SessionKind::Stateless {
-            let session = self.id.clone();
-            core.metrics.session(self.kind, reason, self.opened.elapsed());
-            core.events.emit(|| EngineEvent::SessionClosed { session, reason });
-        }
     }
 
     /// Tells of frames that were dropped and streams that were closed since the last time.
@@ -504,58 +374,45 @@ impl SessionEntry {
 
     // Its client
 
-    /// The client was heard of.
-    pub(crate) fn touch(&self) {
-        *self.last_seen.lock() = Instant::now();
+    /// What its client was seen to do.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
-    /// The client asked for something.
-    pub(crate) fn used(&self) {
-        if !self.used.swap(true, Ordering::AcqRel) {
-            self.unused.lock().take();
-        }
-    }
-
-    /// The client went away before it asked for anything.
+    /// The client went away before it asked for anything, and is counted as that.
     pub(crate) fn unused(&self, seat: Seat) {
-        *self.unused.lock() = Some(seat);
-        // It may have asked meanwhile, or the session may have been closed.
-        if self.used.load(Ordering::Acquire) || self.is_closed() {
-            self.unused.lock().take();
-        }
+        self.presence.unused(seat, || self.is_closed());
     }
 
     /// Whether its client was seen to go away, and is away, and did not use it.
     pub(crate) fn is_left(&self) -> bool {
-        let was_left = self.unused.lock().is_some();
-        was_left && self.unused_since().is_some()
+        self.presence.is_counted_unused() && self.unused_since().is_some()
     }
 
     /// It is no longer counted among those; whether it was one.
     pub(crate) fn count_out(&self) -> bool {
-        let was_left = self.unused.lock().take().is_some();
-        was_left && self.unused_since().is_some()
+        self.presence.count_out() && self.unused_since().is_some()
     }
 
     /// Since when the client is away, if it opened the session and did nothing with it. One that
     /// is seen to listen after [`TO_BE_USED`] uses it. To be called from time to time.
     pub(crate) fn unused_since(&self) -> Option<Instant> {
-        if self.used.load(Ordering::Relaxed) || self.kind != SessionKind::Http {
+        if self.presence.is_used() || self.kind != SessionKind::Http {
             return None;
         }
         if !self.is_idle(Duration::ZERO) {
-            if self.opened.elapsed() >= TO_BE_USED {
-                self.used();
+            if self.presence.age() >= TO_BE_USED {
+                self.presence.used();
             }
             return None;
         }
-        Some(*self.last_seen.lock())
+        Some(self.presence.last_seen())
     }
 
     /// Whether the client has been away for this long.
     pub(crate) fn is_idle(&self, timeout: Duration) -> bool {
         self.kind == SessionKind::Http
-            && self.last_seen.lock().elapsed() >= timeout
+            && self.presence.last_seen().elapsed() >= timeout
             && !self.streams.notices().is_some_and(Outlet::is_attached)
             && !self.kept.all().iter().any(Outlet::is_attached)
     }
@@ -613,7 +470,7 @@ impl SessionEntry {
             version,
             client,
             initialized,
-            age: self.opened.elapsed(),
+            age: self.presence.age(),
             attached: notices.is_some_and(Outlet::is_attached),
             unread: notices.map_or(0, Outlet::unread),
             streams: usize::from(notices.is_some()) + self.kept.len(),

@@ -193,7 +193,7 @@ impl SessionEntry {
         let entry = Self::new(core, id.clone(), kind, streams, state, principal, Some(seat))
             .with_next_stream(record.next_stream)
             .with_moves(record.moves);
-        entry.used();
+        entry.presence().used();
         let terms = |stream: &StreamRecord| streams::of_request(core, stream.id(), entry.tally());
         let kept = record.kept.into_iter().map(|stream| {
             let outlet = terms(&stream);

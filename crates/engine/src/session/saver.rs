@@ -134,11 +134,11 @@ impl Saver {
                 }
                 () = ending.cancelled() => {
                     // What it takes longer for is saved no more.
-                    let _ = timeout(LAST_MOMENT, saver.save_marked()).await;
+                    let _ = timeout(LAST_MOMENT, saver.save_marked(&core)).await;
                     return;
                 }
             }
-            match saver.save_marked().await {
+            match saver.save_marked(&core).await {
                 Ok(()) if failed => {
                     failed = false;
                     // It may have lost what it had.
@@ -160,7 +160,7 @@ impl Saver {
         }
     }
 
-    async fn save_marked(&self) -> Result<(), SessionStoreError> {
+    async fn save_marked(&self, core: &Weak<Core>) -> Result<(), SessionStoreError> {
         loop {
             let some: Vec<_> = {
                 let mut marked = self.marked.lock();
@@ -172,7 +172,7 @@ impl Saver {
             if some.is_empty() {
                 return Ok(());
             }
-            let done = join_all(some.iter().map(|(id, change)| self.write(id, change))).await;
+            let done = join_all(some.iter().map(|(id, change)| self.write(core, id, change))).await;
             let mut result = Ok(());
             let mut marked = self.marked.lock();
             marked.under_way.clear();
@@ -188,13 +188,20 @@ impl Saver {
         }
     }
 
-    async fn write(&self, id: &SessionId, change: &Change) -> Result<(), SessionStoreError> {
+    async fn write(
+        &self,
+        core: &Weak<Core>,
+        id: &SessionId,
+        change: &Change,
+    ) -> Result<(), SessionStoreError> {
         let Change::Saved(entry) = change else { return self.store.remove(&self.node, id).await };
         let Some(entry) = entry.upgrade() else { return Ok(()) };
         let Some(record) = entry.record() else { return Ok(()) };
         if !self.store.save(&self.node, &record, self.keep_for).await? {
             tracing::warn!(session = ?id, "another node has taken a session");
-            entry.end(EndReason::Moved);
+            if let Some(core) = core.upgrade() {
+                entry.end(&core, EndReason::Moved);
+            }
         }
         Ok(())
     }

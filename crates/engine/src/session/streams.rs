@@ -114,7 +114,7 @@ struct EndWhenGone(Arc<Core>, SessionId);
 impl Notified for EndWhenGone {
     fn notify(self: Box<Self>) {
         if let Some(entry) = self.0.directory.get(self.1.as_str()) {
-            entry.end(EndReason::Disconnected);
+            entry.end(&self.0, EndReason::Disconnected);
         }
     }
 }
@@ -130,7 +130,7 @@ impl Notified for LeaveWhenGone {
             && entry.unused_since().is_some()
             && let Some(oldest) = core.directory.leave(&entry, core.config.max_left_sessions)
         {
-            oldest.end(EndReason::Unused);
+            oldest.end(core, EndReason::Unused);
         }
     }
 }

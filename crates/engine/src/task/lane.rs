@@ -1,10 +1,9 @@
 //! Where a running call speaks.
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use stentor_wire::RequestMeta;
 use stentor_wire::model::ClientCapabilities;
 
@@ -37,17 +36,12 @@ impl Lane {
 #[derive(Debug)]
 pub(crate) struct Lanes {
     first: Arc<Lane>,
-    changed: AtomicBool,
-    later: ArcSwapOption<Lane>,
+    later: OnceLock<ArcSwap<Lane>>,
 }
 
 impl Lanes {
     pub(crate) fn new(first: Lane) -> Self {
-        Self {
-            first: Arc::new(first),
-            changed: AtomicBool::new(false),
-            later: ArcSwapOption::empty(),
-        }
+        Self { first: Arc::new(first), later: OnceLock::new() }
     }
 
     /// The lane of now, to speak at once.
@@ -64,12 +58,12 @@ impl Lanes {
     }
 
     pub(crate) fn store(&self, lane: Lane) {
-        self.later.store(Some(Arc::new(lane)));
-        self.changed.store(true, Ordering::Release);
+        let lane = Arc::new(lane);
+        self.later.get_or_init(|| ArcSwap::new(lane.clone())).store(lane);
     }
 
     fn later(&self) -> Option<Arc<Lane>> {
-        self.changed.load(Ordering::Acquire).then(|| self.later.load_full())?
+        self.later.get().map(ArcSwap::load_full)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::events::CallRef;
 use crate::handler::ToolEntry;
 use crate::ids::NodeId;
 use crate::outlet::Gate;
-use crate::session::{Caller, FinishStreams, Questions};
+use crate::session::{Caller, FinishStreams, Questions, Session};
 use crate::tasks::{LiveTask, TaskRecord};
 
 /// A call that may run: who asks for what, and how the answer gets back.
@@ -155,11 +155,19 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
 }
 
 /// Runs a call that begins. One that its like prove to be done at once runs here; any other, and
-/// one that turns out not to be, in a task actor of its own, linked to `parent`.
-pub(crate) async fn run(run: Box<Run>, parent: ActorCell) {
+/// one that turns out not to be, in a task actor of its own, linked to that of
+/// its session.
+pub(crate) async fn run(run: Box<Run>, session: &Session) {
     if let Err(run) = run.in_place().await {
         // Boxed, as it is large and most calls do without.
-        Box::pin(spawn(run, parent)).await;
+        Box::pin(spawn_in(session, run)).await;
+    }
+}
+
+async fn spawn_in(session: &Session, run: Box<Run>) {
+    // Without one the session has ended; what is dropped with the call answers.
+    if let Some(parent) = session.actor().await {
+        spawn(run, parent.get_cell()).await;
     }
 }
 

@@ -104,16 +104,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared
         head: shared.endpoint.config.header_read_timeout,
     };
     let mut io = Watched::new(io, limits);
-    loop {
+    // Until a client says something hyper is not there, which would take its buffers to hear that.
+    while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
         // Boxed, as what it takes to serve requests is gone while a stream is written.
         let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
         let written = stream::write(taken, takeover, shared.endpoint.config.keep_alive).await;
         let Some(given_back) = written else { return };
         io = given_back;
-        // Most clients have nothing to say any more; hyper would take its buffers to hear that.
-        if !matches!(shared.closing.run_until_cancelled(io.begun()).await, Some(Ok(()))) {
-            return;
-        }
     }
 }
 
@@ -131,6 +128,7 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     async move {
         let (mut closing, mut woken, mut told) = (pin!(shared.closing.cancelled()), None, false);
         let ended = poll_fn(|cx| {
+            // The token is asked once for each waker, which it then wakes, and once it is set.
             let will_wake = woken.as_ref().is_some_and(|waker: &Waker| waker.will_wake(cx.waker()));
             if !told && (!will_wake || shared.is_closing.load(Ordering::Acquire)) {
                 told = closing.as_mut().poll(cx).is_ready();

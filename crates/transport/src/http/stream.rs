@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
     /// Writes what waits, in the place of the task. `false` if something is left.
     fn write_now(&mut self) -> bool {
         // What was written before this is still on its way.
-        if !self.begun || !self.out.is_empty() || !self.flushed || self.over {
+        if !self.out.is_empty() || !self.flushed {
             return false;
         }
         if self.events.take_ready() {

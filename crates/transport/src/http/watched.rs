@@ -25,9 +25,8 @@ pub(super) struct Flow(Arc<Flags>);
 struct Flags {
     blocked: AtomicBool,
     stalled: AtomicBool,
-    /// Requests whose heads were read.
-    requests: AtomicUsize,
-    answered: AtomicUsize,
+    /// One more with each request that is asked, and with each answer: odd while one is answered.
+    turns: AtomicUsize,
 }
 
 impl Flow {
@@ -43,18 +42,18 @@ impl Flow {
 
     /// The head of a request was read.
     pub(super) fn asked(&self) {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The request has its answer, or the beginning of one.
     pub(super) fn answered(&self) {
-        self.0.answered.fetch_add(1, Ordering::Relaxed);
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of the request that is waited for, unless one is answered now.
+    /// Which request is waited for, unless one is answered now.
     fn awaits(&self) -> Option<usize> {
-        let requests = self.0.requests.load(Ordering::Relaxed);
-        (requests == self.0.answered.load(Ordering::Relaxed)).then_some(requests)
+        let turns = self.0.turns.load(Ordering::Relaxed);
+        turns.is_multiple_of(2).then_some(turns)
     }
 }
 
@@ -181,14 +180,16 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         Ok(())
     }
 
-    /// Waits until the client begins another request. Cancel safe.
+    /// Waits until the client begins a request. Cancel safe.
     pub(super) async fn begun(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
-            self.read_ahead(cx)?;
-            match self.unread.is_empty() {
-                true => self.poll_late(cx).map(Err),
-                false => Poll::Ready(Ok(())),
+            let read = self.read_ahead(cx);
+            // Also of a client that says nothing after it.
+            if !self.unread.is_empty() {
+                return Poll::Ready(Ok(()));
             }
+            read?;
+            self.poll_late(cx).map(Err)
         })
         .await
     }

@@ -1,5 +1,12 @@
 //! Event streams: each takes its connection over, and most give it back.
 
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::ReadBuf;
+
 use super::*;
 
 /// Reads one response, which ends with `end`.
@@ -271,13 +278,17 @@ async fn what_is_said_at_once_is_few_chunks() {
     assert!(chunks.len() <= 3, "{} chunks", chunks.len());
 }
 
-/// The stream of a session's notices on a connection of its own.
-async fn notices(connections: &mut Connections, session: &str) -> DuplexStream {
-    let text = format!(
+/// The bytes of a GET that opens the stream of a session's notices.
+fn get(session: &str) -> String {
+    format!(
         "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
          mcp-session-id: {session}\r\n\r\n"
-    );
-    let mut client = say(connections, PIPE, &text).await;
+    )
+}
+
+/// The stream of a session's notices on a connection of its own.
+async fn notices(connections: &mut Connections, session: &str) -> DuplexStream {
+    let mut client = say(connections, PIPE, &get(session)).await;
     answer(&mut client, "\r\n\r\n").await;
     client
 }
@@ -322,7 +333,8 @@ async fn streams_that_many_write_to_at_once_are_in_order() {
             let mut read = String::new();
             let mut bytes = [0; 512];
             while read.matches("data: {").count() < told || !read.ends_with("\r\n") {
-                let length = client.read(&mut bytes).await.unwrap();
+                let length = timeout(Duration::from_secs(60), client.read(&mut bytes)).await;
+                let length = length.expect("it is woken").unwrap();
                 assert_ne!(length, 0, "it ended");
                 read.push_str(str::from_utf8(&bytes[..length]).unwrap());
             }
@@ -343,4 +355,83 @@ async fn streams_that_many_write_to_at_once_are_in_order() {
         }
     }
     released.notify_one();
+}
+
+/// A connection, and how often it was looked at whether its client says something: its task does so
+/// each time that it is polled.
+struct Polled {
+    io: DuplexStream,
+    looks: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Polled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Polled {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_to_all_is_written_while_the_task_of_a_connection_sleeps() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let session = session(&mut connections).await;
+    let (mut client, io) = tokio::io::duplex(PIPE);
+    let looks = Arc::new(AtomicUsize::new(0));
+    connections.open(Polled { io, looks: looks.clone() });
+    client.write_all(get(&session).as_bytes()).await.unwrap();
+    answer(&mut client, "\r\n\r\n").await;
+    sleep(Duration::from_millis(1)).await;
+    let before = looks.load(Ordering::Relaxed);
+    for index in 0..3 {
+        engine.notify_all("test/told", json!({ "index": index })).await.unwrap();
+        assert!(
+            answer(&mut client, "}}\n\n\r\n").await.contains(&format!("{{\"index\":{index}}}"))
+        );
+    }
+    assert_eq!(looks.load(Ordering::Relaxed), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_more_is_answered_also_after_a_stream() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut client = call(&mut connections, "hold").await;
+    read_until(&mut client, "waiting").await;
+    released.notify_one();
+    answer(&mut client, LAST_CHUNK).await;
+    // Without a turn for the connection in between.
+    let text = request("tools/call", "unknown", "");
+    poll_once(client.write_all(text.as_bytes()));
+    poll_once(client.shutdown());
+    let next = answer(&mut client, "\"}}").await;
+    assert!(next.contains("unknown tool"), "{next}");
+}
+
+/// Polls a future that is to be ready at once.
+fn poll_once(future: impl Future<Output = io::Result<()>>) {
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(matches!(pin!(future).poll(&mut cx), Poll::Ready(Ok(()))));
 }
