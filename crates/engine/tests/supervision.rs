@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::json;
+use stentor_engine::port::HttpSession;
 use stentor_engine::testing::{Victim, kill};
 use stentor_engine::{Engine, SessionKind, ToolError, tool};
+use stentor_wire::{Message, Request};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
 
@@ -190,6 +192,82 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     assert_eq!(logged.len(), 1, "the log level is kept: {logged:?}");
     assert_eq!(engine.observe().await.unwrap().hub.subscribers, 2);
     assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0, "it has its own budget");
+}
+
+/// The actors of sessions: all but registry, hub, and that of stateless calls.
+fn session_actors(engine: &Engine) -> usize {
+    engine.actor().get_children().len() - 3
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_has_an_actor_from_its_first_work_to_its_end() {
+    let engine = engine().start().await.unwrap();
+    let mut idle = Client::legacy(&engine).await;
+    let mut client = Client::legacy(&engine).await;
+    client.subscribe("s", "test://watched").await;
+    client.ping().await;
+    assert_eq!(session_actors(&engine), 0);
+    // Two at once begin one.
+    client.call(1, "wait").await;
+    client.call(2, "wait").await;
+    client.ping().await;
+    assert_eq!(session_actors(&engine), 1);
+    assert_eq!(engine.observe().await.unwrap().running_calls, 2);
+    let id = pipes(&engine).into_iter().find(|it| !it.open_calls.is_empty()).unwrap().id;
+    assert!(engine.end_session(&id));
+    assert!(pipes(&engine).iter().all(|session| session.id != id), "it has ended by then");
+    for call in [1, 2] {
+        assert_eq!(client.answer(call).await.0["error"]["message"], "the session ended");
+    }
+    settle(&engine).await;
+    assert_eq!(session_actors(&engine), 0);
+    let view = engine.observe().await.unwrap();
+    assert_eq!((view.hub.subscribers, view.running_calls), (1, 0));
+    engine.catalog().add(named("added")).await.unwrap();
+    assert_eq!(methods(&idle.ping().await), [TOOLS_CHANGED]);
+}
+
+/// A legacy session over HTTP, whose client has said who it is.
+async fn http_session(engine: &Engine) -> HttpSession {
+    let session = engine.open_http_session(None).await.unwrap();
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
+    while inlet.next(&mut Vec::new()).await {}
+    session
+}
+
+fn request(id: i64, method: &str, params: serde_json::Value) -> Box<Request> {
+    let json = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    match Message::decode(&json.to_string().into()) {
+        Ok(Message::Request(request)) => request,
+        other => panic!("no request: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn calls_that_begin_on_several_threads_begin_one_actor() {
+    let engine = engine().start().await.unwrap();
+    for round in 1..=100 {
+        let session = http_session(&engine).await;
+        let calls: Vec<_> = (1..=4)
+            .map(|id| {
+                let session = session.clone();
+                let call = request(id, "tools/call", json!({"name": "wait"}));
+                tokio::spawn(async move { session.request(call).await.map(drop) })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(engine.observe().await.unwrap().running_calls, 4 * round);
+    }
+    // Also those that were one too many have gone.
+    while session_actors(&engine) != 100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
