@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use compact_str::CompactString;
 use parking_lot::Mutex;
 use stentor_wire::{EncodedNotice, Id, SubscriptionId};
 use tokio::sync::Notify;
@@ -36,7 +37,7 @@ pub use inlet::{Inlet, WriteNow};
 pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
-use queue::{KEPT_TEXT, Pushed, Queue, Report};
+use queue::{Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
@@ -102,6 +103,9 @@ struct State {
 /// before they are counted. Others write to the same counters, which costs more than to queue a frame.
 const UNTOLD_BYTES: usize = 1024;
 const UNTOLD_VALUES: u64 = 64;
+
+/// Room that a message of progress leaves for the next one, in bytes.
+const KEPT_TEXT: usize = 1024;
 
 /// The log of a stream, and how much it may keep.
 #[derive(Debug)]
@@ -177,7 +181,8 @@ impl Outlet {
 
     /// Queues a frame under the delivery policy. Never waits.
     pub(crate) fn push(&self, class: Class, frame: Frame) {
-        self.with_queue(class, |queue, limits| queue.push(class, frame, limits));
+        let limits = self.limits_of(class);
+        self.with_queue(class, |queue| queue.push(class, frame, &limits));
     }
 
     /// Queues a notice that other streams share.
@@ -217,8 +222,9 @@ impl Outlet {
 
     /// Queues the response to a request; on a stream of one request, nothing follows it.
     pub(crate) fn reply(&self, bytes: bytes::Bytes, error_code: Option<i32>) {
-        self.with_queue(Class::Reply, |queue, limits| {
-            let pushed = queue.push(Class::Reply, Frame::Reply(bytes, error_code), limits);
+        let limits = self.limits_of(Class::Reply);
+        self.with_queue(Class::Reply, |queue| {
+            let pushed = queue.push(Class::Reply, Frame::Reply(bytes, error_code), &limits);
             if self.0.terms.one_reply {
                 queue.finish();
             }
@@ -274,11 +280,11 @@ impl Outlet {
         // Writing to memory does not fail, and what a message leaves out is its own choice.
         let _ = write!(text, "{message}");
         let total = total.filter(|total| total.is_finite());
-        self.with_queue(Class::Progress, |queue, limits| {
-            queue.push_progress(Report { gate, progress, total, message: text }, latest, limits)
-        });
+        let report = Report { gate, progress, total, message: text };
+        let behind = self.is_behind(gate);
+        self.with_queue(Class::Progress, |queue| queue.push_progress(report, latest, behind));
         if text.capacity() > KEPT_TEXT {
-            *text = String::new();
+            *text = CompactString::default();
         }
     }
 
@@ -294,7 +300,7 @@ impl Outlet {
         loop {
             let room = self.0.room.notified();
             // Without a reader nobody makes room: then the latest wins.
-            if gate.unread() < self.limits().progress || !self.is_read() {
+            if !self.is_behind(gate) || !self.is_read() {
                 return self.progress(gate, progress, total, message);
             }
             room.await;
@@ -466,11 +472,17 @@ impl Outlet {
         }
     }
 
-    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue, &Limits) -> Pushed) {
-        let limits = self.limits_of(class);
+    /// Whether as many values of a call wait as may.
+    fn is_behind(&self, gate: &Gate) -> bool {
+        let unread = gate.unread();
+        // The budgets can only make it fewer.
+        unread >= self.0.terms.limits.progress || unread >= self.limits().progress
+    }
+
+    fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue) -> Pushed) {
         let (pushed, waker) = {
             let mut state = self.0.state.lock();
-            let pushed = self.push_to(&mut state, |queue| push(queue, &limits));
+            let pushed = self.push_to(&mut state, push);
             (pushed, state.waker.take())
         };
         wake(waker);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use compact_str::CompactString;
 use parking_lot::{Mutex, MutexGuard};
 use stentor_wire::ProgressToken;
 
@@ -26,8 +27,8 @@ pub(crate) struct GateState {
     last: f64,
     /// The call's last value in the queue, which a newer one may replace.
     pub(crate) latest: Option<Seq>,
-    /// Where messages are put together, so that most need no memory of their own.
-    pub(crate) message: String,
+    /// Where messages are put together: in the room of the one that was overtaken last.
+    pub(crate) message: CompactString,
 }
 
 impl GateState {
@@ -49,7 +50,7 @@ impl GateState {
 
 impl Gate {
     pub(crate) fn new(token: Option<ProgressToken>) -> Self {
-        let (last, message) = (f64::NEG_INFINITY, String::new());
+        let (last, message) = (f64::NEG_INFINITY, CompactString::default());
         let state = GateState { over: false, spoken: false, last, latest: None, message };
         Self { token, unread: AtomicU32::new(0), state: Mutex::new(state) }
     }

@@ -7,9 +7,13 @@
 //! "Sending Messages"; `basic/transports` of 2025-11-25, "Streamable HTTP".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// No name of a host is longer, with a port.
+const LONGEST_HOST: usize = 253 + 6;
 
 /// How much of a header value a message quotes.
 const QUOTED_CHARS: usize = 80;
@@ -116,6 +120,8 @@ impl Refusal {
 pub struct OriginPolicy {
     hosts: Hosts,
     origins: Vec<Origin>,
+    /// The host that was accepted first: most requests name the same.
+    known: OnceLock<Box<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,7 +135,7 @@ impl OriginPolicy {
     /// Accepts what this machine sends to itself: the host is `localhost`, in 127.0.0.0/8 or
     /// `[::1]`, with any port, and the origin is absent or an http or https one of such a host.
     pub fn loopback() -> Self {
-        Self { hosts: Hosts::Loopback, origins: Vec::new() }
+        Self::of(Hosts::Loopback)
     }
 
     /// Accepts requests for these hosts, with an origin that is absent or an http or https one of
@@ -151,10 +157,7 @@ impl OriginPolicy {
                 Err(_) => Authority::parse(host),
             }
         };
-        Self {
-            hosts: Hosts::Named(hosts.into_iter().filter_map(parse).collect()),
-            origins: Vec::new(),
-        }
+        Self::of(Hosts::Named(hosts.into_iter().filter_map(parse).collect()))
     }
 
     /// Accepts one more origin: exactly this scheme, host and port, where 80 and 443 need not be
@@ -169,7 +172,11 @@ impl OriginPolicy {
     /// Accepts every request unchecked. Only right where something in front of the server checks
     /// the headers, or where everyone may call it from everywhere.
     pub fn any() -> Self {
-        Self { hosts: Hosts::Any, origins: Vec::new() }
+        Self::of(Hosts::Any)
+    }
+
+    fn of(hosts: Hosts) -> Self {
+        Self { hosts, origins: Vec::new(), known: OnceLock::new() }
     }
 
     /// Checks the `Host` and `Origin` headers; `authority` is that of the request's URI, which
@@ -189,8 +196,14 @@ impl OriginPolicy {
             Some(host) => host,
             None => authority.ok_or(Refusal::HostMissing { wanted })?,
         };
-        if !Authority::parse(host).is_some_and(|host| self.accepts_host(&host)) {
-            return Err(refused(quoted(host)));
+        if self.known.get().is_none_or(|known| **known != *host) {
+            if !Authority::parse(host).is_some_and(|host| self.accepts_host(&host)) {
+                return Err(refused(quoted(host)));
+            }
+            if self.known.get().is_none() && host.len() <= LONGEST_HOST {
+                // Another request may be first.
+                let _ = self.known.set(host.into());
+            }
         }
 
         let wanted = match self.hosts {

@@ -168,7 +168,16 @@ impl Params {
     ///
     /// -32602 with the member that is missing or of the wrong type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ErrorObject> {
-        serde_json::from_slice(self.as_json()).map_err(|error| invalid(&error))
+        #[derive(Deserialize)]
+        struct Message<T> {
+            params: T,
+        }
+        let parsed = match (&*self.source, self.in_message) {
+            ("", _) => serde_json::from_str("{}"),
+            (params, false) => serde_json::from_str(params),
+            (message, true) => serde_json::from_str(message).map(|Message { params }| params),
+        };
+        parsed.map_err(|error| invalid(&error))
     }
 
     /// One member as raw JSON, if it is there. Of those that may be left out, `null` is not.

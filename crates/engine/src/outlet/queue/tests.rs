@@ -53,8 +53,10 @@ impl Reporter {
     }
 
     fn report(&mut self, queue: &mut Queue, progress: f64) -> Pushed {
-        let value = Report { gate: &self.gate, progress, total: None, message: "" };
-        queue.push_progress(value, &mut self.latest, &LIMITS)
+        let message = &mut CompactString::default();
+        let value = Report { gate: &self.gate, progress, total: None, message };
+        let behind = self.gate.unread() >= LIMITS.progress;
+        queue.push_progress(value, &mut self.latest, behind)
     }
 }
 
