@@ -17,27 +17,26 @@ pub mod policy;
 mod queue;
 mod tally;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use compact_str::CompactString;
 use parking_lot::Mutex;
 use stentor_wire::{EncodedNotice, Id, SubscriptionId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use gate::Gate;
-use gate::GateState;
 pub(crate) use handover::StreamRecord;
 use inlet::Reader;
 pub use inlet::{Inlet, WriteNow};
 pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
-use queue::{Pushed, Queue, Report};
+use queue::{KEPT_TEXT, Pushed, Queue, Report};
 pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
@@ -104,8 +103,11 @@ struct State {
 const UNTOLD_BYTES: usize = 1024;
 const UNTOLD_VALUES: u64 = 64;
 
-/// Room that a message of progress leaves for the next one, in bytes.
-const KEPT_TEXT: usize = 1024;
+thread_local! {
+    /// Where messages of progress are put together before any lock is taken, as that is the author's
+    /// code. Most need no memory of their own.
+    static TEXT: Cell<String> = const { Cell::new(String::new()) };
+}
 
 /// The log of a stream, and how much it may keep.
 #[derive(Debug)]
@@ -252,12 +254,23 @@ impl Outlet {
 
     /// Queues something that a running call says; nothing, and `false`, once it is over.
     pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
-        let mut passing = gate.pass();
-        if let Some(passing) = &mut passing {
-            passing.say();
-            self.push(class, frame);
-        }
-        passing.is_some()
+        let limits = self.limits_of(class);
+        let mut passes = false;
+        self.with_queue(class, |queue| {
+            passes = !gate.is_closed();
+            if !passes {
+                return Pushed::Closed;
+            }
+            gate.say();
+            queue.push(class, frame, &limits)
+        });
+        passes
+    }
+
+    /// The call is over: it says nothing more.
+    pub(crate) fn close_gate(&self, gate: &Gate) {
+        let _state = self.0.state.lock();
+        gate.close();
     }
 
     /// Reports progress: admitted by `gate`, then queued, or put in the place of an older
@@ -269,22 +282,16 @@ impl Outlet {
         total: Option<f64>,
         message: &dyn Display,
     ) {
-        let Some(mut passing) = gate.pass() else { return };
-        if !passing.admit(progress) {
-            drop(passing);
-            self.0.tally.refused();
-            return;
-        }
-        let GateState { latest, message: text, .. } = &mut *passing;
+        let mut text = TEXT.take();
         text.clear();
         // Writing to memory does not fail, and what a message leaves out is its own choice.
         let _ = write!(text, "{message}");
         let total = total.filter(|total| total.is_finite());
-        let report = Report { gate, progress, total, message: text };
+        let report = Report { gate, progress, total, message: &text };
         let behind = self.is_behind(gate);
-        self.with_queue(Class::Progress, |queue| queue.push_progress(report, latest, behind));
-        if text.capacity() > KEPT_TEXT {
-            *text = CompactString::default();
+        self.with_queue(Class::Progress, |queue| queue.push_progress(report, behind));
+        if text.capacity() <= KEPT_TEXT {
+            TEXT.set(text);
         }
     }
 
@@ -503,6 +510,7 @@ impl Outlet {
             Pushed::QueuedAfterDrop(count) => self.0.tally.dropped(class, count),
             // Nobody is there who could have fallen behind.
             Pushed::Closed => {}
+            Pushed::Refused => self.0.tally.refused(),
             Pushed::Coalesced => self.0.tally.coalesced(class),
         }
     }

@@ -1,9 +1,7 @@
 //! The gate that everything a call says passes before it reaches any queue.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use compact_str::CompactString;
-use parking_lot::{Mutex, MutexGuard};
 use stentor_wire::ProgressToken;
 
 use crate::ids::Seq;
@@ -11,80 +9,99 @@ use crate::ids::Seq;
 /// Lets a call speak while it runs, and lets through the progress that a client may hear:
 /// with a token, finite, strictly increasing (2026-07-28, basic/patterns/progress).
 ///
-/// Its lock is held while a frame is queued, so that nothing follows the call's response.
+/// It changes only under the lock of the outlet that its call speaks on, in the moment in which a
+/// frame is queued: so nothing follows the call's response, and no order of its own is needed. It may
+/// be looked at without.
 #[derive(Debug)]
 pub(crate) struct Gate {
     token: Option<ProgressToken>,
-    unread: AtomicU32,
-    state: Mutex<GateState>,
-}
-
-#[derive(Debug)]
-pub(crate) struct GateState {
-    over: bool,
+    over: AtomicBool,
     /// Whether the call has said something.
-    spoken: bool,
-    last: f64,
-    /// The call's last value in the queue, which a newer one may replace.
-    pub(crate) latest: Option<Seq>,
-    /// Where messages are put together: in the room of the one that was overtaken last.
-    pub(crate) message: CompactString,
+    spoken: AtomicBool,
+    /// The last value of progress, in bits.
+    last: AtomicU64,
+    /// How many values wait for the client.
+    unread: AtomicU32,
+    /// The number of the last of them, which a newer one may replace; or [`NONE`].
+    latest: AtomicU64,
 }
 
-impl GateState {
-    /// Something is said that is no progress.
-    pub(crate) fn say(&mut self) {
-        self.spoken = true;
-    }
-
-    /// Whether a value may follow the last one; if so it becomes the last one.
-    pub(crate) fn admit(&mut self, progress: f64) -> bool {
-        let admitted = progress.is_finite() && progress > self.last;
-        if admitted {
-            self.spoken = true;
-            self.last = progress;
-        }
-        admitted
-    }
-}
+/// No queue comes to this number.
+const NONE: u64 = u64::MAX;
 
 impl Gate {
     pub(crate) fn new(token: Option<ProgressToken>) -> Self {
-        let (last, message) = (f64::NEG_INFINITY, CompactString::default());
-        let state = GateState { over: false, spoken: false, last, latest: None, message };
-        Self { token, unread: AtomicU32::new(0), state: Mutex::new(state) }
+        Self {
+            token,
+            over: AtomicBool::new(false),
+            spoken: AtomicBool::new(false),
+            last: AtomicU64::new(f64::NEG_INFINITY.to_bits()),
+            unread: AtomicU32::new(0),
+            latest: AtomicU64::new(NONE),
+        }
+    }
+
+    /// One that lets nothing pass.
+    pub(crate) fn closed() -> Self {
+        let gate = Self::new(None);
+        gate.close();
+        gate
     }
 
     pub(crate) fn token(&self) -> Option<&ProgressToken> {
         self.token.as_ref()
     }
 
-    /// The right to queue something; `None` once the call is over.
-    pub(crate) fn pass(&self) -> Option<MutexGuard<'_, GateState>> {
-        Some(self.state.lock()).filter(|state| !state.over)
-    }
-
     /// Whether the call has said something.
     pub(crate) fn has_spoken(&self) -> bool {
-        self.state.lock().spoken
-    }
-
-    /// Nothing passes any more.
-    pub(crate) fn close(&self) {
-        self.state.lock().over = true;
+        self.spoken.load(Relaxed)
     }
 
     /// How many values wait for the client.
     pub(crate) fn unread(&self) -> u32 {
-        self.unread.load(Ordering::Relaxed)
+        self.unread.load(Relaxed)
     }
 
-    // Both are called under the queue's lock, so that no other change falls in between.
-    pub(crate) fn queued(&self) {
-        self.unread.store(self.unread() + 1, Ordering::Relaxed);
+    // What follows is for who holds the lock of the outlet.
+
+    /// Whether nothing passes any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
-    pub(crate) fn read(&self) {
-        self.unread.store(self.unread().saturating_sub(1), Ordering::Relaxed);
+    /// Nothing passes any more.
+    pub(super) fn close(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    /// Something is said that is no progress.
+    pub(super) fn say(&self) {
+        self.spoken.store(true, Relaxed);
+    }
+
+    /// Whether a value may follow the last one; if so it becomes the last one.
+    pub(super) fn admit(&self, progress: f64) -> bool {
+        let admitted = progress.is_finite() && progress > f64::from_bits(self.last.load(Relaxed));
+        if admitted {
+            self.spoken.store(true, Relaxed);
+            self.last.store(progress.to_bits(), Relaxed);
+        }
+        admitted
+    }
+
+    /// The last value that was queued, which may have been read.
+    pub(super) fn latest(&self) -> Option<Seq> {
+        Some(self.latest.load(Relaxed)).filter(|seq| *seq != NONE).map(Seq)
+    }
+
+    /// A value is queued.
+    pub(super) fn queued(&self, seq: u64) {
+        self.latest.store(seq, Relaxed);
+        self.unread.store(self.unread() + 1, Relaxed);
+    }
+
+    /// A value was read.
+    pub(super) fn read(&self) {
+        self.unread.store(self.unread().saturating_sub(1), Relaxed);
     }
 }

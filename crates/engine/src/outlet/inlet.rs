@@ -192,6 +192,7 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::{self, Display};
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::task::Wake;
 
@@ -200,7 +201,7 @@ mod tests {
 
     use super::*;
     use crate::outlet::policy::{Budget, Class, Limits};
-    use crate::outlet::{Gate, Tally, Terms, UNTOLD_BYTES, UNTOLD_VALUES};
+    use crate::outlet::{Frame, Gate, Tally, Terms, UNTOLD_BYTES, UNTOLD_VALUES};
 
     /// The task of a connection, as far as it is woken.
     #[derive(Debug, Default)]
@@ -341,5 +342,34 @@ mod tests {
         assert!(tally.view().held > UNTOLD_BYTES);
         drop(told);
         assert_eq!(tally.view().held, 0);
+    }
+
+    #[test]
+    fn a_message_may_report_progress_as_it_is_written() {
+        struct Reports<'a>(&'a Outlet, &'a Arc<Gate>);
+
+        impl Display for Reports<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("outer")?;
+                self.0.progress(self.1, 1.0, None, &"inner");
+                f.write_str(", too")
+            }
+        }
+
+        let told = Fixture::new();
+        let gate = Arc::new(Gate::new(Some(Id::Number(1))));
+        told.outlet.progress(&gate, 2.0, None, &Reports(&told.outlet, &gate));
+        told.outlet.progress(&gate, 1.5, None, &"too little");
+        let mut batch = Vec::new();
+        assert!(told.connection.inlet.lock().try_next(&mut batch));
+        let said: Vec<_> = batch
+            .iter()
+            .map(|(_, _, frame)| match frame {
+                Frame::Progress(value) => (value.progress, value.message.as_str()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(said, [(1.0, "inner"), (2.0, "outer, too")]);
+        assert_eq!(told.outlet.tally().view().refused, 1);
     }
 }

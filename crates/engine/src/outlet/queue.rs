@@ -40,13 +40,12 @@ pub struct ProgressValue {
 }
 
 /// A value that is reported now.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Report<'a> {
     pub(crate) gate: &'a Arc<Gate>,
     pub(crate) progress: f64,
     pub(crate) total: Option<f64>,
-    /// Taken out; what is left there is of no use but for its room.
-    pub(crate) message: &'a mut CompactString,
+    pub(crate) message: &'a str,
 }
 
 impl Frame {
@@ -102,8 +101,10 @@ pub(crate) enum Pushed {
     Coalesced,
     /// It took the place of an older value.
     Conflated,
-    /// Nobody will read this stream any more.
+    /// Nobody will read this stream any more, or the call that says it is over.
     Closed,
+    /// It is no progress after the value before.
+    Refused,
 }
 
 /// What of its kind waits at most once: a list, a URI or a task, for one subscription.
@@ -194,6 +195,9 @@ pub(crate) struct Queue {
 /// more, and what the allocator adds to its text.
 const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 
+/// Room that a message keeps for the one that takes its place, in bytes.
+pub(super) const KEPT_TEXT: usize = 1024;
+
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;
 /// An empty queue keeps room for so many frames.
@@ -236,33 +240,39 @@ impl Queue {
 
     /// Pushes a value of progress; of a client that is behind it takes the place of the call's last
     /// unread one.
-    pub(crate) fn push_progress(
-        &mut self,
-        report: Report<'_>,
-        latest: &mut Option<Seq>,
-        behind: bool,
-    ) -> Pushed {
+    pub(crate) fn push_progress(&mut self, report: Report<'_>, behind: bool) -> Pushed {
+        let Report { gate, progress, total, message } = report;
+        if gate.is_closed() {
+            return Pushed::Closed;
+        }
+        if !gate.admit(progress) {
+            return Pushed::Refused;
+        }
         if self.closed || self.finished {
             return Pushed::Closed;
         }
-        let Report { gate, progress, total, message } = report;
         if behind
-            && let Some(index) = latest.and_then(|seq| self.find(seq.0))
+            && let Some(index) = gate.latest().and_then(|seq| self.find(seq.0))
             && let Some(held) = &mut self.entries[index].held
             && let Frame::Progress(value) = &mut held.frame
         {
             // In its place, as this is what a tool pays that reports more than is read.
             (value.progress, value.total) = (progress, total);
-            std::mem::swap(&mut value.message, message);
+            let kept = value.message.capacity();
+            if (size_of::<CompactString>() + 1..=KEPT_TEXT).contains(&kept) {
+                value.message.clear();
+                value.message.push_str(message);
+            } else {
+                value.message = message.into();
+            }
             let weight = held.frame.weight();
             self.weight = self.weight - held.weight + weight;
             held.weight = weight;
             return Pushed::Conflated;
         }
-        gate.queued();
-        let message = std::mem::take(message);
-        let value = ProgressValue { gate: gate.clone(), progress, total, message };
-        *latest = Some(Seq(self.append(Class::Progress, Frame::Progress(value)).0));
+        let value = ProgressValue { gate: gate.clone(), progress, total, message: message.into() };
+        let (seq, _) = self.append(Class::Progress, Frame::Progress(value));
+        gate.queued(seq);
         Pushed::Queued
     }
 

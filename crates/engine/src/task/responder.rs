@@ -128,7 +128,7 @@ impl Responder {
     fn last_word(&mut self) -> Option<Id> {
         let id = self.id.take()?;
         if let Some(call) = &self.call {
-            call.gate.close();
+            self.outlet.close_gate(&call.gate);
         }
         self.claim = Claim::default();
         Some(id)

@@ -184,8 +184,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
     let capabilities = serde_json::from_value(task.capabilities.clone()).unwrap_or_default();
     let caller = Caller::of_task(capabilities, task.owner.clone());
     let meta = Arc::new(RequestMeta::default());
-    let gate = Arc::new(Gate::new(None));
-    gate.close();
+    let gate = Arc::new(Gate::closed());
     let cancel = Cancel::default();
     let outlet = crate::session::of_stateless_call(core, &cancel);
     outlet.let_go();

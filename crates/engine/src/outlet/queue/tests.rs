@@ -44,19 +44,17 @@ fn dropped(text: &str) -> Option<u64> {
 
 struct Reporter {
     gate: Arc<Gate>,
-    latest: Option<Seq>,
 }
 
 impl Reporter {
     fn new() -> Self {
-        Self { gate: Arc::new(Gate::new(Some(Id::Number(1)))), latest: None }
+        Self { gate: Arc::new(Gate::new(Some(Id::Number(1)))) }
     }
 
     fn report(&mut self, queue: &mut Queue, progress: f64) -> Pushed {
-        let message = &mut CompactString::default();
-        let value = Report { gate: &self.gate, progress, total: None, message };
+        let value = Report { gate: &self.gate, progress, total: None, message: "" };
         let behind = self.gate.unread() >= LIMITS.progress;
-        queue.push_progress(value, &mut self.latest, behind)
+        queue.push_progress(value, behind)
     }
 }
 
