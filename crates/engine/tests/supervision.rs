@@ -2,16 +2,20 @@
 
 mod support;
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::json;
+use stentor_engine::outlet::WriteNow;
 use stentor_engine::port::HttpSession;
 use stentor_engine::testing::{Victim, kill};
 use stentor_engine::{Engine, SessionKind, ToolError, tool};
 use stentor_wire::{Message, Request};
 use support::{Client, engine, methods, modern_meta};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
@@ -267,6 +271,51 @@ async fn calls_that_begin_on_several_threads_begin_one_actor() {
     // Also those that were one too many have gone.
     while session_actors(&engine) != 100 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// What a transport lends to the hub, with a bug in it.
+#[derive(Debug)]
+struct Broken(AtomicBool);
+
+impl WriteNow for Broken {
+    fn write_now(&self) -> bool {
+        assert!(self.0.swap(true, Ordering::Relaxed), "a bug in a transport");
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_panics_in_the_hub_costs_nobody_the_news() {
+    // Few are told by the hub itself, more by tasks of its own.
+    for others in [1, 150] {
+        let engine = engine().start().await.unwrap();
+        let mut inlets = Vec::new();
+        let broken = Arc::new(Broken(AtomicBool::new(false)));
+        for index in 0..=others {
+            let session = http_session(&engine).await;
+            let mut inlet = session.attach().await.unwrap();
+            let mut batch = Vec::new();
+            assert!(futures::poll!(pin!(inlet.next(&mut batch))).is_pending());
+            if index == 0 {
+                let writer: Weak<Broken> = Arc::downgrade(&broken);
+                inlet.written_by(writer);
+            }
+            inlets.push((session, inlet));
+        }
+        engine.catalog().add(named("added")).await.unwrap();
+        for (_, inlet) in &mut inlets {
+            let mut batch = Vec::new();
+            assert!(timeout(Duration::from_secs(5), inlet.next(&mut batch)).await.unwrap());
+            let mut told = bytes::BytesMut::new();
+            batch.iter().for_each(|(.., frame)| frame.write(&mut told));
+            assert!(String::from_utf8_lossy(&told).contains(TOOLS_CHANGED), "{told:?}");
+        }
+        assert!(broken.0.load(Ordering::Relaxed));
+        settle(&engine).await;
+        let view = engine.observe().await.unwrap();
+        assert_eq!(view.root.recent_restarts, 1);
+        assert_eq!(view.hub.subscribers, others + 1);
     }
 }
 
