@@ -288,8 +288,7 @@ impl Outlet {
         let _ = write!(text, "{message}");
         let total = total.filter(|total| total.is_finite());
         let report = Report { gate, progress, total, message: &text };
-        let behind = self.is_behind(gate);
-        self.with_queue(Class::Progress, |queue| queue.push_progress(report, behind));
+        self.with_queue(Class::Progress, |queue| queue.push_progress(report, self.is_behind(gate)));
         if text.capacity() <= KEPT_TEXT {
             TEXT.set(text);
         }

@@ -31,8 +31,8 @@ use crate::outlet::Inlet;
 use crate::peers::{Granted, watch};
 use crate::registry::Offer;
 use crate::session::{
-    Caller, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState, Streams,
-    grant, of_stateless_call,
+    Caller, EndReason, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState,
+    Streams, grant, of_stateless_call,
 };
 use crate::task::{self, Responder, Run};
 use crate::tasks;
@@ -152,7 +152,7 @@ impl Engine {
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
         let entry = self.new_session(kind, streams, state, None)?;
-        self.install(&entry);
+        self.install(&entry)?;
         let inlet = outlet.attach();
         Ok((Pipe { core: core.clone(), entry, outlet }, inlet))
     }
@@ -172,7 +172,7 @@ impl Engine {
         let streams = Streams::http(core, &id);
         let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
         let entry = self.new_session(kind, streams, state, principal)?;
-        self.install(&entry);
+        self.install(&entry)?;
         Ok(HttpSession::here(core.clone(), entry))
     }
 
@@ -208,16 +208,16 @@ impl Engine {
             return Ok(());
         }
         let seat = core.directory.seat().ok_or(Refused::TooManySessions)?;
-        self.install_adopted(&Arc::new(SessionEntry::carried_on(core, record, seat)));
-        Ok(())
+        self.install_adopted(&Arc::new(SessionEntry::carried_on(core, record, seat)))
     }
 
     /// Lets a session begin that another node had.
-    pub(crate) fn install_adopted(&self, entry: &Arc<SessionEntry>) {
+    pub(crate) fn install_adopted(&self, entry: &Arc<SessionEntry>) -> Result<(), Refused> {
         // What changed while it was on its way.
         entry.missed_some();
-        self.install(entry);
+        self.install(entry)?;
         self.core().session_changed(entry);
+        Ok(())
     }
 
     /// As [`http_session`](Self::http_session), of this engine only.
@@ -292,7 +292,7 @@ impl Engine {
         let state = SessionState::listening(id, request_id.clone(), granted);
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, streams, state, principal)?;
-        self.install(&entry);
+        self.install(&entry)?;
         if let Some((elsewhere, own)) = tasks {
             let watching = elsewhere.tell(&outlet, &request_id);
             entry.state().watches(&request_id, watching);
@@ -360,14 +360,20 @@ impl Engine {
     }
 
     /// From here on a session is found, and hears what it subscribes to.
-    fn install(&self, entry: &Arc<SessionEntry>) {
+    fn install(&self, entry: &Arc<SessionEntry>) -> Result<(), Refused> {
         let core = self.core();
-        core.directory.insert(entry.clone());
         core.events.emit(|| EngineEvent::SessionOpened {
             session: entry.id().clone(),
             kind: entry.kind(),
             principal: entry.principal().cloned(),
         });
+        core.directory.insert(entry.clone());
+        // Looked at after it is there: the root ends those that it finds as it ends.
+        if core.is_draining() {
+            entry.end(core, EndReason::Shutdown);
+            return Err(Refused::ShuttingDown);
+        }
         Session::new(core.clone(), entry.clone()).rejoin();
+        Ok(())
     }
 }

@@ -24,8 +24,10 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent,
 };
 use stentor_wire::encode::ResultBody;
-use stentor_wire::params;
-use stentor_wire::{EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response};
+use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::{
+    EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response, SubscriptionId,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
@@ -43,7 +45,7 @@ pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
 pub(crate) use saver::Saver;
 use serve::{Served, serve};
-use state::{Decision, Listen, Subscription};
+use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
 pub use store::{Claim, SessionStore, SessionStoreError};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
@@ -67,8 +69,24 @@ pub(crate) enum Told {
 
 #[derive(Debug)]
 pub(crate) enum SessionMsg {
-    /// With the right to be in the mailbox, which is held until the message is handled.
-    Inbound(Box<Inbound>, OwnedSemaphorePermit),
+    Inbound(Box<Inbound>, Turn),
+}
+
+/// The right to be in the mailbox, which is held until the message is handled, or dropped and so
+/// answered: the streams it is answered on do not end before.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for their drops")]
+pub(crate) struct Turn {
+    permit: OwnedSemaphorePermit,
+    streams: Option<Arc<FinishStreams>>,
+}
+
+impl Turn {
+    /// Waits for one, so that a client cannot fill the mailbox. `None` if there will be none.
+    pub(crate) async fn of(entry: &SessionEntry) -> Option<Self> {
+        let permit = entry.turns().clone().acquire_owned().await.ok()?;
+        Some(Self { permit, streams: entry.finish_streams() })
+    }
 }
 
 crate::message!(SessionMsg);
@@ -240,15 +258,19 @@ impl Session {
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
             Decision::Listen(..) if self.core.is_draining() => {
-                self.entry.state().end_listen(&request.id);
-                Err(ErrorObject::unavailable("the server is shutting down"))
+                self.refuse(
+                    &request,
+                    responder,
+                    ErrorObject::unavailable("the server is shutting down"),
+                );
+                return Next::Nothing;
             }
             Decision::Listen(_, _, tasks) if tasks.is_empty() => {
                 self.hear(&request, responder);
                 return Next::Nothing;
             }
-            Decision::Listen(caller, listen, tasks) => {
-                let listening = self.clone().hear_of(request, caller, listen, tasks, responder);
+            Decision::Listen(caller, granted, tasks) => {
+                let listening = self.clone().hear_of(request, caller, granted, tasks, responder);
                 return Next::Listen(Box::pin(listening));
             }
             Decision::Refuse(error) => Err(error),
@@ -262,7 +284,8 @@ impl Session {
         Next::Nothing
     }
 
-    /// A listen begins. Its answer is the acknowledgment, and the result comes when it ends.
+    /// A listen begins, unless it has ended. Its answer is the acknowledgment, and the result comes
+    /// when it ends.
     fn hear(&self, request: &Request, responder: Responder) {
         responder.withhold();
         let mut state = self.entry.state();
@@ -276,7 +299,7 @@ impl Session {
         self,
         request: Box<Request>,
         caller: Caller,
-        mut listen: Listen,
+        mut granted: NoticeFilter,
         mut tasks: Vec<String>,
         responder: Responder,
     ) {
@@ -284,19 +307,28 @@ impl Session {
         let elsewhere = watch(&self.core, &caller, &request, &mut tasks).await;
         let own = match tasks::owned(&self.core, tasks, &caller).await {
             Ok(own) => own,
-            Err(error) => {
-                self.entry.state().end_listen(&request.id);
-                return responder.answer(Err(error));
-            }
+            Err(error) => return self.refuse(&request, responder, error),
         };
-        listen.granted.task_ids = [&own[..], &elsewhere.tasks].concat();
-        let listen = self.entry.state().grant(&request.id, listen.granted);
+        granted.task_ids = [&own[..], &elsewhere.tasks].concat();
+        let goes_on = self.entry.state().grant(&request.id, granted);
         self.hear(&request, responder);
+        if !goes_on {
+            return;
+        }
         if let Some(outlet) = self.entry.streams().notices() {
             let watching = elsewhere.tell(outlet, &request.id);
             self.entry.state().watches(&request.id, watching);
         }
-        tasks::tell(&self.core, self.entry.key(Some(listen.subscription)), own);
+        tasks::tell(&self.core, self.entry.key(Some(SubscriptionId::of(&request.id))), own);
+    }
+
+    /// A listen is not to be. One that has ended meanwhile has its answer.
+    fn refuse(&self, request: &Request, responder: Responder, error: ErrorObject) {
+        let ended = self.entry.state().end_listen(&request.id);
+        match ended {
+            Some(_) => responder.answer(Err(error)),
+            None => responder.withhold(),
+        }
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {

@@ -12,13 +12,14 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::{Value, json};
 use stentor_engine::port::Answer;
-use stentor_engine::testing::task_record;
+use stentor_engine::testing::{Victim, kill, task_record};
 use stentor_engine::{
     AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, TaskId, TaskRecord, TaskStore,
     TaskStoreError, Tool, ToolError, tool,
 };
 use stentor_wire::{Message, ProtocolVersion, TaskStatus, meta_key};
-use tokio::time::{Instant, sleep};
+use support::Client;
+use tokio::time::{Instant, sleep, timeout};
 
 /// A store of which each put takes a second, or fails. It is done half way.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ struct Slow {
     fails: AtomicBool,
     /// Puts of a checkpoint take ten times as long.
     waits_for_checkpoints: bool,
+    /// How long it looks for a task.
+    looks_for: Duration,
     sweeps: AtomicUsize,
 }
 
@@ -50,7 +53,11 @@ impl TaskStore for Slow {
         &'a self,
         id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<TaskRecord>, TaskStoreError>> {
-        self.tasks.get(id)
+        async move {
+            sleep(self.looks_for).await;
+            self.tasks.get(id).await
+        }
+        .boxed()
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>> {
@@ -328,4 +335,47 @@ async fn tasks_go_on_after_the_end_of_a_supervisor() {
         }
         second.shutdown().await;
     }
+}
+
+/// What a client is told, by the methods of notifications and the ids of answers.
+async fn told(client: &mut Client) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Ok(Some(message)) = timeout(Duration::from_secs(5), client.next()).await {
+        let method = message["method"].as_str().and_then(|method| method.rsplit('/').next());
+        told.push(method.map_or_else(|| format!("answer {}", message["id"]), str::to_owned));
+    }
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listen_that_waits_for_its_store_begins_once_and_ends_once_whatever_happens_meanwhile() {
+    let store = Slow { looks_for: Duration::from_secs(1), ..Slow::default() };
+    let engine = builder(Arc::new(store)).start().await.unwrap();
+    let mut client = Client::connect(&engine).await;
+    let listen = |id: i64| {
+        let params = json!({
+            "notifications": {"toolsListChanged": true, "taskIds": ["unknown"]},
+            "_meta": {
+                (meta_key::PROTOCOL_VERSION): "2026-07-28",
+                (meta_key::CLIENT_CAPABILITIES): {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+            },
+        });
+        json!({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params})
+    };
+    let plain = |name: &str| tool(name, || async { Ok::<_, ToolError>("") });
+    client.send(listen(1)).await;
+    sleep(Duration::from_millis(100)).await;
+    kill(&engine, Victim::Hub).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    engine.catalog().add(plain("before")).await.unwrap();
+    assert_eq!(told(&mut client).await, ["acknowledged"], "once, and nothing before it");
+    engine.catalog().add(plain("after")).await.unwrap();
+    assert_eq!(told(&mut client).await, ["list_changed"]);
+    // One begins, and the engine ends.
+    client.send(listen(2)).await;
+    sleep(Duration::from_millis(100)).await;
+    engine.shutdown().await;
+    let mut last = told(&mut client).await;
+    last.sort_unstable();
+    assert_eq!(last, ["answer 1", "answer 2"]);
 }

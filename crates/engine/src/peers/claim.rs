@@ -89,7 +89,7 @@ impl Engine {
                 Ok(Claim::Given(record)) => {
                     tracing::info!(session = ?id, %from, "carries on a session of a node that died");
                     let entry = SessionEntry::claimed(core, *record, seat).await;
-                    self.install_adopted(&Arc::new(entry));
+                    self.install_adopted(&Arc::new(entry))?;
                     return Ok(Found::Here);
                 }
                 Ok(Claim::Held(node)) => match core.reach_node(&node) {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use futures::future::Either;
 use stentor_wire::{Era, Method, Request};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Refused;
 use crate::core::Core;
 use crate::outlet::Outlet;
-use crate::session::{Inbound, Session, SessionEntry, SessionMsg, Told};
+use crate::session::{Inbound, Session, SessionEntry, SessionMsg, Told, Turn};
 use crate::task::Responder;
 
 /// Serves a request of a session, or hands it to the session's actor if a message that came before
@@ -76,17 +75,12 @@ pub(super) async fn tell(
     Ok(())
 }
 
-/// Waits for a turn, so that a client cannot fill the mailbox.
-async fn turn(entry: &SessionEntry) -> Result<OwnedSemaphorePermit, Refused> {
-    entry.turns().clone().acquire_owned().await.map_err(|_| Refused::SessionEnded)
+async fn turn(entry: &SessionEntry) -> Result<Turn, Refused> {
+    Turn::of(entry).await.ok_or(Refused::SessionEnded)
 }
 
 /// Hands a message to the session's actor.
-async fn hand_in(
-    session: &Session,
-    inbound: Inbound,
-    turn: OwnedSemaphorePermit,
-) -> Result<(), Refused> {
+async fn hand_in(session: &Session, inbound: Inbound, turn: Turn) -> Result<(), Refused> {
     let handed_in = session.hand_in(SessionMsg::Inbound(Box::new(inbound), turn)).await;
     handed_in.then_some(()).ok_or(Refused::SessionEnded)
 }

@@ -354,8 +354,12 @@ impl SessionEntry {
 
     /// Tells of frames that were dropped and streams that were closed since the last time.
     pub(crate) fn tell_trouble(&self, events: &Events) {
-        let now = self.tally.trouble();
-        let before = std::mem::replace(&mut *self.told.lock(), now);
+        let (before, now) = {
+            let mut told = self.told.lock();
+            // Looked at while it is locked: another may tell of the same.
+            let now = self.tally.trouble();
+            (std::mem::replace(&mut *told, now), now)
+        };
         if now == before {
             return;
         }

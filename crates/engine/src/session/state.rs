@@ -26,8 +26,8 @@ pub(crate) enum Decision {
     Watch(String),
     /// No longer.
     Unwatch(String),
-    /// Open a stream of notices, which may hear of some of these tasks, too.
-    Listen(Caller, Listen, Vec<String>),
+    /// Open a stream of notices; which of these tasks it may hear of, too, is to be found out.
+    Listen(Caller, NoticeFilter, Vec<String>),
     /// It concerns the catalog, not the session.
     Dispatch(Caller),
     /// It is wrong.
@@ -35,10 +35,12 @@ pub(crate) enum Decision {
 }
 
 /// A stream of notices that is open.
-#[derive(Clone, Debug)]
-pub(crate) struct Listen {
-    pub(crate) subscription: SubscriptionId,
-    pub(crate) granted: NoticeFilter,
+#[derive(Debug)]
+struct Listen {
+    subscription: SubscriptionId,
+    granted: NoticeFilter,
+    /// Whether that is all it is granted. Before, it hears nothing.
+    decided: bool,
     /// What the client is told first, until it is.
     unsaid: Option<Bytes>,
     /// Its tasks on other nodes.
@@ -57,15 +59,15 @@ pub(crate) struct Subscription {
 }
 
 impl Listen {
-    fn heard(&mut self) -> Subscription {
+    fn heard(&mut self) -> Option<Subscription> {
         let (id, filter) = (Some(self.subscription.clone()), Filter::granted(&self.granted));
-        Subscription { id, filter, unsaid: self.unsaid.take() }
+        self.decided.then(|| Subscription { id, filter, unsaid: self.unsaid.take() })
     }
 
     fn new(request: &Id, granted: NoticeFilter) -> Self {
         let subscription = SubscriptionId::of(request);
         let unsaid = Some(encode::acknowledged(&subscription, &granted));
-        Self { subscription, granted, unsaid, watching: None }
+        Self { subscription, granted, decided: true, unsaid, watching: None }
     }
 }
 
@@ -185,7 +187,10 @@ impl SessionState {
         // Not remembered before it is known whose they are: a session that crashes meanwhile must
         // not come back with somebody else's.
         let tasks = std::mem::take(&mut granted.task_ids);
-        Ok(Decision::Listen(caller, self.grant(&request.id, granted), tasks))
+        let mut listen = Listen::new(&request.id, granted.clone());
+        listen.decided = tasks.is_empty();
+        self.listens.insert(request.id.clone(), listen);
+        Ok(Decision::Listen(caller, granted, tasks))
     }
 
     fn too_many_subscriptions(&self) -> ErrorObject {
@@ -218,11 +223,14 @@ impl SessionState {
         self.initialized
     }
 
-    /// Says what a listen is granted in the end.
-    pub(crate) fn grant(&mut self, request: &Id, granted: NoticeFilter) -> Listen {
-        let listen = Listen::new(request, granted);
-        self.listens.insert(request.clone(), listen.clone());
-        listen
+    /// Says what a listen is granted in the end. `false` if it has ended.
+    pub(crate) fn grant(&mut self, request: &Id, granted: NoticeFilter) -> bool {
+        let listen = self.listens.get_mut(request);
+        let goes_on = listen.is_some();
+        if let Some(listen) = listen {
+            *listen = Listen::new(request, granted);
+        }
+        goes_on
     }
 
     /// A listen hears of tasks on other nodes, too.
@@ -245,7 +253,7 @@ impl SessionState {
     /// What the session hears now: as a legacy client, and with each of its listens.
     pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
         let legacy = self.heard_as_client();
-        legacy.into_iter().chain(self.listens.values_mut().map(Listen::heard)).collect()
+        legacy.into_iter().chain(self.listens.values_mut().filter_map(Listen::heard)).collect()
     }
 
     /// What a legacy client hears, once it has sent `initialize`.
@@ -256,7 +264,7 @@ impl SessionState {
 
     /// What a listen hears, if `request` opened one.
     pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
-        self.listens.get_mut(request).map(Listen::heard)
+        self.listens.get_mut(request).and_then(Listen::heard)
     }
 
     /// How many listens are open and resources watched.

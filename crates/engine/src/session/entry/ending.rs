@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use stentor_wire::encode;
 
-use super::{SessionEntry, SessionKind};
+use super::{MAX_WAITING_MESSAGES, SessionEntry, SessionKind};
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
@@ -98,15 +98,16 @@ impl SessionEntry {
             EndReason::Shutdown => CancelReason::Shutdown,
             _ => CancelReason::SessionEnded,
         });
+        self.stop_actor(core);
+        self.seat.lock().take();
+        self.presence.count_out();
         self.finish.lock().take();
+        // From here on it may be a store's own code that runs.
         if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
             let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
             streams.for_each(|stream| stream.leave_log());
         }
         self.kept.clear();
-        self.seat.lock().take();
-        self.presence.count_out();
-        self.stop_actor(core);
         self.changed.notify_waiters();
         self.tell_trouble(&core.events);
         if self.kind != SessionKind::Stateless {
@@ -139,8 +140,9 @@ impl SessionEntry {
     fn stop_actor(&self, core: &Core) {
         let Some(actor) = self.actor.lock().take() else { return };
         // The root has nothing to do for a session that ended in good order, and is not woken. A
-        // shutdown waits for its children.
+        // shutdown waits for its children, and ends one that hangs in a message.
         if !core.is_draining()
+            && self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
             && let Some(root) = actor.try_get_supervisor()
         {
             actor.unlink(root);

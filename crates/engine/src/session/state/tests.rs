@@ -91,11 +91,12 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     let params = json!({"_meta": modern(), "notifications": {
         "toolsListChanged": true, "resourceSubscriptions": ["a:1", "a:1"],
     }});
-    let Decision::Listen(_, Listen { subscription, granted, .. }, _) =
+    let Decision::Listen(_, granted, _) =
         ask(&mut state, 7, "subscriptions/listen", params.clone())
     else {
         panic!("refused")
     };
+    let subscription = state.heard(&Id::Number(7)).and_then(|heard| heard.id).unwrap();
     assert_eq!(subscription.as_json(), b"7");
     assert!(granted.tools_list_changed && !granted.prompts_list_changed);
     assert_eq!(granted.resource_subscriptions, ["a:1"]);
@@ -103,6 +104,25 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     assert_eq!(refused(&same_id), code::INVALID_REQUEST);
     assert_eq!(state.end_listen(&Id::Number(7)), Some(subscription));
     assert_eq!(state.end_listen(&Id::Number(7)), None);
+}
+
+#[test]
+fn a_listen_hears_nothing_before_it_is_known_which_tasks_are_its_own() {
+    let mut state = state(true);
+    let params = json!({"_meta": modern(), "notifications": {
+        "toolsListChanged": true, "taskIds": ["t"],
+    }});
+    let id = Id::Number(7);
+    let listen = ask(&mut state, 7, "subscriptions/listen", params.clone());
+    let Decision::Listen(_, granted, _) = listen else { panic!("refused") };
+    assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
+    assert!(state.grant(&id, granted.clone()));
+    assert!(state.heard(&id).is_some_and(|heard| heard.unsaid.is_some()));
+    assert_eq!(state.subscriptions().len(), 1);
+    // One that has ended meanwhile does not come back.
+    assert!(state.end_listen(&id).is_some());
+    assert!(!state.grant(&id, granted));
+    assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
 }
 
 #[test]
