@@ -83,7 +83,9 @@ async fn a_burst_of_changes_is_a_handful_of_notices_and_the_list_is_complete_aft
     server.mark().await;
     for (client, notices) in &mut audience {
         let heard = notices.until_mark().await;
-        assert!((1..=10).contains(&heard.len()), "{:?}: {} notices", client.lane(), heard.len());
+        // A change after a pause is told at once, and a busy machine makes pauses.
+        let few = 1..=names.len() / 4;
+        assert!(few.contains(&heard.len()), "{:?}: {} notices", client.lane(), heard.len());
         assert!(heard.iter().all(|notice| notice == TOOLS), "{heard:?}");
         assert!(client.list("tools").await.ends_with(&names));
     }
