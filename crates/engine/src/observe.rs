@@ -1,4 +1,4 @@
-//! Looking into a running engine: what each actor says about itself.
+//! Looking into a running engine: what its actors say about themselves, and its sessions.
 
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
@@ -10,7 +10,7 @@ use crate::registry::{RegistryMsg, RegistryView};
 use crate::root::RootView;
 use crate::session::SessionView;
 
-/// What all actors of an engine say about themselves.
+/// What an engine is like at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineView {

@@ -17,9 +17,7 @@ pub mod policy;
 mod queue;
 mod tally;
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fmt::{Display, Write as _};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -36,7 +34,7 @@ pub use inlet::{Inlet, WriteNow};
 pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 use policy::{Class, Limits, Pressure, Retention, WhenBehind};
 pub use queue::Frame;
-use queue::{KEPT_TEXT, Pushed, Queue, Report};
+use queue::{Pushed, Queue};
 pub(crate) use tally::Trouble;
 pub use tally::{Tally, TallyView};
 
@@ -102,12 +100,6 @@ struct State {
 /// before they are counted. Others write to the same counters, which costs more than to queue a frame.
 const UNTOLD_BYTES: usize = 1024;
 const UNTOLD_VALUES: u64 = 64;
-
-thread_local! {
-    /// Where messages of progress are put together before any lock is taken, as that is the author's
-    /// code. Most need no memory of their own.
-    static TEXT: Cell<String> = const { Cell::new(String::new()) };
-}
 
 /// The log of a stream, and how much it may keep.
 #[derive(Debug)]
@@ -250,67 +242,6 @@ impl Outlet {
         };
         self.0.room.notify_waiters();
         wake(waker);
-    }
-
-    /// Queues something that a running call says; nothing, and `false`, once it is over.
-    pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
-        let limits = self.limits_of(class);
-        let mut passes = false;
-        self.with_queue(class, |queue| {
-            passes = !gate.is_closed();
-            if !passes {
-                return Pushed::Closed;
-            }
-            gate.say();
-            queue.push(class, frame, &limits)
-        });
-        passes
-    }
-
-    /// The call is over: it says nothing more.
-    pub(crate) fn close_gate(&self, gate: &Gate) {
-        let _state = self.0.state.lock();
-        gate.close();
-    }
-
-    /// Reports progress: admitted by `gate`, then queued, or put in the place of an older
-    /// value when the client falls behind.
-    pub(crate) fn progress(
-        &self,
-        gate: &Arc<Gate>,
-        progress: f64,
-        total: Option<f64>,
-        message: &dyn Display,
-    ) {
-        let mut text = TEXT.take();
-        text.clear();
-        // Writing to memory does not fail, and what a message leaves out is its own choice.
-        let _ = write!(text, "{message}");
-        let total = total.filter(|total| total.is_finite());
-        let report = Report { gate, progress, total, message: &text };
-        self.with_queue(Class::Progress, |queue| queue.push_progress(report, self.is_behind(gate)));
-        if text.capacity() <= KEPT_TEXT {
-            TEXT.set(text);
-        }
-    }
-
-    /// As [`progress`](Self::progress), but waits until the value can be queued without
-    /// taking the place of another.
-    pub(crate) async fn progress_paced(
-        &self,
-        gate: &Arc<Gate>,
-        progress: f64,
-        total: Option<f64>,
-        message: &(dyn Display + Sync),
-    ) {
-        loop {
-            let room = self.0.room.notified();
-            // Without a reader nobody makes room: then the latest wins.
-            if !self.is_behind(gate) || !self.is_read() {
-                return self.progress(gate, progress, total, message);
-            }
-            room.await;
-        }
     }
 
     /// Keeps from here on what is read, after `read`, which is all that was so far.
@@ -476,13 +407,6 @@ impl Outlet {
             WhenBehind::Keep | WhenBehind::OneFlag => self.0.terms.limits,
             WhenBehind::LatestWins | WhenBehind::DropOldest => self.limits(),
         }
-    }
-
-    /// Whether as many values of a call wait as may.
-    fn is_behind(&self, gate: &Gate) -> bool {
-        let unread = gate.unread();
-        // The budgets can only make it fewer.
-        unread >= self.0.terms.limits.progress || unread >= self.limits().progress
     }
 
     fn with_queue(&self, class: Class, push: impl FnOnce(&mut Queue) -> Pushed) {

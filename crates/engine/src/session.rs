@@ -72,6 +72,8 @@ pub(crate) enum SessionMsg {
     Inbound(Box<Inbound>, Turn),
 }
 
+crate::message!(SessionMsg);
+
 /// The right to be in the mailbox, which is held until the message is handled, or dropped and so
 /// answered: the streams it is answered on do not end before.
 #[derive(Debug)]
@@ -88,8 +90,6 @@ impl Turn {
         Some(Self { permit, streams: entry.finish_streams() })
     }
 }
-
-crate::message!(SessionMsg);
 
 /// What is left to do of a request that was looked at.
 pub(crate) enum Next {
@@ -258,11 +258,8 @@ impl Session {
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
             Decision::Listen(..) if self.core.is_draining() => {
-                self.refuse(
-                    &request,
-                    responder,
-                    ErrorObject::unavailable("the server is shutting down"),
-                );
+                let error = ErrorObject::unavailable("the server is shutting down");
+                self.refuse(&request, responder, error);
                 return Next::Nothing;
             }
             Decision::Listen(_, _, tasks) if tasks.is_empty() => {

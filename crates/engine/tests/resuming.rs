@@ -1,13 +1,15 @@
 //! Legacy clients that lose their connection and come back.
 
+mod support;
+
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, ToolError, tool};
-use stentor_wire::{Message, Request};
+use support::{http_session, request};
 use tokio::time::sleep;
 
 const LINES: u64 = 10_000;
@@ -33,25 +35,6 @@ async fn engine() -> Engine {
         .unwrap()
 }
 
-async fn open(engine: &Engine) -> HttpSession {
-    let session = engine.open_http_session(None).await.unwrap();
-    let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": {"name": "c", "version": "1"},
-    });
-    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
-    assert_eq!(read(&mut inlet).await.len(), 1);
-    session
-}
-
-fn request(id: i64, method: &str, params: Value) -> Box<Request> {
-    let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
-    match Message::decode(&Bytes::from(text)) {
-        Ok(Message::Request(request)) => request,
-        other => panic!("no request: {other:?}"),
-    }
-}
-
 async fn call(session: &HttpSession, tool: &str) -> Inlet {
     let inlet = session.request(request(1, "tools/call", json!({"name": tool}))).await.unwrap();
     session.keep(&inlet, &[]);
@@ -74,7 +57,7 @@ async fn read(inlet: &mut Inlet) -> Vec<(Seq, Value)> {
 #[tokio::test]
 async fn a_client_that_comes_back_a_thousand_times_misses_nothing_and_hears_nothing_twice() {
     let engine = engine().await;
-    let session = open(&engine).await;
+    let session = http_session(&engine).await;
     let mut inlet = call(&session, "lines").await;
     let stream = inlet.stream();
     let (mut seen, mut next, mut drops, mut seed) = (Vec::new(), Seq(0), 0, 7_u64);
@@ -102,7 +85,7 @@ async fn a_client_that_comes_back_a_thousand_times_misses_nothing_and_hears_noth
 #[tokio::test(start_paused = true)]
 async fn a_stream_closed_by_the_server_goes_on_where_it_stopped() {
     let engine = engine().await;
-    let session = open(&engine).await;
+    let session = http_session(&engine).await;
     let mut inlet = call(&session, "poll").await;
     let mut before = Vec::new();
     loop {
@@ -128,7 +111,7 @@ async fn a_stream_closed_by_the_server_goes_on_where_it_stopped() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_too_late_is_told_that_all_lists_changed() {
     let engine = engine().await;
-    let session = open(&engine).await;
+    let session = http_session(&engine).await;
     let mut inlet = session.resume(StreamId(77), Seq(5)).await.unwrap();
     assert_eq!(read(&mut inlet).await.len(), 3);
     assert_eq!(session.attach().await.unwrap_err(), Refused::StreamTaken);
@@ -137,7 +120,7 @@ async fn a_client_that_comes_back_too_late_is_told_that_all_lists_changed() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_missed_too_much_still_gets_the_result() {
     let engine = engine().await;
-    let session = open(&engine).await;
+    let session = http_session(&engine).await;
     let mut inlet = call(&session, "lines").await;
     let stream = inlet.stream();
     while !read(&mut inlet).await.is_empty() {}
@@ -156,7 +139,7 @@ async fn a_client_that_missed_too_much_still_gets_the_result() {
 #[tokio::test(start_paused = true)]
 async fn replay_never_crosses_sessions() {
     let engine = engine().await;
-    let (ann, bob) = (open(&engine).await, open(&engine).await);
+    let (ann, bob) = (http_session(&engine).await, http_session(&engine).await);
     let mut inlet = call(&ann, "poll").await;
     while !read(&mut inlet).await.is_empty() {}
     sleep(Duration::from_secs(2)).await;
@@ -176,8 +159,8 @@ async fn a_stream_that_is_not_read_is_closed_and_told_again_on_return() {
         .await
         .unwrap();
     let mut events = engine.events(64);
-    let session = open(&engine).await;
-    let mut keeps_up = open(&engine).await.attach().await.unwrap();
+    let session = http_session(&engine).await;
+    let mut keeps_up = http_session(&engine).await.attach().await.unwrap();
     let mut inlet = session.attach().await.unwrap();
     engine.send_prompt_list_changed();
     sleep(Duration::from_secs(15)).await;

@@ -10,11 +10,9 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::json;
 use stentor_engine::outlet::WriteNow;
-use stentor_engine::port::HttpSession;
 use stentor_engine::testing::{Victim, kill};
 use stentor_engine::{Engine, SessionKind, ToolError, tool};
-use stentor_wire::{Message, Request};
-use support::{Client, engine, methods, modern_meta};
+use support::{Client, engine, http_session, methods, modern_meta, request};
 use tokio::time::{Instant, sleep, timeout};
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
@@ -233,26 +231,6 @@ async fn a_session_has_an_actor_from_its_first_work_to_its_end() {
     assert_eq!((view.hub.subscribers, view.running_calls), (1, 0));
     engine.catalog().add(named("added")).await.unwrap();
     assert_eq!(methods(&idle.ping().await), [TOOLS_CHANGED]);
-}
-
-/// A legacy session over HTTP, whose client has said who it is.
-async fn http_session(engine: &Engine) -> HttpSession {
-    let session = engine.open_http_session(None).await.unwrap();
-    let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": {"name": "c", "version": "1"},
-    });
-    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
-    while inlet.next(&mut Vec::new()).await {}
-    session
-}
-
-fn request(id: i64, method: &str, params: serde_json::Value) -> Box<Request> {
-    let json = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-    match Message::decode(&json.to_string().into()) {
-        Ok(Message::Request(request)) => request,
-        other => panic!("no request: {other:?}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

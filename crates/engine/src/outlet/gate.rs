@@ -1,9 +1,15 @@
-//! The gate that everything a call says passes before it reaches any queue.
+//! What a running call says: everything passes its gate before it reaches a queue.
 
+use std::cell::Cell;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use stentor_wire::ProgressToken;
 
+use super::Outlet;
+use super::policy::Class;
+use super::queue::{Frame, KEPT_TEXT, Pushed, Report};
 use crate::ids::Seq;
 
 /// Lets a call speak while it runs, and lets through the progress that a client may hear:
@@ -70,12 +76,12 @@ impl Gate {
     }
 
     /// Nothing passes any more.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.over.store(true, Relaxed);
     }
 
     /// Something is said that is no progress.
-    pub(super) fn say(&self) {
+    fn say(&self) {
         self.spoken.store(true, Relaxed);
     }
 
@@ -103,5 +109,81 @@ impl Gate {
     /// A value was read.
     pub(super) fn read(&self) {
         self.unread.store(self.unread().saturating_sub(1), Relaxed);
+    }
+}
+
+thread_local! {
+    /// Where messages of progress are put together before any lock is taken, as that is the author's
+    /// code. Most need no memory of their own.
+    static TEXT: Cell<String> = const { Cell::new(String::new()) };
+}
+
+impl Outlet {
+    /// Queues something that a running call says; nothing, and `false`, once it is over.
+    pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
+        let limits = self.limits_of(class);
+        let mut passes = false;
+        self.with_queue(class, |queue| {
+            passes = !gate.is_closed();
+            if !passes {
+                return Pushed::Closed;
+            }
+            gate.say();
+            queue.push(class, frame, &limits)
+        });
+        passes
+    }
+
+    /// The call is over: it says nothing more.
+    pub(crate) fn close_gate(&self, gate: &Gate) {
+        let _state = self.0.state.lock();
+        gate.close();
+    }
+
+    /// Reports progress: admitted by `gate`, then queued, or put in the place of an older
+    /// value when the client falls behind.
+    pub(crate) fn progress(
+        &self,
+        gate: &Arc<Gate>,
+        progress: f64,
+        total: Option<f64>,
+        message: &dyn Display,
+    ) {
+        let mut text = TEXT.take();
+        text.clear();
+        // Writing to memory does not fail, and what a message leaves out is its own choice.
+        let _ = write!(text, "{message}");
+        let total = total.filter(|total| total.is_finite());
+        let report = Report { gate, progress, total, message: &text };
+        self.with_queue(Class::Progress, |queue| queue.push_progress(report, self.is_behind(gate)));
+        if text.capacity() <= KEPT_TEXT {
+            TEXT.set(text);
+        }
+    }
+
+    /// As [`progress`](Self::progress), but waits until the value can be queued without
+    /// taking the place of another.
+    pub(crate) async fn progress_paced(
+        &self,
+        gate: &Arc<Gate>,
+        progress: f64,
+        total: Option<f64>,
+        message: &(dyn Display + Sync),
+    ) {
+        loop {
+            let room = self.0.room.notified();
+            // Without a reader nobody makes room: then the latest wins.
+            if !self.is_behind(gate) || !self.is_read() {
+                return self.progress(gate, progress, total, message);
+            }
+            room.await;
+        }
+    }
+
+    /// Whether as many values of a call wait as may.
+    fn is_behind(&self, gate: &Gate) -> bool {
+        let unread = gate.unread();
+        // The budgets can only make it fewer.
+        unread >= self.0.terms.limits.progress || unread >= self.limits().progress
     }
 }

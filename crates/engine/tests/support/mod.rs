@@ -5,9 +5,9 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
-use stentor_engine::port::Pipe;
+use stentor_engine::port::{HttpSession, Pipe};
 use stentor_engine::{Context, Engine, EngineBuilder, ToolError, resource, tool};
-use stentor_wire::{Message, meta_key};
+use stentor_wire::{Message, Request, meta_key};
 
 pub(crate) fn engine() -> EngineBuilder {
     Engine::builder("test", "1")
@@ -119,4 +119,26 @@ pub(crate) fn modern_meta() -> Value {
 
 pub(crate) fn methods(messages: &[Value]) -> Vec<&str> {
     messages.iter().filter_map(|message| message["method"].as_str()).collect()
+}
+
+/// A legacy session over HTTP, whose client has said who it is.
+pub(crate) async fn http_session(engine: &Engine) -> HttpSession {
+    let session = engine.open_http_session(None).await.unwrap();
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
+    let mut answer = Vec::new();
+    while inlet.next(&mut answer).await {}
+    assert_eq!(answer.len(), 1);
+    session
+}
+
+pub(crate) fn request(id: i64, method: &str, params: Value) -> Box<Request> {
+    let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+    match Message::decode(&Bytes::from(text)) {
+        Ok(Message::Request(request)) => request,
+        other => panic!("no request: {other:?}"),
+    }
 }

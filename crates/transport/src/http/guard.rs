@@ -7,13 +7,9 @@
 //! "Sending Messages"; `basic/transports` of 2025-11-25, "Streamable HTTP".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::OnceLock;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-
-/// No name of a host is longer, with a port.
-const LONGEST_HOST: usize = 253 + 6;
 
 /// How much of a header value a message quotes.
 const QUOTED_CHARS: usize = 80;
@@ -120,8 +116,6 @@ impl Refusal {
 pub struct OriginPolicy {
     hosts: Hosts,
     origins: Vec<Origin>,
-    /// The host that was accepted first: most requests name the same.
-    known: OnceLock<Box<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -176,7 +170,7 @@ impl OriginPolicy {
     }
 
     fn of(hosts: Hosts) -> Self {
-        Self { hosts, origins: Vec::new(), known: OnceLock::new() }
+        Self { hosts, origins: Vec::new() }
     }
 
     /// Checks the `Host` and `Origin` headers; `authority` is that of the request's URI, which
@@ -196,14 +190,8 @@ impl OriginPolicy {
             Some(host) => host,
             None => authority.ok_or(Refusal::HostMissing { wanted })?,
         };
-        if self.known.get().is_none_or(|known| **known != *host) {
-            if !Authority::parse(host).is_some_and(|host| self.accepts_host(&host)) {
-                return Err(refused(quoted(host)));
-            }
-            if self.known.get().is_none() && host.len() <= LONGEST_HOST {
-                // Another request may be first.
-                let _ = self.known.set(host.into());
-            }
+        if !Authority::parse(host).is_some_and(|host| self.accepts_host(&host)) {
+            return Err(refused(quoted(host)));
         }
 
         let wanted = match self.hosts {

@@ -99,6 +99,7 @@ impl SessionEntry {
             _ => CancelReason::SessionEnded,
         });
         self.stop_actor(core);
+        self.changed.notify_waiters();
         self.seat.lock().take();
         self.presence.count_out();
         self.finish.lock().take();
@@ -108,7 +109,6 @@ impl SessionEntry {
             streams.for_each(|stream| stream.leave_log());
         }
         self.kept.clear();
-        self.changed.notify_waiters();
         self.tell_trouble(&core.events);
         if self.kind != SessionKind::Stateless {
             let session = self.id.clone();
