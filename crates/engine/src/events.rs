@@ -224,10 +224,14 @@ impl Events {
     /// Tells every subscriber. Never waits; without a subscriber nothing is even made.
     ///
     /// Not to be called under a lock: a subscriber may run the host's code.
+    #[inline]
     pub(crate) fn emit(&self, make: impl FnOnce() -> EngineEvent) {
-        if !self.0.any.load(Ordering::Acquire) {
-            return;
+        if self.0.any.load(Ordering::Acquire) {
+            self.tell(make);
         }
+    }
+
+    fn tell(&self, make: impl FnOnce() -> EngineEvent) {
         let subscribers = self.0.subscribers.load();
         let Some(subscribers) = subscribers.as_deref().filter(|all| !all.is_empty()) else {
             return;
