@@ -1,15 +1,15 @@
 //! What a running call says: everything passes its gate before it reaches a queue.
 
-use std::cell::Cell;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use arrayvec::ArrayString;
 use stentor_wire::ProgressToken;
 
 use super::Outlet;
 use super::policy::Class;
-use super::queue::{Frame, KEPT_TEXT, Pushed, Report};
+use super::queue::{Frame, Pushed, Report};
 use crate::ids::Seq;
 
 /// Lets a call speak while it runs, and lets through the progress that a client may hear:
@@ -31,6 +31,9 @@ pub(crate) struct Gate {
     /// The number of the last of them, which a newer one may replace; or [`NONE`].
     latest: AtomicU64,
 }
+
+/// Messages of so many bytes need no memory to be put together.
+const SHORT: usize = 256;
 
 /// No queue comes to this number.
 const NONE: u64 = u64::MAX;
@@ -112,12 +115,6 @@ impl Gate {
     }
 }
 
-thread_local! {
-    /// Where messages of progress are put together before any lock is taken, as that is the author's
-    /// code. Most need no memory of their own.
-    static TEXT: Cell<String> = const { Cell::new(String::new()) };
-}
-
 impl Outlet {
     /// Queues something that a running call says; nothing, and `false`, once it is over.
     pub(crate) fn say(&self, gate: &Gate, class: Class, frame: Frame) -> bool {
@@ -149,16 +146,20 @@ impl Outlet {
         total: Option<f64>,
         message: &dyn Display,
     ) {
-        let mut text = TEXT.take();
-        text.clear();
-        // Writing to memory does not fail, and what a message leaves out is its own choice.
-        let _ = write!(text, "{message}");
+        // Put together before any lock is taken, as this is the author's code.
+        let mut short = ArrayString::<SHORT>::new();
+        let mut long = String::new();
+        let message = match write!(short, "{message}") {
+            Ok(()) => short.as_str(),
+            Err(_) => {
+                // Writing to memory does not fail, and what a message leaves out is its own choice.
+                let _ = write!(long, "{message}");
+                &long
+            }
+        };
         let total = total.filter(|total| total.is_finite());
-        let report = Report { gate, progress, total, message: &text };
+        let report = Report { gate, progress, total, message };
         self.with_queue(Class::Progress, |queue| queue.push_progress(report, self.is_behind(gate)));
-        if text.capacity() <= KEPT_TEXT {
-            TEXT.set(text);
-        }
     }
 
     /// As [`progress`](Self::progress), but waits until the value can be queued without

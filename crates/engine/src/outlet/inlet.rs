@@ -344,6 +344,59 @@ mod tests {
         assert_eq!(tally.view().held, 0);
     }
 
+    fn said(batch: &[Delivered]) -> Vec<(f64, &str)> {
+        let values = batch.iter().map(|(_, _, frame)| match frame {
+            Frame::Progress(value) => (value.progress, value.message.as_str()),
+            other => panic!("{other:?}"),
+        });
+        values.collect()
+    }
+
+    #[test]
+    fn messages_of_all_lengths_arrive_whole_whatever_they_take_the_place_of() {
+        let told = Fixture::new();
+        let gate = Arc::new(Gate::new(Some(Id::Number(1))));
+        let keeps = f64::from(Limits::default().progress);
+        let mut batch = Vec::new();
+        let mut value = 0.0;
+        for before in [0, 24, 25, 2000] {
+            for length in [0, 1, 23, 24, 25, 255, 256, 257, 1024, 1025, 5000] {
+                let message = "x".repeat(length);
+                let first = value + 1.0;
+                while value < first + keeps {
+                    value += 1.0;
+                    told.outlet.progress(&gate, value, None, &"y".repeat(before));
+                }
+                value += 1.0;
+                told.outlet.progress(&gate, value, None, &message);
+                assert_eq!(told.outlet.unread(), keeps as usize);
+                while told.connection.inlet.lock().try_next(&mut batch) {}
+                assert_eq!(said(&batch).last(), Some(&(value, &*message)), "after {before}");
+                assert_eq!(told.weight(), 0);
+                batch.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_fails_to_write_itself_is_what_it_wrote() {
+        struct Fails;
+
+        impl Display for Fails {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("so far")?;
+                Err(fmt::Error)
+            }
+        }
+
+        let told = Fixture::new();
+        let gate = Arc::new(Gate::new(Some(Id::Number(1))));
+        told.outlet.progress(&gate, 1.0, None, &Fails);
+        let mut batch = Vec::new();
+        assert!(told.connection.inlet.lock().try_next(&mut batch));
+        assert_eq!(said(&batch), [(1.0, "so far")]);
+    }
+
     #[test]
     fn a_message_may_report_progress_as_it_is_written() {
         struct Reports<'a>(&'a Outlet, &'a Arc<Gate>);
@@ -362,14 +415,7 @@ mod tests {
         told.outlet.progress(&gate, 1.5, None, &"too little");
         let mut batch = Vec::new();
         assert!(told.connection.inlet.lock().try_next(&mut batch));
-        let said: Vec<_> = batch
-            .iter()
-            .map(|(_, _, frame)| match frame {
-                Frame::Progress(value) => (value.progress, value.message.as_str()),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(said, [(1.0, "inner"), (2.0, "outer, too")]);
+        assert_eq!(said(&batch), [(1.0, "inner"), (2.0, "outer, too")]);
         assert_eq!(told.outlet.tally().view().refused, 1);
     }
 }

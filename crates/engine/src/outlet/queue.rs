@@ -196,7 +196,7 @@ pub(crate) struct Queue {
 const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 
 /// Room that a message keeps for the one that takes its place, in bytes.
-pub(super) const KEPT_TEXT: usize = 1024;
+const KEPT_TEXT: usize = 1024;
 
 /// Holes are let go of when there are more of them than this, and than frames.
 const FEW_HOLES: usize = 32;
@@ -240,6 +240,7 @@ impl Queue {
 
     /// Pushes a value of progress; of a client that is behind it takes the place of the call's last
     /// unread one.
+    #[inline]
     pub(crate) fn push_progress(&mut self, report: Report<'_>, behind: bool) -> Pushed {
         let Report { gate, progress, total, message } = report;
         if gate.is_closed() {
@@ -258,16 +259,14 @@ impl Queue {
         {
             // In its place, as this is what a tool pays that reports more than is read.
             (value.progress, value.total) = (progress, total);
-            let kept = value.message.capacity();
-            if (size_of::<CompactString>() + 1..=KEPT_TEXT).contains(&kept) {
-                value.message.clear();
-                value.message.push_str(message);
-            } else {
-                value.message = message.into();
+            let before = value.message.len();
+            if value.message.capacity() > KEPT_TEXT {
+                value.message = CompactString::default();
             }
-            let weight = held.frame.weight();
-            self.weight = self.weight - held.weight + weight;
-            held.weight = weight;
+            value.message.clear();
+            value.message.push_str(message);
+            self.weight = self.weight - before + message.len();
+            held.weight = held.weight - before + message.len();
             return Pushed::Conflated;
         }
         let value = ProgressValue { gate: gate.clone(), progress, total, message: message.into() };
