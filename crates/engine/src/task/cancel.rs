@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use stentor_wire::{ErrorObject, Id, code};
 use tokio_util::sync::CancellationToken;
 
+use super::seal::StateError;
 use crate::outlet::Notified;
 
 /// Why a call is to end before its code returned.
@@ -33,7 +34,9 @@ impl CancelReason {
     /// What the client is told; nothing where it does not want or cannot get an answer.
     pub(crate) fn error(&self) -> Option<ErrorObject> {
         match self {
-            Self::Client(_) | Self::Disconnected | Self::Abandoned => None,
+            Self::Client(_) | Self::Disconnected => None,
+            // A retry that comes in the moment in which it is too late.
+            Self::Abandoned => Some(ErrorObject::invalid_params(StateError::Expired.to_string())),
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
             Self::Application => Some(ErrorObject::new(code::CANCELLED, "the call was cancelled")),
             Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),

@@ -22,6 +22,7 @@ pub(crate) struct Rounds {
 #[derive(Debug, Default)]
 struct State {
     open: IndexMap<String, (Question, oneshot::Sender<Value>)>,
+    /// What the first request brought along.
     given: Map<String, Value>,
     unsent: bool,
     counter: u32,
@@ -36,6 +37,19 @@ struct State {
 impl State {
     fn is_free(&self, key: &str) -> bool {
         !self.open.contains_key(key) && !self.used.as_ref().is_some_and(|used| used.contains(key))
+    }
+
+    fn answer(&mut self, answers: Map<String, Value>) {
+        for (key, answer) in answers {
+            let open = self.open.get(&key);
+            if open.is_some_and(|(question, _)| fits(question.method, &answer))
+                && let Some((_, sender)) = self.open.shift_remove(&key)
+            {
+                self.changes += 1;
+                // The code may have stopped waiting for it just now.
+                let _ = sender.send(answer);
+            }
+        }
     }
 }
 
@@ -129,18 +143,7 @@ impl Rounds {
 
     /// Hands in answers of a task's client. Those that no open question fits are ignored.
     pub(crate) fn answer(&self, answers: Map<String, Value>) {
-        let mut state = self.state.lock();
-        for (key, answer) in answers {
-            let open = state.open.get(&key);
-            if open.is_some_and(|(question, _)| fits(question.method, &answer))
-                && let Some((_, sender)) = state.open.shift_remove(&key)
-            {
-                state.changes += 1;
-                // The code may have stopped waiting for it just now.
-                let _ = sender.send(answer);
-            }
-        }
-        drop(state);
+        self.state.lock().answer(answers);
         self.asked.notify_one();
     }
 
@@ -162,20 +165,7 @@ impl Rounds {
     /// good as left out, and what is left out is asked again.
     pub(crate) fn deliver(&self, answers: Map<String, Value>) {
         let mut state = self.state.lock();
-        for (key, answer) in answers {
-            match state.open.get(&key) {
-                Some((question, _)) if fits(question.method, &answer) => {
-                    if let Some((_, sender)) = state.open.shift_remove(&key) {
-                        // The code may have stopped waiting for it just now.
-                        let _ = sender.send(answer);
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    state.given.insert(key, answer);
-                }
-            }
-        }
+        state.answer(answers);
         state.unsent = !state.open.is_empty();
         drop(state);
         self.asked.notify_one();
@@ -248,6 +238,7 @@ mod tests {
         assert!(other.try_recv().is_err());
         rounds.asked().await;
         assert_eq!(rounds.round().len(), 1);
+        assert!(rounds.given().is_empty(), "what was not asked for is not kept");
         rounds.withdraw("name-1");
         assert_eq!(rounds.round(), []);
     }
