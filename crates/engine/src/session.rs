@@ -421,6 +421,7 @@ impl Session {
             let may_miss = missed_some && subscription.unsaid.is_none();
             let id = subscription.id.clone();
             let told: Vec<_> = subscription.filter.everything().filter(|_| may_miss).collect();
+            let tasks = if may_miss { subscription.filter.tasks().to_vec() } else { Vec::new() };
             self.join(&state, subscription);
             // What the old hub was told and did not get round to tell. After the join, so that
             // nothing falls in between.
@@ -428,6 +429,7 @@ impl Session {
                 let class = Class::of(&notice);
                 outlet.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
+            tasks::tell(&self.core, self.entry.key(id), tasks);
         }
     }
 }

@@ -230,14 +230,17 @@ pub(crate) async fn owned(
 
 /// Tells a listener that joined just now how its tasks are. What changes meanwhile it is told
 /// by the hub, and nothing twice.
-pub(crate) fn tell(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
+pub(crate) fn tell<Id>(core: &Arc<Core>, key: SubscriberKey, ids: Vec<Id>)
+where
+    Id: AsRef<str> + Send + 'static,
+{
     if ids.is_empty() {
         return;
     }
     let core = core.clone();
     tokio::spawn(async move {
         for id in ids {
-            let id = TaskId::new(id);
+            let id = TaskId::new(id.as_ref());
             let live = core.tasks.live.get(&id).map(|task| task.notice());
             let notice = match live {
                 Some(notice) => notice,

@@ -10,11 +10,13 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::Answer;
+use stentor_engine::testing::{Victim, kill};
 use stentor_engine::{
     AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, Tool, ToolError, tool,
 };
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
 use support::Client;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 const EXTENSION: &str = "io.modelcontextprotocol/tasks";
@@ -369,6 +371,44 @@ async fn a_listener_hears_of_each_change_and_of_the_end_once_whenever_it_comes()
         let last = &told[told.len() - 1]["params"];
         assert_eq!(last["result"]["content"][0]["text"], "done");
         assert!(last["_meta"][meta_key::SUBSCRIPTION_ID].is_i64());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_how_a_task_ended_although_the_hub_crashed_meanwhile() {
+    for yields in 0..16 {
+        let finish = Arc::new(Notify::new());
+        let code = finish.clone();
+        let waits = named("waits", AsTask::Always, move |_| {
+            let finish = code.clone();
+            async move {
+                finish.notified().await;
+                Ok::<_, ToolError>("done")
+            }
+        });
+        let engine = support::engine().tool(waits).start().await.unwrap();
+        let id = begin(&engine, "waits").await;
+        let listen = json!({"notifications": {"taskIds": [id]}});
+        let listen = request("subscriptions/listen", listen, true);
+        let Answer::Stream(mut inlet) = send(&engine, listen, None).await else {
+            panic!("no stream")
+        };
+        let end = async {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            finish.notify_one();
+        };
+        let (killed, ()) = tokio::join!(kill(&engine, Victim::Hub), end);
+        killed.unwrap();
+        let hears = async {
+            while !messages(&mut inlet).await.iter().any(|it| it["params"]["status"] == "completed")
+            {
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(5), hears).await;
+        heard.unwrap_or_else(|_| panic!("nothing is heard after {yields} yields"));
+        engine.shutdown().await;
     }
 }
 
