@@ -37,7 +37,7 @@ pub struct Config {
     pub max_requests_per_session: usize,
     /// Modern HTTP requests that may run at once, over all clients. Default 10,000.
     pub max_stateless_calls: usize,
-    /// Resources that one session may watch at once. Default 1,000.
+    /// Resources that one session may watch at once; their URIs may have 8 KiB each. Default 1,000.
     pub max_subscriptions: usize,
     /// A legacy HTTP session whose client has no stream open and sends nothing for this time
     /// ends, and with it the calls that still run. Default 30 minutes.

@@ -4,9 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::TryFutureExt as _;
 use futures::future::Either;
-use stentor_wire::{
-    EncodedNotice, ListKind, Message, Notice, Notification, ProtocolVersion, Request, Response,
-};
+use stentor_wire::{EncodedNotice, Message, Notification, ProtocolVersion, Request, Response};
 
 use super::Refused;
 use super::deliver::{ask, tell};
@@ -177,9 +175,10 @@ impl HttpSession {
             None => read_notices(entry)?,
         };
         if let Some(outlet) = entry.streams().notices() {
-            for kind in ListKind::ALL {
-                let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
-                outlet.notice(Class::ListChanged, notice, None);
+            let heard = entry.state().heard_as_client();
+            for notice in heard.iter().flat_map(|heard| heard.filter.everything()) {
+                let class = Class::of(&notice);
+                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), None);
             }
         }
         Ok(inlet)

@@ -145,7 +145,10 @@ impl SessionState {
 
     fn on_legacy(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let refuse = |why| Err(ErrorObject::new(code::INVALID_REQUEST, why));
-        let uri = || Ok(request.params.parse::<params::ResourceUri>()?.uri);
+        let uri = || {
+            let uri = request.params.parse::<params::ResourceUri>()?.uri;
+            check_uri(&uri).map(|()| uri)
+        };
         match (&self.legacy, &request.method) {
             (None, Method::Initialize) => self.initialize(request),
             (None, Method::Ping) => Ok(Decision::Dispatch(Caller::unknown(self.id.clone()))),
@@ -273,6 +276,18 @@ impl SessionState {
     }
 }
 
+/// The longest URI of a resource that can be subscribed to, in bytes.
+const MAX_URI: usize = 8 * 1024;
+
+/// Subscriptions are kept, so each is bounded as their number is.
+fn check_uri(uri: &str) -> Result<(), ErrorObject> {
+    if uri.len() <= MAX_URI {
+        return Ok(());
+    }
+    let message = format!("the URI of a subscription has more than {MAX_URI} bytes");
+    Err(ErrorObject::invalid_params(message))
+}
+
 /// What a listen is granted: everything it asks for, each resource once.
 pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
     let mut granted = listen.notifications;
@@ -282,6 +297,9 @@ pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, 
         return Err(ErrorObject::invalid_params(format!(
             "more than {max} resources in one subscription"
         )));
+    }
+    for uri in &granted.resource_subscriptions {
+        check_uri(uri)?;
     }
     Ok(granted)
 }

@@ -83,6 +83,13 @@ fn subscriptions_are_bounded() {
     assert_eq!(state.watch("a:1".into()), Ok(()), "it is watched already");
     state.unwatch("a:1");
     assert_eq!(state.watch("a:3".into()), Ok(()));
+
+    let long = format!("a:{}", "x".repeat(MAX_URI));
+    let watch = ask(&mut state, 2, "resources/subscribe", json!({ "uri": long }));
+    assert_eq!(refused(&watch), code::INVALID_PARAMS);
+    let listen = json!({"_meta": modern(), "notifications": {"resourceSubscriptions": [long]}});
+    let listen = ask(&mut self::state(true), 3, "subscriptions/listen", listen);
+    assert_eq!(refused(&listen), code::INVALID_PARAMS);
 }
 
 #[test]
