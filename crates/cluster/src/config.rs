@@ -56,7 +56,8 @@ pub struct ClusterConfig {
     /// Bytes that may be on the way to one node, or wait there to be handled. Default 16 MiB.
     pub max_in_flight: usize,
     /// Bytes of one frame, at most half of `max_in_flight`: room for the largest request and
-    /// what it is wrapped in. Default 8 MiB.
+    /// what it is wrapped in. An answer that is larger reaches no client of another node, which gets an
+    /// error in its place. Default 8 MiB.
     pub max_frame: usize,
     /// Requests that may be under way at once for other nodes, streams included. Default 100,000.
     pub max_errands: usize,

@@ -146,7 +146,7 @@ impl Node {
     async fn hand_over(&self, mut leaving: Leaving, heirs: &[NodeId]) -> Option<(Leaving, NodeId)> {
         let record = leaving.take()?;
         for heir in heirs {
-            // What was read may be more than can be sent at once; what was not read never is.
+            // What was read may be more than can be sent at once; what was not read seldom is.
             for record in [record.clone(), record.clone().without_past()] {
                 let Ok(mut conversation) = self.ask(heir, Errand::Adopt(Box::new(record))) else {
                     continue;

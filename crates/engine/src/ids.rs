@@ -60,7 +60,8 @@ impl NodeId {
     }
 
     /// The node that gave this out, if it names one.
-    pub(crate) fn of(signed: &str) -> Option<Self> {
+    #[must_use]
+    pub fn of(signed: &str) -> Option<Self> {
         Self::new(signed.split_once('.')?.0).ok()
     }
 }

@@ -245,15 +245,16 @@ pub trait Talkback: fmt::Debug + Send + Sync {
 /// An errand that another node is on. Dropping it calls the errand off.
 #[derive(Debug)]
 pub struct Conversation {
-    said: mpsc::Receiver<Said>,
+    // Dropped first: what is said in between must not look like the end of the errand.
     back: Box<dyn Talkback>,
+    said: mpsc::Receiver<Said>,
 }
 
 impl Conversation {
     /// `said` ends when nothing follows or the node has gone.
     #[must_use]
     pub fn new(said: mpsc::Receiver<Said>, back: Box<dyn Talkback>) -> Self {
-        Self { said, back }
+        Self { back, said }
     }
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Said>> {

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{WINDOW, is_request};
 use crate::frame::Frame;
-use crate::mesh::Receipt;
+use crate::mesh::{Receipt, SendError};
 use crate::post::Post;
 
 /// Answers to questions of one errand that may wait to be handed in.
@@ -144,8 +144,12 @@ async fn run(
                 };
                 room.forget();
                 let Some(said) = said else { return };
-                if post.wait(node, &Frame::Said(*number, said)).await.is_err() {
-                    return;
+                let mut frame = Frame::Said(*number, said);
+                while let Err(error) = post.wait(node, &frame).await {
+                    let Frame::Said(_, said) = &mut frame else { return };
+                    if error != SendError::TooLarge || !said.leave_out_largest() {
+                        return;
+                    }
                 }
             }
             Some(response) = answered.recv() => serving.client_answers(response),

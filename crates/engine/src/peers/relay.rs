@@ -131,10 +131,16 @@ fn pass_question(
     struct Asked {
         id: Id,
     }
-    let Asked { id } = serde_json::from_slice(&message).ok()?;
-    let open = ctx.call().questions.as_ref()?.expect(id.clone());
     let lane = ctx.call().lane();
-    let asked = lane.outlet.say(&lane.gate, Class::Question, Frame::Message(message));
+    let asked = serde_json::from_slice::<Asked>(&message);
+    let say = || lane.outlet.say(&lane.gate, Class::Question, Frame::Message(message));
+    let Ok(Asked { id }) = asked else {
+        // That one was given up.
+        say();
+        return None;
+    };
+    let open = ctx.call().questions.as_ref()?.expect(id.clone());
+    let asked = say();
     asked.then_some(async move {
         let outcome = open.answer().await?;
         Some(Response { id, outcome })
