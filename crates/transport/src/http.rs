@@ -65,10 +65,10 @@ pub struct HttpConfig {
     /// A call that is answered within this time without saying anything else is answered with
     /// plain JSON; any other with an event stream. Default 100 ms.
     pub json_grace: Duration,
-    /// How long [`serve_on`] waits for the head of a request, from when the connection was
-    /// opened or the last answer was sent; so also how long an idle connection is kept.
-    /// Default 75 s.
-    pub header_read_timeout: Duration,
+    /// How long [`serve_on`] waits for the head of a request, from when the connection was opened or
+    /// the last answer was sent, and then for each piece of its body; so also how long an idle
+    /// connection is kept. Default 75 s.
+    pub read_timeout: Duration,
     /// Connections that [`serve_on`] holds open at once; one more waits to be accepted until
     /// another is closed. To be kept below the process's limit of open files. Default 100,000.
     pub max_connections: usize,
@@ -84,7 +84,7 @@ impl Default for HttpConfig {
             keep_alive: Duration::from_secs(15),
             retry: Duration::from_millis(500),
             json_grace: Duration::from_millis(100),
-            header_read_timeout: Duration::from_secs(75),
+            read_timeout: Duration::from_secs(75),
             max_connections: 100_000,
         }
     }

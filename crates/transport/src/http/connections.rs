@@ -1,16 +1,16 @@
 //! The open connections of a server, and what each may cost.
 
 use std::convert::Infallible;
-use std::future::{Future, pending, poll_fn, ready};
+use std::future::{self, Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header};
-use http_body::Body as _;
+use http::{Method, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -101,7 +101,7 @@ impl Connections {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared: Arc<Shared>) {
     let limits = Limits {
         write: shared.endpoint.engine.stall_timeout(),
-        head: shared.endpoint.config.header_read_timeout,
+        read: shared.endpoint.config.read_timeout,
     };
     let mut io = Watched::new(io, limits);
     // Until a client says something hyper is not there, which would take its buffers to hear that.
@@ -184,16 +184,21 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
-        flow.asked();
         if request.uri().path() != shared.endpoint.config.path {
             let mut response = Response::new(ReplyBody::Full(Bytes::new()));
             *response.status_mut() = StatusCode::NOT_FOUND;
             flow.answered();
-            return Box::pin(ready(Ok(response)));
+            return Box::pin(future::ready(Ok(response)));
         }
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
         let (head, body) = request.into_parts();
+        // Nobody reads the body of another.
+        match head.method {
+            Method::POST => flow.goes_on(),
+            _ => flow.asked(),
+        }
+        let body = Upload { body, flow: flow.clone() };
         Box::pin(async move {
             let endpoint = &shared.endpoint;
             let (head, content) = handle(endpoint, &head, body).await.into_parts();
@@ -214,11 +219,43 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
+/// The body of a request, as its client sends it.
+#[derive(Debug)]
+struct Upload {
+    body: Incoming,
+    flow: Flow,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match frame {
+            Some(Ok(_)) if !self.body.is_end_stream() => self.flow.goes_on(),
+            _ => self.flow.asked(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Whether a stream that answers the request can be written without hyper: in chunks, and with
 /// nothing left of the request, whose body is read to its end only if it is a POST.
 fn may_take_over(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11
-        && (request.method() == http::Method::POST || request.body().is_end_stream())
+        && (request.method() == Method::POST || request.body().is_end_stream())
 }
 
 /// Whether the client wants the connection closed after the answer.

@@ -25,8 +25,10 @@ pub(super) struct Flow(Arc<Flags>);
 struct Flags {
     blocked: AtomicBool,
     stalled: AtomicBool,
-    /// One more with each request that is asked, and with each answer: odd while one is answered.
-    turns: AtomicUsize,
+    /// How often something came that the client was waited for.
+    came: AtomicUsize,
+    /// Whether a request is answered, and its client not waited for.
+    answering: AtomicBool,
 }
 
 impl Flow {
@@ -40,20 +42,26 @@ impl Flow {
         self.0.stalled.load(Ordering::Relaxed)
     }
 
-    /// The head of a request was read.
+    /// The head of a request was read, or a piece of its body, and more is to come.
+    pub(super) fn goes_on(&self) {
+        self.0.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of a request was read that is to be.
     pub(super) fn asked(&self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.answering.store(true, Ordering::Relaxed);
     }
 
     /// The request has its answer, or the beginning of one.
     pub(super) fn answered(&self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.came.fetch_add(1, Ordering::Relaxed);
+        self.0.answering.store(false, Ordering::Relaxed);
     }
 
-    /// Which request is waited for, unless one is answered now.
+    /// What is waited for, unless a request is answered now.
     fn awaits(&self) -> Option<usize> {
-        let turns = self.0.turns.load(Ordering::Relaxed);
-        turns.is_multiple_of(2).then_some(turns)
+        let answering = self.0.answering.load(Ordering::Relaxed);
+        (!answering).then(|| self.0.came.load(Ordering::Relaxed))
     }
 }
 
@@ -62,12 +70,13 @@ impl Flow {
 pub(super) struct Limits {
     /// Until it takes something of what is written.
     pub(super) write: Duration,
-    /// Until the head of a request was read, from when the one before was answered.
-    pub(super) head: Duration,
+    /// Until the head of a request was read, from when the one before was answered; and then for each
+    /// piece of its body.
+    pub(super) read: Duration,
 }
 
-/// A connection that fails when nothing of what is written was taken for some time, or no request
-/// comes. While one is answered, reading has no limit: the client of an event stream sends nothing for
+/// A connection that fails when nothing of what is written was taken for some time, or a request does
+/// not come. While one is answered, reading has no limit: the client of an event stream sends nothing for
 /// hours.
 ///
 /// While a request is answered nobody waits for the next one. Then it is read as it is flushed, which
@@ -76,8 +85,8 @@ pub(super) struct Limits {
 pub(super) struct Watched<S> {
     io: S,
     limits: Limits,
-    /// The request that is waited for, and since when.
-    head: Option<(usize, Instant)>,
+    /// What is waited for, and since when.
+    waits: Option<(usize, Instant)>,
     /// Goes off when that may have taken too long; not set anew for each request, as that would cost
     /// more than to look at the clock.
     late: Option<Pin<Box<Sleep>>>,
@@ -95,7 +104,7 @@ impl<S> Watched<S> {
         Self {
             io,
             limits,
-            head: None,
+            waits: None,
             late: None,
             overdue: None,
             flow: Flow::default(),
@@ -145,15 +154,15 @@ impl<S> Watched<S> {
     /// Whether the client takes too long to ask for something.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(awaited) = self.flow.awaits() else { return Poll::Pending };
-        let since = match self.head {
-            Some((request, since)) if request == awaited => since,
-            _ => self.head.insert((awaited, Instant::now())).1,
+        let since = match self.waits {
+            Some((what, since)) if what == awaited => since,
+            _ => self.waits.insert((awaited, Instant::now())).1,
         };
-        let Some(due) = since.checked_add(self.limits.head) else { return Poll::Pending };
+        let Some(due) = since.checked_add(self.limits.read) else { return Poll::Pending };
         let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));
         while late.as_mut().poll(cx).is_ready() {
             if due <= Instant::now() {
-                let what = "the client has sent no request";
+                let what = "the client sends no request";
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             late.as_mut().reset(due);

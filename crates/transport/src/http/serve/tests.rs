@@ -359,7 +359,7 @@ async fn closed_after(mut client: DuplexStream) -> Duration {
 async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
     let (engine, released) = engine().await;
     let limit = Duration::from_secs(5);
-    let config = HttpConfig { header_read_timeout: limit, ..HttpConfig::default() };
+    let config = HttpConfig { read_timeout: limit, ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
 
     let (silent, server) = tokio::io::duplex(PIPE);
@@ -377,6 +377,22 @@ async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
         sleep(Duration::from_millis(300)).await;
     }
     assert!((limit..limit + Duration::from_secs(1)).contains(&begun.elapsed()), "{begun:?}");
+
+    // Nor has a body that does not go on; one that goes on has.
+    let whole = request("tools/call", "unknown", "");
+    let (begins, ends) = whole.split_at(whole.len() - 20);
+    let (mut vanished, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    vanished.write_all(begins.as_bytes()).await.unwrap();
+    assert_eq!(closed_after(vanished).await, limit);
+    let (mut slow, server) = tokio::io::duplex(PIPE);
+    connections.open(server);
+    slow.write_all(begins.as_bytes()).await.unwrap();
+    for piece in ends.as_bytes().chunks(5) {
+        sleep(limit - Duration::from_millis(100)).await;
+        slow.write_all(piece).await.unwrap();
+    }
+    read_until(&mut slow, "\"error\"").await;
 
     // From each answer on it has as much again.
     let (mut idle, server) = tokio::io::duplex(PIPE);
