@@ -59,7 +59,7 @@ async fn nothing_to_tell(nodes: &Nodes) {
     let listens = nodes.all().map(|node| async {
         let client = Client::at(node.http(), Era::Modern, serde_json::json!({})).await;
         let mut notices = client.hear(&[]).await;
-        while timeout(Duration::from_millis(1_250), notices.next()).await.is_ok() {}
+        while timeout(Duration::from_millis(1_500), notices.next()).await.is_ok() {}
     });
     join_all(listens).await;
 }

@@ -1002,7 +1002,7 @@ async fn a_session_has_one_stream_of_notices_at_a_time() {
 #[tokio::test]
 async fn a_session_without_a_sign_of_life_ends() {
     let server = Server::tuned(|config, _| {
-        config.session_idle_timeout = Duration::from_millis(400);
+        config.session_idle_timeout = Duration::from_millis(1_500);
     })
     .await;
     let reading = Client::connect(&server, Lane::HTTP_LEGACY).await;

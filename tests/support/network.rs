@@ -86,11 +86,21 @@ impl Network {
         ip(&format!("link add host{number} type veth peer name eth0 netns {id}")).await;
         ip(&format!("link set host{number} master bridge0 up")).await;
         ip(&format!("route replace {address}/32 dev bridge0")).await;
-        for setting in
-            ["link set lo up", &format!("addr add {address}/24 dev eth0"), "link set eth0 up"]
-        {
+        let link = format!("02:00:00:00:00:{number:02x}");
+        for setting in [
+            "link set lo up",
+            &format!("link set eth0 address {link}"),
+            &format!("addr add {address}/24 dev eth0"),
+            "link set eth0 up",
+        ] {
             let mut inside = command_in(id);
             run(inside.arg("ip").args(setting.split(' '))).await;
+        }
+        // The test need not ask for it: while a host is plugged in elsewhere nobody answers, which would
+        // be told to who connects.
+        for bridge in 0..BRIDGES {
+            ip(&format!("neigh replace {address} lladdr {link} dev bridge{bridge} nud permanent"))
+                .await;
         }
         self.hosts.insert(name.to_owned(), host);
         address

@@ -162,7 +162,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// The position of a frame in its stream, from 0, without gaps.
+/// The position of a frame in its stream, from 0. Those of frames that were dropped are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(pub u64);
 

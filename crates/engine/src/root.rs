@@ -1,4 +1,4 @@
-//! **Owns** the life of the other actors: hub, registry and all sessions are its children.
+//! **Owns** the life of the other actors: hub, registry and those of sessions are its children.
 //! **Receives** word of every child that ends, what the host's actors tell the engine, and the
 //! time to look for idle sessions and stalled streams.
 //! **Sends** the word to join again when the hub is a new one, and what it is told on to

@@ -44,7 +44,7 @@ pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, TO_BE_USED};
 pub use handover::SessionRecord;
 pub(crate) use questions::Questions;
 pub(crate) use saver::Saver;
-use serve::{Served, serve};
+use serve::serve;
 use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
 pub use store::{Claim, SessionStore, SessionStoreError};
@@ -272,8 +272,7 @@ impl Session {
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
-                let served = Served { caller, request };
-                let run = serve(&self.core, &self.entry, served, responder);
+                let run = serve(&self.core, &self.entry, caller, request, responder);
                 return run.map_or(Next::Nothing, Next::Run);
             }
         };
@@ -378,8 +377,9 @@ impl Session {
     }
 
     fn on_cancelled(&self, cancelled: params::Cancelled) {
-        let listen = self.entry.state().end_listen(&cancelled.request_id);
-        match listen {
+        // Locked until the hub is told, see `join`.
+        let mut state = self.entry.state();
+        match state.end_listen(&cancelled.request_id) {
             Some(subscription) => {
                 self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(subscription))));
             }

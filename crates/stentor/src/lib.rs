@@ -7,10 +7,10 @@ pub use stentor_engine::{
     IntoContents, IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ListCache,
     MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn, RegistryView,
     Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample, Sampled,
-    SchemaError, SessionId, SessionKind, SessionView, Shelf, StartError, StateKey, Stopped,
-    Structured, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateVars, Tool,
-    ToolError, ToolFn, actor_tool, metrics, outlet, prompt, raw_tool, resource, resource_template,
-    testing, tool,
+    SchemaError, Seq, SessionId, SessionKind, SessionRecord, SessionStore, SessionStoreError,
+    SessionView, Shelf, StartError, StateKey, Stopped, StreamId, Structured, TaskConfig, TaskId,
+    TaskRecord, TaskStore, TaskStoreError, TemplateVars, Tool, ToolError, ToolFn, actor_tool,
+    metrics, outlet, prompt, raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

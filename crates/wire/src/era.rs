@@ -108,12 +108,6 @@ pub enum Era {
 }
 
 impl Era {
-    /// Whether a client that goes away cancels its request on HTTP.
-    #[must_use]
-    pub const fn disconnect_cancels(self) -> bool {
-        matches!(self, Self::Modern)
-    }
-
     /// Whether every result says its `resultType`, and cacheable ones how long they hold.
     #[must_use]
     pub const fn results_are_typed(self) -> bool {
@@ -124,12 +118,6 @@ impl Era {
     #[must_use]
     pub const fn server_may_ask(self) -> bool {
         matches!(self, Self::Legacy)
-    }
-
-    /// Whether change notices are heard only after `subscriptions/listen`.
-    #[must_use]
-    pub const fn listens_by_subscription(self) -> bool {
-        matches!(self, Self::Modern)
     }
 
     /// The code of "there is no such resource".

@@ -107,7 +107,8 @@ impl HeaderMismatch {
 }
 
 /// A value as an error message shows it: control characters escaped, long ones cut.
-fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let mut shown = String::new();
     let mut chars = text.chars();
     for char in chars.by_ref().take(QUOTED_CHARS) {

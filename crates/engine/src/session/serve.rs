@@ -11,20 +11,14 @@ use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, Target, dispatch};
 use crate::task::{self, Responder, Run};
 
-/// A request that concerns the catalog, and who sent it.
-pub(crate) struct Served {
-    pub(crate) caller: Caller,
-    pub(crate) request: Box<Request>,
-}
-
 /// Serves a request of a session: a call that is to run, or `None` if that is all.
 pub(crate) fn serve(
     core: &Arc<Core>,
     entry: &SessionEntry,
-    served: Served,
+    caller: Caller,
+    request: Box<Request>,
     responder: Responder,
 ) -> Option<Box<Run>> {
-    let Served { caller, request } = served;
     let resumes = entry.kind() == SessionKind::Http;
     let caller = caller.of(entry.principal().cloned()).resuming(resumes);
     let target = match dispatch(core, &caller, &request, Scope::All) {

@@ -15,7 +15,7 @@ use crate::hub::filter::Filter;
 use crate::ids::SessionId;
 use crate::peers::Watching;
 
-/// What a request asks of the session's actor.
+/// What a request asks of its session.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// The client opened the session; answer with this version.

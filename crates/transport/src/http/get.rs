@@ -21,6 +21,6 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
         }
         None => session.attach().await?,
     };
-    // It knows how to come back already, so nothing is primed.
+    // Not primed: one that was told nothing comes back without an id, and hears what was not read.
     Ok(reply::stream(inlet, Vec::new(), EventIds::Each))
 }

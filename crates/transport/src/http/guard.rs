@@ -10,9 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-
-/// How much of a header value a message quotes.
-const QUOTED_CHARS: usize = 80;
+use stentor_wire::headers::quoted;
 
 /// Why the HTTP endpoint turns a request away. Its text is the message of the JSON-RPC error in the
 /// response body: what is wrong, and what would be right.
@@ -479,23 +477,6 @@ fn sole(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, String> {
         (Some(value), None) => value.to_str().map(Some).map_err(|_| show(value)),
         (Some(value), Some(other)) => Err(format!("{}, {}", show(value), show(other))),
     }
-}
-
-/// A value as a message shows it: control characters escaped, long ones cut.
-fn quoted(text: &str) -> String {
-    let mut shown = String::new();
-    let mut chars = text.chars();
-    for char in chars.by_ref().take(QUOTED_CHARS) {
-        if char.is_control() {
-            shown.extend(char.escape_default());
-        } else {
-            shown.push(char);
-        }
-    }
-    if chars.next().is_some() {
-        shown.push_str("...");
-    }
-    shown
 }
 
 /// Splits a header value where `separator` is not inside a quoted string.

@@ -127,9 +127,16 @@ impl SessionEntry {
 
     /// Answers the listens, which ends them.
     fn end_listens(&self, core: &Core) {
-        let listens = self.state().end_listens();
-        for (request, subscription) in listens {
-            core.tell_hub(HubMsg::Leave(self.key(Some(subscription))));
+        let listens = {
+            // Locked until the hub is told: it learns of changes in the order in which they are made.
+            let mut state = self.state();
+            let listens = state.end_listens();
+            for (_, subscription) in &listens {
+                core.tell_hub(HubMsg::Leave(self.key(Some(subscription.clone()))));
+            }
+            listens
+        };
+        for (request, _) in listens {
             if let Some(outlet) = self.streams.notices() {
                 outlet.reply(encode::listen_ended(&request, &core.identity), None);
             }
