@@ -69,6 +69,21 @@ async fn each_request_of_a_session_may_go_through_another_node() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_left_and_came_back_finds_the_sessions_of_all_others() {
+    let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let [moves, on_b, on_c] =
+        [client(&nodes, "a").await, client(&nodes, "b").await, client(&nodes, "c").await];
+    nodes.take("a").terminate().await;
+    nodes.start("a").await;
+    nodes.whole().await;
+    let again = nodes["a"].http();
+    // One of the two others has what it had, and is asked for that alone.
+    for client in [on_b, on_c, moves] {
+        assert!(client.through(again).list("tools").await.contains(&"echo-a".to_owned()));
+    }
+}
+
 /// Reads some events of a stream, or all that are left; returns how the stream goes on.
 async fn read(reply: &mut Reply, some: usize, into: &mut Vec<Value>, last: &mut String) -> bool {
     for _ in 0..some {

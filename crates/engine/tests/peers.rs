@@ -211,6 +211,30 @@ async fn a_question_of_a_tool_elsewhere_reaches_the_client_and_its_answer_the_to
     assert_eq!(answer["result"]["content"][0]["text"], "Hello, Ann!", "{answer}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_question_that_a_tool_elsewhere_gives_up_is_taken_back() {
+    let nodes = Nodes::default();
+    let far = support::engine()
+        .tool(tool("ask", ask))
+        .configure(|config| config.ask_timeout = std::time::Duration::from_secs(5));
+    let _far = nodes.start("far", far).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let mut client = Client::connect(&near).await;
+    client
+        .send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
+            "clientInfo": {"name": "c", "version": "1"},
+        }}))
+        .await;
+    client.answer(0).await;
+    client.call(1, "ask").await;
+    let question = client.next().await.unwrap();
+    let (answer, before) = client.answer(1).await;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    let taken_back = before.iter().find(|it| it["method"] == "notifications/cancelled");
+    assert_eq!(taken_back.unwrap()["params"]["requestId"], question["id"]);
+}
+
 fn modern(id: i64, method: &str, mut params: Value, capabilities: Value) -> Box<Request> {
     params["_meta"] = json!({
         meta_key::PROTOCOL_VERSION: "2026-07-28", meta_key::CLIENT_CAPABILITIES: capabilities,
