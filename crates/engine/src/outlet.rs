@@ -281,6 +281,22 @@ impl Outlet {
         }
     }
 
+    /// Waits until few enough of what is never dropped waits for the client, also if that is away.
+    /// Cancel safe.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let room = self.0.room.notified();
+            {
+                let State { queue, .. } = &*self.0.state.lock();
+                let is_over = queue.is_closed() || queue.is_finished();
+                if is_over || queue.kept_bytes() <= self.0.terms.limits.answers {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
     /// Begins to read the stream where the last reader stopped. A reader that is still there
     /// ends.
     pub(crate) fn attach(&self) -> Inlet {

@@ -343,3 +343,42 @@ async fn a_client_is_asked_only_what_it_declared() {
     assert_eq!(refused["error"]["code"], -32021);
     assert_eq!(refused["error"]["data"]["requiredCapabilities"], json!({"elicitation": {}}));
 }
+
+#[tokio::test(start_paused = true)]
+async fn questions_that_are_given_up_on_a_stream_that_nobody_reads_are_bounded() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = asked.clone();
+    let impatient = tool("impatient", move |ctx: Context| {
+        let asked = asks.clone();
+        async move {
+            for _ in 0..5_000 {
+                let asking = ctx.elicit::<Login>("are you there?");
+                let _ = tokio::time::timeout(Duration::from_millis(10), asking).await;
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, ToolError>("nobody is there")
+        }
+    });
+    let engine = support::engine().tool(impatient).start().await.unwrap();
+    let mut client = Client::connect(&engine).await;
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
+        "clientInfo": {"name": "c", "version": "1"},
+    });
+    client.send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
+    client.answer(0).await;
+    // Not the id of a question.
+    client.call(-1, "impatient").await;
+    while asked.load(Ordering::Relaxed) < 5_000 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let held = engine.tally().held;
+    assert!((1 << 20..(1 << 20) + (1 << 16)).contains(&held), "{held}");
+    let (answer, before) = client.answer(-1).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "nobody is there");
+    // Each that was asked was taken back.
+    let count = |method: &str| before.iter().filter(|it| it["method"] == method).count();
+    let questions = count("elicitation/create");
+    assert!((100..5_000).contains(&questions), "{questions}");
+    assert_eq!(questions, count("notifications/cancelled"));
+}

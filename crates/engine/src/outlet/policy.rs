@@ -126,8 +126,8 @@ pub struct Limits {
     pub bytes: usize,
     /// Unread progress values of one call before the latest wins. Default 256.
     pub progress: u32,
-    /// Bytes of answers that may wait on a pipe before no more of its client's messages are
-    /// read. Default 1 MiB.
+    /// Bytes of answers and questions that may wait: beyond them, no more of a pipe's messages are read,
+    /// and no call asks anything more on this stream. Default 1 MiB.
     pub answers: usize,
 }
 

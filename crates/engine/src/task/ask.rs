@@ -408,13 +408,19 @@ impl Context {
         let questions = call.questions.clone().ok_or(AskError::Ended)?;
         let method = question.method;
         let open = questions.open();
-        let lane = call.lane();
-        let frame = Frame::Message(encode::request(open.id(), &question));
-        if !lane.outlet.say(&lane.gate, Class::Question, frame) {
-            return Err(AskError::Ended);
-        }
-        let mut given_up = GivenUp { lane, id: Some(open.id().clone()) };
-        let answered = tokio::time::timeout(call.core.config.ask_timeout, open.answer()).await;
+        let mut given_up = GivenUp { lane: call.lane(), id: None };
+        let asking = async {
+            let lane = &given_up.lane;
+            // Those that were given up wait, too, if nobody reads them.
+            lane.outlet.has_room().await;
+            let frame = Frame::Message(encode::request(open.id(), &question));
+            if !lane.outlet.say(&lane.gate, Class::Question, frame) {
+                return None;
+            }
+            given_up.id = Some(open.id().clone());
+            open.answer().await
+        };
+        let answered = tokio::time::timeout(call.core.config.ask_timeout, asking).await;
         if answered.is_ok() {
             given_up.id = None;
         }
