@@ -27,6 +27,8 @@ struct Reports {
     count: u64,
     /// Whether to wait after each batch until the client has read it.
     waits: bool,
+    /// Whether the message has to be put together; else it is a text that is there.
+    formats: bool,
 }
 
 /// Reports so often, and answers with the nanoseconds that it took. What the client does
@@ -37,7 +39,11 @@ async fn report(args: Reports, ctx: Context, read: Arc<Semaphore>) -> Result<Str
         let end = if args.waits { args.count.min(done + BATCH) } else { args.count };
         let begun = Instant::now();
         for n in done + 1..=end {
-            ctx.report_progress(n as f64, Some(total), format_args!("step {n}"));
+            if args.formats {
+                ctx.report_progress(n as f64, Some(total), format_args!("step {n}"));
+            } else {
+                ctx.report_progress(n as f64, Some(total), "on the way");
+            }
         }
         took += begun.elapsed();
         if args.waits {
@@ -67,7 +73,7 @@ impl Bench {
     /// A client that reads what comes when it comes, in a task of its own: waking it, and sharing
     /// the queue with it, is a part of what a report costs.
     async fn keeps_up(self, count: u64) -> Duration {
-        let call = call(count, true, json!({"progressToken": 1}));
+        let call = call(count, true, true, json!({"progressToken": 1}));
         let mut inlet = stream(answer(&self.engine, &call).await);
         let (mut batch, mut out, mut heard) = (Vec::new(), BytesMut::new(), 0);
         while inlet.next(&mut batch).await {
@@ -85,13 +91,13 @@ impl Bench {
 
     /// A client that reads nothing before the tool is done: most values take the place of the
     /// one before.
-    async fn conflated(self, count: u64) -> Duration {
-        self.unread(call(count, false, json!({"progressToken": 1}))).await
+    async fn conflated(self, count: u64, formats: bool) -> Duration {
+        self.unread(call(count, false, formats, json!({"progressToken": 1}))).await
     }
 
     /// A client that did not ask for progress.
     async fn without_token(self, count: u64) -> Duration {
-        self.unread(call(count, false, json!({}))).await
+        self.unread(call(count, false, true, json!({}))).await
     }
 
     async fn unread(&self, call: bytes::Bytes) -> Duration {
@@ -106,8 +112,8 @@ impl Bench {
     }
 }
 
-fn call(count: u64, waits: bool, meta: Value) -> bytes::Bytes {
-    let arguments = json!({"count": count, "waits": waits});
+fn call(count: u64, waits: bool, formats: bool, meta: Value) -> bytes::Bytes {
+    let arguments = json!({"count": count, "waits": waits, "formats": formats});
     modern(1, "tools/call", json!({"name": "report", "arguments": arguments, "_meta": meta}))
 }
 
@@ -127,9 +133,12 @@ fn progress(criterion: &mut Criterion) {
     group.bench_function("client_keeps_up", |bencher| {
         bencher.iter_custom(|count| on_worker(&runtime, bench.clone().keeps_up(count)));
     });
-    group.bench_function("conflated", |bencher| {
-        bencher.iter_custom(|count| on_worker(&runtime, bench.clone().conflated(count)));
-    });
+    for (name, formats) in [("conflated", true), ("conflated_plain", false)] {
+        group.bench_function(name, |bencher| {
+            let conflated = |count| on_worker(&runtime, bench.clone().conflated(count, formats));
+            bencher.iter_custom(conflated);
+        });
+    }
     group.bench_function("without_token", |bencher| {
         bencher.iter_custom(|count| on_worker(&runtime, bench.clone().without_token(count)));
     });
