@@ -477,17 +477,15 @@ impl Peers for Node {
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {
-        let moved = self.succession.moved(session);
-        if moved.is_some() {
-            return moved;
-        }
-        // One that is unknown here may be from a run before this one, which has left; but not one that
-        // is somewhere else.
-        let named = NodeId::of(session.as_str());
-        match named.map_or(Reach::Here, |node| self.reach(&node)) {
-            Reach::Here | Reach::Gone => self.succession.successor(self.engine.node()),
-            Reach::There(_) | Reach::Away => None,
-        }
+        self.succession.moved(session).or_else(|| {
+            // One that is unknown here may be from a run before this one, which has left; but not one
+            // that is somewhere else.
+            let named = NodeId::of(session.as_str());
+            match named.map_or(Reach::Here, |node| self.reach(&node)) {
+                Reach::Here | Reach::Gone => self.succession.successor(self.engine.node()),
+                Reach::There(_) | Reach::Away => None,
+            }
+        })
     }
 
     fn catalog_changed(&self, lists: &[ListKind]) {

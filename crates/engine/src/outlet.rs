@@ -31,8 +31,9 @@ pub(crate) use gate::Gate;
 pub(crate) use handover::StreamRecord;
 use inlet::Reader;
 pub use inlet::{Inlet, WriteNow};
+pub(crate) use log::Log;
 pub use log::{EventLog, EventStore, MemoryEventStore, Reopened, Replay};
-use policy::{Class, Limits, Pressure, Retention, WhenBehind};
+use policy::{Class, Limits, WhenBehind};
 pub use queue::Frame;
 use queue::{Pushed, Queue};
 pub(crate) use tally::Trouble;
@@ -100,25 +101,6 @@ struct State {
 /// before they are counted. Others write to the same counters, which costs more than to queue a frame.
 const UNTOLD_BYTES: usize = 1024;
 const UNTOLD_VALUES: u64 = 64;
-
-/// The log of a stream, and how much it may keep.
-#[derive(Debug)]
-pub(crate) struct Log {
-    events: Box<dyn EventLog>,
-    retention: Retention,
-    /// What was before this is known to be gone, whatever the log says.
-    floor: Seq,
-    /// Where the stream was carried on that another node had.
-    carried_on_at: Seq,
-    /// What it counts for in the budgets, in bytes: what it held when that was looked at last.
-    counted: usize,
-}
-
-impl Log {
-    pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
-        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0), counted: 0 }
-    }
-}
 
 /// The writing end of a stream. Clones write to the same stream.
 #[derive(Clone, Debug)]
@@ -258,38 +240,28 @@ impl Outlet {
         }
     }
 
-    /// Whether somebody reads the stream, and it goes on.
-    fn is_read(&self) -> bool {
-        let state = self.0.state.lock();
-        state.attached && !state.queue.is_closed() && !state.queue.is_finished()
-    }
-
     /// What the stream was for goes on without its reader: nothing happens when that goes away.
     pub(crate) fn let_go(&self) {
         self.0.state.lock().when_gone = WhenGone::Wait;
     }
 
-    /// Waits until few enough answers wait for the client. Cancel safe.
+    /// Waits until few enough answers and questions wait for the client, or nobody reads them. Cancel
+    /// safe.
     pub(crate) async fn answers_read(&self) {
-        loop {
-            let room = self.0.room.notified();
-            let waiting = self.0.state.lock().queue.kept_bytes();
-            if waiting <= self.0.terms.limits.answers || !self.is_read() {
-                return;
-            }
-            room.await;
-        }
+        self.room_for_answers(|state| !state.is_read()).await;
     }
 
-    /// Waits until few enough of what is never dropped waits for the client, also if that is away.
-    /// Cancel safe.
-    pub(crate) async fn has_room(&self) {
+    /// As [`answers_read`](Self::answers_read), but also waits for a client that is away.
+    pub(crate) async fn room_to_ask(&self) {
+        self.room_for_answers(State::is_over).await;
+    }
+
+    async fn room_for_answers(&self, or: impl Fn(&State) -> bool) {
         loop {
             let room = self.0.room.notified();
             {
-                let State { queue, .. } = &*self.0.state.lock();
-                let is_over = queue.is_closed() || queue.is_finished();
-                if is_over || queue.kept_bytes() <= self.0.terms.limits.answers {
+                let state = self.0.state.lock();
+                if state.queue.kept_bytes() <= self.0.terms.limits.answers || or(&state) {
                     return;
                 }
             }
@@ -356,8 +328,7 @@ impl Outlet {
 
     /// Whether nothing follows what is queued.
     pub(crate) fn is_finished(&self) -> bool {
-        let state = self.0.state.lock();
-        state.queue.is_finished() || state.queue.is_closed()
+        self.0.state.lock().is_over()
     }
 
     /// Whether somebody reads the stream.
@@ -381,7 +352,9 @@ impl Outlet {
         let (notified, waker) = {
             let mut state = self.0.state.lock();
             // What a log holds may become less by itself.
-            state.recount(&self.0.tally);
+            if let Some(log) = &mut state.log {
+                log.recount(&self.0.tally);
+            }
             let first = state.queue.read();
             if !state.attached || !state.queue.has_unread() {
                 state.waiting = None;
@@ -476,10 +449,11 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        let log = state.log.as_ref().map_or(0, |log| log.counted);
         state.queue.close();
         state.count(&self.tally);
-        self.tally.holds(log, 0);
+        if let Some(log) = &state.log {
+            log.uncount(&self.tally);
+        }
     }
 }
 
@@ -505,22 +479,19 @@ impl State {
 
     /// Keeps what was read, where a client can come back for it.
     fn keep(&mut self, read: &[Delivered], tally: &Tally) {
-        let Some(log) = &mut self.log else { return };
-        for event in read {
-            log.events.append(event);
+        if let Some(log) = &mut self.log {
+            log.keep(read, tally);
         }
-        let pressure = tally.pressure();
-        if pressure > Pressure::None {
-            log.events.trim(log.retention.under(pressure));
-        }
-        self.recount(tally);
     }
 
-    fn recount(&mut self, tally: &Tally) {
-        if let Some(log) = &mut self.log {
-            let held = log.events.held();
-            tally.holds(std::mem::replace(&mut log.counted, held), held);
-        }
+    /// Whether nothing follows what is queued.
+    fn is_over(&self) -> bool {
+        self.queue.is_closed() || self.queue.is_finished()
+    }
+
+    /// Whether somebody reads the stream, and it goes on.
+    fn is_read(&self) -> bool {
+        self.attached && !self.is_over()
     }
 }
 

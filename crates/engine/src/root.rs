@@ -267,6 +267,7 @@ impl RootState {
                 tracing::info!(session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.tell_trouble(&self.core.events);
+            session.look();
             if session.is_idle(config.session_idle_timeout) {
                 session.end(&self.core, EndReason::IdleTimeout);
             }

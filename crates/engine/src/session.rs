@@ -377,17 +377,16 @@ impl Session {
     }
 
     fn on_cancelled(&self, cancelled: params::Cancelled) {
-        // Locked until the hub is told, see `join`.
-        let mut state = self.entry.state();
-        match state.end_listen(&cancelled.request_id) {
-            Some(subscription) => {
-                self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(subscription))));
-            }
-            None => {
-                let reason = CancelReason::Client(cancelled.reason);
-                // One that is over needs no word.
-                self.entry.calls().cancel(&cancelled.request_id, reason);
-            }
+        let request = &cancelled.request_id;
+        let was_listen = {
+            // Locked until the hub is told, see `join`.
+            let mut state = self.entry.state();
+            let ended = state.end_listen(request);
+            ended.map(|id| self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
+        };
+        if !was_listen {
+            // One that is over needs no word.
+            self.entry.calls().cancel(request, CancelReason::Client(cancelled.reason));
         }
     }
 
@@ -421,7 +420,8 @@ impl Session {
             let may_miss = missed_some && subscription.unsaid.is_none();
             let id = subscription.id.clone();
             let told: Vec<_> = subscription.filter.everything().filter(|_| may_miss).collect();
-            let tasks = if may_miss { subscription.filter.tasks().to_vec() } else { Vec::new() };
+            let tasks = subscription.filter.tasks().iter().filter(|_| may_miss);
+            let tasks = tasks.map(ToString::to_string).collect();
             self.join(&state, subscription);
             // What the old hub was told and did not get round to tell. After the join, so that
             // nothing falls in between.

@@ -230,17 +230,14 @@ pub(crate) async fn owned(
 
 /// Tells a listener that joined just now how its tasks are. What changes meanwhile it is told
 /// by the hub, and nothing twice.
-pub(crate) fn tell<Id>(core: &Arc<Core>, key: SubscriberKey, ids: Vec<Id>)
-where
-    Id: AsRef<str> + Send + 'static,
-{
+pub(crate) fn tell(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
     if ids.is_empty() {
         return;
     }
     let core = core.clone();
     tokio::spawn(async move {
         for id in ids {
-            let id = TaskId::new(id.as_ref());
+            let id = TaskId::new(id);
             let live = core.tasks.live.get(&id).map(|task| task.notice());
             let notice = match live {
                 Some(notice) => notice,

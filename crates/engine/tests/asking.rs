@@ -347,26 +347,9 @@ async fn a_client_is_asked_only_what_it_declared() {
 #[tokio::test(start_paused = true)]
 async fn questions_that_are_given_up_on_a_stream_that_nobody_reads_are_bounded() {
     let asked = Arc::new(AtomicUsize::new(0));
-    let asks = asked.clone();
-    let impatient = tool("impatient", move |ctx: Context| {
-        let asked = asks.clone();
-        async move {
-            for _ in 0..5_000 {
-                let asking = ctx.elicit::<Login>("are you there?");
-                let _ = tokio::time::timeout(Duration::from_millis(10), asking).await;
-                asked.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok::<_, ToolError>("nobody is there")
-        }
-    });
-    let engine = support::engine().tool(impatient).start().await.unwrap();
-    let mut client = Client::connect(&engine).await;
-    let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
-        "clientInfo": {"name": "c", "version": "1"},
-    });
-    client.send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
-    client.answer(0).await;
+    let engine = support::engine().tool(support::impatient(5_000, asked.clone()));
+    let engine = engine.start().await.unwrap();
+    let mut client = Client::legacy_that(&engine, json!({"elicitation": {}})).await;
     // Not the id of a question.
     client.call(-1, "impatient").await;
     while asked.load(Ordering::Relaxed) < 5_000 {

@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -194,14 +195,7 @@ async fn a_legacy_call_of_a_tool_elsewhere_is_a_call_like_any_other() {
 #[tokio::test]
 async fn a_question_of_a_tool_elsewhere_reaches_the_client_and_its_answer_the_tool() {
     let (_nodes, near, _far) = two().await;
-    let mut client = Client::connect(&near).await;
-    client
-        .send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
-            "clientInfo": {"name": "c", "version": "1"},
-        }}))
-        .await;
-    client.answer(0).await;
+    let mut client = Client::legacy_that(&near, json!({"elicitation": {}})).await;
     client.call(1, "ask").await;
     let question = client.next().await.unwrap();
     assert_eq!(question["method"], "elicitation/create", "{question}");
@@ -219,20 +213,34 @@ async fn a_question_that_a_tool_elsewhere_gives_up_is_taken_back() {
         .configure(|config| config.ask_timeout = std::time::Duration::from_secs(5));
     let _far = nodes.start("far", far).await;
     let near = nodes.start("near", Engine::builder("test", "1")).await;
-    let mut client = Client::connect(&near).await;
-    client
-        .send(json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
-            "clientInfo": {"name": "c", "version": "1"},
-        }}))
-        .await;
-    client.answer(0).await;
+    let mut client = Client::legacy_that(&near, json!({"elicitation": {}})).await;
     client.call(1, "ask").await;
     let question = client.next().await.unwrap();
     let (answer, before) = client.answer(1).await;
     assert_eq!(answer["result"]["isError"], true, "{answer}");
     let taken_back = before.iter().find(|it| it["method"] == "notifications/cancelled");
     assert_eq!(taken_back.unwrap()["params"]["requestId"], question["id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_of_a_tool_elsewhere_wait_there_for_a_client_that_does_not_read() {
+    let (nodes, asked) = (Nodes::default(), Arc::new(AtomicUsize::new(0)));
+    let far = support::engine().tool(support::impatient(10_000, asked.clone()));
+    let far = nodes.start("far", far).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let mut client = Client::legacy_that(&near, json!({"elicitation": {}})).await;
+    client.call(1, "impatient").await;
+    while asked.load(Ordering::Relaxed) < 10_000 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    for engine in [&near, &far] {
+        let held = engine.tally().held;
+        assert!(held < (1 << 20) + (1 << 17), "{} {held}", engine.node());
+    }
+    let (answer, before) = client.answer(1).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "nobody is there");
+    let count = |method: &str| before.iter().filter(|it| it["method"] == method).count();
+    assert_eq!(count("elicitation/create"), count("notifications/cancelled"));
 }
 
 fn modern(id: i64, method: &str, mut params: Value, capabilities: Value) -> Box<Request> {

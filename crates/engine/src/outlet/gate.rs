@@ -174,7 +174,7 @@ impl Outlet {
         loop {
             let room = self.0.room.notified();
             // Without a reader nobody makes room: then the latest wins.
-            if !self.is_behind(gate) || !self.is_read() {
+            if !self.is_behind(gate) || !self.0.state.lock().is_read() {
                 return self.progress(gate, progress, total, message);
             }
             room.await;

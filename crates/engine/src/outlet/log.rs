@@ -7,8 +7,8 @@ use std::future::ready;
 
 use futures::future::BoxFuture;
 
-use super::Delivered;
-use super::policy::{Class, Retention};
+use super::policy::{Class, Pressure, Retention};
+use super::{Delivered, Tally};
 use crate::ids::{Seq, SessionId, StreamId};
 
 /// Keeps what was sent on the streams of legacy HTTP sessions.
@@ -78,6 +78,48 @@ pub struct Replay {
     pub events: Vec<Delivered>,
     /// Whether nothing is missing between the frame that was asked for and the last one.
     pub complete: bool,
+}
+
+/// The log of a stream, and how much it may keep.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(super) events: Box<dyn EventLog>,
+    retention: Retention,
+    /// What was before this is known to be gone, whatever the log says.
+    pub(super) floor: Seq,
+    /// Where the stream was carried on that another node had.
+    pub(super) carried_on_at: Seq,
+    /// What it counts for in the budgets, in bytes: what it held when that was looked at last.
+    counted: usize,
+}
+
+impl Log {
+    pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
+        Self { events, retention, floor: Seq(0), carried_on_at: Seq(0), counted: 0 }
+    }
+
+    /// Keeps what was read.
+    pub(super) fn keep(&mut self, read: &[Delivered], tally: &Tally) {
+        for event in read {
+            self.events.append(event);
+        }
+        let pressure = tally.pressure();
+        if pressure > Pressure::None {
+            self.events.trim(self.retention.under(pressure));
+        }
+        self.recount(tally);
+    }
+
+    /// Counts what it holds now, which may become less by itself.
+    pub(super) fn recount(&mut self, tally: &Tally) {
+        let held = self.events.held();
+        tally.holds(std::mem::replace(&mut self.counted, held), held);
+    }
+
+    /// It counts no more, as it is dropped.
+    pub(super) fn uncount(&self, tally: &Tally) {
+        tally.holds(self.counted, 0);
+    }
 }
 
 /// Keeps what was sent in the memory of this process.

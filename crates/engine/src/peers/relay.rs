@@ -5,8 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use serde::Deserialize;
-use stentor_wire::{ErrorObject, Id, Request, Response};
+use stentor_wire::{ErrorObject, Message, Request, Response, params};
 
 use super::{Conversation, Errand, Said, Sender, What};
 use crate::core::Core;
@@ -90,6 +89,8 @@ async fn listen(mut conversation: Conversation, ctx: &Context) -> Option<Result<
                     match spoken.what {
                         What::Reply(reply, code) => return Some(Ok((reply, code))),
                         What::Message(message) if spoken.class == Class::Question => {
+                            // As many are asked as the client reads.
+                            ctx.call().lane().outlet.room_to_ask().await;
                             questions.extend(pass_question(ctx, message));
                         }
                         what => pass(ctx, spoken.class, what).await,
@@ -122,27 +123,25 @@ async fn pass(ctx: &Context, class: Class, what: What) {
     }
 }
 
-/// Puts a question of the call to its client. The answer comes under the id that the call gave it.
+/// Puts a question of the call to its client, or takes one back. The answer comes under the id that the
+/// call gave it.
 fn pass_question(
     ctx: &Context,
     message: Bytes,
 ) -> Option<impl Future<Output = Option<Response>> + use<>> {
-    #[derive(Deserialize)]
-    struct Asked {
-        id: Id,
-    }
-    let lane = ctx.call().lane();
-    let asked = serde_json::from_slice::<Asked>(&message);
-    let say = || lane.outlet.say(&lane.gate, Class::Question, Frame::Message(message));
-    let Ok(Asked { id }) = asked else {
-        // That one was given up.
-        say();
-        return None;
+    let (questions, lane) = (ctx.call().questions.as_ref()?, ctx.call().lane());
+    let open = match Message::decode(&message).ok()? {
+        Message::Request(question) => Some(questions.expect(question.id)),
+        Message::Notification(given_up) => {
+            let params::Cancelled { request_id, .. } = given_up.params.parse().ok()?;
+            questions.withdraw(&request_id);
+            None
+        }
+        Message::Response(_) => return None,
     };
-    let open = ctx.call().questions.as_ref()?.expect(id.clone());
-    let asked = say();
-    asked.then_some(async move {
-        let outcome = open.answer().await?;
-        Some(Response { id, outcome })
+    lane.outlet.say(&lane.gate, Class::Question, Frame::Message(message));
+    open.map(|open| async move {
+        let id = open.id().clone();
+        Some(Response { id, outcome: open.answer().await? })
     })
 }

@@ -1,9 +1,10 @@
 //! The errand of another node, done here.
 
 use bytes::Bytes;
-use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
+use serde::Deserialize;
+use stentor_wire::{DecodeError, Era, ErrorObject, Id, Message, Method, Request, Response, encode};
 
-use super::{Act, Errand, Found, Said, Sender, Spoken};
+use super::{Act, Errand, Found, Said, Sender, Spoken, What};
 use crate::dispatch::Scope;
 use crate::engine::Engine;
 use crate::ids::{Seq, SessionId, StreamId};
@@ -202,6 +203,46 @@ impl Serving {
     }
 }
 
+impl Said {
+    /// What is said is more than can be sent: its largest answer becomes an error, and any other message
+    /// is left out. `false` if there is nothing to leave out.
+    pub fn leave_out_largest(&mut self) -> bool {
+        let Self::Frames { frames, .. } = self else { return false };
+        let largest = (0..frames.len()).max_by_key(|index| frames[*index].what.len());
+        let Some(largest) = largest else { return false };
+        let what = &mut frames[largest].what;
+        tracing::warn!(bytes = what.len(), "a message is too large to be sent to another node");
+        match what.too_large() {
+            Some(error) if error.len() < what.len() => *what = error,
+            _ => drop(frames.remove(largest)),
+        }
+        true
+    }
+}
+
+impl What {
+    /// What takes the place of an answer that is too large.
+    fn too_large(&self) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Answered {
+            id: Id,
+        }
+        let Self::Reply(json, _) = self else { return None };
+        let Answered { id } = serde_json::from_slice(json).ok()?;
+        let error = "the answer is too large to be sent from one node to another";
+        let error = ErrorObject::internal(error);
+        Some(Self::Reply(encode::error(Some(&id), &error), Some(error.code)))
+    }
+
+    /// How long it is, in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Reply(json, _) | Self::Message(json) | Self::Log(_, json) => json.len(),
+            Self::Progress(_, _, message) => message.len(),
+        }
+    }
+}
+
 fn has_reply(batch: &[Delivered]) -> bool {
     batch.iter().any(|(_, class, _)| *class == Class::Reply)
 }
@@ -224,5 +265,44 @@ impl From<&Caller> for Sender {
             resumes: caller.resumes,
             level: caller.level(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(frames: impl IntoIterator<Item = What>) -> Said {
+        let spoken = |what| Spoken { seq: 0, class: Class::Reply, what };
+        Said::Frames { frames: frames.into_iter().map(spoken).collect(), last: true }
+    }
+
+    fn says(said: &Said) -> Vec<String> {
+        let Said::Frames { frames, .. } = said else { panic!("{said:?}") };
+        let says = |spoken: &Spoken| match &spoken.what {
+            What::Reply(json, _) | What::Message(json) | What::Log(_, json) => {
+                String::from_utf8(json.to_vec()).unwrap()
+            }
+            What::Progress(_, _, message) => message.clone(),
+        };
+        frames.iter().map(says).collect()
+    }
+
+    #[test]
+    fn of_what_is_too_large_an_answer_stays_an_answer_and_the_rest_goes_on() {
+        let large = "x".repeat(10_000);
+        let mut batch = said([
+            What::Message(Bytes::from_static(b"1")),
+            What::Reply(format!(r#"{{"id":"a","result":"{large}"}}"#).into(), None),
+            What::Message(Bytes::from("y".repeat(9_000))),
+        ]);
+        assert!(batch.leave_out_largest() && batch.leave_out_largest());
+        let left = says(&batch);
+        assert_eq!((left.len(), &*left[0]), (2, "1"));
+        assert!(left[1].contains(r#""id":"a""#) && left[1].contains("-32603"), "{}", left[1]);
+        // Also what cannot become any smaller comes to an end.
+        assert!(batch.leave_out_largest() && batch.leave_out_largest());
+        assert!(!batch.leave_out_largest());
+        assert!(!Said::Over.leave_out_largest());
     }
 }

@@ -413,19 +413,23 @@ impl SessionEntry {
         Some(self.presence.last_seen())
     }
 
-    /// Whether the client has been away for this long: since it asked for something, or was seen to
-    /// read a stream. To be called from time to time.
-    pub(crate) fn is_idle(&self, timeout: Duration) -> bool {
-        if self.kind != SessionKind::Http {
-            return false;
-        }
-        if self.streams.notices().is_some_and(Outlet::is_attached)
-            || self.kept.all().iter().any(Outlet::is_attached)
-        {
+    /// A client that reads a stream is there. To be called from time to time.
+    pub(crate) fn look(&self) {
+        if self.is_attached() {
             self.presence.touch();
-            return false;
         }
-        self.presence.last_seen().elapsed() >= timeout
+    }
+
+    /// Whether the client has been away for this long.
+    pub(crate) fn is_idle(&self, timeout: Duration) -> bool {
+        self.kind == SessionKind::Http
+            && self.presence.last_seen().elapsed() >= timeout
+            && !self.is_attached()
+    }
+
+    fn is_attached(&self) -> bool {
+        self.streams.notices().is_some_and(Outlet::is_attached)
+            || self.kept.all().iter().any(Outlet::is_attached)
     }
 
     /// Closes the streams whose client has stopped reading; returns which.

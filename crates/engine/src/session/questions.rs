@@ -49,6 +49,11 @@ impl Questions {
         OpenQuestion { questions: self.clone(), id, answer }
     }
 
+    /// No answer to this question is waited for any more.
+    pub(crate) fn withdraw(&self, id: &Id) {
+        self.0.open.lock().remove(id);
+    }
+
     /// Hands in a response. `false` if nobody waits for it.
     pub(crate) fn answer(&self, response: Response) -> bool {
         let sender = self.0.open.lock().remove(&response.id);

@@ -412,7 +412,7 @@ impl Context {
         let asking = async {
             let lane = &given_up.lane;
             // Those that were given up wait, too, if nobody reads them.
-            lane.outlet.has_room().await;
+            lane.outlet.room_to_ask().await;
             let frame = Frame::Message(encode::request(open.id(), &question));
             if !lane.outlet.say(&lane.gate, Class::Question, frame) {
                 return None;

@@ -2,11 +2,15 @@
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
 use stentor_engine::port::{HttpSession, Pipe};
-use stentor_engine::{Context, Engine, EngineBuilder, ToolError, resource, tool};
+use stentor_engine::{Context, Engine, EngineBuilder, Tool, ToolError, resource, tool};
 use stentor_wire::{Message, Request, meta_key};
 
 pub(crate) fn engine() -> EngineBuilder {
@@ -35,6 +39,26 @@ async fn panics() -> Result<String, ToolError> {
     panic!("a secret of the tool")
 }
 
+/// Asks so often, and waits for each answer for 10 ms; counts how often it has.
+pub(crate) fn impatient(times: usize, asked: Arc<AtomicUsize>) -> Tool {
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Name {
+        #[expect(dead_code, reason = "nobody answers")]
+        name: String,
+    }
+    tool("impatient", move |ctx: Context| {
+        let asked = asked.clone();
+        async move {
+            for _ in 0..times {
+                let asking = ctx.elicit::<Name>("are you there?");
+                let _ = tokio::time::timeout(Duration::from_millis(10), asking).await;
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, ToolError>("nobody is there")
+        }
+    })
+}
+
 pub(crate) struct Client {
     pub(crate) pipe: Pipe,
     inlet: Inlet,
@@ -49,10 +73,15 @@ impl Client {
 
     /// A legacy client that has shaken hands.
     pub(crate) async fn legacy(engine: &Engine) -> Self {
+        Self::legacy_that(engine, json!({})).await
+    }
+
+    /// One that has these capabilities.
+    pub(crate) async fn legacy_that(engine: &Engine, can: Value) -> Self {
         let mut client = Self::connect(engine).await;
         client
             .send(json!({"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {
-                "protocolVersion": "2025-11-25", "capabilities": {},
+                "protocolVersion": "2025-11-25", "capabilities": can,
                 "clientInfo": {"name": "c", "version": "1"},
             }}))
             .await;

@@ -193,7 +193,7 @@ impl Service<Request<Incoming>> for Requests {
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
         let (head, body) = request.into_parts();
-        // Nobody reads the body of another.
+        // Only of a POST the body is read.
         match head.method {
             Method::POST => flow.goes_on(),
             _ => flow.asked(),

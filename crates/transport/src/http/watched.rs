@@ -153,10 +153,10 @@ impl<S> Watched<S> {
 
     /// Whether the client takes too long to ask for something.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(awaited) = self.flow.awaits() else { return Poll::Pending };
+        let Some(next) = self.flow.awaits() else { return Poll::Pending };
         let since = match self.waits {
-            Some((what, since)) if what == awaited => since,
-            _ => self.waits.insert((awaited, Instant::now())).1,
+            Some((what, since)) if what == next => since,
+            _ => self.waits.insert((next, Instant::now())).1,
         };
         let Some(due) = since.checked_add(self.limits.read) else { return Poll::Pending };
         let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));
