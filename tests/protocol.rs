@@ -697,6 +697,7 @@ async fn a_quiet_stream_says_that_it_is_alive() {
     let listen = modern("subscriptions/listen", json!({"notifications": {}}));
     let mut listen = listen.send(server.address).await;
     assert!(matches!(listen.event().await, Some(Event::Data(..))), "the acknowledgment");
+    assert!(matches!(get.event().await, Some(Event::Data(..))), "its id");
     for stream in [&mut get, &mut call, &mut listen] {
         for _ in 0..3 {
             assert_eq!(stream.event().await, Some(Event::Comment));
@@ -767,20 +768,18 @@ async fn legacy_events_have_ids_of_their_own_and_modern_ones_have_none() {
     let mut ids = std::collections::HashSet::new();
     for version in ["2025-11-25", "2025-06-18"] {
         let client = Client::speaking(&server, Lane::HTTP_LEGACY, version).await;
-        let mut get = client.notices().await.into_reply();
+        let mut streams = vec![client.notices().await.into_reply()];
         server.engine.send_tool_list_changed();
-        let mut streams = Vec::new();
         for name in ["a", "b"] {
-            let mut stream = hold(&server, &client, &format!("{name} {version}")).await;
+            streams.push(hold(&server, &client, &format!("{name} {version}")).await);
+        }
+        for stream in &mut streams {
             // Older clients would read the empty event as a message.
             if version == "2025-11-25" {
-                let (message, id) = event(&mut stream).await;
+                let (message, id) = event(stream).await;
                 assert_eq!(message, Value::Null);
                 assert!(ids.insert((version, id.expect("an id"))));
             }
-            streams.push(stream);
-        }
-        for stream in streams.iter_mut().chain([&mut get]) {
             let (message, id) = event(stream).await;
             assert!(message["method"].is_string(), "{message}");
             assert!(ids.insert((version, id.expect("an id"))), "an id twice in a session");
@@ -845,18 +844,21 @@ async fn a_client_that_comes_back_to_its_notices_reads_on_without_a_gap_or_a_rep
         stentor::Engine::send_prompt_list_changed,
         stentor::Engine::send_resource_list_changed,
     ];
-    let mut seen = Vec::new();
+    let mut seen = vec![event(&mut stream).await];
     for change in announce {
         change(&server.engine);
         seen.push(event(&mut stream).await);
     }
     server.settle().await;
-    // It read all three, but only the first reached it.
-    let come_back =
-        Call::get(client.session()).with("last-event-id", seen[0].1.as_ref().expect("an id"));
-    let mut stream = come_back.send(server.address).await;
-    for expected in &seen[1..] {
-        assert_eq!(event(&mut stream).await, *expected);
+    // It read all three, but only the first reached it, or none; what it had is open still.
+    for reached in [1, 0] {
+        let id = seen[reached].1.as_ref().expect("an id");
+        let come_back = Call::get(client.session()).with("last-event-id", id);
+        let mut before = std::mem::replace(&mut stream, come_back.send(server.address).await);
+        for expected in &seen[reached + 1..] {
+            assert_eq!(event(&mut stream).await, *expected);
+        }
+        assert_eq!(before.event().await, None, "another has taken its place");
     }
     server.engine.send_tool_list_changed();
     let (message, id) = event(&mut stream).await;

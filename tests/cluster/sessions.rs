@@ -128,6 +128,9 @@ async fn the_notices_of_a_session_are_read_on_through_another_node_each_once() {
     let client = client(&nodes, "a").await;
     let mut reply = Call::get(client.session()).send(nodes["b"].http()).await;
     let (mut said, mut last) = (Vec::new(), String::new());
+    // It has an id before anything is said.
+    read(&mut reply, 1, &mut said, &mut last).await;
+    assert_eq!((said.len(), &*last), (0, "0-0"));
     for round in 0..30_u64 {
         let from = ["a", "b", "c"][round as usize % 3];
         let numbers = (0..4).map(|n| 4 * round + n).collect();

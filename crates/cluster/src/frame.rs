@@ -76,6 +76,6 @@ mod tests {
         // A member that is new in something known changes nothing.
         let known =
             Frame::decode(br#"{"said":[8,{"began":{"stream":1,"version":null,"key":"c"}}]}"#);
-        assert!(matches!(known, Ok(Frame::Said(8, Said::Began { stream: 1, version: None }))));
+        assert!(matches!(known, Ok(Frame::Said(8, Said::Began { stream: 1, version: None, .. }))));
     }
 }

@@ -198,6 +198,8 @@ pub enum Said {
         stream: u64,
         /// The version that was negotiated.
         version: Option<ProtocolVersion>,
+        /// The number of its next frame. Older nodes do not tell.
+        next: Option<u64>,
     },
     /// Frames of the stream.
     Frames {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::{Delivered, Outlet, Shared, WhenGone};
-use crate::ids::StreamId;
+use crate::ids::{Seq, StreamId};
 use crate::peers::Relayed;
 
 /// The most a reader takes at once, so that a slow pipe holds little outside of the queue.
@@ -51,6 +51,17 @@ impl Inlet {
         match &self.0 {
             Source::Here(reader) => reader.shared.stream,
             Source::There(relayed) => relayed.stream(),
+        }
+    }
+
+    /// The number of the frame that is read next, or of one before it that nobody reads any more:
+    /// by it a client can come back that was told nothing yet. `None` if the node that has the
+    /// stream does not tell.
+    #[must_use]
+    pub fn next_seq(&self) -> Option<Seq> {
+        match &self.0 {
+            Source::Here(reader) => Some(reader.next_seq()),
+            Source::There(relayed) => relayed.next_seq(),
         }
     }
 
@@ -157,6 +168,11 @@ impl Reader {
             state.waker = Some(waker.clone());
         }
         Poll::Pending
+    }
+
+    fn next_seq(&self) -> Seq {
+        let again = self.replay.front().map(|(seq, ..)| *seq);
+        again.unwrap_or_else(|| self.shared.state.lock().queue.read())
     }
 
     fn is_drained(&self) -> bool {

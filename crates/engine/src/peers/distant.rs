@@ -6,7 +6,7 @@ use stentor_wire::{Id, ProtocolVersion, Request};
 
 use super::{Act, Conversation, Errand, Relayed, Said};
 use crate::core::Core;
-use crate::ids::{NodeId, SessionId, StreamId};
+use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::outlet::Inlet;
 use crate::port::Refused;
 
@@ -64,12 +64,13 @@ impl Distant {
         request: Option<Id>,
     ) -> Result<Inlet, Refused> {
         match self.ask(core, act).await? {
-            (Said::Began { stream, version }, conversation) => {
+            (Said::Began { stream, version, next }, conversation) => {
                 if let Some(version) = version {
                     // It does not change.
                     let _ = self.version.set(version);
                 }
-                Ok(Inlet::there(Relayed::new(StreamId(stream), conversation, request)))
+                let next = next.map(Seq);
+                Ok(Inlet::there(Relayed::new(StreamId(stream), next, conversation, request)))
             }
             // An answer without a stream.
             (said, conversation) => Ok(Inlet::there(Relayed::saying(said, conversation))),

@@ -14,6 +14,8 @@ use crate::outlet::{Delivered, Frame};
 #[derive(Debug)]
 pub(crate) struct Relayed {
     stream: StreamId,
+    /// The number of the frame that is read next, where that is known.
+    next: Option<Seq>,
     conversation: Option<Conversation>,
     frames: VecDeque<Delivered>,
     /// The request that the stream is to answer, until it has.
@@ -22,20 +24,29 @@ pub(crate) struct Relayed {
 
 impl Relayed {
     /// `request` is what the stream is to answer, if it is the stream of a request.
-    pub(super) fn new(stream: StreamId, conversation: Conversation, request: Option<Id>) -> Self {
+    pub(super) fn new(
+        stream: StreamId,
+        next: Option<Seq>,
+        conversation: Conversation,
+        request: Option<Id>,
+    ) -> Self {
         let (conversation, frames) = (Some(conversation), VecDeque::new());
-        Self { stream, conversation, frames, unanswered: request }
+        Self { stream, next, conversation, frames, unanswered: request }
     }
 
     /// A stream that begins with what was said already.
     pub(super) fn saying(said: Said, conversation: Conversation) -> Self {
-        let mut relayed = Self::new(StreamId(0), conversation, None);
+        let mut relayed = Self::new(StreamId(0), None, conversation, None);
         relayed.take(said);
         relayed
     }
 
     pub(crate) fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    pub(crate) fn next_seq(&self) -> Option<Seq> {
+        self.next
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -57,6 +68,7 @@ impl Relayed {
                 }
             }
         }
+        self.next = self.frames.back().map(|(seq, ..)| Seq(seq.0 + 1));
         batch.extend(self.frames.drain(..));
         Poll::Ready(true)
     }

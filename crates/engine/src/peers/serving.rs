@@ -119,7 +119,8 @@ impl Engine {
                 return Ok(Serving::of(Said::Over));
             }
         };
-        let began = Said::Began { stream: inlet.stream().0, version: session.version() };
+        let (stream, next) = (inlet.stream().0, inlet.next_seq().map(|seq| seq.0));
+        let began = Said::Began { stream, version: session.version(), next };
         Ok(Serving { first: Some(began), source: Source::Session(inlet), questions: None })
     }
 }
