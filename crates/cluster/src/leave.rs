@@ -10,8 +10,8 @@ use stentor_engine::peers::{Act, Errand, Leaving, Peers as _, Said};
 use stentor_engine::{NodeId, SessionId};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Node;
 use crate::mesh::Mesh;
+use crate::node::Node;
 
 /// What a node gossips when it leaves: it takes no sessions any more.
 const LEAVING: &str = "leaving";

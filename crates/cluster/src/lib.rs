@@ -20,7 +20,8 @@
 //! * `errands.rs`: a request that is done on another node.
 //! * `leave.rs`: how a node leaves, and where its sessions are then.
 //! * `redis_store.rs`: where sessions are kept that are to survive their node (feature `redis`).
-//! * `cluster.rs`: an engine as a node, which joins all of it.
+//! * `node.rs`: an engine as a node, which joins all of it.
+//! * `cluster.rs`: the handle to it, for whoever embeds an engine.
 
 mod cluster;
 mod config;
@@ -29,6 +30,7 @@ mod feed;
 mod frame;
 mod leave;
 mod mesh;
+mod node;
 mod post;
 #[cfg(feature = "redis")]
 mod redis_store;

@@ -4,8 +4,9 @@
 //! Nodes gossip (`mesh/gossip.rs`): who is there, where, and who is silent for too long. Between
 //! two nodes that see each other is one link (`mesh/link.rs`), which the node with the smaller
 //! name makes and on which both prove that they are of this cluster (`mesh/hello.rs`). Links
-//! are in the care of a `ractor_cluster` node server, and what is sent goes from one relay actor
-//! to the other (`mesh/relay.rs`), no more at once than a window (`mesh/window.rs`).
+//! are in the care of a `ractor_cluster` node server (`mesh/node_server.rs`), and what is sent
+//! goes from one relay actor to the other (`mesh/relay.rs`), no more at once than a window
+//! (`mesh/window.rs`).
 //!
 //! A link is only to a node that gossip sees alive: when it does not, the link is cut. That is
 //! how a node is noticed that froze and whose connections all look well. A link over which
@@ -14,6 +15,7 @@
 mod gossip;
 mod hello;
 mod link;
+mod node_server;
 mod relay;
 mod seal;
 mod window;

@@ -14,12 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ractor::message::{BoxedDowncastErr, SerializedMessage};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent, pg};
-use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
-use ractor_cluster::{
-    IncomingEncryptionMode, NodeEventSubscription, NodeServer, NodeServerMessage,
-};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use ractor_cluster::NodeServerMessage;
 use stentor_engine::NodeId;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -27,7 +22,7 @@ use super::gossip::Member;
 use super::hello::{End, PATIENCE};
 use super::link::{self, Link, LinkStream, Proof, Proven, Receipt};
 use super::wire::Parcel;
-use super::{MeshHandler, NodeState, PeerInfo, Shared};
+use super::{MeshHandler, NodeState, PeerInfo, Shared, node_server};
 
 /// How long the other node may not know that something was handled.
 const TELL_AFTER: Duration = Duration::from_millis(10);
@@ -165,24 +160,7 @@ impl Actor for RelayActor {
     ) -> Result<RelayState, ActorProcessingErr> {
         // Before the node server begins: it shows a new node the groups that there are.
         pg::join_scoped(scope(&shared), shared.node.to_string(), vec![myself.get_cell()]);
-        // Another run of this node is another one, so that old and new do not compete.
-        let run = format!("{}.{}", shared.node, shared.generation);
-        let server = NodeServer::new(
-            0,
-            cookie(&shared),
-            run.clone(),
-            run,
-            Some(IncomingEncryptionMode::Tls(nobody()?)),
-            Some(NodeConnectionMode::Isolated),
-        )
-        .with_listen_addr(std::net::Ipv4Addr::LOCALHOST.into())
-        // What the node server wraps a frame in is far less.
-        .with_max_inbound_frame_size(shared.config.max_frame as u64 + 4_096);
-        let (server, _) = Actor::spawn_linked(None, server, (), myself.get_cell()).await?;
-        server.cast(NodeServerMessage::SubscribeToEvents {
-            id: "relay".to_owned(),
-            subscription: Box::new(Sessions(myself.clone())),
-        })?;
+        let server = node_server::start(&shared, &myself).await?;
         myself.send_interval(shared.config.give_up_after, || RelayMsg::Check);
         Ok(RelayState {
             _stop: shared.stop.clone().drop_guard(),
@@ -567,54 +545,5 @@ async fn until_proven(shared: &Shared, node: NodeId, addr: SocketAddr, attempts:
             Err(error) => tracing::debug!(%node, %addr, %error, attempts, "no link to a node"),
         }
         attempts = attempts.saturating_add(1);
-    }
-}
-
-/// What the node servers prove to each other. Who holds a link has proven more already.
-fn cookie(shared: &Shared) -> String {
-    use hmac::Mac as _;
-    let secret = super::hello::keyed(&shared.config.cookie, b"stentor node server").finalize();
-    secret.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Lets nobody in. The node server insists on a port of its own, but its links come from here.
-fn nobody() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
-    #[derive(Debug)]
-    struct NoCertificate;
-    impl ResolvesServerCert for NoCertificate {
-        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            None
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(NoCertificate));
-    Ok(Arc::new(config).into())
-}
-
-/// Tells the relay what becomes of links. Their label is their number.
-struct Sessions(ActorRef<RelayMsg>);
-
-impl Sessions {
-    fn tell(&self, session: &NodeServerSessionInformation, message: impl FnOnce(u64) -> RelayMsg) {
-        if let Ok(number) = session.peer_addr.parse() {
-            let _ = self.0.cast(message(number));
-        }
-    }
-}
-
-impl NodeEventSubscription for Sessions {
-    fn node_session_opened(&self, _: NodeServerSessionInformation) {}
-
-    fn node_session_authenticated(&self, _: NodeServerSessionInformation) {}
-
-    fn node_session_ready(&self, session: NodeServerSessionInformation) {
-        self.tell(&session, |number| RelayMsg::Ready(number, session.node_id));
-    }
-
-    fn node_session_disconnected(&self, session: NodeServerSessionInformation) {
-        self.tell(&session, RelayMsg::Ended);
     }
 }
