@@ -8,6 +8,7 @@ mod abroad;
 mod catalog;
 mod coalesce;
 mod list;
+mod mutation;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,11 +24,13 @@ use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
 use crate::peers::{Definition, Fact};
 pub use abroad::Conflict;
-pub use catalog::{Catalog, CatalogError, Change, Item, Mutation, Shelf};
-pub(crate) use catalog::{Checked, Offer, Readable};
+pub use catalog::Catalog;
+pub(crate) use catalog::{Offer, Readable};
 pub(crate) use coalesce::Coalesce;
 pub use coalesce::Topic;
 use coalesce::Touch;
+pub(crate) use mutation::Checked;
+pub use mutation::{CatalogError, Change, Item, Mutation, Shelf};
 
 /// What waits to be announced by an actor: each topic once, however often it is asked for, and
 /// one message in the mailbox until the actor has looked.

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use stentor_wire::headers::ParamHeaders;
 use uri_template_ex::UriTemplate;
 
-use super::catalog::{Offer, Shelf};
+use super::catalog::Offer;
 use super::list::{Json, List};
+use super::mutation::Shelf;
 use crate::ids::NodeId;
 use crate::peers::Definition;
 

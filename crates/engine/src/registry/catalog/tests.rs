@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::handler::{ToolError, raw_tool, tool};
+use crate::handler::{Tool, ToolError, raw_tool, tool};
+use crate::registry::Mutation;
 use crate::registry::list::encode_cursor;
 
 fn named(name: &str) -> Tool {

@@ -1,0 +1,215 @@
+//! What can be in the catalog, and a change of it: checked before the registry sees it.
+
+use std::sync::Arc;
+
+use stentor_wire::ListKind;
+
+use crate::handler::{
+    Prompt, PromptEntry, Resource, ResourceEntry, ResourceTemplate, SchemaError, TemplateEntry,
+    Tool, ToolEntry,
+};
+use crate::ids::Revision;
+
+/// What can be in the catalog.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// A tool, known by its name.
+    Tool(Tool),
+    /// A resource, known by its URI.
+    Resource(Resource),
+    /// A resource template, known by its URI template.
+    Template(ResourceTemplate),
+    /// A prompt, known by its name.
+    Prompt(Prompt),
+}
+
+macro_rules! into_item {
+    ($($type:ty => $variant:ident,)*) => {
+        $(impl From<$type> for Item {
+            fn from(item: $type) -> Self {
+                Self::$variant(item)
+            }
+        })*
+    };
+}
+
+into_item! {
+    Tool => Tool,
+    Resource => Resource,
+    ResourceTemplate => Template,
+    Prompt => Prompt,
+}
+
+/// Which of the four shelves of the catalog something is on.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Shelf {
+    /// Tools.
+    Tools,
+    /// Resources.
+    Resources,
+    /// Resource templates.
+    Templates,
+    /// Prompts.
+    Prompts,
+}
+
+impl Shelf {
+    /// The list that clients are told about when the shelf changes.
+    #[must_use]
+    pub const fn list(self) -> ListKind {
+        match self {
+            Self::Tools => ListKind::Tools,
+            Self::Resources | Self::Templates => ListKind::Resources,
+            Self::Prompts => ListKind::Prompts,
+        }
+    }
+
+    pub(super) const fn noun(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Resources => "resource",
+            Self::Templates => "resource template",
+            Self::Prompts => "prompt",
+        }
+    }
+}
+
+/// One change of the catalog. Several are applied together: all of them or none.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// Adds an item; an error if its name is taken.
+    Add(Item),
+    /// Adds an item, or puts it in the place of the one with its name.
+    Put(Item),
+    /// Removes an item; nothing happens if there is none.
+    Remove(Shelf, String),
+}
+
+/// What applying mutations changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The revision that now is the latest.
+    pub revision: Revision,
+    /// The lists that clients see differently; empty if nothing changed.
+    pub lists: Vec<ListKind>,
+}
+
+/// Why a change of the catalog is refused. Nothing of it has been applied then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// An item was added under a name that is taken.
+    #[error("{0} '{1}' already exists")]
+    Exists(&'static str, String),
+    /// A name is empty or too long, or has characters that it must not have.
+    #[error("{0} name '{1}' is invalid: {2}")]
+    Name(&'static str, String, &'static str),
+    /// A schema or template is refused.
+    #[error("{0} '{1}' is invalid: {2}")]
+    Schema(&'static str, String, SchemaError),
+    /// The registry is gone: the engine has stopped.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// The registry crashed and restarts. Look at the catalog before trying again: the change
+    /// may have been made.
+    #[error("the registry restarted during the change")]
+    Interrupted,
+}
+
+/// An item that has been checked, which is the expensive part and needs no actor.
+#[derive(Clone, Debug)]
+pub(crate) enum Checked {
+    Add(Entry),
+    Put(Entry),
+    Remove(Shelf, String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    Tool(Arc<ToolEntry>),
+    Resource(Arc<ResourceEntry>),
+    Template(Arc<TemplateEntry>),
+    Prompt(Arc<PromptEntry>),
+}
+
+impl Mutation {
+    /// Adds an item; an error if its name is taken.
+    #[must_use]
+    pub fn add(item: impl Into<Item>) -> Self {
+        Self::Add(item.into())
+    }
+
+    /// Adds an item, or puts it in the place of the one with its name.
+    #[must_use]
+    pub fn put(item: impl Into<Item>) -> Self {
+        Self::Put(item.into())
+    }
+
+    /// Removes a tool; nothing happens if there is none.
+    #[must_use]
+    pub fn remove_tool(name: impl Into<String>) -> Self {
+        Self::Remove(Shelf::Tools, name.into())
+    }
+
+    /// Checks schemas, templates and names.
+    pub(crate) fn check(self) -> Result<Checked, CatalogError> {
+        Ok(match self {
+            Self::Add(item) => Checked::Add(item.check()?),
+            Self::Put(item) => Checked::Put(item.check()?),
+            Self::Remove(shelf, key) => Checked::Remove(shelf, key),
+        })
+    }
+}
+
+impl Item {
+    fn shelf(&self) -> Shelf {
+        match self {
+            Self::Tool(_) => Shelf::Tools,
+            Self::Resource(_) => Shelf::Resources,
+            Self::Template(_) => Shelf::Templates,
+            Self::Prompt(_) => Shelf::Prompts,
+        }
+    }
+
+    fn key(&self) -> &str {
+        match self {
+            Self::Tool(tool) => tool.name(),
+            Self::Resource(resource) => resource.uri(),
+            Self::Template(template) => template.uri_template(),
+            Self::Prompt(prompt) => prompt.name(),
+        }
+    }
+
+    fn check(self) -> Result<Entry, CatalogError> {
+        let (noun, key) = (self.shelf().noun(), self.key().to_owned());
+        let invalid = |why| CatalogError::Name(noun, key.clone(), why);
+        if key.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        if key.chars().any(char::is_control) {
+            return Err(invalid("it has a control character"));
+        }
+        if matches!(self, Self::Tool(_)) && key.len() > 128 {
+            return Err(invalid("it is longer than 128 characters"));
+        }
+        let refused = |error| CatalogError::Schema(noun, key.clone(), error);
+        Ok(match self {
+            Self::Tool(tool) => Entry::Tool(Arc::new(ToolEntry::check(tool).map_err(refused)?)),
+            Self::Resource(resource) => {
+                Entry::Resource(Arc::new(ResourceEntry::check(resource).map_err(refused)?))
+            }
+            Self::Template(template) => {
+                Entry::Template(Arc::new(TemplateEntry::check(template).map_err(refused)?))
+            }
+            Self::Prompt(prompt) => {
+                Entry::Prompt(Arc::new(PromptEntry::check(prompt).map_err(refused)?))
+            }
+        })
+    }
+}
