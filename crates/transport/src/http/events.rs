@@ -1,6 +1,5 @@
 //! The frames of a stream as Server-Sent Events.
 
-use std::fmt::Write as _;
 use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,7 +29,12 @@ pub(super) enum EventIds {
 
 /// Names a stream and the frame that follows there.
 fn put_event_id(out: &mut BytesMut, stream: StreamId, next: Seq) {
-    let _ = writeln!(out, "id: {}-{}", stream.0, next.0);
+    let mut digits = itoa::Buffer::new();
+    out.put_slice(b"id: ");
+    out.put_slice(digits.format(stream.0).as_bytes());
+    out.put_u8(b'-');
+    out.put_slice(digits.format(next.0).as_bytes());
+    out.put_u8(b'\n');
 }
 
 /// Reads what [`put_event_id`] wrote.
@@ -79,7 +83,9 @@ impl Events {
         if let EventIds::Primed { next, retry } = self.ids {
             self.ids = EventIds::Each;
             put_event_id(out, self.inlet.stream(), next);
-            let _ = write!(out, "retry: {}\ndata:\n\n", retry.as_millis());
+            out.put_slice(b"retry: ");
+            out.put_slice(itoa::Buffer::new().format(retry.as_millis()).as_bytes());
+            out.put_slice(b"\ndata:\n\n");
         }
         for (seq, _, frame) in batch {
             if !matches!(self.ids, EventIds::None) {
