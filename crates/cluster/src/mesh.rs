@@ -6,7 +6,7 @@
 //! name makes and on which both prove that they are of this cluster (`mesh/hello.rs`). Links
 //! are in the care of a `ractor_cluster` node server (`mesh/node_server.rs`), and what is sent
 //! goes from one relay actor to the other (`mesh/relay.rs`), no more at once than a window
-//! (`mesh/window.rs`).
+//! (`mesh/window.rs`). What a relay knows of another node is in `mesh/peer.rs`.
 //!
 //! A link is only to a node that gossip sees alive: when it does not, the link is cut. That is
 //! how a node is noticed that froze and whose connections all look well. A link over which
@@ -16,6 +16,7 @@ mod gossip;
 mod hello;
 mod link;
 mod node_server;
+mod peer;
 mod relay;
 mod seal;
 mod window;

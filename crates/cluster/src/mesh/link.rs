@@ -25,6 +25,9 @@ use super::window::{Flow, cost};
 use super::wire::Parcel;
 use super::{SendError, Shared};
 
+/// How long it takes to try again to make a link: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
 /// The sending end of a link that is up.
 pub(crate) struct Link {
     /// The other node's relay, as it is mirrored here.
@@ -218,6 +221,30 @@ async fn accepted(shared: &Shared, stream: TcpStream) -> Result<Proven, HelloErr
         None => Box::new(stream),
     };
     proven(shared, End::Accepted, stream).await
+}
+
+/// [Connects](dial) to a node until it works, `attempts` having failed before.
+pub(super) async fn until_proven(
+    shared: &Shared,
+    node: NodeId,
+    addr: SocketAddr,
+    mut attempts: u32,
+) -> Proven {
+    loop {
+        if attempts > 0 {
+            let (first, most) = RETRY;
+            tokio::time::sleep((first * 2_u32.pow(attempts.min(10) - 1)).min(most)).await;
+        }
+        match dial(shared, node.clone(), addr).await {
+            Ok(proven) => return proven,
+            // One that has just died looks like this, too.
+            Err(error) if attempts == 3 => {
+                tracing::warn!(%node, %addr, %error, attempts, "cannot make a link to a node");
+            }
+            Err(error) => tracing::debug!(%node, %addr, %error, attempts, "no link to a node"),
+        }
+        attempts = attempts.saturating_add(1);
+    }
 }
 
 /// Connects to a node.

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +19,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gossip::Member;
 use super::hello::{End, PATIENCE};
-use super::link::{self, Link, LinkStream, Proof, Proven, Receipt};
+use super::link::{Link, LinkStream, Proven, Receipt, until_proven};
+use super::peer::{Peer, Session, Stage};
 use super::wire::Parcel;
 use super::{MeshHandler, NodeState, PeerInfo, Shared, node_server};
 
 /// How long the other node may not know that something was handled.
 const TELL_AFTER: Duration = Duration::from_millis(10);
-/// How long it takes to try again to make a link: at first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Links are looked at as often as a silent node is given up, and cut when they were silent so
 /// often: a large frame may be long on its way.
 const SILENT: u32 = 4;
@@ -115,35 +113,6 @@ pub(crate) struct RelayState {
     leaving: bool,
     /// With the relay ends everything.
     _stop: DropGuard,
-}
-
-/// Another node.
-struct Peer {
-    member: Member,
-    state: NodeState,
-    /// The connection that the node server has.
-    session: Option<Session>,
-    /// The one that it gets when it is done with that.
-    next: Option<Proven>,
-    /// Set while a link is being made from here.
-    dialling: Option<DropGuard>,
-    /// How often that was tried since there was one.
-    attempts: u32,
-}
-
-/// A connection in the care of the node server.
-struct Session {
-    proof: Proof,
-    cut: CancellationToken,
-    stage: Stage,
-}
-
-enum Stage {
-    /// The node servers have not made it ready. The other may be before ours and send already:
-    /// no more than a window, as nothing is told to be handled yet.
-    Early(Vec<Parcel>),
-    Up(Arc<Link>),
-    Cut,
 }
 
 pub(crate) struct RelayActor;
@@ -505,45 +474,5 @@ impl RelayState {
             true => myself.stop(None),
             false => drop(myself.send_after(PARTING, || RelayMsg::Left)),
         }
-    }
-}
-
-impl Peer {
-    const fn new(member: Member) -> Self {
-        Self {
-            member,
-            state: NodeState::Alive,
-            session: None,
-            next: None,
-            dialling: None,
-            attempts: 0,
-        }
-    }
-
-    fn wants_link(&self) -> bool {
-        self.state == NodeState::Alive
-            && self.session.is_none()
-            && self.next.is_none()
-            && self.dialling.is_none()
-    }
-}
-
-/// Connects to a node until it works.
-async fn until_proven(shared: &Shared, node: NodeId, addr: SocketAddr, attempts: u32) -> Proven {
-    let mut attempts = attempts;
-    loop {
-        if attempts > 0 {
-            let (first, most) = RETRY;
-            tokio::time::sleep((first * 2_u32.pow(attempts.min(10) - 1)).min(most)).await;
-        }
-        match link::dial(shared, node.clone(), addr).await {
-            Ok(proven) => return proven,
-            // One that has just died looks like this, too.
-            Err(error) if attempts == 3 => {
-                tracing::warn!(%node, %addr, %error, attempts, "cannot make a link to a node");
-            }
-            Err(error) => tracing::debug!(%node, %addr, %error, attempts, "no link to a node"),
-        }
-        attempts = attempts.saturating_add(1);
     }
 }

@@ -24,8 +24,9 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
             let inlet = session.attach().await?;
             // With an id from the beginning, a client is not lost whose path died before it heard
             // anything: it gets what was written to it, and takes the place of its old connection.
-            let ids = inlet.next_seq().map(|next| event_ids(&endpoint.config, &session, next));
-            (inlet, ids.unwrap_or(EventIds::Each))
+            let primed = |next| event_ids(&endpoint.config, &session, next);
+            let ids = inlet.next_seq().map_or(EventIds::Each, primed);
+            (inlet, ids)
         }
     };
     Ok(reply::stream(inlet, Vec::new(), ids))
