@@ -150,6 +150,17 @@ impl ServerIdentity {
 /// A successful response.
 #[must_use]
 pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody) -> Bytes {
+    response_of(id, era, server, result, None)
+}
+
+/// A response, of a listen where there is its subscription.
+fn response_of(
+    id: &Id,
+    era: Era,
+    server: &ServerIdentity,
+    result: &ResultBody,
+    subscription: Option<&SubscriptionId>,
+) -> Bytes {
     let members = &result.body[1..result.body.len() - 1];
     let mut out = BytesMut::with_capacity(result.body.len() + 160 + server.meta_member.len());
     open_response(&mut out, id);
@@ -177,6 +188,12 @@ pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody)
         if era.results_are_typed() {
             inner.put(&mut out);
             out.put_slice(&server.meta_member);
+        }
+        if let Some(subscription) = subscription {
+            inner.put(&mut out);
+            put_string(&mut out, meta_key::SUBSCRIPTION_ID);
+            out.put_u8(b':');
+            out.put_slice(subscription.as_json());
         }
         for (key, value) in own.into_iter().flatten() {
             if key != meta_key::SERVER_INFO {
@@ -350,11 +367,8 @@ pub fn acknowledged(subscription: &SubscriptionId, granted: &NoticeFilter) -> By
 /// The response that ends a `subscriptions/listen` on purpose.
 #[must_use]
 pub fn listen_ended(id: &Id, server: &ServerIdentity) -> Bytes {
-    let meta = JsonObject::from_iter([(
-        meta_key::SUBSCRIPTION_ID.to_owned(),
-        serde_json::to_value(id).unwrap_or_default(),
-    )]);
-    response(id, Era::Modern, server, &ResultBody::empty().with_meta(Some(meta)))
+    let subscription = SubscriptionId::of(id);
+    response_of(id, Era::Modern, server, &ResultBody::empty(), Some(&subscription))
 }
 
 #[derive(Default)]
@@ -379,6 +393,7 @@ fn put_id(out: &mut BytesMut, id: &Id) {
     match id {
         Id::Number(number) => put_display(out, number),
         Id::Text(text) => put_string(out, text),
+        Id::Literal(text) => out.put_slice(text.as_bytes()),
     }
 }
 

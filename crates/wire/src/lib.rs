@@ -17,6 +17,7 @@ pub mod encode;
 mod era;
 mod error;
 pub mod headers;
+mod id;
 mod level;
 mod message;
 mod meta;
@@ -27,8 +28,9 @@ mod task;
 
 pub use era::{Era, ProtocolVersion};
 pub use error::{ErrorObject, code};
+pub use id::Id;
 pub use level::LogLevel;
-pub use message::{DecodeError, Id, Message, Notification, Request, Response, ResponseOutcome};
+pub use message::{DecodeError, Message, Notification, Request, Response, ResponseOutcome};
 pub use meta::{ProgressToken, RequestMeta, TraceContext, meta_key};
 pub use method::{Method, notification, request};
 pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};

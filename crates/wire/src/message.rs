@@ -5,41 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::params::Seen;
-use crate::{ErrorObject, Method, Params, RequestMeta, code};
-
-/// The id of a request: a string or an integer, answered with the same JSON type.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Id {
-    /// An integer.
-    Number(i64),
-    /// A string.
-    Text(Box<str>),
-}
-
-impl Id {
-    /// The id as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        match self {
-            Self::Number(number) => number.to_string(),
-            Self::Text(text) => serde_json::Value::from(&**text).to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
+use crate::{ErrorObject, Id, Method, Params, RequestMeta, code};
 
 /// One message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,13 +126,14 @@ struct Envelope<'a> {
     jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    // Some write each member that they do not use as `null`.
+    #[serde(borrow, default)]
     method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "Option::deserialize")]
     params: Option<Seen<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
@@ -182,6 +153,11 @@ impl Message {
     /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages");
     /// [`code::INVALID_PARAMS`] as [`RequestMeta::read`].
     pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
+        // A byte order mark is no JSON, and some write one all the same (RFC 8259, section 8.1).
+        let input = &match input.strip_prefix(b"\xef\xbb\xbf") {
+            Some(text) => input.slice_ref(text),
+            None => input.clone(),
+        };
         let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
         let parse_error = |error: &dyn fmt::Display| DecodeError {
             id: None,
@@ -246,10 +222,11 @@ fn object(members: &[(&str, &[u8])]) -> Bytes {
 /// The id of what is no message otherwise.
 fn id(text: &str) -> Option<Id> {
     #[derive(Deserialize)]
-    struct Named {
-        id: Id,
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
     }
-    serde_json::from_str::<Named>(text).ok().map(|named| named.id)
+    Id::of_request(serde_json::from_str::<Named<'_>>(text).ok()?.id.get())
 }
 
 fn not_an_object(input: &Bytes) -> DecodeError {
@@ -266,9 +243,10 @@ fn not_an_object(input: &Bytes) -> DecodeError {
 
 impl Envelope<'_> {
     fn into_message(self, input: &ByteString) -> Result<Message, DecodeError> {
-        let id = match self.id {
+        let id = match self.id.map(RawValue::get) {
             None => None,
-            Some(raw) => Some(serde_json::from_str::<Id>(raw.get()).map_err(|_| {
+            Some("null") if self.is_told() => None,
+            Some(raw) => Some(Id::of_request(raw).ok_or_else(|| {
                 DecodeError::invalid(None, "invalid id: must be a string or an integer")
             })?),
         };
@@ -280,7 +258,8 @@ impl Envelope<'_> {
             Ok(name) => Method::parse(&name),
             Err(_) => return Err(DecodeError::invalid(id, "invalid method: must be a string")),
         };
-        if self.result.is_some() || self.error.is_some() {
+        let result = self.result.filter(|result| result.get() != "null");
+        if result.is_some() || self.error.is_some() {
             return Err(DecodeError::invalid(id, "a message is a request or a response, not both"));
         }
         let params = match self.params {
@@ -299,9 +278,18 @@ impl Envelope<'_> {
         })
     }
 
+    /// Whether this is a notification, whose id may be `null` as that of a request may not: nobody
+    /// waits for an answer to it.
+    fn is_told(&self) -> bool {
+        let method = self.method.map_or("", RawValue::get);
+        method.starts_with("\"notifications/")
+    }
+
     fn into_response(self, id: Option<Id>, input: &ByteString) -> Result<Message, DecodeError> {
         let raw = |value: &RawValue| input.slice_ref(value.get()).into_bytes();
-        let outcome = match (self.result, self.error) {
+        // A result of `null` beside an error is none.
+        let result = self.result.filter(|result| result.get() != "null" || self.error.is_none());
+        let outcome = match (result, self.error) {
             (Some(result), None) => ResponseOutcome::Result(raw(result)),
             (None, Some(error)) => ResponseOutcome::Error(raw(error)),
             (None, None) => return Err(DecodeError::invalid(id, "missing method")),

@@ -29,8 +29,8 @@ pub mod meta_key {
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 }
 
-/// The token that a client wants to see in the progress of its request: a string or an
-/// integer, echoed with the same JSON type.
+/// The token that a client wants to see in the progress of its request: a string or a
+/// number, echoed with the same JSON type.
 pub type ProgressToken = Id;
 
 /// W3C trace context, as the client sent it.
@@ -70,8 +70,8 @@ pub struct RequestMeta {
 
 #[derive(Deserialize)]
 struct Known<'a> {
-    #[serde(default, rename = "progressToken")]
-    progress_token: Option<ProgressToken>,
+    #[serde(borrow, default, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
     #[serde(default, rename = "io.modelcontextprotocol/protocolVersion")]
     protocol_version: Option<String>,
     #[serde(borrow, default, rename = "io.modelcontextprotocol/clientInfo")]
@@ -120,12 +120,13 @@ impl RequestMeta {
         let known: Known<'_> = serde_json::from_str(raw).map_err(|error| {
             ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
         })?;
+        let progress_token = known.progress_token.map(|raw| progress_token(raw.get()));
         let info = known.client_info.map(|raw| read_once(&INFO, meta_key::CLIENT_INFO, raw));
         let capabilities = known
             .client_capabilities
             .map(|raw| read_once(&CAPABILITIES, meta_key::CLIENT_CAPABILITIES, raw));
         Ok(Self {
-            progress_token: known.progress_token,
+            progress_token: progress_token.transpose()?.flatten(),
             protocol_version: known.protocol_version,
             client_info: info.transpose()?,
             client_capabilities: capabilities.transpose()?,
@@ -157,6 +158,18 @@ impl RequestMeta {
             return Err(missing(meta_key::CLIENT_CAPABILITIES));
         }
         Ok(version)
+    }
+}
+
+/// A progress token, from raw JSON. Any number is echoed to the letter. One that nobody could read
+/// again (`1e999`) is none: a call is not refused for a wish.
+fn progress_token(raw: &str) -> Result<Option<ProgressToken>, ErrorObject> {
+    let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    match ProgressToken::from_json(raw) {
+        None if !is_number => Err(ErrorObject::invalid_params(
+            "invalid params._meta.progressToken: must be a string or a number",
+        )),
+        token => Ok(token),
     }
 }
 
@@ -226,8 +239,8 @@ mod tests {
     #[test]
     fn a_reserved_member_of_the_wrong_type_is_named() {
         for meta in [
-            serde_json::json!({"progressToken": 1.5}),
             serde_json::json!({"progressToken": {}}),
+            serde_json::json!({"progressToken": true}),
             serde_json::json!({meta_key::LOG_LEVEL: "loud"}),
             serde_json::json!({meta_key::CLIENT_INFO: "me"}),
             serde_json::json!("text"),
@@ -236,6 +249,23 @@ mod tests {
             let error = read(serde_json::json!({ "_meta": meta })).unwrap_err();
             assert_eq!(error.code, code::INVALID_PARAMS);
             assert!(error.message.contains("_meta"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_progress_token_that_is_any_number_is_echoed_and_refuses_no_call() {
+        for (token, echoed) in [
+            ("7", Some("7")),
+            ("7.0", Some("7")),
+            ("1.50", Some("1.50")),
+            ("18446744073709551616", Some("18446744073709551616")),
+            ("1e999", None),
+            ("null", None),
+        ] {
+            let params = format!(r#"{{"_meta":{{"progressToken":{token}}}}}"#);
+            let meta = RequestMeta::read(&Params::from_json(params)).unwrap();
+            let told = meta.progress_token.as_ref().map(Id::to_json);
+            assert_eq!(told.as_deref(), echoed, "{token}");
         }
     }
 

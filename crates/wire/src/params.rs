@@ -5,11 +5,26 @@ mod raw;
 use std::collections::BTreeMap;
 
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{ErrorObject, LogLevel};
 pub(crate) use raw::Seen;
 pub use raw::{Member, Params};
+
+/// What may be left out may be `null`, too.
+fn or_default<'de, T, D>(input: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// Arguments by name, without those that are `null`.
+fn given<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let all: BTreeMap<String, Option<String>> = or_default(input)?;
+    Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
 
 /// `initialize` (2025-11-25, basic/lifecycle).
 #[derive(Clone, Debug, Deserialize)]
@@ -97,7 +112,7 @@ pub struct GetPrompt {
     /// Which prompt.
     pub name: String,
     /// Its arguments.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub arguments: BTreeMap<String, String>,
 }
 
@@ -110,7 +125,7 @@ pub struct Complete {
     /// Which of its arguments.
     pub argument: CompletionArgument,
     /// What is known already.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub context: CompletionContext,
 }
 
@@ -148,7 +163,7 @@ pub struct CompletionArgument {
 #[non_exhaustive]
 pub struct CompletionContext {
     /// By name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     pub arguments: BTreeMap<String, String>,
 }
 
@@ -224,18 +239,18 @@ impl Listen {
 #[non_exhaustive]
 pub struct NoticeFilter {
     /// Changes of the list of tools.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
     pub tools_list_changed: bool,
     /// Changes of the list of prompts.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
     pub prompts_list_changed: bool,
     /// Changes of the list of resources.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
     pub resources_list_changed: bool,
     /// Updates of these resources.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub resource_subscriptions: Vec<String>,
     /// The status of these tasks (extension `io.modelcontextprotocol/tasks`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub task_ids: Vec<String>,
 }

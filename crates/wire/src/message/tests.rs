@@ -72,7 +72,6 @@ fn what_is_json_but_no_message_is_an_invalid_request() {
         r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"pong"}"#,
         r#"{"jsonrpc":"2.0","result":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
@@ -88,9 +87,52 @@ fn an_error_names_the_request_where_its_id_could_be_read() {
         refused(r#"{"jsonrpc":"2","id":"a","method":"ping"}"#).1,
         Some(Id::Text("a".into()))
     );
-    for params in ["[1]", "null", "1e999", r#""\ud800""#, r#"{"\ud800":1}"#, r#"{},"params":{}"#] {
+    for params in ["[1]", "1e999", r#""\ud800""#, r#"{"\ud800":1}"#, r#"{},"params":{}"#] {
         let text = format!(r#"{{"jsonrpc":"2.0","params":{params},"id":7,"method":"m"}}"#);
         assert_eq!(refused(&text), (code::INVALID_REQUEST, Some(Id::Number(7))), "{text}");
+    }
+}
+
+#[test]
+fn what_may_be_left_out_may_be_null() {
+    let bare = decode(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).unwrap();
+    for members in [r#""params":null"#, r#""params":null,"result":null,"error":null"#] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping",{members}}}"#);
+        assert_eq!(decode(&text).unwrap(), bare, "{text}");
+    }
+    let text = r#"{"jsonrpc":"2.0","id":null,"method":"notifications/x","params":null}"#;
+    assert!(matches!(decode(text), Ok(Message::Notification(_))));
+    for (members, outcome) in [
+        (r#""result":{},"error":null"#, ResponseOutcome::Result(Bytes::from_static(b"{}"))),
+        (r#""result":null,"error":{}"#, ResponseOutcome::Error(Bytes::from_static(b"{}"))),
+        (r#""result":null,"error":null"#, ResponseOutcome::Result(Bytes::from_static(b"null"))),
+    ] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":null,"params":null,{members}}}"#);
+        let Ok(Message::Response(response)) = decode(&text) else { panic!("{text}") };
+        assert_eq!(response.outcome, outcome, "{text}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let text = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"name":"x"}}"#;
+    assert_eq!(decode(&format!("\u{feff}{text}")), decode(text));
+    assert_eq!(refused("\u{feff}").0, code::PARSE_ERROR);
+    assert_eq!(refused(&format!("\u{feff}\u{feff}{text}")).0, code::PARSE_ERROR);
+}
+
+#[test]
+fn an_id_is_any_integer_and_is_answered_as_the_same_number() {
+    for (id, echoed) in
+        [("1.0", "1"), ("1e3", "1000"), ("18446744073709551616", "18446744073709551616")]
+    {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        let Ok(Message::Request(request)) = decode(&text) else { panic!("{text}") };
+        assert_eq!(request.id.to_json(), echoed);
+        assert_eq!(
+            decode(std::str::from_utf8(&request.encode()).unwrap()).unwrap(),
+            Message::Request(request)
+        );
     }
 }
 
