@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::ProtocolVersion;
+use crate::bounds::{quoted, shortened};
 
 /// Error codes (2026-07-28, basic/index, "Error Codes").
 pub mod code {
@@ -61,7 +62,7 @@ impl ErrorObject {
     /// -32601: there is no such method.
     #[must_use]
     pub fn method_not_found(method: &str) -> Self {
-        Self::new(code::METHOD_NOT_FOUND, format!("method not found: {method}"))
+        Self::new(code::METHOD_NOT_FOUND, format!("method not found: {}", quoted(method)))
     }
 
     /// -32602: the parameters do not fit.
@@ -88,14 +89,14 @@ impl ErrorObject {
     pub fn unsupported_version(requested: &str) -> Self {
         let supported = ProtocolVersion::ALL.map(ProtocolVersion::as_str);
         Self::new(code::UNSUPPORTED_VERSION, "unsupported protocol version")
-            .with_data(json!({ "supported": supported, "requested": requested }))
+            .with_data(json!({ "supported": supported, "requested": quoted(requested) }))
     }
 
     /// There is no such resource: -32602 in the modern era, -32002 before.
     #[must_use]
     pub fn resource_not_found(era: crate::Era, uri: &str) -> Self {
         Self::new(era.resource_not_found_code(), "resource not found")
-            .with_data(json!({ "uri": uri }))
+            .with_data(json!({ "uri": shortened(uri) }))
     }
 
     /// The server takes no more work now.

@@ -15,6 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
+pub use crate::bounds::quoted;
+
 /// The protocol version of the request (2026-07-28: required, equal to the one in `_meta`;
 /// 2025-06-18 and 2025-11-25: on every request after `initialize`).
 pub const MCP_PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -46,9 +48,6 @@ const BASE64_SUFFIX: &str = "?=";
 
 /// 2^53 - 1, the largest integer every JSON implementation holds exactly.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
-
-/// How much of a value an error message quotes: a tool argument can be megabytes long.
-const QUOTED_CHARS: usize = 80;
 
 /// A request whose headers disagree with its body, lack a required header or are malformed.
 ///
@@ -104,24 +103,6 @@ impl HeaderMismatch {
         let found = quoted(&String::from_utf8_lossy(found));
         Self(Kind::Malformed { header: header.to_owned(), found, fault })
     }
-}
-
-/// A value as an error message shows it: control characters escaped, long ones cut.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    let mut shown = String::new();
-    let mut chars = text.chars();
-    for char in chars.by_ref().take(QUOTED_CHARS) {
-        if char.is_control() {
-            shown.extend(char.escape_default());
-        } else {
-            shown.push(char);
-        }
-    }
-    if chars.next().is_some() {
-        shown.push_str("...");
-    }
-    shown
 }
 
 /// Reads the value of an `Mcp-Name` or `Mcp-Param-*` header.

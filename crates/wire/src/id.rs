@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::bounds::MAX_ID;
+
 /// The id of a request: a string or an integer, answered with the same JSON type.
 ///
 /// An integer may be written in any way that JSON has: `1.0` and `1e3` are [`Id::Number`], too.
@@ -21,9 +23,12 @@ pub enum Id {
 
 impl Id {
     /// Reads an id from raw JSON; `None` if it is neither a string nor a number that a 64 bit float
-    /// can come near to.
+    /// can come near to, or longer than [`MAX_ID`].
     #[must_use]
     pub fn from_json(raw: &str) -> Option<Self> {
+        if raw.len() > MAX_ID {
+            return None;
+        }
         if raw.starts_with('"') {
             return serde_json::from_str(raw).ok().map(Self::Text);
         }
@@ -79,8 +84,10 @@ impl Serialize for Id {
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(input)?;
-        Self::from_json(raw.get())
-            .ok_or_else(|| serde::de::Error::custom("must be a string or a number"))
+        Self::from_json(raw.get()).ok_or_else(|| {
+            let wanted = format!("must be a string or a number of at most {MAX_ID} bytes");
+            serde::de::Error::custom(wanted)
+        })
     }
 }
 

@@ -8,11 +8,13 @@
 //! * [`Notice`] is what every session may hear; [`EncodedNotice`] is one turned into bytes once.
 //! * [`encode`] writes everything a server sends.
 //! * [`ErrorObject`] and [`code`] hold every error a server answers with.
+//! * [`bounds`] has what a client may write at most, and cuts what is repeated of it.
 //! * [`headers`] compares the routing headers of Streamable HTTP with the body.
 //!
 //! Descriptors, contents and results come from the official crate and are re-exported as
 //! [`model`].
 
+pub mod bounds;
 pub mod encode;
 mod era;
 mod error;

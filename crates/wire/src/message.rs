@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::bounds::{MAX_ARGUMENT_VALUES, MAX_ID, MAX_METHOD, MAX_VALUES, count_values, shortened};
 use crate::params::Seen;
 use crate::{ErrorObject, Id, Method, Params, RequestMeta, code};
 
@@ -112,6 +113,10 @@ impl DecodeError {
     fn invalid(id: Option<Id>, message: impl Into<String>) -> Self {
         Self { id, code: code::INVALID_REQUEST, message: message.into() }
     }
+
+    fn too_many_values(id: Option<Id>, most: usize) -> Self {
+        Self::invalid(id, format!("the message has more than {most} values"))
+    }
 }
 
 impl From<DecodeError> for ErrorObject {
@@ -147,12 +152,25 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 impl Message {
     /// Decodes one JSON-RPC 2.0 message. Its parameters stay raw and share `input`'s buffer.
     ///
+    /// What a server keeps of a message is short: see [`bounds`](crate::bounds). The answer to a
+    /// question that has more values than [`MAX_VALUES`] is decoded as an error, so that who asked
+    /// hears of it.
+    ///
     /// # Errors
     ///
     /// [`code::PARSE_ERROR`] if `input` is no JSON, [`code::INVALID_REQUEST`] if it is a
     /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages");
     /// [`code::INVALID_PARAMS`] as [`RequestMeta::read`].
     pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
+        Self::decode_within(input, MAX_ARGUMENT_VALUES)
+    }
+
+    /// As [`decode`](Self::decode), where a call of a tool may have so many values.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    pub fn decode_within(input: &Bytes, max_argument_values: usize) -> Result<Self, DecodeError> {
         // A byte order mark is no JSON, and some write one all the same (RFC 8259, section 8.1).
         let input = &match input.strip_prefix(b"\xef\xbb\xbf") {
             Some(text) => input.slice_ref(text),
@@ -162,7 +180,7 @@ impl Message {
         let parse_error = |error: &dyn fmt::Display| DecodeError {
             id: None,
             code: code::PARSE_ERROR,
-            message: format!("parse error: {error}"),
+            message: format!("parse error: {}", shortened(error)),
         };
         // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
         let text = ByteString::try_from(input.clone()).map_err(|error| parse_error(&error))?;
@@ -174,11 +192,14 @@ impl Message {
                 return Err(match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
                     Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
-                    Ok(_) => DecodeError::invalid(id(&text), format!("invalid message: {error}")),
+                    Ok(_) => {
+                        let message = format!("invalid message: {}", shortened(error));
+                        DecodeError::invalid(id(&text), message)
+                    }
                 });
             }
         };
-        envelope.into_message(&text)
+        envelope.into_message(&text, max_argument_values)
     }
 
     /// The message as JSON, which [`decode`](Self::decode) reads again: to hand it on.
@@ -200,6 +221,11 @@ impl Message {
             }
         }
     }
+}
+
+/// Whether a text has more values than this. One of few bytes has few values, whatever it is.
+fn has_more_values(text: &str, most: usize) -> bool {
+    text.len() > most && count_values(text.as_bytes(), most) > most
 }
 
 fn string(text: &str) -> String {
@@ -242,10 +268,18 @@ fn not_an_object(input: &Bytes) -> DecodeError {
 }
 
 impl Envelope<'_> {
-    fn into_message(self, input: &ByteString) -> Result<Message, DecodeError> {
+    fn into_message(
+        self,
+        input: &ByteString,
+        max_argument_values: usize,
+    ) -> Result<Message, DecodeError> {
         let id = match self.id.map(RawValue::get) {
             None => None,
             Some("null") if self.is_told() => None,
+            Some(raw) if raw.len() > MAX_ID => {
+                let message = format!("invalid id: it has more than {MAX_ID} bytes");
+                return Err(DecodeError::invalid(None, message));
+            }
             Some(raw) => Some(Id::of_request(raw).ok_or_else(|| {
                 DecodeError::invalid(None, "invalid id: must be a string or an integer")
             })?),
@@ -254,6 +288,10 @@ impl Envelope<'_> {
             return Err(DecodeError::invalid(id, "invalid jsonrpc: must be \"2.0\""));
         }
         let Some(method) = self.method else { return self.into_response(id, input) };
+        if method.get().len() > MAX_METHOD {
+            let message = format!("invalid method: it has more than {MAX_METHOD} bytes");
+            return Err(DecodeError::invalid(id, message));
+        }
         let method = match serde_json::from_str::<std::borrow::Cow<'_, str>>(method.get()) {
             Ok(name) => Method::parse(&name),
             Err(_) => return Err(DecodeError::invalid(id, "invalid method: must be a string")),
@@ -261,6 +299,13 @@ impl Envelope<'_> {
         let result = self.result.filter(|result| result.get() != "null");
         if result.is_some() || self.error.is_some() {
             return Err(DecodeError::invalid(id, "a message is a request or a response, not both"));
+        }
+        let most = match method {
+            Method::ToolsCall => max_argument_values.max(MAX_VALUES),
+            _ => MAX_VALUES,
+        };
+        if has_more_values(input, most) {
+            return Err(DecodeError::too_many_values(id, most));
         }
         let params = match self.params {
             None => Params::default(),
@@ -286,6 +331,12 @@ impl Envelope<'_> {
     }
 
     fn into_response(self, id: Option<Id>, input: &ByteString) -> Result<Message, DecodeError> {
+        if let (Some(id), true) = (&id, has_more_values(input, MAX_VALUES)) {
+            let error = ErrorObject::from(DecodeError::too_many_values(None, MAX_VALUES));
+            let error = serde_json::to_vec(&error).unwrap_or_default().into();
+            let outcome = ResponseOutcome::Error(error);
+            return Ok(Message::Response(Response { id: id.clone(), outcome }));
+        }
         let raw = |value: &RawValue| input.slice_ref(value.get()).into_bytes();
         // A result of `null` beside an error is none.
         let result = self.result.filter(|result| result.get() != "null" || self.error.is_none());

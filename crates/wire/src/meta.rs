@@ -6,10 +6,10 @@ use std::thread::LocalKey;
 
 use bytes::Bytes;
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::bounds::{MAX_CAPABILITIES, MAX_CLIENT_INFO, MAX_ID, MAX_META, shortened};
 use crate::params::Member;
 use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion};
 
@@ -94,7 +94,9 @@ impl RequestMeta {
     ///
     /// # Errors
     ///
-    /// -32602 if `_meta` is no object, or a reserved member has the wrong type.
+    /// -32602 if `_meta` is no object, a reserved member has the wrong type, or either is longer
+    /// than [`bounds`](crate::bounds) say. A trace context that is too long is left out, as nobody is
+    /// refused for a wish.
     pub fn read(params: &Params) -> Result<Arc<Self>, ErrorObject> {
         let raw = params.member(Member::Meta)?.unwrap_or_default();
         let known =
@@ -117,14 +119,19 @@ impl RequestMeta {
         if !raw.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
         }
+        if raw.len() > MAX_META {
+            return Err(too_long("params._meta", MAX_META));
+        }
         let known: Known<'_> = serde_json::from_str(raw).map_err(|error| {
-            ErrorObject::invalid_params(format!("invalid params._meta: {error}"))
+            ErrorObject::invalid_params(format!("invalid params._meta: {}", shortened(error)))
         })?;
         let progress_token = known.progress_token.map(|raw| progress_token(raw.get()));
-        let info = known.client_info.map(|raw| read_once(&INFO, meta_key::CLIENT_INFO, raw));
-        let capabilities = known
-            .client_capabilities
-            .map(|raw| read_once(&CAPABILITIES, meta_key::CLIENT_CAPABILITIES, raw));
+        let info = known
+            .client_info
+            .map(|raw| read_once(&INFO, meta_key::CLIENT_INFO, raw, read_client_info));
+        let capabilities = known.client_capabilities.map(|raw| {
+            read_once(&CAPABILITIES, meta_key::CLIENT_CAPABILITIES, raw, read_capabilities)
+        });
         Ok(Self {
             progress_token: progress_token.transpose()?.flatten(),
             protocol_version: known.protocol_version,
@@ -132,9 +139,9 @@ impl RequestMeta {
             client_capabilities: capabilities.transpose()?,
             log_level: known.log_level,
             trace: TraceContext {
-                traceparent: known.traceparent,
-                tracestate: known.tracestate,
-                baggage: known.baggage,
+                traceparent: known.traceparent.filter(|text| text.len() <= MAX_TRACE_PARENT),
+                tracestate: known.tracestate.filter(|text| text.len() <= MAX_TRACE_STATE),
+                baggage: known.baggage.filter(|text| text.len() <= MAX_BAGGAGE),
             },
             raw: Bytes::copy_from_slice(raw.as_bytes()),
         })
@@ -166,11 +173,49 @@ impl RequestMeta {
 fn progress_token(raw: &str) -> Result<Option<ProgressToken>, ErrorObject> {
     let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     match ProgressToken::from_json(raw) {
-        None if !is_number => Err(ErrorObject::invalid_params(
-            "invalid params._meta.progressToken: must be a string or a number",
-        )),
+        None if !is_number => Err(ErrorObject::invalid_params(format!(
+            "invalid params._meta.progressToken: must be a string or a number of at most {MAX_ID} bytes"
+        ))),
         token => Ok(token),
     }
+}
+
+/// A longer trace context is none (W3C Trace Context, section 3; W3C Baggage, section 3.3).
+const MAX_TRACE_PARENT: usize = 128;
+const MAX_TRACE_STATE: usize = 512;
+const MAX_BAGGAGE: usize = 8 * 1024;
+
+fn too_long(what: &str, most: usize) -> ErrorObject {
+    ErrorObject::invalid_params(format!("{what} has more than {most} bytes"))
+}
+
+/// Who a client says it is. Its icons are not kept where they make it long.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn read_client_info(raw: &str) -> Result<Implementation, String> {
+    let mut info: Implementation = serde_json::from_str(raw).map_err(|error| shortened(error))?;
+    if raw.len() > MAX_CLIENT_INFO {
+        info.icons = None;
+        let kept = serde_json::to_vec(&info).map_or(0, |json| json.len());
+        if kept > MAX_CLIENT_INFO {
+            return Err(format!("it has more than {MAX_CLIENT_INFO} bytes without its icons"));
+        }
+    }
+    Ok(info)
+}
+
+/// What a client says it can do.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn read_capabilities(raw: &str) -> Result<ClientCapabilities, String> {
+    if raw.len() > MAX_CAPABILITIES {
+        return Err(format!("they have more than {MAX_CAPABILITIES} bytes"));
+    }
+    serde_json::from_str(raw).map_err(|error| shortened(error))
 }
 
 /// What was read last, and what it is.
@@ -187,10 +232,11 @@ thread_local! {
 
 /// Reads what clients say of themselves in every request: what is the same as the last time is not
 /// read again.
-fn read_once<T: DeserializeOwned>(
+fn read_once<T>(
     last: &'static LocalKey<Last<T>>,
     key: &str,
     raw: &RawValue,
+    read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Arc<T>, ErrorObject> {
     let text = raw.get();
     let known = last.with_borrow(|last| {
@@ -199,7 +245,7 @@ fn read_once<T: DeserializeOwned>(
     if let Some(value) = known {
         return Ok(value);
     }
-    let value: T = serde_json::from_str(text).map_err(|error| {
+    let value = read(text).map_err(|error| {
         ErrorObject::invalid_params(format!("invalid params._meta[\"{key}\"]: {error}"))
     })?;
     let value = Arc::new(value);
@@ -267,6 +313,34 @@ mod tests {
             let told = meta.progress_token.as_ref().map(Id::to_json);
             assert_eq!(told.as_deref(), echoed, "{token}");
         }
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_is_short_and_its_icons_are_kept_if_they_are() {
+        let info = |name: &str, icon: &str| {
+            serde_json::json!({"_meta": {meta_key::CLIENT_INFO: {
+                "name": name, "version": "1", "icons": [{"src": icon}],
+            }}})
+        };
+        let client = |json| read(json).map(|meta| meta.client_info.clone().unwrap());
+        assert!(client(info("c", "data:x")).unwrap().icons.is_some());
+        let large = client(info("c", &"x".repeat(30_000))).unwrap();
+        assert_eq!((&*large.name, &large.icons), ("c", &None));
+        let error = client(info(&"x".repeat(5_000), "x")).unwrap_err();
+        assert!(error.message.contains("4096 bytes") && error.message.len() < 300, "{error}");
+        let many = serde_json::json!({"experimental": {"x": {"y": "z".repeat(20_000)}}});
+        let error = read(serde_json::json!({"_meta": {meta_key::CLIENT_CAPABILITIES: many}}));
+        assert!(error.unwrap_err().message.contains("16384 bytes"));
+    }
+
+    #[test]
+    fn a_trace_that_is_too_long_is_left_out() {
+        let meta = read(serde_json::json!({"_meta": {
+            "traceparent": "x".repeat(1_000), "tracestate": "x".repeat(500), "baggage": "b",
+        }}));
+        let trace = meta.unwrap().trace.clone();
+        assert_eq!((trace.traceparent, trace.baggage.as_deref()), (None, Some("b")));
+        assert!(trace.tracestate.is_some());
     }
 
     #[test]

@@ -1,30 +1,18 @@
 //! The parameters of the requests that a server answers.
 
 mod raw;
+mod read;
 
 use std::collections::BTreeMap;
 
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use crate::bounds::{MAX_NAME, MAX_VALUES, count_values};
 use crate::{ErrorObject, LogLevel};
 pub(crate) use raw::Seen;
 pub use raw::{Member, Params};
-
-/// What may be left out may be `null`, too.
-fn or_default<'de, T, D>(input: D) -> Result<T, D::Error>
-where
-    T: Deserialize<'de> + Default,
-    D: Deserializer<'de>,
-{
-    Ok(Option::deserialize(input)?.unwrap_or_default())
-}
-
-/// Arguments by name, without those that are `null`.
-fn given<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let all: BTreeMap<String, Option<String>> = or_default(input)?;
-    Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
-}
+use read::{capabilities, client_info, given, or_default};
 
 /// `initialize` (2025-11-25, basic/lifecycle).
 #[derive(Clone, Debug, Deserialize)]
@@ -32,10 +20,13 @@ fn given<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, String>
 #[non_exhaustive]
 pub struct Initialize {
     /// The newest version the client speaks.
+    #[serde(deserialize_with = "read::version")]
     pub protocol_version: String,
     /// What the client can do.
+    #[serde(deserialize_with = "capabilities")]
     pub capabilities: ClientCapabilities,
     /// Who it is.
+    #[serde(deserialize_with = "client_info")]
     pub client_info: Implementation,
 }
 
@@ -44,7 +35,7 @@ pub struct Initialize {
 #[non_exhaustive]
 pub struct List {
     /// Where the page begins; absent for the first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read::cursor")]
     pub cursor: Option<String>,
 }
 
@@ -63,10 +54,11 @@ impl<'a> CallTool<'a> {
     ///
     /// # Errors
     ///
-    /// -32602 without a name, or if it is no string.
+    /// -32602 without a name, or if it is no string or longer than [`MAX_NAME`].
     pub fn read(params: &'a Params) -> Result<Self, ErrorObject> {
         let name = params.string(Member::Name)?;
         let name = name.ok_or_else(|| raw::invalid(&"missing field `name`"))?;
+        read::check_length(&name, "name", MAX_NAME).map_err(|error| raw::invalid(&error))?;
         Ok(Self { name, arguments: params.member(Member::Arguments)? })
     }
 }
@@ -87,9 +79,14 @@ impl Retry {
     ///
     /// # Errors
     ///
-    /// -32602 if a member has the wrong type.
+    /// -32602 if a member has the wrong type, or the answers have more than [`MAX_VALUES`].
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
-        let responses = params.member(Member::InputResponses)?.map(serde_json::from_str);
+        let responses = params.member(Member::InputResponses)?;
+        if responses.is_some_and(|raw| count_values(raw.as_bytes(), MAX_VALUES) > MAX_VALUES) {
+            let error = format_args!("inputResponses have more than {MAX_VALUES} values");
+            return Err(raw::invalid(&error));
+        }
+        let responses = responses.map(serde_json::from_str);
         Ok(Self {
             input_responses: responses.transpose().map_err(|error| raw::invalid(&error))?,
             request_state: params.string(Member::RequestState)?.map(Into::into),
@@ -102,6 +99,7 @@ impl Retry {
 #[non_exhaustive]
 pub struct ResourceUri {
     /// Which resource.
+    #[serde(deserialize_with = "read::uri")]
     pub uri: String,
 }
 
@@ -110,6 +108,7 @@ pub struct ResourceUri {
 #[non_exhaustive]
 pub struct GetPrompt {
     /// Which prompt.
+    #[serde(deserialize_with = "read::name")]
     pub name: String,
     /// Its arguments.
     #[serde(default, deserialize_with = "given")]
@@ -138,12 +137,14 @@ pub enum CompletionRef {
     #[serde(rename = "ref/prompt")]
     Prompt {
         /// Its name.
+        #[serde(deserialize_with = "read::name")]
         name: String,
     },
     /// A resource template.
     #[serde(rename = "ref/resource")]
     Resource {
         /// Its URI template.
+        #[serde(deserialize_with = "read::uri")]
         uri: String,
     },
 }
@@ -153,6 +154,7 @@ pub enum CompletionRef {
 #[non_exhaustive]
 pub struct CompletionArgument {
     /// Its name.
+    #[serde(deserialize_with = "read::name")]
     pub name: String,
     /// What has been typed so far.
     pub value: String,
@@ -181,6 +183,7 @@ pub struct SetLevel {
 #[non_exhaustive]
 pub struct OneTask {
     /// Which task.
+    #[serde(deserialize_with = "read::task_id")]
     pub task_id: String,
 }
 
@@ -190,6 +193,7 @@ pub struct OneTask {
 #[non_exhaustive]
 pub struct UpdateTask {
     /// Which task.
+    #[serde(deserialize_with = "read::task_id")]
     pub task_id: String,
     /// The answers, by the key of their question.
     pub input_responses: serde_json::Map<String, serde_json::Value>,
@@ -202,8 +206,8 @@ pub struct UpdateTask {
 pub struct Cancelled {
     /// The request that is given up.
     pub request_id: crate::Id,
-    /// Why, for logs.
-    #[serde(default)]
+    /// Why, for logs; a long one is cut.
+    #[serde(default, deserialize_with = "read::reason")]
     pub reason: Option<String>,
 }
 
@@ -248,9 +252,9 @@ pub struct NoticeFilter {
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
     pub resources_list_changed: bool,
     /// Updates of these resources.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "read::uris", skip_serializing_if = "Vec::is_empty")]
     pub resource_subscriptions: Vec<String>,
     /// The status of these tasks (extension `io.modelcontextprotocol/tasks`).
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "read::task_ids", skip_serializing_if = "Vec::is_empty")]
     pub task_ids: Vec<String>,
 }

@@ -173,3 +173,64 @@ proptest! {
         prop_assert_eq!(request.params.parse::<serde_json::Value>().unwrap(), params);
     }
 }
+
+#[test]
+fn what_is_kept_of_a_message_is_short() {
+    let long = "x".repeat(2_000);
+    for (id, method, params) in [
+        (format!("\"{long}\""), "ping".to_owned(), "{}".to_owned()),
+        (format!("1{}", "0".repeat(300)), "ping".to_owned(), "{}".to_owned()),
+        ("1".to_owned(), long.clone(), "{}".to_owned()),
+        ("1".to_owned(), "ping".to_owned(), format!(r#"{{"_meta":{{"progressToken":"{long}"}}}}"#)),
+        (
+            "1".to_owned(),
+            "ping".to_owned(),
+            format!(r#"{{"_meta":{{"a":"{}"}}}}"#, long.repeat(40)),
+        ),
+    ] {
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        let error = decode(&text).unwrap_err();
+        assert!(error.message.len() < 600, "{}", error.message);
+        assert!(error.message.contains("bytes"), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_message_has_a_bounded_number_of_values() {
+    let zeros = |count: usize| vec!["0"; count].join(",");
+    let request = |method: &str, count| {
+        let params = format!(r#"{{"name":"t","arguments":{{"a":[{}]}}}}"#, zeros(count));
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+    };
+    assert!(decode(&request("tools/call", 90_000)).is_ok());
+    let error = decode(&request("tools/call", 110_000)).unwrap_err();
+    assert_eq!((error.code, error.id), (code::INVALID_REQUEST, Some(Id::Number(1))));
+    assert!(error.message.contains("100000 values"), "{}", error.message);
+    assert!(decode(&request("prompts/get", 9_000)).is_ok());
+    assert!(decode(&request("prompts/get", 11_000)).is_err());
+    let few = Message::decode_within(&Bytes::from(request("tools/call", 30_000)), 20_000);
+    assert!(few.unwrap_err().message.contains("20000 values"));
+}
+
+#[test]
+fn an_answer_with_too_many_values_is_an_error_for_who_asked() {
+    let text =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"a":[{}]}}}}"#, vec!["0"; 11_000].join(","));
+    let Ok(Message::Response(response)) = decode(&text) else { panic!() };
+    let ResponseOutcome::Error(error) = response.outcome else { panic!("{response:?}") };
+    assert!(String::from_utf8_lossy(&error).contains("10000 values"));
+}
+
+#[test]
+fn no_error_repeats_a_long_value() {
+    let long = "x".repeat(100_000);
+    for text in [
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":"{long}"}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","{long}":1,"params":[]}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"_meta":"{long}"}}}}"#),
+        format!("{long}"),
+    ] {
+        assert!(decode(&text).unwrap_err().message.len() < 600);
+    }
+}

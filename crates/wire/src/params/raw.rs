@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::ErrorObject;
+use crate::bounds::shortened;
 
 /// The `params` of a message: raw JSON in the message's own buffer, or nothing.
 ///
@@ -125,7 +126,7 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 pub(super) fn invalid(error: &dyn Display) -> ErrorObject {
-    ErrorObject::invalid_params(format!("invalid params: {error}"))
+    ErrorObject::invalid_params(format!("invalid params: {}", shortened(error)))
 }
 
 impl Params {
