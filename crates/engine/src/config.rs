@@ -7,9 +7,11 @@ use crate::ids::NodeId;
 use crate::outlet::policy::{Budget, Limits, Retention};
 use crate::outlet::{EventStore, MemoryEventStore};
 use crate::registry::Shelf;
+use crate::request_budget::RequestBudget;
 use crate::session::SessionStore;
 use crate::task::StateKey;
 use crate::tasks::TaskConfig;
+use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
 use stentor_wire::encode::CacheHint;
 
 /// Limits and times of an engine.
@@ -37,7 +39,7 @@ pub struct Config {
     pub max_requests_per_session: usize,
     /// Modern HTTP requests that may run at once, over all clients. Default 10,000.
     pub max_stateless_calls: usize,
-    /// Resources that one session may watch at once; their URIs may have 8 KiB each. Default 1,000.
+    /// Resources that one session may watch at once. Default 1,000.
     pub max_subscriptions: usize,
     /// A legacy HTTP session whose client has no stream open and sends nothing for this time
     /// ends, and with it the calls that still run. Default 30 minutes.
@@ -60,6 +62,12 @@ pub struct Config {
     pub state_keys: Vec<StateKey>,
     /// A call that runs longer is ended with an error. Default: none.
     pub call_timeout: Option<Duration>,
+    /// The most values that the arguments of a tool may have, with the names of members: a request
+    /// with more is refused. Any other message may have
+    /// [`MAX_VALUES`](stentor_wire::bounds::MAX_VALUES). Default 100,000.
+    pub max_argument_values: usize,
+    /// How much may be kept of what clients sent.
+    pub requests: RequestBudget,
     /// How much may wait unread on one stream.
     pub limits: Limits,
     /// How much that was read a legacy HTTP stream keeps for a client that comes back.
@@ -143,6 +151,8 @@ impl Default for Config {
             ask_timeout: Duration::from_secs(5 * 60),
             state_keys: Vec::new(),
             call_timeout: None,
+            max_argument_values: MAX_ARGUMENT_VALUES,
+            requests: RequestBudget::default(),
             limits: Limits::default(),
             retention: Retention::default(),
             budget: Budget::default(),

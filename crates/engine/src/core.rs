@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::ActorRef;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::{ListKind, Notice};
+use stentor_wire::{DecodeError, ListKind, Message, Notice};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,9 +20,11 @@ use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
+use crate::offload::{LARGE, Offload};
 use crate::outlet::Tally;
 use crate::peers::{Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
+use crate::request_budget::{Callers, Meter};
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
 use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
 use crate::tasks::Tasks;
@@ -68,6 +71,10 @@ pub(crate) struct Core {
     /// Set once running calls get no more time.
     pub(crate) ending: CancellationToken,
     pub(crate) tally: Arc<Tally>,
+    /// What is kept of what clients sent.
+    pub(crate) requests: Callers,
+    /// Reads what is large.
+    pub(crate) offload: Offload,
     /// Of calls that belong to no session.
     pub(crate) stateless_tally: Arc<Tally>,
     pub(crate) events: Events,
@@ -115,6 +122,8 @@ impl Core {
             directory: Directory::new(config.max_sessions),
             tally,
             stateless_tally,
+            requests: Callers::new(config.requests),
+            offload: Offload::default(),
             saver: Saver::new(&config).map(Arc::new),
             config,
             identity,
@@ -154,9 +163,24 @@ impl Core {
         self.catalog.store(Arc::default());
     }
 
+    /// Decodes a message within the bounds of this engine, a large one on another thread.
+    pub(crate) async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
+        let most = self.config.max_argument_values;
+        if input.len() <= LARGE {
+            return Message::decode_within(&input, most);
+        }
+        // Boxed, as few messages are large and all make room for it.
+        Box::pin(self.offload.run(move || Message::decode_within(&input, most))).await
+    }
+
     /// Counters of a new session.
     pub(crate) fn session_tally(&self) -> Arc<Tally> {
         Arc::new(Tally::within(self.tally.clone(), self.config.budget.session))
+    }
+
+    /// Counts what is kept of what the client of a new session sends.
+    pub(crate) fn session_meter(&self, principal: Option<&Arc<str>>) -> Arc<Meter> {
+        Meter::session(self.requests.of(principal), self.config.requests.session)
     }
 
     pub(crate) fn tell_hub(&self, message: HubMsg) {

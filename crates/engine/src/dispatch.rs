@@ -3,14 +3,14 @@
 //! Pure, and without an actor: the catalog is a snapshot.
 
 use bytes::Bytes;
-use serde_json::Value;
+use stentor_wire::bounds::quoted;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, Method, Request};
 
 use crate::core::Core;
 use crate::handler::{
-    CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
+    Arguments, CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
     TemplateEntry, ToolEntry, completed,
 };
 use crate::ids::NodeId;
@@ -56,7 +56,7 @@ impl From<CallError> for Failure {
 
 /// A piece of the author's code with its input.
 pub(crate) enum Target {
-    Tool(Arc<ToolEntry>, Value),
+    Tool(Arc<ToolEntry>, Arguments),
     Resource(Reader, String),
     Prompt(Arc<PromptEntry>, PromptArgs),
     Complete(Completer, Completion),
@@ -119,7 +119,7 @@ impl Target {
     }
 
     /// What it takes to run it again, for those that can become tasks.
-    pub(crate) fn task_arguments(&self) -> Option<Value> {
+    pub(crate) fn task_arguments(&self) -> Option<Arguments> {
         match self {
             Self::Tool(tool, arguments) if tool.as_task() != AsTask::Never => {
                 Some(arguments.clone())
@@ -132,7 +132,7 @@ impl Target {
         Box::pin(async move {
             match self {
                 Self::Tool(tool, arguments) => {
-                    let outcome = tool.call(arguments, ctx).await;
+                    let outcome = tool.clone().call(arguments, ctx).await;
                     let mut result = tool.result(outcome)?;
                     let meta = result.meta.take().map(|meta| meta.0);
                     let failed = result.is_error == Some(true);
@@ -265,21 +265,21 @@ impl Look<'_> {
             Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
         };
         let found = self.here(offer.as_ref(), &params.name);
-        let found = found
-            .ok_or_else(|| ErrorObject::invalid_params(format!("unknown tool: {}", params.name)))?;
+        let found = found.ok_or_else(|| {
+            ErrorObject::invalid_params(format!("unknown tool: {}", quoted(&params.name)))
+        })?;
         let tool = match found {
             Ok(tool) => tool,
             Err(elsewhere) => return Ok(elsewhere),
         };
-        let arguments = match params.arguments {
-            None => Value::Object(serde_json::Map::new()),
-            Some(raw) => serde_json::from_str(raw).map_err(|error| {
-                ErrorObject::invalid_params(format!("invalid arguments: {error}"))
-            })?,
-        };
-        if !arguments.is_object() {
+        let arguments = params.arguments.unwrap_or("{}");
+        if !arguments.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
         }
+        let arguments = match params.arguments {
+            None => Arguments::default(),
+            Some(raw) => Arguments::new(self.request.params.share(raw)),
+        };
         Ok(Target::Tool(tool, arguments))
     }
 
@@ -302,7 +302,7 @@ impl Look<'_> {
         let offer = self.prompt(&params.name);
         let found = self.here(offer.as_ref(), &params.name);
         let found = found.ok_or_else(|| {
-            ErrorObject::invalid_params(format!("unknown prompt: {}", params.name))
+            ErrorObject::invalid_params(format!("unknown prompt: {}", quoted(&params.name)))
         })?;
         match found {
             Ok(prompt) => {
@@ -335,7 +335,10 @@ impl Look<'_> {
             Err(error) => return Dispatch::Answer(Err(error)),
         };
         let unknown = |what: &str, name: &str| {
-            Dispatch::Answer(Err(ErrorObject::invalid_params(format!("unknown {what}: {name}"))))
+            Dispatch::Answer(Err(ErrorObject::invalid_params(format!(
+                "unknown {what}: {}",
+                quoted(name)
+            ))))
         };
         let completer = match &params.r#ref {
             params::CompletionRef::Prompt { name } => {

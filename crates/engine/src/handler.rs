@@ -1,6 +1,7 @@
 //! The author's side: tools, resources, resource templates and prompts, each a descriptor
 //! that clients see and the code behind it.
 
+mod arguments;
 mod completion;
 mod outcome;
 mod prompt;
@@ -19,6 +20,7 @@ pub use resource::{
 pub use schema::{ArgumentProblem, SchemaError};
 pub use tool::{Tool, ToolFn, raw_tool, tool};
 
+pub(crate) use arguments::Arguments;
 pub(crate) use completion::{Completer, completed};
 pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;

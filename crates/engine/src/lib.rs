@@ -35,10 +35,12 @@ mod hub;
 mod ids;
 pub mod metrics;
 mod observe;
+mod offload;
 pub mod outlet;
 pub mod peers;
 pub mod port;
 mod registry;
+mod request_budget;
 mod root;
 mod session;
 mod task;
@@ -62,6 +64,7 @@ pub use observe::EngineView;
 pub use registry::{
     Catalog, CatalogError, Change, Conflict, Item, Mutation, RegistryView, Shelf, Topic,
 };
+pub use request_budget::RequestBudget;
 pub use root::RootView;
 pub use session::{
     Claim, EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView,

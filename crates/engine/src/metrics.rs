@@ -9,7 +9,7 @@
 //! | `stentor.progress.conflated`, `.refused` | counters | |
 //! | `stentor.streams.closed` | counter | |
 //! | `stentor.restarts` | counter | `actor` |
-//! | `stentor.held.bytes` | gauge | |
+//! | `stentor.held.bytes`, `stentor.requests.bytes` | gauges | |
 //! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.suspended` | gauges | |
 //!
 //! Install a recorder before the engine starts. Counters of frames and gauges are brought up
@@ -81,6 +81,7 @@ impl Metrics {
         counter!("stentor.progress.refused").absolute(tally.refused);
         counter!("stentor.streams.closed").absolute(tally.closed);
         gauge!("stentor.held.bytes").set(tally.held as f64);
+        gauge!("stentor.requests.bytes").set(core.requests.held() as f64);
         gauge!("stentor.sessions").set(core.directory.len() as f64);
         gauge!("stentor.calls.running").set(core.calls.len() as f64);
         gauge!("stentor.calls.suspended").set(core.suspended.len() as f64);

@@ -18,7 +18,8 @@ use futures::future::Either;
 use stentor_wire::headers::HeaderMismatch;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{
-    ErrorObject, Method, Params, ProtocolVersion, Request, SubscriptionId, encode, params,
+    DecodeError, ErrorObject, Message, Method, Params, ProtocolVersion, Request, SubscriptionId,
+    encode, params,
 };
 use tokio::time::Instant;
 
@@ -26,10 +27,12 @@ use crate::Engine;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, dispatch};
 use crate::events::{CallOutcome, EngineEvent};
+use crate::handler::Arguments;
 use crate::ids::SessionId;
 use crate::outlet::Inlet;
 use crate::peers::{Granted, watch};
 use crate::registry::Offer;
+use crate::request_budget::cost_of_call;
 use crate::session::{
     Caller, EndReason, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState,
     Streams, grant, of_stateless_call,
@@ -109,6 +112,9 @@ pub(crate) fn stateless(
     let permit = permit.map_err(|_| Refused::TooManyRequests)?;
     let session = core.stateless.load_full().ok_or(Refused::ShuttingDown)?;
     let session = Session::new(core.clone(), session);
+    // Before it enters, as a retry uses up the state of the call that waits.
+    let charge = core.requests.of(caller.principal.as_ref()).charge(cost_of_call(&request));
+    let charge = charge.map_err(|_| Refused::TooManyRequests)?;
     let entry = match task::enter(core, &caller, &request, &target) {
         Ok(entry) => entry,
         Err(error) => {
@@ -123,7 +129,7 @@ pub(crate) fn stateless(
     let (open, streams) = (None, None);
     #[rustfmt::skip]
     let start = task::Start {
-        request, caller, target, entry, cancel, open, streams, questions,
+        request, caller, target, entry, cancel, open, streams, questions, charge,
     };
     let run = task::begin(core, start, responder).map(|run| (run, session));
     Ok(Begun { answer: Answer::Stream(inlet), run })
@@ -150,7 +156,8 @@ impl Engine {
         // Everything goes out on one stream, so a response does not end it.
         let streams = Streams::one(core, &id, false);
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
-        let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
+        let (max, meter) = (core.config.max_subscriptions, core.session_meter(None));
+        let state = SessionState::new(id, kind.serves_modern(), max, &meter);
         let entry = self.new_session(kind, streams, state, None)?;
         self.install(&entry)?;
         let inlet = outlet.attach();
@@ -170,7 +177,8 @@ impl Engine {
         let core = self.core();
         let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Http);
         let streams = Streams::http(core, &id);
-        let state = SessionState::new(id, kind.serves_modern(), core.config.max_subscriptions);
+        let (max, meter) = (core.config.max_subscriptions, core.session_meter(principal.as_ref()));
+        let state = SessionState::new(id, kind.serves_modern(), max, &meter);
         let entry = self.new_session(kind, streams, state, principal)?;
         self.install(&entry)?;
         Ok(HttpSession::here(core.clone(), entry))
@@ -256,6 +264,16 @@ impl Engine {
         Either::Left(async move { Ok(begun?.answer().await) })
     }
 
+    /// Decodes a message of a client within the bounds of this engine, a large one on another thread.
+    /// Cancel safe: nothing has happened but that it was read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Message::decode`].
+    pub async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
+        self.core().decode(input).await
+    }
+
     /// After which time a transport closes the connection of a client that takes nothing:
     /// [`Config::stall_timeout`](crate::Config::stall_timeout).
     #[must_use]
@@ -289,7 +307,14 @@ impl Engine {
         let streams = Streams::one(core, &id, true);
         let outlet = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
         let (inlet, request_id) = (outlet.attach(), request.id.clone());
-        let state = SessionState::listening(id, request_id.clone(), granted);
+        let meter = core.session_meter(caller.principal.as_ref());
+        let state = match SessionState::listening(id, request_id.clone(), &granted, &meter) {
+            Ok(state) => state,
+            Err(error) => {
+                let bytes = encode::error(Some(&request.id), &error);
+                return Ok(Answer::Now(bytes, Some(error.code)));
+            }
+        };
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, streams, state, principal)?;
         self.install(&entry)?;
@@ -319,10 +344,12 @@ impl Engine {
     /// schema says (2026-07-28, basic/transports/streamable-http, "Server Behavior for Custom
     /// Headers"). `header` finds a header by its lowercase name.
     ///
+    /// Large arguments are read on another thread. Cancel safe.
+    ///
     /// # Errors
     ///
     /// What does not match.
-    pub fn check_param_headers<'a>(
+    pub async fn check_param_headers<'a>(
         &self,
         params: &Params,
         header: impl Fn(&str) -> Option<&'a [u8]>,
@@ -338,7 +365,13 @@ impl Engine {
         if headers.is_empty() {
             return Ok(());
         }
-        let arguments = called.arguments.and_then(|raw| serde_json::from_str(raw).ok());
+        let arguments = called.arguments.map(|raw| Arguments::new(params.share(raw)));
+        let arguments = match arguments {
+            Some(large) if large.are_large() => {
+                self.core().offload.run(move || large.read().ok()).await
+            }
+            arguments => arguments.and_then(|arguments| arguments.read().ok()),
+        };
         headers.check(arguments.as_ref(), header)
     }
 

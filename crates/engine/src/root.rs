@@ -343,7 +343,7 @@ async fn spawn_registry(
 /// The parent of all calls that belong to no session.
 async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
     let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
-    let state = SessionState::new(id.clone(), kind.serves_modern(), 0);
+    let state = SessionState::new(id.clone(), kind.serves_modern(), 0, &core.session_meter(None));
     let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
     let entry = Arc::new(entry);
     core.stateless.store(Some(entry.clone()));

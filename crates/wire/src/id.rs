@@ -48,6 +48,15 @@ impl Id {
         })
     }
 
+    /// The bytes of its text; of a number of 64 bits there is none.
+    #[must_use]
+    pub fn text_len(&self) -> usize {
+        match self {
+            Self::Number(_) => 0,
+            Self::Text(text) | Self::Literal(text) => text.len(),
+        }
+    }
+
     /// The id as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {

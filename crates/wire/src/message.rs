@@ -8,8 +8,8 @@ use bytestring::ByteString;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::bounds::{MAX_ARGUMENT_VALUES, MAX_ID, MAX_METHOD, MAX_VALUES, count_values, shortened};
-use crate::params::Seen;
+use crate::bounds::{MAX_ARGUMENT_VALUES, MAX_ID, MAX_METHOD, MAX_VALUES, shortened};
+use crate::params::{Seen, values_of};
 use crate::{ErrorObject, Id, Method, Params, RequestMeta, code};
 
 /// One message of a client.
@@ -223,11 +223,6 @@ impl Message {
     }
 }
 
-/// Whether a text has more values than this. One of few bytes has few values, whatever it is.
-fn has_more_values(text: &str, most: usize) -> bool {
-    text.len() > most && count_values(text.as_bytes(), most) > most
-}
-
 fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -304,12 +299,13 @@ impl Envelope<'_> {
             Method::ToolsCall => max_argument_values.max(MAX_VALUES),
             _ => MAX_VALUES,
         };
-        if has_more_values(input, most) {
+        let values = values_of(input, most);
+        if values > most {
             return Err(DecodeError::too_many_values(id, most));
         }
         let params = match self.params {
             None => Params::default(),
-            Some(seen) => Params::of_message(input, &seen),
+            Some(seen) => Params::of_message(input, &seen, values),
         };
         Ok(match id {
             Some(id) => match RequestMeta::read(&params) {
@@ -331,7 +327,7 @@ impl Envelope<'_> {
     }
 
     fn into_response(self, id: Option<Id>, input: &ByteString) -> Result<Message, DecodeError> {
-        if let (Some(id), true) = (&id, has_more_values(input, MAX_VALUES)) {
+        if let (Some(id), true) = (&id, values_of(input, MAX_VALUES) > MAX_VALUES) {
             let error = ErrorObject::from(DecodeError::too_many_values(None, MAX_VALUES));
             let error = serde_json::to_vec(&error).unwrap_or_default().into();
             let outcome = ResponseOutcome::Error(error);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{MAX_NAME, MAX_VALUES, count_values};
 use crate::{ErrorObject, LogLevel};
-pub(crate) use raw::Seen;
 pub use raw::{Member, Params};
+pub(crate) use raw::{Seen, values_of};
 use read::{capabilities, client_info, given, or_default};
 
 /// `initialize` (2025-11-25, basic/lifecycle).

@@ -1,19 +1,20 @@
 //! JSON Schema: made from types, checked when something is registered, applied to arguments
 //! before the author's code runs.
 
-use std::fmt;
+mod check;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 use stentor_wire::model::JsonObject;
 
+pub use check::ArgumentProblem;
+pub(crate) use check::InputSchema;
+
 /// Schemas deeper than this are refused.
 const MAX_DEPTH: usize = 64;
 /// Schemas with more members and items than this are refused.
 const MAX_NODES: usize = 16_384;
-/// A model needs a few problems to mend its call, not all of them.
-const MAX_PROBLEMS: usize = 8;
 
 /// Why a schema is refused (2026-07-28, basic/index, "JSON Schema Usage").
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,67 +38,6 @@ pub enum SchemaError {
     /// An `x-mcp-header` is in the wrong place or has a wrong value.
     #[error(transparent)]
     Header(#[from] stentor_wire::headers::ParamHeaderError),
-}
-
-/// One thing that is wrong with the arguments of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ArgumentProblem {
-    /// Where, as a JSON pointer into the arguments; empty for the arguments themselves.
-    pub path: String,
-    /// What is wrong.
-    pub message: String,
-    /// The rule that says so, as a JSON pointer into the schema.
-    pub rule: String,
-}
-
-impl fmt::Display for ArgumentProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() { "/" } else { &self.path };
-        write!(f, "at {path}: {} (rule {})", self.message, self.rule)
-    }
-}
-
-/// A compiled schema.
-pub(crate) struct InputSchema(jsonschema::Validator);
-
-impl fmt::Debug for InputSchema {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InputSchema")
-    }
-}
-
-impl InputSchema {
-    /// Compiles a schema. A `$ref` to anything outside of it is an error: nothing is fetched.
-    pub(crate) fn compile(schema: &JsonObject) -> Result<Self, SchemaError> {
-        let schema = Value::Object(schema.clone());
-        let mut nodes = 0;
-        measure(&schema, 0, &mut nodes)?;
-        jsonschema::options()
-            .offline()
-            .with_draft(dialect(&schema)?)
-            .build(&schema)
-            .map(Self)
-            .map_err(|error| {
-                SchemaError::Invalid(format!("{error} (at {})", error.instance_path()))
-            })
-    }
-
-    /// What is wrong with `value`, the first few things; empty if nothing is.
-    pub(crate) fn problems(&self, value: &Value) -> Vec<ArgumentProblem> {
-        if self.0.is_valid(value) {
-            return Vec::new();
-        }
-        self.0
-            .iter_errors(value)
-            .take(MAX_PROBLEMS)
-            .map(|error| ArgumentProblem {
-                path: error.instance_path().to_string(),
-                message: error.to_string(),
-                rule: error.schema_path().to_string(),
-            })
-            .collect()
-    }
 }
 
 /// The dialect that a schema names; 2020-12 without.
@@ -224,21 +164,6 @@ mod tests {
     fn compile(schema: Value) -> Result<InputSchema, SchemaError> {
         let Value::Object(schema) = schema else { panic!("no object") };
         InputSchema::compile(&schema)
-    }
-
-    #[test]
-    fn a_problem_names_the_path_and_the_rule() {
-        let schema = compile(json!({
-            "type": "object",
-            "properties": {"items": {"type": "array", "items": {"type": "integer"}}},
-            "required": ["items"],
-        }))
-        .unwrap();
-        assert_eq!(schema.problems(&json!({"items": [1]})), []);
-        let problems = schema.problems(&json!({"items": [1, "a"]}));
-        assert_eq!(problems[0].path, "/items/1");
-        assert_eq!(problems[0].rule, "/properties/items/items/type");
-        assert!(schema.problems(&json!({}))[0].message.contains("items"));
     }
 
     #[test]

@@ -8,12 +8,15 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stentor_wire::ErrorObject;
+use stentor_wire::bounds::shortened;
 use stentor_wire::headers::ParamHeaders;
 use stentor_wire::model::{
     self, CallToolResult, ContentBlock, Icon, JsonObject, MetaObject, ToolAnnotations,
 };
 
-use super::{InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema};
+use super::{
+    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema,
+};
 use crate::Context;
 use crate::task::Pace;
 use crate::tasks::AsTask;
@@ -225,19 +228,32 @@ impl ToolEntry {
     }
 
     /// Runs the author's code, after its arguments have been found to fit.
-    pub(crate) fn call(
-        &self,
-        arguments: Value,
+    pub(crate) async fn call(
+        self: Arc<Self>,
+        arguments: Arguments,
         ctx: Context,
-    ) -> Running<Result<CallToolResult, ToolError>> {
+    ) -> Result<CallToolResult, ToolError> {
+        let arguments = if arguments.are_large() {
+            let (offload, this) = (ctx.call().core.offload.clone(), self.clone());
+            // Boxed, as few calls come here and all make room for it.
+            Box::pin(offload.run(move || this.read(&arguments))).await?
+        } else {
+            self.read(&arguments)?
+        };
+        (self.tool.run)(arguments, ctx).await
+    }
+
+    /// Reads arguments and finds whether they fit.
+    fn read(&self, arguments: &Arguments) -> Result<Value, ToolError> {
+        let arguments = arguments.read()?;
         let problems = self.schema.problems(&arguments);
         if problems.is_empty() {
-            return (self.tool.run)(arguments, ctx);
+            return Ok(arguments);
         }
         let listed: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let message =
             format!("invalid arguments for tool '{}': {}", self.name(), listed.join("; "));
-        async move { Err(ToolError::new(message)) }.boxed()
+        Err(ToolError::new(message))
     }
 
     /// What a client is told of an outcome: a result, also of a failure that the model can
@@ -326,7 +342,7 @@ macro_rules! tool_fn {
 /// Arguments that fit the schema but not the type, as where the author wrote either by hand.
 fn typed<A: DeserializeOwned>(arguments: Value) -> Result<A, ToolError> {
     serde_json::from_value(arguments)
-        .map_err(|error| ToolError::new(format!("invalid arguments: {error}")))
+        .map_err(|error| ToolError::new(format!("invalid arguments: {}", shortened(error))))
 }
 
 macro_rules! typed_or_return {

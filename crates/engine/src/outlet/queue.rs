@@ -85,7 +85,9 @@ impl Frame {
                     Notice::ListChanged(_) => return 0,
                 },
                 Self::Dropped(..) => 0,
-                Self::Progress(value) => value.message.len(),
+                Self::Progress(value) => {
+                    value.message.len() + value.gate.token().map_or(0, |token| token.text_len())
+                }
             }
     }
 }

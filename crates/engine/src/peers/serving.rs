@@ -91,7 +91,7 @@ impl Engine {
             },
         };
         let inlet = match act {
-            Act::Message(message) => match Message::decode(&message) {
+            Act::Message(message) => match self.core().decode(message).await {
                 Ok(Message::Request(request)) => {
                     let inlet = session.request(request).await?;
                     // Its client may come back to any node.

@@ -30,6 +30,7 @@ use crate::events::{EngineEvent, Events};
 use crate::ids::{SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Outlet, Tally, TallyView, Trouble};
+use crate::request_budget::Meter;
 use crate::root::Restarts;
 use crate::task::OpenCalls;
 
@@ -129,6 +130,8 @@ pub(crate) struct SessionEntry {
     moves: u64,
     calls: OpenCalls,
     questions: Questions,
+    /// Counts what is kept of what its client sent.
+    requests: Arc<Meter>,
     permits: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     presence: Presence,
@@ -171,6 +174,7 @@ impl SessionEntry {
             id,
             kind,
             principal,
+            requests: state.meter().clone(),
             actor: Mutex::default(),
             changed: Notify::new(),
             state: Mutex::new(state),
@@ -267,6 +271,11 @@ impl SessionEntry {
     /// How many more messages may wait in the actor's mailbox.
     pub(crate) fn turns(&self) -> &Arc<Semaphore> {
         &self.turns
+    }
+
+    /// Counts what is kept of what its client sent.
+    pub(crate) fn requests(&self) -> &Arc<Meter> {
+        &self.requests
     }
 
     /// How many more requests may run.

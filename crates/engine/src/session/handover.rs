@@ -188,6 +188,7 @@ impl SessionEntry {
             Caller::of_peer(client),
             initialized,
             watched,
+            &core.session_meter(principal.as_ref()),
         );
         let kind = SessionKind::Http;
         let entry = Self::new(core, id.clone(), kind, streams, state, principal, Some(seat))

@@ -9,6 +9,7 @@ use stentor_wire::{ErrorObject, Request, code};
 use super::{Caller, SessionEntry, SessionKind};
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, Target, dispatch};
+use crate::request_budget::cost_of_call;
 use crate::task::{self, Responder, Run};
 
 /// Serves a request of a session: a call that is to run, or `None` if that is all.
@@ -50,6 +51,8 @@ fn admit(
     if entry.calls().is_open(&request.id) {
         return Err(in_use());
     }
+    let charge = entry.requests().charge(cost_of_call(&request));
+    let charge = charge.map_err(|error| ErrorObject::unavailable(error.to_string()))?;
     let begins = task::enter(core, &caller, &request, &target)?;
     let cancel = begins.cancel();
     let open = Some(entry.calls().open(&request.id, &cancel).ok_or_else(in_use)?);
@@ -59,5 +62,9 @@ fn admit(
     }
     let streams = entry.finish_streams();
     let questions = Some(entry.questions().clone());
-    Ok(task::Start { request, caller, target, entry: begins, cancel, open, streams, questions })
+    #[rustfmt::skip]
+    let start = task::Start {
+        request, caller, target, entry: begins, cancel, open, streams, questions, charge,
+    };
+    Ok(start)
 }

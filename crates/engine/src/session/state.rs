@@ -14,6 +14,7 @@ use super::caller::{Caller, SessionLevel};
 use crate::hub::filter::Filter;
 use crate::ids::SessionId;
 use crate::peers::Watching;
+use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 
 /// What a request asks of its session.
 #[derive(Debug)]
@@ -38,13 +39,16 @@ pub(crate) enum Decision {
 #[derive(Debug)]
 struct Listen {
     subscription: SubscriptionId,
-    granted: NoticeFilter,
+    /// What it hears; it shares its texts with the hub.
+    filter: Filter,
     /// Whether that is all it is granted. Before, it hears nothing.
     decided: bool,
     /// What the client is told first, until it is.
     unsaid: Option<Bytes>,
     /// Its tasks on other nodes.
     watching: Option<Arc<Watching>>,
+    /// What is counted of it, in bytes.
+    cost: usize,
 }
 
 /// What a session hears in one of its roles.
@@ -60,14 +64,15 @@ pub(crate) struct Subscription {
 
 impl Listen {
     fn heard(&mut self) -> Option<Subscription> {
-        let (id, filter) = (Some(self.subscription.clone()), Filter::granted(&self.granted));
+        let (id, filter) = (Some(self.subscription.clone()), self.filter.clone());
         self.decided.then(|| Subscription { id, filter, unsaid: self.unsaid.take() })
     }
 
-    fn new(request: &Id, granted: NoticeFilter) -> Self {
+    fn new(request: &Id, granted: &NoticeFilter, cost: usize) -> Self {
         let subscription = SubscriptionId::of(request);
-        let unsaid = Some(encode::acknowledged(&subscription, &granted));
-        Self { subscription, granted, decided: true, unsaid, watching: None }
+        let unsaid = Some(encode::acknowledged(&subscription, granted));
+        let filter = Filter::granted(granted);
+        Self { subscription, filter, decided: true, unsaid, watching: None, cost }
     }
 }
 
@@ -84,10 +89,17 @@ pub(crate) struct SessionState {
     watched: HashSet<Arc<str>>,
     listens: HashMap<Id, Listen>,
     initialized: bool,
+    /// What is counted of its client and its subscriptions.
+    charge: Charge,
 }
 
 impl SessionState {
-    pub(crate) fn new(id: SessionId, serves_modern: bool, max_subscriptions: usize) -> Self {
+    pub(crate) fn new(
+        id: SessionId,
+        serves_modern: bool,
+        max_subscriptions: usize,
+        meter: &Arc<Meter>,
+    ) -> Self {
         Self {
             id,
             serves_modern,
@@ -97,14 +109,25 @@ impl SessionState {
             watched: HashSet::new(),
             listens: HashMap::default(),
             initialized: false,
+            charge: meter.nothing(),
         }
     }
 
     /// A session that is one listen.
-    pub(crate) fn listening(id: SessionId, request: Id, granted: NoticeFilter) -> Self {
-        let mut state = Self::new(id, true, 0);
-        state.listens.insert(request.clone(), Listen::new(&request, granted));
-        state
+    ///
+    /// # Errors
+    ///
+    /// If the budget of requests does not allow for it.
+    pub(crate) fn listening(
+        id: SessionId,
+        request: Id,
+        granted: &NoticeFilter,
+        meter: &Arc<Meter>,
+    ) -> Result<Self, ErrorObject> {
+        let mut state = Self::new(id, true, 0, meter);
+        let cost = state.charge_listen(&request, granted)?;
+        state.listens.insert(request.clone(), Listen::new(&request, granted, cost));
+        Ok(state)
     }
 
     /// A session that another node had.
@@ -114,8 +137,10 @@ impl SessionState {
         client: Caller,
         initialized: bool,
         watched: Vec<Arc<str>>,
+        meter: &Arc<Meter>,
     ) -> Self {
-        let mut state = Self::new(id, false, max_subscriptions);
+        let mut state = Self::new(id, false, max_subscriptions, meter);
+        state.charge.take_over(watched.iter().map(|uri| cost_of(uri)).sum());
         state.level = client.session_level();
         state.legacy = Some(client);
         state.initialized = initialized;
@@ -132,6 +157,11 @@ impl SessionState {
         &self.id
     }
 
+    /// Counts what is kept of what its client sent.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        self.charge.meter()
+    }
+
     /// The client of a legacy session, once it has sent `initialize`.
     pub(crate) fn legacy(&self) -> Option<&Caller> {
         self.legacy.as_ref()
@@ -145,10 +175,7 @@ impl SessionState {
 
     fn on_legacy(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let refuse = |why| Err(ErrorObject::new(code::INVALID_REQUEST, why));
-        let uri = || {
-            let uri = request.params.parse::<params::ResourceUri>()?.uri;
-            check_uri(&uri).map(|()| uri)
-        };
+        let uri = || Ok(request.params.parse::<params::ResourceUri>()?.uri);
         match (&self.legacy, &request.method) {
             (None, Method::Initialize) => self.initialize(request),
             (None, Method::Ping) => Ok(Decision::Dispatch(Caller::unknown(self.id.clone()))),
@@ -169,6 +196,7 @@ impl SessionState {
 
     fn initialize(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
         let params: params::Initialize = request.params.parse()?;
+        self.charge(cost_of_params(&request.params))?;
         let version = ProtocolVersion::negotiate(&params.protocol_version);
         self.legacy = Some(Caller::legacy(version, params, self.id.clone(), self.level.clone()));
         Ok(Decision::Initialized(version))
@@ -189,11 +217,22 @@ impl SessionState {
         }
         // Not remembered before it is known whose they are: a session that crashes meanwhile must
         // not come back with somebody else's.
+        let cost = self.charge_listen(&request.id, &granted)?;
         let tasks = std::mem::take(&mut granted.task_ids);
-        let mut listen = Listen::new(&request.id, granted.clone());
+        let mut listen = Listen::new(&request.id, &granted, cost);
         listen.decided = tasks.is_empty();
         self.listens.insert(request.id.clone(), listen);
         Ok(Decision::Listen(caller, granted, tasks))
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), ErrorObject> {
+        self.charge.grow(bytes).map_err(|error| ErrorObject::unavailable(error.to_string()))
+    }
+
+    fn charge_listen(&mut self, request: &Id, asked: &NoticeFilter) -> Result<usize, ErrorObject> {
+        let texts = asked.resource_subscriptions.iter().chain(&asked.task_ids);
+        let cost = cost_of(&request.to_json()) + texts.map(|text| cost_of(text)).sum::<usize>();
+        self.charge(cost).map(|()| cost)
     }
 
     fn too_many_subscriptions(&self) -> ErrorObject {
@@ -205,16 +244,22 @@ impl SessionState {
 
     /// The client watches a resource from here on, unless it watches as many as it may.
     pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
-        if self.watched.len() >= self.max_subscriptions && !self.watched.contains(&uri) {
+        if self.watched.contains(&uri) {
+            return Ok(());
+        }
+        if self.watched.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
+        self.charge(cost_of(&uri))?;
         self.watched.insert(uri);
         Ok(())
     }
 
     /// It does so no longer.
     pub(crate) fn unwatch(&mut self, uri: &str) {
-        self.watched.remove(uri);
+        if self.watched.remove(uri) {
+            self.charge.shrink(cost_of(uri));
+        }
     }
 
     /// A legacy client said that it is ready; `true` the first time.
@@ -231,7 +276,7 @@ impl SessionState {
         let listen = self.listens.get_mut(request);
         let goes_on = listen.is_some();
         if let Some(listen) = listen {
-            *listen = Listen::new(request, granted);
+            *listen = Listen::new(request, &granted, listen.cost);
         }
         goes_on
     }
@@ -245,12 +290,16 @@ impl SessionState {
 
     /// Ends a listen, if `request` opened one.
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
-        self.listens.remove(request).map(|listen| listen.subscription)
+        let listen = self.listens.remove(request)?;
+        self.charge.shrink(listen.cost);
+        Some(listen.subscription)
     }
 
     /// Ends all listens.
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
-        self.listens.drain().map(|(request, listen)| (request, listen.subscription)).collect()
+        let ended: Vec<_> = self.listens.drain().collect();
+        self.charge.shrink(ended.iter().map(|(_, listen)| listen.cost).sum());
+        ended.into_iter().map(|(request, listen)| (request, listen.subscription)).collect()
     }
 
     /// What the session hears now: as a legacy client, and with each of its listens.
@@ -276,16 +325,9 @@ impl SessionState {
     }
 }
 
-/// The longest URI of a resource that can be subscribed to, in bytes.
-const MAX_URI: usize = 8 * 1024;
-
-/// Subscriptions are kept, so each is bounded as their number is.
-fn check_uri(uri: &str) -> Result<(), ErrorObject> {
-    if uri.len() <= MAX_URI {
-        return Ok(());
-    }
-    let message = format!("the URI of a subscription has more than {MAX_URI} bytes");
-    Err(ErrorObject::invalid_params(message))
+/// What is counted of a subscription.
+fn cost_of(text: &str) -> usize {
+    SUBSCRIPTION_COST + text.len()
 }
 
 /// What a listen is granted: everything it asks for, each resource once.
@@ -297,9 +339,6 @@ pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, 
         return Err(ErrorObject::invalid_params(format!(
             "more than {max} resources in one subscription"
         )));
-    }
-    for uri in &granted.resource_subscriptions {
-        check_uri(uri)?;
     }
     Ok(granted)
 }

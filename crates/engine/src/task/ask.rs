@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use stentor_wire::bounds::shortened;
 use stentor_wire::encode::{self, Question};
 use stentor_wire::model::{ClientCapabilities, JsonObject};
 use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, request};
@@ -311,7 +312,7 @@ impl Context {
     pub async fn elicit_typed<T: DeserializeOwned>(&self, elicit: Elicit) -> Result<T, AskError> {
         let content = self.elicit_with(elicit).await?;
         serde_json::from_value(Value::Object(content))
-            .map_err(|error| AskError::Invalid(error.to_string()))
+            .map_err(|error| AskError::Invalid(shortened(error)))
     }
 
     /// Asks the user with a key, a schema or a URL of one's own; returns the content of the
@@ -330,15 +331,18 @@ impl Context {
             }
             Form::Url(_) => None,
         };
-        let answer = self.ask(elicit.key.as_deref(), question, missing).await?;
+        let mut answer = self.ask(elicit.key.as_deref(), question, missing).await?;
         match answer["action"].as_str() {
             Some("accept") => {
-                let content = answer["content"].as_object().cloned().unwrap_or_default();
-                let checked = Value::Object(content.clone());
-                let problems = schema.map(|schema| schema.problems(&checked)).unwrap_or_default();
-                match problems.first() {
-                    Some(problem) => Err(AskError::Invalid(problem.to_string())),
-                    None => Ok(content),
+                let content = match answer["content"].take() {
+                    content @ Value::Object(_) => content,
+                    _ => Value::Object(Map::new()),
+                };
+                let problems = schema.map(|schema| schema.problems(&content)).unwrap_or_default();
+                match (problems.first(), content) {
+                    (Some(problem), _) => Err(AskError::Invalid(problem.to_string())),
+                    (None, Value::Object(content)) => Ok(content),
+                    (None, _) => Ok(Map::new()),
                 }
             }
             Some("decline") => Err(AskError::Declined),
@@ -355,7 +359,7 @@ impl Context {
         let question = sample.question();
         let missing = lacking(&self.client_capabilities(), &question);
         let answer = self.ask(sample.key.as_deref(), question, missing).await?;
-        serde_json::from_value(answer).map_err(|error| AskError::Invalid(error.to_string()))
+        serde_json::from_value(answer).map_err(|error| AskError::Invalid(shortened(error)))
     }
 
     /// Asks which roots the client works in.
@@ -373,7 +377,7 @@ impl Context {
         let answer = self.ask(Some("roots"), question, missing).await?;
         serde_json::from_value::<Roots>(answer)
             .map(|answer| answer.roots)
-            .map_err(|error| AskError::Invalid(error.to_string()))
+            .map_err(|error| AskError::Invalid(shortened(error)))
     }
 
     async fn ask(
@@ -431,13 +435,19 @@ impl Context {
                 .ok_or_else(|| AskError::Invalid(format!("it is no answer to {method}"))),
             Ok(Some(ResponseOutcome::Error(error))) => {
                 let failed = ErrorObject::internal("the client failed");
-                Err(AskError::Client(serde_json::from_slice(&error).unwrap_or(failed)))
+                let mut said: ErrorObject = serde_json::from_slice(&error).unwrap_or(failed);
+                said.message = shortened(&said.message);
+                said.data = said.data.filter(|_| error.len() <= MAX_ERROR_DATA);
+                Err(AskError::Client(said))
             }
             Ok(None) => Err(AskError::Ended),
             Err(_elapsed) => Err(AskError::TimedOut),
         }
     }
 }
+
+/// The data of an error of more bytes than this is left out, as it may end in an answer.
+const MAX_ERROR_DATA: usize = 4 * 1024;
 
 /// Tells a legacy client that nobody waits for its answer any more.
 struct GivenUp {

@@ -19,7 +19,7 @@ use super::rounds::Rounds;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
 use crate::events::{CallRef, EngineEvent};
-use crate::handler::CallError;
+use crate::handler::{Arguments, CallError};
 use crate::ids::{CallId, SessionId, TaskId};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
@@ -52,7 +52,7 @@ pub(crate) struct Call {
     /// What the author's code gave to be sent back, and the client did.
     pub(crate) explicit: Option<Value>,
     /// The arguments of a tool whose calls can become tasks.
-    pub(crate) arguments: Option<Value>,
+    pub(crate) arguments: Option<Arguments>,
     /// Asks for the call to become a task.
     pub(crate) handover: Notify,
     /// Told once it is one.

@@ -30,6 +30,7 @@ use super::suspended::{Place, Resume, Waiting};
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
 use crate::events::CallOutcome;
+use crate::request_budget::Charge;
 use crate::tasks::{AsTask, LiveTask, NewTask, TaskGuard};
 
 /// The author's code, which may panic.
@@ -47,6 +48,8 @@ pub(crate) struct Run {
     params: Params,
     side: Side,
     record: Record,
+    /// What is counted of its request.
+    _charge: Option<Charge>,
     /// The actor that it runs in, once it does.
     myself: Option<ActorCell>,
 }
@@ -85,6 +88,7 @@ impl Run {
         params: Params,
         side: Side,
         record: Record,
+        charge: Option<Charge>,
         span: tracing::Span,
     ) -> Box<Self> {
         let (what, as_task, pace) = (target.what(), target.as_task(), target.pace());
@@ -94,7 +98,11 @@ impl Run {
             AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
         };
         let code = code.instrument(span).boxed();
-        Box::new(Self { code, what, as_task, pace, ctx, params, side, record, myself: None })
+        #[rustfmt::skip]
+        let run = Self {
+            code, what, as_task, pace, ctx, params, side, record, _charge: charge, myself: None,
+        };
+        Box::new(run)
     }
 
     /// Runs the call where its request came in, if it is expected to be done at once; gives it
@@ -210,7 +218,7 @@ impl Run {
         };
         let new = NewTask {
             tool: call.call.subject.to_string(),
-            arguments: call.arguments.clone().unwrap_or_default(),
+            arguments: call.arguments.as_ref().and_then(|raw| raw.read().ok()).unwrap_or_default(),
             capabilities: serde_json::to_value(&*call.lane.load().capabilities).unwrap_or_default(),
             owner: call.caller.principal.clone(),
             rounds: call.rounds().clone(),

@@ -1,12 +1,14 @@
 //! The `requestState` of a question: an opaque handle that only its own retry can use.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use stentor_wire::{Method, Params};
 
@@ -73,18 +75,33 @@ impl Binding {
         part(&[u8::from(principal.is_some())]);
         part(principal.unwrap_or_default().as_bytes());
         part(method.as_str().as_bytes());
-        match params.parse::<Map<String, Value>>() {
-            Ok(mut members) => {
-                members.retain(|key, _| {
-                    !matches!(&**key, "_meta" | "inputResponses" | "requestState")
-                });
-                canonical(&Value::Object(members), &mut part);
+        match members(params) {
+            Ok(members) => {
+                for (key, value) in members {
+                    part(key.as_bytes());
+                    canonical(&value, &mut part);
+                }
             }
             // With members that are beyond us, like a number too large: no retry is the same.
             Err(_) => part(params.as_json()),
         }
         Self(hash.finalize().into())
     }
+}
+
+/// Members of more bytes are to be written to the same letter by a retry, as to read them takes long.
+const MAX_REORDERED: usize = 64 * 1024;
+
+/// The parameters by name, without what a retry adds.
+fn members(params: &Params) -> serde_json::Result<BTreeMap<String, Value>> {
+    let json = std::str::from_utf8(params.as_json()).unwrap_or_default();
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+    members.retain(|key, _| !matches!(&**key, "_meta" | "inputResponses" | "requestState"));
+    let read = |raw: &RawValue| match raw.get() {
+        long if long.len() > MAX_REORDERED => Ok(Value::from(long)),
+        short => serde_json::from_str(short),
+    };
+    members.into_iter().map(|(key, raw)| Ok((key, read(raw)?))).collect()
 }
 
 /// A client may write the same parameters in another order when it retries.

@@ -20,9 +20,10 @@ use super::{Cancel, OpenCall, TaskActor};
 use crate::core::Core;
 use crate::dispatch::Target;
 use crate::events::CallRef;
-use crate::handler::ToolEntry;
+use crate::handler::{Arguments, ToolEntry};
 use crate::ids::NodeId;
 use crate::outlet::Gate;
+use crate::request_budget::Charge;
 use crate::session::{Caller, FinishStreams, Questions, Session};
 use crate::tasks::{LiveTask, TaskRecord};
 
@@ -39,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) streams: Option<Arc<FinishStreams>>,
     /// Where a legacy call asks.
     pub(crate) questions: Option<Questions>,
+    /// What is counted of its request.
+    pub(crate) charge: Charge,
 }
 
 /// What a request that may be a retry brings with it.
@@ -99,7 +102,10 @@ pub(crate) fn enter(
 ///
 /// No `async fn`, so that futures have no room for all that a call is made of.
 pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Option<Box<Run>> {
-    let Start { request, caller, target, entry, cancel, open, streams, questions } = start;
+    #[rustfmt::skip]
+    let Start {
+        request, caller, target, entry, cancel, open, streams, questions, charge,
+    } = start;
     let Request { id: request, method, params, meta } = *request;
     let gate = Arc::new(Gate::new(meta.progress_token.clone()));
     let outlet = responder.outlet().clone();
@@ -151,7 +157,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         task: OnceLock::new(),
         checkpoint: None,
     });
-    Some(Run::new(target, ctx, params, Side::Attached(responder), record, span))
+    Some(Run::new(target, ctx, params, Side::Attached(responder), record, Some(charge), span))
 }
 
 /// Runs a call that begins. One that its like prove to be done at once runs here; any other, and
@@ -199,7 +205,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
     let method = stentor_wire::Method::ToolsCall;
     let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
     let rounds = Arc::new(Rounds::default());
-    let target = Target::Tool(tool, task.arguments.clone());
+    let target = Target::Tool(tool, Arguments::from(&task.arguments));
     let ctx = Context::new(Call {
         core: core.clone(),
         lane: Lanes::new(Lane::new(outlet, gate, &caller, meta)),
@@ -221,6 +227,6 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         let _ = ctx.call().task.set(task.clone());
     }
     let Some(root) = core.refs.root.load_full() else { return };
-    let run = Run::new(target, ctx, Params::default(), Side::Task(guard), record, span);
+    let run = Run::new(target, ctx, Params::default(), Side::Task(guard), record, None, span);
     spawn(run, root.get_cell()).await;
 }

@@ -19,7 +19,7 @@ pub(super) async fn request(
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let version = match check(endpoint, headers, &request) {
+    let version = match check(endpoint, headers, &request).await {
         Ok(version) => version,
         Err(error) => {
             return Ok(reply::error(StatusCode::BAD_REQUEST, Some(&request.id), &error));
@@ -36,7 +36,7 @@ pub(super) async fn request(
 /// Compares the headers with the body (2026-07-28, basic/transports/streamable-http, "Request
 /// Metadata"). A version that both agree on comes first, so that a client that speaks another
 /// one is told so, whatever else is new to it.
-fn check(
+async fn check(
     endpoint: &Endpoint,
     headers: &HeaderMap,
     request: &Request,
@@ -51,7 +51,7 @@ fn check(
     check_standard(method, name.as_deref(), header(&names::METHOD), header(&names::NAME))?;
     if request.method == Method::ToolsCall {
         let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        endpoint.engine.check_param_headers(&request.params, header).map_err(lift)?;
+        endpoint.engine.check_param_headers(&request.params, header).await.map_err(lift)?;
     }
     Ok(version)
 }

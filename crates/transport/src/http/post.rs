@@ -26,7 +26,7 @@ where
         // The client broke off; nobody reads what is answered.
         return Ok(reply::empty(StatusCode::BAD_REQUEST));
     };
-    let message = match Message::decode(&body) {
+    let message = match endpoint.engine.decode(body).await {
         Ok(message) => message,
         Err(error) => {
             let id = error.id.clone();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::ErrorObject;
-use crate::bounds::shortened;
+use crate::bounds::{count_values, shortened};
 
 /// The `params` of a message: raw JSON in the message's own buffer, or nothing.
 ///
@@ -20,6 +20,8 @@ pub struct Params {
     /// The parameters, or a whole message that has them.
     source: ByteString,
     in_message: bool,
+    /// How many values the source has; of a short one nobody counts them.
+    values: usize,
     members: OnceLock<Members>,
 }
 
@@ -125,6 +127,14 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// Shorter texts are not worth to be counted.
+const SHORT: usize = 256;
+
+/// How many values a JSON text has, up to one more than `most`; 0 if it is short.
+pub(crate) fn values_of(text: &str, most: usize) -> usize {
+    if text.len() <= SHORT { 0 } else { count_values(text.as_bytes(), most) }
+}
+
 pub(super) fn invalid(error: &dyn Display) -> ErrorObject {
     ErrorObject::invalid_params(format!("invalid params: {}", shortened(error)))
 }
@@ -133,13 +143,38 @@ impl Params {
     /// Parameters from raw JSON, which must be an object.
     #[must_use]
     pub fn from_json(raw: impl Into<ByteString>) -> Self {
-        Self { source: raw.into(), in_message: false, members: OnceLock::new() }
+        let source = raw.into();
+        let values = values_of(&source, usize::MAX);
+        Self { source, in_message: false, values, members: OnceLock::new() }
     }
 
     /// The parameters of a message, which have been seen.
-    pub(crate) fn of_message(message: &ByteString, seen: &Seen<'_>) -> Self {
+    pub(crate) fn of_message(message: &ByteString, seen: &Seen<'_>, values: usize) -> Self {
         let members = Members::of(seen, message);
-        Self { source: message.clone(), in_message: true, members: members.into() }
+        Self { source: message.clone(), in_message: true, values, members: members.into() }
+    }
+
+    /// A part of them, such as a [`member`](Self::member), that shares their buffer.
+    ///
+    /// # Panics
+    ///
+    /// If it is no part of them.
+    #[must_use]
+    pub fn share(&self, part: &str) -> ByteString {
+        self.source.slice_ref(part)
+    }
+
+    /// How many bytes they keep in memory: those of the whole message that they came in.
+    #[must_use]
+    pub fn source_len(&self) -> usize {
+        self.source.len()
+    }
+
+    /// How many values they have at most, with the names of members: 0 where they are so short that
+    /// nobody counted.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        self.values
     }
 
     /// The raw JSON; `{}` where the message had none.

@@ -4,7 +4,8 @@ use stentor_wire::{Era, Params, meta_key};
 use super::*;
 
 fn state(serves_modern: bool) -> SessionState {
-    SessionState::new(SessionId::random(&crate::NodeId::random()), serves_modern, 2)
+    let meter = crate::request_budget::Meter::total(1 << 20);
+    SessionState::new(SessionId::random(&crate::NodeId::random()), serves_modern, 2, &meter)
 }
 
 fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {

@@ -1,0 +1,322 @@
+//! How much is kept of what clients sent: requests that run or wait, subscriptions, and what clients
+//! say of themselves.
+//!
+//! A [`Meter`] counts for one session, for one caller, or for all. A [`Charge`] is counted by each
+//! meter above it, and given back when it is dropped.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use stentor_wire::{Params, Request};
+
+/// How much may be kept of what clients sent, in bytes of memory. What goes beyond is refused with an
+/// error; nothing that was accepted is lost.
+///
+/// Counted are calls that run, wait for an answer or became tasks, with their parameters; subscriptions,
+/// with their URIs; and what clients say of themselves. What waits to be read by clients has a
+/// [budget](super::outlet::policy::Budget) of its own.
+///
+/// One caller (a principal, where one is known, else all that comes from one address) gets at most as
+/// much as it leaves for all others: alone, half of the total.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RequestBudget {
+    /// Of one session. Default 32 MiB.
+    pub session: usize,
+    /// Of all together. Default 256 MiB.
+    pub total: usize,
+}
+
+impl Default for RequestBudget {
+    fn default() -> Self {
+        Self { session: 32 * 1024 * 1024, total: 256 * 1024 * 1024 }
+    }
+}
+
+/// What a call takes beside its parameters: its actor, its stream, and its small parts.
+const CALL_COST: usize = 16 * 1024;
+
+/// What a JSON value takes beside its text, with room to grow.
+const VALUE_COST: usize = 128;
+
+/// What a subscription takes beside its text: its places in the session and in the hub.
+pub(crate) const SUBSCRIPTION_COST: usize = 128;
+
+/// What is kept of a request while its call runs, in bytes.
+pub(crate) fn cost_of_call(request: &Request) -> usize {
+    CALL_COST + cost_of_params(&request.params)
+}
+
+/// What is kept of parameters, in bytes: as they came, and as values.
+pub(crate) fn cost_of_params(params: &Params) -> usize {
+    2 * params.source_len() + VALUE_COST * params.values()
+}
+
+/// Counts what is kept of what clients sent.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    held: AtomicUsize,
+    limit: Limit,
+    above: Option<Arc<Meter>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Bytes(usize),
+    /// As much as is left of the meter above.
+    WhatIsLeft,
+}
+
+/// A budget does not allow for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("as much is kept of requests as may be; wait for some to end, then try again")]
+pub(crate) struct OverBudget;
+
+impl Meter {
+    /// Of all.
+    pub(crate) fn total(limit: usize) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), limit: Limit::Bytes(limit), above: None })
+    }
+
+    /// Of one caller.
+    pub(crate) fn caller(total: &Arc<Self>) -> Arc<Self> {
+        let (held, above) = (AtomicUsize::new(0), Some(total.clone()));
+        Arc::new(Self { held, limit: Limit::WhatIsLeft, above })
+    }
+
+    /// Of one session.
+    pub(crate) fn session(caller: Arc<Self>, limit: usize) -> Arc<Self> {
+        let (held, above) = (AtomicUsize::new(0), Some(caller));
+        Arc::new(Self { held, limit: Limit::Bytes(limit), above })
+    }
+
+    /// Counts so many bytes more.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
+        let mut charge = self.nothing();
+        charge.resize(bytes)?;
+        Ok(charge)
+    }
+
+    /// A charge that is to grow.
+    pub(crate) fn nothing(self: &Arc<Self>) -> Charge {
+        Charge { meter: self.clone(), bytes: 0 }
+    }
+
+    /// What is held now.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    fn add(&self, bytes: usize) -> Result<(), OverBudget> {
+        // Added before it is looked at, so that two cannot take the last of it.
+        let own = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let most = match (self.limit, &self.above) {
+            (Limit::Bytes(limit), _) => limit,
+            (Limit::WhatIsLeft, Some(above)) => above.left(),
+            (Limit::WhatIsLeft, None) => usize::MAX,
+        };
+        let added = match &self.above {
+            _ if own > most => Err(OverBudget),
+            Some(above) => above.add(bytes),
+            None => Ok(()),
+        };
+        if added.is_err() {
+            self.held.fetch_sub(bytes, Relaxed);
+        }
+        added
+    }
+
+    fn left(&self) -> usize {
+        match self.limit {
+            Limit::Bytes(limit) => limit.saturating_sub(self.held()),
+            Limit::WhatIsLeft => usize::MAX,
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+        if let Some(above) = &self.above {
+            above.sub(bytes);
+        }
+    }
+
+    /// Counts so many bytes more, whether there is room for them or not.
+    fn force(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Relaxed);
+        if let Some(above) = &self.above {
+            above.force(bytes);
+        }
+    }
+}
+
+/// The meters of all callers that have something.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    total: Arc<Meter>,
+    /// Of those that nobody knows.
+    unknown: Arc<Meter>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    meters: HashMap<Arc<str>, Weak<Meter>>,
+    /// With so many entries those are removed that nobody has any more.
+    sweep_at: usize,
+}
+
+impl Callers {
+    pub(crate) fn new(budget: RequestBudget) -> Self {
+        let total = Meter::total(budget.total);
+        Self { unknown: Meter::caller(&total), total, known: Mutex::default() }
+    }
+
+    /// The meter of a principal, or of all that are nobody.
+    pub(crate) fn of(&self, principal: Option<&Arc<str>>) -> Arc<Meter> {
+        let Some(principal) = principal else { return self.unknown.clone() };
+        let mut known = self.known.lock();
+        if let Some(meter) = known.meters.get(principal).and_then(Weak::upgrade) {
+            return meter;
+        }
+        if known.meters.len() >= known.sweep_at {
+            known.meters.retain(|_, meter| meter.strong_count() > 0);
+            known.sweep_at = 2 * known.meters.len() + 64;
+        }
+        let meter = Meter::caller(&self.total);
+        known.meters.insert(principal.clone(), Arc::downgrade(&meter));
+        meter
+    }
+
+    /// What is kept of all.
+    pub(crate) fn held(&self) -> usize {
+        self.total.held()
+    }
+}
+
+/// What is counted of something that is kept, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    meter: Arc<Meter>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// What counts it.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Something takes another number of bytes now. Less is always taken.
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.meter.add(more)?,
+            None => self.meter.sub(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        self.resize(self.bytes.saturating_add(bytes))
+    }
+
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let less = bytes.min(self.bytes);
+        self.meter.sub(less);
+        self.bytes -= less;
+    }
+
+    /// As [`grow`](Self::grow), of what was accepted elsewhere: it is counted in any case.
+    pub(crate) fn take_over(&mut self, bytes: usize) {
+        self.meter.force(bytes);
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.meter.sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_session_a_caller_and_all_have_their_limits() {
+        let total = Meter::total(1_000);
+        let (one, other) = (Meter::caller(&total), Meter::caller(&total));
+        let session = Meter::session(one.clone(), 300);
+        let first = session.charge(300).unwrap();
+        assert_eq!(session.charge(1).unwrap_err(), OverBudget);
+        // 700 are left, and this caller has 300.
+        let second = Meter::session(one.clone(), 300).charge(200).unwrap();
+        assert_eq!(one.charge(1).unwrap_err(), OverBudget, "half is left for others");
+        let third = other.charge(250).unwrap();
+        assert!(other.charge(1).is_err());
+        assert_eq!(total.held(), 750);
+        drop((first, second, third));
+        assert_eq!((total.held(), one.held(), session.held()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_caller_has_one_meter_for_as_long_as_it_has_something() {
+        let callers = Callers::new(RequestBudget { session: 10, total: 1_000 });
+        let name = |n: usize| Arc::from(n.to_string());
+        let charge = callers.of(Some(&name(0))).charge(400).unwrap();
+        assert!(callers.of(Some(&name(0))).charge(400).is_err());
+        assert!(callers.of(None).charge(400).is_ok());
+        for n in 1..1_000 {
+            assert!(callers.of(Some(&name(n))).charge(1).is_ok());
+        }
+        assert!(callers.known.lock().meters.len() <= 66);
+        assert_eq!(callers.held(), 400);
+        drop(charge);
+        assert_eq!(callers.held(), 0);
+    }
+
+    #[test]
+    fn what_was_accepted_elsewhere_is_counted_whatever_the_limit() {
+        let total = Meter::total(100);
+        let mut charge = total.nothing();
+        charge.take_over(500);
+        assert_eq!(total.held(), 500);
+        assert!(total.charge(1).is_err());
+        charge.shrink(450);
+        assert!(total.charge(50).is_ok());
+        drop(charge);
+        assert_eq!(total.held(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_one_caller_takes_another_gets_something(
+            steps in prop::collection::vec((0..3_usize, 1..400_usize, any::<bool>()), 0..200),
+        ) {
+            let total = Meter::total(10_000);
+            let callers = [Meter::caller(&total), Meter::caller(&total), Meter::caller(&total)];
+            let mut charges: Vec<(usize, usize, Charge)> = Vec::new();
+            for (caller, bytes, drops) in steps {
+                if drops && !charges.is_empty() {
+                    charges.swap_remove(bytes % charges.len());
+                } else if let Ok(charge) = callers[caller].charge(bytes) {
+                    charges.push((caller, bytes, charge));
+                }
+                let held = |of: usize| charges.iter().filter(|it| it.0 == of).map(|it| it.1).sum::<usize>();
+                for (index, caller) in callers.iter().enumerate() {
+                    prop_assert_eq!(caller.held(), held(index));
+                }
+                prop_assert_eq!(total.held(), held(0) + held(1) + held(2));
+                // Three that take all they can leave a quarter, less one step each.
+                prop_assert!(total.held() <= 7_500 + 400);
+            }
+            let newcomer = Meter::caller(&total);
+            prop_assert!(newcomer.charge(1_000).is_ok());
+        }
+    }
+}
