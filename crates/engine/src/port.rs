@@ -99,6 +99,10 @@ pub(crate) fn stateless(
     questions: Option<Questions>,
     scope: Scope,
 ) -> Result<Begun, Refused> {
+    // Also what is answered at once may wait to be read.
+    if core.requests.is_full() {
+        return Err(Refused::TooManyRequests);
+    }
     let (era, came_in) = (caller.era(), Instant::now());
     let target = match dispatch(core, &caller, &request, scope) {
         Dispatch::Answer(outcome) => {

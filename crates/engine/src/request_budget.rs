@@ -8,14 +8,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use stentor_wire::{Params, Request};
+
+use crate::offload::LARGE;
 
 /// How much may be kept of what clients sent, in bytes of memory. What goes beyond is refused with an
 /// error; nothing that was accepted is lost.
 ///
 /// Counted are calls that run, wait for an answer or became tasks, with their parameters; subscriptions,
-/// with their URIs; and what clients say of themselves. What waits to be read by clients has a
+/// with their URIs; what clients say of themselves; and large answers until they were read. What else waits to be read by clients has a
 /// [budget](super::outlet::policy::Budget) of its own.
 ///
 /// One caller (a principal, where one is known, else all that comes from one address) gets at most as
@@ -189,9 +192,38 @@ impl Callers {
         meter
     }
 
+    /// The same answer, which is counted for as long as anybody has it, if it is large: it waits for a
+    /// client that does not read, wherever it is by then. It is never refused; but new requests are
+    /// while too many wait.
+    pub(crate) fn counted(&self, answer: Bytes) -> Bytes {
+        if answer.len() <= LARGE {
+            return answer;
+        }
+        let mut charge = self.total.nothing();
+        charge.take_over(answer.len());
+        Bytes::from_owner(Counted { answer, _charge: charge })
+    }
+
+    /// Whether all is used up: answers that wait may have taken more than there is.
+    pub(crate) fn is_full(&self) -> bool {
+        self.total.left() == 0
+    }
+
     /// What is kept of all.
     pub(crate) fn held(&self) -> usize {
         self.total.held()
+    }
+}
+
+/// An answer with what is counted of it.
+struct Counted {
+    answer: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
     }
 }
 
@@ -277,6 +309,23 @@ mod tests {
         assert!(callers.known.lock().meters.len() <= 66);
         assert_eq!(callers.held(), 400);
         drop(charge);
+        assert_eq!(callers.held(), 0);
+    }
+
+    #[test]
+    fn a_large_answer_is_counted_until_nobody_has_it() {
+        let callers = Callers::new(RequestBudget { session: 1, total: 1_000_000 });
+        let small = callers.counted(Bytes::from(vec![b'x'; 100]));
+        let large = callers.counted(Bytes::from(vec![b'x'; 600_000]));
+        assert_eq!((small.len(), large.len(), callers.held()), (100, 600_000, 600_000));
+        assert!(callers.of(None).charge(500_000).is_err() && !callers.is_full());
+        let another = callers.counted(large.slice(..500_000));
+        assert!(callers.is_full(), "it is counted in any case");
+        drop(another);
+        let part = large.slice(10..20);
+        drop(large);
+        assert_eq!(callers.held(), 600_000, "a part keeps the whole");
+        drop(part);
         assert_eq!(callers.held(), 0);
     }
 

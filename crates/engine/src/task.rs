@@ -92,7 +92,10 @@ pub(crate) fn answer_now(
     outcome: &Result<ResultBody, ErrorObject>,
 ) -> (bytes::Bytes, Option<i32>) {
     match outcome {
-        Ok(result) => (encode::response(id, era, &core.identity, result), None),
+        Ok(result) => {
+            let answer = encode::response(id, era, &core.identity, result);
+            (core.requests.counted(answer), None)
+        }
         Err(error) => (encode::error(Some(id), error), Some(error.code)),
     }
 }

@@ -9,7 +9,7 @@ use stentor_wire::{ErrorObject, Request, code};
 use super::{Caller, SessionEntry, SessionKind};
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, Target, dispatch};
-use crate::request_budget::cost_of_call;
+use crate::request_budget::{OverBudget, cost_of_call};
 use crate::task::{self, Responder, Run};
 
 /// Serves a request of a session: a call that is to run, or `None` if that is all.
@@ -20,6 +20,11 @@ pub(crate) fn serve(
     request: Box<Request>,
     responder: Responder,
 ) -> Option<Box<Run>> {
+    // Also what is answered at once may wait to be read.
+    if core.requests.is_full() {
+        responder.answer(Err(ErrorObject::unavailable(OverBudget.to_string())));
+        return None;
+    }
     let resumes = entry.kind() == SessionKind::Http;
     let caller = caller.of(entry.principal().cloned()).resuming(resumes);
     let target = match dispatch(core, &caller, &request, Scope::All) {

@@ -117,7 +117,7 @@ impl Responder {
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);
-                self.outlet.reply(bytes, None);
+                self.outlet.reply(self.core.requests.counted(bytes), None);
             }
             Err(error) => self.outlet.reply(encode::error(Some(&id), &error), Some(error.code)),
         }

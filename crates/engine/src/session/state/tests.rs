@@ -85,12 +85,36 @@ fn subscriptions_are_bounded() {
     state.unwatch("a:1");
     assert_eq!(state.watch("a:3".into()), Ok(()));
 
-    let long = format!("a:{}", "x".repeat(MAX_URI));
+    let long = format!("a:{}", "x".repeat(stentor_wire::bounds::MAX_URI));
     let watch = ask(&mut state, 2, "resources/subscribe", json!({ "uri": long }));
     assert_eq!(refused(&watch), code::INVALID_PARAMS);
     let listen = json!({"_meta": modern(), "notifications": {"resourceSubscriptions": [long]}});
     let listen = ask(&mut self::state(true), 3, "subscriptions/listen", listen);
     assert_eq!(refused(&listen), code::INVALID_PARAMS);
+}
+
+#[test]
+fn what_is_kept_of_a_client_is_counted_and_has_a_limit() {
+    let meter = crate::request_budget::Meter::total(10_000);
+    let id = SessionId::random(&crate::NodeId::random());
+    let mut state = SessionState::new(id, true, 100, &meter);
+    let uris = |count: usize| (0..count).map(|n| format!("{n:01000}")).collect::<Vec<_>>();
+    let params =
+        |count| json!({"_meta": modern(), "notifications": {"resourceSubscriptions": uris(count)}});
+    assert!(matches!(ask(&mut state, 1, "subscriptions/listen", params(5)), Decision::Listen(..)));
+    let held = meter.held();
+    assert!((5_000..7_000).contains(&held), "{held}");
+    assert_eq!(refused(&ask(&mut state, 2, "subscriptions/listen", params(5))), code::UNAVAILABLE);
+    assert_eq!(meter.held(), held, "what was refused is not counted");
+    assert_eq!(state.watch(uris(1)[0].as_str().into()), Ok(()));
+    assert!(meter.held() > held);
+    state.unwatch(&uris(1)[0]);
+    assert_eq!(meter.held(), held);
+    assert!(state.end_listen(&Id::Number(1)).is_some());
+    assert_eq!(meter.held(), 0);
+    assert!(matches!(ask(&mut state, 3, "subscriptions/listen", params(5)), Decision::Listen(..)));
+    drop(state);
+    assert_eq!(meter.held(), 0);
 }
 
 #[test]
