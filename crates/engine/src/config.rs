@@ -86,6 +86,10 @@ pub struct Config {
     /// An HTTP stream whose client does not read for this long, although something waits, is
     /// closed. Default 1 minute.
     pub stall_timeout: Duration,
+    /// How long a request of a legacy HTTP session on another node waits, once that node is lost while
+    /// it answers, for it to be reached again or to be given up. After that the request is answered with
+    /// an error, as it is when the session has ended with its node. Default 10 s.
+    pub reconnect_timeout: Duration,
     /// Streams of answered requests that a legacy HTTP session keeps for a client that comes
     /// back. Default 8.
     pub kept_streams: usize,
@@ -160,6 +164,7 @@ impl Default for Config {
             session_store: None,
             tasks: TaskConfig::default(),
             stall_timeout: Duration::from_secs(60),
+            reconnect_timeout: Duration::from_secs(10),
             kept_streams: 8,
         }
     }

@@ -166,6 +166,12 @@ impl fmt::Display for StreamId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(pub u64);
 
+impl Seq {
+    /// After the last frame that any stream can have: who reads on from here has read everything. It
+    /// is small enough for whoever keeps numbers as floating point.
+    pub(crate) const END: Self = Self((1 << 53) - 1);
+}
+
 /// The number of the catalog's last change. It only grows, also over a restart of the
 /// registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

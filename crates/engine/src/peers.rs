@@ -41,7 +41,7 @@ pub(crate) use distant::Distant;
 pub use moving::Leaving;
 pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
-pub(crate) use relayed::{Relayed, written};
+pub(crate) use relayed::{Next, Relayed, written};
 pub use serving::Serving;
 pub(crate) use watching::{Granted, Watching, watch};
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
-use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Unreachable};
+use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Talkback, Unreachable};
 use stentor_engine::port::{HttpSession, Refused};
 use stentor_engine::testing::SharedStore;
 use stentor_engine::{
     Context, EndReason, Engine, ListKind, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
 };
-use stentor_wire::{Message, ProtocolVersion, Request, code};
+use stentor_wire::{Message, ProtocolVersion, Request, Response, code};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Engines of one process as each other's nodes.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +25,18 @@ struct Nodes {
     engines: Arc<Mutex<HashMap<NodeId, Engine>>>,
     /// Nodes that others cannot reach just now, and have given up.
     lost: Arc<Mutex<HashSet<NodeId>>>,
+    /// Cuts all links.
+    cut: CancellationToken,
     store: SharedStore,
+}
+
+#[derive(Debug)]
+struct Silent;
+
+impl Talkback for Silent {
+    fn took(&self, _count: usize) {}
+
+    fn answer(&self, _response: Response) {}
 }
 
 impl Peers for Nodes {
@@ -37,7 +50,23 @@ impl Peers for Nodes {
 
     fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
         let engine = self.engines.lock().unwrap().get(node).cloned();
-        Ok(engine.ok_or_else(|| Unreachable(node.clone()))?.ask_itself(errand))
+        let mut asked = engine.ok_or_else(|| Unreachable(node.clone()))?.ask_itself(errand);
+        let ((say, said), cut) = (mpsc::channel(1), self.cut.clone());
+        tokio::spawn(async move {
+            let speak = async {
+                while let Some(next) = asked.next().await {
+                    if say.send(next).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = speak => {}
+                () = say.closed() => {}
+                () = cut.cancelled() => {}
+            }
+        });
+        Ok(Conversation::new(said, Box::new(Silent)))
     }
 
     fn catalog_changed(&self, _lists: &[ListKind]) {}
@@ -61,8 +90,13 @@ impl Nodes {
             }
             Ok::<_, ToolError>("all of them")
         });
+        let endless = tool("endless", |ctx: Context| async move {
+            ctx.info(1);
+            ctx.info(2);
+            std::future::pending::<Result<&str, ToolError>>().await
+        });
         let store = Arc::new(self.store.clone());
-        let engine = support::engine().tool(steps).configure(|config| {
+        let engine = support::engine().tool(steps).tool(endless).configure(|config| {
             config.node = node(name);
             config.session_store = Some(store.clone());
             config.event_store = store;
@@ -239,6 +273,52 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     let call = request(3, "tools/call", json!({"name": "echo"}));
     let inlet = session.request(call).await.unwrap();
     assert!(inlet.stream() > unanswered.stream(), "no name is given out twice");
+}
+
+#[tokio::test]
+async fn who_reads_an_answer_through_another_node_hears_one_when_the_session_goes_on_elsewhere() {
+    for stored in [true, false] {
+        let nodes = Nodes::default();
+        let (first, second) = (nodes.start("first").await, nodes.start("second").await);
+        let session = opened(&first).await;
+        let id = session.id().as_str().to_owned();
+        nodes.owned_by(&session, "first").await;
+        let through = second.http_session(&id, Some("ann")).await.unwrap();
+        let call = request(1, "tools/call", json!({"name": "endless"}));
+        let mut inlet = through.request(call).await.unwrap();
+        let (stream, mut seen) = (inlet.stream(), Vec::new());
+        while seen.len() < 2 {
+            seen.extend(some(&mut inlet).await);
+        }
+        let is_known = |record: &SessionRecord| {
+            serde_json::to_value(record).unwrap()["unanswered"] == json!([[stream.0, 1]])
+        };
+        until(|| nodes.store.session(session.id()).as_ref().is_some_and(is_known)).await;
+        nodes.cut.cancel();
+        if !stored {
+            // It dies before it has written anything of the stream.
+            nodes.store.forget_stream(session.id(), stream);
+        }
+        nodes.kill("first").await;
+        seen.extend(all(&mut inlet).await);
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen.is_sorted_by(|(a, _), (b, _)| a < b), "no number twice: {seen:?}");
+        let (last, answer) = seen.last().unwrap();
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&json!(1), &json!(code::UNAVAILABLE))
+        );
+        assert_eq!(second.http_sessions().len(), 1, "it goes on here");
+
+        let nodes = Nodes { cut: CancellationToken::new(), ..nodes };
+        second.join_peers(Some(Arc::new(nodes.clone())));
+        let third = nodes.start("third").await;
+        for engine in [&second, &third] {
+            let session = engine.http_session(&id, Some("ann")).await.unwrap();
+            let mut resumed = session.resume(stream, Seq(last.0 + 1)).await.unwrap();
+            assert!(all(&mut resumed).await.is_empty(), "it has read all of it");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod support;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
@@ -14,16 +15,28 @@ use stentor_engine::peers::{
 };
 use stentor_engine::port::{Answer, HttpSession, Refused};
 use stentor_engine::{
-    CallError, Context, EndReason, Engine, EngineBuilder, NodeId, ToolError, prompt, resource, tool,
+    CallError, Context, EndReason, Engine, EngineBuilder, NodeId, Seq, ToolError, prompt, resource,
+    tool,
 };
 use stentor_wire::{Message, ProtocolVersion, Request, Response, meta_key};
 use support::{Client, methods};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Engines of one process as each other's nodes. What they say goes through JSON, as it does
 /// between processes.
 #[derive(Clone, Debug, Default)]
-struct Nodes(Arc<Mutex<HashMap<NodeId, Engine>>>);
+struct Nodes(Arc<Mutex<HashMap<NodeId, Engine>>>, Arc<Mutex<Links>>);
+
+/// The links between them.
+#[derive(Debug, Default)]
+struct Links {
+    /// They cannot be used just now.
+    away: bool,
+    /// Cuts those that there are.
+    cut: CancellationToken,
+}
 
 #[derive(Debug)]
 struct Neighbours {
@@ -56,13 +69,21 @@ impl Neighbours {
 impl Peers for Neighbours {
     fn reach(&self, node: &NodeId) -> Reach {
         let known = self.nodes.0.lock().unwrap().contains_key(node);
-        if known { Reach::There(node.clone()) } else { Reach::Gone }
+        match (known, self.nodes.1.lock().unwrap().away) {
+            (true, false) => Reach::There(node.clone()),
+            (true, true) => Reach::Away,
+            (false, _) => Reach::Gone,
+        }
     }
 
     fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
         let engine = self.nodes.0.lock().unwrap().get(node).cloned();
         let engine = engine.ok_or_else(|| Unreachable(node.clone()))?;
-        let errand = through_json(&errand);
+        let links = self.nodes.1.lock().unwrap();
+        if links.away {
+            return Err(Unreachable(node.clone()));
+        }
+        let (cut, errand) = (links.cut.clone(), through_json(&errand));
         let (say, said) = mpsc::channel::<Said>(4);
         let (answers, mut answered) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -75,6 +96,7 @@ impl Peers for Neighbours {
                     },
                     Some(response) = answered.recv() => serving.client_answers(response),
                     () = say.closed() => return,
+                    () = cut.cancelled() => return,
                 }
             }
         });
@@ -129,6 +151,12 @@ impl Nodes {
         // What was offered is shown once this is applied.
         engine.catalog().remove_tool("none").await.unwrap();
         engine
+    }
+
+    /// Cuts all links, which can be used again at once, or not.
+    fn cut(&self, away: bool) {
+        let links = Links { away, cut: CancellationToken::new() };
+        std::mem::replace(&mut *self.1.lock().unwrap(), links).cut.cancel();
     }
 
     fn lose(&self, name: &str) {
@@ -462,6 +490,129 @@ async fn a_request_whose_session_is_lost_is_answered_with_an_error() {
     let said = all(&mut inlet).await;
     assert_eq!((said.len(), &said[0]["id"]), (1, &json!(1)), "{said:?}");
     assert!(near.http_session(&id, Some("ann")).await.is_err());
+}
+
+/// One node, and one with a session on which a call has said two things that were read through the
+/// first, and waits.
+struct Relayed {
+    nodes: Nodes,
+    near: Engine,
+    far: Engine,
+    id: String,
+    inlet: Inlet,
+    go_on: Arc<Notify>,
+    read: Vec<(Seq, Value)>,
+}
+
+async fn some(inlet: &mut Inlet, read: &mut Vec<(Seq, Value)>) -> bool {
+    let mut batch = Vec::new();
+    let some = inlet.next(&mut batch).await;
+    for (seq, _, frame) in batch {
+        let mut out = BytesMut::new();
+        frame.write(&mut out);
+        read.push((seq, serde_json::from_slice(&out).unwrap()));
+    }
+    some
+}
+
+impl Relayed {
+    async fn call() -> Self {
+        let (nodes, go_on) = (Nodes::default(), Arc::new(Notify::new()));
+        let waits = go_on.clone();
+        let lines = tool("lines", move |ctx: Context| {
+            let waits = waits.clone();
+            async move {
+                ctx.info(1);
+                ctx.info(2);
+                waits.notified().await;
+                ctx.info(3);
+                Ok::<_, ToolError>("done")
+            }
+        });
+        let far = nodes.start("far", support::engine().tool(lines)).await;
+        let near = nodes.start("near", Engine::builder("test", "1")).await;
+        let id = opened(&far).await.id().as_str().to_owned();
+        let through = near.http_session(&id, Some("ann")).await.unwrap();
+        let request = legacy(1, "tools/call", json!({"name": "lines"}));
+        let (mut inlet, mut read) = (through.request(request).await.unwrap(), Vec::new());
+        while read.len() < 2 {
+            assert!(some(&mut inlet, &mut read).await);
+        }
+        Self { nodes, near, far, id, inlet, go_on, read }
+    }
+
+    async fn read_on(&mut self) {
+        while some(&mut self.inlet, &mut self.read).await {}
+    }
+
+    /// What a client reads who comes back to the stream through one of the nodes.
+    async fn resumed(&self, through: &Engine, next: Seq) -> Vec<Value> {
+        let session = through.http_session(&self.id, Some("ann")).await.unwrap();
+        all(&mut session.resume(self.inlet.stream(), next).await.unwrap()).await
+    }
+
+    /// The number after that of the last frame, which is the answer; no frame has that of another.
+    fn next(&self) -> Seq {
+        assert!(self.read.is_sorted_by(|(a, _), (b, _)| a < b), "{:?}", self.read);
+        let answers = self.read.iter().filter(|(_, it)| it["id"] == 1);
+        assert_eq!(answers.count(), 1, "{:?}", self.read);
+        let (seq, last) = self.read.last().unwrap();
+        assert_eq!(last["id"], 1, "{:?}", self.read);
+        Seq(seq.0 + 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_breaks_while_a_session_elsewhere_answers_takes_nothing_of_the_answer() {
+    for away in [false, true] {
+        let mut relayed = Relayed::call().await;
+        relayed.nodes.cut(away);
+        relayed.go_on.notify_one();
+        if away {
+            let read_on = relayed.read_on();
+            assert!(timeout(Duration::from_secs(5), read_on).await.is_err(), "it waits");
+            relayed.nodes.cut(false);
+        }
+        relayed.read_on().await;
+        let next = relayed.next();
+        assert_eq!((relayed.read.len(), next), (4, Seq(4)), "{:?}", relayed.read);
+        assert_eq!(relayed.read[3].1["result"]["content"][0]["text"], "done");
+        for through in [&relayed.near, &relayed.far] {
+            assert_eq!(relayed.resumed(through, next).await, [Value::Null; 0]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_made_up_is_the_last_that_is_heard_of_its_stream() {
+    let mut relayed = Relayed::call().await;
+    relayed.nodes.cut(true);
+    let begun = Instant::now();
+    relayed.read_on().await;
+    // Within the time that is configured.
+    assert!((10..11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let next = relayed.next();
+    assert!(relayed.read[2].1["error"]["message"].as_str().unwrap().contains("has gone"));
+    assert!(next.0 < 1 << 53, "a client may keep it as a floating point number");
+    // The node was there all the time, and its call goes on.
+    relayed.nodes.cut(false);
+    relayed.go_on.notify_one();
+    for through in [&relayed.near, &relayed.far] {
+        assert_eq!(relayed.resumed(through, next).await, [Value::Null; 0]);
+    }
+    // Who has not heard the one answer gets the other.
+    let rest = relayed.resumed(&relayed.near, Seq(2)).await;
+    assert_eq!(rest[1]["result"]["content"][0]["text"], "done", "{rest:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_made_up_for_a_node_that_is_gone_has_no_number_of_another_frame() {
+    let mut relayed = Relayed::call().await;
+    relayed.nodes.lose("far");
+    relayed.nodes.cut(false);
+    relayed.read_on().await;
+    relayed.next();
+    assert!(relayed.near.http_session(&relayed.id, Some("ann")).await.is_err());
 }
 
 #[tokio::test]

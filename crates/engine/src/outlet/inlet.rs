@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::{Delivered, Outlet, Shared, WhenGone};
 use crate::ids::{Seq, StreamId};
-use crate::peers::Relayed;
+use crate::peers::{Next, Relayed};
 
 /// The most a reader takes at once, so that a slow pipe holds little outside of the queue.
 const BATCH_FRAMES: usize = 256;
@@ -76,9 +76,15 @@ impl Inlet {
     /// Appends what waits to `batch`, a bounded amount at once, or waits for something.
     /// `Ready(false)` when the stream has ended and `batch` got nothing.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
-        match &mut self.0 {
-            Source::Here(reader) => reader.look(Some(cx.waker()), batch),
-            Source::There(relayed) => relayed.poll_next(cx, batch),
+        loop {
+            match &mut self.0 {
+                Source::Here(reader) => return reader.look(Some(cx.waker()), batch),
+                Source::There(relayed) => match ready!(relayed.poll_next(cx, batch)) {
+                    Next::Some => return Poll::Ready(true),
+                    Next::End => return Poll::Ready(false),
+                    Next::From(inlet) => *self = inlet,
+                },
+            }
         }
     }
 

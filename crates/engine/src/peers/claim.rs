@@ -46,7 +46,7 @@ impl Engine {
             Found::Here => {
                 self.own_http_session(id.as_str(), principal).ok_or(Refused::SessionEnded)
             }
-            Found::There(node) => Ok(HttpSession::there(core.clone(), node, id.clone(), principal)),
+            Found::There(node) => Ok(HttpSession::there(self.clone(), node, id.clone(), principal)),
         }
     }
 

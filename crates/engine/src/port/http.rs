@@ -4,15 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use futures::TryFutureExt as _;
 use futures::future::Either;
-use stentor_wire::{EncodedNotice, Message, Notification, ProtocolVersion, Request, Response};
+use stentor_wire::{EncodedNotice, Id, Message, Notification, ProtocolVersion, Request, Response};
 
 use super::Refused;
 use super::deliver::{ask, tell};
 use crate::core::Core;
+use crate::engine::Engine;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
 use crate::outlet::{Delivered, Inlet};
-use crate::peers::{Act, Distant, Spoken};
+use crate::peers::{Act, Distant, Relayed, Spoken};
 use crate::session::{EndReason, SessionEntry, Told};
 
 /// A legacy session over HTTP.
@@ -34,13 +35,14 @@ impl HttpSession {
     }
 
     pub(crate) fn there(
-        core: Arc<Core>,
+        engine: Engine,
         node: NodeId,
         session: SessionId,
         principal: Option<&str>,
     ) -> Self {
-        let (principal, version) = (principal.map(Arc::from), OnceLock::new());
-        let distant = Distant { node, session, principal, version };
+        let (core, version) = (engine.core().clone(), OnceLock::new());
+        let principal = principal.map(Arc::from);
+        let distant = Distant { engine, node, session, principal, version };
         Self { core, place: Place::There(Arc::new(distant)) }
     }
 
@@ -83,7 +85,7 @@ impl HttpSession {
                 let asked = ask(&self.core, entry, request, outlet);
                 Either::Left(asked.map_ok(|()| inlet))
             }
-            Place::There(distant) => Either::Right(Box::pin(distant.request(&self.core, request))),
+            Place::There(distant) => Either::Right(Box::pin(distant.request(request))),
         }
     }
 
@@ -97,7 +99,7 @@ impl HttpSession {
             Place::Here(entry) => tell(&self.core, entry, Told::Notification(notification)).await,
             Place::There(distant) => {
                 let message = Message::Notification(notification).encode();
-                Box::pin(distant.act(&self.core, Act::Message(message))).await
+                Box::pin(distant.act(Act::Message(message))).await
             }
         }
     }
@@ -112,7 +114,7 @@ impl HttpSession {
             Place::Here(entry) => tell(&self.core, entry, Told::Response(response)).await,
             Place::There(distant) => {
                 let message = Message::Response(response).encode();
-                Box::pin(distant.act(&self.core, Act::Message(message))).await
+                Box::pin(distant.act(Act::Message(message))).await
             }
         }
     }
@@ -126,7 +128,7 @@ impl HttpSession {
     pub async fn attach(&self) -> Result<Inlet, Refused> {
         let entry = match &self.place {
             Place::Here(entry) => entry,
-            Place::There(distant) => return distant.open(&self.core, Act::Attach, None).await,
+            Place::There(distant) => return distant.open(Act::Attach, None).await,
         };
         entry.presence().touch();
         read_notices(entry)
@@ -156,13 +158,27 @@ impl HttpSession {
     ///
     /// As [`attach`](Self::attach).
     pub async fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
+        self.read_again(stream, next, None).await
+    }
+
+    /// As [`resume`](Self::resume). `unanswered` is the request that is to be answered on the stream,
+    /// where somebody waits for that who does not come back by themselves.
+    pub(crate) async fn read_again(
+        &self,
+        stream: StreamId,
+        next: Seq,
+        unanswered: Option<Id>,
+    ) -> Result<Inlet, Refused> {
         let entry = match &self.place {
             Place::Here(entry) => entry,
             Place::There(distant) => {
-                return distant.open(&self.core, Act::Resume(stream.0, next.0), None).await;
+                return distant.open(Act::Resume(stream.0, next.0), unanswered).await;
             }
         };
         entry.presence().touch();
+        if next >= Seq::END {
+            return Ok(Inlet::there(Relayed::over(stream)));
+        }
         let found = match entry.find_stream(stream) {
             Some(outlet) => Some(outlet),
             None => entry.earlier_stream(&self.core, stream).await,
@@ -205,7 +221,7 @@ impl HttpSession {
                 entry.end(&self.core, reason);
                 Ok(())
             }
-            Place::There(distant) => distant.act(&self.core, Act::End(reason)).await,
+            Place::There(distant) => distant.act(Act::End(reason)).await,
         }
     }
 }

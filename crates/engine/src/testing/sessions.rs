@@ -49,6 +49,11 @@ impl SharedStore {
         streams.keys().filter(|(of, _)| of == session).map(|(_, stream)| *stream).collect()
     }
 
+    /// Loses what is kept of a stream, as if its node had died before it wrote anything.
+    pub fn forget_stream(&self, session: &SessionId, stream: StreamId) {
+        self.streams.lock().remove(&(session.clone(), stream));
+    }
+
     fn keep(&self, node: &NodeId, session: &SessionRecord) -> bool {
         let mut sessions = self.sessions.lock();
         let known = sessions.get(session.id());
