@@ -97,7 +97,9 @@ impl Distant {
             match self.read_again(stream, next, request.clone()).await {
                 // Of a session that does not know the stream, it is another one.
                 Ok(inlet) => return Some(inlet).filter(|inlet| inlet.stream() == stream),
-                Err(Refused::Unreachable) if Instant::now() < until => {}
+                // It is known by now that it has ended.
+                Err(Refused::SessionEnded | Refused::StreamTaken) => return None,
+                Err(_) if Instant::now() < until => {}
                 Err(_) => return None,
             }
             sleep(pause).await;
