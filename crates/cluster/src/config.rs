@@ -61,6 +61,10 @@ pub struct ClusterConfig {
     pub max_frame: usize,
     /// Requests that may be under way at once for other nodes, streams included. Default 100,000.
     pub max_errands: usize,
+    /// Connections to `listen` that have not proven yet that they are of the cluster, for which each has
+    /// 5 s and 128 KiB. One more is let in, too: of those from the address that has the most of them, the
+    /// oldest gives way, and from addresses of known nodes only when there are no others. Default 256.
+    pub max_strangers: usize,
     /// Nodes that are known at once; of more, those that come last are ignored. Default 128.
     pub max_nodes: usize,
 }
@@ -88,6 +92,7 @@ impl ClusterConfig {
             max_in_flight: 16 << 20,
             max_frame: 8 << 20,
             max_errands: 100_000,
+            max_strangers: 256,
             max_nodes: 128,
         }
     }
@@ -120,6 +125,11 @@ impl ClusterConfig {
         if self.max_frame == 0 || self.max_frame > self.max_in_flight / 2 {
             return Err(ClusterError::Limits(
                 "`max_frame` is 0, or more than half of `max_in_flight`",
+            ));
+        }
+        if self.max_strangers == 0 {
+            return Err(ClusterError::Limits(
+                "`max_strangers` is 0, so that no node could connect",
             ));
         }
         if self.gossip_interval.is_zero() || self.give_up_after < 4 * self.gossip_interval {
@@ -314,6 +324,7 @@ mod tests {
         assert!(matches!(refused(&|c| c.cookie.truncate(9)), ClusterError::Cookie));
         assert!(matches!(refused(&|c| c.seeds.push("host".into())), ClusterError::Seed(_)));
         assert!(matches!(refused(&|c| c.max_frame = 9 << 20), ClusterError::Limits(_)));
+        assert!(matches!(refused(&|c| c.max_strangers = 0), ClusterError::Limits(_)));
         assert!(matches!(refused(&|c| c.max_in_flight = 1), ClusterError::Limits(_)));
         assert!(matches!(
             refused(&|c| c.give_up_after = c.gossip_interval),

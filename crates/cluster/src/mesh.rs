@@ -3,7 +3,8 @@
 //!
 //! Nodes gossip (`mesh/gossip.rs`): who is there, where, and who is silent for too long. Between
 //! two nodes that see each other is one link (`mesh/link.rs`), which the node with the smaller
-//! name makes and on which both prove that they are of this cluster (`mesh/hello.rs`). Links
+//! name makes and on which both prove that they are of this cluster (`mesh/hello.rs`). Whoever
+//! connects is let in to do so, within bounds (`mesh/listener.rs`, `mesh/strangers.rs`). Links
 //! are in the care of a `ractor_cluster` node server (`mesh/node_server.rs`), and what is sent
 //! goes from one relay actor to the other (`mesh/relay.rs`), no more at once than a window
 //! (`mesh/window.rs`). What a relay knows of another node is in `mesh/peer.rs`.
@@ -15,10 +16,12 @@
 mod gossip;
 mod hello;
 mod link;
+mod listener;
 mod node_server;
 mod peer;
 mod relay;
 mod seal;
+mod strangers;
 mod window;
 mod wire;
 
@@ -37,8 +40,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClusterConfig, ClusterError};
 use gossip::Gossip;
+use link::Link;
 pub(crate) use link::Receipt;
-use link::{Link, Listener};
+use listener::Listener;
 use relay::{RelayActor, RelayArgs, RelayMsg};
 use seal::SealedSocket;
 
@@ -141,6 +145,19 @@ pub(crate) struct Shared {
     stop: CancellationToken,
 }
 
+impl Shared {
+    fn new(node: NodeId, config: ClusterConfig) -> Self {
+        Self {
+            node,
+            generation: generation(),
+            config,
+            links: RwLock::default(),
+            nodes: Mutex::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
 impl Mesh {
     /// Becomes a node of a cluster. Whether there are others yet makes no difference.
     pub(crate) async fn start(
@@ -156,14 +173,7 @@ impl Mesh {
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let listening = listener.local_addr().map_err(bind)?;
         let advertised = config.advertise.map_or(listening, |ip| (ip, listening.port()).into());
-        let shared = Arc::new(Shared {
-            node,
-            generation: generation(),
-            config,
-            links: RwLock::default(),
-            nodes: Mutex::default(),
-            stop: CancellationToken::new(),
-        });
+        let shared = Arc::new(Shared::new(node, config));
 
         let bind = |error: anyhow::Error| ClusterError::Bind {
             address: shared.config.gossip,

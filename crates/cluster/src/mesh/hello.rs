@@ -59,7 +59,7 @@ pub(crate) enum HelloError {
     Late(#[from] tokio::time::error::Elapsed),
     #[error("it speaks something else")]
     Unknown,
-    #[error("it is of the cluster '{0}'")]
+    #[error("it is of the cluster {0:?}")]
     OtherCluster(String),
     #[error("it is not the node it should be but '{0}'")]
     OtherNode(NodeId),

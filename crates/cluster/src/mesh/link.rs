@@ -15,8 +15,8 @@ use ractor::{ActorCell, ActorRef};
 use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
 use stentor_engine::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::hello::{self, End, Hello, HelloError, PATIENCE};
@@ -101,6 +101,11 @@ impl Link {
         again
     }
 
+    /// A frame of so many bytes came. Whether there may be one.
+    pub(crate) fn came(&self, bytes: usize) -> bool {
+        self.flow.lock().came(cost(bytes))
+    }
+
     /// A frame of so many bytes was handled here. Whether the other node is to be told soon: it
     /// was not told just now.
     fn handled(&self, bytes: usize) -> bool {
@@ -173,56 +178,6 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Takes connections of other nodes.
-pub(crate) struct Listener {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) relay: ActorRef<RelayMsg>,
-}
-
-impl Listener {
-    /// Strangers that may be in the course of proving themselves at once.
-    const STRANGERS: usize = 64;
-
-    pub(crate) async fn run(self, listener: TcpListener) {
-        let stop = self.shared.stop.clone();
-        stop.run_until_cancelled(self.accept(listener)).await;
-    }
-
-    async fn accept(self, listener: TcpListener) {
-        let strangers = Arc::new(Semaphore::new(Self::STRANGERS));
-        loop {
-            let Ok(permit) = strangers.clone().acquire_owned().await else { return };
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a link");
-                    // Such as too many open files, which does not pass at once.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (shared, relay) = (self.shared.clone(), self.relay.clone());
-            tokio::spawn(async move {
-                match shared.stop.run_until_cancelled(accepted(&shared, stream)).await {
-                    Some(Ok(proven)) => drop(relay.cast(RelayMsg::Proven(Box::new(proven)))),
-                    Some(Err(error)) => tracing::info!(%from, %error, "refused a link"),
-                    None => {}
-                }
-                drop(permit);
-            });
-        }
-    }
-}
-
-async fn accepted(shared: &Shared, stream: TcpStream) -> Result<Proven, HelloError> {
-    stream.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match &shared.config.tls {
-        Some(tls) => Box::new(tokio::time::timeout(PATIENCE, tls.acceptor.accept(stream)).await??),
-        None => Box::new(stream),
-    };
-    proven(shared, End::Accepted, stream).await
-}
-
 /// [Connects](dial) to a node until it works, `attempts` having failed before.
 pub(super) async fn until_proven(
     shared: &Shared,
@@ -262,24 +217,28 @@ pub(crate) async fn dial(
     }
     let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(addr)).await??;
     stream.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match tls {
+    let end = End::Dialled(node);
+    match tls {
         Some(tls) => {
             let connecting = tls.connector.connect(tls.name.clone(), stream);
-            Box::new(tokio::time::timeout(PATIENCE, connecting).await??)
+            let stream = tokio::time::timeout(PATIENCE, connecting).await??;
+            proven(shared, end, stream, |_| ()).await
         }
-        None => Box::new(stream),
-    };
-    proven(shared, End::Dialled(node), stream).await
+        None => proven(shared, end, stream, |_| ()).await,
+    }
 }
 
-async fn proven(
+/// `is_proven` is told that the other end has proven itself.
+pub(super) async fn proven<S: Stream + 'static>(
     shared: &Shared,
     end: End,
-    mut stream: Box<dyn Stream>,
+    mut stream: S,
+    is_proven: impl FnOnce(&mut S),
 ) -> Result<Proven, HelloError> {
     let mine = Hello::of(shared);
     let theirs = hello::prove(&mut stream, &end, &mine, &shared.config.cookie).await?;
-    Ok(Proven { proof: Proof { mine, theirs }, end, stream })
+    is_proven(&mut stream);
+    Ok(Proven { proof: Proof { mine, theirs }, end, stream: Box::new(stream) })
 }
 
 /// A connection as the node server takes it, which can be cut from elsewhere.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::NodeState;
 use super::gossip::Member;
 use super::link::{Link, Proof, Proven};
+use super::window::cost;
 use super::wire::Parcel;
 
 /// Another node.
@@ -31,11 +33,26 @@ pub(super) struct Session {
 }
 
 pub(super) enum Stage {
-    /// The node servers have not made it ready. The other may be before ours and send already:
-    /// no more than a window, as nothing is told to be handled yet.
-    Early(Vec<Parcel>),
+    /// The node servers have not made it ready. The other may be before ours and send already.
+    Early(Early),
     Up(Arc<Link>),
     Cut,
+}
+
+/// What comes before a link is up.
+#[derive(Default)]
+pub(super) struct Early {
+    pub(super) parcels: Vec<Parcel>,
+    cost: u64,
+}
+
+impl Early {
+    /// Keeps a parcel; `false` if that is more than a window, as nothing is told to be handled yet.
+    pub(super) fn push(&mut self, parcel: Parcel, window: usize) -> bool {
+        self.cost += cost(parcel.frame.as_ref().map_or(0, Bytes::len));
+        self.parcels.push(parcel);
+        self.cost <= 2 * window as u64
+    }
 }
 
 impl Peer {

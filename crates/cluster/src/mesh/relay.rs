@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::gossip::Member;
 use super::hello::{End, PATIENCE};
 use super::link::{Link, LinkStream, Proven, Receipt, until_proven};
-use super::peer::{Peer, Session, Stage};
+use super::peer::{Early, Peer, Session, Stage};
 use super::wire::Parcel;
 use super::{MeshHandler, NodeState, PeerInfo, Shared, node_server};
 
@@ -194,7 +194,11 @@ impl RelayState {
         let Some(node) = self.links.get(&parcel.link).cloned() else { return };
         let session = self.peers.get_mut(&node).and_then(|peer| peer.session.as_mut());
         match session.map(|session| &mut session.stage) {
-            Some(Stage::Early(parcels)) => parcels.push(parcel),
+            Some(Stage::Early(early)) => {
+                if !early.push(parcel, self.shared.config.max_in_flight) {
+                    self.cut_off(&node);
+                }
+            }
             Some(Stage::Up(link)) => {
                 let link = link.clone();
                 self.take(myself, &node, link, parcel);
@@ -203,12 +207,27 @@ impl RelayState {
         }
     }
 
+    /// A node that sends more than it may is no node to talk to just now.
+    fn cut_off(&mut self, node: &NodeId) {
+        tracing::error!(%node, "a node sends more than it was given room for");
+        self.cut(node);
+    }
+
     /// Takes what came over a link that is up.
-    fn take(&self, myself: &ActorRef<RelayMsg>, node: &NodeId, link: Arc<Link>, parcel: Parcel) {
+    fn take(
+        &mut self,
+        myself: &ActorRef<RelayMsg>,
+        node: &NodeId,
+        link: Arc<Link>,
+        parcel: Parcel,
+    ) {
         if link.handled_there(parcel.handled) {
             self.handler.room(node);
         }
         let Some(frame) = parcel.frame else { return };
+        if !link.came(frame.len()) {
+            return self.cut_off(node);
+        }
         let receipt = Receipt { link, bytes: frame.len(), relay: myself.clone() };
         self.handler.frame(node, frame, receipt);
     }
@@ -360,7 +379,7 @@ impl RelayState {
             stream: Box::new(stream),
             is_server: matches!(proven.end, End::Accepted),
         };
-        let stage = Stage::Early(Vec::new());
+        let stage = Stage::Early(Early::default());
         peer.session = Some(Session { proof: proven.proof, cut, stage });
         self.links.insert(number, node.clone());
         let _ = self.server.cast(opened);
@@ -371,7 +390,7 @@ impl RelayState {
         let Some(node) = self.links.get(&number).cloned() else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(session) = &mut peer.session else { return };
-        let Stage::Early(parcels) = &mut session.stage else { return };
+        let Stage::Early(early) = &mut session.stage else { return };
         // Its relay was shown before the node server was ready.
         let of_session =
             |actor: ActorId| matches!(actor, ActorId::Remote { node_id, .. } if node_id == id);
@@ -383,7 +402,7 @@ impl RelayState {
             session.cut.cancel();
             return;
         };
-        let parcels = std::mem::take(parcels);
+        let parcels = std::mem::take(early).parcels;
         let link = Arc::new(Link::new(relay, &session.proof, session.cut.clone()));
         session.stage = Stage::Up(link.clone());
         peer.attempts = 0;

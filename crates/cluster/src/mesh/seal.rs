@@ -86,6 +86,11 @@ impl SealedSocket {
                     continue;
                 }
             };
+            // Nobody there could be answered. What comes from nowhere costs a look at its address: the
+            // hash takes as long as the datagram is.
+            if !self.shared.config.may_dial(from.ip()) {
+                continue;
+            }
             let Some((seal, message)) = self.buf[..len].split_at_checked(SEAL) else { continue };
             if self.seal(message).verify_truncated_left(seal).is_err() {
                 tracing::debug!(%from, "gossip without the seal of the cluster");
@@ -133,16 +138,19 @@ impl Socket for SealedSocket {
     async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
         loop {
             if let Some(from_addr) = self.came {
-                let received = tokio::time::timeout(TURN, self.inner.recv()).await;
-                self.came = None;
-                match received {
-                    Ok(outcome) => {
-                        let outcome = outcome?;
+                let turned = async {
+                    loop {
+                        let outcome = self.inner.recv().await?;
                         // Others on this machine can send to loopback, too.
                         if outcome.from_addr == self.turn_addr {
-                            return Ok(RecvOutcome { from_addr, ..outcome });
+                            return anyhow::Ok(outcome);
                         }
                     }
+                };
+                let received = tokio::time::timeout(TURN, turned).await;
+                self.came = None;
+                match received {
+                    Ok(outcome) => return Ok(RecvOutcome { from_addr, ..outcome? }),
                     Err(_) => tracing::debug!(from = %from_addr, "gossip that makes no sense"),
                 }
             }

@@ -3,9 +3,13 @@
 
 mod process;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 
 use process::{Keys, Network, Node};
 
@@ -214,6 +218,51 @@ async fn who_has_another_cookie_or_is_of_another_cluster_gets_no_link() {
         assert!(!node.saw("up a"));
     }
     assert!(!a.saw("alive b") && !a.saw("alive c"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_is_linked_whatever_strangers_do_to_the_ports_of_another() {
+    let b = Node::start("b", json!({})).await;
+    let (link, gossip) = b.ports();
+    // More than may be, each made anew as soon as it is closed.
+    for _ in 0..400 {
+        tokio::spawn(async move {
+            while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", link)).await {
+                let _ = stream.read(&mut [0]).await;
+            }
+        });
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut sent = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                for size in [0, 15, 16, 100, 1_000, 30_000] {
+                    let _ = socket.send_to(&vec![7; size], ("127.0.0.1", gossip));
+                    sent += 1;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        }
+    });
+    for _ in 0..3 {
+        let a = Node::start("a", json!({ "seeds": [b.gossip()] })).await;
+        let begun = Instant::now();
+        a.sees("up b").await;
+        b.sees("up a").await;
+        eprintln!("linked after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        a.tell("send b 10 10").await;
+        b.sees("got a 10").await;
+        a.kill().await;
+        b.sees("down a").await;
+        b.forget();
+    }
+    stop.store(true, Ordering::Relaxed);
+    eprintln!("{} datagrams of a stranger", flood.join().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

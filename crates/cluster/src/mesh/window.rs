@@ -20,14 +20,15 @@ pub(crate) struct Flow {
     handled_there: u64,
     /// Somebody was told that there is no room.
     refused: bool,
-    /// What was handled here, and what of it the other node was told.
+    /// What came, what of it was handled here, and what of that the other node was told.
+    came: u64,
     handled: u64,
     told: u64,
 }
 
 impl Flow {
     pub(crate) const fn new(limit: u64) -> Self {
-        Self { limit, sent: 0, handled_there: 0, refused: false, handled: 0, told: 0 }
+        Self { limit, sent: 0, handled_there: 0, refused: false, came: 0, handled: 0, told: 0 }
     }
 
     /// Takes this from the window, if it has so much.
@@ -53,6 +54,13 @@ impl Flow {
     /// What was sent and not handled yet.
     pub(crate) const fn in_flight(&self) -> u64 {
         self.sent - self.handled_there
+    }
+
+    /// This came. Whether it is within what may be on the way: a node that sends more does not heed
+    /// what it is told.
+    pub(crate) const fn came(&mut self, cost: u64) -> bool {
+        self.came = self.came.saturating_add(cost);
+        self.came.saturating_sub(self.handled) <= self.limit
     }
 
     /// This was handled here. Whether the other node should be told at once, lest its window is
@@ -99,6 +107,14 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn who_sends_more_than_a_window_is_noticed() {
+        let mut flow = Flow::new(1_000);
+        assert!(flow.came(600) && flow.came(400) && !flow.came(1));
+        flow.handled(600);
+        assert!(flow.came(599) && !flow.came(1));
+    }
+
     proptest! {
         #[test]
         fn no_more_is_on_the_way_than_the_window_and_who_was_refused_hears_of_room(
@@ -111,7 +127,10 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Send(bytes) => match here.reserve(cost(bytes)) {
-                        true => way.push_back(cost(bytes)),
+                        true => {
+                            prop_assert!(there.came(cost(bytes)), "what may be sent may come");
+                            way.push_back(cost(bytes));
+                        }
                         false => waits = true,
                     },
                     Step::Handle => if let Some(cost) = way.pop_front()
