@@ -12,7 +12,7 @@ use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Said, Unre
 use stentor_engine::port::Refused;
 use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::config::ClusterConfig;
 use crate::errands::{Asked, Served};
@@ -25,6 +25,12 @@ use crate::settle::{Lists, Settled, Settling};
 
 /// So many nodes may have left one after the other for the sessions of the first to be found.
 const MOST_SUCCESSIONS: usize = 16;
+
+/// Of more nodes than this, those that are gone are forgotten: names may be used once.
+const MOST_KNOWN: usize = 1024;
+
+/// How long it may take until there is room for an errand on the way to another node.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 pub(crate) struct Node {
@@ -244,6 +250,17 @@ impl Node {
         }
     }
 
+    /// Sends a node on an errand as soon as there is room for it, and for so long as it takes when the
+    /// node keeps up.
+    pub(crate) async fn ask_in_turn(
+        &self,
+        node: &NodeId,
+        errand: Errand,
+    ) -> Result<Conversation, SendError> {
+        let asked = self.asked.ask_in_turn(&self.post, node, errand);
+        timeout(ROOM, asked).await.unwrap_or(Err(SendError::NoRoom))
+    }
+
     /// A session of another node comes here.
     fn takes_from(&self, node: &NodeId) {
         if let (Some((key, value)), Some(mesh)) =
@@ -309,13 +326,20 @@ impl MeshHandler for Node {
 
     fn dead(&self, node: &NodeId) {
         tracing::info!(%node, "a node is gone");
-        self.known.lock().insert(node.clone(), false);
+        let mut known = self.known.lock();
+        known.insert(node.clone(), false);
+        if known.len() > MOST_KNOWN {
+            // Who is not known is as gone as who is known to be.
+            known.retain(|_, alive| *alive);
+        }
+        drop(known);
         self.heard.notify_waiters();
         let effect = self.replica.lock().dead(node);
         self.perform(node, effect);
     }
 
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
+        let bytes = frame.len();
         let frame = match Frame::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
@@ -350,7 +374,7 @@ impl MeshHandler for Node {
                 let errand = (errand, receipt);
                 self.served.begin(&self.engine, &self.post, from, number, errand);
             }
-            Frame::Said(number, said) => self.asked.said(from, number, said),
+            Frame::Said(number, said) => self.asked.said(from, number, said, bytes),
             Frame::Took(number, count) => self.served.took(from, number, count),
             Frame::Answer(number, message) => self.served.answer(from, number, &message),
             Frame::HangUp(number) => self.served.hang_up(from, number),

@@ -39,6 +39,11 @@ impl Post {
         mesh.send(node, &bytes).await
     }
 
+    /// As [`wait`](Self::wait), of a frame that is written already.
+    pub(crate) async fn wait_encoded(&self, node: &NodeId, frame: &Bytes) -> Result<(), SendError> {
+        self.0.get().ok_or(SendError::NotConnected)?.send(node, frame).await
+    }
+
     /// Has a small frame sent as soon as there is room. It is lost only with the link.
     pub(crate) fn soon(&self, node: &NodeId, frame: Frame) {
         if let Err(SendError::NoRoom) = self.now(node, &frame) {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use stentor_engine::NodeId;
@@ -11,8 +11,10 @@ use stentor_engine::peers::{Conversation, Errand, Said, Talkback, Unreachable};
 use stentor_wire::{Message, Response};
 use tokio::sync::mpsc;
 
+use super::room::Waiting;
 use super::{WINDOW, is_request};
 use crate::frame::Frame;
+use crate::mesh::SendError;
 use crate::post::Post;
 
 /// The errands that this node has sent others on, by their numbers.
@@ -26,6 +28,7 @@ pub(crate) struct Asked {
 struct Open {
     node: NodeId,
     say: mpsc::Sender<Said>,
+    waiting: Arc<Waiting>,
     is_request: bool,
 }
 
@@ -37,36 +40,64 @@ impl Asked {
         node: &NodeId,
         errand: Errand,
     ) -> Result<Conversation, Unreachable> {
+        let (number, conversation) = self.open(post, node, &errand);
+        let sent = post.now(node, &Frame::Ask(number, errand));
+        self.asked(number, sent, conversation).map_err(|error| {
+            tracing::debug!(%node, %error, "a node cannot be asked");
+            Unreachable(node.clone())
+        })
+    }
+
+    /// As [`ask`](Self::ask), as soon as there is room. Cancel safe: it is asked or not.
+    pub(crate) async fn ask_in_turn(
+        self: &Arc<Self>,
+        post: &Post,
+        node: &NodeId,
+        errand: Errand,
+    ) -> Result<Conversation, SendError> {
+        let (number, conversation) = self.open(post, node, &errand);
+        let sent = post.wait(node, &Frame::Ask(number, errand)).await;
+        self.asked(number, sent, conversation)
+    }
+
+    /// An errand that nobody is on yet.
+    fn open(self: &Arc<Self>, post: &Post, node: &NodeId, errand: &Errand) -> (u64, Conversation) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (say, said) = mpsc::channel(WINDOW);
-        self.open
-            .lock()
-            .insert(number, Open { node: node.clone(), say, is_request: is_request(&errand) });
+        let waiting = Arc::new(Waiting::default());
         let back = Back {
             asked: self.clone(),
             post: post.clone(),
             node: node.clone(),
             number,
-            taken: AtomicUsize::new(0),
+            waiting: waiting.clone(),
         };
+        let is_request = is_request(errand);
+        self.open.lock().insert(number, Open { node: node.clone(), say, waiting, is_request });
         // From here on its drop takes it out again.
-        let conversation = Conversation::new(said, Box::new(back));
-        match post.now(node, &Frame::Ask(number, errand)) {
-            Ok(()) => Ok(conversation),
-            Err(error) => {
-                tracing::debug!(%node, %error, "a node cannot be asked");
-                self.open.lock().remove(&number);
-                Err(Unreachable(node.clone()))
-            }
-        }
+        (number, Conversation::new(said, Box::new(back)))
     }
 
-    /// A node says something on an errand.
-    pub(crate) fn said(&self, from: &NodeId, number: u64, said: Said) {
+    fn asked(
+        &self,
+        number: u64,
+        sent: Result<(), SendError>,
+        conversation: Conversation,
+    ) -> Result<Conversation, SendError> {
+        if sent.is_err() {
+            // Nobody has to be told that it is called off.
+            self.open.lock().remove(&number);
+        }
+        sent.map(|()| conversation)
+    }
+
+    /// A node says something on an errand, in so many bytes.
+    pub(crate) fn said(&self, from: &NodeId, number: u64, said: Said, bytes: usize) {
         let last = matches!(said, Said::Refused(_) | Said::Over | Said::Frames { last: true, .. });
         let mut open = self.open.lock();
         // One that was called off may still be on its way.
         let Some(errand) = open.get(&number).filter(|errand| errand.node == *from) else { return };
+        errand.waiting.came(bytes);
         let in_window = errand.say.try_send(said).is_ok();
         if last || !in_window {
             open.remove(&number);
@@ -104,8 +135,7 @@ struct Back {
     post: Post,
     node: NodeId,
     number: u64,
-    /// What was taken in and the node does not know of.
-    taken: AtomicUsize,
+    waiting: Arc<Waiting>,
 }
 
 impl fmt::Debug for Back {
@@ -116,11 +146,8 @@ impl fmt::Debug for Back {
 
 impl Talkback for Back {
     fn took(&self, count: usize) {
-        let taken = self.taken.fetch_add(count, Ordering::Relaxed) + count;
-        // Not each by itself, but before the node has to wait for it.
-        if taken >= WINDOW / 2 {
-            self.taken.fetch_sub(taken, Ordering::Relaxed);
-            self.post.soon(&self.node, Frame::Took(self.number, taken));
+        if let Some(count) = self.waiting.take(count) {
+            self.post.soon(&self.node, Frame::Took(self.number, count));
         }
     }
 

@@ -8,10 +8,11 @@ use stentor_engine::peers::{Errand, Said, Serving};
 use stentor_engine::port::Refused;
 use stentor_engine::{Engine, NodeId};
 use stentor_wire::{Message, Response};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{WINDOW, is_request};
+use super::is_request;
+use super::room::Room;
 use crate::frame::Frame;
 use crate::mesh::{Receipt, SendError};
 use crate::post::Post;
@@ -28,8 +29,8 @@ pub(crate) struct Served {
 
 #[derive(Debug)]
 struct Open {
-    /// How many more things may be said.
-    window: Arc<Semaphore>,
+    /// How much more may be said.
+    room: Arc<Room>,
     answers: mpsc::Sender<Response>,
     is_request: bool,
     _called_off: DropGuard,
@@ -50,7 +51,7 @@ impl Served {
         number: u64,
         (errand, receipt): (Errand, Receipt),
     ) {
-        let (window, called_off) = (Arc::new(Semaphore::new(WINDOW)), CancellationToken::new());
+        let (room, called_off) = (Arc::new(Room::default()), CancellationToken::new());
         let (answers, answered) = mpsc::channel(ANSWERS);
         let key = (from.clone(), number);
         {
@@ -63,7 +64,7 @@ impl Served {
             open.insert(
                 key.clone(),
                 Open {
-                    window: window.clone(),
+                    room: room.clone(),
                     answers,
                     is_request: is_request(&errand),
                     _called_off: guard,
@@ -76,7 +77,7 @@ impl Served {
                 let serving = engine.serve_peer(errand).await;
                 // Until here it waits in this node's memory.
                 drop(receipt);
-                run(serving, &post, &key, &window, answered).await;
+                run(serving, &post, &key, &room, answered).await;
             };
             // What is under way is dropped with it, which is how its code learns.
             let _ = called_off.run_until_cancelled(run).await;
@@ -87,8 +88,7 @@ impl Served {
     /// So much that was said was taken in.
     pub(crate) fn took(&self, from: &NodeId, number: u64, count: usize) {
         if let Some(open) = self.open.lock().get(&(from.clone(), number)) {
-            let room = WINDOW.saturating_sub(open.window.available_permits());
-            open.window.add_permits(count.min(room));
+            open.room.took(count);
         }
     }
 
@@ -129,12 +129,12 @@ async fn run(
     mut serving: Serving,
     post: &Post,
     (node, number): &(NodeId, u64),
-    window: &Semaphore,
+    room: &Room,
     mut answered: mpsc::Receiver<Response>,
 ) {
     loop {
         tokio::select! {
-            Ok(room) = window.acquire() => {
+            () = room.wait() => {
                 let said = tokio::select! {
                     said = serving.next() => said,
                     Some(response) = answered.recv() => {
@@ -142,12 +142,20 @@ async fn run(
                         continue;
                     }
                 };
-                room.forget();
                 let Some(said) = said else { return };
                 let mut frame = Frame::Said(*number, said);
-                while let Err(error) = post.wait(node, &frame).await {
+                loop {
+                    if let Some(bytes) = frame.encode() {
+                        // Before it is on its way: it may be taken in at once.
+                        room.said(bytes.len());
+                        match post.wait_encoded(node, &bytes).await {
+                            Ok(()) => break,
+                            Err(SendError::TooLarge) => room.unsaid(),
+                            Err(_) => return,
+                        }
+                    }
                     let Frame::Said(_, said) = &mut frame else { return };
-                    if error != SendError::TooLarge || !said.leave_out_largest() {
+                    if !said.leave_out_largest() {
                         return;
                     }
                 }
