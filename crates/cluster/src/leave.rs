@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream;
 use parking_lot::Mutex;
-use stentor_engine::peers::{Act, Errand, Leaving, Peers as _, Said};
+use stentor_engine::peers::{Act, Errand, Leaving, Said};
 use stentor_engine::{NodeId, SessionId};
 use tokio::time::{Instant, sleep};
 
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, SendError};
 use crate::node::Node;
 
 /// What a node gossips when it leaves: it takes no sessions any more.
@@ -28,6 +28,9 @@ const IN_BETWEEN: Duration = Duration::from_millis(250);
 
 /// The most names in a list; of more, those that come last are forgotten.
 const MOST: usize = 64;
+
+/// Nodes that left and are remembered, at least.
+const MOST_LEFT: usize = 4096;
 
 /// Where the sessions of nodes are that left.
 #[derive(Debug, Default)]
@@ -47,6 +50,10 @@ impl Succession {
     pub(crate) fn heard(&self, node: &NodeId, said: &BTreeMap<String, String>) {
         if let Some(succeeded) = said.get(SUCCEEDS) {
             let mut successors = self.successors.lock();
+            if successors.len() > MOST_LEFT {
+                // Those that matter are said again, and for a session of the others it is long since.
+                successors.clear();
+            }
             for name in succeeded.split(',').take(MOST) {
                 if let Ok(left) = NodeId::new(name) {
                     successors.insert(left, node.clone());
@@ -132,12 +139,25 @@ impl Node {
         // What was under way to this node when they left it.
         sleep(IN_BETWEEN).await;
         for (leaving, heir) in moved.into_iter().flatten() {
-            let heard = leaving.heard_since();
-            if !heard.is_empty() {
-                let (session, principal) = (leaving.id().clone(), leaving.principal());
-                let errand = Errand::Session { session, principal, act: Act::Heard(heard) };
-                if let Ok(mut conversation) = self.ask(&heir, errand) {
-                    conversation.next().await;
+            self.hand_after(&leaving, &heir).await;
+        }
+    }
+
+    /// Tells the heir of a session what was heard for it since it was handed over.
+    async fn hand_after(&self, leaving: &Leaving, heir: &NodeId) {
+        let mut parts = vec![leaving.heard_since()];
+        while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
+            let (session, principal) = (leaving.id().clone(), leaving.principal());
+            let errand = Errand::Session { session, principal, act: Act::Heard(part.clone()) };
+            match self.ask_in_turn(heir, errand).await {
+                Ok(mut conversation) => drop(conversation.next().await),
+                // In two halves, the first one first.
+                Err(SendError::TooLarge) if part.len() > 1 => {
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
+                }
+                Err(error) => {
+                    tracing::warn!(session = ?leaving.id(), %error, "notices of a session are lost");
                 }
             }
         }
@@ -146,15 +166,20 @@ impl Node {
     async fn hand_over(&self, mut leaving: Leaving, heirs: &[NodeId]) -> Option<(Leaving, NodeId)> {
         let record = leaving.take()?;
         for heir in heirs {
-            // What was read may be more than can be sent at once; what was not read seldom is.
-            for record in [record.clone(), record.clone().without_past()] {
-                let Ok(mut conversation) = self.ask(heir, Errand::Adopt(Box::new(record))) else {
-                    continue;
-                };
-                if matches!(conversation.next().await, Some(Said::Over)) {
-                    self.succession.moved.lock().insert(leaving.id().clone(), heir.clone());
-                    leaving.arrived();
-                    return Some((leaving, heir.clone()));
+            let mut record = record.clone();
+            loop {
+                match self.ask_in_turn(heir, Errand::Adopt(Box::new(record.clone()))).await {
+                    Ok(mut conversation) => {
+                        if matches!(conversation.next().await, Some(Said::Over)) {
+                            self.succession.moved.lock().insert(leaving.id().clone(), heir.clone());
+                            leaving.arrived();
+                            return Some((leaving, heir.clone()));
+                        }
+                        break;
+                    }
+                    // An answer is lost rather than the session.
+                    Err(SendError::TooLarge) if record.leave_out_some() => {}
+                    Err(_) => break,
                 }
             }
         }

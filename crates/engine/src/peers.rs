@@ -43,6 +43,7 @@ pub(crate) use moving::Moving;
 pub(crate) use relay::Elsewhere;
 pub(crate) use relayed::{Next, Relayed, written};
 pub use serving::Serving;
+pub(crate) use serving::leave_out_largest;
 pub(crate) use watching::{Granted, Watching, watch};
 
 /// What clients see of one item of a node's catalog.

@@ -15,8 +15,8 @@ use stentor_engine::peers::{
 };
 use stentor_engine::port::{Answer, HttpSession, Refused};
 use stentor_engine::{
-    CallError, Context, EndReason, Engine, EngineBuilder, NodeId, Seq, ToolError, prompt, resource,
-    tool,
+    CallError, Context, EndReason, Engine, EngineBuilder, NodeId, Seq, SessionRecord, ToolError,
+    prompt, resource, tool,
 };
 use stentor_wire::{Message, ProtocolVersion, Request, Response, meta_key};
 use support::{Client, methods};
@@ -731,6 +731,45 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     let said = all(&mut session.request(request).await.unwrap()).await;
     assert_eq!(said[0]["params"]["data"], "above it", "its log level is what it was: {said:?}");
     assert_eq!(said.len(), 2);
+}
+
+#[tokio::test]
+async fn of_a_session_that_is_too_large_to_be_handed_over_an_answer_is_lost_and_nothing_else() {
+    let nodes = Nodes::default();
+    let long = tool("long", || async { Ok::<_, ToolError>("x".repeat(9_000)) });
+    let far = nodes.start("far", support::engine().tool(long)).await;
+    let near = nodes.start("near", Engine::builder("test", "1")).await;
+    let session = opened(&far).await;
+    let mut streams = Vec::new();
+    for (id, name) in [(1, "long"), (2, "echo")] {
+        let params = json!({"name": name});
+        let inlet = session.request(legacy(id, "tools/call", params)).await.unwrap();
+        session.keep(&inlet, &[]);
+        streams.push(inlet.stream());
+    }
+    until(|| far.calls().is_empty()).await;
+    let mut leaving =
+        far.release_session(session.id(), Duration::from_secs(1)).await.expect("it is there");
+    let mut record = leaving.take().unwrap();
+    let size = |record: &SessionRecord| serde_json::to_string(record).unwrap().len();
+    assert!(size(&record) > 9_000, "nobody has read the answer");
+    while size(&record) > 5_000 {
+        assert!(record.leave_out_some(), "there is something to leave out");
+    }
+    let mut adopted = near.serve_peer(Errand::Adopt(Box::new(through_json(&record)))).await;
+    assert!(matches!(adopted.next().await, Some(Said::Over)));
+    leaving.arrived();
+    let session = near.http_session(session.id().as_str(), Some("ann")).await.unwrap();
+    let mut answers = Vec::new();
+    for stream in streams {
+        let mut resumed = session.resume(stream, Seq(0)).await.unwrap();
+        answers.extend(all(&mut resumed).await);
+    }
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert!(answers[0]["error"]["message"].as_str().unwrap().contains("too large"), "{answers:?}");
+    assert_eq!(answers[1]["result"]["content"][0]["text"], "echo");
+    // In the end there is nothing left that could be left out.
+    while record.leave_out_some() {}
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::Class;
 use super::{Frame, Log, Outlet, wake};
 use crate::ids::{Seq, StreamId};
-use crate::peers::{Spoken, written};
+use crate::peers::{Spoken, leave_out_largest, written};
 
 /// A stream as another node carries it on: its frames keep their numbers, by which its client
 /// knows how far it has read.
@@ -54,10 +54,24 @@ impl StreamRecord {
         StreamId(self.stream)
     }
 
-    /// Leaves out what was read.
-    pub(crate) fn forget_past(&mut self) {
-        self.past.clear();
-        self.floor = self.next;
+    /// Leaves out what was read; `false` if that is nothing.
+    pub(crate) fn forget_past(&mut self) -> bool {
+        let some = !self.past.is_empty();
+        if some {
+            self.past.clear();
+            self.floor = self.next;
+        }
+        some
+    }
+
+    /// How long the largest frame is that was not read.
+    pub(crate) fn largest_unread(&self) -> usize {
+        self.unread.iter().map(Spoken::len).max().unwrap_or_default()
+    }
+
+    /// Leaves that frame out, or what it answers, as it is more than can be sent.
+    pub(crate) fn leave_out_largest(&mut self) -> bool {
+        leave_out_largest(&mut self.unread)
     }
 }
 

@@ -208,16 +208,31 @@ impl Said {
     /// What is said is more than can be sent: its largest answer becomes an error, and any other message
     /// is left out. `false` if there is nothing to leave out.
     pub fn leave_out_largest(&mut self) -> bool {
-        let Self::Frames { frames, .. } = self else { return false };
-        let largest = (0..frames.len()).max_by_key(|index| frames[*index].what.len());
-        let Some(largest) = largest else { return false };
-        let what = &mut frames[largest].what;
-        tracing::warn!(bytes = what.len(), "a message is too large to be sent to another node");
-        match what.too_large() {
-            Some(error) if error.len() < what.len() => *what = error,
-            _ => drop(frames.remove(largest)),
+        match self {
+            Self::Frames { frames, .. } => leave_out_largest(frames),
+            _ => false,
         }
-        true
+    }
+}
+
+/// Of frames that are more than can be sent, the largest answer becomes an error, and any other message
+/// is left out. `false` if there is nothing to leave out.
+pub(crate) fn leave_out_largest(frames: &mut Vec<Spoken>) -> bool {
+    let largest = (0..frames.len()).max_by_key(|index| frames[*index].what.len());
+    let Some(largest) = largest else { return false };
+    let what = &mut frames[largest].what;
+    tracing::warn!(bytes = what.len(), "a message is too large to be sent to another node");
+    match what.too_large() {
+        Some(error) if error.len() < what.len() => *what = error,
+        _ => drop(frames.remove(largest)),
+    }
+    true
+}
+
+impl Spoken {
+    /// How long it is, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.what.len()
     }
 }
 

@@ -61,14 +61,16 @@ impl SessionRecord {
         self
     }
 
-    /// Without what its client has read: who comes back for that is told that it may have missed
-    /// something.
-    #[must_use]
-    pub fn without_past(mut self) -> Self {
-        for stream in self.kept.iter_mut().chain([&mut self.notices]) {
-            stream.forget_past();
-        }
-        self
+    /// It is more than can be sent. At first it goes without what its client has read: who comes back
+    /// for that is told that it may have missed something. Then the largest answer that was not read
+    /// becomes an error, or the largest message is left out. `false` if nothing can be left out any more.
+    pub fn leave_out_some(&mut self) -> bool {
+        let streams = self.kept.iter_mut().chain([&mut self.notices]);
+        let past = streams.fold(false, |some, stream| stream.forget_past() | some);
+        let streams = self.kept.iter_mut().chain([&mut self.notices]);
+        past || streams
+            .max_by_key(|stream| stream.largest_unread())
+            .is_some_and(StreamRecord::leave_out_largest)
     }
 }
 
