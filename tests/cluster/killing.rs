@@ -128,6 +128,8 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
 struct Read {
     messages: Vec<Value>,
     last: String,
+    /// The ids of messages, by number.
+    ids: Vec<(u64, u64)>,
 }
 
 impl Read {
@@ -141,6 +143,8 @@ impl Read {
         if let Event::Data(data, id) = event {
             self.last = id.unwrap_or_else(|| self.last.clone());
             if !data.is_empty() {
+                let (stream, next) = self.last.split_once('-').expect("an id");
+                self.ids.push((stream.parse().expect("a number"), next.parse().expect("a number")));
                 self.messages.push(serde_json::from_str(&data).expect("a message"));
             }
         }
@@ -156,6 +160,15 @@ impl Read {
         let reply = get.send(nodes[through].http()).await;
         assert_eq!(reply.status, 200, "{through}");
         reply
+    }
+
+    /// Checks that nothing was said twice of the one request that is answered.
+    fn is_answered_once(&self, request: &Value) -> &Value {
+        assert!(self.ids.is_sorted_by(|a, b| a < b), "an id was given out twice: {:?}", self.ids);
+        let answers: Vec<_> = self.messages.iter().filter(|it| it["id"] == *request).collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!(self.messages.last(), Some(answers[0]), "nothing follows the answer");
+        answers[0]
     }
 
     fn numbers(&self) -> Vec<u64> {
@@ -264,5 +277,55 @@ async fn a_call_on_a_node_that_leaves_is_read_to_its_end_elsewhere() {
         let answer = read.messages.pop().expect("an answer");
         assert_eq!(answer["result"]["content"][0]["text"], "said", "{tool}: {answer}");
         assert_eq!(read.numbers(), (1..=200).collect::<Vec<_>>(), "{tool}");
+    }
+}
+
+/// A call on a session of `c` that is read through `a`, once some of it was read.
+async fn read_through_a(nodes: &Nodes, count: u64) -> (Client, Value, Reply, Read) {
+    let on_c = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
+    let through_a = on_c.through(nodes["a"].http());
+    let call = through_a.start("lines-c", json!({"count": count, "ms": 10})).await;
+    let (id, mut reply, mut read) = (call.id().clone(), call.into_reply(), Read::default());
+    while read.messages.len() < 3 {
+        assert!(read.one(&mut reply).await);
+    }
+    (on_c, id, reply, read)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_through_another_node_gets_no_id_twice_when_the_node_of_the_session_dies() {
+    let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let (on_c, id, reply, mut read) = read_through_a(&nodes, 10_000).await;
+    nodes.take("c").kill().await;
+    read.rest(reply).await;
+    let answer = read.is_answered_once(&id);
+    assert!(answer["error"]["message"].as_str().expect("an error").contains("has gone"));
+    for through in ["a", "b"] {
+        let get = Call::get(on_c.session()).with("last-event-id", &read.last);
+        assert_eq!(get.send(nodes[through].http()).await.status, 404, "{through}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_through_another_node_does_not_notice_that_the_link_breaks() {
+    let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
+    let (on_c, id, reply, mut read) = read_through_a(&nodes, 200).await;
+    let cut = async {
+        for _ in 0..3 {
+            nodes["a"].run(NodeOrder::Cut("c".to_owned())).await;
+            nodes.whole().await;
+        }
+    };
+    tokio::join!(read.rest(reply), cut);
+    let answer = read.is_answered_once(&id);
+    assert_eq!(answer["result"]["content"][0]["text"], "said", "{answer}");
+    assert_eq!(read.numbers(), (1..=200).collect::<Vec<_>>());
+    // Who comes back after the answer, to any node, hears nothing more.
+    for through in ["a", "b", "c"] {
+        let get = Call::get(on_c.session()).with("last-event-id", &read.last);
+        let (reply, mut rest) = (get.send(nodes[through].http()).await, Read::default());
+        assert_eq!(reply.status, 200);
+        rest.rest(reply).await;
+        assert_eq!(rest.messages, [Value::Null; 0], "{through}");
     }
 }
