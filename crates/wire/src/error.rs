@@ -24,6 +24,8 @@ pub mod code {
     pub const MISSING_CAPABILITY: i32 = -32021;
     /// The version is none that the server speaks.
     pub const UNSUPPORTED_VERSION: i32 = -32022;
+    /// The user is to visit web pages first, in 2025-11-25 only.
+    pub const URL_ELICITATION_REQUIRED: i32 = -32042;
     /// There is no such resource, up to 2025-11-25.
     pub const RESOURCE_NOT_FOUND_LEGACY: i32 = -32002;
     /// The server takes no more work now: it shuts down, or a limit is reached. An

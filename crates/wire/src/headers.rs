@@ -16,6 +16,7 @@ use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
 pub use crate::bounds::quoted;
+use crate::uri;
 
 /// The protocol version of the request (2026-07-28: required, equal to the one in `_meta`;
 /// 2025-06-18 and 2025-11-25: on every request after `initialize`).
@@ -157,8 +158,8 @@ pub fn check_protocol_version(version: &str, header: Option<&[u8]>) -> Result<()
 ///
 /// # Errors
 ///
-/// A required header is missing, malformed or not exactly the body's value. Only `Mcp-Name` may use
-/// the base64 form.
+/// A required header is missing, malformed or not exactly the body's value; a URI may be spelled in another
+/// way that has the same [normal form](uri::normal). Only `Mcp-Name` may use the base64 form.
 ///
 /// Specification: `basic/transports/streamable-http` of 2026-07-28, "Standard Request Headers" and
 /// "Server Validation".
@@ -174,7 +175,9 @@ pub fn check_standard(
     };
     let raw = mcp_name.ok_or_else(|| HeaderMismatch::missing("Mcp-Name"))?;
     let found = decode("Mcp-Name", raw)?;
-    if found == expected {
+    // Another spelling of the same URI names the same resource.
+    let is_same_uri = || method == "resources/read" && uri::normal(&found) == uri::normal(expected);
+    if found == expected || is_same_uri() {
         Ok(())
     } else {
         Err(HeaderMismatch::different("Mcp-Name", &found, expected))

@@ -9,6 +9,7 @@
 //! * [`encode`] writes everything a server sends.
 //! * [`ErrorObject`] and [`code`] hold every error a server answers with.
 //! * [`bounds`] has what a client may write at most, and cuts what is repeated of it.
+//! * [`uri`] has the normal form by which URIs are compared.
 //! * [`headers`] compares the routing headers of Streamable HTTP with the body.
 //!
 //! Descriptors, contents and results come from the official crate and are re-exported as
@@ -25,8 +26,10 @@ mod message;
 mod meta;
 mod method;
 mod notice;
+pub mod numbers;
 pub mod params;
 mod task;
+pub mod uri;
 
 pub use era::{Era, ProtocolVersion};
 pub use error::{ErrorObject, code};

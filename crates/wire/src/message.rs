@@ -87,6 +87,15 @@ pub struct Response {
     pub outcome: ResponseOutcome,
 }
 
+impl Response {
+    /// An answer that says that there is none.
+    #[must_use]
+    pub fn failed(id: Id, error: &ErrorObject) -> Self {
+        let error = serde_json::to_vec(error).unwrap_or_else(|_| b"{}".to_vec());
+        Self { id, outcome: ResponseOutcome::Error(error.into()) }
+    }
+}
+
 /// What a client answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseOutcome {
@@ -172,10 +181,8 @@ impl Message {
     /// As [`decode`](Self::decode).
     pub fn decode_within(input: &Bytes, max_argument_values: usize) -> Result<Self, DecodeError> {
         // A byte order mark is no JSON, and some write one all the same (RFC 8259, section 8.1).
-        let input = &match input.strip_prefix(b"\xef\xbb\xbf") {
-            Some(text) => input.slice_ref(text),
-            None => input.clone(),
-        };
+        let without = input.strip_prefix(b"\xef\xbb\xbf").map(|text| input.slice_ref(text));
+        let input = without.as_ref().unwrap_or(input);
         let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
         let parse_error = |error: &dyn fmt::Display| DecodeError {
             id: None,

@@ -162,6 +162,8 @@ pub mod notification {
     pub const CANCELLED: &str = "notifications/cancelled";
     /// The status of a task changed.
     pub const TASKS: &str = "notifications/tasks";
+    /// The user is done with a web page; in 2025-11-25 only.
+    pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// A `subscriptions/listen` is open.
     pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 }

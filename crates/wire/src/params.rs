@@ -6,7 +6,7 @@ mod read;
 use std::collections::BTreeMap;
 
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bounds::{MAX_NAME, MAX_VALUES, count_values};
 use crate::{ErrorObject, LogLevel};
@@ -86,12 +86,21 @@ impl Retry {
             let error = format_args!("inputResponses have more than {MAX_VALUES} values");
             return Err(raw::invalid(&error));
         }
-        let responses = responses.map(serde_json::from_str);
+        let responses = responses.map(|raw| answers(&mut serde_json::Deserializer::from_str(raw)));
         Ok(Self {
             input_responses: responses.transpose().map_err(|error| raw::invalid(&error))?,
             request_state: params.string(Member::RequestState)?.map(Into::into),
         })
     }
+}
+
+/// Answers of a client by their keys.
+fn answers<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<serde_json::Map<String, serde_json::Value>, D::Error> {
+    let mut answers = serde_json::Map::deserialize(input)?;
+    answers.values_mut().for_each(crate::numbers::settle);
+    Ok(answers)
 }
 
 /// `resources/read`, `resources/subscribe` and `resources/unsubscribe`.
@@ -196,6 +205,7 @@ pub struct UpdateTask {
     #[serde(deserialize_with = "read::task_id")]
     pub task_id: String,
     /// The answers, by the key of their question.
+    #[serde(deserialize_with = "answers")]
     pub input_responses: serde_json::Map<String, serde_json::Value>,
 }
 
