@@ -30,7 +30,52 @@ in_every_lane![
     a_large_message_passes_whole_both_ways,
     a_call_goes_on_when_its_tool_is_removed,
     a_tool_knows_who_calls,
+    an_integer_is_one_however_it_is_written,
+    a_resource_is_found_however_its_uri_is_spelled,
 ];
+
+async fn an_integer_is_one_however_it_is_written(lane: Lane) {
+    let (_server, client) = connected(lane).await;
+    let sum = client.call("sum", json!({"a": 1.0, "b": -1e3})).await;
+    assert_eq!(sum.result()["structuredContent"], json!({"sum": -999}));
+    let items = json!([{"quantity": 2.0}, {"quantity": 3}]);
+    assert_eq!(client.call("order", json!({"items": items})).await.text(), "ordered 5");
+    for token in [json!(1.5), json!(18_446_744_073_709_551_615_u64)] {
+        let meta = json!({"progressToken": token});
+        let answer = client.start_with("count", json!({"n": 2.0}), meta).await.answer().await;
+        assert_eq!(answer.progress(), [1.0, 2.0], "{token}");
+        assert_eq!(answer.heard("notifications/progress")[1]["progressToken"], token);
+    }
+    let refused = client.call("sum", json!({"a": 1.5, "b": 1})).await;
+    assert_eq!(refused.result()["isError"], true, "that is no integer");
+    client.expect_no_strays().await;
+}
+
+async fn a_resource_is_found_however_its_uri_is_spelled(lane: Lane) {
+    let (server, client) = connected(lane).await;
+    let listed = "test://place/my file {1}";
+    client.call("add", json!({"kind": "resources", "name": listed})).await;
+    assert!(client.list("resources").await.contains(&listed.to_owned()), "to the letter");
+    let escaped = "TEST://place/my%20fil%65%20%7b1%7d";
+    for uri in [listed, escaped] {
+        let read = client.ask("resources/read", json!({"uri": uri})).await;
+        assert_eq!(read["contents"][0]["text"], "small", "{uri}");
+        assert_eq!(read["contents"][0]["uri"], uri);
+    }
+    for uri in ["test://users/a b", "test://users/%61%20b", "TEST://users/a%20b"] {
+        let read = client.ask("resources/read", json!({"uri": uri})).await;
+        assert_eq!(read["contents"][0]["text"], "user a b", "{uri}");
+    }
+    // Each is told the URI that it wrote.
+    let mut notices = client.hear(&[escaped]).await;
+    client.call("touch", json!({"uri": listed})).await;
+    client.call("touch", json!({"uri": "test://place/other"})).await;
+    server.mark().await;
+    let mut heard = notices.until_mark().await;
+    // Of the new resource: a legacy client hears of it when it begins to listen.
+    heard.retain(|notice| notice != "resources/list_changed");
+    assert_eq!(heard, [format!("resources/updated {escaped}")]);
+}
 
 async fn progress_comes_with_its_token_and_whole_before_the_answer(lane: Lane) {
     let (_server, client) = connected(lane).await;

@@ -7,6 +7,7 @@ mod outcome;
 mod prompt;
 mod resource;
 mod schema;
+mod template;
 mod tool;
 
 use futures::future::BoxFuture;
@@ -18,6 +19,7 @@ pub use resource::{
     IntoContents, Resource, ResourceTemplate, TemplateVars, resource, resource_template,
 };
 pub use schema::{ArgumentProblem, SchemaError};
+pub use template::TemplateError;
 pub use tool::{Tool, ToolFn, raw_tool, tool};
 
 pub(crate) use arguments::Arguments;
@@ -26,6 +28,7 @@ pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
 pub(crate) use schema::{InputSchema, form_schema};
+pub(crate) use template::UriTemplate;
 pub(crate) use tool::{ToolEntry, shape};
 
 /// A running piece of the author's code.

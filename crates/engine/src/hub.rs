@@ -14,7 +14,7 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use stentor_wire::{EncodedNotice, Notice, SubscriptionId};
+use stentor_wire::{EncodedNotice, Notice, SubscriptionId, uri};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
@@ -172,6 +172,7 @@ impl HubState {
                 });
                 told.collect()
             }
+            Notice::ResourceUpdated(uri) => return self.on_updated(&uri::normal(uri)).await,
             _ => {
                 let all = self.subscribers.iter();
                 let hear = all.filter(|(_, subscriber)| subscriber.filter.hears(&notice));
@@ -179,6 +180,24 @@ impl HubState {
             }
         };
         self.tell(told, notice).await;
+    }
+
+    /// A resource changed, whose URI each client is told as it wrote it.
+    async fn on_updated(&mut self, normal: &str) {
+        self.published += 1;
+        let mut told: IndexMap<Arc<str>, Vec<Told>, RandomState> = IndexMap::default();
+        for (key, subscriber) in &self.subscribers {
+            let Some(uri) = subscriber.filter.watched_as(normal) else { continue };
+            let told_so = match told.get_mut(uri) {
+                Some(told_so) => told_so,
+                None => told.entry(uri.clone()).or_default(),
+            };
+            told_so.push(Told::new(key, subscriber));
+        }
+        for (uri, told) in told {
+            let notice = Notice::ResourceUpdated(uri);
+            fanout::tell(told, Class::of(&notice), Arc::new(EncodedNotice::new(notice))).await;
+        }
     }
 
     async fn tell(&mut self, told: Vec<Told>, notice: Notice) {

@@ -2,8 +2,8 @@
 
 use bytestring::ByteString;
 use serde_json::Value;
-use stentor_wire::ErrorObject;
 use stentor_wire::bounds::shortened;
+use stentor_wire::{ErrorObject, numbers};
 
 use super::ToolError;
 use crate::offload::LARGE;
@@ -41,9 +41,12 @@ impl Arguments {
     ///
     /// -32602 if they have a number that is beyond all bounds.
     pub(crate) fn read(&self) -> Result<Value, ToolError> {
-        serde_json::from_str(&self.0).map_err(|error| {
+        let mut read = serde_json::from_str(&self.0).map_err(|error| {
             let message = format!("invalid arguments: {}", shortened(error));
             ToolError::protocol(ErrorObject::invalid_params(message))
-        })
+        })?;
+        // An integer is one to the code, too, however the client wrote it.
+        numbers::settle(&mut read);
+        Ok(read)
     }
 }

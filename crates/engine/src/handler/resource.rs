@@ -18,7 +18,8 @@ type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, 
     + Send
     + Sync;
 
-/// The variables of a resource template, by name, percent-decoded.
+/// The variables of a resource template, by name, percent-decoded. What the URI leaves out, as it may
+/// with most expressions but `{var}` and `{+var}`, is not among them.
 pub type TemplateVars = BTreeMap<String, String>;
 
 macro_rules! descriptor_methods {
@@ -182,7 +183,19 @@ impl fmt::Debug for ResourceTemplate {
 /// A family of resources: every URI that fits the template is read by one async function of
 /// its variables.
 ///
-/// Templates follow RFC 6570 up to level 2: `{var}`, `{+var}` and `{#var}`.
+/// Templates follow RFC 6570 up to level 3, with lists besides:
+///
+/// | expression | matches |
+/// |---|---|
+/// | `{var}`, `{a,b}` | what is left of a segment: letters, digits, `-._~` and what is escaped |
+/// | `{+path}` | anything, also `/` |
+/// | `{#fragment}`, `{.ext}`, `{/segment}`, `{/a,b}` | the same behind its sign, or nothing |
+/// | `{?q,limit}`, `{&more}`, `{;x,y}` | pairs of these names and values, any of them, in any order |
+/// | `{/parts*}` and other lists | one or more, joined as they were (`a/b/c`) |
+///
+/// Others are refused when the template is added. URIs are compared in their
+/// [normal form](stentor_wire::uri::normal), so that `my file` and `my%20file` are the same. Values are decoded,
+/// and may hold anything then, `/` and `..` among it: check them before they become part of a path.
 ///
 /// ```
 /// use stentor_engine::{Context, ResourceError, TemplateVars, resource_template};
@@ -267,7 +280,7 @@ impl ResourceEntry {
 #[derive(Debug)]
 pub(crate) struct TemplateEntry {
     template: ResourceTemplate,
-    pattern: uri_template_ex::UriTemplate,
+    pattern: super::UriTemplate,
     pub(crate) json: Bytes,
     pace: Arc<Pace>,
 }
@@ -275,8 +288,7 @@ pub(crate) struct TemplateEntry {
 impl TemplateEntry {
     pub(crate) fn check(template: ResourceTemplate) -> Result<Self, super::SchemaError> {
         let invalid = |error: &dyn fmt::Display| super::SchemaError::Invalid(error.to_string());
-        let pattern = uri_template_ex::UriTemplate::new(template.uri_template())
-            .map_err(|error| invalid(&error))?;
+        let pattern = super::UriTemplate::new(template.uri_template())?;
         let json =
             serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
         Ok(Self { template, pattern, json, pace: Arc::default() })
@@ -290,15 +302,9 @@ impl TemplateEntry {
         self.template.completer.as_ref()
     }
 
-    /// How to read `uri`, if it fits the template.
-    pub(crate) fn reader(&self, uri: &str) -> Option<Reader> {
-        let captures = self.pattern.captures(uri)?;
-        let mut vars = TemplateVars::new();
-        for (name, found) in captures.iter() {
-            if let Some(found) = found {
-                vars.insert(name.to_owned(), found.value().ok()?.into_owned());
-            }
-        }
+    /// How to read a URI, in its normal form, if it fits the template.
+    pub(crate) fn reader(&self, normal: &str) -> Option<Reader> {
+        let vars = self.pattern.variables(normal)?;
         Some(Reader {
             read: self.template.read.clone(),
             vars,

@@ -35,6 +35,9 @@ pub enum SchemaError {
     /// A tool takes an object.
     #[error("the schema must have \"type\": \"object\"")]
     NotAnObject,
+    /// A URI template is none, or one that no URI could be matched with.
+    #[error(transparent)]
+    Template(#[from] super::TemplateError),
     /// An `x-mcp-header` is in the wrong place or has a wrong value.
     #[error(transparent)]
     Header(#[from] stentor_wire::headers::ParamHeaderError),

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use stentor_wire::headers::ParamHeaders;
-use uri_template_ex::UriTemplate;
 
 use super::catalog::Offer;
 use super::list::{Json, List};
 use super::mutation::Shelf;
+use crate::handler::UriTemplate;
 use crate::ids::NodeId;
 use crate::peers::Definition;
 
@@ -71,9 +71,9 @@ impl Abroad {
         &self.item.definition.json
     }
 
-    /// Whether it is a template that a URI fits.
-    pub(super) fn fits(&self, uri: &str) -> bool {
-        self.item.pattern.as_ref().is_some_and(|pattern| pattern.captures(uri).is_some())
+    /// Whether it is a template that a URI, in its normal form, fits.
+    pub(super) fn fits(&self, normal: &str) -> bool {
+        self.item.pattern.as_ref().is_some_and(|pattern| pattern.fits(normal))
     }
 
     /// The headers that repeat arguments of a tool.

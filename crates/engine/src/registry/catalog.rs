@@ -1,9 +1,10 @@
 //! The pure part of the registry: the lists at one revision, and what a change makes of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use stentor_wire::ListKind;
+use foldhash::HashMap;
+use stentor_wire::{ListKind, uri};
 
 use super::abroad::{Abroad, Conflict, ForeignShelves, union};
 use super::list::{InvalidCursor, Json, List};
@@ -43,6 +44,8 @@ struct Shown {
     templates: List<Offer<TemplateEntry>>,
     prompts: List<Offer<PromptEntry>>,
     conflicts: Vec<Conflict>,
+    /// The URIs of resources and templates that are not in their normal form, by that.
+    spelled: OnceLock<HashMap<String, Arc<str>>>,
 }
 
 /// Where an item is that clients see.
@@ -156,14 +159,18 @@ impl Catalog {
 
     /// A resource template of this engine itself.
     pub(crate) fn own_template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
-        self.own.templates.get(uri_template)
+        self.shown.find(&self.own.templates, uri_template, &uri::normal(uri_template))
     }
 
     /// How this engine itself reads a URI.
     pub(crate) fn own_reader(&self, uri: &str) -> Option<Reader> {
-        match self.own.resources.get(uri) {
+        if let Some(resource) = self.own.resources.get(uri) {
+            return Some(resource.reader());
+        }
+        let normal = uri::normal(uri);
+        match self.shown.find(&self.own.resources, uri, &normal) {
             Some(resource) => Some(resource.reader()),
-            None => self.own.templates.iter().find_map(|template| template.reader(uri)),
+            None => self.own.templates.iter().find_map(|template| template.reader(&normal)),
         }
     }
 
@@ -172,19 +179,29 @@ impl Catalog {
     }
 
     pub(crate) fn template(&self, uri_template: &str) -> Option<&Offer<TemplateEntry>> {
-        self.shown.templates.get(uri_template)
+        self.shown.find(&self.shown.templates, uri_template, &uri::normal(uri_template))
     }
 
-    /// How to read a URI: a resource of that URI, or the first template that fits.
+    /// How to read a URI: a resource of that URI, however it is spelled, or the first template that
+    /// fits.
     pub(crate) fn reader(&self, uri: &str) -> Option<Readable> {
-        match self.shown.resources.get(uri) {
-            Some(Offer::Own(resource)) => Some(Readable::Own(resource.reader())),
-            Some(Offer::Abroad(abroad)) => Some(Readable::Abroad(abroad.clone())),
-            None => self.shown.templates.iter().find_map(|template| match template {
-                Offer::Own(template) => template.reader(uri).map(Readable::Own),
-                Offer::Abroad(abroad) => abroad.fits(uri).then(|| Readable::Abroad(abroad.clone())),
-            }),
+        let readable = |offer: &Offer<ResourceEntry>| match offer {
+            Offer::Own(resource) => Readable::Own(resource.reader()),
+            Offer::Abroad(abroad) => Readable::Abroad(abroad.clone()),
+        };
+        if let Some(as_listed) = self.shown.resources.get(uri) {
+            return Some(readable(as_listed));
         }
+        let normal = uri::normal(uri);
+        let resource = self.shown.find(&self.shown.resources, uri, &normal);
+        resource.map(readable).or_else(|| {
+            self.shown.templates.iter().find_map(|template| match template {
+                Offer::Own(template) => template.reader(&normal).map(Readable::Own),
+                Offer::Abroad(abroad) => {
+                    abroad.fits(&normal).then(|| Readable::Abroad(abroad.clone()))
+                }
+            })
+        })
     }
 
     /// A page of a list as the JSON of its result.
@@ -237,6 +254,7 @@ impl Catalog {
             templates: union(&own.templates, abroad, Shelf::Templates, found),
             prompts: union(&own.prompts, abroad, Shelf::Prompts, found),
             conflicts,
+            spelled: OnceLock::new(),
         });
         let differs = |kind: &ListKind| self.shown.differs(&before.shown, *kind);
         let lists: Vec<_> = ListKind::ALL.into_iter().filter(differs).collect();
@@ -297,6 +315,28 @@ impl Catalog {
 }
 
 impl Shown {
+    /// What has this URI, as it is spelled, in its normal form, or spelled in a way of its own.
+    fn find<'a, E>(&self, list: &'a List<E>, uri: &str, normal: &str) -> Option<&'a E> {
+        let found = list.get(uri).or_else(|| list.get(normal));
+        found.or_else(|| list.get(self.spelled().get(normal)?))
+    }
+
+    /// Made when it is first looked for something under a URI that is not in the lists.
+    fn spelled(&self) -> &HashMap<String, Arc<str>> {
+        self.spelled.get_or_init(|| {
+            let all = self.resources.entries().map(|(key, ..)| key);
+            let all = all.chain(self.templates.entries().map(|(key, ..)| key));
+            let mut spelled = HashMap::default();
+            for key in all {
+                let normal = uri::normal(key);
+                if *normal != **key {
+                    spelled.entry(normal).or_insert_with(|| key.clone());
+                }
+            }
+            spelled
+        })
+    }
+
     fn differs(&self, other: &Self, kind: ListKind) -> bool {
         match kind {
             ListKind::Tools => self.tools.differs(&other.tools),

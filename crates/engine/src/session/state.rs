@@ -7,11 +7,11 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode,
+    ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode, uri,
 };
 
 use super::caller::{Caller, SessionLevel};
-use crate::hub::filter::Filter;
+use crate::hub::filter::{self, Filter, Watched};
 use crate::ids::SessionId;
 use crate::peers::Watching;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
@@ -86,7 +86,7 @@ pub(crate) struct SessionState {
     max_subscriptions: usize,
     legacy: Option<Caller>,
     level: SessionLevel,
-    watched: HashSet<Arc<str>>,
+    watched: Watched,
     listens: HashMap<Id, Listen>,
     initialized: bool,
     /// What is counted of its client and its subscriptions.
@@ -106,7 +106,7 @@ impl SessionState {
             max_subscriptions,
             legacy: None,
             level: SessionLevel::default(),
-            watched: HashSet::new(),
+            watched: Watched::new(),
             listens: HashMap::default(),
             initialized: false,
             charge: meter.nothing(),
@@ -144,13 +144,13 @@ impl SessionState {
         state.level = client.session_level();
         state.legacy = Some(client);
         state.initialized = initialized;
-        state.watched = watched.into_iter().collect();
+        state.watched = watched.into_iter().map(filter::watched).collect();
         state
     }
 
     /// The resources that a legacy client watches.
     pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.watched.iter()
+        self.watched.values()
     }
 
     pub(crate) fn id(&self) -> &SessionId {
@@ -244,21 +244,22 @@ impl SessionState {
 
     /// The client watches a resource from here on, unless it watches as many as it may.
     pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
-        if self.watched.contains(&uri) {
-            return Ok(());
+        let (normal, uri) = filter::watched(uri);
+        if self.watched.contains_key(&normal) {
+            self.unwatch(&normal);
         }
         if self.watched.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
         self.charge(cost_of(&uri))?;
-        self.watched.insert(uri);
+        self.watched.insert(normal, uri);
         Ok(())
     }
 
     /// It does so no longer.
     pub(crate) fn unwatch(&mut self, uri: &str) {
-        if self.watched.remove(uri) {
-            self.charge.shrink(cost_of(uri));
+        if let Some(written) = self.watched.remove(&*uri::normal(uri)) {
+            self.charge.shrink(cost_of(&written));
         }
     }
 
@@ -334,7 +335,7 @@ fn cost_of(text: &str) -> usize {
 pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
     let mut granted = listen.notifications;
     let mut seen = HashSet::new();
-    granted.resource_subscriptions.retain(|uri| seen.insert(uri.clone()));
+    granted.resource_subscriptions.retain(|uri| seen.insert(uri::normal(uri)));
     if granted.resource_subscriptions.len() > max {
         return Err(ErrorObject::invalid_params(format!(
             "more than {max} resources in one subscription"
