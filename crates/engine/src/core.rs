@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::ActorRef;
+use serde_json::Value;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::{DecodeError, ListKind, Message, Notice};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,13 +17,14 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::embed::{Audience, EngineMsg};
+use crate::engine::Stopped;
 use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
 use crate::outlet::Tally;
-use crate::peers::{Moving, Peers};
+use crate::peers::{Fact, Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::request_budget::{Callers, Meter};
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
@@ -189,6 +191,25 @@ impl Core {
         if let Some(hub) = &*self.refs.hub.load() {
             let _ = hub.cast(message);
         }
+    }
+
+    /// Sends a notice of the application's own to these sessions, wherever they are.
+    pub(crate) async fn notify(
+        &self,
+        audience: &Audience,
+        method: &str,
+        params: Option<Value>,
+    ) -> Result<(), Stopped> {
+        let method: Arc<str> = method.into();
+        let permit = self.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
+        self.tell_peers(|| Fact::Notify {
+            audience: audience.clone(),
+            method: method.clone(),
+            params: params.clone(),
+        });
+        let notice = Notice::Custom { method, params };
+        self.tell_hub(self.notification(audience, notice, Some(permit)));
+        Ok(())
     }
 
     /// What tells the hub of a notice of the application's own, for those who are there now.

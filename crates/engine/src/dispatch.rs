@@ -129,10 +129,12 @@ impl Target {
     }
 
     pub(crate) fn run(self, ctx: Context) -> Running<Result<ResultBody, Failure>> {
+        let era = ctx.era();
         Box::pin(async move {
             match self {
                 Self::Tool(tool, arguments) => {
                     let outcome = tool.clone().call(arguments, ctx).await;
+                    let outcome = outcome.map_err(|error| error.in_words_of(era));
                     let mut result = tool.result(outcome)?;
                     let meta = result.meta.take().map(|meta| meta.0);
                     let failed = result.is_error == Some(true);
@@ -140,13 +142,15 @@ impl Target {
                 }
                 Self::Resource(reader, _) => {
                     let cache = reader.cache;
-                    let mut result = reader.read(ctx).await?;
+                    let result = reader.read(ctx).await;
+                    let mut result = result.map_err(|error| error.in_words_of(era))?;
                     result.result_type = None;
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta).with_cache(cache))
                 }
                 Self::Prompt(prompt, arguments) => {
-                    let mut result = prompt.get(arguments, ctx).await?;
+                    let result = prompt.get(arguments, ctx).await;
+                    let mut result = result.map_err(|error| error.in_words_of(era))?;
                     result.result_type = None;
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta))

@@ -9,9 +9,9 @@ use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use serde::Serialize;
 use serde_json::Value;
+use stentor_wire::ListKind;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::{Icon, Implementation};
-use stentor_wire::{ListKind, Notice};
 
 use crate::config::Config;
 use crate::core::Core;
@@ -19,7 +19,6 @@ use crate::embed::{Audience, EngineMsg};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
 use crate::ids::{CallId, SessionId};
 use crate::outlet::TallyView;
-use crate::peers::Fact;
 use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
 use crate::root::RootActor;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionView};
@@ -283,16 +282,7 @@ impl Engine {
         params: impl Serialize,
     ) -> Result<(), Stopped> {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
-        let method: Arc<str> = method.into();
-        let permit = self.core.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
-        self.core.tell_peers(|| Fact::Notify {
-            audience: audience.clone(),
-            method: method.clone(),
-            params: params.clone(),
-        });
-        let notice = Notice::Custom { method, params };
-        self.core.tell_hub(self.core.notification(audience, notice, Some(permit)));
-        Ok(())
+        self.core.notify(audience, method, params).await
     }
 
     /// All sessions now: legacy clients, pipes, modern listens, and the one that stands for

@@ -55,7 +55,7 @@ pub use events::{CallOutcome, CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
     PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,
-    Structured, TemplateVars, Tool, ToolError, ToolFn, prompt, raw_tool, resource,
+    Structured, TemplateError, TemplateVars, Tool, ToolError, ToolFn, prompt, raw_tool, resource,
     resource_template, tool,
 };
 pub use hub::HubView;
@@ -72,7 +72,7 @@ pub use session::{
 pub use stentor_wire::ListKind;
 pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
-    StateKey,
+    StateKey, UrlElicitation,
 };
 pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]

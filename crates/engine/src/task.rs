@@ -17,6 +17,7 @@ mod run;
 mod seal;
 mod start;
 mod suspended;
+mod visit;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use stentor_wire::encode::{self, ResultBody};
@@ -36,6 +37,7 @@ pub use seal::StateKey;
 pub(crate) use seal::{Binding, Sealed, Sealer};
 pub(crate) use start::{Start, begin, enter, resume, run};
 pub(crate) use suspended::Suspended;
+pub use visit::UrlElicitation;
 
 use crate::core::Core;
 

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor_engine::{
-    AskError, CallError, Context, Elicit, Engine, InputRequired, Sample, ToolError, prompt,
-    resource, tool,
+    AskError, CallError, Context, Elicit, Engine, InputRequired, Sample, ToolError, UrlElicitation,
+    prompt, resource, tool,
 };
 use stentor_wire::meta_key;
 use support::Client;
@@ -342,6 +342,142 @@ async fn a_client_is_asked_only_what_it_declared() {
     let refused = client.answer(1).await.0;
     assert_eq!(refused["error"]["code"], -32021);
     assert_eq!(refused["error"]["data"]["requiredCapabilities"], json!({"elicitation": {}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_id_is_written_as_a_text_is_heard() {
+    let engine = engine(Arc::default()).await;
+    let mut client = legacy(&engine, all_capabilities()).await;
+    client.call(1, "outcome").await;
+    let question = client.next().await.unwrap();
+    let id = question["id"].to_string();
+    client.send(json!({"jsonrpc": "2.0", "id": id, "result": accept("ann")})).await;
+    assert_eq!(text(&client.answer(1).await.0), "answered");
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Age {
+    years: u8,
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_write_integers_with_a_point_and_members_as_null() {
+    let engine = support::engine().tool(tool("age", |ctx: Context| async move {
+        Ok::<_, ToolError>(ctx.elicit::<Age>("how old are you?").await?.years.to_string())
+    }));
+    let engine = engine.start().await.unwrap();
+    let answer = json!({"action": "accept", "content": {"years": 42.0}, "_meta": null});
+    let mut client = legacy(&engine, all_capabilities()).await;
+    client.call(1, "age").await;
+    let question = client.next().await.unwrap();
+    client
+        .send(json!({"jsonrpc": "2.0", "id": question["id"], "result": answer, "error": null}))
+        .await;
+    assert_eq!(text(&client.answer(1).await.0), "42");
+
+    let mut client = Client::connect(&engine).await;
+    let asked = call(&mut client, 1, "age", Value::Null, &Value::Null).await;
+    let requests = asked["result"]["inputRequests"].as_object().unwrap();
+    let answers = json!({requests.keys().next().unwrap(): answer});
+    let answered = call(&mut client, 2, "age", answers, &asked["result"]["requestState"]).await;
+    assert_eq!(text(&answered), "42");
+}
+
+/// A server that sends users to a page; the visits are told through the channel.
+async fn sending(visits: tokio::sync::mpsc::UnboundedSender<UrlElicitation>) -> Engine {
+    let told = visits.clone();
+    let go = tool("go", move |ctx: Context| {
+        let visits = visits.clone();
+        async move {
+            let page = Elicit::url("Go there", "https://example.com/?of=42").elicitation("42");
+            let visit = ctx.elicit_url(page).await?;
+            let id = visit.id().to_owned();
+            visits.send(visit).unwrap();
+            Ok::<_, ToolError>(id)
+        }
+    });
+    let first = tool("first", move |ctx: Context| {
+        let page = Elicit::url("Connect", "https://example.com/connect");
+        told.send(ctx.url_elicitation(&page)).unwrap();
+        let error = ctx.url_elicitation_required("Connect your account first.", [page]);
+        std::future::ready(Err::<(), ToolError>(error))
+    });
+    let hello = prompt("lonely", |ctx: Context| async move {
+        Ok::<_, ToolError>(ctx.elicit::<Login>("who?").await?.user)
+    });
+    support::engine().tool(go).tool(first).prompt(hello).start().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_of_a_page_has_a_name_and_its_end_is_told_to_its_client() {
+    let (visits, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let engine = sending(visits).await;
+    let mut client = legacy(&engine, json!({"elicitation": {"url": {}}})).await;
+    let mut other = legacy(&engine, json!({})).await;
+    client.call(1, "go").await;
+    let question = client.next().await.unwrap();
+    assert_eq!(question["params"]["elicitationId"], "42");
+    assert_eq!(question["params"]["mode"], "url");
+    client
+        .send(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}))
+        .await;
+    assert_eq!(text(&client.answer(1).await.0), "42");
+    // Long after the call.
+    told.recv().await.unwrap().complete().await.unwrap();
+    let complete = client.next().await.unwrap();
+    assert_eq!(complete["method"], "notifications/elicitation/complete");
+    assert_eq!(complete["params"], json!({"elicitationId": "42"}));
+    assert_eq!(other.ping().await, [Value::Null; 0], "nobody else is told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_needs_a_visit_first_says_so_in_the_words_of_its_era() {
+    let (visits, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let engine = sending(visits).await;
+    let mut client = legacy(&engine, json!({"elicitation": {"url": {}}})).await;
+    client.call(1, "first").await;
+    let (refused, _) = client.answer(1).await;
+    assert_eq!(refused["error"]["code"], -32042);
+    let asked = refused["error"]["data"]["elicitations"][0].clone();
+    let visit = told.recv().await.unwrap();
+    assert_eq!(
+        asked,
+        json!({"mode": "url", "message": "Connect", "url": "https://example.com/connect",
+            "elicitationId": visit.id()})
+    );
+    visit.complete().await.unwrap();
+    let complete = client.next().await.unwrap();
+    assert_eq!(complete["params"]["elicitationId"], visit.id());
+
+    let mut client = Client::connect(&engine).await;
+    let params = json!({"name": "first", "_meta": {
+        meta_key::PROTOCOL_VERSION: "2026-07-28",
+        meta_key::CLIENT_CAPABILITIES: {"elicitation": {"url": {}}},
+    }});
+    client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})).await;
+    let (asked, _) = client.answer(1).await;
+    assert_eq!(asked["result"]["resultType"], "input_required");
+    let requests = asked["result"]["inputRequests"].as_object().unwrap();
+    let question = requests.values().next().unwrap();
+    assert_eq!(question["params"]["url"], "https://example.com/connect");
+    assert_eq!(question["params"].get("elicitationId"), None, "it knows no such thing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_client_that_lacks_a_capability_is_told_so_in_words_of_its_era() {
+    let (visits, _told) = tokio::sync::mpsc::unbounded_channel();
+    let engine = sending(visits).await;
+    let mut client = legacy(&engine, json!({})).await;
+    for name in ["go", "first"] {
+        client.call(1, name).await;
+        let (answer, _) = client.answer(1).await;
+        assert_eq!(answer["result"]["isError"], true, "{answer}");
+        assert!(text(&answer).contains("elicitation"), "{answer}");
+    }
+    let get =
+        json!({"jsonrpc": "2.0", "id": 2, "method": "prompts/get", "params": {"name": "lonely"}});
+    client.send(get).await;
+    assert_eq!(client.answer(2).await.0["error"]["code"], -32603);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,9 @@ pub use stentor_engine::{
     Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample, Sampled,
     SchemaError, Seq, SessionId, SessionKind, SessionRecord, SessionStore, SessionStoreError,
     SessionView, Shelf, StartError, StateKey, Stopped, StreamId, Structured, TaskConfig, TaskId,
-    TaskRecord, TaskStore, TaskStoreError, TemplateVars, Tool, ToolError, ToolFn, actor_tool,
-    metrics, outlet, prompt, raw_tool, resource, resource_template, testing, tool,
+    TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError, ToolFn,
+    UrlElicitation, actor_tool, metrics, outlet, prompt, raw_tool, resource, resource_template,
+    testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

@@ -5,8 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use stentor_wire::ErrorObject;
 use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
+use stentor_wire::{Era, ErrorObject, code};
 
 use crate::task::{AskError, InputRequired};
 
@@ -58,6 +58,21 @@ impl CallError {
     #[must_use]
     pub fn input_required(asked: InputRequired) -> Self {
         Self(Kind::Ask(Box::new(asked)))
+    }
+
+    /// The same as a client of this era can read it. That it lacks a capability has a code of its own
+    /// in the modern era only: others read it as any failure.
+    pub(crate) fn in_words_of(self, era: Era) -> Self {
+        match self.0 {
+            Kind::Protocol(ErrorObject { code: code::MISSING_CAPABILITY, message, data })
+                if era == Era::Legacy =>
+            {
+                let missing = data.as_ref().and_then(|data| data.get("requiredCapabilities"));
+                let missing = missing.map(|missing| format!(": {missing}"));
+                Self::new(message + missing.as_deref().unwrap_or_default())
+            }
+            _ => self,
+        }
     }
 
     pub(crate) fn into_kind(self) -> Kind {

@@ -55,8 +55,16 @@ impl Questions {
     }
 
     /// Hands in a response. `false` if nobody waits for it.
+    ///
+    /// Some clients write each id as a text: that of a number is the number.
     pub(crate) fn answer(&self, response: Response) -> bool {
-        let sender = self.0.open.lock().remove(&response.id);
+        let as_number = match &response.id {
+            Id::Text(text) => text.parse().ok().map(Id::Number),
+            _ => None,
+        };
+        let mut open = self.0.open.lock();
+        let sender = open.remove(&response.id).or_else(|| open.remove(&as_number?));
+        drop(open);
         sender.is_some_and(|sender| sender.send(response.outcome).is_ok())
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use stentor_wire::bounds::shortened;
 use stentor_wire::encode::{self, Question};
 use stentor_wire::model::{ClientCapabilities, JsonObject};
-use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, request};
+use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, numbers, request};
 
 use super::Context;
 use super::lane::Lane;
@@ -56,7 +56,8 @@ pub struct Elicit {
 #[derive(Clone, Debug)]
 enum Form {
     Schema(JsonObject),
-    Url(String),
+    /// A page, and the name of the visit.
+    Url(String, String),
 }
 
 impl Elicit {
@@ -78,7 +79,32 @@ impl Elicit {
     /// only says that the user went there.
     #[must_use]
     pub fn url(message: impl Into<String>, url: impl Into<String>) -> Self {
-        Self { key: None, message: message.into(), form: Form::Url(url.into()) }
+        let id = crate::ids::random_text::<16>();
+        Self { key: None, message: message.into(), form: Form::Url(url.into(), id) }
+    }
+
+    /// Gives the visit of a [`url`](Self::url) a name of the author's own, as where the page is to know
+    /// it. It must be unguessable, and is what clients up to 2025-11-25 see as `elicitationId`. A form has
+    /// none.
+    #[must_use]
+    pub fn elicitation(mut self, id: impl Into<String>) -> Self {
+        if let Form::Url(_, named) = &mut self.form {
+            *named = id.into();
+        }
+        self
+    }
+
+    /// The name of the visit of a [`url`](Self::url), a random one unless it was given another.
+    #[must_use]
+    pub fn elicitation_id(&self) -> Option<&str> {
+        match &self.form {
+            Form::Url(_, id) => Some(id),
+            Form::Schema(_) => None,
+        }
+    }
+
+    pub(super) fn key_or(&self, other: &str) -> String {
+        self.key.clone().unwrap_or_else(|| other.to_owned())
     }
 
     /// The key under which a modern client sees and answers the question. Without one it gets
@@ -89,15 +115,15 @@ impl Elicit {
         self
     }
 
-    fn question(&self, era: Era) -> Question {
+    pub(super) fn question(&self, era: Era) -> Question {
         let mut params = json!({"message": self.message});
         match &self.form {
             Form::Schema(schema) => params["requestedSchema"] = Value::Object(schema.clone()),
-            Form::Url(url) => {
+            Form::Url(url, id) => {
                 params["mode"] = "url".into();
                 params["url"] = url.as_str().into();
                 if era == Era::Legacy {
-                    params["elicitationId"] = crate::ids::random_text::<16>().into();
+                    params["elicitationId"] = id.as_str().into();
                 }
             }
         }
@@ -166,6 +192,11 @@ impl Sample {
     }
 }
 
+/// A text that may be `null`.
+fn or_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
 /// What the client's model said.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -176,7 +207,7 @@ pub struct Sampled {
     /// A content block, or a list of them.
     pub content: Value,
     /// Which model it was.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub model: String,
     /// Why it stopped.
     #[serde(default)]
@@ -316,7 +347,7 @@ impl Context {
     }
 
     /// Asks the user with a key, a schema or a URL of one's own; returns the content of the
-    /// answer, which a URL has none of.
+    /// answer, which a URL has none of. See also [`elicit_url`](Self::elicit_url).
     ///
     /// # Errors
     ///
@@ -329,7 +360,7 @@ impl Context {
                 let schema = InputSchema::compile(schema);
                 Some(schema.map_err(|error| AskError::Invalid(error.to_string()))?)
             }
-            Form::Url(_) => None,
+            Form::Url(..) => None,
         };
         let mut answer = self.ask(elicit.key.as_deref(), question, missing).await?;
         match answer["action"].as_str() {
@@ -432,6 +463,10 @@ impl Context {
             Ok(Some(ResponseOutcome::Result(result))) => serde_json::from_slice(&result)
                 .ok()
                 .filter(|answer| fits(method, answer))
+                .map(|mut answer| {
+                    numbers::settle(&mut answer);
+                    answer
+                })
                 .ok_or_else(|| AskError::Invalid(format!("it is no answer to {method}"))),
             Ok(Some(ResponseOutcome::Error(error))) => {
                 let failed = ErrorObject::internal("the client failed");
@@ -466,7 +501,7 @@ impl Drop for GivenUp {
 }
 
 /// The capability that a client would have to declare to be asked this.
-fn lacking(can: &ClientCapabilities, question: &Question) -> Option<Value> {
+pub(super) fn lacking(can: &ClientCapabilities, question: &Question) -> Option<Value> {
     let by_url = question.params.get("mode").is_some_and(|mode| mode == "url");
     match (question.method, &can.elicitation) {
         (request::ELICIT, None) if !by_url => Some(json!({"elicitation": {}})),

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{
-    Era, Id, ListKind, LogLevel, ProtocolVersion, TraceContext, encode, takes_tasks, tasks_required,
+    Era, Id, ListKind, LogLevel, ProtocolVersion, TraceContext, encode, numbers, takes_tasks,
+    tasks_required,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -390,7 +391,10 @@ impl Context {
     /// The whole `_meta` of the request that is under way; an empty object if it has none.
     #[must_use]
     pub fn request_meta(&self) -> serde_json::Map<String, Value> {
-        serde_json::from_slice(&self.0.lane.load().meta.raw).unwrap_or_default()
+        let meta = serde_json::from_slice(&self.0.lane.load().meta.raw);
+        let mut meta: serde_json::Map<String, Value> = meta.unwrap_or_default();
+        meta.values_mut().for_each(numbers::settle);
+        meta
     }
 
     /// The URI that is being read; in a tool or prompt, its name.
