@@ -5,6 +5,7 @@
 mod direct;
 mod lines;
 mod process;
+mod skipped;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -30,7 +31,22 @@ use crate::signal;
 use lines::{Line, Lines};
 use turns::{at_once, turn};
 
-/// The longest line that is read, in bytes.
+/// How a pipe is served.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StdioConfig {
+    /// The longest line that is read, in bytes. A request in a longer one is answered with an error
+    /// (-32600), and an answer in one fails what it answers; the rest of it is skipped. Default 4 MiB.
+    pub max_line: usize,
+}
+
+impl Default for StdioConfig {
+    fn default() -> Self {
+        Self { max_line: MAX_LINE }
+    }
+}
+
+/// The longest line that is read by default, in bytes.
 pub const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// How many lines are handled before what was answered is written.
@@ -64,6 +80,15 @@ pub enum StdioError {
 ///
 /// [`StdioError`]; also if stdout was closed.
 pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
+    serve_with(engine, StdioConfig::default()).await
+}
+
+/// As [`serve`], with limits of one's own.
+///
+/// # Errors
+///
+/// As [`serve`].
+pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
     let pipe = Arc::new(pipe);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -74,7 +99,7 @@ pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
             let reading = async {
                 tokio::select! {
                     biased;
-                    ended = read(&pipe, process::stdin()) => ended,
+                    ended = read(&pipe, process::stdin(), &config) => ended,
                     _ = stopped => Ok(()),
                 }
             };
@@ -114,6 +139,20 @@ pub async fn serve_on(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
 ) -> Result<(), StdioError> {
+    serve_on_with(engine, StdioConfig::default(), reader, writer).await
+}
+
+/// As [`serve_on`], with limits of one's own.
+///
+/// # Errors
+///
+/// As [`serve_on`].
+pub async fn serve_on_with(
+    engine: &Engine,
+    config: StdioConfig,
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+) -> Result<(), StdioError> {
     let (pipe, inlet) = engine.open_pipe().await?;
     let (end, ended) = oneshot::channel();
     let finishing = async {
@@ -124,7 +163,7 @@ pub async fn serve_on(
     };
     tokio::select! {
         biased;
-        talked = talk(read(&pipe, reader), write(inlet, writer), end) => talked,
+        talked = talk(read(&pipe, reader, &config), write(inlet, writer), end) => talked,
         // The client sends nothing and reads nothing any more.
         () = finishing => Ok(()),
     }
@@ -156,18 +195,21 @@ async fn talk(
 }
 
 /// Hands every line to the session, until there are no more.
-async fn read(pipe: &Pipe, reader: impl AsyncRead + Unpin) -> Result<(), StdioError> {
-    let mut lines = Lines::new(reader, MAX_LINE);
+async fn read(
+    pipe: &Pipe,
+    reader: impl AsyncRead + Unpin,
+    config: &StdioConfig,
+) -> Result<(), StdioError> {
+    let mut lines = Lines::new(reader, config.max_line);
     while lines.fill().await? {
         for line in lines.by_ref().take(LINES_AT_ONCE) {
-            match line {
-                Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Line::Whole(line) => {
-                    if pipe.deliver(Message::decode(&line)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Line::TooLong => pipe.refuse_long_line(MAX_LINE).await,
+            let decoded = match line {
+                Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
+                Line::Whole(line) => Message::decode(&line),
+                Line::TooLong(skipped) => skipped.instead(config.max_line),
+            };
+            if pipe.deliver(decoded).await.is_err() {
+                return Ok(());
             }
         }
         turn().await;

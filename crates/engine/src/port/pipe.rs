@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stentor_wire::{DecodeError, ErrorObject, Message, code, encode};
+use stentor_wire::{DecodeError, ErrorObject, Message, encode};
 
 use super::Refused;
 use super::deliver::{ask, tell};
@@ -80,17 +80,6 @@ impl Pipe {
             // One that cannot be ended must not hold it open.
             self.outlet.finish();
         }
-    }
-
-    /// Tells the client that a line was longer than it may be. Waits while many answers wait for the
-    /// client. Cancel safe.
-    pub async fn refuse_long_line(&self, limit: usize) {
-        self.outlet.answers_read().await;
-        let error = ErrorObject::new(
-            code::INVALID_REQUEST,
-            format!("a message must not be longer than {limit} bytes"),
-        );
-        self.outlet.reply(encode::error(None, &error), Some(error.code));
     }
 
     /// Whether the engine shuts down.

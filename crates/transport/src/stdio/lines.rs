@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::skipped::Skipped;
+
 /// How much is read at once: little where little comes, so that a pipe that is idle holds
 /// little, and a whole pipe of the kernel's where there was more than that.
 const LITTLE: usize = 16 * 1024;
@@ -16,7 +18,7 @@ const MUCH: usize = 64 * 1024;
 pub(super) enum Line {
     Whole(Bytes),
     /// It was longer than it may be, and has been skipped.
-    TooLong,
+    TooLong(Skipped),
 }
 
 /// Reads lines and skips those that are too long, however long they are. As an iterator, the
@@ -29,7 +31,7 @@ pub(super) struct Lines<R> {
     searched: usize,
     /// How much is to be read at once.
     room: usize,
-    skipping: bool,
+    skipped: Option<Skipped>,
     ended: bool,
     max: usize,
 }
@@ -41,7 +43,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             buffer: BytesMut::new(),
             searched: 0,
             room: LITTLE,
-            skipping: false,
+            skipped: None,
             ended: false,
             max,
         }
@@ -53,10 +55,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             if self.ended {
                 return Ok(self.has_rest());
             }
-            if self.buffer.len() > self.max {
+            if self.skipped.is_some() || self.buffer.len() > self.max {
+                self.skipped.get_or_insert_default().read(&self.buffer);
                 self.buffer.clear();
                 self.searched = 0;
-                self.skipping = true;
             }
             let spare = self.make_room();
             let read = self.reader.read_buf(&mut self.buffer).await?;
@@ -74,7 +76,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     fn has_rest(&self) -> bool {
-        self.skipping || !self.buffer.is_empty()
+        self.skipped.is_some() || !self.buffer.is_empty()
     }
 
     /// Returns how much there is room for. A buffer that was used up is not used again: lines
@@ -91,11 +93,12 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
     fn line(&mut self, line: BytesMut) -> Line {
         self.searched = 0;
-        if std::mem::take(&mut self.skipping) || line.len() > self.max {
-            Line::TooLong
-        } else {
-            Line::Whole(line.freeze())
+        if self.skipped.is_none() && line.len() <= self.max {
+            return Line::Whole(line.freeze());
         }
+        let mut skipped = self.skipped.take().unwrap_or_default();
+        skipped.read(&line);
+        Line::TooLong(skipped)
     }
 }
 
@@ -143,9 +146,9 @@ mod tests {
         input.extend_from_slice(b"\nok\n");
         assert_eq!(
             lines(&input, 10).await,
-            [Line::TooLong, Line::Whole(Bytes::from_static(b"ok"))]
+            [Line::TooLong(Skipped::default()), Line::Whole(Bytes::from_static(b"ok"))]
         );
-        assert_eq!(lines(&[b'x'; 50], 10).await, [Line::TooLong]);
+        assert_eq!(lines(&[b'x'; 50], 10).await, [Line::TooLong(Skipped::default())]);
         assert_eq!(lines(b"1234567890\n12345678901\n", 10).await.len(), 2);
     }
 
@@ -184,7 +187,8 @@ mod tests {
         let mut lines = Lines::new(&input[..], 1 << 21);
         let mut most = 0;
         while lines.fill().await.unwrap() {
-            most = most.max(lines.by_ref().skip_while(|line| *line == Line::TooLong).count());
+            most = most
+                .max(lines.by_ref().skip_while(|line| matches!(line, Line::TooLong(_))).count());
             assert!(lines.buffer.capacity() <= 2 << 20);
         }
         assert!(most >= MUCH / 6, "only {most} lines at once");

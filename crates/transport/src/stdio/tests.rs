@@ -15,6 +15,9 @@ async fn engine() -> Engine {
             call.report_progress(1.0, Some(1.0), "done");
             Ok::<_, ToolError>("stepped")
         }))
+        .tool(tool("roots", |call: Call| async move {
+            Ok::<_, ToolError>(format!("{} roots", call.list_roots().await?.len()))
+        }))
         .tool(tool("sleep", || async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok::<_, ToolError>("slept")
@@ -116,6 +119,45 @@ async fn what_was_asked_before_the_end_is_answered() {
     serve_on(&engine, call(1, "sleep").as_bytes(), pieces.clone()).await.unwrap();
     let answer: Value = serde_json::from_slice(&pieces.0.lock().unwrap().concat()).unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "slept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_is_answered_by_its_id_and_an_answer_that_is_fails_its_question() {
+    let engine = engine().await;
+    let (mut asks, stdin) = tokio::io::duplex(4096);
+    let (stdout, hears) = tokio::io::duplex(4096);
+    let config = StdioConfig { max_line: 500 };
+    let client = async move {
+        let mut hears = BufReader::new(hears);
+        let mut say = async |message: Value| {
+            asks.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+        };
+        let long = "x".repeat(1_000);
+        let ping = json!({"a": long, "method": "ping", "id": "p", "jsonrpc": "2.0"});
+        say(ping).await;
+        let refused = message(&mut hears).await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!("p"), &json!(-32600)));
+
+        let client = json!({"name": "c", "version": "1"});
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}, "clientInfo": client});
+        say(json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})).await;
+        assert_eq!(message(&mut hears).await["id"], 1);
+        say(
+            json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "roots"}}),
+        )
+        .await;
+        let question = message(&mut hears).await;
+        let roots = json!({"roots": [{"uri": long}]});
+        let asked = Instant::now();
+        say(json!({"jsonrpc": "2.0", "id": question["id"], "result": roots})).await;
+        let answer = message(&mut hears).await;
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(text.contains("the answer is longer than 500 bytes"), "{answer}");
+        assert!(asked.elapsed() < Duration::from_secs(1), "it waits for nothing");
+    };
+    let serving = serve_on_with(&engine, config, stdin, stdout);
+    let (served, ()) = tokio::join!(serving, client);
+    served.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
