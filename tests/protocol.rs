@@ -439,6 +439,10 @@ async fn requests_that_http_itself_forbids_are_refused_with_its_statuses() {
         ("a form", echo().with("content-type", "application/x-www-form-urlencoded"), 415),
         ("plain text", echo().with("content-type", "text/plain"), 415),
         ("no type", echo().without("content-type"), 415),
+        ("compressed", echo().with("content-encoding", "gzip"), 415),
+        ("compressed twice", echo().with("content-encoding", "identity, BR"), 415),
+        ("Latin", echo().with("content-type", "application/json; charset=latin1"), 415),
+        ("UTF-16", echo().with("content-type", "application/json;v=1; Charset=\"UTF-16\""), 415),
         ("a long body", long(2_001), 413),
         ("long headers", echo().with("x-padding", "x".repeat(17_000)), 431),
         ("a GET that accepts no stream", Call::get(session).with("accept", "text/html"), 406),
@@ -454,6 +458,9 @@ async fn requests_that_http_itself_forbids_are_refused_with_its_statuses() {
             echo().with("accept", "text/event-stream").and("accept", "application/json"),
         ),
         ("a character set", echo().with("content-type", "application/json; charset=utf-8")),
+        ("the same in quotes", echo().with("content-type", "application/json;Charset=\"UTF-8\"")),
+        ("ASCII", echo().with("content-type", "application/json;charset=us-ascii")),
+        ("not compressed", echo().with("content-encoding", "identity")),
         ("a type in other letters", echo().with("content-type", "Application/JSON")),
         ("a body that just fits", long(2_000)),
         ("headers that just fit", echo().with("x-padding", "x".repeat(15_000))),
@@ -675,7 +682,8 @@ async fn every_stream_has_the_headers_that_keep_it_flowing() {
     let legacy_call = legacy.start_with("hold", json!({"name": "a"}), token.clone()).await;
     let modern_call = modern_client.start_with("hold", json!({"name": "b"}), token).await;
     // A listen is a stream whatever its client likes better.
-    let listen = modern("subscriptions/listen", json!({"notifications": {}}));
+    let listen =
+        modern("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}));
     let listen = listen.with("accept", "application/json, text/event-stream;q=0.1");
     let listen = listen.send(server.address).await;
     let get = Call::get(legacy.session()).send(server.address).await;
@@ -694,7 +702,8 @@ async fn a_quiet_stream_says_that_it_is_alive() {
     let mut get = Call::get(client.session()).send(server.address).await;
     let call = modern("tools/call", json!({"name": "hold", "arguments": {"name": "a"}}));
     let mut call = call.send(server.address).await;
-    let listen = modern("subscriptions/listen", json!({"notifications": {}}));
+    let listen =
+        modern("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}));
     let mut listen = listen.send(server.address).await;
     assert!(matches!(listen.event().await, Some(Event::Data(..))), "the acknowledgment");
     assert!(matches!(get.event().await, Some(Event::Data(..))), "its id");
@@ -990,15 +999,80 @@ async fn a_modern_request_neither_needs_nor_gets_a_session() {
 async fn a_session_has_one_stream_of_notices_at_a_time() {
     let server = Server::start().await;
     let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
-    let first = client.notices().await;
-    let second = Call::get(client.session()).send(server.address).await;
-    assert_eq!(second.status, 409);
-    drop(first);
-    eventually("the first stream to be given up", async || {
-        let reply = Call::get(client.session()).send(server.address).await;
-        reply.status == 200
-    })
-    .await;
+    let mut first = client.notices().await;
+    client.call("add", json!({"kind": "tools", "name": "early"})).await;
+    assert_eq!(first.heard().await, "tools/list_changed");
+    // Without `Last-Event-ID`, as of a client whose path died: the newest one has it.
+    let mut second = client.notices().await;
+    assert_eq!(first.end().await, None, "the first one ends");
+    // What was on its way to the first may be lost.
+    let mut told = [second.heard().await, second.heard().await, second.heard().await];
+    told.sort();
+    assert_eq!(told, ["prompts/list_changed", "resources/list_changed", "tools/list_changed"]);
+    client.call("add", json!({"kind": "prompts", "name": "late"})).await;
+    assert_eq!(second.heard().await, "prompts/list_changed");
+    // And so on, as often as it likes.
+    let _third = client.notices().await;
+    assert_eq!(second.end().await, None, "each is heard on one stream only");
+}
+
+#[tokio::test]
+async fn initialize_and_a_session_are_legacy_whatever_version_the_header_names() {
+    let server = Server::start().await;
+    for version in [MODERN_VERSION, "2025-11-25", "2099-01-01"] {
+        let call = Call::post(initialize("2025-11-25").to_string());
+        let reply = call.with("mcp-protocol-version", version).send(server.address).await;
+        assert_eq!(reply.status, 200, "{version}");
+        assert_ne!(reply.header("mcp-session-id"), "", "{version}");
+    }
+    let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
+    let modern = |message: Value| {
+        let call = Call::legacy(client.session(), &message);
+        call.with("mcp-protocol-version", MODERN_VERSION).send(server.address)
+    };
+    assert_eq!(modern(ping(1)).await.status, 200);
+    let call = client.start("hold", json!({"name": "a"})).await;
+    server.stage.reached("a", Phase::Waiting).await;
+    let params = json!({"requestId": call.id()});
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+    assert_eq!(modern(cancel).await.status, 202);
+    server.stage.reached("a", Phase::Stopped).await;
+}
+
+#[tokio::test]
+async fn null_a_byte_order_mark_and_integers_with_a_point_are_read_as_they_are_meant() {
+    let mut table = Table::start().await;
+    let session = Client::connect(&table.server, Lane::HTTP_LEGACY).await.session().to_owned();
+    let list = |id: &str, rest: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"{rest}}}"#)
+    };
+    let call = |arguments: &str| {
+        let params =
+            format!(r#"{{"name":"sum","arguments":{arguments},"_meta":null,"task":null}}"#);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+    };
+    let rows = [
+        (list("1", r#","params":null"#), json!(1)),
+        (list("1", r#","params":null,"result":null,"error":null"#), json!(1)),
+        (list("1", r#","params":{"cursor":null,"_meta":{"progressToken":null}}"#), json!(1)),
+        (list("1", r#","params":{"_meta":{"progressToken":1.5}}"#), json!(1)),
+        (list("1", r#","params":{"_meta":{"progressToken":1e999}}"#), json!(1)),
+        (list("1.0", ""), json!(1)),
+        (list("1e2", ""), json!(100)),
+        (list("18446744073709551615", ""), json!(18_446_744_073_709_551_615_u64)),
+        (format!("\u{feff}{}", list("1", "")), json!(1)),
+        (call(r#"{"a":1.0,"b":2e0}"#), json!(1)),
+        (call(r#"{"a":-0.0,"b":3.000}"#), json!(1)),
+    ];
+    for (body, id) in rows {
+        let call = Call::legacy(&session, &json!(0)).body(body.clone());
+        let answer = table.row(&body, call, 200, None).await;
+        assert_eq!(answer["id"], id, "{body}");
+        if body.contains("sum") {
+            assert_eq!(answer["result"]["structuredContent"]["sum"], 3, "{body}: {answer}");
+        }
+    }
+    table.holds();
 }
 
 #[tokio::test]
@@ -1149,7 +1223,7 @@ async fn several_listens_at_once_are_told_apart_by_their_ids() {
 }
 
 #[tokio::test]
-async fn a_listen_for_nothing_in_particular_is_refused_and_one_for_nothing_is_not() {
+async fn a_listen_for_nothing_in_particular_is_refused_and_one_for_nothing_ends_at_once() {
     let mut table = Table::start().await;
     for params in [
         json!({}),
@@ -1162,13 +1236,27 @@ async fn a_listen_for_nothing_in_particular_is_refused_and_one_for_nothing_is_no
         table.error(&params.to_string(), call, 200, -32602, &json!(1)).await;
     }
     let client = Client::connect(&table.server, Lane::HTTP_MODERN).await;
-    let nothing = client.listen(json!({})).await;
-    assert_eq!(nothing.granted, json!({}));
+    for nothing in [
+        json!({}),
+        json!({"toolsListChanged": false, "resourceSubscriptions": []}),
+        json!({"toolsListChanged": null, "resourceSubscriptions": null, "taskIds": null}),
+        json!({"moonPhasesChanged": true}),
+        json!({"taskIds": ["somebody else's"]}),
+    ] {
+        for lane in [Lane::HTTP_MODERN, Lane::STDIO_MODERN] {
+            let client = Client::connect(&table.server, lane).await;
+            let listen = client.listen(nothing.clone()).await;
+            assert_eq!(listen.granted, json!({}), "{nothing}");
+            let ended = listen.end().await.expect("a result");
+            assert_eq!(ended["result"]["resultType"], "complete", "{nothing}");
+            assert_eq!(client.call("echo", json!({"text": "on"})).await.text(), "on");
+        }
+    }
     let twice = client.listen(json!({"resourceSubscriptions": ["test://a", "test://a"]})).await;
     assert_eq!(twice.granted, json!({"resourceSubscriptions": ["test://a"]}));
     change_everything(&table.server).await;
     table.server.begin_shutdown().await;
-    let last = nothing.end().await.expect("a result");
+    let last = twice.end().await.expect("a result");
     assert_eq!(last["result"]["resultType"], "complete", "it heard nothing before");
     table.holds();
 }
@@ -1249,6 +1337,13 @@ async fn a_modern_request_on_a_pipe_needs_its_meta_and_a_known_version() {
     }
 }
 
+/// One that is longer than a line may be.
+fn long_ping(id: Value) -> Vec<u8> {
+    let padding = "x".repeat(stentor::stdio::MAX_LINE);
+    let ping = json!({"params": {"a": padding}, "jsonrpc": "2.0", "method": "ping", "id": id});
+    ping.to_string().into_bytes()
+}
+
 #[tokio::test]
 async fn garbage_on_a_pipe_is_answered_and_the_next_line_is_read() {
     let server = Server::start().await;
@@ -1261,6 +1356,8 @@ async fn garbage_on_a_pipe_is_answered_and_the_next_line_is_read() {
         (b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}".to_vec(), -32600, Value::Null),
         (b"{\"jsonrpc\":\"2.0\",\"id\":5}".to_vec(), -32600, json!(5)),
         (vec![b'x'; stentor::stdio::MAX_LINE + 1], -32600, Value::Null),
+        (long_ping(json!(9)), -32600, json!(9)),
+        (long_ping(json!("nine")), -32600, json!("nine")),
     ] {
         pipe.line(&line).await;
         let refused = pipe.next().await.expect("an answer");

@@ -64,9 +64,6 @@ pub enum Refused {
     /// The session is on a node that cannot be reached just now.
     #[error("the node that has the session cannot be reached")]
     Unreachable,
-    /// Somebody reads the session's notices already.
-    #[error("the session's notices are being read already")]
-    StreamTaken,
 }
 
 /// A request that has its answer once its call, if it begins one, was [run](Self::answer).
@@ -311,6 +308,7 @@ impl Engine {
         let streams = Streams::one(core, &id, true);
         let outlet = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
         let (inlet, request_id) = (outlet.attach(), request.id.clone());
+        let is_deaf = granted == NoticeFilter::default();
         let meter = core.session_meter(caller.principal.as_ref());
         let state = match SessionState::listening(id, request_id.clone(), &granted, &meter) {
             Ok(state) => state,
@@ -322,7 +320,10 @@ impl Engine {
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, streams, state, principal)?;
         self.install(&entry)?;
-        if let Some((elsewhere, own)) = tasks {
+        if is_deaf {
+            // Nothing can ever come: it is told what it was granted, and ends.
+            entry.end(core, EndReason::Ended);
+        } else if let Some((elsewhere, own)) = tasks {
             let watching = elsewhere.tell(&outlet, &request_id);
             entry.state().watches(&request_id, watching);
             tasks::tell(core, entry.key(Some(SubscriptionId::of(&request_id))), own);

@@ -27,6 +27,7 @@ use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
     EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response, SubscriptionId,
+    encode,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -285,8 +286,15 @@ impl Session {
     fn hear(&self, request: &Request, responder: Responder) {
         responder.withhold();
         let mut state = self.entry.state();
-        if let Some(subscription) = state.heard(&request.id) {
-            self.join(&state, subscription);
+        let Some(subscription) = state.heard(&request.id) else { return };
+        let is_deaf = subscription.filter.is_deaf();
+        self.join(&state, subscription);
+        // Nothing can ever come: who was granted nothing is told so, and does not wait for it.
+        if is_deaf && let Some(id) = state.end_listen(&request.id) {
+            self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(id))));
+            if let Some(outlet) = self.entry.streams().notices() {
+                outlet.reply(encode::listen_ended(&request.id, &self.core.identity), None);
+            }
         }
     }
 

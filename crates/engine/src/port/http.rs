@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::engine::Engine;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::outlet::policy::Class;
-use crate::outlet::{Delivered, Inlet};
+use crate::outlet::{Delivered, Inlet, Outlet};
 use crate::peers::{Act, Distant, Relayed, Spoken};
 use crate::session::{EndReason, SessionEntry, Told};
 
@@ -120,18 +120,25 @@ impl HttpSession {
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since
-    /// the last reader left.
+    /// the last reader left. One that is still there ends: the client has come back, and what was on
+    /// the way to it may be lost, so that all lists are told as changed.
     ///
     /// # Errors
     ///
-    /// [`Refused::StreamTaken`] while another reader is there.
+    /// [`Refused::SessionEnded`], [`Refused::Unreachable`].
     pub async fn attach(&self) -> Result<Inlet, Refused> {
         let entry = match &self.place {
             Place::Here(entry) => entry,
             Place::There(distant) => return distant.open(Act::Attach, None).await,
         };
         entry.presence().touch();
-        read_notices(entry)
+        let outlet = entry.streams().notices().ok_or(Refused::SessionEnded)?;
+        let takes_over = outlet.is_attached();
+        let inlet = outlet.attach();
+        if takes_over {
+            tell_of_everything(entry, outlet);
+        }
+        Ok(inlet)
     }
 
     /// Keeps the stream of a request for a client that may come back to it. For a transport
@@ -188,14 +195,10 @@ impl HttpSession {
                 (inlet, true) => return Ok(inlet),
                 (inlet, false) => inlet,
             },
-            None => read_notices(entry)?,
+            None => entry.streams().notices().ok_or(Refused::SessionEnded)?.attach(),
         };
         if let Some(outlet) = entry.streams().notices() {
-            let heard = entry.state().heard_as_client();
-            for notice in heard.iter().flat_map(|heard| heard.filter.everything()) {
-                let class = Class::of(&notice);
-                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), None);
-            }
+            tell_of_everything(entry, outlet);
         }
         Ok(inlet)
     }
@@ -226,10 +229,11 @@ impl HttpSession {
     }
 }
 
-fn read_notices(entry: &SessionEntry) -> Result<Inlet, Refused> {
-    let outlet = entry.streams().notices().ok_or(Refused::SessionEnded)?;
-    if outlet.is_attached() {
-        return Err(Refused::StreamTaken);
+/// Tells a client that may have missed some notices of all that it may have missed.
+fn tell_of_everything(entry: &SessionEntry, outlet: &Outlet) {
+    let heard = entry.state().heard_as_client();
+    for notice in heard.iter().flat_map(|heard| heard.filter.everything()) {
+        let class = Class::of(&notice);
+        outlet.notice(class, Arc::new(EncodedNotice::new(notice)), None);
     }
-    Ok(outlet.attach())
 }

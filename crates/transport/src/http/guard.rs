@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use stentor_wire::headers::quoted;
 
@@ -34,6 +34,12 @@ pub(crate) enum Refusal {
     /// The body is not declared to be JSON.
     #[error("the Content-Type header must be application/json")]
     UnsupportedMediaType,
+    /// The body is in a charset that JSON is not in.
+    #[error("the charset '{found}' is not supported; send JSON in UTF-8")]
+    Charset { found: String },
+    /// The body is compressed.
+    #[error("the content encoding '{found}' is not supported; send the body as it is")]
+    ContentEncoding { found: String },
     /// A header that must be unambiguous is there more than once.
     #[error("the {name} header is repeated; send it once")]
     HeaderRepeated { name: HeaderName },
@@ -67,9 +73,6 @@ pub(crate) enum Refusal {
     /// The server is going away.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
-    /// A session has one stream for what belongs to no request.
-    #[error("the session's notification stream is already open; close it to open another")]
-    StreamTaken,
 }
 
 impl Refusal {
@@ -80,7 +83,9 @@ impl Refusal {
                 StatusCode::FORBIDDEN
             }
             Self::NotAcceptable | Self::StreamNotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::Charset { .. } | Self::ContentEncoding { .. } => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::HeaderRepeated { .. }
             | Self::UnsupportedVersion { .. }
             | Self::SessionRequired => StatusCode::BAD_REQUEST,
@@ -92,7 +97,6 @@ impl Refusal {
             }
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownSession => StatusCode::NOT_FOUND,
-            Self::StreamTaken => StatusCode::CONFLICT,
         }
     }
 }
@@ -431,17 +435,38 @@ fn weight(text: &str) -> Option<u16> {
     }
 }
 
-/// Checks that the body is declared to be JSON. Parameters such as `charset=utf-8` do not matter.
+/// Checks that the body is declared to be JSON, in UTF-8 if that is said, and as it is: what is compressed
+/// or in another charset would be no JSON to who reads it as that. Other parameters do not matter.
 pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Ok(Some(value)) = sole(headers, CONTENT_TYPE) else {
         return Err(Refusal::UnsupportedMediaType);
     };
-    let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
-    if trim(essence).eq_ignore_ascii_case("application/json") {
-        Ok(())
-    } else {
-        Err(Refusal::UnsupportedMediaType)
+    if value != "application/json" {
+        let mut parts = split_unquoted(value, ';').map(trim);
+        let essence = parts.next().unwrap_or_default();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Refusal::UnsupportedMediaType);
+        }
+        for (name, charset) in parts.filter_map(|part| part.split_once('=')) {
+            let charset = trim(charset).trim_matches(['"', '\'']);
+            let is_utf8 = |known: &&str| charset.eq_ignore_ascii_case(known);
+            if trim(name).eq_ignore_ascii_case("charset")
+                && !["utf-8", "utf8", "us-ascii"].iter().any(is_utf8)
+            {
+                return Err(Refusal::Charset { found: quoted(charset) });
+            }
+        }
     }
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        for coding in codings {
+            if !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") {
+                let found = quoted(&String::from_utf8_lossy(coding));
+                return Err(Refusal::ContentEncoding { found });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the names and values of all headers together have at most `limit` bytes.
@@ -560,7 +585,8 @@ mod tests {
             (Refusal::SessionRequired, 400, "the Mcp-Session-Id header is required"),
             (Refusal::UnknownSession, 404, "initialize"),
             (Refusal::ShuttingDown, 503, "try again later"),
-            (Refusal::StreamTaken, 409, "the session's notification stream is already open"),
+            (Refusal::Charset { found: "x".into() }, 415, "charset 'x'"),
+            (Refusal::ContentEncoding { found: "gzip".into() }, 415, "content encoding 'gzip'"),
         ] {
             assert_eq!(refusal.status().as_u16(), status);
             let text = refusal.to_string();

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use stentor_wire::{Era, ErrorObject, Message, ProtocolVersion, RequestMeta, code};
+use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
 use super::{BodyError, Endpoint, Response, legacy, modern, names, principal, reply};
@@ -73,7 +73,8 @@ where
     }
 }
 
-/// Modern is what says so in `_meta`, or in a header that names no legacy version (2026-07-28,
+/// Modern is what says so in `_meta`. `initialize` is legacy, and so is what belongs to a session, whatever
+/// version their header names; of the rest, what names no legacy version there is modern (2026-07-28,
 /// basic/versioning, "Backward Compatibility").
 fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
     let says_so = match message {
@@ -85,8 +86,12 @@ fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
     };
     let named =
         headers.get(&names::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or_default());
+    let opens =
+        matches!(message, Message::Request(request) if request.method == Method::Initialize);
+    let is_of_session = opens || headers.contains_key(&names::SESSION_ID);
     match (says_so, named) {
         (true, _) => Ok(Era::Modern),
+        (false, _) if is_of_session => Ok(Era::Legacy),
         (false, Some(named)) => ProtocolVersion::parse(named)
             .map(ProtocolVersion::era)
             .ok_or_else(|| ErrorObject::unsupported_version(named)),

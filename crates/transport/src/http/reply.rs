@@ -1,7 +1,7 @@
 //! Responses: which status and headers an answer has.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use stentor_engine::Seq;
 use stentor_engine::outlet::{Delivered, Frame, Inlet};
@@ -70,6 +70,10 @@ pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     if *refusal == Refusal::MethodNotAllowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
     }
+    if matches!(refusal, Refusal::ContentEncoding { .. }) {
+        // What would be read (RFC 9110, section 12.5.3).
+        response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     response
 }
 
@@ -79,7 +83,6 @@ impl From<Refused> for Refusal {
             Refused::TooManySessions => Self::TooManySessions,
             Refused::TooManyRequests => Self::TooManyRequests,
             Refused::SessionEnded => Self::UnknownSession,
-            Refused::StreamTaken => Self::StreamTaken,
             Refused::Unreachable => Self::NodeUnreachable,
             _ => Self::ShuttingDown,
         }
