@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::embed::{Audience, EngineMsg};
 use crate::engine::Stopped;
+use crate::end::End;
 use crate::events::Events;
 use crate::hub::HubMsg;
 use crate::ids::SessionId;
@@ -72,6 +73,7 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Set once running calls get no more time.
     pub(crate) ending: CancellationToken,
+    pub(crate) end: End,
     pub(crate) tally: Arc<Tally>,
     /// What is kept of what clients sent.
     pub(crate) requests: Callers,
@@ -145,6 +147,7 @@ impl Core {
             custom_notices: Arc::new(Semaphore::new(CUSTOM_NOTICES_IN_FLIGHT)),
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
+            end: End::default(),
             events: Events::default(),
             metrics: Metrics::default(),
         }

@@ -342,6 +342,7 @@ impl Engine {
     /// May be called several times; each returns when the engine has stopped. When dropped
     /// early the engine takes no new calls but goes on otherwise.
     pub async fn shutdown(&self) {
+        self.core.end.ask();
         self.core.draining.cancel();
         for session in self.clients() {
             session.drain(&self.core);

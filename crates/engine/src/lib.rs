@@ -28,6 +28,7 @@ mod core;
 mod directory;
 mod dispatch;
 mod embed;
+mod end;
 mod engine;
 mod events;
 mod handler;
@@ -50,6 +51,7 @@ mod welcome;
 
 pub use config::{Config, ListCache};
 pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
+pub use end::Ended;
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
 pub use events::{CallOutcome, CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{

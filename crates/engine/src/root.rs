@@ -8,6 +8,7 @@
 
 mod restarts;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::session::{
 };
 use crate::task::CancelReason;
 use crate::tasks;
+use futures::FutureExt as _;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr,
     SupervisionEvent,
@@ -93,45 +95,8 @@ impl Actor for RootActor {
         message: EngineMsg,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            EngineMsg::Apply(mutations, reply) => state.on_apply(mutations, reply),
-            EngineMsg::ListChanged(kind) => state.in_turn(RegistryMsg::Announce(Topic::List(kind))),
-            EngineMsg::ResourceUpdated(uri) => {
-                state.in_turn(RegistryMsg::Announce(Topic::Resource(uri.into())));
-            }
-            EngineMsg::Notify(audience, method, params) => {
-                let method: Arc<str> = method.into();
-                state.core.tell_peers(|| Fact::Notify {
-                    audience: audience.clone(),
-                    method: method.clone(),
-                    params: params.clone(),
-                });
-                let notice = Notice::Custom { method, params };
-                state
-                    .in_turn(RegistryMsg::PassOn(state.core.notification(&audience, notice, None)));
-            }
-            EngineMsg::Sessions(reply) => {
-                // Whoever asked may have gone.
-                let _ = reply.send(state.core.directory.views());
-            }
-            EngineMsg::EndSession(id) => {
-                state.core.end_session(&id);
-            }
-            EngineMsg::RestartSession(id) => {
-                state.core.restart_session(&id);
-            }
-            EngineMsg::CancelCall(id) => {
-                state.core.running.cancel(id, CancelReason::Application);
-            }
-            EngineMsg::Observe(reply) => state.on_observe(reply),
-            EngineMsg::Shutdown => {
-                let engine = Engine::new(state.core.clone(), myself);
-                // On its own: it waits for this actor to end.
-                tokio::spawn(async move { engine.shutdown().await });
-            }
-            EngineMsg::Tick(_) => state.on_tick(),
-        }
-        Ok(())
+        let core = state.core.clone();
+        or_say_why(&core, async { state.on_message(myself, message) }).await
     }
 
     async fn handle_supervisor_evt(
@@ -140,22 +105,107 @@ impl Actor for RootActor {
         event: SupervisionEvent,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
-        match event {
-            SupervisionEvent::ActorFailed(child, error) => {
-                tracing::error!(child = %child.get_id(), %error, "an actor failed");
-                state.on_child_ended(&myself, child.get_id()).await
-            }
-            // One that stopped by itself is not missed: it has cleaned up.
-            SupervisionEvent::ActorTerminated(child, _, reason) if reason.is_some() => {
-                tracing::error!(child = %child.get_id(), ?reason, "an actor ended");
-                state.on_child_ended(&myself, child.get_id()).await
-            }
-            _ => Ok(()),
-        }
+        let core = state.core.clone();
+        or_say_why(&core, state.on_supervision(&myself, event)).await
+    }
+
+    /// Not run when it is killed.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<EngineMsg>,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.core.end.ask();
+        Ok(())
     }
 }
 
+/// Remembers why the root fails: its supervisor is told by ractor, whoever serves the engine is not.
+async fn or_say_why(
+    core: &Core,
+    work: impl Future<Output = Result<(), ActorProcessingErr>>,
+) -> Result<(), ActorProcessingErr> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    let done = done.unwrap_or_else(|_panic| Err("the root panicked".into()));
+    if let Err(error) = &done {
+        core.end.fail(error.to_string());
+    }
+    done
+}
+
 impl RootState {
+    fn on_message(
+        &mut self,
+        myself: ActorRef<EngineMsg>,
+        message: EngineMsg,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            EngineMsg::Apply(mutations, reply) => self.on_apply(mutations, reply),
+            EngineMsg::ListChanged(kind) => self.in_turn(RegistryMsg::Announce(Topic::List(kind))),
+            EngineMsg::ResourceUpdated(uri) => {
+                self.in_turn(RegistryMsg::Announce(Topic::Resource(uri.into())));
+            }
+            EngineMsg::Notify(audience, method, params) => {
+                let method: Arc<str> = method.into();
+                self.core.tell_peers(|| Fact::Notify {
+                    audience: audience.clone(),
+                    method: method.clone(),
+                    params: params.clone(),
+                });
+                let notice = Notice::Custom { method, params };
+                self
+                    .in_turn(RegistryMsg::PassOn(self.core.notification(&audience, notice, None)));
+            }
+            EngineMsg::Sessions(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.core.directory.views());
+            }
+            EngineMsg::EndSession(id) => {
+                self.core.end_session(&id);
+            }
+            EngineMsg::RestartSession(id) => {
+                self.core.restart_session(&id);
+            }
+            EngineMsg::CancelCall(id) => {
+                self.core.running.cancel(id, CancelReason::Application);
+            }
+            EngineMsg::Observe(reply) => self.on_observe(reply),
+            EngineMsg::Shutdown => {
+                let engine = Engine::new(self.core.clone(), myself);
+                // On its own: it waits for this actor to end.
+                tokio::spawn(async move { engine.shutdown().await });
+            }
+            EngineMsg::Tick(_) => self.on_tick(),
+        }
+        Ok(())
+    }
+
+    async fn on_supervision(
+        &mut self,
+        myself: &ActorRef<EngineMsg>,
+        event: SupervisionEvent,
+    ) -> Result<(), ActorProcessingErr> {
+        let child = match event {
+            SupervisionEvent::ActorFailed(child, error) => {
+                tracing::error!(child = %child.get_id(), %error, "an actor failed");
+                child
+            }
+            // `kill()` is an end with a reason, too.
+            SupervisionEvent::ActorTerminated(child, _, Some(reason)) => {
+                tracing::error!(child = %child.get_id(), %reason, "an actor ended");
+                child
+            }
+            // A session that stopped by itself has cleaned up, and is not missed. These two never do.
+            SupervisionEvent::ActorTerminated(child, _, None)
+                if [self.registry, self.hub].contains(&child.get_id()) =>
+            {
+                child
+            }
+            _ => return Ok(()),
+        };
+        self.on_child_ended(myself, child.get_id()).await
+    }
+
     /// The restart table.
     async fn on_child_ended(
         &mut self,
@@ -313,6 +363,7 @@ impl Drop for RootState {
         self.core.peers.store(None);
         self.core.refs.clear();
         self.core.events.close();
+        self.core.end.over();
     }
 }
 
