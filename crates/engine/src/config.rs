@@ -51,7 +51,8 @@ pub struct Config {
     /// As many of them may be kept although their clients were seen to go, as crashing ones do: of
     /// more, those that went first end at once. Default 100.
     pub max_left_sessions: usize,
-    /// How long calls may go on running after a shutdown began. Default 10 s.
+    /// How long calls may go on running after a shutdown began. Default 7 s, with which all of a
+    /// shutdown takes less than the 10 s that Docker waits before it kills.
     pub drain_timeout: Duration,
     /// Modern calls that may wait for their client's answer at once. Default 10,000.
     pub max_suspended: usize,
@@ -150,7 +151,7 @@ impl Default for Config {
             session_idle_timeout: Duration::from_secs(30 * 60),
             max_unused_sessions: 1_000,
             max_left_sessions: 100,
-            drain_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(7),
             max_suspended: 10_000,
             ask_timeout: Duration::from_secs(5 * 60),
             state_keys: Vec::new(),

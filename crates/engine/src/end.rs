@@ -66,19 +66,31 @@ impl End {
         let _ = self.failed.set(why);
     }
 
-    /// The root has ended.
-    pub(crate) fn over(&self) {
+    /// The root ends, and from here on it is known how: before anybody hears of it by what ends with
+    /// the root, and asks for a shutdown.
+    pub(crate) fn begins(&self) {
         self.ended.get_or_init(|| match self.failed.get() {
             // What happens while it ends anyway is logged, and changes nothing.
             _ if self.asked.load(Ordering::Acquire) => Ended::Shutdown,
             Some(why) => Ended::Failed(why.clone()),
             None => Ended::Killed,
         });
+    }
+
+    /// The root has ended.
+    pub(crate) fn over(&self) {
+        self.begins();
         self.over.cancel();
     }
 }
 
 impl Engine {
+    /// How the engine ended, or is about to; `None` while it goes on, or shuts down.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.core().end.ended.get().cloned()
+    }
+
     /// Completes when the engine has ended, in whatever way, and says how.
     ///
     /// A server returns this as its own end: [`Ended::asked`] makes an error of what nobody asked for,

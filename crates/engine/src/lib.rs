@@ -51,7 +51,7 @@ mod welcome;
 
 pub use config::{Config, ListCache};
 pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
-pub use end::Ended;
+pub use end::{Ended, EndedUnasked};
 pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
 pub use events::{CallOutcome, CallRef, EngineEvent, EventBatch, EventReceiver};
 pub use handler::{

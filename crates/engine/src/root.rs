@@ -153,8 +153,7 @@ impl RootState {
                     params: params.clone(),
                 });
                 let notice = Notice::Custom { method, params };
-                self
-                    .in_turn(RegistryMsg::PassOn(self.core.notification(&audience, notice, None)));
+                self.in_turn(RegistryMsg::PassOn(self.core.notification(&audience, notice, None)));
             }
             EngineMsg::Sessions(reply) => {
                 // Whoever asked may have gone.
@@ -352,6 +351,7 @@ impl RootState {
 
 impl Drop for RootState {
     fn drop(&mut self) {
+        self.core.end.begins();
         // The author's code may hold the engine, which holds the core: let go of it.
         self.core.draining.cancel();
         self.core.end_calls();

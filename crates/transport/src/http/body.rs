@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::events::{COMMENT, Events};
-use super::watched::Flow;
+use super::events::{COMMENT, Events, PROBE};
+use super::flow::Flow;
 
 /// What a response says.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl Content {
             Self::Full(bytes) => ReplyBody::Full(bytes),
             Self::Events(events) => {
                 let quiet = Box::pin(sleep(keep_alive));
-                ReplyBody::Events(EventBody { events: *events, keep_alive, quiet, flow })
+                let events = *events;
+                ReplyBody::Events(EventBody { events, keep_alive, quiet, probed: false, flow })
             }
         }
     }
@@ -47,11 +48,17 @@ pub(super) struct EventBody {
     events: Events,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
+    /// Whether something was written to see if the client is there.
+    probed: bool,
     /// Of the connection, where it is known.
     flow: Option<Flow>,
 }
 
 impl EventBody {
+    fn may_be_gone(&self) -> bool {
+        self.flow.as_ref().is_some_and(Flow::may_be_gone)
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let written = match self.events.poll_ready(cx) {
             Poll::Ready(true) => {
@@ -61,20 +68,26 @@ impl EventBody {
             }
             Poll::Ready(false) => return Poll::Ready(None),
             Poll::Pending => {
-                ready!(self.quiet.as_mut().poll(cx));
+                let probes = self.may_be_gone() && !std::mem::replace(&mut self.probed, true);
+                if !probes {
+                    ready!(self.quiet.as_mut().poll(cx));
+                }
                 Bytes::from_static(COMMENT)
             }
         };
-        self.quiet.as_mut().reset(Instant::now() + self.keep_alive);
+        let pause = if self.probed { PROBE.min(self.keep_alive) } else { self.keep_alive };
+        self.quiet.as_mut().reset(Instant::now() + pause);
         Poll::Ready(Some(written))
     }
 }
 
 impl Drop for EventBody {
     fn drop(&mut self) {
-        if self.flow.as_ref().is_some_and(Flow::is_stalled) {
+        let Some(flow) = &self.flow else { return };
+        if flow.is_stalled() {
             self.events.stalled();
         }
+        flow.answered();
     }
 }
 

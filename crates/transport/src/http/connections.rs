@@ -1,30 +1,33 @@
 //! The open connections of a server, and what each may cost.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{self, Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Content, ReplyBody};
+use super::flow::Flow;
 use super::stream::{self, Takeover};
-use super::watched::{Flow, Limits, Watched};
-use super::{Endpoint, handle};
+use super::upload::Upload;
+use super::watched::{Limits, Watched};
+use super::{CLOSE, Endpoint, handle};
 
 /// What the head of a request has beyond its headers' names and values: the first line, and
 /// four bytes for each header.
@@ -33,12 +36,24 @@ const HEAD_ROOM: usize = 4 * 1024;
 /// hyper takes no smaller buffer.
 const MIN_BUFFER: usize = 8 * 1024;
 
+/// How long a client that was refused before all of its request was read gets to read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How many idle connections are looked up at once, when one has to be closed for another. To find
+/// them takes a look at each connection.
+const LOOKED_UP: usize = 64;
+
 /// The connections that are open. Dropping it closes them.
 #[derive(Debug)]
 pub(super) struct Connections {
     shared: Arc<Shared>,
     max: usize,
     tasks: JoinSet<()>,
+    open: HashMap<Id, (Flow, AbortHandle)>,
+    /// Those that were idle for the longest, that one last.
+    idle: Vec<(Id, (bool, u64))>,
+    /// How many were closed for others, and are not away yet.
+    cut: usize,
 }
 
 /// What all connections have in common.
@@ -46,6 +61,8 @@ pub(super) struct Connections {
 struct Shared {
     http: http1::Builder,
     endpoint: Endpoint,
+    limits: Arc<Limits>,
+    born: Instant,
     /// Set once no further request is served.
     closing: CancellationToken,
     /// The same, to look at with each request: the token has one lock for all connections.
@@ -53,42 +70,101 @@ struct Shared {
 }
 
 impl Connections {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    /// At most `max` of them.
+    pub(super) fn new(endpoint: Endpoint, max: usize) -> Self {
         let config = &endpoint.config;
         let mut http = http1::Builder::new();
         // `Watched` does both for less: hyper sets a timer for each request, and takes another buffer
         // to see if the client goes away while it is answered.
         http.header_read_timeout(None).half_close(true).max_buf_size(buffer(config.max_headers));
-        let max = config.max_connections.max(1);
+        let limits = Arc::new(Limits {
+            write: endpoint.engine.stall_timeout(),
+            read: config.read_timeout,
+            unfinished: endpoint.unfinished.clone(),
+        });
         let closing = CancellationToken::new();
         let is_closing = AtomicBool::new(false);
-        let shared = Arc::new(Shared { http, endpoint, closing, is_closing });
-        Self { shared, max, tasks: JoinSet::new() }
+        let born = Instant::now();
+        let shared = Arc::new(Shared { http, endpoint, limits, born, closing, is_closing });
+        let (tasks, open, idle) = (JoinSet::new(), HashMap::new(), Vec::new());
+        Self { shared, max: max.max(1), tasks, open, idle, cut: 0 }
     }
 
     /// Whether another one may be opened, as far as it is known which have ended.
     pub(super) fn has_room(&self) -> bool {
-        self.tasks.len() < self.max
+        self.tasks.len() - self.cut < self.max
     }
 
     /// Serves a connection until it ends.
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         self.sweep();
-        self.tasks.spawn(serve(io, self.shared.clone()));
+        let flow = Flow::new(self.shared.born);
+        let io = Watched::new(io, self.shared.limits.clone(), flow.clone());
+        let task = self.tasks.spawn(serve(io, self.shared.clone()));
+        self.open.insert(task.id(), (flow, task));
+    }
+
+    /// Closes the connection that is idle for the longest, if any is: one on which no request has come,
+    /// or only a part of a head; else one whose body does not go on. No other is ever closed for this.
+    pub(super) fn cut_idle(&mut self) -> bool {
+        for looked in [false, true] {
+            if looked {
+                self.look_for_idle();
+            }
+            while let Some((id, idle)) = self.idle.pop() {
+                let Some((flow, task)) = self.open.get(&id) else { continue };
+                if flow.cut(idle) {
+                    task.abort();
+                    self.cut += 1;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn look_for_idle(&mut self) {
+        let open = self.open.iter();
+        let idle = open.filter_map(|(id, (flow, _))| Some((*id, flow.idle()?)));
+        let mut idle: Vec<_> = idle.collect();
+        if idle.iter().any(|(_, (head, _))| *head) {
+            idle.retain(|(_, (head, _))| *head);
+        }
+        let since = |(_, (_, since)): &(Id, (bool, u64))| *since;
+        if idle.len() > LOOKED_UP {
+            idle.select_nth_unstable_by_key(LOOKED_UP, since);
+            idle.truncate(LOOKED_UP);
+        }
+        idle.sort_unstable_by_key(|one| std::cmp::Reverse(since(one)));
+        self.idle = idle;
     }
 
     /// Clears away those that have ended.
     pub(super) fn sweep(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.forget(ended);
+        }
     }
 
-    /// Waits until one has ended; `None` if there is none.
+    /// Waits until one has ended; `None` if there is none. Cancel safe.
     pub(super) async fn ended(&mut self) -> Option<()> {
-        self.tasks.join_next().await.map(drop)
+        let ended = self.tasks.join_next_with_id().await?;
+        self.forget(ended);
+        Some(())
     }
 
-    /// Closes those that are idle at once, others when they have sent what they hold, and all
-    /// after `limit`.
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        if self.open.remove(&id).is_some_and(|(flow, _)| flow.is_cut()) {
+            self.cut -= 1;
+        }
+    }
+
+    /// Closes those that are idle at once, and with them those whose request was not read to its end;
+    /// others when they have sent what they hold, and all after `limit`.
     pub(super) async fn close(mut self, limit: Duration) {
         self.shared.is_closing.store(true, Ordering::Release);
         self.shared.closing.cancel();
@@ -98,29 +174,53 @@ impl Connections {
 }
 
 /// Serves a connection: requests, and a stream whenever the answer of one is a stream.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: S, shared: Arc<Shared>) {
-    let limits = Limits {
-        write: shared.endpoint.engine.stall_timeout(),
-        read: shared.endpoint.config.read_timeout,
-    };
-    let mut io = Watched::new(io, limits);
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut io: Watched<S>,
+    shared: Arc<Shared>,
+) {
     // Until a client says something hyper is not there, which would take its buffers to hear that.
     while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
         // Boxed, as what it takes to serve requests is gone while a stream is written.
-        let Some((taken, takeover)) = Box::pin(requests(io, &shared)).await else { return };
+        let (taken, takeover) = match Box::pin(requests(io, &shared)).await {
+            After::Stream(taken, takeover) => (taken, takeover),
+            After::Linger(io) => return linger(io, &shared).await,
+            After::Nothing => return,
+        };
         let written = stream::write(taken, takeover, shared.endpoint.config.keep_alive).await;
         let Some(given_back) = written else { return };
+        given_back.flow().answered();
         io = given_back;
     }
 }
 
-/// Serves requests until one is answered by a stream; `None` when the connection has ended.
+/// Lets the client of a connection that is closed read its answer, although not all that it sent is
+/// read.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>, shared: &Shared) {
+    io.flow().waits(Instant::now());
+    let lingering = async {
+        // Done by hyper, as a rule.
+        let _ = io.shutdown().await;
+        io.linger().await;
+    };
+    let lingering = timeout(LINGER, lingering);
+    // Whether it is over or not, the connection is closed.
+    let _ = shared.closing.run_until_cancelled(lingering).await;
+}
+
+/// What comes after the requests of a connection.
+enum After<S> {
+    Stream(Watched<S>, Takeover),
+    Linger(Watched<S>),
+    Nothing,
+}
+
+/// Serves requests until one is answered by a stream, or the connection ends.
 ///
 /// No `async fn`, which has room for the connection twice.
 fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
-) -> impl Future<Output = Option<(Watched<S>, Takeover)>> + Send + use<'_, S> {
+) -> impl Future<Output = After<S>> + Send + use<'_, S> {
     let slot = Slot::default();
     let requests = Requests { shared: shared.clone(), flow: io.flow().clone(), slot: slot.clone() };
     let flow = requests.flow.clone();
@@ -141,26 +241,32 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 Poll::Ready(ended) => Poll::Ready(Err(ended)),
                 // Not while an answer before it is still on its way.
                 Poll::Pending if flow.is_blocked() => Poll::Pending,
-                Poll::Pending => {
-                    let takeover = slot.lock().take();
-                    takeover.map_or(Poll::Pending, |takeover| Poll::Ready(Ok(takeover)))
-                }
+                Poll::Pending => match slot.lock().take() {
+                    Some(takeover) => Poll::Ready(Ok(takeover)),
+                    // The rest of a request is not waited for: it would be refused.
+                    None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
+                    None => Poll::Pending,
+                },
             }
-        });
-        match ended.await {
+        })
+        .await;
+        let ended = match ended {
             Ok(takeover) => {
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
                 // Nothing of the request itself, which has been read to its end.
                 io.unread(&parts.read_buf);
-                Some((io, takeover))
+                return After::Stream(io, takeover);
             }
-            Err(ended) => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke");
-                }
-                None
-            }
+            Err(ended) => ended,
+        };
+        if let Err(error) = &ended {
+            tracing::debug!(%error, "a connection broke");
+        }
+        // A head that is too large, or is none, hyper refuses by itself.
+        match flow.lingers() || ended.is_err_and(|error| error.is_parse()) {
+            true => After::Linger(connection.into_parts().io.into_inner()),
+            false => After::Nothing,
         }
     }
 }
@@ -187,6 +293,10 @@ impl Service<Request<Incoming>> for Requests {
         if request.uri().path() != shared.endpoint.config.path {
             let mut response = Response::new(ReplyBody::Full(Bytes::new()));
             *response.status_mut() = StatusCode::NOT_FOUND;
+            if !request.body().is_end_stream() {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+                flow.linger();
+            }
             flow.answered();
             return Box::pin(future::ready(Ok(response)));
         }
@@ -194,15 +304,21 @@ impl Service<Request<Incoming>> for Requests {
         let last = is_last(&request);
         let (head, body) = request.into_parts();
         // Only of a POST the body is read.
-        match head.method {
+        let goes_on = match head.method {
             Method::POST => flow.goes_on(),
             _ => flow.asked(),
+        };
+        if !goes_on {
+            // The connection was closed for another one before this came.
+            return Box::pin(pending());
         }
-        let body = Upload { body, flow: flow.clone() };
+        let body = Upload::new(body, Some(flow.clone()));
         Box::pin(async move {
             let endpoint = &shared.endpoint;
             let (head, content) = handle(endpoint, &head, body).await.into_parts();
-            flow.answered();
+            if head.headers.contains_key(header::CONNECTION) {
+                flow.linger();
+            }
             match content {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();
@@ -211,43 +327,14 @@ impl Service<Request<Incoming>> for Requests {
                     pending().await
                 }
                 content => {
+                    if matches!(content, Content::Full(_)) {
+                        flow.answered();
+                    }
                     let body = content.into_body(endpoint.config.keep_alive, Some(flow));
                     Ok(Response::from_parts(head, body))
                 }
             }
         })
-    }
-}
-
-/// The body of a request, as its client sends it.
-#[derive(Debug)]
-struct Upload {
-    body: Incoming,
-    flow: Flow,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match frame {
-            Some(Ok(_)) if !self.body.is_end_stream() => self.flow.goes_on(),
-            _ => self.flow.asked(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

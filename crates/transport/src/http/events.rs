@@ -11,6 +11,9 @@ use stentor_engine::{Seq, StreamId};
 /// What says that a quiet stream is alive: a comment.
 pub(super) const COMMENT: &[u8] = b":\n\n";
 
+/// How often a client that may be gone is written to: the kernel of one that is says so.
+pub(super) const PROBE: Duration = Duration::from_millis(250);
+
 /// What most events take at most, in bytes.
 pub(super) const USUAL: usize = 192;
 

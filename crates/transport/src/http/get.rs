@@ -24,7 +24,7 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
             let inlet = session.attach().await?;
             // With an id from the beginning, a client is not lost whose path died before it heard
             // anything: it gets what was written to it, and takes the place of its old connection.
-            let primed = |next| event_ids(&endpoint.config, &session, next);
+            let primed = |next| event_ids(endpoint, &session, next);
             let ids = inlet.next_seq().map_or(EventIds::Each, primed);
             (inlet, ids)
         }

@@ -49,6 +49,14 @@ pub(crate) enum Refusal {
     /// The body is larger than the configured limit.
     #[error("the body is larger than {limit} bytes; send a smaller message")]
     BodyTooLarge { limit: usize },
+    /// The body comes too slowly.
+    #[error(
+        "the body came more slowly than {rate} bytes a second; send it faster, or a smaller one"
+    )]
+    BodyTooSlow { rate: usize },
+    /// Too much is held of requests that have not come to their end.
+    #[error("the server has no room for the rest of the body just now; try again later")]
+    NoRoomForBody,
     /// The HTTP method has no meaning here.
     #[error("this method is not allowed; send messages with POST")]
     MethodNotAllowed,
@@ -91,10 +99,12 @@ impl Refusal {
             | Self::SessionRequired => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooManySessions | Self::ShuttingDown | Self::NodeUnreachable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::TooManySessions
+            | Self::ShuttingDown
+            | Self::NodeUnreachable
+            | Self::NoRoomForBody => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownSession => StatusCode::NOT_FOUND,
         }

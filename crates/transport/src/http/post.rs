@@ -4,25 +4,24 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
-use super::{BodyError, Endpoint, Response, legacy, modern, names, principal, reply};
+use super::{BodyError, Endpoint, Response, legacy, modern, names, principal, reply, upload};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
     head: &Parts,
-    body: B,
+    body: &mut B,
 ) -> Result<Response, Refusal>
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
     let headers = &head.headers;
     let wants = guard::negotiate_post(headers)?;
     guard::check_content_type(headers)?;
-    let Some(body) = read(body, endpoint.config.max_body).await? else {
+    let Some(body) = upload::read(endpoint, body).await? else {
         // The client broke off; nobody reads what is answered.
         return Ok(reply::empty(StatusCode::BAD_REQUEST));
     };
@@ -59,18 +58,6 @@ where
         }
     };
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
-}
-
-async fn read<B>(body: B, limit: usize) -> Result<Option<Bytes>, Refusal>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BodyError>,
-{
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(Some(collected.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),
-        Err(_) => Ok(None),
-    }
 }
 
 /// Modern is what says so in `_meta`. `initialize` is legacy, and so is what belongs to a session, whatever

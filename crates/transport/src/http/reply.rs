@@ -11,7 +11,7 @@ use stentor_wire::{Era, ErrorObject, Id, code, encode};
 use super::body::Content;
 use super::events::{EventIds, Events};
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, HttpConfig, Response};
+use super::{Endpoint, Response};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -119,15 +119,19 @@ pub(super) async fn call(
     }
     let ids = session.map_or(EventIds::None, |session| {
         session.keep(&inlet, &batch);
-        event_ids(&endpoint.config, session, Seq(0))
+        event_ids(endpoint, session, Seq(0))
     });
     (stream(inlet, batch, ids), false)
 }
 
 /// Which ids the events of a legacy session have.
-pub(super) fn event_ids(config: &HttpConfig, session: &HttpSession, next: Seq) -> EventIds {
+pub(super) fn event_ids(endpoint: &Endpoint, session: &HttpSession, next: Seq) -> EventIds {
     match session.version() {
-        Some(version) if version.primes_streams() => EventIds::Primed { next, retry: config.retry },
+        Some(version) if version.primes_streams() => {
+            let retry = endpoint.config.retry;
+            let retry = (retry / 2).saturating_add(retry.mul_f64(endpoint.spread.next()));
+            EventIds::Primed { next, retry }
+        }
         _ => EventIds::Each,
     }
 }

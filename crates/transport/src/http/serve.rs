@@ -4,27 +4,27 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::time::Duration;
 
 use socket2::SockRef;
-use stentor_engine::Engine;
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use stentor_engine::{EndedUnasked, Engine};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::Connections;
 use super::{Endpoint, HttpConfig, OriginPolicy};
 use crate::signal;
 
-/// After the engine has stopped, how long connections get to send what they hold.
-const LAST_BYTES: Duration = Duration::from_secs(5);
-
-/// Before a connection is accepted again when that failed, as with no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Before a connection is accepted again when that failed and none could be closed for it, or one that
+/// waits is served when none was idle.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often what is left of connections that ended is cleared away.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// That connections cannot be accepted is said this often at most.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// How many bytes the kernel takes that it cannot send yet, for a client that does not read.
 ///
@@ -34,13 +34,17 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const MAX_UNSENT: u32 = 16 * 1024;
 
-/// Why a server could not be.
+/// Why a server could not be, or ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The address could not be bound.
     #[error("cannot listen: {0}")]
     Bind(io::Error),
+    /// The engine ended, and nobody had asked it to: its root was killed, or failed. The listener is
+    /// closed and all connections are by now, so that another engine may be served there.
+    #[error(transparent)]
+    Engine(#[from] EndedUnasked),
 }
 
 /// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down: open
@@ -55,8 +59,8 @@ pub enum ServeError {
 ///
 /// [`ServeError`].
 pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), ServeError> {
-    let listener = TcpListener::bind(address).await.map_err(ServeError::Bind)?;
     let mut config = HttpConfig::default();
+    let listener = listen(address, config.backlog).await.map_err(ServeError::Bind)?;
     if !listener.local_addr().is_ok_and(|address: SocketAddr| address.ip().is_loopback()) {
         config.origins = OriginPolicy::any();
     }
@@ -67,7 +71,35 @@ pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), Se
     serve_on(engine, listener, config, shutdown).await
 }
 
-/// Serves a listener of one's own until `shutdown` completes or the engine shuts down, then
+/// Listens as [`serve`] does, for [`serve_on`]: with room for `backlog` connections that were not
+/// accepted yet, as far as the kernel allows.
+///
+/// # Errors
+///
+/// The address cannot be bound.
+async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpListener> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in lookup_host(address).await? {
+        let listen = || {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // Connections of a server before this one may linger. On Windows this means more.
+            #[cfg(not(windows))]
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(backlog)
+        };
+        match listen() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Serves a listener of one's own until `shutdown` completes or the engine ends, then
 /// drains as [`serve`] does. Dropping the future closes all connections.
 ///
 /// A client that takes nothing of what is written for it for
@@ -77,9 +109,13 @@ pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), Se
 /// It speaks HTTP/1.1, in which the memory of a connection has a bound, and a client that has
 /// stopped reading can be told from one with nothing to read; a proxy in front speaks HTTP/2.
 ///
+/// Where an engine is to follow another one on the same address, keep the listener and hand out a
+/// copy of it (`std::net::TcpListener::try_clone`): clients that come between the two wait, and
+/// nothing is bound anew. Or bind anew once this has returned: the listener is closed then.
+///
 /// # Errors
 ///
-/// None so far: a connection that cannot be accepted is logged, and the next one may be.
+/// [`ServeError::Engine`]. A connection that cannot be accepted is logged, and the next one may be.
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
@@ -87,34 +123,63 @@ pub async fn serve_on(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let gone_after = engine.stall_timeout();
-    if let Err(error) = tune(&SockRef::from(&listener), gone_after) {
+    let tuned = tune(&SockRef::from(&listener), gone_after);
+    // Of one that listens already this changes the backlog.
+    let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
+    if let Err(error) = tuned.and_then(|()| SockRef::from(&listener).listen(backlog)) {
         tracing::debug!(%error, "the listener keeps its defaults");
     }
-    let mut connections = Connections::new(Endpoint::new(engine.clone(), config));
+    let max = config.max_connections.min(most_by_files());
+    let close_timeout = config.close_timeout;
+    let mut connections = Connections::new(Endpoint::new(engine.clone(), config), max);
     let stopped = async move {
         tokio::select! {
             () = shutdown => {}
             () = engine.draining() => {}
         }
+        let begun = Instant::now();
         engine.shutdown().await;
+        // What calls did not use of their time is left for what they said.
+        let left = engine.drain_timeout().saturating_sub(begun.elapsed());
+        (engine.stopped().await, left.max(close_timeout))
     };
     let serving = async move {
-        tokio::select! {
+        let (ended, left) = tokio::select! {
             never = accept_all(&listener, &mut connections, gone_after) => match never {},
-            () = stopped => {}
-        }
+            stopped = stopped => stopped,
+        };
         drop(listener);
-        connections.close(LAST_BYTES).await;
+        connections.close(left).await;
+        ended.asked()
     };
     // Not in the task of the caller: that may be one that no thread of the runtime runs, which
     // would have to be woken for each connection.
     let serving = AbortOnDropHandle::new(tokio::spawn(serving));
-    if let Err(error) = serving.await
-        && let Ok(panic) = error.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
+    match serving.await {
+        Ok(ended) => Ok(ended?),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_cancelled) => Ok(()),
+        },
     }
-    Ok(())
+}
+
+/// How many connections the process may have, by how many files it may have open: some are left for
+/// everything else.
+fn most_by_files() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        limit.map_or(usize::MAX, |limit| less_reserve(usize::try_from(limit).unwrap_or(usize::MAX)))
+    }
+    #[cfg(not(unix))]
+    usize::MAX
+}
+
+#[cfg_attr(not(unix), expect(dead_code, reason = "for a limit that only Unix has"))]
+fn less_reserve(limit: usize) -> usize {
+    limit.saturating_sub((limit / 16).clamp(16, 256)).max(1)
 }
 
 async fn accept_all(
@@ -125,31 +190,40 @@ async fn accept_all(
     // Those that end are not waited for: each would wake who accepts.
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut inherited = false;
-    let mut accepting = pin!(accept(listener));
+    let (mut inherited, mut said) = (false, None);
     loop {
-        tokio::select! {
-            stream = &mut accepting, if connections.has_room() => {
-                inherited = inherited || inherits(&stream, gone_after);
-                connections.open(stream);
-                accepting.set(accept(listener));
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_of_client(&error) => continue,
+                Err(error) => {
+                    // As a rule no file or memory is left, which one less connection gives back.
+                    make_room(connections).await;
+                    if said.is_none_or(|said: Instant| said.elapsed() >= SAID_AGAIN) {
+                        tracing::error!(%error, "cannot accept a connection");
+                        said = Some(Instant::now());
+                    }
+                    continue;
+                }
+            },
+            _ = sweep.tick() => {
+                connections.sweep();
+                continue;
             }
-            Some(()) = connections.ended(), if !connections.has_room() => {}
-            _ = sweep.tick() => connections.sweep(),
+        };
+        inherited = inherited || inherits(&stream, gone_after);
+        while !connections.has_room() && !connections.cut_idle() {
+            let _ = timeout(PAUSE, connections.ended()).await;
         }
+        connections.open(stream);
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if is_of_client(&error) => {}
-            Err(error) => {
-                tracing::error!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// Waits until a connection has ended, of the idle ones the oldest if there are any; but not for long.
+async fn make_room(connections: &mut Connections) {
+    connections.cut_idle();
+    if let Ok(None) = timeout(PAUSE, connections.ended()).await {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -18,7 +18,7 @@ use stentor_engine::outlet::WriteNow;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::events::{COMMENT, Events, USUAL};
+use super::events::{COMMENT, Events, PROBE, USUAL};
 use super::watched::Watched;
 
 /// How the size of a chunk is written: so many digits, and the end of the line.
@@ -50,6 +50,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         events: *events,
         out: start(&head, last),
         begun: false,
+        probed: false,
         flushed: false,
         over: false,
         last,
@@ -128,6 +129,8 @@ struct Writer<S> {
     out: BytesMut,
     /// Whether that is more than the head.
     begun: bool,
+    /// Whether something was written to see if the client is there.
+    probed: bool,
     flushed: bool,
     /// Whether nothing follows that.
     over: bool,
@@ -151,10 +154,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                     (false, _) => {}
                 }
                 self.io.read_ahead(cx)?;
-                ready!(quiet.as_mut().poll(cx));
+                let probes = self.io.flow().may_be_gone() && !self.probed;
+                if probes {
+                    self.probed = true;
+                    self.keep_alive = PROBE.min(self.keep_alive);
+                } else {
+                    ready!(quiet.as_mut().poll(cx));
+                }
                 // Armed anew only when it fires: most streams are written to more often.
                 let due = self.written + self.keep_alive;
-                if due <= Instant::now() {
+                if probes || due <= Instant::now() {
                     self.chunk(|_, out| out.put_slice(COMMENT));
                     quiet.as_mut().reset(self.written + self.keep_alive);
                 } else {

@@ -6,7 +6,6 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,65 +13,22 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::flow::Flow;
+use super::unfinished::{Share, Unfinished};
+
 /// What a client may send ahead while a request of it is answered, in bytes.
 const AHEAD: usize = 4 * 1024;
 
-/// How writing to a client goes. Clones are of the same connection.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Flow(Arc<Flags>);
-
-#[derive(Debug, Default)]
-struct Flags {
-    blocked: AtomicBool,
-    stalled: AtomicBool,
-    /// How often something came that the client was waited for.
-    came: AtomicUsize,
-    /// Whether a request is answered, and its client not waited for.
-    answering: AtomicBool,
-}
-
-impl Flow {
-    /// Whether something is written that was not taken yet.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.0.blocked.load(Ordering::Relaxed)
-    }
-
-    /// Whether the connection was given up because its client took nothing any more.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.0.stalled.load(Ordering::Relaxed)
-    }
-
-    /// The head of a request was read, or a piece of its body, and more is to come.
-    pub(super) fn goes_on(&self) {
-        self.0.came.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// All of a request was read that is to be.
-    pub(super) fn asked(&self) {
-        self.0.answering.store(true, Ordering::Relaxed);
-    }
-
-    /// The request has its answer, or the beginning of one.
-    pub(super) fn answered(&self) {
-        self.0.came.fetch_add(1, Ordering::Relaxed);
-        self.0.answering.store(false, Ordering::Relaxed);
-    }
-
-    /// What is waited for, unless a request is answered now.
-    fn awaits(&self) -> Option<usize> {
-        let answering = self.0.answering.load(Ordering::Relaxed);
-        (!answering).then(|| self.0.came.load(Ordering::Relaxed))
-    }
-}
-
 /// How long a client may take, and what is done about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Limits {
     /// Until it takes something of what is written.
     pub(super) write: Duration,
     /// Until the head of a request was read, from when the one before was answered; and then for each
     /// piece of its body.
     pub(super) read: Duration,
+    /// The budget of heads that have not come to their end.
+    pub(super) unfinished: Arc<Unfinished>,
 }
 
 /// A connection that fails when nothing of what is written was taken for some time, or a request does
@@ -80,35 +36,45 @@ pub(super) struct Limits {
 /// hours.
 ///
 /// While a request is answered nobody waits for the next one. Then it is read as it is flushed, which
-/// hyper does each time that it looks at a connection: so it fails when the client is gone.
+/// hyper does each time that it looks at a connection: so it is noticed when the client
+/// [may be gone](Flow::may_be_gone), and fails when it is.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     io: S,
-    limits: Limits,
+    limits: Arc<Limits>,
     /// What is waited for, and since when.
     waits: Option<(usize, Instant)>,
     /// Goes off when that may have taken too long; not set anew for each request, as that would cost
     /// more than to look at the clock.
     late: Option<Pin<Box<Sleep>>>,
+    /// How much was read since then.
+    read: usize,
+    /// Counts that, while it is a part of a head.
+    share: Option<Share>,
     /// Runs while a write is pending. Most clients never make one wait.
     overdue: Option<Pin<Box<Sleep>>>,
     flow: Flow,
     /// Whether somebody waits to read it, and will see that the client is gone.
     awaited: bool,
+    /// Whether the client sends no more. It may still read.
+    over: bool,
     /// What was read too early: it is read first.
     unread: BytesMut,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(io: S, limits: Limits) -> Self {
+    pub(super) fn new(io: S, limits: Arc<Limits>, flow: Flow) -> Self {
         Self {
             io,
             limits,
             waits: None,
             late: None,
+            read: 0,
+            share: None,
             overdue: None,
-            flow: Flow::default(),
+            flow,
             awaited: false,
+            over: false,
             unread: BytesMut::new(),
         }
     }
@@ -139,25 +105,34 @@ impl<S> Watched<S> {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.overdue.take().is_some() {
-                self.flow.0.blocked.store(false, Ordering::Relaxed);
+                self.flow.blocked(false);
             }
             return written;
         }
         let limit = self.limits.write;
         let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(limit)));
-        self.flow.0.blocked.store(true, Ordering::Relaxed);
+        self.flow.blocked(true);
         ready!(overdue.as_mut().poll(cx));
-        self.flow.0.stalled.store(true, Ordering::Relaxed);
+        self.flow.stalled();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
     }
 
-    /// Whether the client takes too long to ask for something.
+    /// Whether the client takes too long to ask for something, or others need what it holds meanwhile.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(next) = self.flow.awaits() else { return Poll::Pending };
         let since = match self.waits {
             Some((what, since)) if what == next => since,
-            _ => self.waits.insert((next, Instant::now())).1,
+            _ => {
+                (self.read, self.share) = (0, None);
+                let now = Instant::now();
+                self.flow.waits(now);
+                self.waits.insert((next, now)).1
+            }
         };
+        if self.gives_way(cx) {
+            let what = "others need what an unfinished request holds";
+            return Poll::Ready(io::Error::other(what));
+        }
         let Some(due) = since.checked_add(self.limits.read) else { return Poll::Pending };
         let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));
         while late.as_mut().poll(cx).is_ready() {
@@ -169,22 +144,34 @@ impl<S> Watched<S> {
         }
         Poll::Pending
     }
+
+    /// Whether part of a head was read, and has to give way. A body is counted by who reads it.
+    fn gives_way(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.read == 0 || !self.flow.awaits_head() {
+            return false;
+        }
+        let share = self.share.get_or_insert_with(|| self.limits.unfinished.share());
+        share.hold(self.read);
+        share.poll_gives_way(cx).is_ready()
+    }
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Notices when the client goes away, and keeps what it sends: up to some limit, from which on
-    /// the rest waits in the kernel.
+    /// Notices when the client goes away or may have, and keeps what it sends: up to some limit, from
+    /// which on the rest waits in the kernel.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.unread.len() < AHEAD {
+        while !self.over && self.unread.len() < AHEAD {
             let mut bytes = [MaybeUninit::uninit(); AHEAD];
             let mut buf = ReadBuf::uninit(&mut bytes[self.unread.len()..]);
             match Pin::new(&mut self.io).poll_read(cx, &mut buf)? {
-                Poll::Pending => break,
-                Poll::Ready(()) if buf.filled().is_empty() => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
+                Poll::Pending => return Ok(()),
+                Poll::Ready(()) if buf.filled().is_empty() => self.over = true,
                 Poll::Ready(()) => self.unread.extend_from_slice(buf.filled()),
             }
+        }
+        // Whoever has more to send looks like one that is gone: what it says is not read.
+        if self.flow.doubt() {
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
@@ -198,9 +185,28 @@ impl<S: AsyncRead + Unpin> Watched<S> {
                 return Poll::Ready(Ok(()));
             }
             read?;
+            if self.over {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
             self.poll_late(cx).map(Err)
         })
         .await
+    }
+
+    /// Reads what a client still sends, and forgets it, until it sends no more. A connection that is
+    /// closed with something unread is reset, and the client may lose its answer by that.
+    pub(super) async fn linger(&mut self) {
+        poll_fn(|cx| {
+            loop {
+                let mut bytes = [MaybeUninit::uninit(); AHEAD];
+                let mut buf = ReadBuf::uninit(&mut bytes);
+                match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf)) {
+                    Ok(()) if !buf.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
     }
 }
 
@@ -218,9 +224,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 self.unread = BytesMut::new();
             }
             self.awaited = false;
+            self.read += some;
             return Poll::Ready(Ok(()));
         }
+        if self.over {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.read += buf.filled().len() - before;
         self.awaited = read.is_pending();
         if self.awaited
             && let Poll::Ready(late) = self.poll_late(cx)
