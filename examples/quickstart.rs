@@ -14,6 +14,7 @@ use tokio::time::sleep;
 #[derive(Deserialize, JsonSchema)]
 struct Batch {
     /// What to process, in this order.
+    #[schemars(length(max = 1_000))]
     items: Vec<String>,
 }
 
@@ -38,11 +39,20 @@ async fn process(_item: &str) {
 #[derive(Deserialize, JsonSchema)]
 struct NewTool {
     /// The name of the new tool.
+    #[schemars(length(min = 1, max = 128))]
     tool_name: String,
 }
 
+/// How many tools the server may have: whoever may add one may do so without end.
+const MOST_TOOLS: usize = 1_000;
+
 /// Every client hears of the new tool by itself, and can call it.
 async fn add_new_tool(args: NewTool, ctx: Context) -> Result<String, ToolError> {
+    if ctx.catalog().snapshot().tool_names().count() >= MOST_TOOLS {
+        return Err(ToolError::new(format!(
+            "the server has {MOST_TOOLS} tools, and takes no more"
+        )));
+    }
     let name = args.tool_name;
     let answer = format!("Hello from {name}!");
     let added = tool(&name, move || {
@@ -61,6 +71,7 @@ async fn refresh_resources(ctx: Context) -> Result<&'static str, ToolError> {
 #[derive(Deserialize, JsonSchema)]
 struct Dataset {
     /// The file to analyze.
+    #[schemars(length(max = 4_096))]
     file_path: String,
 }
 

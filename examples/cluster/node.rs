@@ -23,6 +23,9 @@ use tokio::time::sleep;
 
 use crate::stage::Failure;
 
+/// How many tools there may be: whoever may add one may do so without end.
+const MOST_TOOLS: usize = 1_000;
+
 /// How many steps a tool takes that was added, and how long each is.
 const STEPS: u32 = 4;
 const STEP: Duration = Duration::from_millis(250);
@@ -96,6 +99,11 @@ impl Here {
     }
 
     async fn add(self, args: Named, ctx: Context) -> Result<String, ToolError> {
+        if ctx.catalog().snapshot().tool_names().count() >= MOST_TOOLS {
+            return Err(ToolError::new(format!(
+                "there are {MOST_TOOLS} tools, and may be no more"
+            )));
+        }
         ctx.catalog().add(added(&args.name, &self.name)).await?;
         Ok(format!("There is a tool {} now, on {}", args.name, self.name))
     }
@@ -104,6 +112,7 @@ impl Here {
 #[derive(Deserialize, JsonSchema)]
 struct Named {
     /// The name of the tool.
+    #[schemars(length(min = 1, max = 128))]
     name: String,
 }
 

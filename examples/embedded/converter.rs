@@ -16,6 +16,7 @@ type Reply = RpcReplyPort<Result<String, ToolError>>;
 #[derive(Deserialize, JsonSchema)]
 struct File {
     /// What to convert; `poison` crashes the converter.
+    #[schemars(length(max = 4_096))]
     path: String,
 }
 

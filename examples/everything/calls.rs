@@ -42,6 +42,7 @@ async fn echo(args: Echo) -> Result<String, ToolError> {
 #[derive(Deserialize, JsonSchema)]
 struct Sleep {
     /// For how many milliseconds.
+    #[schemars(range(max = 3_600_000))]
     ms: u64,
 }
 
@@ -59,6 +60,7 @@ async fn reconnection(ctx: Context) -> Result<&'static str, ToolError> {
 #[derive(Deserialize, JsonSchema)]
 struct Slow {
     /// For how long.
+    #[schemars(range(min = 0, max = 3_600))]
     seconds: f64,
 }
 

@@ -11,6 +11,9 @@ use tokio::sync::Mutex;
 const DYNAMIC_TOOL: &str = "test_dynamic_tool";
 const DYNAMIC_PROMPT: &str = "test_dynamic_prompt";
 
+/// How many tools may be added: whoever may call these may call them without end.
+const MOST_ADDED: usize = 1_000;
+
 /// The names of the tools that were added; locked while they change.
 type Added = Arc<Mutex<BTreeSet<String>>>;
 
@@ -67,11 +70,15 @@ fn dynamic_tool(name: &str) -> Tool {
 #[derive(Deserialize, JsonSchema)]
 struct Named {
     /// The name of the tool.
+    #[schemars(length(min = 1, max = 128))]
     name: String,
 }
 
 async fn add_tool(added: Added, args: Named, ctx: Context) -> Result<String, ToolError> {
     let mut added = added.lock().await;
+    if added.len() >= MOST_ADDED && !added.contains(&args.name) {
+        return Err(ToolError::new(format!("{MOST_ADDED} tools were added; remove one first")));
+    }
     let new = dynamic_tool(&args.name);
     let change = if added.contains(&args.name) {
         // Another one each time: what is the same would be no change.
@@ -100,6 +107,7 @@ async fn remove_tool(added: Added, args: Named, ctx: Context) -> Result<String, 
 #[derive(Deserialize, JsonSchema)]
 struct Names {
     /// The names of the tools.
+    #[schemars(length(max = 1_000), inner(length(min = 1, max = 128)))]
     names: BTreeSet<String>,
 }
 

@@ -53,6 +53,7 @@ async fn some_logging(ctx: Context) -> Result<&'static str, ToolError> {
 #[derive(Deserialize, JsonSchema)]
 struct Times {
     /// How many times.
+    #[schemars(range(max = 10_000_000))]
     n: u32,
 }
 
@@ -67,8 +68,10 @@ async fn progress(args: Times, ctx: Context) -> Result<&'static str, ToolError> 
 #[derive(Deserialize, JsonSchema)]
 struct Flood {
     /// How many log messages.
+    #[schemars(range(max = 10_000_000))]
     n: u32,
     /// The length of each.
+    #[schemars(range(max = 65_536))]
     bytes: usize,
 }
 
@@ -85,6 +88,7 @@ async fn flood(args: Flood, ctx: Context) -> Result<&'static str, ToolError> {
 async fn burst(args: Times, ctx: Context) -> Result<&'static str, ToolError> {
     for _ in 0..args.n {
         ctx.send_tool_list_changed();
+        consume_budget().await;
     }
     Ok("done")
 }

@@ -54,17 +54,20 @@ async fn greet(person: Person) -> Result<String, ToolError> {
 #[derive(Deserialize, JsonSchema)]
 struct Compute {
     /// For how long.
+    #[schemars(range(min = 0, max = 3_600))]
     seconds: f64,
     #[serde(default)]
+    #[schemars(length(max = 200))]
     label: String,
 }
 
 async fn slow_compute(args: Compute, ctx: Context) -> Result<String, ToolError> {
     let steps = (args.seconds * 10.0).max(1.0);
+    let step_time = Duration::try_from_secs_f64(args.seconds / steps)?;
     for step in 0..steps as u32 {
         ctx.report_progress(f64::from(step), Some(steps), format!("{} at work", args.label));
         tokio::select! {
-            () = sleep(Duration::from_secs_f64(args.seconds / steps)) => {}
+            () = sleep(step_time) => {}
             () = ctx.cancelled() => return Err(ToolError::new("cancelled")),
         }
     }

@@ -2,16 +2,16 @@
 pub use stentor_engine::{
     ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallError, CallId, CallOutcome,
     CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, Claim,
-    Completion, Config, Conflict, Context, Elicit, EndReason, Engine, EngineBuilder, EngineEvent,
-    EngineMsg, EngineView, EventBatch, EventReceiver, FindActor, HubView, InputRequired,
-    IntoContents, IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ListCache,
-    MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn, RegistryView,
-    Resource, ResourceError, ResourceTemplate, Revision, Root, RootView, Sample, Sampled,
-    SchemaError, Seq, SessionId, SessionKind, SessionRecord, SessionStore, SessionStoreError,
-    SessionView, Shelf, StartError, StateKey, Stopped, StreamId, Structured, TaskConfig, TaskId,
-    TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError, ToolFn,
-    UrlElicitation, actor_tool, metrics, outlet, prompt, raw_tool, resource, resource_template,
-    testing, tool,
+    Completion, Config, Conflict, Context, Elicit, EndReason, Ended, EndedUnasked, Engine,
+    EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch, EventReceiver, FindActor,
+    HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, InvalidNodeId, Item,
+    ListCache, MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn,
+    RegistryView, RequestBudget, Resource, ResourceError, ResourceTemplate, Revision, Root,
+    RootView, Sample, Sampled, SchemaError, Seq, SessionId, SessionKind, SessionRecord,
+    SessionStore, SessionStoreError, SessionView, Shelf, StartError, StateKey, Stopped, StreamId,
+    Structured, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError,
+    TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, actor_tool, metrics, outlet, prompt,
+    raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

@@ -49,11 +49,11 @@ pub(super) struct Connections {
     shared: Arc<Shared>,
     max: usize,
     tasks: JoinSet<()>,
-    open: HashMap<Id, (Flow, AbortHandle)>,
+    pub(super) open: HashMap<Id, (Flow, AbortHandle)>,
     /// Those that were idle for the longest, that one last.
     idle: Vec<(Id, (bool, u64))>,
     /// How many were closed for others, and are not away yet.
-    cut: usize,
+    pub(super) cut: usize,
 }
 
 /// What all connections have in common.

@@ -1,1 +1,365 @@
+//! What clients may take: of bodies that do not come to their end, and of connections.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::time::Sleep;
+
+use super::streams::{LAST_CHUNK, answer, say};
 use super::*;
+use crate::http::unfinished::OVERHEAD;
+use crate::http::upload::Upload;
+use crate::http::{RETRY_AFTER, handle};
+
+/// A body that comes in pieces, each so long after the one before; then nothing, for ever.
+struct Dripping {
+    pieces: VecDeque<(Duration, Bytes)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    ends: bool,
+}
+
+impl Dripping {
+    fn new(text: &str, size: usize, pause: Duration, ends: bool) -> Self {
+        let pieces = text.as_bytes().chunks(size);
+        let pieces = pieces.map(|piece| (pause, Bytes::copy_from_slice(piece))).collect();
+        Self { pieces, timer: None, ends }
+    }
+}
+
+impl Body for Dripping {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Some((pause, _)) = self.pieces.front() else {
+            return if self.ends { Poll::Ready(None) } else { Poll::Pending };
+        };
+        let pause = *pause;
+        if !pause.is_zero() {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(pause)));
+            std::task::ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+        }
+        let piece = self.pieces.pop_front().map(|(_, piece)| Ok(Frame::data(piece)));
+        Poll::Ready(piece)
+    }
+}
+
+/// The head of a call, as a router gets it; and its body.
+fn parts() -> (http::request::Parts, String) {
+    let text = request("tools/call", "unknown", "");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut request = http::Request::post("/mcp");
+    for line in head.lines().skip(1) {
+        let (name, value) = line.split_once(": ").unwrap();
+        request = request.header(name, value);
+    }
+    (request.body(()).unwrap().into_parts().0, body.to_owned())
+}
+
+/// Has it answered as `router` does: the status, how long it took, and whether it was the last.
+async fn routed(endpoint: &Endpoint, body: Dripping) -> (u16, Duration, bool) {
+    let (begun, (head, _)) = (Instant::now(), parts());
+    let response = handle(endpoint, &head, Upload::new(body, None)).await;
+    let last = response.headers().contains_key("connection");
+    (response.status().as_u16(), begun.elapsed(), last)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_to_arrive_at_a_rate_however_it_is_served() {
+    let (engine, _) = engine().await;
+    let config = HttpConfig {
+        body_grace: Duration::from_secs(10),
+        min_body_rate: 100,
+        ..HttpConfig::default()
+    };
+    let endpoint = Endpoint::new(engine.clone(), config.clone());
+    let (_, body) = parts();
+    let (second, length) = (Duration::from_secs(1), body.len());
+    // What is sent at once, what each second, and what becomes of it.
+    for (text, size, pause, ends, status, took) in [
+        (&body[..], length, Duration::ZERO, true, 200, 0),
+        (&body[..], 50, Duration::ZERO, true, 200, 0),
+        // As fast as it has to be after the grace; and within the grace at any speed.
+        (&body[..], 101, second, true, 200, length.div_ceil(101) as u64),
+        (&body[..], length, 9 * second, true, 200, 9),
+        (&body[..], length, 11 * second, true, 408, 10),
+        // For ever: nothing, part of it, and a byte now and then.
+        ("", 1, second, false, 408, 10),
+        (&body[..200], 200, Duration::ZERO, false, 408, 12),
+        (&body[..], 1, second, false, 408, 10),
+        (&body[..], 1, 60 * second, false, 408, 10),
+    ] {
+        let body = Dripping::new(text, size, pause, ends);
+        let (answered, after, last) = routed(&endpoint, body).await;
+        assert_eq!((answered, after.as_secs()), (status, took), "{size} {pause:?} {ends}");
+        assert_eq!(last, status != 200, "what is left of the body is not read");
+    }
+    assert_eq!(endpoint.unfinished.bytes(), 0);
+
+    // On a connection it is the same.
+    let mut connections = connections(&engine, &config);
+    let text = request("tools/call", "unknown", "");
+    let mut client = say(&mut connections, PIPE, &text[..text.len() - 20]).await;
+    let begun = Instant::now();
+    let told = answer(&mut client, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 408") && told.contains("connection: close"), "{told}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_of_unfinished_bodies_has_one_bound_and_the_greediest_give_way() {
+    let (engine, _) = engine().await;
+    let config = HttpConfig {
+        body_grace: Duration::from_secs(3600),
+        max_unfinished: 200 * 1024,
+        ..HttpConfig::default()
+    };
+    let endpoint = Arc::new(Endpoint::new(engine.clone(), config));
+    let send = |bytes: usize| {
+        let endpoint = endpoint.clone();
+        let text = "x".repeat(bytes);
+        tokio::spawn(async move {
+            let body = Dripping::new(&text, 1024, Duration::ZERO, false);
+            routed(&endpoint, body).await.0
+        })
+    };
+    let (old_large, old_small) = (send(60 * 1024), send(1024));
+    sleep(Duration::from_secs(60)).await;
+    // Each takes a power of two, and a buffer besides.
+    assert_eq!(endpoint.unfinished.bytes(), 64 * 1024 + OVERHEAD + 1024 + OVERHEAD);
+    let new_large = send(60 * 1024);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!old_large.is_finished(), "there is room for it");
+    let another = send(60 * 1024);
+    assert_eq!(old_large.await.unwrap(), 503);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!new_large.is_finished() && !another.is_finished() && !old_small.is_finished());
+    assert!(endpoint.unfinished.bytes() <= 200 * 1024);
+
+    // What is too much by itself gives way to itself.
+    assert_eq!(send(300 * 1024).await.unwrap(), 503);
+    // Many that hold next to nothing are bounded, too.
+    let many: Vec<_> = (0..200).map(|_| send(1)).collect();
+    sleep(Duration::from_secs(1)).await;
+    let left = many.iter().filter(|one| !one.is_finished()).count();
+    assert!((5..200 * 1024 / OVERHEAD).contains(&left), "{left}");
+    assert!(endpoint.unfinished.bytes() <= 200 * 1024);
+    for one in many {
+        one.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn halves_of_heads_are_held_within_the_same_bound() {
+    let (engine, _) = engine().await;
+    let config = HttpConfig { max_unfinished: 10 * OVERHEAD, ..HttpConfig::default() };
+    let mut connections = connections(&engine, &config);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let half = format!("POST /mcp HTTP/1.1\r\nx: {}", "x".repeat(1_000));
+        clients.push(say(&mut connections, PIPE, &half).await);
+        sleep(Duration::from_secs(1)).await;
+    }
+    connections.sweep();
+    assert_eq!(connections.open.len(), 8);
+    // The oldest have given way, and the others are served.
+    assert_eq!(clients[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let last = clients.last_mut().unwrap();
+    let rest = request("tools/call", "unknown", "");
+    last.write_all(b"\r\n").await.unwrap();
+    last.write_all(rest.split_once("\r\n").unwrap().1.as_bytes()).await.unwrap();
+    read_until(last, "unknown tool").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let text = request("tools/call", "unknown", "");
+    let (head, _) = text.split_once("content-length").unwrap();
+    let text = format!("{head}content-length: 5000000\r\n\r\n");
+    let mut client = say(&mut connections, PIPE, &text).await;
+    let told = answer(&mut client, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 413") && told.contains("connection: close"), "{told}");
+}
+
+/// How long requests are whose body is refused: more than the kernel takes for who does not read.
+const UNREAD: usize = 4_000_000;
+
+// Over TCP, where a connection that is closed with something unread is reset.
+#[tokio::test]
+async fn a_refusal_that_leaves_a_body_unread_says_so_and_can_be_read() {
+    let (engine, _) = engine().await;
+    let (address, _stop, _serving) = served(&engine, HttpConfig::default()).await;
+    let good = request("tools/call", "unknown", "");
+    let (head, _) = good.split_once("content-length").unwrap();
+    for (wrong, instead, status) in [
+        ("host: localhost", "host: example.com", "403"),
+        ("POST /mcp", "POST /other", "404"),
+        ("POST /mcp", "PUT /mcp", "405"),
+        ("accept: application/json, text/event-stream", "accept: text/html", "406"),
+        ("content-type: application/json", "content-type: text/plain", "415"),
+        ("host: localhost", &format!("host: localhost\r\nx: {}", "x".repeat(17_000)), "431"),
+        ("host: localhost", &format!("host: localhost\r\nx: {}", "x".repeat(40_000)), "431"),
+    ] {
+        let head = head.replace(wrong, instead);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let text = format!("{head}content-length: {UNREAD}\r\n\r\n{}", "x".repeat(UNREAD));
+        let (mut reads, mut writes) = client.split();
+        // As a client does that reads when it has sent all.
+        let sent = writes.write_all(text.as_bytes());
+        let _ = timeout(Duration::from_secs(10), sent).await.unwrap();
+        let mut told = Vec::new();
+        let read = timeout(Duration::from_secs(10), reads.read_to_end(&mut told)).await.unwrap();
+        read.unwrap_or_else(|error| panic!("{status}: {error}"));
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {told}");
+        assert!(told.contains("connection: close"), "{told}");
+    }
+}
+
+// The clock is not stopped: it would run on while the kernel has something to do.
+#[tokio::test]
+async fn one_connection_too_many_is_served_in_place_of_the_one_that_is_idle_for_the_longest() {
+    let (engine, _) = engine().await;
+    let config = HttpConfig { max_connections: 4, ..HttpConfig::default() };
+    let (address, _stop, _serving) = served(&engine, config).await;
+    let connect = async || {
+        let client = TcpStream::connect(address).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        client
+    };
+    // One that is answered, one that was, one with half a head, one that says nothing.
+    let mut busy = connect().await;
+    send(&mut busy, "tools/call", "hold").await;
+    read_until(&mut busy, "waiting").await;
+    let mut said_nothing = connect().await;
+    let mut half = connect().await;
+    half.write_all(b"POST /mcp HT").await.unwrap();
+    let mut idle = connect().await;
+    send(&mut idle, "tools/call", "unknown").await;
+    read_until(&mut idle, "unknown tool").await;
+    sleep(Duration::from_millis(20)).await;
+    for oldest in [&mut said_nothing, &mut half, &mut idle] {
+        let mut newcomer = connect().await;
+        send(&mut newcomer, "tools/call", "hold").await;
+        let served = timeout(Duration::from_secs(5), read_until(&mut newcomer, "waiting")).await;
+        served.expect("it is served at once");
+        let closed = timeout(Duration::from_secs(5), oldest.read(&mut [0; 1])).await;
+        assert_eq!(closed.expect("it was closed").unwrap_or(0), 0);
+        // They go on.
+        std::mem::forget(newcomer);
+    }
+    // None is idle any more: the next one waits, and nobody is closed for it.
+    let mut newcomer = connect().await;
+    send(&mut newcomer, "tools/call", "unknown").await;
+    let served = timeout(Duration::from_millis(400), read_until(&mut newcomer, "unknown")).await;
+    assert!(served.is_err(), "it waits");
+    drop(busy);
+    timeout(Duration::from_secs(5), read_until(&mut newcomer, "unknown tool")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_closed_for_another_only_while_nothing_is_owed_to_its_client() {
+    let (engine, released) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    assert!(!connections.cut_idle(), "there is none");
+    let calls = request("tools/call", "hold", "");
+    let half_a_body = &calls[..calls.len() - 20];
+    let mut uploads = say(&mut connections, PIPE, half_a_body).await;
+    let mut streams = say(&mut connections, PIPE, &calls).await;
+    let _never_reads = say(&mut connections, PIPE, &request("tools/call", "recite", "")).await;
+    let mut old = say(&mut connections, PIPE, &calls.replace("HTTP/1.1", "HTTP/1.0")).await;
+    sleep(Duration::from_secs(1)).await;
+    // A body that does not go on is the last choice, and none of the others is one.
+    assert!(connections.cut_idle());
+    assert_eq!(uploads.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(!connections.cut_idle());
+    // Once a stream has ended its connection is idle.
+    released.notify_waiters();
+    assert!(answer(&mut streams, LAST_CHUNK).await.contains("released"));
+    let mut rest = String::new();
+    old.read_to_string(&mut rest).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(connections.cut_idle());
+    assert!(!connections.cut_idle());
+    connections.ended().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    connections.sweep();
+    assert_eq!((connections.open.len(), connections.cut), (1, 0), "who does not read is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_idle_connections_the_oldest_are_closed_first_one_after_the_other() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let mut clients = VecDeque::new();
+    for _ in 0..200 {
+        clients.push_back(say(&mut connections, PIPE, "").await);
+        sleep(Duration::from_millis(2)).await;
+    }
+    while let Some(mut oldest) = clients.pop_front() {
+        assert!(connections.cut_idle());
+        assert_eq!(oldest.read(&mut [0; 1]).await.unwrap(), 0, "with {} left", clients.len());
+    }
+    assert!(!connections.cut_idle());
+}
+
+#[test]
+fn the_number_of_connections_is_less_than_that_of_files() {
+    for (files, connections) in
+        [(0, 1), (1, 1), (17, 1), (64, 48), (256, 240), (1_024, 960), (20_000, 19_744)]
+    {
+        assert_eq!(less_reserve(files), connections);
+    }
+    assert!(most_by_files() > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_are_refused_for_now_are_told_different_times() {
+    let (engine, _) = engine().await;
+    let endpoint = Endpoint::new(engine.clone(), HttpConfig::default());
+    engine.shutdown().await;
+    let mut told = Vec::new();
+    for _ in 0..1_000 {
+        let (head, body) = parts();
+        let body = Dripping::new(&body, 10_000, Duration::ZERO, true);
+        let response = handle(&endpoint, &head, Upload::new(body, None)).await;
+        assert_eq!(response.status(), 503);
+        // Elsewhere there may be another server.
+        assert_eq!(response.headers()["connection"], "close");
+        let after = response.headers()["retry-after"].to_str().unwrap();
+        told.push(after.parse::<u32>().unwrap());
+    }
+    for seconds in RETRY_AFTER {
+        let share = told.iter().filter(|told| **told == seconds).count();
+        assert!((240..260).contains(&share), "{seconds} s: {share}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_whose_streams_end_are_told_different_times() {
+    let (engine, _) = engine().await;
+    let mut connections = connections(&engine, &HttpConfig::default());
+    let session = super::streams::session(&mut connections).await;
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        let mut client = say(&mut connections, PIPE, &super::streams::get(&session)).await;
+        let head = answer(&mut client, "data:\n\n").await;
+        let (_, retry) = head.split_once("retry: ").unwrap();
+        told.push(retry.lines().next().unwrap().parse::<u64>().unwrap());
+        drop(client);
+        connections.ended().await.unwrap();
+    }
+    told.sort_unstable();
+    assert!(told[0] >= 250 && told[99] < 750, "{told:?}");
+    told.dedup();
+    assert!(told.len() > 90, "{told:?}");
+}

@@ -276,7 +276,7 @@ async fn what_is_said_at_once_is_few_chunks() {
 }
 
 /// The bytes of a GET that opens the stream of a session's notices.
-fn get(session: &str) -> String {
+pub(super) fn get(session: &str) -> String {
     format!(
         "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
          mcp-session-id: {session}\r\n\r\n"
