@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{Engine, NodeId, signal};
+use stentor::{Engine, EngineBuilder, NodeId, signal};
 use tokio::net::TcpListener;
 
 const USAGE: &str = "usage: everything [--stdio | --http ADDR] \
@@ -75,22 +75,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    // The suite calls the first tool without arguments, so those of `content` come first.
-    let parts = [
-        content::offer,
-        schemas::offer,
-        notices::offer,
-        asking::offer,
-        input_required::offer,
-        changes::offer,
-        calls::offer,
-        resources::offer,
-        prompts::offer,
-        tasks::offer,
-    ];
     let mut server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
     if !arguments.bare {
-        server = parts.into_iter().fold(server, |server, offer| offer(server));
+        server = everything(server);
     }
     if let Some(node) = arguments.node {
         server = server.configure(|config| config.node = node);
@@ -120,6 +107,24 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A server with all parts.
+fn everything(server: EngineBuilder) -> EngineBuilder {
+    // The suite calls the first tool without arguments, so those of `content` come first.
+    let parts = [
+        content::offer,
+        schemas::offer,
+        notices::offer,
+        asking::offer,
+        input_required::offer,
+        changes::offer,
+        calls::offer,
+        resources::offer,
+        prompts::offer,
+        tasks::offer,
+    ];
+    parts.into_iter().fold(server, |server, offer| offer(server))
+}
+
 /// Becomes a node among others on this machine.
 async fn join(
     engine: &Engine,
@@ -133,3 +138,6 @@ async fn join(
     cluster.ready().await;
     Ok(cluster)
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,10 +107,15 @@ impl Flow {
         !cut
     }
 
+    /// How often something came that the client was waited for.
+    pub(super) fn came(&self) -> usize {
+        self.0.came.load(Ordering::Relaxed)
+    }
+
     /// What is waited for, unless a request is answered now.
     pub(super) fn awaits(&self) -> Option<usize> {
         let answering = self.0.phase.load(Ordering::Relaxed) == ANSWERING;
-        (!answering).then(|| self.0.came.load(Ordering::Relaxed))
+        (!answering).then(|| self.came())
     }
 
     /// Whether the head of a request is waited for.

@@ -47,8 +47,8 @@ pub(super) struct Watched<S> {
     /// Goes off when that may have taken too long; not set anew for each request, as that would cost
     /// more than to look at the clock.
     late: Option<Pin<Box<Sleep>>>,
-    /// How much was read since then.
-    read: usize,
+    /// How much was read since this came.
+    read: (usize, usize),
     /// Counts that, while it is a part of a head.
     share: Option<Share>,
     /// Runs while a write is pending. Most clients never make one wait.
@@ -69,7 +69,7 @@ impl<S> Watched<S> {
             limits,
             waits: None,
             late: None,
-            read: 0,
+            read: (0, 0),
             share: None,
             overdue: None,
             flow,
@@ -86,7 +86,7 @@ impl<S> Watched<S> {
     /// The same, for who [reads ahead](Self::read_ahead) by itself.
     pub(super) fn awaited(mut self) -> Self {
         self.awaited = true;
-        self.late = None;
+        (self.late, self.share) = (None, None);
         self
     }
 
@@ -123,13 +123,12 @@ impl<S> Watched<S> {
         let since = match self.waits {
             Some((what, since)) if what == next => since,
             _ => {
-                (self.read, self.share) = (0, None);
                 let now = Instant::now();
                 self.flow.waits(now);
                 self.waits.insert((next, now)).1
             }
         };
-        if self.gives_way(cx) {
+        if self.gives_way(cx, next) {
             let what = "others need what an unfinished request holds";
             return Poll::Ready(io::Error::other(what));
         }
@@ -145,13 +144,24 @@ impl<S> Watched<S> {
         Poll::Pending
     }
 
+    /// More was read.
+    fn count(&mut self, bytes: usize) {
+        let came = self.flow.came();
+        match &mut self.read {
+            (before, read) if *before == came => *read += bytes,
+            read => *read = (came, bytes),
+        }
+    }
+
     /// Whether part of a head was read, and has to give way. A body is counted by who reads it.
-    fn gives_way(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.read == 0 || !self.flow.awaits_head() {
+    fn gives_way(&mut self, cx: &mut Context<'_>, came: usize) -> bool {
+        let (before, read) = self.read;
+        if before != came || read == 0 || !self.flow.awaits_head() {
+            self.share = None;
             return false;
         }
         let share = self.share.get_or_insert_with(|| self.limits.unfinished.share());
-        share.hold(self.read);
+        share.hold(read);
         share.poll_gives_way(cx).is_ready()
     }
 }
@@ -224,7 +234,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 self.unread = BytesMut::new();
             }
             self.awaited = false;
-            self.read += some;
+            self.count(some);
             return Poll::Ready(Ok(()));
         }
         if self.over {
@@ -232,7 +242,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.read += buf.filled().len() - before;
+        self.count(buf.filled().len() - before);
         self.awaited = read.is_pending();
         if self.awaited
             && let Poll::Ready(late) = self.poll_late(cx)
@@ -270,6 +280,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         let flushed = ready!(self.watch(cx, flushed));
         if !self.awaited {
+            // The head has come to its end.
+            self.share = None;
             self.read_ahead(cx)?;
         }
         Poll::Ready(flushed)
