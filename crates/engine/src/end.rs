@@ -66,9 +66,8 @@ impl End {
         let _ = self.failed.set(why);
     }
 
-    /// The root ends, and from here on it is known how: before anybody hears of it by what ends with
-    /// the root, and asks for a shutdown.
-    pub(crate) fn begins(&self) {
+    /// The root ends. What is asked for from here on changes nothing.
+    pub(crate) fn begin(&self) {
         self.ended.get_or_init(|| match self.failed.get() {
             // What happens while it ends anyway is logged, and changes nothing.
             _ if self.asked.load(Ordering::Acquire) => Ended::Shutdown,
@@ -79,13 +78,12 @@ impl End {
 
     /// The root has ended.
     pub(crate) fn over(&self) {
-        self.begins();
         self.over.cancel();
     }
 }
 
 impl Engine {
-    /// How the engine ended, or is about to; `None` while it goes on, or shuts down.
+    /// How the engine ended, or is just ending; `None` while it runs.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.core().end.ended.get().cloned()

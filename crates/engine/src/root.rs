@@ -351,7 +351,7 @@ impl RootState {
 
 impl Drop for RootState {
     fn drop(&mut self) {
-        self.core.end.begins();
+        self.core.end.begin();
         // The author's code may hold the engine, which holds the core: let go of it.
         self.core.draining.cancel();
         self.core.end_calls();

@@ -17,10 +17,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
+use stentor_engine::Engine;
 use stentor_engine::outlet::policy::Class;
 use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::port::{Pipe, Refused};
-use stentor_engine::{Ended, EndedUnasked, Engine};
 use stentor_wire::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -68,9 +68,6 @@ pub enum StdioError {
     /// Reading or writing failed.
     #[error("the pipe broke: {0}")]
     Io(#[from] io::Error),
-    /// The engine ended, and nobody had asked it to: its root was killed, or failed.
-    #[error(transparent)]
-    Engine(#[from] EndedUnasked),
 }
 
 /// Serves the process's own stdin and stdout until stdin ends or a signal comes, then shuts
@@ -124,9 +121,7 @@ pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), Stdi
         pipe.finish().await;
     }
     engine.shutdown().await;
-    let talked = tokio::time::timeout(LAST_BYTES, talking).await;
-    engine.stopped().await.asked()?;
-    match talked {
+    match tokio::time::timeout(LAST_BYTES, talking).await {
         Ok(talked) => talked.map_err(io::Error::other)?,
         Err(_elapsed) => Ok(()),
     }
@@ -166,14 +161,12 @@ pub async fn serve_on_with(
         }
         tokio::time::sleep(LAST_BYTES).await;
     };
-    let talked = tokio::select! {
+    tokio::select! {
         biased;
         talked = talk(read(&pipe, reader, &config), write(inlet, writer), end) => talked,
         // The client sends nothing and reads nothing any more.
         () = finishing => Ok(()),
-    };
-    engine.ended().map_or(Ok(()), Ended::asked)?;
-    talked
+    }
 }
 
 /// Reads and writes; when there is nothing more to read, says so and writes the rest. Nothing is

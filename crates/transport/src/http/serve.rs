@@ -44,7 +44,7 @@ pub enum ServeError {
     /// The engine ended, and nobody had asked it to: its root was killed, or failed. The listener is
     /// closed and all connections are by now, so that another engine may be served there.
     #[error(transparent)]
-    Engine(#[from] EndedUnasked),
+    Ended(#[from] EndedUnasked),
 }
 
 /// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down: open
@@ -115,7 +115,7 @@ async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpList
 ///
 /// # Errors
 ///
-/// [`ServeError::Engine`]. A connection that cannot be accepted is logged, and the next one may be.
+/// [`ServeError::Ended`]. A connection that cannot be accepted is logged, and the next one may be.
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,

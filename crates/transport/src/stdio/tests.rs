@@ -186,16 +186,3 @@ async fn a_client_that_does_not_read_is_read_until_enough_waits_and_then_answere
     served.unwrap();
     assert_eq!(heard, CALLS);
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_pipe_whose_engine_was_killed_does_not_end_well() {
-    let engine = engine().await;
-    let (_asks, stdin) = tokio::io::duplex(4096);
-    let (stdout, _hears) = tokio::io::duplex(4096);
-    let kill = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        engine.root_cell().kill_and_wait(None).await.unwrap();
-    };
-    let (served, ()) = tokio::join!(serve_on(&engine, stdin, stdout), kill);
-    assert!(matches!(served, Err(StdioError::Engine(EndedUnasked::Killed))), "{served:?}");
-}

@@ -72,7 +72,7 @@ async fn a_server_whose_engine_was_killed_does_not_end_well_and_its_listener_is_
     read_until(&mut client, "waiting").await;
     engine.root_cell().kill_and_wait(None).await.unwrap();
     let served = serving.await.unwrap();
-    assert!(matches!(served, Err(ServeError::Engine(EndedUnasked::Killed))), "{served:?}");
+    assert!(matches!(served, Err(ServeError::Ended(EndedUnasked::Killed))), "{served:?}");
     client.read_to_end(&mut Vec::new()).await.unwrap();
     // So that another one can be served there.
     TcpListener::bind(address).await.unwrap();
