@@ -71,12 +71,7 @@ pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), Se
     serve_on(engine, listener, config, shutdown).await
 }
 
-/// Listens as [`serve`] does, for [`serve_on`]: with room for `backlog` connections that were not
-/// accepted yet, as far as the kernel allows.
-///
-/// # Errors
-///
-/// The address cannot be bound.
+/// Listens, with room for `backlog` connections that were not accepted yet, from the beginning on.
 async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpListener> {
     let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     for address in lookup_host(address).await? {

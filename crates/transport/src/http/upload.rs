@@ -100,6 +100,9 @@ where
             whole.extend_from_slice(&std::mem::take(&mut first));
             whole.extend_from_slice(&data);
         }
+        if body.is_end_stream() {
+            break;
+        }
     }
     Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
 }
@@ -127,9 +130,10 @@ impl Pace<'_> {
     ) -> Result<Option<Result<Frame<Bytes>, B::Error>>, Refusal> {
         poll_fn(|cx| {
             if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+                self.waited = false;
                 return Poll::Ready(Ok(frame));
             }
-            // A body that came with its head is there the next time: only others cost a timer.
+            // What has come already is there the next time: only the rest costs a timer.
             if !std::mem::replace(&mut self.waited, true) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
