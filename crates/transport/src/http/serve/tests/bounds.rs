@@ -52,8 +52,8 @@ impl Body for Dripping {
 }
 
 /// The head of a call, as a router gets it; and its body.
-fn parts(tool: &str) -> (http::request::Parts, String) {
-    let text = request("tools/call", tool, "");
+fn parts() -> (http::request::Parts, String) {
+    let text = request("tools/call", "unknown", "");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut request = http::Request::post("/mcp");
     for line in head.lines().skip(1) {
@@ -65,7 +65,7 @@ fn parts(tool: &str) -> (http::request::Parts, String) {
 
 /// Has it answered as `router` does: the status, how long it took, and whether it was the last.
 async fn routed(endpoint: &Endpoint, body: Dripping) -> (u16, Duration, bool) {
-    let (begun, (head, _)) = (Instant::now(), parts("unknown"));
+    let (begun, (head, _)) = (Instant::now(), parts());
     let response = handle(endpoint, &head, Upload::new(body, None)).await;
     let last = response.headers().contains_key("connection");
     (response.status().as_u16(), begun.elapsed(), last)
@@ -80,7 +80,7 @@ async fn a_body_has_to_arrive_at_a_rate_however_it_is_served() {
         ..HttpConfig::default()
     };
     let endpoint = Endpoint::new(engine.clone(), config.clone());
-    let (_, body) = parts("unknown");
+    let (_, body) = parts();
     let (second, length) = (Duration::from_secs(1), body.len());
     // What is sent at once, what each second, and what becomes of it.
     for (text, size, pause, ends, status, took) in [
@@ -329,7 +329,19 @@ async fn those_who_are_refused_for_now_are_told_different_times() {
     engine.shutdown().await;
     let mut told = Vec::new();
     for _ in 0..1_000 {
-        let (head, body) = parts("quiet");
+        let request = http::Request::post("/mcp")
+            .header("host", "localhost")
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let body = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25", "capabilities": {},
+                "clientInfo": {"name": "c", "version": "1"},
+            },
+        })
+        .to_string();
         let body = Dripping::new(&body, 10_000, Duration::ZERO, true);
         let response = handle(&endpoint, &head, Upload::new(body, None)).await;
         assert_eq!(response.status(), 503);
