@@ -360,6 +360,37 @@ async fn headers_that_do_not_say_what_the_body_says_are_refused() {
     table.holds();
 }
 
+/// A client in use sends none.
+#[tokio::test]
+async fn the_methods_of_tasks_may_lack_the_name_and_have_no_wrong_one() {
+    let mut table = Table::start().await;
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let params = json!({"taskId": "nowhere", "inputResponses": {}, "_meta": {
+            META_CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+        }});
+        let call = || modern(method, params.clone());
+        for (what, call) in [
+            ("another name", call().with("mcp-name", "other")),
+            ("an empty name", call().with("mcp-name", "")),
+            ("a name in other letters", call().with("mcp-name", "Nowhere")),
+            ("another name, encoded", call().with("mcp-name", "=?base64?ZmFpbA==?=")),
+            ("bad padding", call().with("mcp-name", "=?base64?ZWNobw=?=")),
+            ("no method", call().without("mcp-name").without("mcp-method")),
+        ] {
+            table.error(&format!("{method}, {what}"), call, 400, -32020, &json!(1)).await;
+        }
+        // There is no such task, which is found out behind the headers.
+        for (what, call) in [
+            ("no name", call().without("mcp-name")),
+            ("the name", call()),
+            ("the name, encoded", call().with("mcp-name", "=?base64?bm93aGVyZQ==?=")),
+        ] {
+            table.error(&format!("{method}, {what}"), call, 200, -32602, &json!(1)).await;
+        }
+    }
+    table.holds();
+}
+
 #[tokio::test]
 async fn a_header_that_is_there_twice_is_refused() {
     let server = Server::start().await;

@@ -7,17 +7,12 @@
 //!
 //! Several of them are one server with `--node NAME --gossip ADDR` for each, and `--seed ADDR`, the
 //! gossip address of another, for all but the first. With `--bare` a node offers nothing itself.
+//!
+//! With `--odd` it offers tools of every odd type instead, to see what clients make of them.
 
-mod asking;
-mod calls;
-mod changes;
-mod content;
-mod input_required;
-mod notices;
-mod prompts;
-mod resources;
-mod schemas;
-mod tasks;
+// Also a test has them, so that they say where their files are.
+#[path = "parts.rs"]
+mod parts;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -27,7 +22,7 @@ use stentor::http::{HttpConfig, serve_on};
 use stentor::{Engine, EngineBuilder, NodeId, signal};
 use tokio::net::TcpListener;
 
-const USAGE: &str = "usage: everything [--stdio | --http ADDR] \
+const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] \
                      [--node NAME --gossip ADDR [--seed ADDR]... [--bare]]";
 
 #[derive(Default)]
@@ -38,6 +33,7 @@ struct Arguments {
     gossip: Option<SocketAddr>,
     seeds: Vec<String>,
     bare: bool,
+    odd: bool,
 }
 
 impl Arguments {
@@ -52,6 +48,7 @@ impl Arguments {
                 "--gossip" => read.gossip = Some(value()?.parse()?),
                 "--seed" => read.seeds.push(value()?),
                 "--bare" => read.bare = true,
+                "--odd" => read.odd = true,
                 _ => return Err(USAGE.into()),
             }
         }
@@ -77,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
     if !arguments.bare {
-        server = everything(server);
+        server = if arguments.odd { parts::odd(server) } else { parts::everything(server) };
     }
     if let Some(node) = arguments.node {
         server = server.configure(|config| config.node = node);

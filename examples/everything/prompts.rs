@@ -3,7 +3,7 @@
 use stentor::model::{ContentBlock, PromptMessage, ResourceContents, Role};
 use stentor::{Completion, EngineBuilder, PromptArgs, PromptError, prompt};
 
-use crate::content::PNG;
+use super::content::PNG;
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     server

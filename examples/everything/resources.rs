@@ -6,7 +6,7 @@ use stentor::{
     Context, EngineBuilder, Resource, ResourceError, TemplateVars, resource, resource_template,
 };
 
-use crate::content::PNG;
+use super::content::PNG;
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     let static_text = "This is the content of the static text resource.";

@@ -1,8 +1,9 @@
 """The official Python client: both eras. In the modern era it answers `input_required` by itself,
 with the same callbacks that answer a server's requests in the legacy era.
 
-    MCP_ERA=legacy|modern python client.py http URL | stdio COMMAND ARGUMENT...
+    MCP_ERA=legacy|modern [MCP_ODD=1] python client.py http URL | stdio COMMAND ARGUMENT...
 
+With MCP_ODD the server is one whose types are odd.
 Each step that passes is one word on stdout. The first that fails ends the run.
 """
 
@@ -13,6 +14,7 @@ import traceback
 from contextlib import asynccontextmanager
 
 import anyio
+import jsonschema
 import mcp_types as types
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
@@ -22,6 +24,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 
 KIND, *TARGET = sys.argv[1:]
 MODERN = os.environ["MCP_ERA"] == "modern"
+ODD = "MCP_ODD" in os.environ
 WATCHED = "test://watched-resource"
 
 heard = []  # The notifications of the legacy era, and the events of the modern one.
@@ -37,8 +40,11 @@ async def on_log(params):
     logged.append((params.level, params.data))
 
 
-async def on_elicit(_context, _params):
+async def on_elicit(_context, params):
     content = {"username": "ada", "email": "ada@example.com"}
+    if ODD:
+        form = params.requested_schema
+        content = {name: 1 for name in form["required"]}
     return types.ElicitResult(action="accept", content=content)
 
 
@@ -67,14 +73,18 @@ async def tool(client, name, args=None, **options):
     return text
 
 
-async def names(client):
+async def all_tools(client):
     found, cursor = [], None
     while True:
         page = await client.list_tools(cursor=cursor)
-        found += [tool.name for tool in page.tools]
+        found += page.tools
         cursor = page.next_cursor
         if cursor is None:
             return found
+
+
+async def names(client):
+    return [tool.name for tool in await all_tools(client)]
 
 
 @asynccontextmanager
@@ -207,16 +217,39 @@ async def step_resume(client):
     assert resumed, "the stream was never resumed"
 
 
+async def step_schemas(client):
+    tools = await all_tools(client)
+    assert len(tools) > 40, len(tools)
+    for tool in tools:
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        assert tool.input_schema["type"] == "object" and "properties" in tool.input_schema, tool
+        if tool.output_schema is not None:
+            jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+            assert MODERN or tool.output_schema["type"] == "object", tool
+
+
+async def step_calls(client):
+    for tool in await all_tools(client):
+        # The client itself compares the result with the schema.
+        result = await client.call_tool(tool.name, tool.meta["example"])
+        assert result.is_error == (tool.name == "give_failure"), (tool.name, result)
+        structured = result.structured_content
+        assert MODERN or structured is None or isinstance(structured, dict), (tool.name, structured)
+        assert MODERN or result.content, f"{tool.name} gives nothing"
+
+
 async def main():
     steps = [
         step_list, step_progress, step_log, step_list_changed, step_updated, step_elicitation,
         step_sampling, step_cancel,
     ]
+    if ODD:
+        steps = [step_schemas, step_calls]
     if KIND == "http":
         requests = create_mcp_http_client()
         requests.event_hooks = {"request": [on_request]}
         target = streamable_http_client(TARGET[0], http_client=requests)
-        if not MODERN:  # The modern era has no Last-Event-ID, and neither has stdio.
+        if not MODERN and not ODD:  # The modern era has no Last-Event-ID, and neither has stdio.
             steps.append(step_resume)
     else:
         target = StdioServerParameters(command=TARGET[0], args=TARGET[1:])

@@ -18,7 +18,7 @@ const transport = http
   : new StdioClientTransport({ command: target[0], args: target.slice(1) });
 const capabilities = { elicitation: {}, sampling: {} };
 const client = new Client({ name: 'interop-v1', version: '1' }, { capabilities });
-client.setRequestHandler(ElicitRequestSchema, () => elicited);
+client.setRequestHandler(ElicitRequestSchema, (request) => elicited(request.params));
 client.setRequestHandler(CreateMessageRequestSchema, () => sampled);
 for (const schema of [
   LoggingMessageNotificationSchema, ResourceUpdatedNotificationSchema,

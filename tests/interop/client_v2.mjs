@@ -16,7 +16,7 @@ const client = new Client({ name: 'interop-v2', version: '1' }, {
   capabilities: { elicitation: {}, sampling: {} },
   versionNegotiation: { mode: process.env.MCP_ERA === 'modern' ? 'auto' : 'legacy' },
 });
-client.setRequestHandler('elicitation/create', () => elicited);
+client.setRequestHandler('elicitation/create', (request) => elicited(request.params));
 client.setRequestHandler('sampling/createMessage', () => sampled);
 for (const method of [
   'notifications/message', 'notifications/resources/updated', 'notifications/tools/list_changed',

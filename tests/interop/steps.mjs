@@ -6,15 +6,27 @@
 //   heard             the notifications that came, filled by the client
 //   resumed           the Last-Event-ID headers that were sent, filled by `watchFetch`
 //
+// With MCP_ODD in the environment the server is one whose types are odd.
+//
 // Each step that passes is one word on stdout. The first that fails ends the run.
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import addFormats from 'ajv-formats';
+import Ajv2020 from 'ajv/dist/2020.js';
+
 export const [kind, ...target] = process.argv.slice(2);
 export const http = kind === 'http';
 
-export const elicited = { action: 'accept', content: { username: 'ada', email: 'ada@example.com' } };
+const odd = process.env.MCP_ODD !== undefined;
+
+export const elicited = ({ requestedSchema: { required } }) => ({
+  action: 'accept',
+  content: odd
+    ? Object.fromEntries(required.map((name) => [name, 1]))
+    : { username: 'ada', email: 'ada@example.com' },
+});
 export const sampled = {
   role: 'assistant', model: 'none', stopReason: 'endTurn', content: { type: 'text', text: 'forty-two' },
 };
@@ -166,12 +178,62 @@ function steps({ client, modern, call, list, heard, resumed }) {
   };
 }
 
+function oddSteps({ modern, call, list }) {
+  const tools = async () => {
+    const all = [];
+    let cursor;
+    do {
+      const page = await list(cursor === undefined ? {} : { cursor });
+      all.push(...page.tools);
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return all;
+  };
+  // As strict as it is without being told: it throws at what it does not know.
+  const ajv = addFormats.default(new Ajv2020.default({ logger: false }));
+  const compiled = (name, schema) => {
+    try {
+      return ajv.compile(schema);
+    } catch (error) {
+      return assert.fail(`${name}: ${error.message}: ${JSON.stringify(schema)}`);
+    }
+  };
+
+  return {
+    async schemas() {
+      const all = await tools();
+      assert.ok(all.length > 40, `only ${all.length} tools`);
+      for (const { name, inputSchema, outputSchema } of all) {
+        compiled(name, inputSchema);
+        assert.equal(inputSchema.type, 'object', name);
+        assert.equal(typeof inputSchema.properties, 'object', name);
+        if (outputSchema === undefined) continue;
+        compiled(name, outputSchema);
+        if (!modern) assert.equal(outputSchema.type, 'object', name);
+      }
+    },
+
+    async calls() {
+      for (const { name, _meta, outputSchema } of await tools()) {
+        const result = await call({ name, arguments: _meta.example });
+        const { content, structuredContent, isError } = result;
+        assert.equal(isError === true, name === 'give_failure', `${name}: ${JSON.stringify(result)}`);
+        if (!modern) assert.ok(content.length > 0, `${name} gives nothing`);
+        if (outputSchema !== undefined && !isError) {
+          const fits = compiled(name, outputSchema);
+          assert.ok(fits(structuredContent), `${name}: ${JSON.stringify(result)}`);
+        }
+      }
+    },
+  };
+}
+
 export async function drive(peer) {
   let doing = 'connect';
   try {
     await peer.connect();
     assert.equal(peer.modern, process.env.MCP_ERA === 'modern', 'the other era was negotiated');
-    for (const [name, step] of Object.entries(steps(peer))) {
+    for (const [name, step] of Object.entries(odd ? oddSteps(peer) : steps(peer))) {
       doing = name;
       await step();
       console.log(name);

@@ -11,7 +11,7 @@ use stentor_wire::{Era, ErrorObject, Method, Request};
 use crate::core::Core;
 use crate::handler::{
     Arguments, CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
-    TemplateEntry, ToolEntry, completed,
+    TemplateEntry, ToolEntry, completed, prompt_result,
 };
 use crate::ids::NodeId;
 use crate::peers::{Elsewhere, Reach};
@@ -133,9 +133,10 @@ impl Target {
         Box::pin(async move {
             match self {
                 Self::Tool(tool, arguments) => {
+                    let version = ctx.protocol_version();
                     let outcome = tool.clone().call(arguments, ctx).await;
                     let outcome = outcome.map_err(|error| error.in_words_of(era));
-                    let mut result = tool.result(outcome)?;
+                    let mut result = tool.result(outcome, version)?;
                     let meta = result.meta.take().map(|meta| meta.0);
                     let failed = result.is_error == Some(true);
                     Ok(ResultBody::new(&result)?.with_meta(meta).that_says_failed(failed))
@@ -149,9 +150,11 @@ impl Target {
                     Ok(ResultBody::new(&result)?.with_meta(meta).with_cache(cache))
                 }
                 Self::Prompt(prompt, arguments) => {
+                    let version = ctx.protocol_version();
                     let result = prompt.get(arguments, ctx).await;
                     let mut result = result.map_err(|error| error.in_words_of(era))?;
                     result.result_type = None;
+                    prompt_result(&mut result, version);
                     let meta = result.meta.take().map(|meta| meta.0);
                     Ok(ResultBody::new(&result)?.with_meta(meta))
                 }
@@ -188,10 +191,10 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: S
     match &request.method {
         Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
         Method::Discover => Dispatch::Answer(core.welcome.discover()),
-        Method::ToolsList => Dispatch::Answer(list(core, Shelf::Tools, request)),
-        Method::ResourcesList => Dispatch::Answer(list(core, Shelf::Resources, request)),
-        Method::TemplatesList => Dispatch::Answer(list(core, Shelf::Templates, request)),
-        Method::PromptsList => Dispatch::Answer(list(core, Shelf::Prompts, request)),
+        Method::ToolsList => Dispatch::Answer(list(core, Shelf::Tools, era, request)),
+        Method::ResourcesList => Dispatch::Answer(list(core, Shelf::Resources, era, request)),
+        Method::TemplatesList => Dispatch::Answer(list(core, Shelf::Templates, era, request)),
+        Method::PromptsList => Dispatch::Answer(list(core, Shelf::Prompts, era, request)),
         Method::ToolsCall => work(core, look.call_tool()),
         Method::ResourcesRead => work(core, look.read_resource(era)),
         Method::PromptsGet => work(core, look.get_prompt()),
@@ -212,9 +215,9 @@ fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
     }
 }
 
-fn list(core: &Core, shelf: Shelf, request: &Request) -> Result<ResultBody, ErrorObject> {
+fn list(core: &Core, shelf: Shelf, era: Era, request: &Request) -> Result<ResultBody, ErrorObject> {
     let params: params::List = request.params.parse()?;
-    let page = core.catalog().page(shelf, params.cursor.as_deref(), core.config.page_size);
+    let page = core.catalog().page(shelf, era, params.cursor.as_deref(), core.config.page_size);
     let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
     let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
     Ok(body.with_cache(core.config.list_cache.of(shelf)))

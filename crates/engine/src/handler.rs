@@ -3,11 +3,13 @@
 
 mod arguments;
 mod completion;
+mod fit;
 mod outcome;
 mod prompt;
 mod resource;
 mod schema;
 mod template;
+mod told;
 mod tool;
 
 use futures::future::BoxFuture;
@@ -24,11 +26,13 @@ pub use tool::{Tool, ToolFn, raw_tool, tool};
 
 pub(crate) use arguments::Arguments;
 pub(crate) use completion::{Completer, completed};
+pub(crate) use fit::prompt_result;
 pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
-pub(crate) use schema::{InputSchema, form_schema};
+pub(crate) use schema::{InputSchema, form, form_schema};
 pub(crate) use template::UriTemplate;
+pub(crate) use told::Told;
 pub(crate) use tool::{ToolEntry, shape};
 
 /// A running piece of the author's code.

@@ -78,6 +78,24 @@ impl ProtocolVersion {
             .unwrap_or(Self::NEWEST_LEGACY)
     }
 
+    /// Whether a content block may be a sound.
+    #[must_use]
+    pub fn has_audio(self) -> bool {
+        self >= Self::V2025_03_26
+    }
+
+    /// Whether a content block may name a resource without its contents.
+    #[must_use]
+    pub fn has_resource_links(self) -> bool {
+        self >= Self::V2025_06_18
+    }
+
+    /// Whether a form may have a field with several choices.
+    #[must_use]
+    pub fn has_lists_in_forms(self) -> bool {
+        self >= Self::V2025_11_25
+    }
+
     /// Whether an event stream may begin with an empty event that only carries an id, and be
     /// closed by the server before its response (2025-11-25, basic/transports). Older clients
     /// try to parse the empty event as JSON.
@@ -112,6 +130,12 @@ impl Era {
     #[must_use]
     pub const fn results_are_typed(self) -> bool {
         matches!(self, Self::Modern)
+    }
+
+    /// Whether `outputSchema` is one of an object, and `structuredContent` an object.
+    #[must_use]
+    pub const fn structured_is_object(self) -> bool {
+        matches!(self, Self::Legacy)
     }
 
     /// Whether the server may send requests of its own on a stream.

@@ -154,7 +154,7 @@ pub fn check_protocol_version(version: &str, header: Option<&[u8]>) -> Result<()
 /// `method` is the body's method. `name` is the body value that `Mcp-Name` mirrors, for the
 /// requests that need the header: `params.name` of `tools/call` and `prompts/get`, `params.uri` of
 /// `resources/read`, `params.taskId` of `tasks/*`. For all others it is `None`, and an `Mcp-Name`
-/// header is ignored.
+/// header is ignored; so it may be for `tasks/*` without the header, which not all clients send.
 ///
 /// # Errors
 ///

@@ -1,7 +1,10 @@
 //! A task as clients see it (extension `io.modelcontextprotocol/tasks`).
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat};
 use rmcp::model::ClientCapabilities;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -65,6 +68,19 @@ impl TaskStatus {
         }
     }
 
+    /// It has come to this result.
+    ///
+    /// # Errors
+    ///
+    /// -32603 if it is no JSON.
+    pub fn completed(result: &ResultBody) -> Result<Self, ErrorObject> {
+        let json = String::from_utf8(result.to_json().into()).ok();
+        match json.map(RawValue::from_string) {
+            Some(Ok(result)) => Ok(Self::Completed { result: typed(&result).into_owned() }),
+            _ => Err(ErrorObject::internal("the result is not JSON")),
+        }
+    }
+
     /// Whether it stays so.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
@@ -105,7 +121,7 @@ struct Members<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     input_requests: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
+    result: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a ErrorObject>,
 }
@@ -120,7 +136,7 @@ impl TaskView<'_> {
         let (mut input_requests, mut result, mut error) = (None, None, None);
         match self.status {
             TaskStatus::InputRequired { input_requests: open } => input_requests = Some(open),
-            TaskStatus::Completed { result: with } => result = Some(&**with),
+            TaskStatus::Completed { result: with } => result = Some(typed(with)),
             TaskStatus::Failed { error: with } => error = Some(with),
             TaskStatus::Working | TaskStatus::Cancelled => {}
         }
@@ -137,6 +153,26 @@ impl TaskView<'_> {
             error,
         })
     }
+}
+
+/// What the result in a completed task begins with: it is a whole one, and says its type.
+const TYPED: &str = "{\"resultType\":";
+
+/// A result as a task carries it. What is stored may be of before results said their type.
+fn typed(result: &RawValue) -> Cow<'_, RawValue> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        result_type: Option<IgnoredAny>,
+    }
+    let json = result.get();
+    let says = json.starts_with(TYPED)
+        || serde_json::from_str::<Typed>(json).is_ok_and(|typed| typed.result_type.is_some());
+    let members = json.strip_prefix('{').map(str::trim_start).filter(|_| !says);
+    let Some(members) = members else { return Cow::Borrowed(result) };
+    let comma = if members == "}" { "" } else { "," };
+    RawValue::from_string(format!("{TYPED}\"complete\"{comma}{members}"))
+        .map_or(Cow::Borrowed(result), Cow::Owned)
 }
 
 /// ISO 8601, in UTC.
@@ -174,11 +210,38 @@ mod tests {
         let result = RawValue::from_string(r#"{"content":[],"n":1.50}"#.into()).unwrap();
         let completed = TaskStatus::Completed { result };
         assert_eq!(shown(&completed)["result"]["n"], 1.5);
+        assert_eq!(shown(&completed)["result"]["resultType"], "complete");
         let failed = TaskStatus::Failed { error: ErrorObject::internal("no") };
         assert_eq!(shown(&failed)["error"]["code"], -32603);
         let asks = TaskStatus::InputRequired { input_requests: Map::new() };
         assert_eq!(shown(&asks)["status"], "input_required");
         assert_eq!(shown(&asks)["inputRequests"], json!({}));
+    }
+
+    #[test]
+    fn the_result_in_a_task_says_its_type_once_wherever_it_comes_from() {
+        for (stored, shown) in [
+            ("{}", r#"{"resultType":"complete"}"#),
+            ("{ }", r#"{"resultType":"complete"}"#),
+            (r#"{"content":[]}"#, r#"{"resultType":"complete","content":[]}"#),
+            // A store that writes JSON anew.
+            (r#"{ "content": [] }"#, r#"{"resultType":"complete","content": [] }"#),
+            (
+                r#"{"content":[],"resultType":"complete"}"#,
+                r#"{"content":[],"resultType":"complete"}"#,
+            ),
+            (r#"{"resultType":"complete"}"#, r#"{"resultType":"complete"}"#),
+            // Of the result itself, not of what is in it.
+            (r#"{"a":{"resultType":"x"}}"#, r#"{"resultType":"complete","a":{"resultType":"x"}}"#),
+        ] {
+            let stored = RawValue::from_string(stored.into()).unwrap();
+            assert_eq!(typed(&stored).get(), shown);
+        }
+        let body = ResultBody::from_json(r#"{"content":[]}"#).unwrap();
+        let TaskStatus::Completed { result } = TaskStatus::completed(&body).unwrap() else {
+            panic!()
+        };
+        assert_eq!(result.get(), r#"{"resultType":"complete","content":[]}"#);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! before the author's code runs.
 
 mod check;
+pub(crate) mod clean;
+pub(crate) mod form;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -32,12 +34,17 @@ pub enum SchemaError {
     /// The schema is too large.
     #[error("the schema has more than {MAX_NODES} members and items")]
     TooLarge,
-    /// A tool takes an object.
+    /// A tool takes an object, and no object fits the schema.
     #[error("the schema must have \"type\": \"object\"")]
     NotAnObject,
     /// A URI template is none, or one that no URI could be matched with.
     #[error(transparent)]
     Template(#[from] super::TemplateError),
+    /// A form has a field that clients cannot show.
+    #[error(
+        "a form cannot have the field '{0}': its fields are texts, numbers, booleans and choices"
+    )]
+    Field(String),
     /// An `x-mcp-header` is in the wrong place or has a wrong value.
     #[error(transparent)]
     Header(#[from] stentor_wire::headers::ParamHeaderError),
@@ -129,6 +136,7 @@ fn simplify_field(field: &mut Value) {
         field.remove("format");
     }
     if let Some(Value::Array(choices)) = field.get_mut("oneOf") {
+        form::part(choices);
         for choice in choices.iter_mut().filter_map(Value::as_object_mut) {
             choice.remove("type");
             let title = choice.remove("title").or_else(|| choice.remove("description"));
@@ -154,6 +162,7 @@ fn simplify_field(field: &mut Value) {
 pub(crate) fn no_arguments() -> JsonObject {
     JsonObject::from_iter([
         ("type".to_owned(), Value::from("object")),
+        ("properties".to_owned(), JsonObject::new().into()),
         ("additionalProperties".to_owned(), Value::from(false)),
     ])
 }

@@ -7,15 +7,16 @@ use futures::FutureExt as _;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stentor_wire::ErrorObject;
 use stentor_wire::bounds::shortened;
 use stentor_wire::headers::ParamHeaders;
 use stentor_wire::model::{
     self, CallToolResult, ContentBlock, Icon, JsonObject, MetaObject, ToolAnnotations,
 };
+use stentor_wire::{Era, ErrorObject, ProtocolVersion};
 
+use super::told::Told;
 use super::{
-    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, schema,
+    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, fit, schema,
 };
 use crate::Context;
 use crate::task::Pace;
@@ -80,7 +81,9 @@ pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
 
 /// A tool whose schema is known only at run time.
 ///
-/// `input_schema` is a JSON Schema with `"type": "object"`; it reaches clients to the letter.
+/// `input_schema` is a JSON Schema of an object. It reaches clients as it is, but for what some of
+/// them cannot read: of subschemas `true` becomes `{}` and `false` becomes `{"not": {}}`, formats that
+/// validators do not know are left out, and the root says `"type": "object"` and has `properties`.
 /// The function gets arguments that fit it.
 ///
 /// ```
@@ -101,8 +104,8 @@ where
 {
     let schema = match input_schema {
         Value::Object(schema) => schema,
-        // Refused when the tool is added, where an error can be returned.
-        other => JsonObject::from_iter([("type".to_owned(), other)]),
+        // No object fits it: refused when the tool is added, where an error can be returned.
+        _ => JsonObject::from_iter([("const".to_owned(), Value::Null)]),
     };
     let mut descriptor = model::Tool::new_with_raw(name.into(), None, Arc::new(schema));
     descriptor.output_schema = R::output_schema().map(Arc::new);
@@ -184,7 +187,7 @@ impl Tool {
 #[derive(Debug)]
 pub(crate) struct ToolEntry {
     tool: Tool,
-    pub(crate) json: Bytes,
+    told: Told,
     schema: InputSchema,
     output: Option<InputSchema>,
     headers: ParamHeaders,
@@ -194,17 +197,17 @@ pub(crate) struct ToolEntry {
 impl ToolEntry {
     pub(crate) fn check(tool: Tool) -> Result<Self, SchemaError> {
         let input = &tool.descriptor.input_schema;
-        if input.get("type").and_then(Value::as_str) != Some("object") {
-            return Err(SchemaError::NotAnObject);
-        }
         let schema = InputSchema::compile(input)?;
         let output =
             tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
         let headers = ParamHeaders::from_schema(input)?;
-        let json = serde_json::to_vec(&tool.descriptor)
-            .map_err(|error| SchemaError::Invalid(error.to_string()))?
-            .into();
-        Ok(Self { tool, json, schema, output, headers, pace: Arc::default() })
+        let told = Told::of(&tool.descriptor)?;
+        Ok(Self { tool, told, schema, output, headers, pace: Arc::default() })
+    }
+
+    /// What clients of an era are told of it, as JSON.
+    pub(crate) fn json(&self, era: Era) -> &Bytes {
+        self.told.json(era)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -261,6 +264,7 @@ impl ToolEntry {
     pub(crate) fn result(
         &self,
         outcome: Result<CallToolResult, ToolError>,
+        version: ProtocolVersion,
     ) -> Result<CallToolResult, ToolError> {
         let mut result = match outcome.map_err(ToolError::into_kind) {
             Ok(result) => result,
@@ -278,7 +282,12 @@ impl ToolEntry {
                     self.name()
                 ))));
             }
+            if !version.era().structured_is_object() {
+                // Where nothing fits: what is declared must be there.
+                result.structured_content.get_or_insert(Value::Null);
+            }
         }
+        fit::tool_result(&mut result, version);
         Ok(result)
     }
 }

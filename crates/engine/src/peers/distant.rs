@@ -98,7 +98,7 @@ impl Distant {
                 // Of a session that does not know the stream, it is another one.
                 Ok(inlet) => return Some(inlet).filter(|inlet| inlet.stream() == stream),
                 // It is known by now that it has ended.
-                Err(Refused::SessionEnded | Refused::StreamTaken) => return None,
+                Err(Refused::SessionEnded) => return None,
                 Err(_) if Instant::now() < until => {}
                 Err(_) => return None,
             }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use stentor_wire::Era;
 use stentor_wire::headers::ParamHeaders;
+use stentor_wire::model::Tool;
 
 use super::catalog::Offer;
 use super::list::{Json, List};
 use super::mutation::Shelf;
-use crate::handler::UriTemplate;
+use crate::handler::{Told, UriTemplate};
 use crate::ids::NodeId;
 use crate::peers::Definition;
 
@@ -44,31 +46,33 @@ pub(crate) struct Abroad {
 #[derive(Debug)]
 struct Foreign {
     definition: Definition,
+    /// What clients are told of a tool.
+    told: Option<Told>,
     headers: ParamHeaders,
     pattern: Option<UriTemplate>,
 }
 
 impl Foreign {
     fn new(definition: Definition) -> Self {
-        let (mut headers, mut pattern) = (ParamHeaders::default(), None);
+        let (mut told, mut headers, mut pattern) = (None, ParamHeaders::default(), None);
         match definition.shelf {
             Shelf::Tools => {
-                let tool: Option<stentor_wire::model::Tool> =
-                    serde_json::from_slice(&definition.json).ok();
-                let found =
-                    tool.and_then(|tool| ParamHeaders::from_schema(&tool.input_schema).ok());
-                headers = found.unwrap_or_default();
+                if let Ok(tool) = serde_json::from_slice::<Tool>(&definition.json) {
+                    told = Some(Told::said(&tool, definition.json.clone()));
+                    headers = ParamHeaders::from_schema(&tool.input_schema).unwrap_or_default();
+                }
             }
             Shelf::Templates => pattern = UriTemplate::new(&definition.key).ok(),
             Shelf::Resources | Shelf::Prompts => {}
         }
-        Self { definition, headers, pattern }
+        Self { definition, told, headers, pattern }
     }
 }
 
 impl Abroad {
-    pub(super) fn json(&self) -> &Bytes {
-        &self.item.definition.json
+    pub(super) fn json(&self, era: Era) -> &Bytes {
+        let json = &self.item.definition.json;
+        self.item.told.as_ref().map_or(json, |told| told.json(era))
     }
 
     /// Whether it is a template that a URI, in its normal form, fits.
@@ -151,7 +155,8 @@ where
     }
     let mut items: BTreeMap<&Arc<str>, Vec<Group<'_, Arc<E>>>> = BTreeMap::new();
     for (key, ordinal, entry) in own.entries() {
-        let group = Group { json: entry.json(), own: Some(entry), abroad: Vec::new(), ordinal };
+        let group =
+            Group { json: entry.json(Era::Modern), own: Some(entry), abroad: Vec::new(), ordinal };
         items.entry(key).or_default().push(group);
     }
     for (node, item) in abroad.on(shelf) {

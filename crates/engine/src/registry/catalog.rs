@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use stentor_wire::{ListKind, uri};
+use stentor_wire::{Era, ListKind, uri};
 
 use super::abroad::{Abroad, Conflict, ForeignShelves, union};
 use super::list::{InvalidCursor, Json, List};
@@ -70,10 +70,10 @@ impl<E> Json for Offer<E>
 where
     Arc<E>: Json,
 {
-    fn json(&self) -> &Bytes {
+    fn json(&self, era: Era) -> &Bytes {
         match self {
-            Self::Own(entry) => entry.json(),
-            Self::Abroad(abroad) => abroad.json(),
+            Self::Own(entry) => entry.json(era),
+            Self::Abroad(abroad) => abroad.json(era),
         }
     }
 }
@@ -81,14 +81,20 @@ where
 macro_rules! has_json {
     ($($entry:ty),*) => {
         $(impl Json for Arc<$entry> {
-            fn json(&self) -> &Bytes {
+            fn json(&self, _era: Era) -> &Bytes {
                 &self.json
             }
         })*
     };
 }
 
-has_json!(ToolEntry, ResourceEntry, TemplateEntry, PromptEntry);
+has_json!(ResourceEntry, TemplateEntry, PromptEntry);
+
+impl Json for Arc<ToolEntry> {
+    fn json(&self, era: Era) -> &Bytes {
+        ToolEntry::json(self, era)
+    }
+}
 
 impl Catalog {
     /// The revision of these lists.
@@ -132,7 +138,7 @@ impl Catalog {
                 shelf,
                 key: key.clone(),
                 ordinal,
-                json: entry.json().clone(),
+                json: entry.json(Era::Modern).clone(),
             })
         }
         let own = &self.own;
@@ -208,15 +214,16 @@ impl Catalog {
     pub(crate) fn page(
         &self,
         shelf: Shelf,
+        era: Era,
         cursor: Option<&str>,
         size: usize,
     ) -> Result<Bytes, InvalidCursor> {
         let shown = &self.shown;
         match shelf {
-            Shelf::Tools => shown.tools.page("tools", cursor, size),
-            Shelf::Resources => shown.resources.page("resources", cursor, size),
-            Shelf::Templates => shown.templates.page("resourceTemplates", cursor, size),
-            Shelf::Prompts => shown.prompts.page("prompts", cursor, size),
+            Shelf::Tools => shown.tools.page("tools", era, cursor, size),
+            Shelf::Resources => shown.resources.page("resources", era, cursor, size),
+            Shelf::Templates => shown.templates.page("resourceTemplates", era, cursor, size),
+            Shelf::Prompts => shown.prompts.page("prompts", era, cursor, size),
         }
     }
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
+use stentor_wire::Era;
 
 /// A cursor that this server did not give out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +16,9 @@ pub(crate) struct InvalidCursor;
 
 /// Something that clients see as JSON.
 pub(super) trait Json {
-    fn json(&self) -> &Bytes;
+    /// As clients of an era see it. What differs between the eras follows from what the modern one
+    /// sees.
+    fn json(&self, era: Era) -> &Bytes;
 }
 
 /// Entries by their names, in the order of their ordinals.
@@ -84,12 +87,16 @@ impl<E: Json> List<E> {
             (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
         }
         self.0.len() != other.0.len()
-            || self.iter().zip(other.iter()).any(|(a, b)| !same(a.json(), b.json()))
+            || self
+                .iter()
+                .zip(other.iter())
+                .any(|(a, b)| !same(a.json(Era::Modern), b.json(Era::Modern)))
     }
 
     pub(super) fn page(
         &self,
         member: &str,
+        era: Era,
         cursor: Option<&str>,
         size: usize,
     ) -> Result<Bytes, InvalidCursor> {
@@ -103,14 +110,14 @@ impl<E: Json> List<E> {
         };
         let end = start.saturating_add(size.max(1)).min(self.0.len());
         let page = self.0.get_range(start..end).ok_or(InvalidCursor)?;
-        let length: usize = page.values().map(|(_, entry)| entry.json().len() + 1).sum();
+        let length: usize = page.values().map(|(_, entry)| entry.json(era).len() + 1).sum();
         let mut out = String::with_capacity(length + 64).into_bytes();
         out.extend_from_slice(format!("{{\"{member}\":[").as_bytes());
         for (index, (_, entry)) in page.values().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(entry.json());
+            out.extend_from_slice(entry.json(era));
         }
         out.push(b']');
         if let Some((key, (last, _))) = page.last().filter(|_| end < self.0.len()) {

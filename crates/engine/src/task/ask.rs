@@ -9,12 +9,14 @@ use serde_json::{Map, Value, json};
 use stentor_wire::bounds::shortened;
 use stentor_wire::encode::{self, Question};
 use stentor_wire::model::{ClientCapabilities, JsonObject};
-use stentor_wire::{Era, ErrorObject, Id, ResponseOutcome, notification, numbers, request};
+use stentor_wire::{
+    Era, ErrorObject, Id, ProtocolVersion, ResponseOutcome, notification, numbers, request,
+};
 
 use super::Context;
 use super::lane::Lane;
 use super::rounds::{Asked, Rounds, fits};
-use crate::handler::{InputSchema, form_schema};
+use crate::handler::{InputSchema, SchemaError, form, form_schema};
 use crate::outlet::Frame;
 use crate::outlet::policy::Class;
 
@@ -55,7 +57,8 @@ pub struct Elicit {
 
 #[derive(Clone, Debug)]
 enum Form {
-    Schema(JsonObject),
+    /// The author's, and as the client is told.
+    Schema(JsonObject, Result<JsonObject, SchemaError>),
     /// A page, and the name of the visit.
     Url(String, String),
 }
@@ -69,10 +72,11 @@ impl Elicit {
     }
 
     /// A form with a schema of one's own, in the subset that the protocol allows
-    /// (client/elicitation).
+    /// (client/elicitation). With a field that it does not have, the question fails.
     #[must_use]
     pub fn schema(message: impl Into<String>, schema: JsonObject) -> Self {
-        Self { key: None, message: message.into(), form: Form::Schema(schema) }
+        let told = form::told(&schema);
+        Self { key: None, message: message.into(), form: Form::Schema(schema, told) }
     }
 
     /// Sends the user to a web page, for what must not pass through the client. The answer
@@ -99,7 +103,7 @@ impl Elicit {
     pub fn elicitation_id(&self) -> Option<&str> {
         match &self.form {
             Form::Url(_, id) => Some(id),
-            Form::Schema(_) => None,
+            Form::Schema(..) => None,
         }
     }
 
@@ -115,10 +119,24 @@ impl Elicit {
         self
     }
 
+    /// Why a client of a version cannot show it.
+    fn refused(&self, version: ProtocolVersion) -> Option<SchemaError> {
+        match &self.form {
+            Form::Schema(_, Err(error)) => Some(error.clone()),
+            Form::Schema(_, Ok(form)) if !version.has_lists_in_forms() => {
+                form::list_in(form).map(|field| SchemaError::Field(field.to_owned()))
+            }
+            Form::Schema(..) | Form::Url(..) => None,
+        }
+    }
+
     pub(super) fn question(&self, era: Era) -> Question {
         let mut params = json!({"message": self.message});
         match &self.form {
-            Form::Schema(schema) => params["requestedSchema"] = Value::Object(schema.clone()),
+            Form::Schema(schema, told) => {
+                let told = told.as_ref().unwrap_or(schema);
+                params["requestedSchema"] = Value::Object(told.clone());
+            }
             Form::Url(url, id) => {
                 params["mode"] = "url".into();
                 params["url"] = url.as_str().into();
@@ -248,6 +266,7 @@ pub struct Root {
 pub struct InputRequired {
     pub(crate) questions: Vec<(String, Question)>,
     pub(crate) state: Value,
+    refused: Option<SchemaError>,
 }
 
 impl InputRequired {
@@ -259,7 +278,8 @@ impl InputRequired {
 
     /// Asks the user, under a key.
     #[must_use]
-    pub fn elicit(self, key: impl Into<String>, elicit: &Elicit) -> Self {
+    pub fn elicit(mut self, key: impl Into<String>, elicit: &Elicit) -> Self {
+        self.refused = self.refused.or_else(|| elicit.refused(ProtocolVersion::V2026_07_28));
         self.question(key, elicit.question(Era::Modern))
     }
 
@@ -294,6 +314,9 @@ impl InputRequired {
     pub(crate) fn check(&self, ctx: &Context) -> Result<(), ErrorObject> {
         if ctx.era() == Era::Legacy {
             return Err(ErrorObject::internal("this needs a client of the 2026-07-28 revision"));
+        }
+        if let Some(error) = &self.refused {
+            return Err(ErrorObject::internal(error.to_string()));
         }
         let can = ctx.client_capabilities();
         let missing = self.questions.iter().find_map(|(_, question)| lacking(&can, question));
@@ -355,8 +378,11 @@ impl Context {
     pub async fn elicit_with(&self, elicit: Elicit) -> Result<JsonObject, AskError> {
         let question = elicit.question(self.era());
         let missing = lacking(&self.client_capabilities(), &question);
+        if let Some(error) = elicit.refused(self.protocol_version()) {
+            return Err(AskError::Invalid(error.to_string()));
+        }
         let schema = match &elicit.form {
-            Form::Schema(schema) => {
+            Form::Schema(schema, _) => {
                 let schema = InputSchema::compile(schema);
                 Some(schema.map_err(|error| AskError::Invalid(error.to_string()))?)
             }

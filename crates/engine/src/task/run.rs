@@ -11,7 +11,6 @@ use std::task::Poll;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ractor::ActorCell;
-use serde_json::value::RawValue;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::{Era, ErrorObject, Params, TaskStatus, takes_tasks, tasks_required};
 use tokio::sync::oneshot;
@@ -416,7 +415,9 @@ impl Run {
         self.record.answered(CallOutcome::of(&outcome));
         let wanted = !self.ctx.is_cancelled();
         match outcome {
-            Ok(result) if wanted || !result.says_failed() => completed(&result),
+            Ok(result) if wanted || !result.says_failed() => {
+                TaskStatus::completed(&result).unwrap_or_else(|error| TaskStatus::Failed { error })
+            }
             Err(error) if wanted => TaskStatus::Failed { error },
             // How it failed as it was told to end is no news.
             _ => TaskStatus::Cancelled,
@@ -439,14 +440,6 @@ impl Run {
             _ => {}
         }
         None
-    }
-}
-
-fn completed(result: &ResultBody) -> TaskStatus {
-    let json = String::from_utf8(result.to_json().into()).ok().map(RawValue::from_string);
-    match json {
-        Some(Ok(result)) => TaskStatus::Completed { result },
-        _ => TaskStatus::Failed { error: ErrorObject::internal("the result is not JSON") },
     }
 }
 

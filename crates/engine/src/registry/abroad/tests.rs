@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
+use stentor_wire::Era;
 
-use crate::handler::{ToolError, tool};
+use crate::handler::{Structured, ToolError, tool};
 use crate::ids::NodeId;
 use crate::registry::{Catalog, Mutation, Offer, Shelf};
 
@@ -29,7 +30,7 @@ fn joined(nodes: &[Catalog]) -> Vec<Catalog> {
 }
 
 fn listed(catalog: &Catalog) -> Value {
-    serde_json::from_slice(&catalog.page(Shelf::Tools, None, 1_000).unwrap()).unwrap()
+    serde_json::from_slice(&catalog.page(Shelf::Tools, Era::Modern, None, 1_000).unwrap()).unwrap()
 }
 
 fn described(catalog: &Catalog, name: &str) -> String {
@@ -46,6 +47,22 @@ fn what_all_nodes_offer_is_one_item_and_served_here() {
         assert_eq!(catalog.tool_names().collect::<Vec<_>>(), ["a", "b"], "in the order of adding");
         assert!(matches!(catalog.tool("a"), Some(Offer::Own(_))));
         assert_eq!(catalog.conflicts(), []);
+    }
+}
+
+#[test]
+fn each_node_tells_each_era_the_same_of_a_tool_whoever_offers_it() {
+    fn page(catalog: &Catalog, era: Era) -> Value {
+        serde_json::from_slice(&catalog.page(Shelf::Tools, era, None, 1_000).unwrap()).unwrap()
+    }
+    let lists = tool("a", || async { Ok::<_, ToolError>(Structured(vec![1_u8])) });
+    let checked = Mutation::add(lists).check().unwrap();
+    let offering = Catalog::default().apply(vec![checked]).unwrap().0;
+    for catalog in joined(&[offering, Catalog::default()]) {
+        let (modern, legacy) = (page(&catalog, Era::Modern), page(&catalog, Era::Legacy));
+        assert_eq!(modern["tools"][0]["outputSchema"]["type"], "array");
+        assert_eq!(legacy["tools"][0].get("outputSchema"), None);
+        assert_eq!(legacy["tools"][0]["inputSchema"], modern["tools"][0]["inputSchema"]);
     }
 }
 
@@ -105,7 +122,7 @@ proptest! {
         let (mut names, mut cursor, mut turn) = (Vec::new(), None::<String>, 0);
         loop {
             let catalog = &catalogs[turn % catalogs.len()];
-            let page = catalog.page(Shelf::Tools, cursor.as_deref(), size).unwrap();
+            let page = catalog.page(Shelf::Tools, Era::Modern, cursor.as_deref(), size).unwrap();
             let page: Value = serde_json::from_slice(&page).unwrap();
             let tools = page["tools"].as_array().unwrap().iter();
             names.extend(tools.map(|tool| tool["name"].as_str().unwrap().to_owned()));

@@ -25,7 +25,8 @@ fn with(names: &[&str]) -> Catalog {
 
 fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, Option<String>) {
     let json: Value =
-        serde_json::from_slice(&catalog.page(Shelf::Tools, cursor, size).unwrap()).unwrap();
+        serde_json::from_slice(&catalog.page(Shelf::Tools, Era::Modern, cursor, size).unwrap())
+            .unwrap();
     let names = json["tools"].as_array().unwrap().iter();
     let names = names.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect();
     (names, json.get("nextCursor").map(|cursor| cursor.as_str().unwrap().to_owned()))
@@ -77,7 +78,7 @@ fn a_schema_comes_out_as_it_went_in() {
         r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
     let tool = raw_tool("x", serde_json::from_str(schema).unwrap(), |_args, _ctx| async { Ok("") });
     let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
-    let page = catalog.page(Shelf::Tools, None, 10).unwrap();
+    let page = catalog.page(Shelf::Tools, Era::Modern, None, 10).unwrap();
     let page = std::str::from_utf8(&page).unwrap();
     assert!(page.contains(&schema.replace("1.50", "1.5")), "{page}");
 }
@@ -86,7 +87,11 @@ fn a_schema_comes_out_as_it_went_in() {
 fn a_foreign_cursor_is_refused() {
     let catalog = with(&["a"]);
     for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0, "a")] {
-        assert_eq!(catalog.page(Shelf::Tools, Some(cursor), 1), Err(InvalidCursor), "{cursor}");
+        assert_eq!(
+            catalog.page(Shelf::Tools, Era::Modern, Some(cursor), 1),
+            Err(InvalidCursor),
+            "{cursor}"
+        );
     }
 }
 
