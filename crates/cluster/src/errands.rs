@@ -16,7 +16,10 @@ pub(crate) use served::Served;
 
 /// Whether an errand comes to an end by itself, and is not there to hear of whatever comes.
 fn is_request(errand: &Errand) -> bool {
-    !matches!(errand, Errand::Session { act: Act::Attach | Act::Resume(..), .. })
+    !matches!(
+        errand,
+        Errand::Session { act: Act::Attach | Act::Resume(..) | Act::ReadAgain(..), .. }
+    )
 }
 
 /// Things that may be said on an errand before they are taken in.

@@ -170,6 +170,8 @@ pub enum Act {
     Attach,
     /// Its client comes back to a stream, to read on from a frame.
     Resume(u64, u64),
+    /// A node reads on from a frame of a stream whose own node was lost.
+    ReadAgain(u64, u64),
     /// It ends.
     End(EndReason),
 }

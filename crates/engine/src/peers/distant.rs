@@ -95,9 +95,8 @@ impl Distant {
         let (mut pause, most) = LOOK_AGAIN;
         loop {
             match self.read_again(stream, next, request.clone()).await {
-                // Of a session that does not know the stream, it is another one.
-                Ok(inlet) => return Some(inlet).filter(|inlet| inlet.stream() == stream),
-                // It is known by now that it has ended.
+                Ok(inlet) => return Some(inlet),
+                // It is known by now that it has ended, or does not know the stream.
                 Err(Refused::SessionEnded) => return None,
                 Err(_) if Instant::now() < until => {}
                 Err(_) => return None,

@@ -114,6 +114,9 @@ impl Engine {
             }
             Act::Attach => session.attach().await?,
             Act::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await?,
+            Act::ReadAgain(stream, next) => {
+                session.read_again(StreamId(stream), Seq(next), None).await?
+            }
             Act::End(reason) => {
                 session.end(reason).await?;
                 return Ok(Serving::of(Said::Over));

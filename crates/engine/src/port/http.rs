@@ -165,42 +165,60 @@ impl HttpSession {
     ///
     /// As [`attach`](Self::attach).
     pub async fn resume(&self, stream: StreamId, next: Seq) -> Result<Inlet, Refused> {
-        self.read_again(stream, next, None).await
+        let entry = match &self.place {
+            Place::Here(entry) => entry,
+            Place::There(distant) => {
+                return distant.open(Act::Resume(stream.0, next.0), None).await;
+            }
+        };
+        let (inlet, complete) = match self.find_stream(entry, stream, next).await {
+            Some(found) => found,
+            None => {
+                let notices = entry.streams().notices().ok_or(Refused::SessionEnded)?;
+                (notices.attach(), false)
+            }
+        };
+        if !complete && let Some(outlet) = entry.streams().notices() {
+            tell_of_everything(entry, outlet);
+        }
+        Ok(inlet)
     }
 
-    /// As [`resume`](Self::resume). `unanswered` is the request that is to be answered on the stream,
-    /// where somebody waits for that who does not come back by themselves.
+    /// Reads on the stream of a request whose node was lost: for a node that somebody waits at, who
+    /// does not come back by themselves. The session's notices are not given in its place, as their
+    /// reader may be there.
     pub(crate) async fn read_again(
         &self,
         stream: StreamId,
         next: Seq,
-        unanswered: Option<Id>,
+        request: Option<Id>,
     ) -> Result<Inlet, Refused> {
         let entry = match &self.place {
             Place::Here(entry) => entry,
             Place::There(distant) => {
-                return distant.open(Act::Resume(stream.0, next.0), unanswered).await;
+                return distant.open(Act::ReadAgain(stream.0, next.0), request).await;
             }
         };
+        let found = self.find_stream(entry, stream, next).await;
+        found.map(|(inlet, _)| inlet).ok_or(Refused::SessionEnded)
+    }
+
+    /// A stream of this session from a frame on, and whether nothing of it is missing.
+    async fn find_stream(
+        &self,
+        entry: &SessionEntry,
+        stream: StreamId,
+        next: Seq,
+    ) -> Option<(Inlet, bool)> {
         entry.presence().touch();
         if next >= Seq::END {
-            return Ok(Inlet::there(Relayed::over(stream)));
+            return Some((Inlet::there(Relayed::over(stream)), true));
         }
-        let found = match entry.find_stream(stream) {
-            Some(outlet) => Some(outlet),
-            None => entry.earlier_stream(&self.core, stream).await,
+        let outlet = match entry.find_stream(stream) {
+            Some(outlet) => outlet,
+            None => entry.earlier_stream(&self.core, stream).await?,
         };
-        let inlet = match found {
-            Some(outlet) => match outlet.resume(next).await {
-                (inlet, true) => return Ok(inlet),
-                (inlet, false) => inlet,
-            },
-            None => entry.streams().notices().ok_or(Refused::SessionEnded)?.attach(),
-        };
-        if let Some(outlet) = entry.streams().notices() {
-            tell_of_everything(entry, outlet);
-        }
-        Ok(inlet)
+        Some(outlet.resume(next).await)
     }
 
     /// Adds notices that the node heard which had the session before.
