@@ -236,10 +236,10 @@ impl Engine {
         principal: Option<&str>,
     ) -> Option<HttpSession> {
         let core = self.core();
-        let entry = core.directory.get(id).filter(|entry| {
-            entry.kind() == SessionKind::Http
-                && entry.principal().map(|opened_by| &**opened_by) == principal
-        })?;
+        let entry = core
+            .directory
+            .get(id)
+            .filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(principal))?;
         Some(HttpSession::here(core.clone(), entry))
     }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_engine::outlet::Inlet;
-use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Talkback, Unreachable};
+use stentor_engine::peers::{
+    Act, Conversation, Errand, Fact, Peers, Reach, Said, Talkback, Unreachable,
+};
 use stentor_engine::port::{HttpSession, Refused};
-use stentor_engine::testing::SharedStore;
+use stentor_engine::testing::{SharedStore, session_record};
 use stentor_engine::{
     Context, EndReason, Engine, ListKind, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
 };
@@ -27,6 +29,8 @@ struct Nodes {
     lost: Arc<Mutex<HashSet<NodeId>>>,
     /// Cuts all links.
     cut: CancellationToken,
+    /// Nodes that are there, and that others cannot reach just now.
+    away: Arc<Mutex<HashSet<NodeId>>>,
     store: SharedStore,
 }
 
@@ -43,6 +47,9 @@ impl Peers for Nodes {
     fn reach(&self, node: &NodeId) -> Reach {
         if self.lost.lock().unwrap().contains(node) {
             return Reach::Gone;
+        }
+        if self.away.lock().unwrap().contains(node) {
+            return Reach::Away;
         }
         let known = self.engines.lock().unwrap().contains_key(node);
         if known { Reach::There(node.clone()) } else { Reach::Gone }
@@ -232,6 +239,62 @@ async fn a_client_whose_node_dies_goes_on_at_another_and_misses_nothing() {
     drop((notices, session));
     until(|| !nodes.store.streams(&ended).contains(&stream)).await;
     assert_eq!(third.http_session(&id, Some("ann")).await.unwrap_err(), Refused::SessionEnded);
+}
+
+/// Whoever has only the id: somebody else, somebody with nearly the name, nobody.
+const STRANGERS: [Option<&str>; 4] = [Some("bob"), Some("ann "), Some(""), None];
+
+#[tokio::test]
+async fn a_stranger_with_the_id_of_a_session_hears_that_it_is_unknown_and_moves_nothing() {
+    let nodes = Nodes::default();
+    let (first, second) = (nodes.start("first").await, nodes.start("second").await);
+    let session = opened(&first).await;
+    let id = session.id().as_str().to_owned();
+    nodes.owned_by(&session, "first").await;
+    let call = request(1, "tools/call", json!({"name": "wait"}));
+    let running = session.request(call).await.unwrap();
+    let calls = || first.calls().len();
+    until(|| calls() == 1).await;
+
+    // Its node lives and this one has given it up, as when they are cut off from each other.
+    nodes.lost.lock().unwrap().insert(node("first"));
+    let unknown = session_record(&node("first")).id().clone();
+    for stranger in STRANGERS {
+        let own = second.http_session(&id, stranger).await.unwrap_err();
+        let other = second.http_session(unknown.as_str(), stranger).await.unwrap_err();
+        assert_eq!((&own, &other), (&Refused::SessionEnded, &Refused::SessionEnded));
+        // And when another node asks for it.
+        for session in [session.id(), &unknown] {
+            let (session, principal) = (session.clone(), stranger.map(Arc::from));
+            let errand = Errand::Session { session, principal, act: Act::Attach };
+            let said = second.ask_itself(errand).next().await;
+            assert!(matches!(said, Some(Said::Refused(Refused::SessionEnded))), "{said:?}");
+        }
+    }
+    let moves = nodes.store.session(session.id()).unwrap().moves();
+    assert_eq!(moves, 0, "nobody has moved it");
+    nodes.owned_by(&session, "first").await;
+    assert!(second.http_sessions().is_empty());
+    // Anything that changes is saved: a node that has lost it would notice, and end the call.
+    ask(&session, 2, "logging/setLevel", json!({"level": "error"})).await;
+    let level = |record: &SessionRecord| {
+        serde_json::to_value(record).unwrap()["client"]["level"] == json!("error")
+    };
+    until(|| nodes.store.session(session.id()).as_ref().is_some_and(level)).await;
+    assert_eq!((first.http_sessions().len(), calls()), (1, 1), "it goes on, and so does its call");
+
+    // Hers it is, and another node that has it says as little of it, also while it is out of reach.
+    let ann = second.http_session(&id, Some("ann")).await.unwrap();
+    nodes.owned_by(&ann, "second").await;
+    let third = nodes.start("third").await;
+    nodes.away.lock().unwrap().insert(node("second"));
+    for stranger in STRANGERS {
+        let own = third.http_session(&id, stranger).await.unwrap_err();
+        let other = third.http_session(unknown.as_str(), stranger).await.unwrap_err();
+        assert_eq!((own, other), (Refused::SessionEnded, Refused::SessionEnded));
+    }
+    assert_eq!(third.http_session(&id, Some("ann")).await.unwrap_err(), Refused::Unreachable);
+    drop(running);
 }
 
 #[tokio::test]

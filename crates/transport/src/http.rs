@@ -12,6 +12,7 @@
 
 mod body;
 mod connections;
+mod cors;
 mod events;
 mod flow;
 mod get;
@@ -19,6 +20,7 @@ mod guard;
 mod legacy;
 mod modern;
 mod names;
+mod origins;
 mod post;
 mod reply;
 mod serve;
@@ -36,6 +38,7 @@ use axum::extract::State;
 use axum::routing::any;
 use body::Content;
 use bytes::Bytes;
+use cors::Page;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
@@ -43,18 +46,25 @@ use stentor_engine::Engine;
 use unfinished::Unfinished;
 use upload::Upload;
 
-pub use guard::OriginPolicy;
 use guard::Refusal;
+pub use origins::OriginPolicy;
 pub use serve::{ServeError, serve, serve_on};
 
 /// How the endpoint behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpConfig {
-    /// Where the endpoint is: the whole path, to the letter. Default `/mcp`.
+    /// Where the endpoint is: the whole path, to the letter. Default `/mcp`. Whoever asks for it with
+    /// a slash more or less at its end is told so, with 404.
     pub path: String,
-    /// Which hosts and origins may call. Default: this machine.
+    /// Which hosts and origins may call, and so which web pages may read the answers. Default: what
+    /// fits where the server listens, see [`OriginPolicy::default`].
     pub origins: OriginPolicy,
+    /// Whether a request without a [`Principal`] is answered with 401, so that a layer that was
+    /// forgotten, or passed by, lets nobody in. Default `false`: who comes without one is anonymous.
+    ///
+    /// [`serve_on`] has no layers: with this it serves nobody.
+    pub require_identity: bool,
     /// The largest body, in bytes; more is answered with 413. Default 4 MiB.
     pub max_body: usize,
     /// The largest headers, names and values together, in bytes; more is answered with 431.
@@ -113,6 +123,7 @@ impl Default for HttpConfig {
         Self {
             path: "/mcp".to_owned(),
             origins: OriginPolicy::default(),
+            require_identity: false,
             max_body: 4 * 1024 * 1024,
             max_headers: 16 * 1024,
             keep_alive: Duration::from_secs(15),
@@ -132,9 +143,16 @@ impl Default for HttpConfig {
 /// Who sends a request, as authenticated by middleware in front of the endpoint.
 ///
 /// Put it into the request's extensions. Sessions, and what a client is given to send back,
-/// are then good for the same principal only.
+/// are then good for the same principal only. One that is blank is nobody: the request is answered
+/// with 401. For a request without any, see [`HttpConfig::require_identity`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal(pub Arc<str>);
+
+impl Principal {
+    fn is_blank(&self) -> bool {
+        self.0.chars().all(|char| char.is_whitespace() || char.is_control())
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Endpoint {
@@ -190,6 +208,9 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The example `metrics` does all of it. A request that is refused before its body was read is
 /// answered with `connection: close`.
 ///
+/// Where it is served it does not know. So unless [`HttpConfig::origins`] names others, it is only for
+/// requests to this machine under its own name, on whatever address.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -205,7 +226,32 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let path = config.path.clone();
     let endpoint = Endpoint::new(engine, config);
-    Router::new().route(&path, any(routed)).with_state(endpoint)
+    let router = Router::new().route(&path, any(routed));
+    let router = match beside(&path) {
+        Some(other) => router.route(&other, any(astray)),
+        None => router,
+    };
+    router.with_state(endpoint)
+}
+
+/// The path that is taken for this one: with a slash more or less at its end. `None` where there is
+/// none, or the path is a pattern.
+fn beside(path: &str) -> Option<String> {
+    match path.strip_suffix('/') {
+        _ if path.contains('{') => None,
+        Some("") => None,
+        Some(other) => Some(other.to_owned()),
+        None => Some(format!("{path}/")),
+    }
+}
+
+async fn astray(
+    State(endpoint): State<Endpoint>,
+    request: axum::extract::Request,
+) -> axum::response::Response {
+    let keep_alive = endpoint.config.keep_alive;
+    let response = not_here(&endpoint, &request.into_parts().0);
+    response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
 }
 
 async fn routed(
@@ -223,17 +269,28 @@ where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
-    let outcome = match check(endpoint, head) {
-        Ok(()) => match head.method {
-            // Most requests are of this kind: only the others are boxed.
-            Method::POST => post::handle(endpoint, head, &mut body).await,
-            Method::GET => Box::pin(get::handle(endpoint, head)).await,
-            Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,
-            _ => Err(Refusal::MethodNotAllowed),
-        },
-        Err(refusal) => Err(refusal),
+    let sized = guard::check_header_size(&head.headers, endpoint.config.max_headers);
+    let mut response = match (page(endpoint, head), sized) {
+        (Err(_), Err(refusal)) | (Err(refusal), Ok(())) => reply::refused(&refusal, None),
+        (Ok(Some(page)), Ok(())) if cors::is_preflight(head) => page.preflight(&head.headers),
+        (Ok(page), sized) => {
+            let outcome = match sized.and_then(|()| check(endpoint, head)) {
+                Ok(()) => match head.method {
+                    // Most requests are of this kind: only the others are boxed.
+                    Method::POST => post::handle(endpoint, head, &mut body).await,
+                    Method::GET => Box::pin(get::handle(endpoint, head)).await,
+                    Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,
+                    _ => Err(Refusal::MethodNotAllowed),
+                },
+                Err(refusal) => Err(refusal),
+            };
+            let mut response = outcome.unwrap_or_else(|refusal| reply::refused(&refusal, None));
+            if let Some(page) = page {
+                page.share(&mut response);
+            }
+            response
+        }
     };
-    let mut response = outcome.unwrap_or_else(|refusal| reply::refused(&refusal, None));
     let (status, headers) = (response.status(), response.headers_mut());
     let is_for_now =
         matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
@@ -251,13 +308,35 @@ where
     response
 }
 
+/// What is answered at any other path.
+fn not_here(endpoint: &Endpoint, head: &Parts) -> Response {
+    let page = page(endpoint, head).unwrap_or_default();
+    if let Some(page) = page.filter(|_| cors::is_preflight(head)) {
+        return page.preflight(&head.headers);
+    }
+    let path = endpoint.config.path.clone();
+    let mut response = reply::refused(&Refusal::NotHere { path }, None);
+    if let Some(page) = page {
+        page.share(&mut response);
+    }
+    response
+}
+
+/// The page that sends a request, if one does, which must be one that may.
+fn page<'a>(endpoint: &Endpoint, head: &'a Parts) -> Result<Option<Page<'a>>, Refusal> {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    endpoint.config.origins.check(&head.headers, authority)
+}
+
 fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
     extensions.get::<Principal>().map(|principal| principal.0.clone())
 }
 
 fn check(endpoint: &Endpoint, head: &Parts) -> Result<(), Refusal> {
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    guard::check_header_size(&head.headers, endpoint.config.max_headers)?;
-    endpoint.config.origins.check(&head.headers, authority)?;
+    match head.extensions.get::<Principal>() {
+        Some(principal) if principal.is_blank() => return Err(Refusal::BlankPrincipal),
+        None if endpoint.config.require_identity => return Err(Refusal::NoIdentity),
+        _ => {}
+    }
     guard::check_repeated(&head.headers)
 }

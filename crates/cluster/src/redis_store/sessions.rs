@@ -27,10 +27,14 @@ return 1";
 const CLAIM: &str = "
 local node = redis.call('HGET', KEYS[1], 'node')
 if not node then return {} end
+local record = redis.call('HGET', KEYS[1], 'record')
+local principal = cjson.decode(record).principal
+if principal == cjson.null then principal = nil end
+if principal ~= ARGV[3] then return {} end
 if node ~= ARGV[1] then return {node} end
 redis.call('HSET', KEYS[1], 'node', ARGV[2])
 local moves = redis.call('HINCRBY', KEYS[1], 'moves', 1)
-return {node, tostring(moves), redis.call('HGET', KEYS[1], 'record')}";
+return {node, tostring(moves), record}";
 
 const REMOVE: &str = "
 if redis.call('HGET', KEYS[1], 'node') == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -92,12 +96,14 @@ impl SessionStore for RedisStore {
     fn claim<'a>(
         &'a self,
         session: &'a SessionId,
+        principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<Claim, Failed>> {
         async move {
             let mut claim = self.script(CLAIM, session);
-            claim.arg(from.as_str()).arg(by.as_str());
+            // None is one argument less.
+            claim.arg(from.as_str()).arg(by.as_str()).arg(principal);
             claim_of(run(&claim, self.connection.clone()).await?)
         }
         .boxed()

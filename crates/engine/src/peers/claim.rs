@@ -40,7 +40,7 @@ impl Engine {
         let found = match (moved, core.reach(id.as_str())) {
             (Some(node), _) | (None, Reach::There(node)) => Found::There(node),
             (None, Reach::Away) => return Err(Refused::Unreachable),
-            (None, Reach::Here | Reach::Gone) => self.claim_session(id).await?,
+            (None, Reach::Here | Reach::Gone) => self.claim_session(id, principal).await?,
         };
         match found {
             Found::Here => {
@@ -51,16 +51,25 @@ impl Engine {
     }
 
     /// As [`find_session`](Self::find_session), for another node that was told that it is here.
-    pub(crate) async fn locate_session(&self, id: &SessionId) -> Result<Found, Refused> {
+    pub(crate) async fn locate_session(
+        &self,
+        id: &SessionId,
+        principal: Option<&str>,
+    ) -> Result<Found, Refused> {
         let core = self.core();
         match core.moved(id).filter(|_| !core.may_be_back(id)) {
             Some(node) => Ok(Found::There(node)),
-            None => self.claim_session(id).await,
+            None => self.claim_session(id, principal).await,
         }
     }
 
-    /// Takes a session from the store, if the node that has it is gone.
-    async fn claim_session(&self, id: &SessionId) -> Result<Found, Refused> {
+    /// Takes a session of this principal from the store, if the node that has it is gone. Anybody
+    /// else hears what is heard of a session that never was, and moves nothing.
+    async fn claim_session(
+        &self,
+        id: &SessionId,
+        principal: Option<&str>,
+    ) -> Result<Found, Refused> {
         let core = self.core();
         let moved = || core.moved(id).map(Found::There).ok_or(Refused::SessionEnded);
         let Some(saver) = &core.saver else { return moved() };
@@ -71,7 +80,8 @@ impl Engine {
             }
             core.moving.settled(id.as_str()).await;
         };
-        if core.directory.get(id.as_str()).is_some() {
+        let here = core.directory.get(id.as_str());
+        if here.as_ref().is_some_and(|entry| entry.is_of(principal)) {
             return Ok(Found::Here);
         }
         if core.directory.is_ending(id.as_str()) || saver.has_ended(id) {
@@ -81,11 +91,14 @@ impl Engine {
             return Err(Refused::ShuttingDown);
         }
         let seat = core.directory.seat().ok_or(Refused::TooManySessions)?;
+        if here.is_some() {
+            return Err(Refused::SessionEnded);
+        }
         let own = &core.config.node;
         // Given at once if it was here, in a run before this one; else it is told who has it.
         let mut from = own.clone();
         for _ in 0..MOST_OWNERS {
-            match saver.store.claim(id, &from, own).await {
+            match saver.store.claim(id, principal, &from, own).await {
                 Ok(Claim::Given(record)) => {
                     tracing::info!(session = ?id, %from, "carries on a session of a node that died");
                     let entry = SessionEntry::claimed(core, *record, seat).await;

@@ -83,7 +83,7 @@ impl Engine {
         self.core().moving.settled(session.as_str()).await;
         let session = match self.own_http_session(session.as_str(), principal) {
             Some(session) => session,
-            None => match self.locate_session(session).await? {
+            None => match self.locate_session(session, principal).await? {
                 Found::There(node) => return Ok(Serving::of(Said::Moved(node))),
                 Found::Here => self
                     .own_http_session(session.as_str(), principal)

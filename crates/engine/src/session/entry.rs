@@ -208,6 +208,11 @@ impl SessionEntry {
         self.principal.as_ref()
     }
 
+    /// Whether this principal opened it; `None` is who comes without one.
+    pub(crate) fn is_of(&self, principal: Option<&str>) -> bool {
+        self.principal.as_deref() == principal
+    }
+
     pub(crate) fn kind(&self) -> SessionKind {
         self.kind
     }

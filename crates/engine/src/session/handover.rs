@@ -48,6 +48,12 @@ impl SessionRecord {
         &self.id
     }
 
+    /// Who opened it; `None` is who came without a principal. It is nobody else's.
+    #[must_use]
+    pub fn principal(&self) -> Option<&str> {
+        self.principal.as_deref()
+    }
+
     /// How often it has moved from one node to another.
     #[must_use]
     pub fn moves(&self) -> u64 {

@@ -36,12 +36,17 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Gives a session to the node `by` if `from` has it, with one move more. Of several nodes that
     /// ask at once one gets it.
     ///
+    /// Only for its own [principal](SessionRecord::principal), to the byte: for any other, and for
+    /// none where it has one or one where it has none, it is [`Claim::Unknown`] and stays as it is.
+    /// Whoever has only heard the id of a session must neither move it nor learn that it is there.
+    ///
     /// # Errors
     ///
     /// [`SessionStoreError`]. When dropped early, it may have been given.
     fn claim<'a>(
         &'a self,
         session: &'a SessionId,
+        principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<Claim, SessionStoreError>>;
@@ -65,7 +70,7 @@ pub enum Claim {
     Given(Box<SessionRecord>),
     /// This node has it, and keeps it.
     Held(NodeId),
-    /// There is no such session.
+    /// There is no such session, or it is not this principal's.
     Unknown,
 }
 

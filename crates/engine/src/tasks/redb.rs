@@ -29,6 +29,9 @@ use worker::Worker;
 /// Keeps tasks in a file, with [`redb`](https://docs.rs/redb): they survive the process, in
 /// whatever way it ends, and the machine.
 ///
+/// Nobody but the user of the process may read the file, on Unix: it is made with mode 0600, and one
+/// that others may read or write loses these rights when it is opened. The tasks in it are in clear.
+///
 /// A task that was put is on the disk. Dropping the store closes the file, for which it waits
 /// until the last commit is done.
 #[derive(Debug)]
@@ -63,8 +66,14 @@ impl RedbTaskStore {
     ) -> Result<Self, TaskFileError> {
         let bound = |max: usize| u64::try_from(max).unwrap_or(u64::MAX);
         let bounds = Bounds { count: bound(max_count), bytes: bound(max_bytes) };
-        let opener = open::opener(path.into());
-        Self::start(move || File::open(opener, bounds)).await
+        let path = path.into();
+        let opener = open::opener(path.clone());
+        Self::start(move || {
+            let file = File::open(opener, bounds)?;
+            open::keep_private(&path);
+            Ok(file)
+        })
+        .await
     }
 
     async fn start(

@@ -66,8 +66,15 @@ impl SharedStore {
         keeps
     }
 
-    fn give(&self, session: &SessionId, from: &NodeId, by: &NodeId) -> Claim {
+    fn give(
+        &self,
+        session: &SessionId,
+        principal: Option<&str>,
+        from: &NodeId,
+        by: &NodeId,
+    ) -> Claim {
         match self.sessions.lock().get_mut(session) {
+            Some((_, record)) if record.principal() != principal => Claim::Unknown,
             Some((owner, record)) if owner == from => {
                 *owner = by.clone();
                 let moves = record.moves() + 1;
@@ -100,10 +107,11 @@ impl SessionStore for SharedStore {
     fn claim<'a>(
         &'a self,
         session: &'a SessionId,
+        principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<Claim, SessionStoreError>> {
-        Box::pin(ready(Ok(self.give(session, from, by))))
+        Box::pin(ready(Ok(self.give(session, principal, from, by))))
     }
 
     fn remove<'a>(
@@ -216,7 +224,7 @@ pub fn session_record(node: &NodeId) -> SessionRecord {
 }
 
 /// Checks what every [`SessionStore`] has to do: give a session to one node at a time, as it was
-/// saved last, and heed no other.
+/// saved last, for who opened it only, and heed no other.
 ///
 /// # Panics
 ///
@@ -228,7 +236,9 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     let (one, two, three) = (node("one"), node("two"), node("three"));
     let (session, other) = (session_record(&one), session_record(&one));
     let id = session.id();
-    let claim = async |from: &NodeId, by: &NodeId| store.claim(id, from, by).await.expect("works");
+    let ann = session.principal();
+    let claim =
+        async |from: &NodeId, by: &NodeId| store.claim(id, ann, from, by).await.expect("it works");
     let save = async |node: &NodeId, record: &SessionRecord| {
         store.save(node, record, keep_for).await.expect("it works")
     };
@@ -241,6 +251,13 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     let changed = serde_json::from_value(changed).expect("a session");
     assert!(save(&one, &changed).await, "the node that has it saves it again");
 
+    for stranger in [None, Some(""), Some("bob"), Some("Ann"), Some("ann "), Some("a"), Some("änn")]
+    {
+        for from in [&one, &two] {
+            let answer = store.claim(id, stranger, from, &two).await.expect("it works");
+            assert!(matches!(answer, Claim::Unknown), "it is not there for {stranger:?}");
+        }
+    }
     assert!(held(claim(&two, &two).await, &one), "two does not have it");
     let Claim::Given(given) = claim(&one, &two).await else { panic!("one has it") };
     assert_eq!(json(&given), json(&changed.clone().with_moves(1)), "as it was saved last");
@@ -267,9 +284,27 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
 
     store.remove(winner, id).await.expect("it works");
     assert!(matches!(claim(winner, &one).await, Claim::Unknown), "it is forgotten");
-    let rest = store.claim(other.id(), &one, &two).await.expect("it works");
+    let rest = store.claim(other.id(), ann, &one, &two).await.expect("it works");
     assert!(matches!(rest, Claim::Given(_)), "and no other is");
     store.remove(&two, other.id()).await.expect("it works");
+
+    // Whatever its name has in it, and none at all.
+    for principal in [None, Some(""), Some("0"), Some("null"), Some("a\"\\\u{1}\u{0}\n ü 語")] {
+        let mut record = json(&session_record(&one));
+        record["principal"] = principal.into();
+        let record: SessionRecord = serde_json::from_value(record).expect("a session");
+        let id = record.id();
+        assert!(save(&one, &record).await);
+        for stranger in [None, Some(""), Some("0"), Some("1"), Some("null"), Some("ann")] {
+            if stranger != principal {
+                let answer = store.claim(id, stranger, &one, &two).await.expect("it works");
+                assert!(matches!(answer, Claim::Unknown), "{principal:?} is not {stranger:?}");
+            }
+        }
+        let own = store.claim(id, principal, &one, &two).await.expect("it works");
+        assert!(matches!(own, Claim::Given(_)), "{principal:?} is itself");
+        store.remove(&two, id).await.expect("it works");
+    }
 }
 
 #[cfg(test)]

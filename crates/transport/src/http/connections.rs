@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,7 +26,7 @@ use super::flow::Flow;
 use super::stream::{self, Takeover};
 use super::upload::Upload;
 use super::watched::{Limits, Watched};
-use super::{CLOSE, Endpoint, handle};
+use super::{CLOSE, Endpoint, handle, not_here};
 
 /// What the head of a request has beyond its headers' names and values: the first line, and
 /// four bytes for each header.
@@ -291,9 +290,11 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
         if request.uri().path() != shared.endpoint.config.path {
-            let mut response = Response::new(ReplyBody::Full(Bytes::new()));
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            if !request.body().is_end_stream() {
+            let unread = !request.body().is_end_stream();
+            let response = not_here(&shared.endpoint, &request.into_parts().0);
+            let keep_alive = shared.endpoint.config.keep_alive;
+            let mut response = response.map(|content| content.into_body(keep_alive, None));
+            if unread {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
                 flow.linger();
             }

@@ -1,7 +1,7 @@
 //! Responses: which status and headers an answer has.
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use stentor_engine::Seq;
 use stentor_engine::outlet::{Delivered, Frame, Inlet};
@@ -69,6 +69,8 @@ pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     let mut response = error(refusal.status(), id, &ErrorObject::new(code, refusal.to_string()));
     if *refusal == Refusal::MethodNotAllowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+    } else if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(refusal, Refusal::ContentEncoding { .. }) {
         // What would be read (RFC 9110, section 12.5.3).

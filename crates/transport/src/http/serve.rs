@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::Connections;
-use super::{Endpoint, HttpConfig, OriginPolicy};
+use super::{Endpoint, HttpConfig};
 use crate::signal;
 
 /// Before a connection is accepted again when that failed and none could be closed for it, or one that
@@ -52,18 +52,16 @@ pub enum ServeError {
 /// once.
 ///
 /// On a loopback address only requests for this machine by its own name are accepted, which
-/// keeps web pages out; on any other address the `Host` header is not checked. Take
+/// keeps web pages of other machines out; on any other address, requests of all clients but the
+/// pages of other hosts ([`OriginPolicy::default`](super::OriginPolicy::default)). Take
 /// [`serve_on`] to say it precisely.
 ///
 /// # Errors
 ///
 /// [`ServeError`].
 pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), ServeError> {
-    let mut config = HttpConfig::default();
+    let config = HttpConfig::default();
     let listener = listen(address, config.backlog).await.map_err(ServeError::Bind)?;
-    if !listener.local_addr().is_ok_and(|address: SocketAddr| address.ip().is_loopback()) {
-        config.origins = OriginPolicy::any();
-    }
     let shutdown = async {
         signal::terminated().await;
         signal::exit_on_next();
@@ -114,7 +112,7 @@ async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpList
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
-    config: HttpConfig,
+    mut config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let gone_after = engine.stall_timeout();
@@ -123,6 +121,9 @@ pub async fn serve_on(
     let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
     if let Err(error) = tuned.and_then(|()| SockRef::from(&listener).listen(backlog)) {
         tracing::debug!(%error, "the listener keeps its defaults");
+    }
+    if let Ok(address) = listener.local_addr() {
+        settle(&mut config, address);
     }
     let max = config.max_connections.min(most_by_files());
     let close_timeout = config.close_timeout;
@@ -175,6 +176,25 @@ fn most_by_files() -> usize {
 #[cfg_attr(not(unix), expect(dead_code, reason = "for a limit that only Unix has"))]
 fn less_reserve(limit: usize) -> usize {
     limit.saturating_sub((limit / 16).clamp(16, 256)).max(1)
+}
+
+/// Makes what was not said fit the address, and says what does not fit it.
+fn settle(config: &mut HttpConfig, address: SocketAddr) {
+    config.origins = std::mem::take(&mut config.origins).bound_to(address.ip());
+    if config.origins.is_loopback() && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %address,
+            "only requests for localhost are accepted, and this address is not: others get 403; \
+             name the hosts that are served in HttpConfig::origins"
+        );
+    }
+    if config.require_identity {
+        tracing::warn!(
+            %address,
+            "every request is refused: nothing in front of this listener says who sends it, and \
+             HttpConfig::require_identity wants to know"
+        );
+    }
 }
 
 async fn accept_all(

@@ -1,8 +1,10 @@
 //! Opens the file, and says what is wrong with it.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, StorageError, TableError, TableHandle as _,
 };
@@ -72,11 +74,46 @@ pub(super) fn opener(path: PathBuf) -> Opener {
         let mut builder = Database::builder();
         // Without a check a damaged file is a panic some day.
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-        let db = builder.create(&path)?;
+        let db = builder.create_with_backend(FileBackend::new(open_file(&path)?)?)?;
         sync_directory(&path)?;
         Ok(db)
     })
 }
+
+/// Opens the file, or makes it: what clients asked and were answered is for nobody else to read.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Takes the rights of others away from a file that is known to be one of tasks, which may have been
+/// made by something else, or by a release that left them.
+#[cfg(unix)]
+pub(super) fn keep_private(path: &Path) {
+    use std::fs::{Permissions, metadata, set_permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let tighten = || -> io::Result<()> {
+        let mode = metadata(path)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            set_permissions(path, Permissions::from_mode(mode & 0o7700))?;
+            tracing::info!(file = %path.display(), "only its owner may read the file of tasks now");
+        }
+        Ok(())
+    };
+    if let Err(error) = tighten() {
+        tracing::warn!(
+            file = %path.display(), %error,
+            "the file of tasks can be read by others, which cannot be changed"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn keep_private(_path: &Path) {}
 
 /// A file is only there after a power failure if its directory knows of it.
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -84,7 +121,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         && let Some(parent) = path.parent()
     {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        std::fs::File::open(parent)?.sync_all()?;
+        File::open(parent)?.sync_all()?;
     }
     Ok(())
 }

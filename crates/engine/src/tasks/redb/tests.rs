@@ -113,6 +113,32 @@ async fn on_disk(scratch: &Scratch) -> (RedbTaskStore, Arc<DiskState>) {
     (RedbTaskStore::start(move || File::open(opener, bounds)).await.unwrap(), state)
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let mode = || fs::metadata(scratch.file()).unwrap().permissions().mode() & 0o7777;
+    let set = |mode| fs::set_permissions(scratch.file(), fs::Permissions::from_mode(mode)).unwrap();
+    let task = task_record("a");
+    let store = RedbTaskStore::open(scratch.file()).await.unwrap();
+    store.put(task.clone()).await.unwrap();
+    assert_eq!(mode(), 0o600, "as it is made");
+    drop(store);
+    // As releases before this one left it, and as somebody else may have.
+    for (before, after) in [(0o644, 0o600), (0o666, 0o600), (0o640, 0o600), (0o700, 0o700)] {
+        set(before);
+        let store = RedbTaskStore::open(scratch.file()).await.unwrap();
+        assert_eq!(mode(), after, "{before:o}");
+        assert_eq!(json(&found(&store, "a").await.unwrap()), json(&task));
+    }
+    // What is no file of tasks is somebody else's, and stays as it is.
+    fs::write(scratch.file(), "dear diary").unwrap();
+    set(0o644);
+    RedbTaskStore::open(scratch.file()).await.unwrap_err();
+    assert_eq!(mode(), 0o644);
+}
+
 #[tokio::test]
 async fn it_keeps_its_contract() {
     let scratch = Scratch::new();
