@@ -45,7 +45,7 @@ async fn count_down(ctx: Context) -> Result<&'static str, ToolError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let _logs = stentor_examples::log("info");
     // Before the engine starts, which looks up its histograms then.
     let prometheus = PrometheusBuilder::new().install_recorder()?;
     let engine =

@@ -89,7 +89,8 @@ async fn analyze_dataset(args: Dataset, ctx: Context) -> Result<String, ToolErro
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    // A stderr that is closed, or that nobody reads, must not stop the server.
+    let _logs = stentor_examples::log("info");
     let engine = Engine::builder("Stentor Quickstart", env!("CARGO_PKG_VERSION"))
         .tool(
             tool("process_batch", process_batch)
@@ -118,7 +119,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::ServeError> {
-    eprintln!(
+    stentor_examples::say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
          cargo run --release --example watch -- http://{address}/mcp \
          --call process_batch '{{\"items\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}}' \
@@ -128,6 +129,6 @@ async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::Serve
          cargo run --release --example watch -- http://{address}/mcp \
          --call add_new_tool '{{\"tool_name\":\"hello\"}}'\n\n\
          Ctrl-C ends it.\n"
-    );
+    ));
     stentor::http::serve(engine, address).await
 }

@@ -61,16 +61,11 @@ impl Options {
 async fn main() -> Result<ExitCode, Failure> {
     let mut given: Vec<_> = std::env::args().skip(1).collect();
     if given.first().is_some_and(|first| first == "node") {
-        let filter = tracing_subscriber::EnvFilter::new(
-            "off,stentor=warn,stentor_engine=warn,stentor_transport=warn,stentor_cluster=warn",
-        );
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(false)
-            .with_target(false)
-            .without_time()
-            .init();
+        let filter =
+            "off,stentor=warn,stentor_engine=warn,stentor_transport=warn,stentor_cluster=warn";
+        let _logs = stentor_examples::log_as(filter, |logs| {
+            logs.with_ansi(false).with_target(false).without_time().init();
+        });
         let seeds = given.split_off(2.min(given.len()));
         node::run(given.get(1).ok_or(USAGE)?, seeds).await?;
         return Ok(ExitCode::SUCCESS);
@@ -99,7 +94,7 @@ async fn balance(addresses: &[String]) -> Result<ExitCode, Failure> {
         addresses.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
     let (listen, servers) = addresses.split_first().ok_or(USAGE)?;
     let balancer = Balancer::start(*listen, servers.iter().copied()).await?;
-    eprintln!("Serving http://{}/mcp. Ctrl-C ends it.", balancer.address());
+    stentor_examples::say(format!("Serving http://{}/mcp. Ctrl-C ends it.", balancer.address()));
     stentor::signal::terminated().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -31,7 +31,7 @@ impl Actor for Auditor {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         for event in batch {
-            eprintln!("auditor: {}", in_words(&event));
+            stentor_examples::say(format!("auditor: {}", in_words(&event)));
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Actor for Feed {
     ) -> Result<(), ActorProcessingErr> {
         *arrived += 1;
         if let Err(error) = tell(engine, &format!("photo-{arrived}.png")).await {
-            eprintln!("feed: {error}");
+            stentor_examples::say(format!("feed: {error}"));
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use converter::CONVERTER;
 use feed::Feed;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use stentor::{Engine, Resource};
+use stentor_examples::say;
 
 /// The supervisor.
 struct Host;
@@ -37,19 +38,24 @@ impl Actor for Host {
         event: SupervisionEvent,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        let SupervisionEvent::ActorFailed(child, error) = event else { return Ok(()) };
+        let (child, why) = match event {
+            SupervisionEvent::ActorFailed(child, error) => (child, error.to_string()),
+            // `kill()` is an end with a reason; one that stopped by itself has none.
+            SupervisionEvent::ActorTerminated(child, _, Some(reason)) => (child, reason),
+            _ => return Ok(()),
+        };
         if child.get_name().as_deref() == Some(CONVERTER) {
-            eprintln!("host: the converter failed, another one takes its place: {error}");
+            say(format!("host: the converter ended, another one takes its place: {why}"));
             return Ok(converter::start(myself.get_cell()).await?);
         }
         // Also the engine, which has restarted what it could.
-        Err(format!("a child failed: {error}").into())
+        Err(format!("a child ended: {why}").into())
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let _logs = stentor_examples::log("info");
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let address = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => "127.0.0.1:8000",
@@ -69,7 +75,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     engine.subscribe(&auditor, 1024, AuditMsg::Events);
     Actor::spawn_linked(None, Feed, engine.actor(), host.get_cell()).await?;
 
-    eprintln!(
+    say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
          cargo run --release --example watch -- http://{address}/mcp\n    \
          cargo run --release --example watch -- http://{address}/mcp \
@@ -78,11 +84,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
          --call convert '{{\"path\":\"poison\"}}'\n    \
          cargo run --release --example watch -- http://{address}/mcp --call count '{{}}'\n\n\
          Ctrl-C ends it.\n"
-    );
+    ));
     // The engine first, as it has calls to answer; then the host with all that is left.
     stentor::http::serve(engine, address).await?;
     host.drain_children_and_wait(None).await;
     host.stop_and_wait(None, None).await?;
-    eprintln!("host: everything has ended");
+    say("host: everything has ended");
     Ok(())
 }

@@ -58,9 +58,7 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Without a span for each actor, which nobody reads and every actor pays for.
-    let filter =
-        tracing_subscriber::EnvFilter::new("info,ractor=warn,ractor_cluster=error,chitchat=warn");
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _logs = stentor_examples::log("info,ractor=warn,ractor_cluster=error,chitchat=warn");
     let arguments = Arguments::read()?;
     // One client at the other end of a pipe gives one thread enough to do; a second one would be
     // woken for nothing with each request.
@@ -89,7 +87,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let address = arguments.http.as_deref().unwrap_or("127.0.0.1:8090");
-    eprintln!("Serving http://{address}/mcp. Ctrl-C ends it.");
+    stentor_examples::say(format!("Serving http://{address}/mcp. Ctrl-C ends it."));
     match cluster {
         None => stentor::http::serve(engine, address).await?,
         Some(cluster) => {

@@ -126,7 +126,7 @@ impl Node {
             return;
         }
         let sessions = self.engine.http_sessions();
-        tracing::info!(count = sessions.len(), heir = %heirs[0], "sessions are handed over");
+        stentor_engine::log!(info, count = sessions.len(), heir = %heirs[0], "sessions are handed over");
         let handed_over = stream::iter(sessions).map(|session| {
             let heirs = &heirs;
             async move {
@@ -157,7 +157,7 @@ impl Node {
                     parts.push(part);
                 }
                 Err(error) => {
-                    tracing::warn!(session = ?leaving.id(), %error, "notices of a session are lost");
+                    stentor_engine::log!(warn, session = ?leaving.id(), %error, "notices of a session are lost");
                 }
             }
         }
@@ -183,7 +183,7 @@ impl Node {
                 }
             }
         }
-        tracing::warn!(session = ?leaving.id(), "no other node takes a session");
+        stentor_engine::log!(warn, session = ?leaving.id(), "no other node takes a session");
         None
     }
 }

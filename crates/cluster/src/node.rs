@@ -231,7 +231,7 @@ impl Node {
                 // It goes on when there is room, or a link.
                 Err(SendError::NoRoom | SendError::NotConnected) => return,
                 Err(SendError::TooLarge) => {
-                    tracing::error!(%peer, "what is offered here is too large for another node");
+                    stentor_engine::log!(error, %peer, "what is offered here is too large for another node");
                     return;
                 }
             }
@@ -304,14 +304,14 @@ impl MeshHandler for Node {
     }
 
     fn up(&self, node: &NodeId, info: &PeerInfo) {
-        tracing::info!(%node, address = %info.addr, "a node is connected");
+        stentor_engine::log!(info, %node, address = %info.addr, "a node is connected");
         self.settling.lock().up(node);
         let effects = self.replica.lock().up(node);
         self.perform(node, effects);
     }
 
     fn down(&self, node: &NodeId) {
-        tracing::info!(%node, "the link to a node is gone");
+        stentor_engine::log!(info, %node, "the link to a node is gone");
         self.replica.lock().down(node);
         self.settling.lock().down(node);
         // Nobody waits for it any more.
@@ -325,7 +325,7 @@ impl MeshHandler for Node {
     }
 
     fn dead(&self, node: &NodeId) {
-        tracing::info!(%node, "a node is gone");
+        stentor_engine::log!(info, %node, "a node is gone");
         let mut known = self.known.lock();
         known.insert(node.clone(), false);
         if known.len() > MOST_KNOWN {
@@ -343,7 +343,7 @@ impl MeshHandler for Node {
         let frame = match Frame::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
-                tracing::warn!(%from, %error, "a node says what is not understood");
+                stentor_engine::log!(warn, %from, %error, "a node says what is not understood");
                 return self.on_foreign(from, &frame);
             }
         };

@@ -37,7 +37,9 @@ pub struct Config {
     pub max_sessions: usize,
     /// Requests of one session that may run at once. Default 1,000.
     pub max_requests_per_session: usize,
-    /// Modern HTTP requests that may run at once, over all clients. Default 10,000.
+    /// Modern HTTP requests that may run at once, over all clients. Beyond that, one of a caller with
+    /// less than another ends the oldest of the greediest, counted as in
+    /// [`max_suspended`](Self::max_suspended) from half of this on; any other is refused. Default 10,000.
     pub max_stateless_calls: usize,
     /// Resources that one session may watch at once. Default 1,000.
     pub max_subscriptions: usize,
@@ -51,11 +53,18 @@ pub struct Config {
     /// As many of them may be kept although their clients were seen to go, as crashing ones do: of
     /// more, those that went first end at once. Default 100.
     pub max_left_sessions: usize,
-    /// How long calls may go on running after a shutdown began. Default 7 s, with which all of a
+    /// How long calls and tasks may go on running after a shutdown began, or the client of a pipe has
+    /// ended its input: both together, where the one leads to the other. Default 7 s, with which all of a
     /// shutdown takes less than the 10 s that Docker waits before it kills.
     pub drain_timeout: Duration,
-    /// Modern calls that may wait for their client's answer at once. Default 10,000.
+    /// Modern calls that may wait for their client's answer at once. For one more the oldest of whoever
+    /// has the most gives way: it ends, and its client is told so if it answers after all. All that is
+    /// known to be of one principal counts together, then all from one address, then each session or
+    /// connection for itself. Default 10,000.
     pub max_suspended: usize,
+    /// How many bytes they may take together, counted as for [`requests`](Self::requests); beyond it the
+    /// same happens. Less than the half of that leaves room for calls that run. Default 96 MiB.
+    pub max_suspended_bytes: usize,
     /// How long a call waits for its client's answer to a question. Default 5 minutes.
     pub ask_timeout: Duration,
     /// The keys that seal what a modern client sends back with its answer: the first seals,
@@ -153,6 +162,7 @@ impl Default for Config {
             max_left_sessions: 100,
             drain_timeout: Duration::from_secs(7),
             max_suspended: 10_000,
+            max_suspended_bytes: 96 * 1024 * 1024,
             ask_timeout: Duration::from_secs(5 * 60),
             state_keys: Vec::new(),
             call_timeout: None,

@@ -1,7 +1,8 @@
 //! What all actors of one engine share: no globals, no names.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -29,12 +30,15 @@ use crate::peers::{Fact, Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::request_budget::{Callers, Meter};
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
-use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, Suspended};
+use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, StatelessCalls, Suspended};
 use crate::tasks::Tasks;
 use crate::welcome::Welcome;
 
 /// Custom notices that may wait for the hub before the application waits too.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
+
+/// How long an answer waits at most for the news of what its call changed.
+const NEWS_FIRST: Duration = Duration::from_millis(100);
 
 /// One engine's shared state. Everything in it is either immutable, published whole, or made
 /// for concurrent use; decisions are the actors'.
@@ -60,7 +64,7 @@ pub(crate) struct Core {
     pub(crate) calls: TaskTracker,
     /// The parent of calls that belong to no session.
     pub(crate) stateless: ArcSwapOption<SessionEntry>,
-    pub(crate) stateless_calls: Arc<Semaphore>,
+    pub(crate) stateless_calls: Arc<StatelessCalls>,
     /// All calls that run, by their names.
     pub(crate) running: RunningCalls,
     /// Calls whose result is fetched later.
@@ -74,6 +78,9 @@ pub(crate) struct Core {
     /// Set once running calls get no more time.
     pub(crate) ending: CancellationToken,
     pub(crate) end: End,
+    /// How many changes were to be told so far, and of how many of them it is known that they were.
+    changes: AtomicU64,
+    changes_told: AtomicU64,
     pub(crate) tally: Arc<Tally>,
     /// What is kept of what clients sent.
     pub(crate) requests: Callers,
@@ -114,14 +121,13 @@ impl Core {
         welcome: Welcome,
         catalog: Catalog,
     ) -> Self {
-        let stateless_calls =
-            Arc::new(Semaphore::new(config.max_stateless_calls.min(Semaphore::MAX_PERMITS)));
+        let stateless_calls = Arc::new(StatelessCalls::new(config.max_stateless_calls));
         let tally = Arc::new(Tally::total(config.budget.total));
         // Many clients share it, so that only the budget of all is theirs.
         let stateless_tally = Arc::new(Tally::within(tally.clone(), usize::MAX));
         let sealer = Sealer::new(config.state_keys.clone(), config.ask_timeout);
         Self {
-            suspended: Suspended::new(config.max_suspended),
+            suspended: Suspended::new(config.max_suspended, config.max_suspended_bytes),
             sealer,
             directory: Directory::new(config.max_sessions),
             tally,
@@ -148,6 +154,8 @@ impl Core {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             end: End::default(),
+            changes: AtomicU64::new(0),
+            changes_told: AtomicU64::new(0),
             events: Events::default(),
             metrics: Metrics::default(),
         }
@@ -263,8 +271,29 @@ impl Core {
         }
     }
 
+    /// Something is about to be told.
+    pub(crate) fn will_tell(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether something changed that may not have been told yet.
+    pub(crate) fn has_news(&self) -> bool {
+        self.changes_told.load(Ordering::Acquire) < self.changes.load(Ordering::Acquire)
+    }
+
+    /// Waits until what has changed so far was written into the streams of those who hear of it, but for
+    /// what its window holds back. For a client that may leave as soon as it has its answer.
+    pub(crate) async fn news_told(&self) {
+        let changes = self.changes.load(Ordering::Acquire);
+        let Some(registry) = self.refs.registry.load_full() else { return };
+        // Through both mailboxes. If one of them crashes, all is told anew by the next one.
+        let _ = registry.call(RegistryMsg::Flush, Some(NEWS_FIRST)).await;
+        self.changes_told.fetch_max(changes, Ordering::AcqRel);
+    }
+
     /// Has something announced, within the coalescing window.
     pub(crate) fn announce(&self, topic: Topic) {
+        self.will_tell();
         if self.doorbell.ring(topic)
             && let Some(registry) = &*self.refs.registry.load()
         {

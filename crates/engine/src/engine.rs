@@ -342,16 +342,21 @@ impl Engine {
     /// May be called several times; each returns when the engine has stopped. When dropped
     /// early the engine takes no new calls but goes on otherwise.
     pub async fn shutdown(&self) {
+        self.shutdown_within(self.core.config.drain_timeout).await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another time for the calls that run.
+    pub async fn shutdown_within(&self, drain_timeout: Duration) {
         self.core.end.ask();
         self.core.draining.cancel();
         for session in self.clients() {
             session.drain(&self.core);
         }
         self.core.calls.close();
-        let in_time = tokio::time::timeout(self.core.config.drain_timeout, self.core.calls.wait());
+        let in_time = tokio::time::timeout(drain_timeout, self.core.calls.wait());
         if in_time.await.is_err() {
             let left = self.core.calls.len();
-            tracing::warn!(left, "calls are still running at the end of the drain time");
+            crate::log!(warn, left, "calls are still running at the end of the drain time");
             self.core.end_calls();
             // A call that blocks its thread cannot be ended; it must not hold up the rest.
             let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId, uri};
 use tokio::sync::OwnedSemaphorePermit;
@@ -67,6 +67,8 @@ pub(crate) enum HubMsg {
     /// A notice of the application's own, to these sessions or to all. An application can send
     /// them without end: whoever is to wait for that gave a permit.
     Notify(Option<Vec<SessionId>>, Notice, Option<OwnedSemaphorePermit>),
+    /// Says that what came before was told.
+    Flush(RpcReplyPort<()>),
     Observe(RpcReplyPort<HubView>),
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct HubState {
     /// In the order in which they joined, more or less: their memory was got in that order, too,
     /// and is faster to walk through so.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
+    /// Who hears of which resource, by the normal form of its URI: an update is told without a look at those who do not.
+    watchers: HashMap<Arc<str>, IndexSet<SubscriberKey, RandomState>>,
     /// Who hears of which task, and the version that each was told last.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
     published: u64,
@@ -97,6 +101,7 @@ impl Actor for HubActor {
         Ok(HubState {
             core,
             subscribers: IndexMap::default(),
+            watchers: HashMap::default(),
             tasks: HashMap::default(),
             published: 0,
         })
@@ -119,6 +124,10 @@ impl Actor for HubActor {
             HubMsg::Notify(Some(sessions), notice, _permit) => {
                 state.on_notify(sessions, notice).await;
             }
+            HubMsg::Flush(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(());
+            }
             HubMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -130,20 +139,52 @@ impl HubState {
         for task in subscriber.filter.tasks() {
             self.tasks.entry(task.clone()).or_default().entry(key.clone()).or_default();
         }
-        self.subscribers.insert(key, subscriber);
+        for uri in subscriber.filter.resources() {
+            self.watch(uri, &key);
+        }
+        // A session that joins again may watch less than before.
+        if let Some(before) = self.subscribers.insert(key.clone(), subscriber) {
+            let now = self.subscribers.get(&key).map(|now| &now.filter);
+            let stays = |uri: &Arc<str>| now.is_some_and(|now| now.watched_as(uri).is_some());
+            let gone: Vec<_> =
+                before.filter.resources().filter(|uri| !stays(uri)).cloned().collect();
+            gone.iter().for_each(|uri| self.unwatch(uri, &key));
+        }
+    }
+
+    fn watch(&mut self, uri: &Arc<str>, key: &SubscriberKey) {
+        self.watchers.entry(uri.clone()).or_default().insert(key.clone());
+    }
+
+    fn unwatch(&mut self, uri: &str, key: &SubscriberKey) {
+        if let Some(watchers) = self.watchers.get_mut(uri) {
+            watchers.swap_remove(key);
+            if watchers.is_empty() {
+                self.watchers.remove(uri);
+            }
+        }
     }
 
     fn on_refilter(&mut self, key: &SubscriberKey, refilter: Refilter) {
-        if let Some(subscriber) = self.subscribers.get_mut(key) {
-            match refilter {
-                Refilter::Watch(uri) => subscriber.filter.watch(uri),
-                Refilter::Unwatch(uri) => subscriber.filter.unwatch(&uri),
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        match refilter {
+            Refilter::Watch(uri) => {
+                let (normal, _) = filter::watched(uri.clone());
+                subscriber.filter.watch(uri);
+                self.watch(&normal, key);
+            }
+            Refilter::Unwatch(uri) => {
+                subscriber.filter.unwatch(&uri);
+                self.unwatch(&uri::normal(&uri), key);
             }
         }
     }
 
     fn on_leave(&mut self, key: &SubscriberKey) {
         let Some(subscriber) = self.subscribers.swap_remove(key) else { return };
+        for uri in subscriber.filter.resources() {
+            self.unwatch(uri, key);
+        }
         for task in subscriber.filter.tasks() {
             if let Some(listeners) = self.tasks.get_mut(task) {
                 listeners.remove(key);
@@ -186,7 +227,8 @@ impl HubState {
     async fn on_updated(&mut self, normal: &str) {
         self.published += 1;
         let mut told: IndexMap<Arc<str>, Vec<Told>, RandomState> = IndexMap::default();
-        for (key, subscriber) in &self.subscribers {
+        for key in self.watchers.get(normal).into_iter().flatten() {
+            let Some(subscriber) = self.subscribers.get(key) else { continue };
             let Some(uri) = subscriber.filter.watched_as(normal) else { continue };
             let told_so = match told.get_mut(uri) {
                 Some(told_so) => told_so,
@@ -202,6 +244,9 @@ impl HubState {
 
     async fn tell(&mut self, told: Vec<Told>, notice: Notice) {
         self.published += 1;
+        if told.is_empty() {
+            return;
+        }
         let class = Class::of(&notice);
         let notice = Arc::new(EncodedNotice::new(notice));
         fanout::tell(told, class, notice).await;

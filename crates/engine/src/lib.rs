@@ -34,6 +34,8 @@ mod events;
 mod handler;
 mod hub;
 mod ids;
+#[doc(hidden)]
+pub mod log;
 pub mod metrics;
 mod observe;
 mod offload;
@@ -44,6 +46,7 @@ mod registry;
 mod request_budget;
 mod root;
 mod session;
+mod shares;
 mod task;
 mod tasks;
 pub mod testing;
@@ -71,6 +74,7 @@ pub use root::RootView;
 pub use session::{
     Claim, EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView,
 };
+pub use shares::Connection;
 pub use stentor_wire::ListKind;
 pub use task::{
     AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,

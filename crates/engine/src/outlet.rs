@@ -208,6 +208,11 @@ impl Outlet {
         });
     }
 
+    /// Whether notices go out on it beside answers.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.0.terms.one_reply
+    }
+
     /// Ends the stream of one request that is not answered; does nothing to a shared stream.
     pub(crate) fn finish_unanswered(&self) {
         if self.0.terms.one_reply {

@@ -36,6 +36,7 @@ use crate::port::Refused;
 use crate::registry::{RegistryMsg, Shelf, Topic};
 pub use crate::session::SessionRecord;
 use crate::session::{EndReason, rejoin_all};
+use crate::shares::Connection;
 pub(crate) use claim::Found;
 pub(crate) use distant::Distant;
 pub use moving::Leaving;
@@ -185,6 +186,9 @@ pub struct Sender {
     pub(crate) capabilities: Arc<ClientCapabilities>,
     pub(crate) session: Option<SessionId>,
     pub(crate) principal: Option<Arc<str>>,
+    /// Older nodes do not tell.
+    #[serde(default)]
+    pub(crate) connection: Option<Connection>,
     pub(crate) resumes: bool,
     pub(crate) level: LogLevel,
 }

@@ -37,6 +37,7 @@ use crate::session::{
     Caller, EndReason, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState,
     Streams, grant, of_stateless_call,
 };
+use crate::shares::Connection;
 use crate::task::{self, Responder, Run};
 use crate::tasks;
 pub use http::HttpSession;
@@ -64,6 +65,22 @@ pub enum Refused {
     /// The session is on a node that cannot be reached just now.
     #[error("the node that has the session cannot be reached")]
     Unreachable,
+}
+
+/// Who sends a request, as far as its transport knows.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Who has been authenticated.
+    pub principal: Option<Arc<str>>,
+    /// What the request came on. Of what all callers share, those that are nobody known share by this;
+    /// without it they have one share together.
+    pub connection: Option<Connection>,
+}
+
+impl From<Option<Arc<str>>> for Source {
+    fn from(principal: Option<Arc<str>>) -> Self {
+        Self { principal, connection: None }
+    }
 }
 
 /// A request that has its answer once its call, if it begins one, was [run](Self::answer).
@@ -109,12 +126,13 @@ pub(crate) fn stateless(
         }
         Dispatch::Call(target) => target,
     };
-    let permit = core.stateless_calls.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+    let bytes = cost_of_call(&request);
+    let permit = core.stateless_calls.enter(&caller, bytes).ok_or(Refused::TooManyRequests)?;
     let session = core.stateless.load_full().ok_or(Refused::ShuttingDown)?;
     let session = Session::new(core.clone(), session);
     // Before it enters, as a retry uses up the state of the call that waits.
-    let charge = core.requests.of(caller.principal.as_ref()).charge(cost_of_call(&request));
+    let meter = core.requests.of(caller.principal.as_ref());
+    let charge = task::charge(core, &meter, &caller, bytes);
     let charge = charge.map_err(|_| Refused::TooManyRequests)?;
     let entry = match task::enter(core, &caller, &request, &target) {
         Ok(entry) => entry,
@@ -124,6 +142,7 @@ pub(crate) fn stateless(
         }
     };
     let cancel = entry.cancel();
+    permit.is_of(&cancel);
     let outlet = of_stateless_call(core, &cancel);
     let inlet = outlet.attach();
     let responder = Responder::new(core.clone(), outlet, era, &request, permit);
@@ -251,13 +270,14 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refused`], with what the client is to be told instead.
-    pub fn answer(
+    pub fn answer<S: Into<Source>>(
         &self,
         version: ProtocolVersion,
         request: Box<Request>,
-        principal: Option<Arc<str>>,
-    ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_> {
-        let caller = Caller::modern(version, &request.meta, None).of(principal);
+        source: S,
+    ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_, S> {
+        let Source { principal, connection } = source.into();
+        let caller = Caller::modern(version, &request.meta, None).of(principal).on(connection);
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.listen(request, caller)));
         }

@@ -79,6 +79,8 @@ pub(crate) enum RegistryMsg {
     /// What another node told.
     Heard(Vec<Fact>),
     CoalesceOver(Topic),
+    /// Says when all that was announced so far was told.
+    Flush(RpcReplyPort<()>),
     Observe(RpcReplyPort<RegistryView>),
 }
 
@@ -138,6 +140,7 @@ impl Actor for RegistryActor {
             RegistryMsg::Settled(lists) => state.announce_lists(&myself, lists),
             RegistryMsg::Heard(facts) => state.on_heard(&myself, facts),
             RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
+            RegistryMsg::Flush(reply) => state.core.tell_hub(HubMsg::Flush(reply)),
             RegistryMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -154,12 +157,16 @@ impl RegistryState {
         let applied = self.core.catalog().apply(mutations);
         let result = applied.map(|(catalog, lists)| self.publish(catalog, lists));
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
+        if !lists.is_empty() {
+            // Before the reply: an answer that follows it is to follow the news, too.
+            self.core.will_tell();
+        }
         match (reply, result) {
             (Some(reply), result) => {
                 // Whoever asked may have gone; the change stands.
                 let _ = reply.send(result);
             }
-            (None, Err(error)) => tracing::warn!(%error, "a change of the catalog is refused"),
+            (None, Err(error)) => crate::log!(warn, %error, "a change of the catalog is refused"),
             (None, Ok(_)) => {}
         }
         match self.core.peers() {
@@ -179,10 +186,11 @@ impl RegistryState {
     fn publish(&self, catalog: Catalog, lists: Vec<ListKind>) -> Change {
         let change = Change { revision: catalog.revision(), lists };
         let before = self.core.catalog();
-        let new = |conflict: &&Conflict| !before.conflicts().contains(conflict);
+        let known: HashSet<_> = before.conflicts().iter().collect();
+        let new = |conflict: &&Conflict| !known.contains(conflict);
         for conflict in catalog.conflicts().iter().filter(new) {
             let Conflict { shelf, key, hidden, own_is_hidden } = conflict;
-            tracing::warn!(?shelf, %key, ?hidden, own_is_hidden, "nodes define this differently");
+            crate::log!(warn, ?shelf, %key, ?hidden, own_is_hidden, "nodes define this differently");
             self.core.events.emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
         self.core.publish(catalog);

@@ -39,7 +39,7 @@ impl Default for RequestBudget {
 }
 
 /// What a call takes beside its parameters: its actor, its stream, and its small parts.
-const CALL_COST: usize = 16 * 1024;
+pub(crate) const CALL_COST: usize = 16 * 1024;
 
 /// What a JSON value takes beside its text, with room to grow.
 const VALUE_COST: usize = 128;
@@ -129,6 +129,14 @@ impl Meter {
             self.held.fetch_sub(bytes, Relaxed);
         }
         added
+    }
+
+    /// Whether it is not its own limit that is in the way of so many bytes more.
+    pub(crate) fn has_own_room(&self, bytes: usize) -> bool {
+        match (self.limit, &self.above) {
+            (Limit::Bytes(limit), Some(_)) => self.held().saturating_add(bytes) <= limit,
+            _ => true,
+        }
     }
 
     fn left(&self) -> usize {

@@ -186,23 +186,30 @@ impl RootState {
     ) -> Result<(), ActorProcessingErr> {
         let child = match event {
             SupervisionEvent::ActorFailed(child, error) => {
-                tracing::error!(child = %child.get_id(), %error, "an actor failed");
+                crate::log!(error, child = %child.get_id(), %error, "an actor failed");
                 child
             }
             // `kill()` is an end with a reason, too.
             SupervisionEvent::ActorTerminated(child, _, Some(reason)) => {
-                tracing::error!(child = %child.get_id(), %reason, "an actor ended");
+                crate::log!(error, child = %child.get_id(), %reason, "an actor ended");
                 child
             }
-            // A session that stopped by itself has cleaned up, and is not missed. These two never do.
+            // A session that stopped by itself has cleaned up, and is not missed.
             SupervisionEvent::ActorTerminated(child, _, None)
-                if [self.registry, self.hub].contains(&child.get_id()) =>
+                if self.never_stops(child.get_id()) =>
             {
                 child
             }
             _ => return Ok(()),
         };
         self.on_child_ended(myself, child.get_id()).await
+    }
+
+    /// Whether this is one of the children that do not stop as long as the engine runs.
+    fn never_stops(&self, child: ActorId) -> bool {
+        let stateless = self.core.stateless.load();
+        [self.registry, self.hub].contains(&child)
+            || stateless.as_ref().is_some_and(|entry| entry.is_actor(child))
     }
 
     /// The restart table.
@@ -244,7 +251,7 @@ impl RootState {
         self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
         let again = Session::new(self.core.clone(), entry.clone());
         if may && again.begin_actor(root, Some(crashed)).await {
-            tracing::warn!(?session, "restarted");
+            crate::log!(warn, ?session, "restarted");
             self.core.metrics.restarted("session");
             self.core.events.emit(|| EngineEvent::SessionRestarted { session });
         } else {
@@ -258,7 +265,7 @@ impl RootState {
                 format!("the {what} failed once more after {MOST_RESTARTS} restarts").into()
             );
         }
-        tracing::warn!(what, "restarting");
+        crate::log!(warn, what, "restarting");
         self.core.metrics.restarted(what);
         self.core.events.emit(|| EngineEvent::ActorRestarted { actor: what });
         Ok(())
@@ -274,7 +281,7 @@ impl RootState {
                 // Whoever asked may have gone.
                 let _ = reply.send(Err(error));
             }
-            None => tracing::warn!(%error, "a change of the catalog is refused"),
+            None => crate::log!(warn, %error, "a change of the catalog is refused"),
         };
         let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>();
         let checked = match checked {
@@ -313,7 +320,7 @@ impl RootState {
         let config = &self.core.config;
         for session in self.core.directory.all() {
             for stream in session.close_stalled(config.stall_timeout) {
-                tracing::info!(session = ?session.id(), %stream, "closed a stalled stream");
+                crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.tell_trouble(&self.core.events);
             session.look();

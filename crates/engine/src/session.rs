@@ -156,7 +156,7 @@ impl Actor for SessionActor {
     ) -> Result<(), ActorProcessingErr> {
         // A task that ends, in whatever way, has answered its caller and harms nobody else.
         if let SupervisionEvent::ActorFailed(_, error) = event {
-            tracing::error!(session = ?session.entry.id(), %error, "a call failed");
+            crate::log!(error, session = ?session.entry.id(), %error, "a call failed");
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Session {
     fn on_response(&self, response: Response) {
         let id = response.id.clone();
         if !self.entry.questions().answer(response) {
-            tracing::debug!(%id, "nobody waits for this response");
+            crate::log!(debug, %id, "nobody waits for this response");
         }
     }
 
@@ -363,10 +363,10 @@ impl Session {
             Method::Cancelled => match notification.params.parse::<params::Cancelled>() {
                 Ok(cancelled) => self.on_cancelled(cancelled),
                 // Malformed ones are ignored (2026-07-28, basic/patterns/cancellation).
-                Err(error) => tracing::debug!(%error, "ignored"),
+                Err(error) => crate::log!(debug, %error, "ignored"),
             },
             Method::Initialized => self.on_initialized(),
-            _ => tracing::debug!(method = %notification.method, "ignored notification"),
+            _ => crate::log!(debug, method = %notification.method, "ignored notification"),
         }
     }
 

@@ -12,10 +12,12 @@ mod lane;
 mod pace;
 mod record;
 mod responder;
+mod room;
 mod rounds;
 mod run;
 mod seal;
 mod start;
+mod stateless;
 mod suspended;
 mod visit;
 
@@ -31,11 +33,13 @@ pub(crate) use pace::Pace;
 pub use record::CallView;
 pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
+pub(crate) use room::charge;
 pub(crate) use rounds::Rounds;
 pub(crate) use run::Run;
 pub use seal::StateKey;
 pub(crate) use seal::{Binding, Sealed, Sealer};
 pub(crate) use start::{Start, begin, enter, resume, run};
+pub(crate) use stateless::{CallPermit, StatelessCalls};
 pub(crate) use suspended::Suspended;
 pub use visit::UrlElicitation;
 

@@ -5,6 +5,7 @@
 //! task as the answer; from then on the call speaks through the task alone. What is kept, and
 //! what that survives, is the [`TaskStore`]'s.
 
+mod held;
 mod live;
 #[cfg(feature = "durable-tasks")]
 mod redb;
@@ -29,7 +30,9 @@ use crate::dispatch::{Dispatch, Target};
 use crate::hub::{HubMsg, SubscriberKey};
 use crate::ids::TaskId;
 use crate::session::Caller;
+use crate::shares::Share;
 use crate::task::CancelReason;
+use held::HeldTasks;
 pub(crate) use live::{LiveTask, NewTask, TaskGuard};
 #[cfg(feature = "durable-tasks")]
 pub use redb::{RedbTaskStore, TaskFileError};
@@ -88,6 +91,8 @@ impl Default for TaskConfig {
 /// The tasks of an engine that run now, and the time of day.
 pub(crate) struct Tasks {
     live: DashMap<TaskId, Arc<LiveTask>>,
+    /// Whose they are, with those that have ended and are kept.
+    held: HeldTasks,
     started: (SystemTime, Instant),
     /// The right to sweep: one at a time, however long the store takes.
     sweeping: Arc<Semaphore>,
@@ -96,7 +101,8 @@ pub(crate) struct Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         let started = (SystemTime::now(), Instant::now());
-        Self { live: DashMap::new(), started, sweeping: Arc::new(Semaphore::new(1)) }
+        let held = HeldTasks::default();
+        Self { live: DashMap::new(), held, started, sweeping: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -112,6 +118,11 @@ impl Tasks {
     fn live(&self, id: &str, owner: Option<&str>) -> Option<Arc<LiveTask>> {
         let task = self.live.get(&TaskId::new(id)).map(|task| task.value().clone());
         task.filter(|task| task.is_owned_by(owner))
+    }
+
+    /// See [`HeldTasks::give_way`].
+    pub(crate) fn give_way(&self, core: &Arc<Core>, newcomer: &Share) -> Option<usize> {
+        self.held.give_way(core, newcomer)
     }
 
     /// How many run now.
@@ -150,7 +161,7 @@ fn failed(error: &TaskStoreError) -> ErrorObject {
     match error {
         TaskStoreError::Full => ErrorObject::unavailable(error.to_string()),
         TaskStoreError::Failed(_) => {
-            tracing::error!(%error, "a task could not be stored");
+            crate::log!(error, %error, "a task could not be stored");
             ErrorObject::internal("the store of tasks failed")
         }
     }
@@ -267,12 +278,13 @@ pub(crate) fn sweep(core: &Arc<Core>) {
     for task in overdue {
         task.end(CancelReason::TimedOut);
     }
+    core.tasks.held.sweep(now);
     let Ok(turn) = core.tasks.sweeping.clone().try_acquire_owned() else { return };
     let store = core.config.tasks.store.clone();
     tokio::spawn(async move {
         let _turn = turn;
         if let Err(error) = store.sweep(now).await {
-            tracing::error!(%error, "expired tasks could not be forgotten");
+            crate::log!(error, %error, "expired tasks could not be forgotten");
         }
     });
 }

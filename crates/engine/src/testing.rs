@@ -220,6 +220,16 @@ pub async fn task_store_keeps_its_contract(store: &dyn TaskStore) {
     assert!(store.get(&one.id).await.expect("it works").is_none());
     assert!(store.get(&other.id).await.expect("it works").is_none());
     assert!(store.get(&later.id).await.expect("it works").is_some());
+    store.put(other.clone()).await.expect("there is room");
+    store.forget(&other.id).await.expect("it works");
+    store.forget(&other.id).await.expect("that it is gone is no error");
+    let unfinished = store.unfinished().await.expect("it works");
+    assert!(unfinished.iter().all(|task| task.id != other.id), "it runs no more");
+    let kept = store.get(&other.id).await.expect("it works");
+    assert!(kept.is_none_or(|task| task.is_expired(0)), "it is forgotten, or is to be");
+    store.sweep(0).await.expect("it works");
+    assert!(store.get(&other.id).await.expect("it works").is_none());
+
     assert_eq!(store.sweep(u64::MAX).await.expect("it works"), 1);
     assert!(store.get(&forever.id).await.expect("it works").is_some(), "it is kept for ever");
 }

@@ -260,7 +260,7 @@ async fn abandoned_questions_leave_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_calls_are_bounded_and_one_too_many_fails() {
+async fn waiting_calls_are_bounded_and_for_one_too_many_the_oldest_gives_way() {
     let engine = support::engine()
         .configure(|config| config.max_suspended = 1)
         .tool(tool("ask", |ctx: Context| async move {
@@ -273,7 +273,18 @@ async fn waiting_calls_are_bounded_and_one_too_many_fails() {
     let first = call(&mut client, 1, "ask", Value::Null, &Value::Null).await;
     assert_eq!(first["result"]["resultType"], "input_required");
     let second = call(&mut client, 2, "ask", Value::Null, &Value::Null).await;
-    assert_eq!(second["result"]["isError"], true, "{second}");
+    assert_eq!(second["result"]["resultType"], "input_required");
+    let answers = |first: &Value| {
+        let keys = first["result"]["inputRequests"].as_object().unwrap().keys();
+        Value::Object(keys.map(|key| (key.clone(), accept("ann"))).collect())
+    };
+    let state = &first["result"]["requestState"];
+    let retried = call(&mut client, 3, "ask", answers(&first), state).await;
+    assert_eq!(retried["error"]["code"], 503, "{retried}");
+    assert!(retried["error"]["message"].as_str().unwrap().contains("gave way"), "{retried}");
+    let state = &second["result"]["requestState"];
+    let retried = call(&mut client, 4, "ask", answers(&second), state).await;
+    assert_eq!(text(&retried), "ann");
 }
 
 async fn legacy(engine: &Engine, capabilities: Value) -> Client {

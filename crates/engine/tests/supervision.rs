@@ -11,7 +11,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::json;
 use stentor_engine::outlet::WriteNow;
 use stentor_engine::testing::{Victim, kill};
-use stentor_engine::{Engine, SessionKind, ToolError, tool};
+use stentor_engine::{Ended, Engine, SessionKind, ToolError, tool};
 use support::{Client, engine, http_session, methods, modern_meta, request};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -489,4 +489,137 @@ async fn two_engines_do_not_hear_each_other() {
     assert_eq!(other.sessions().iter().filter(|s| s.kind == SessionKind::Pipe).count(), 1);
     there.call(1, "echo").await;
     assert_eq!(there.answer(1).await.0["result"]["content"][0]["text"], json!("echo"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_says_how_it_ended() {
+    let asked = engine().start().await.unwrap();
+    assert_eq!(asked.ended(), None);
+    asked.shutdown().await;
+    assert_eq!(asked.stopped().await, Ended::Shutdown);
+
+    let stopped = engine().start().await.unwrap();
+    stopped.root_cell().stop(None);
+    assert_eq!(stopped.stopped().await, Ended::Shutdown);
+
+    let killed = engine().start().await.unwrap();
+    killed.root_cell().kill();
+    assert_eq!(killed.stopped().await, Ended::Killed);
+    // Whoever serves it shuts it down when it ends: that is not what ended it.
+    killed.shutdown().await;
+    assert!(killed.stopped().await.asked().is_err());
+
+    let failed = engine().start().await.unwrap();
+    for _ in 0..=10 {
+        while failed.ended().is_none() && kill(&failed, Victim::Hub).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    let Ended::Failed(why) = failed.stopped().await else { panic!("{:?}", failed.ended()) };
+    assert!(why.contains("the hub failed once more"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_or_hub_that_was_stopped_comes_back_as_well() {
+    let engine = engine().start().await.unwrap();
+    for child in engine.root_cell().get_children() {
+        child.stop(None);
+    }
+    sleep(Duration::from_millis(10)).await;
+    settle(&engine).await;
+    engine.catalog().add(named("added")).await.unwrap();
+    assert_eq!(engine.ended(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_actor_is_killed_is_answered_and_its_session_goes_on() {
+    let engine = engine().start().await.unwrap();
+    let mut client = Client::legacy(&engine).await;
+    client.call(1, "wait").await;
+    client.ping().await;
+    let tasks = || {
+        let children = engine.root_cell().get_children();
+        children.into_iter().flat_map(|child| child.get_children()).collect::<Vec<_>>()
+    };
+    assert_eq!(tasks().len(), 1);
+    for task in tasks() {
+        task.kill();
+    }
+    assert_eq!(client.answer(1).await.0["error"]["message"], "the call ended without an answer");
+    client.call(2, "echo").await;
+    assert_eq!(client.answer(2).await.0["result"]["content"][0]["text"], "echo");
+    assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0);
+}
+
+/// Supervises as `docs/EMBEDDING.md` has it: starts its worker again, and says which engine ended.
+struct Keeper(tokio::sync::mpsc::UnboundedSender<String>);
+
+struct Worker;
+
+impl Actor for Worker {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<()>, _: (), (): &mut ()) -> Result<(), ActorProcessingErr> {
+        Err("failed".into())
+    }
+}
+
+impl Actor for Keeper {
+    type Msg = ();
+    type State = ActorRef<()>;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<()>,
+        (): (),
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(Actor::spawn_linked(None, Worker, (), myself.get_cell()).await?.0)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<()>,
+        event: SupervisionEvent,
+        worker: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (child, why) = match event {
+            SupervisionEvent::ActorFailed(child, error) => (child, error.to_string()),
+            SupervisionEvent::ActorTerminated(child, _, Some(reason)) => (child, reason),
+            _ => return Ok(()),
+        };
+        if child.get_id() == worker.get_id() {
+            *worker = Actor::spawn_linked(None, Worker, (), myself.get_cell()).await?.0;
+            self.0.send(format!("worker: {why}"))?;
+        } else {
+            self.0.send(format!("engine: {why}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_matches_both_ways_to_die_misses_none() {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (host, _) = Actor::spawn(None, Keeper(told), ()).await.unwrap();
+    for kill in [true, false, true] {
+        let worker = host.get_children().pop().unwrap();
+        match kill {
+            true => worker.kill(),
+            false => worker.send_message(()).unwrap(),
+        }
+        let why = if kill { "killed" } else { "failed" };
+        assert_eq!(heard.recv().await.unwrap(), format!("worker: {why}"));
+    }
+    let engine = engine().start_under(host.get_cell()).await.unwrap();
+    engine.root_cell().kill();
+    assert_eq!(heard.recv().await.unwrap(), "engine: killed");
+    assert_eq!(engine.stopped().await, Ended::Killed);
 }

@@ -29,12 +29,13 @@ mod unfinished;
 mod upload;
 mod watched;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::routing::any;
 use body::Content;
 use bytes::Bytes;
@@ -42,7 +43,7 @@ use cors::Page;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
-use stentor_engine::Engine;
+use stentor_engine::{Connection, Engine};
 use unfinished::Unfinished;
 use upload::Upload;
 
@@ -211,6 +212,9 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// Where it is served it does not know. So unless [`HttpConfig::origins`] names others, it is only for
 /// requests to this machine under its own name, on whatever address.
 ///
+/// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: then callers without a
+/// [`Principal`] are told apart by their addresses, where one of them takes what all share.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -330,6 +334,14 @@ fn page<'a>(endpoint: &Endpoint, head: &'a Parts) -> Result<Option<Page<'a>>, Re
 
 fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
     extensions.get::<Principal>().map(|principal| principal.0.clone())
+}
+
+/// What the request came on, as [`serve_on`] or the listener of the router says.
+fn connection(extensions: &http::Extensions) -> Option<Connection> {
+    extensions.get::<Connection>().copied().or_else(|| {
+        let ConnectInfo(other_end) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+        Some((*other_end).into())
+    })
 }
 
 fn check(endpoint: &Endpoint, head: &Parts) -> Result<(), Refusal> {

@@ -17,10 +17,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use stentor_engine::Engine;
 use stentor_engine::outlet::policy::Class;
 use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::port::{Pipe, Refused};
+use stentor_engine::{Ended, EndedUnasked, Engine};
 use stentor_wire::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -68,6 +68,9 @@ pub enum StdioError {
     /// Reading or writing failed.
     #[error("the pipe broke: {0}")]
     Io(#[from] io::Error),
+    /// The engine ended, and nobody had asked it to.
+    #[error(transparent)]
+    Ended(#[from] EndedUnasked),
 }
 
 /// Serves the process's own stdin and stdout until stdin ends or a signal comes, then shuts
@@ -76,9 +79,13 @@ pub enum StdioError {
 /// Nothing else may read stdin or write to stdout meanwhile; logs belong on stderr. A second
 /// signal ends the process at once.
 ///
+/// After the end of stdin calls and tasks have
+/// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout) together. Listens get their results
+/// at once, and questions to the client, which it cannot answer any more, are over.
+///
 /// # Errors
 ///
-/// [`StdioError`]; also if stdout was closed.
+/// [`StdioError`]; also if stdout was closed, and if the engine was killed or failed.
 pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
     serve_with(engine, StdioConfig::default()).await
 }
@@ -116,15 +123,22 @@ pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), Stdi
     };
     signal::exit_on_next();
     drop(stop);
-    if ended {
-        // What was sent just before the end is still answered.
+    let ended = leave(engine, ended.then_some(&pipe)).await;
+    if let Ok(talked) = tokio::time::timeout(LAST_BYTES, talking).await {
+        talked.map_err(io::Error::other)??;
+    }
+    Ok(ended.asked()?)
+}
+
+/// Shuts the engine down; before that, what the client of a pipe sent just before its end is still
+/// answered. Both together have the time of one.
+async fn leave(engine: &Engine, ended: Option<&Pipe>) -> Ended {
+    let since = Instant::now();
+    if let Some(pipe) = ended {
         pipe.finish().await;
     }
-    engine.shutdown().await;
-    match tokio::time::timeout(LAST_BYTES, talking).await {
-        Ok(talked) => talked.map_err(io::Error::other)?,
-        Err(_elapsed) => Ok(()),
-    }
+    engine.shutdown_within(engine.drain_timeout().saturating_sub(since.elapsed())).await;
+    engine.stopped().await
 }
 
 /// Serves one client over any pair of byte streams, with stdio's framing: a socket, a pipe
@@ -163,10 +177,11 @@ pub async fn serve_on_with(
     };
     tokio::select! {
         biased;
-        talked = talk(read(&pipe, reader, &config), write(inlet, writer), end) => talked,
+        talked = talk(read(&pipe, reader, &config), write(inlet, writer), end) => talked?,
         // The client sends nothing and reads nothing any more.
-        () = finishing => Ok(()),
+        () = finishing => {}
     }
+    engine.ended().map_or(Ok(()), Ended::asked).map_err(StdioError::from)
 }
 
 /// Reads and writes; when there is nothing more to read, says so and writes the rest. Nothing is

@@ -29,7 +29,7 @@ pub mod code {
     /// There is no such resource, up to 2025-11-25.
     pub const RESOURCE_NOT_FOUND_LEGACY: i32 = -32002;
     /// The server takes no more work now: it shuts down, or a limit is reached. An
-    /// application code, outside of the range that JSON-RPC and MCP reserve.
+    /// application code, outside of the range that JSON-RPC and MCP reserve; `docs/ERRORS.md` has all.
     pub const UNAVAILABLE: i32 = 503;
     /// The call was cancelled and its client still waits.
     pub const CANCELLED: i32 = 499;
@@ -119,5 +119,37 @@ impl std::error::Error for ErrorObject {}
 impl From<crate::headers::HeaderMismatch> for ErrorObject {
     fn from(mismatch: crate::headers::HeaderMismatch) -> Self {
         Self::new(code::HEADER_MISMATCH, mismatch.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    /// The codes of this file, by their names.
+    fn codes() -> BTreeMap<&'static str, i32> {
+        let lines = include_str!("error.rs").lines().map(str::trim);
+        let constants =
+            lines.filter_map(|line| line.strip_prefix("pub const ")?.split_once(": i32 = "));
+        constants.map(|(name, code)| (name, code.trim_end_matches(';').parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_table_of_codes_has_all_of_them() {
+        let rows = include_str!("../../../docs/ERRORS.md").lines().filter_map(|line| {
+            let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+            Some((cells.next()?.parse().ok()?, cells.next()?.trim_matches('`')))
+        });
+        let documented: BTreeMap<&str, i32> = rows.map(|(code, name)| (name, code)).collect();
+        assert_eq!(documented, codes());
+    }
+
+    #[test]
+    fn codes_of_our_own_are_outside_of_what_is_reserved() {
+        let of_protocols = [-32700, -32600, -32601, -32602, -32603, -32020, -32021, -32022, -32002];
+        for (name, code) in codes() {
+            let reserved = (-32_768..=-32_000).contains(&code);
+            assert_eq!(reserved, of_protocols.contains(&code), "{name}");
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Asked {
         let (number, conversation) = self.open(post, node, &errand);
         let sent = post.now(node, &Frame::Ask(number, errand));
         self.asked(number, sent, conversation).map_err(|error| {
-            tracing::debug!(%node, %error, "a node cannot be asked");
+            stentor_engine::log!(debug, %node, %error, "a node cannot be asked");
             Unreachable(node.clone())
         })
     }

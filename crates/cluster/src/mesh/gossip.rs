@@ -131,8 +131,8 @@ impl Gossip {
                 () = watch => {}
                 ended = ended => {
                     match ended {
-                        Ok(()) => tracing::debug!("gossip has ended"),
-                        Err(error) => tracing::error!(%error, "gossip failed: this is no node any more"),
+                        Ok(()) => stentor_engine::log!(debug, "gossip has ended"),
+                        Err(error) => stentor_engine::log!(error, %error, "gossip failed: this is no node any more"),
                     }
                     relay.stop(None);
                 }

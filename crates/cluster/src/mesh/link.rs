@@ -194,9 +194,11 @@ pub(super) async fn until_proven(
             Ok(proven) => return proven,
             // One that has just died looks like this, too.
             Err(error) if attempts == 3 => {
-                tracing::warn!(%node, %addr, %error, attempts, "cannot make a link to a node");
+                stentor_engine::log!(warn, %node, %addr, %error, attempts, "cannot make a link to a node");
             }
-            Err(error) => tracing::debug!(%node, %addr, %error, attempts, "no link to a node"),
+            Err(error) => {
+                stentor_engine::log!(debug, %node, %addr, %error, attempts, "no link to a node")
+            }
         }
         attempts = attempts.saturating_add(1);
     }

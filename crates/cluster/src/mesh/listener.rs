@@ -208,7 +208,13 @@ impl Refused {
 
     fn tell(&mut self) {
         let Self { count, gave_way, last, .. } = self;
-        tracing::info!(count, gave_way, one = last, "refused connections to the link port");
+        stentor_engine::log!(
+            info,
+            count,
+            gave_way,
+            one = last,
+            "refused connections to the link port"
+        );
         (self.count, self.gave_way) = (0, 0);
         self.tell_at = Instant::now() + TELL_EVERY;
     }

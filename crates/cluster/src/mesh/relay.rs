@@ -187,7 +187,7 @@ impl Actor for RelayActor {
 impl RelayState {
     fn on_parcel(&mut self, myself: &ActorRef<RelayMsg>, bytes: Bytes) {
         let Some(parcel) = Parcel::decode(bytes) else {
-            tracing::warn!("ignored what another version of a node sent");
+            stentor_engine::log!(warn, "ignored what another version of a node sent");
             return;
         };
         // Of a link that is no more, or of somebody who does not know its number.
@@ -209,7 +209,7 @@ impl RelayState {
 
     /// A node that sends more than it may is no node to talk to just now.
     fn cut_off(&mut self, node: &NodeId) {
-        tracing::error!(%node, "a node sends more than it was given room for");
+        stentor_engine::log!(error, %node, "a node sends more than it was given room for");
         self.cut(node);
     }
 
@@ -279,7 +279,7 @@ impl RelayState {
     /// This node is there.
     fn see(&mut self, myself: &ActorRef<RelayMsg>, node: NodeId, member: Member) {
         if !self.peers.contains_key(&node) && !self.has_room() {
-            tracing::warn!(%node, "ignored a node: there are as many as may be");
+            stentor_engine::log!(warn, %node, "ignored a node: there are as many as may be");
             return;
         }
         let addr = member.addr;
@@ -355,7 +355,7 @@ impl RelayState {
         });
         let whose = dialled == (self.shared.node < node);
         if !expected || !whose || self.leaving {
-            tracing::debug!(%node, "a link that is not wanted now");
+            stentor_engine::log!(debug, %node, "a link that is not wanted now");
             self.dial(myself, &node);
             return;
         }
@@ -398,7 +398,7 @@ impl RelayState {
             .into_iter()
             .find(|member| of_session(member.get_id()));
         let Some(relay) = relay else {
-            tracing::warn!(%node, "a node shows no relay of its own");
+            stentor_engine::log!(warn, %node, "a node shows no relay of its own");
             session.cut.cancel();
             return;
         };
@@ -408,7 +408,7 @@ impl RelayState {
         peer.attempts = 0;
         let info = PeerInfo { addr: peer.member.addr, generation: peer.member.generation };
         self.shared.links.write().insert(node.clone(), link.clone());
-        tracing::info!(%node, addr = %info.addr, "there is a link to a node");
+        stentor_engine::log!(info, %node, addr = %info.addr, "there is a link to a node");
         self.handler.up(&node, &info);
         for parcel in parcels {
             self.take(myself, &node, link.clone(), parcel);
@@ -422,7 +422,7 @@ impl RelayState {
         session.cut.cancel();
         if let Stage::Up(_) = std::mem::replace(&mut session.stage, Stage::Cut) {
             self.shared.links.write().remove(node);
-            tracing::info!(%node, "the link to a node is gone");
+            stentor_engine::log!(info, %node, "the link to a node is gone");
             self.handler.down(node);
         }
     }
@@ -474,7 +474,7 @@ impl RelayState {
             .map(|(node, _)| node.clone())
             .collect();
         for node in silent {
-            tracing::warn!(%node, "nothing comes over the link to a node that is alive");
+            stentor_engine::log!(warn, %node, "nothing comes over the link to a node that is alive");
             self.cut(&node);
         }
     }

@@ -81,7 +81,7 @@ impl SealedSocket {
                 // What the network says of something that was sent before, such as that nobody
                 // listens there, is no reason to hear nobody any more.
                 Err(error) => {
-                    tracing::debug!(%error, "the gossip socket");
+                    stentor_engine::log!(debug, %error, "the gossip socket");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
@@ -93,7 +93,7 @@ impl SealedSocket {
             }
             let Some((seal, message)) = self.buf[..len].split_at_checked(SEAL) else { continue };
             if self.seal(message).verify_truncated_left(seal).is_err() {
-                tracing::debug!(%from, "gossip without the seal of the cluster");
+                stentor_engine::log!(debug, %from, "gossip without the seal of the cluster");
                 continue;
             }
             // Nothing of before is in there that could be taken for this.
@@ -151,7 +151,9 @@ impl Socket for SealedSocket {
                 self.came = None;
                 match received {
                     Ok(outcome) => return Ok(RecvOutcome { from_addr, ..outcome? }),
-                    Err(_) => tracing::debug!(from = %from_addr, "gossip that makes no sense"),
+                    Err(_) => {
+                        stentor_engine::log!(debug, from = %from_addr, "gossip that makes no sense")
+                    }
                 }
             }
             self.take_in().await?;

@@ -63,7 +63,7 @@ impl EventStore for RedisStore {
             let entries = match read {
                 Ok(entries) => entries,
                 Err(error) => {
-                    tracing::warn!(?session, %stream, %error, "a stream cannot be read");
+                    stentor_engine::log!(warn, ?session, %stream, %error, "a stream cannot be read");
                     return None;
                 }
             };
@@ -153,7 +153,7 @@ impl EventLog for RedisLog {
                     Replay { events, complete }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "what was sent to a client cannot be read");
+                    stentor_engine::log!(warn, %error, "what was sent to a client cannot be read");
                     Replay { events: Vec::new(), complete: false }
                 }
             }

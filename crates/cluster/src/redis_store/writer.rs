@@ -214,13 +214,13 @@ impl Writer {
 
     fn works(&mut self) {
         if std::mem::replace(&mut self.failed, false) {
-            tracing::info!("what is sent to clients is kept on the Redis server again");
+            stentor_engine::log!(info, "what is sent to clients is kept on the Redis server again");
         }
     }
 
     fn fails(&mut self, error: &RedisError) {
         if !std::mem::replace(&mut self.failed, true) {
-            tracing::error!(%error, "what is sent to clients is not kept on the Redis server");
+            stentor_engine::log!(error, %error, "what is sent to clients is not kept on the Redis server");
         }
     }
 
@@ -274,7 +274,7 @@ impl Writer {
             match refused.len() == count {
                 true => self.fails(error),
                 // Another node goes on with the stream, and its numbers are above those of this one.
-                false => tracing::debug!(%error, "some of what was sent is not kept"),
+                false => stentor_engine::log!(debug, %error, "some of what was sent is not kept"),
             }
         }
         Ok(refused.is_empty())

@@ -53,7 +53,7 @@ where
         // The host's code, which must not bring down whoever emits.
         catch_unwind(AssertUnwindSafe(|| self.actor.cast((self.wrap)(batch)).is_ok()))
             .unwrap_or_else(|_| {
-                tracing::error!(actor = %self.actor.get_id(), "wrapping a batch of events panicked");
+                crate::log!(error, actor = %self.actor.get_id(), "wrapping a batch of events panicked");
                 false
             })
     }

@@ -276,7 +276,7 @@ impl ToolEntry {
         if let Some(schema) = self.output.as_ref().filter(|_| result.is_error != Some(true)) {
             let structured = result.structured_content.as_ref().unwrap_or(&Value::Null);
             if let Some(problem) = schema.problems(structured).first() {
-                tracing::error!(tool = self.name(), %problem, "result does not fit the output schema");
+                crate::log!(error, tool = self.name(), %problem, "result does not fit the output schema");
                 return Err(ToolError::protocol(ErrorObject::internal(format!(
                     "the result of tool '{}' does not fit its output schema: {problem}",
                     self.name()

@@ -57,6 +57,11 @@ impl Filter {
         *self == Self::default()
     }
 
+    /// The resources whose updates it lets through, in the normal form of their URIs.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.resources.keys()
+    }
+
     /// The tasks that it lets through.
     pub(crate) fn tasks(&self) -> &[Arc<str>] {
         &self.tasks

@@ -100,7 +100,7 @@ impl Engine {
         for _ in 0..MOST_OWNERS {
             match saver.store.claim(id, principal, &from, own).await {
                 Ok(Claim::Given(record)) => {
-                    tracing::info!(session = ?id, %from, "carries on a session of a node that died");
+                    crate::log!(info, session = ?id, %from, "carries on a session of a node that died");
                     let entry = SessionEntry::claimed(core, *record, seat).await;
                     self.install_adopted(&Arc::new(entry))?;
                     return Ok(Found::Here);
@@ -112,7 +112,7 @@ impl Engine {
                 },
                 Ok(Claim::Unknown) => return moved(),
                 Err(error) => {
-                    tracing::warn!(session = ?id, %error, "a session cannot be claimed");
+                    crate::log!(warn, session = ?id, %error, "a session cannot be claimed");
                     return Err(Refused::Unreachable);
                 }
             }

@@ -224,7 +224,7 @@ pub(crate) fn leave_out_largest(frames: &mut Vec<Spoken>) -> bool {
     let largest = (0..frames.len()).max_by_key(|index| frames[*index].what.len());
     let Some(largest) = largest else { return false };
     let what = &mut frames[largest].what;
-    tracing::warn!(bytes = what.len(), "a message is too large to be sent to another node");
+    crate::log!(warn, bytes = what.len(), "a message is too large to be sent to another node");
     match what.too_large() {
         Some(error) if error.len() < what.len() => *what = error,
         _ => drop(frames.remove(largest)),
@@ -281,6 +281,7 @@ impl From<&Caller> for Sender {
             capabilities: caller.capabilities.clone(),
             session: caller.session.clone(),
             principal: caller.principal.clone(),
+            connection: caller.connection,
             resumes: caller.resumes,
             level: caller.level(),
         }

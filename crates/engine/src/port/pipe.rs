@@ -62,17 +62,22 @@ impl Pipe {
         }
     }
 
-    /// The client sends nothing more. Lets what it asked for be answered, for as long as a
-    /// shutdown would, and ends the session; then the inlet ends, too.
+    /// The client sends nothing more. Its listens get their results, and what it was asked and has not
+    /// answered is over at once. Lets what it asked for be answered, for as long as a shutdown would,
+    /// and ends the session; then the inlet ends, too.
     pub async fn finish(&self) {
         let (turns, permits) = (self.entry.turns(), self.entry.permits());
         // All turns are back when every message was handled, all permits when every request
         // was answered.
         let answered = async {
             let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
+            self.entry.questions().close();
+            self.entry.drain(&self.core);
             let _permits = permits.acquire_many(self.core.config.max_requests() as u32).await;
         };
         let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
+        // One that waited for the store of tasks until now is answered, too.
+        self.entry.drain(&self.core);
         self.entry.end(&self.core, EndReason::Disconnected);
         // Calls that were ended answer, too, and the last of them ends the stream.
         let all = self.core.config.max_requests() as u32;

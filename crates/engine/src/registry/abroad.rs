@@ -21,7 +21,7 @@ use crate::ids::NodeId;
 use crate::peers::Definition;
 
 /// An item that nodes of a cluster define differently.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Conflict {
     /// Where it is.

@@ -36,6 +36,16 @@ struct Shelves {
     prompts: List<Arc<PromptEntry>>,
 }
 
+impl Shelves {
+    /// Puts what is left in order, after some was removed.
+    fn settle(&mut self) {
+        self.tools.settle();
+        self.resources.settle();
+        self.templates.settle();
+        self.prompts.settle();
+    }
+}
+
 /// What all nodes offer.
 #[derive(Debug, Default)]
 struct Shown {
@@ -237,6 +247,7 @@ impl Catalog {
         for mutation in mutations {
             next.apply_one(mutation)?;
         }
+        next.own.settle();
         Ok(next.shown_anew(self))
     }
 

@@ -1,5 +1,6 @@
 //! One list in the order in which its entries were added.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -41,7 +42,7 @@ impl<E> List<E> {
         let entry = |(key, ordinal, entry)| (key, (ordinal, entry));
         let mut list: IndexMap<Arc<str>, (u64, E), RandomState> =
             entries.into_iter().map(entry).collect();
-        list.sort_by(|key, (ordinal, _), other, (others, _)| (ordinal, key).cmp(&(others, other)));
+        list.sort_by(Self::order);
         Self(list)
     }
 
@@ -74,8 +75,30 @@ impl<E> List<E> {
         true
     }
 
+    /// Removes an entry. The others are out of order until the list is [settled](Self::settle), so that
+    /// many can be removed in the time that it takes to look at the list once.
     pub(super) fn remove(&mut self, key: &str) {
-        self.0.shift_remove(key);
+        self.0.swap_remove(key);
+    }
+
+    /// Puts the entries in order again, after some were removed.
+    pub(super) fn settle(&mut self) {
+        let in_order = |(key, held): &(&Arc<str>, &(u64, E)),
+                        (other, others): &(&Arc<str>, &(u64, E))| {
+            Self::order(key, held, other, others).is_le()
+        };
+        if !self.0.iter().is_sorted_by(in_order) {
+            self.0.sort_by(Self::order);
+        }
+    }
+
+    fn order(
+        key: &Arc<str>,
+        (ordinal, _): &(u64, E),
+        other: &Arc<str>,
+        (others, _): &(u64, E),
+    ) -> Ordering {
+        (ordinal, key).cmp(&(others, other))
     }
 }
 
@@ -143,4 +166,39 @@ fn decode_cursor(member: &str, cursor: &str) -> Result<String, InvalidCursor> {
 fn parse(place: &str) -> Result<(u64, &str), InvalidCursor> {
     let (ordinal, key) = place.split_once(':').ok_or(InvalidCursor)?;
     Ok((ordinal.parse().map_err(|_| InvalidCursor)?, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(count: u64) -> List<u64> {
+        List::of((0..count).map(|n| (format!("t{n}").into(), n, n)))
+    }
+
+    fn entries(list: &List<u64>) -> Vec<u64> {
+        list.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_removal_moves_one_entry_however_long_the_list_is() {
+        let mut list = list(1_000);
+        let before = entries(&list);
+        list.remove("t10");
+        let moved =
+            entries(&list).iter().zip(&before).filter(|(now, before)| now != before).count();
+        assert_eq!(moved, 1);
+    }
+
+    #[test]
+    fn what_is_left_is_in_order_again() {
+        let mut list = list(100);
+        for n in (0..100).step_by(3) {
+            list.remove(&format!("t{n}"));
+        }
+        assert!(list.put("t0", 100, 100, false));
+        list.settle();
+        let expected: Vec<_> = (0..100).filter(|n| n % 3 != 0).chain([100]).collect();
+        assert_eq!(entries(&list), expected);
+    }
 }

@@ -8,6 +8,7 @@ use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
 use crate::ids::SessionId;
 use crate::peers::Sender;
+use crate::shares::{Connection, Share};
 
 /// What is known of the sender of a request: from `initialize` in the legacy era, from the
 /// request itself in the modern one.
@@ -19,6 +20,8 @@ pub(crate) struct Caller {
     pub(crate) session: Option<SessionId>,
     /// Who has been authenticated, as far as the transport knows.
     pub(crate) principal: Option<Arc<str>>,
+    /// What it came on, where it belongs to no session.
+    pub(crate) connection: Option<Connection>,
     /// Whether it can come back to a stream that was closed.
     pub(crate) resumes: bool,
     /// Of a legacy session, also one on another node.
@@ -55,6 +58,7 @@ impl Caller {
             capabilities: meta.client_capabilities.clone().unwrap_or_default(),
             session,
             principal: None,
+            connection: None,
             resumes: false,
             level: None,
         }
@@ -68,6 +72,7 @@ impl Caller {
             capabilities: Arc::default(),
             session: Some(session),
             principal: None,
+            connection: None,
             resumes: false,
             level: None,
         }
@@ -86,6 +91,7 @@ impl Caller {
             capabilities: Arc::new(initialize.capabilities),
             session: Some(session),
             principal: None,
+            connection: None,
             resumes: false,
             level: Some(level),
         }
@@ -99,6 +105,7 @@ impl Caller {
             capabilities: Arc::new(capabilities),
             session: None,
             principal,
+            connection: None,
             resumes: false,
             level: None,
         }
@@ -106,10 +113,18 @@ impl Caller {
 
     /// The sender of a request that another node passes on.
     pub(crate) fn of_peer(sender: Sender) -> Self {
-        let Sender { version, client, capabilities, session, principal, resumes, level } = sender;
         let own = SessionLevel::default();
-        own.set(level);
-        Self { version, client, capabilities, session, principal, resumes, level: Some(own) }
+        own.set(sender.level);
+        Self {
+            version: sender.version,
+            client: sender.client,
+            capabilities: sender.capabilities,
+            session: sender.session,
+            principal: sender.principal,
+            connection: sender.connection,
+            resumes: sender.resumes,
+            level: Some(own),
+        }
     }
 
     /// Where a session changes how severe log messages are to be.
@@ -128,6 +143,17 @@ impl Caller {
     pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;
         self
+    }
+
+    /// The same, on this connection.
+    pub(crate) fn on(mut self, connection: Option<Connection>) -> Self {
+        self.connection = connection;
+        self
+    }
+
+    /// Whose share it takes of what all callers share.
+    pub(crate) fn share(&self) -> Share {
+        Share::of(self.principal.as_ref(), self.session.as_ref(), self.connection)
     }
 
     /// The same, over a transport where a client can come back to a stream.

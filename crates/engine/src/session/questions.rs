@@ -16,7 +16,14 @@ pub(crate) struct Questions(Arc<Inner>);
 struct Inner {
     prefix: Option<String>,
     next: AtomicI64,
-    open: Mutex<HashMap<Id, oneshot::Sender<ResponseOutcome>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    waiting: HashMap<Id, oneshot::Sender<ResponseOutcome>>,
+    /// The client can answer nothing any more.
+    closed: bool,
 }
 
 /// One question; dropping it withdraws it.
@@ -45,13 +52,29 @@ impl Questions {
     /// A question that was asked under this id.
     pub(crate) fn expect(&self, id: Id) -> OpenQuestion {
         let (sender, answer) = oneshot::channel();
-        self.0.open.lock().insert(id.clone(), sender);
+        let mut open = self.0.open.lock();
+        // What is dropped here is answered with nothing at once.
+        if !open.closed {
+            open.waiting.insert(id.clone(), sender);
+        }
+        drop(open);
         OpenQuestion { questions: self.clone(), id, answer }
+    }
+
+    /// The client can answer nothing any more: no question waits longer, nor does any that is asked
+    /// from here on.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut open = self.0.open.lock();
+            open.closed = true;
+            std::mem::take(&mut open.waiting)
+        };
+        drop(waiting);
     }
 
     /// No answer to this question is waited for any more.
     pub(crate) fn withdraw(&self, id: &Id) {
-        self.0.open.lock().remove(id);
+        self.0.open.lock().waiting.remove(id);
     }
 
     /// Hands in a response. `false` if nobody waits for it.
@@ -63,7 +86,7 @@ impl Questions {
             _ => None,
         };
         let mut open = self.0.open.lock();
-        let sender = open.remove(&response.id).or_else(|| open.remove(&as_number?));
+        let sender = open.waiting.remove(&response.id).or_else(|| open.waiting.remove(&as_number?));
         drop(open);
         sender.is_some_and(|sender| sender.send(response.outcome).is_ok())
     }
@@ -82,6 +105,6 @@ impl OpenQuestion {
 
 impl Drop for OpenQuestion {
     fn drop(&mut self) {
-        self.questions.0.open.lock().remove(&self.id);
+        self.questions.0.open.lock().waiting.remove(&self.id);
     }
 }

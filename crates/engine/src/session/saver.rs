@@ -143,13 +143,13 @@ impl Saver {
                     failed = false;
                     // It may have lost what it had.
                     next_round = Instant::now();
-                    tracing::info!("sessions are saved again");
+                    crate::log!(info, "sessions are saved again");
                 }
                 Ok(()) => {}
                 Err(error) => {
                     counter!("stentor.session_store.errors").increment(1);
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::error!(%error, "sessions are not saved, and go on without");
+                        crate::log!(error, %error, "sessions are not saved, and go on without");
                     }
                     tokio::select! {
                         () = sleep(PATIENCE) => saver.news.notify_one(),
@@ -198,7 +198,7 @@ impl Saver {
         let Some(entry) = entry.upgrade() else { return Ok(()) };
         let Some(record) = entry.record() else { return Ok(()) };
         if !self.store.save(&self.node, &record, self.keep_for).await? {
-            tracing::warn!(session = ?id, "another node has taken a session");
+            crate::log!(warn, session = ?id, "another node has taken a session");
             if let Some(core) = core.upgrade() {
                 entry.end(&core, EndReason::Moved);
             }

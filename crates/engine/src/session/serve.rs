@@ -45,7 +45,7 @@ pub(crate) fn serve(
 
 /// Lets a call in: a new one, or the retry of one that waits.
 fn admit(
-    core: &Core,
+    core: &Arc<Core>,
     entry: &SessionEntry,
     caller: Caller,
     target: Target,
@@ -56,7 +56,7 @@ fn admit(
     if entry.calls().is_open(&request.id) {
         return Err(in_use());
     }
-    let charge = entry.requests().charge(cost_of_call(&request));
+    let charge = task::charge(core, entry.requests(), &caller, cost_of_call(&request));
     let charge = charge.map_err(|error| ErrorObject::unavailable(error.to_string()))?;
     let begins = task::enter(core, &caller, &request, &target)?;
     let cancel = begins.cancel();

@@ -22,6 +22,8 @@ pub enum CancelReason {
     TimedOut,
     /// The client did not answer a question in time.
     Abandoned,
+    /// It gave way to other callers, who had less of what all share.
+    GaveWay,
     /// The application cancelled it.
     Application,
     /// The session ended.
@@ -38,11 +40,19 @@ impl CancelReason {
             // A retry that comes in the moment in which it is too late.
             Self::Abandoned => Some(ErrorObject::invalid_params(StateError::Expired.to_string())),
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
+            Self::GaveWay => Some(gave_way()),
             Self::Application => Some(ErrorObject::new(code::CANCELLED, "the call was cancelled")),
             Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),
             Self::Shutdown => Some(ErrorObject::unavailable("the server is shutting down")),
         }
     }
+}
+
+/// What the client is told whose call gave way.
+pub(crate) fn gave_way() -> ErrorObject {
+    let why = "the call gave way to other callers: no caller has more of what all share; \
+               ask for less at once, and again later";
+    ErrorObject::unavailable(why)
 }
 
 impl fmt::Display for CancelReason {
@@ -53,6 +63,7 @@ impl fmt::Display for CancelReason {
             Self::Disconnected => f.write_str("the client disconnected"),
             Self::TimedOut => f.write_str("the call took too long"),
             Self::Abandoned => f.write_str("the client did not answer in time"),
+            Self::GaveWay => f.write_str("given up for other callers"),
             Self::Application => f.write_str("cancelled by the application"),
             Self::SessionEnded => f.write_str("the session ended"),
             Self::Shutdown => f.write_str("the server is shutting down"),

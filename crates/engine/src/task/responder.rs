@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use stentor_wire::encode::{self, Question, ResultBody};
 use stentor_wire::{Era, ErrorObject, Id, Method, Request};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::CallPermit;
 use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
 use crate::events::CallOutcome;
@@ -33,7 +33,7 @@ pub(crate) struct Responder {
 #[derive(Debug, Default)]
 #[expect(dead_code, reason = "held for their drops")]
 struct Claim {
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<CallPermit>,
     open: Option<OpenCall>,
 }
 
@@ -56,10 +56,10 @@ impl Responder {
         outlet: Outlet,
         era: Era,
         request: &Request,
-        permit: OwnedSemaphorePermit,
+        permit: impl Into<CallPermit>,
     ) -> Self {
         let (id, method) = (Some(request.id.clone()), request.method.clone());
-        let claim = Claim { permit: Some(permit), open: None };
+        let claim = Claim { permit: Some(permit.into()), open: None };
         Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None }
     }
 

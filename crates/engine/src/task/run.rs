@@ -29,7 +29,7 @@ use super::suspended::{Place, Resume, Waiting};
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
 use crate::events::CallOutcome;
-use crate::request_budget::Charge;
+use crate::request_budget::{CALL_COST, Charge, cost_of_params};
 use crate::tasks::{AsTask, LiveTask, NewTask, TaskGuard};
 
 /// The author's code, which may panic.
@@ -114,7 +114,7 @@ impl Run {
         }
         let Some(finished) = self.look().await else { return Err(self) };
         if let Err(panicked) = self.conclude(Some(finished)).await {
-            tracing::error!(error = %panicked, "a call failed");
+            crate::log!(error, error = %panicked, "a call failed");
         }
         Ok(())
     }
@@ -155,6 +155,15 @@ impl Run {
         // What is awaited here is boxed, as few calls come to it and all make room for it.
         if finished.is_some() && matches!(self.side, Side::Suspended { .. }) {
             Box::pin(self.asked_again()).await;
+        }
+        // On a pipe the news of a change goes out before the answer of the call that made it: some
+        // clients leave as soon as they have that.
+        let core = &self.ctx.call().core;
+        if let Side::Attached(responder) = &self.side
+            && responder.outlet().is_shared()
+            && core.has_news()
+        {
+            Box::pin(core.news_told()).await;
         }
         let mut panicked = Ok(());
         let kept = match finished {
@@ -220,6 +229,7 @@ impl Run {
             arguments: call.arguments.as_ref().and_then(|raw| raw.read().ok()).unwrap_or_default(),
             capabilities: serde_json::to_value(&*call.lane.load().capabilities).unwrap_or_default(),
             owner: call.caller.principal.clone(),
+            share: call.caller.share(),
             rounds: call.rounds().clone(),
             cancel: call.cancel.clone(),
         };
@@ -324,7 +334,8 @@ impl Run {
         let call = self.ctx.call();
         let (resume, resumed) = oneshot::channel();
         let waiting = Waiting { cancel: call.cancel.clone(), resume };
-        let Some(place) = call.core.suspended.insert(waiting) else {
+        let bytes = CALL_COST + cost_of_params(&self.params);
+        let Some(place) = call.core.suspended.insert(&call.caller.share(), bytes, waiting) else {
             // No room to wait: the code goes on without an answer.
             return call.rounds().fail();
         };
@@ -431,6 +442,9 @@ impl Run {
         match (side, error) {
             (Side::Attached(responder), Some(error)) => responder.answer(Err(error)),
             (Side::Attached(responder), None) => responder.withhold(),
+            (Side::Task(guard), Some(error)) if reason == CancelReason::GaveWay => {
+                return Some((guard, TaskStatus::Failed { error }));
+            }
             // As if the process had ended: it may go on with the next one.
             (Side::Task(guard), _) if reason == CancelReason::Shutdown => drop(guard),
             (Side::Task(guard), Some(error)) if reason == CancelReason::TimedOut => {

@@ -62,6 +62,8 @@ pub(crate) enum StateError {
     Foreign,
     #[error("the requestState has expired or was used already")]
     Expired,
+    #[error("the call gave way to other callers")]
+    GaveWay,
 }
 
 impl Binding {

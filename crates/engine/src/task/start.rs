@@ -8,6 +8,7 @@ use stentor_wire::params::Retry;
 use stentor_wire::{Era, ErrorObject, Params, Request, RequestMeta};
 use tokio::sync::Notify;
 
+use super::cancel::gave_way;
 use super::context::{Call, Context};
 use super::lane::{Lane, Lanes};
 use super::record::Record;
@@ -22,6 +23,7 @@ use crate::dispatch::Target;
 use crate::events::CallRef;
 use crate::handler::{Arguments, ToolEntry};
 use crate::ids::NodeId;
+use crate::log::quietly;
 use crate::outlet::Gate;
 use crate::request_budget::Charge;
 use crate::session::{Caller, FinishStreams, Questions, Session};
@@ -77,7 +79,10 @@ pub(crate) fn enter(
         Era::Modern if request.method.may_ask() => Retry::read(&request.params)?,
         _ => Retry::default(),
     };
-    let refused = |error: StateError| ErrorObject::invalid_params(error.to_string());
+    let refused = |error| match error {
+        StateError::GaveWay => gave_way(),
+        error => ErrorObject::invalid_params(error.to_string()),
+    };
     let Some(state) = &retry.request_state else {
         return Ok(Entry::New { retry, explicit: None });
     };
@@ -86,8 +91,7 @@ pub(crate) fn enter(
     let sealed = sealed.map_err(refused)?;
     match sealed {
         Sealed::Waiting(handle) => {
-            let waiting = core.suspended.take(&handle);
-            let waiting = waiting.ok_or_else(|| refused(StateError::Expired))?;
+            let waiting = core.suspended.take(&handle).map_err(refused)?;
             Ok(Entry::Retry { waiting, retry })
         }
         Sealed::Explicit(state) => {
@@ -131,16 +135,19 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
     let id = core.running.next_id();
     let subject: Arc<str> = target.subject().into();
     let call = CallRef { id, session: caller.session.clone(), request, subject: subject.clone() };
-    let span = tracing::debug_span!(
-        "mcp.call",
-        call = %id,
-        mcp.method.name = %method,
-        mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
-        jsonrpc.request.id = %call.request,
-        subject = &*subject,
-        traceparent = meta.trace.traceparent.as_deref(),
-        tracestate = meta.trace.tracestate.as_deref(),
-    );
+    let span = quietly(|| {
+        tracing::debug_span!(
+            "mcp.call",
+            call = %id,
+            mcp.method.name = %method,
+            mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
+            jsonrpc.request.id = %call.request,
+            subject = &*subject,
+            traceparent = meta.trace.traceparent.as_deref(),
+            tracestate = meta.trace.tracestate.as_deref(),
+        )
+    });
+    let span = span.unwrap_or_else(tracing::Span::none);
     let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
         core: core.clone(),
@@ -181,7 +188,7 @@ async fn spawn(mut run: Box<Run>, parent: ActorCell) {
     run.enlist();
     if let Err(error) = Actor::spawn_linked(None, TaskActor, run, parent).await {
         // What was dropped with it has answered.
-        tracing::error!(%error, "a call could not be started");
+        crate::log!(error, %error, "a call could not be started");
     }
 }
 

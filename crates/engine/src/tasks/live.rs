@@ -1,6 +1,7 @@
 //! A task that runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -16,6 +17,7 @@ use super::{failed, notice};
 use crate::core::Core;
 use crate::hub::HubMsg;
 use crate::ids::TaskId;
+use crate::shares::{Share, Ticket};
 use crate::task::{Cancel, CancelReason, Rounds};
 
 /// When the end of a task is stored again that could not be.
@@ -29,6 +31,7 @@ pub(crate) struct NewTask {
     pub(crate) arguments: Value,
     pub(crate) capabilities: Value,
     pub(crate) owner: Option<Arc<str>>,
+    pub(crate) share: Share,
     pub(crate) rounds: Arc<Rounds>,
     pub(crate) cancel: Cancel,
 }
@@ -44,6 +47,10 @@ pub(crate) struct LiveTask {
     reported: Notify,
     /// The right to write to the store, so that what is written comes there in its order.
     turn: Semaphore,
+    share: Share,
+    ticket: Ticket,
+    /// Its place is another task's, and the store is to forget it.
+    gave_way: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -74,8 +81,12 @@ impl LiveTask {
             version: 1,
         };
         // Guarded first: a call that is killed while it is stored must not look as if it ran.
-        let guard = Self::guard(core, record.clone(), new.rounds, new.cancel);
-        match config.store.put(record).await {
+        let guard = Self::guard(core, record, new.share, new.rounds, new.cancel);
+        let stored = match &guard.task {
+            Some(task) => task.store(core, || task.record.lock().clone()).await,
+            None => Ok(()),
+        };
+        match stored {
             Ok(()) => Ok(guard),
             Err(error) => {
                 guard.forget();
@@ -94,17 +105,20 @@ impl LiveTask {
         // Nobody waits for an answer to what the last run asked, and its keys are used up.
         record.status = TaskStatus::Working;
         rounds.ask_anew(core.tasks.now());
-        Self::guard(core, record, rounds, cancel)
+        let share = Share::of(record.owner.as_ref(), None, None);
+        Self::guard(core, record, share, rounds, cancel)
     }
 
     fn guard(
         core: &Arc<Core>,
         record: TaskRecord,
+        share: Share,
         rounds: Arc<Rounds>,
         cancel: Cancel,
     ) -> TaskGuard {
         rounds.belong_to_task();
         let id = record.id.clone();
+        let ticket = core.tasks.held.enter(&share, &record);
         let task = Arc::new(Self {
             record: Mutex::new(record),
             rounds,
@@ -112,6 +126,9 @@ impl LiveTask {
             telling: Mutex::default(),
             reported: Notify::new(),
             turn: Semaphore::new(1),
+            share,
+            ticket,
+            gave_way: AtomicBool::new(false),
         });
         core.tasks.live.insert(id, task.clone());
         TaskGuard { core: core.clone(), task: Some(task), _counted: core.calls.token() }
@@ -150,6 +167,30 @@ impl LiveTask {
 
     pub(super) fn end(&self, reason: CancelReason) {
         self.cancel.cancel(reason);
+    }
+
+    /// Another task takes its place: it ends, who listens is told why, and nothing of it is kept.
+    pub(super) fn give_way(&self) {
+        self.gave_way.store(true, Ordering::Release);
+        self.end(CancelReason::GaveWay);
+    }
+
+    /// Hands it to the store, where others give way if need be.
+    async fn store(
+        &self,
+        core: &Core,
+        record: impl Fn() -> TaskRecord,
+    ) -> Result<(), TaskStoreError> {
+        let gave_way = || self.gave_way.load(Ordering::Acquire);
+        if gave_way() {
+            return Ok(());
+        }
+        let stored = core.tasks.held.put(core, &self.share, &record).await;
+        // Its place was taken while it was being stored.
+        if gave_way() {
+            return core.config.tasks.store.forget(&self.id()).await;
+        }
+        stored
     }
 
     /// Says how far it is; listeners are told at a bounded rate, who looks sees it at once.
@@ -211,7 +252,13 @@ impl LiveTask {
                 record.checkpoint = Some(value);
                 record.clone()
             };
-            core.config.tasks.store.put(record).await
+            core.tasks.held.change(task.ticket, &record, true);
+            let stored = task.store(&core, || record.clone()).await;
+            if stored.is_err() {
+                let record = task.record.lock().clone();
+                core.tasks.held.change(task.ticket, &record, true);
+            }
+            stored
         });
         saving.await.unwrap_or_else(|error| Err(TaskStoreError::Failed(error.into())))
     }
@@ -246,17 +293,19 @@ impl LiveTask {
             record.updated_at = core.tasks.now();
             // It never runs again.
             record.checkpoint = None;
+            record.arguments = Value::Null;
             record
         };
-        let store = &core.config.tasks.store;
         let mut record = ended(status);
-        let mut stored = store.put(record.clone()).await;
+        core.tasks.held.change(self.ticket, &record, true);
+        let mut stored = self.store(core, || record.clone()).await;
         if let Err(error) = &stored {
-            tracing::error!(%error, "the result of a task could not be stored");
+            crate::log!(error, %error, "the result of a task could not be stored");
             let error = ErrorObject::internal(format!("the result could not be kept: {error}"));
             record = ended(TaskStatus::Failed { error });
-            stored = store.put(record.clone()).await;
+            stored = self.store(core, || record.clone()).await;
         }
+        core.tasks.held.change(self.ticket, &record, false);
         {
             let mut shown = self.record.lock();
             // A change since then has the number that this one was given.
@@ -267,9 +316,9 @@ impl LiveTask {
         while let Err(error) = &stored
             && !record.is_expired(core.tasks.now())
         {
-            tracing::error!(%error, "the end of a task could not be stored");
+            crate::log!(error, %error, "the end of a task could not be stored");
             tokio::select! {
-                () = sleep(STORE_AGAIN) => stored = store.put(record.clone()).await,
+                () = sleep(STORE_AGAIN) => stored = self.store(core, || record.clone()).await,
                 () = core.ending.cancelled() => break,
             }
         }
@@ -302,6 +351,7 @@ impl TaskGuard {
     fn forget(mut self) {
         if let Some(task) = self.task.take() {
             self.core.tasks.live.remove(&task.id());
+            self.core.tasks.held.leave(task.ticket);
         }
     }
 }

@@ -127,6 +127,10 @@ impl TaskStore for RedbTaskStore {
         self.reader.ask(Read::Unfinished).boxed()
     }
 
+    fn forget<'a>(&'a self, id: &'a TaskId) -> BoxFuture<'a, Result<(), TaskStoreError>> {
+        self.writer.ask(|reply| Write::Forget(id.clone(), reply)).boxed()
+    }
+
     fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>> {
         async move {
             let mut forgotten = 0;

@@ -112,6 +112,22 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// All tasks that have not come to an end, for an engine that starts.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>>;
 
+    /// Forgets a task before it expires, so that another one finds room; does nothing if there is none
+    /// of that name.
+    ///
+    /// Without code of its own a store keeps as little of it as it can until the next
+    /// [`sweep`](Self::sweep).
+    fn forget<'a>(&'a self, id: &'a TaskId) -> BoxFuture<'a, Result<(), TaskStoreError>> {
+        async move {
+            let Some(mut task) = self.get(id).await? else { return Ok(()) };
+            (task.arguments, task.capabilities) = (Value::Null, Value::Null);
+            (task.status, task.checkpoint) = (TaskStatus::Cancelled, None);
+            (task.ttl_ms, task.version) = (Some(0), task.version + 1);
+            self.put(task).await
+        }
+        .boxed()
+    }
+
     /// Forgets the tasks that are [expired](TaskRecord::is_expired) at this time; returns how
     /// many.
     fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>>;
@@ -209,6 +225,14 @@ impl TaskStore for MemoryTaskStore {
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>> {
         let all = self.tasks.iter().map(|task| task.0.clone());
         ready(Ok(all.filter(|task| !task.status.is_terminal()).collect())).boxed()
+    }
+
+    fn forget<'a>(&'a self, id: &'a TaskId) -> BoxFuture<'a, Result<(), TaskStoreError>> {
+        if let Some((_, (_, weight))) = self.tasks.remove(id) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(weight, Ordering::Relaxed);
+        }
+        ready(Ok(())).boxed()
     }
 
     fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{self, Future, pending, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use stentor_engine::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -95,11 +97,22 @@ impl Connections {
     }
 
     /// Serves a connection until it ends.
+    #[cfg(test)]
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        self.open_from(None, io);
+    }
+
+    /// As `open`, for one that comes from this address.
+    pub(super) fn open_from(
+        &mut self,
+        other_end: Option<SocketAddr>,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) {
         self.sweep();
         let flow = Flow::new(self.shared.born);
         let io = Watched::new(io, self.shared.limits.clone(), flow.clone());
-        let task = self.tasks.spawn(serve(io, self.shared.clone()));
+        let task =
+            self.tasks.spawn(serve(io, self.shared.clone(), other_end.map(Connection::from)));
         self.open.insert(task.id(), (flow, task));
     }
 
@@ -176,11 +189,12 @@ impl Connections {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut io: Watched<S>,
     shared: Arc<Shared>,
+    connection: Option<Connection>,
 ) {
     // Until a client says something hyper is not there, which would take its buffers to hear that.
     while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
         // Boxed, as what it takes to serve requests is gone while a stream is written.
-        let (taken, takeover) = match Box::pin(requests(io, &shared)).await {
+        let (taken, takeover) = match Box::pin(requests(io, &shared, connection)).await {
             After::Stream(taken, takeover) => (taken, takeover),
             After::Linger(io) => return linger(io, &shared).await,
             After::Nothing => return,
@@ -219,10 +233,11 @@ enum After<S> {
 fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
+    connection: Option<Connection>,
 ) -> impl Future<Output = After<S>> + Send + use<'_, S> {
-    let slot = Slot::default();
-    let requests = Requests { shared: shared.clone(), flow: io.flow().clone(), slot: slot.clone() };
-    let flow = requests.flow.clone();
+    let (slot, flow) = (Slot::default(), io.flow().clone());
+    let requests =
+        Requests { shared: shared.clone(), flow: flow.clone(), slot: slot.clone(), connection };
     let mut connection = shared.http.serve_connection(TokioIo::new(io), requests);
     async move {
         let (mut closing, mut woken, mut told) = (pin!(shared.closing.cancelled()), None, false);
@@ -260,7 +275,7 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Err(ended) => ended,
         };
         if let Err(error) = &ended {
-            tracing::debug!(%error, "a connection broke");
+            stentor_engine::log!(debug, %error, "a connection broke");
         }
         // A head that is too large, or is none, hyper refuses by itself.
         match flow.lingers() || ended.is_err_and(|error| error.is_parse()) {
@@ -279,6 +294,7 @@ struct Requests {
     shared: Arc<Shared>,
     flow: Flow,
     slot: Slot,
+    connection: Option<Connection>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -303,7 +319,10 @@ impl Service<Request<Incoming>> for Requests {
         }
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(connection) = self.connection {
+            head.extensions.insert(connection);
+        }
         // Only of a POST the body is read.
         let goes_on = match head.method {
             Method::POST => flow.goes_on(),

@@ -1,10 +1,9 @@
 //! A modern request: everything it needs is in it and in its headers.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use stentor_engine::port::Answer;
+use stentor_engine::port::{Answer, Source};
 use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
@@ -15,7 +14,7 @@ use super::{Endpoint, Response, names, reply};
 pub(super) async fn request(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    principal: Option<Arc<str>>,
+    source: Source,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
@@ -26,7 +25,7 @@ pub(super) async fn request(
         }
     };
     let listens = request.method == Method::Listen;
-    Ok(match endpoint.engine.answer(version, request, principal).await? {
+    Ok(match endpoint.engine.answer(version, request, source).await? {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
         Answer::Stream(inlet) if listens => reply::stream(inlet, Vec::new(), EventIds::None),
         Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,

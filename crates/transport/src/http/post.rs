@@ -4,10 +4,13 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
+use stentor_engine::port::Source;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
-use super::{BodyError, Endpoint, Response, legacy, modern, names, principal, reply, upload};
+use super::{
+    BodyError, Endpoint, Response, connection, legacy, modern, names, principal, reply, upload,
+};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
@@ -44,7 +47,8 @@ where
     // Boxed, as two small futures are had for less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            Box::pin(modern::request(endpoint, headers, principal, wants, request)).await
+            let source = Source { principal, connection: connection(&head.extensions) };
+            Box::pin(modern::request(endpoint, headers, source, wants, request)).await
         }
         // No notification of a client has a meaning of its own here: it cancels by closing the
         // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").

@@ -120,7 +120,7 @@ pub async fn serve_on(
     // Of one that listens already this changes the backlog.
     let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
     if let Err(error) = tuned.and_then(|()| SockRef::from(&listener).listen(backlog)) {
-        tracing::debug!(%error, "the listener keeps its defaults");
+        stentor_engine::log!(debug, %error, "the listener keeps its defaults");
     }
     if let Ok(address) = listener.local_addr() {
         settle(&mut config, address);
@@ -215,7 +215,7 @@ async fn accept_all(
                     // As a rule no file or memory is left, which one less connection gives back.
                     make_room(connections).await;
                     if said.is_none_or(|said: Instant| said.elapsed() >= SAID_AGAIN) {
-                        tracing::error!(%error, "cannot accept a connection");
+                        stentor_engine::log!(error, %error, "cannot accept a connection");
                         said = Some(Instant::now());
                     }
                     continue;
@@ -230,7 +230,7 @@ async fn accept_all(
         while !connections.has_room() && !connections.cut_idle() {
             let _ = timeout(PAUSE, connections.ended()).await;
         }
-        connections.open(stream);
+        connections.open_from(stream.peer_addr().ok(), stream);
     }
 }
 
@@ -256,7 +256,7 @@ fn inherits(stream: &TcpStream, gone_after: Duration) -> bool {
         return true;
     }
     if let Err(error) = tune(&SockRef::from(stream), gone_after) {
-        tracing::debug!(%error, "a connection keeps its defaults");
+        stentor_engine::log!(debug, %error, "a connection keeps its defaults");
     }
     false
 }

@@ -19,7 +19,7 @@ pub(super) fn stdin() -> Reader {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     match direct::reader(io::stdin().as_fd()) {
         Ok(reader) => return reader,
-        Err(error) => tracing::debug!(%error, "stdin is read by a thread"),
+        Err(error) => stentor_engine::log!(debug, %error, "stdin is read by a thread"),
     }
     Box::new(read_by_thread())
 }
@@ -29,7 +29,7 @@ pub(super) fn stdout() -> Writer {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     match direct::writer(io::stdout().as_fd()) {
         Ok(writer) => return writer,
-        Err(error) => tracing::debug!(%error, "stdout is written by a thread"),
+        Err(error) => stentor_engine::log!(debug, %error, "stdout is written by a thread"),
     }
     Box::new(tokio::io::stdout())
 }
@@ -55,7 +55,7 @@ fn read_by_thread() -> impl AsyncRead + Send + Unpin {
         }
     };
     if let Err(error) = std::thread::Builder::new().name("stentor-stdin".to_owned()).spawn(reader) {
-        tracing::error!(%error, "no thread to read stdin");
+        stentor_engine::log!(error, %error, "no thread to read stdin");
     }
     StreamReader::new(Box::pin(stream::unfold(received, |mut received| async {
         received.recv().await.map(|chunk| (chunk, received))

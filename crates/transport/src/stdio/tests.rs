@@ -4,7 +4,7 @@ use std::task::Context;
 
 use futures::poll;
 use serde_json::{Value, json};
-use stentor_engine::{Context as Call, Engine, ToolError, tool};
+use stentor_engine::{AsTask, Context as Call, Elicit, Engine, ToolError, tool};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, DuplexStream};
 
 use super::*;
@@ -21,8 +21,30 @@ async fn engine() -> Engine {
         .tool(tool("sleep", || async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok::<_, ToolError>("slept")
-        }));
+        }))
+        .tool(tool("ask", |call: Call| async move {
+            let schema = json!({"type": "object", "properties": {}});
+            let form = Elicit::schema("?", schema.as_object().cloned().unwrap_or_default());
+            call.elicit_with(form).await?;
+            Ok::<_, ToolError>("answered")
+        }))
+        .tool(tool("change", |call: Call| async move {
+            let name = format!("tool-{}", call.catalog().snapshot().revision());
+            let added = tool(name, || async { Ok::<_, ToolError>("") });
+            call.catalog().add(added).await.map_err(|error| ToolError::new(error.to_string()))?;
+            Ok::<_, ToolError>("changed")
+        }))
+        .tool(tool("tell", |call: Call| async move {
+            call.send_prompt_list_changed();
+            Ok::<_, ToolError>("told")
+        }))
+        .tool(tool("forever", forever))
+        .tool(tool("forever_as_a_task", forever).as_task(AsTask::Always));
     engine.start().await.unwrap()
+}
+
+async fn forever() -> Result<&'static str, ToolError> {
+    std::future::pending().await
 }
 
 /// A line that calls a tool.
@@ -30,7 +52,9 @@ fn call(id: u64, tool: &str) -> String {
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientCapabilities": {
+            "extensions": {"io.modelcontextprotocol/tasks": {}},
+        },
         "progressToken": id,
     });
     let params = json!({"name": tool, "arguments": {}, "_meta": meta});
@@ -185,4 +209,112 @@ async fn a_client_that_does_not_read_is_read_until_enough_waits_and_then_answere
     let (served, (), heard) = tokio::join!(async { (&mut serving).await }, &mut asking, hearing);
     served.unwrap();
     assert_eq!(heard, CALLS);
+}
+
+fn line(message: &Value) -> String {
+    message.to_string() + "\n"
+}
+
+/// What a client hears that says this and then nothing more.
+async fn hears(engine: &Engine, says: String) -> Vec<Value> {
+    let pieces = Pieces::default();
+    serve_on(engine, says.as_bytes(), pieces.clone()).await.unwrap();
+    let all = pieces.0.lock().unwrap().concat();
+    let lines = std::str::from_utf8(&all).unwrap().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_of_its_input_a_listen_has_its_result() {
+    let mut listen: Value = serde_json::from_str(&call(1, "steps")).unwrap();
+    listen["method"] = "subscriptions/listen".into();
+    listen["params"]["notifications"] = json!({"toolsListChanged": true});
+    let (engine, began) = (engine().await, Instant::now());
+    let heard = hears(&engine, line(&listen)).await;
+    assert_eq!(heard[0]["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(heard[1]["id"], 1, "{heard:?}");
+    assert!(heard[1]["result"].is_object(), "{heard:?}");
+    assert!(began.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_of_its_input_a_question_is_over() {
+    let info = json!({"name": "c", "version": "1"});
+    let can = json!({"elicitation": {}});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": can, "clientInfo": info});
+    let says = [
+        json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "ask"}}),
+    ];
+    let (engine, began) = (engine().await, Instant::now());
+    let heard = hears(&engine, says.iter().map(line).collect()).await;
+    let answer = heard.iter().find(|message| message["id"] == "a").unwrap();
+    let text = &answer["result"]["content"][0]["text"];
+    assert_eq!(text, "the question cannot be answered any more", "{heard:?}");
+    assert!(began.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_end_of_its_input_calls_and_tasks_have_one_deadline() {
+    let engine = engine().await;
+    let (pipe, mut inlet) = engine.open_pipe().await.unwrap();
+    for (id, tool) in [(1, "forever"), (2, "forever_as_a_task")] {
+        pipe.deliver(Message::decode(&call(id, tool).into())).await.unwrap();
+    }
+    let mut batch = Vec::new();
+    assert!(inlet.next(&mut batch).await, "the task");
+    let began = Instant::now();
+    assert_eq!(leave(&engine, Some(&pipe)).await, Ended::Shutdown);
+    let took = began.elapsed();
+    assert!(
+        took >= engine.drain_timeout() && took <= engine.drain_timeout() + Duration::from_secs(2),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_killed_is_an_error() {
+    let engine = engine().await;
+    let (_asks, stdin) = tokio::io::duplex(4096);
+    let serving = serve_on(&engine, stdin, Pieces::default());
+    let killing = async {
+        tokio::task::yield_now().await;
+        engine.root_cell().kill();
+    };
+    let (served, ()) = tokio::join!(serving, killing);
+    assert!(matches!(served, Err(StdioError::Ended(EndedUnasked::Killed))), "{served:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hears_the_answer_has_heard_of_what_its_call_changed() {
+    let engine = engine().await;
+    let (mut asks, stdin) = tokio::io::duplex(4096);
+    let (stdout, hears) = tokio::io::duplex(4096);
+    let client = async move {
+        let mut hears = BufReader::new(hears);
+        let info = json!({"name": "c", "version": "1"});
+        let params =
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info});
+        let initialize =
+            json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        asks.write_all(line(&initialize).as_bytes()).await.unwrap();
+        assert_eq!(message(&mut hears).await["id"], 0);
+        // Often, as the code is run in place once it is known to be done at once.
+        for id in 1..50 {
+            for (tool, list) in [("change", "tools"), ("tell", "prompts")] {
+                // Apart, so that it is no burst.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let params = json!({"name": tool});
+                let call =
+                    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+                asks.write_all(line(&call).as_bytes()).await.unwrap();
+                let told = message(&mut hears).await;
+                assert_eq!(told["method"], format!("notifications/{list}/list_changed"));
+                assert_eq!(message(&mut hears).await["id"], id);
+            }
+        }
+    };
+    let (served, ()) = tokio::join!(serve_on(&engine, stdin, stdout), client);
+    served.unwrap();
 }

@@ -76,7 +76,7 @@ impl SessionEntry {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        tracing::debug!(session = ?self.id, ?reason, "session ends");
+        crate::log!(debug, session = ?self.id, ?reason, "session ends");
         // Who has gone reads no answer.
         if self.kind == SessionKind::Listen && reason != EndReason::Disconnected {
             self.end_listens(core);

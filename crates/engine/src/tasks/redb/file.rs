@@ -16,6 +16,7 @@ pub(super) type Reply<A> = oneshot::Sender<Result<A, TaskStoreError>>;
 #[derive(Debug)]
 pub(super) enum Write {
     Put(Entry, Reply<()>),
+    Forget(TaskId, Reply<()>),
     /// Forgets at most [`SWEEP`](super::tables::SWEEP) tasks that have expired by then.
     Sweep(u64, Reply<usize>),
 }
@@ -54,7 +55,7 @@ impl File {
     pub(super) fn write(&self, batch: Vec<Write>) {
         let done = self.commit(&batch);
         if let Err(error) = &done {
-            tracing::error!(%error, "a commit of tasks failed");
+            crate::log!(error, %error, "a commit of tasks failed");
             self.open_anew();
         }
         let mut done = done.map(Vec::into_iter);
@@ -65,7 +66,9 @@ impl File {
             };
             // Whoever asked may have gone.
             match job {
-                Write::Put(_, reply) => drop(reply.send(outcome.map(drop))),
+                Write::Put(_, reply) | Write::Forget(_, reply) => {
+                    drop(reply.send(outcome.map(drop)))
+                }
                 Write::Sweep(_, reply) => drop(reply.send(outcome)),
             }
         }
@@ -78,6 +81,7 @@ impl File {
         let mut tables = Tables::open(&transaction)?;
         let outcomes = batch.iter().map(|job| match job {
             Write::Put(entry, _) => tables.put(entry, self.bounds),
+            Write::Forget(id, _) => tables.forget(id).map(Ok),
             Write::Sweep(now, _) => tables.sweep(*now).map(Ok),
         });
         let outcomes = outcomes.collect::<Result<Vec<_>, _>>()?;
@@ -95,7 +99,7 @@ impl File {
         *db = None;
         match (self.opener)() {
             Ok(opened) => *db = Some(opened),
-            Err(error) => tracing::error!(%error, "the file of tasks could not be opened again"),
+            Err(error) => crate::log!(error, %error, "the file of tasks could not be opened again"),
         }
     }
 

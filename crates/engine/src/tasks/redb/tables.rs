@@ -119,6 +119,23 @@ impl<'t> Tables<'t> {
         Ok(Ok(1))
     }
 
+    pub(super) fn forget(&mut self, id: &TaskId) -> Result<usize, redb::Error> {
+        let id = id.as_str();
+        let Some((expires, weight)) = self.tasks.remove(id)?.map(|found| {
+            let (expires, weight, _) = found.value();
+            (expires, weight)
+        }) else {
+            return Ok(0);
+        };
+        self.unfinished.remove(id)?;
+        if let Some(expires) = expires {
+            self.expiry.remove((expires, id))?;
+        }
+        self.bytes = self.bytes.saturating_sub(weight);
+        self.changed = true;
+        Ok(1)
+    }
+
     pub(super) fn sweep(&mut self, now: u64) -> Result<usize, redb::Error> {
         let mut expired = Vec::new();
         for entry in self.expiry.iter()?.take(SWEEP) {

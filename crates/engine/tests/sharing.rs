@@ -1,0 +1,325 @@
+//! What all callers share: whoever takes the most gives way, and nobody else.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stentor_engine::port::{Answer, Source};
+use stentor_engine::{
+    AsTask, Config, Connection, Context, Engine, MemoryTaskStore, ToolError, tool,
+};
+use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
+
+#[derive(Deserialize, JsonSchema)]
+struct Login {
+    user: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Padded {
+    #[serde(default)]
+    #[expect(dead_code, reason = "it only takes room")]
+    padding: String,
+}
+
+async fn engine(configure: impl FnOnce(&mut Config)) -> Engine {
+    Engine::builder("test", "1")
+        .tool(tool("ask", |_: Padded, ctx: Context| async move {
+            Ok::<_, ToolError>(ctx.elicit::<Login>("?").await?.user)
+        }))
+        .tool(tool("wait", |_: Padded, _: Context| async move {
+            std::future::pending::<()>().await;
+            Ok::<_, ToolError>("never")
+        }))
+        .tool(
+            tool("work", |_: Padded, _: Context| async move {
+                std::future::pending::<()>().await;
+                Ok::<_, ToolError>("never")
+            })
+            .as_task(AsTask::Always),
+        )
+        .tool(
+            tool("quick", |_: Padded, _: Context| async move { Ok::<_, ToolError>("done") })
+                .as_task(AsTask::Always),
+        )
+        .configure(configure)
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Somebody on a connection from an address.
+fn on(address: u8, number: u64) -> Source {
+    let address = Ipv4Addr::new(10, 0, 0, address).into();
+    Source { principal: None, connection: Some(Connection { address, number }) }
+}
+
+fn principal(name: &str, number: u64) -> Source {
+    Source { principal: Some(name.into()), ..on(1, number) }
+}
+
+fn request(method: &str, mut params: Value) -> Box<Request> {
+    params["_meta"] = json!({
+        (meta_key::PROTOCOL_VERSION): "2026-07-28",
+        (meta_key::CLIENT_CAPABILITIES): {
+            "elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}},
+        },
+    });
+    let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    match Message::decode(&Bytes::from(text.to_string())) {
+        Ok(Message::Request(request)) => request,
+        other => panic!("no request: {other:?}"),
+    }
+}
+
+async fn send(engine: &Engine, from: &Source, method: &str, params: Value) -> Value {
+    let request = request(method, params);
+    let version = ProtocolVersion::V2026_07_28;
+    match engine.answer(version, request, from.clone()).await.unwrap() {
+        Answer::Now(bytes, _) => serde_json::from_slice(&bytes).unwrap(),
+        Answer::Stream(mut inlet) => {
+            let mut batch = Vec::new();
+            assert!(inlet.next(&mut batch).await, "an answer");
+            let mut out = BytesMut::new();
+            batch[0].2.write(&mut out);
+            serde_json::from_slice(&out).unwrap()
+        }
+    }
+}
+
+/// Asks a question, and returns the state to retry with.
+async fn ask(engine: &Engine, from: &Source, padding: usize) -> Value {
+    let arguments = json!({"padding": "x".repeat(padding)});
+    let params = json!({"name": "ask", "arguments": arguments});
+    let answer = send(engine, from, "tools/call", params).await;
+    assert_eq!(answer["result"]["resultType"], "input_required", "{answer}");
+    answer["result"].clone()
+}
+
+async fn retry(engine: &Engine, from: &Source, asked: &Value, padding: usize) -> Value {
+    let arguments = json!({"padding": "x".repeat(padding)});
+    let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap();
+    let params = json!({
+        "name": "ask", "arguments": arguments, "requestState": asked["requestState"],
+        "inputResponses": {key: {"action": "accept", "content": {"user": "ann"}}},
+    });
+    send(engine, from, "tools/call", params).await
+}
+
+/// Whatever the greedy ones ask, in whatever order, the modest one is answered.
+async fn others_get_their_questions(
+    greedy: impl Fn(u64) -> Source,
+    modest: &Source,
+    configure: impl FnOnce(&mut Config),
+    padding: usize,
+) {
+    let engine = engine(configure).await;
+    let first = ask(&engine, &greedy(0), padding).await;
+    for n in 1..100 {
+        ask(&engine, &greedy(n), padding).await;
+    }
+    let mut asked = Vec::new();
+    for _ in 0..5 {
+        asked.push(ask(&engine, modest, 0).await);
+    }
+    for n in 0..100 {
+        ask(&engine, &greedy(n), padding).await;
+    }
+    for asked in &asked {
+        let answer = retry(&engine, modest, asked, 0).await;
+        assert_eq!(answer["result"]["content"][0]["text"], "ann", "{answer}");
+    }
+    let told = retry(&engine, &greedy(0), &first, padding).await;
+    assert_eq!(told["error"]["code"], 503, "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("gave way"), "{told}");
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_one_connection_asks_another_gets_its_questions() {
+    let few = |config: &mut Config| config.max_suspended = 20;
+    others_get_their_questions(|_| on(1, 1), &on(1, 2), few, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_many_connections_of_an_address_ask_another_address_gets_its_questions() {
+    let few = |config: &mut Config| config.max_suspended = 20;
+    others_get_their_questions(|n| on(1, n), &on(2, 1), few, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_principal_asks_another_gets_its_questions() {
+    let few = |config: &mut Config| config.max_suspended = 20;
+    others_get_their_questions(|n| principal("bob", n), &principal("ann", 1), few, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_with_large_requests_are_bounded_by_their_bytes() {
+    let little = |config: &mut Config| config.max_suspended_bytes = 200_000;
+    others_get_their_questions(|_| on(1, 1), &on(1, 2), little, 20_000).await;
+}
+
+async fn begin(engine: &Engine, from: &Source, name: &str, padding: usize) -> Value {
+    let arguments = json!({"padding": "x".repeat(padding)});
+    send(engine, from, "tools/call", json!({"name": name, "arguments": arguments})).await
+}
+
+async fn task(engine: &Engine, from: &Source, name: &str, padding: usize) -> String {
+    let answer = begin(engine, from, name, padding).await;
+    assert_eq!(answer["result"]["resultType"], "task", "{answer}");
+    answer["result"]["taskId"].as_str().unwrap().to_owned()
+}
+
+/// As many tasks as the modest one may have are there, whatever the greedy one begins.
+async fn others_get_their_tasks(store: MemoryTaskStore, name: &str, padding: usize) {
+    let engine = engine(|config| config.tasks.store = Arc::new(store)).await;
+    let (greedy, modest) = (on(1, 1), on(1, 2));
+    let mut refused = 0;
+    for _ in 0..60 {
+        let answer = begin(&engine, &greedy, name, padding).await;
+        refused += usize::from(answer["error"]["code"] == 503);
+    }
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        tasks.push(task(&engine, &modest, "work", 0).await);
+    }
+    for _ in 0..60 {
+        begin(&engine, &greedy, name, padding).await;
+    }
+    for id in tasks {
+        let got = send(&engine, &modest, "tasks/get", json!({"taskId": id})).await;
+        assert_eq!(got["result"]["status"], "working", "{got}");
+    }
+    // Who runs into his own limit loses nothing that runs.
+    assert_eq!(refused > 0, name == "work", "{refused}");
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_many_tasks_that_run_gives_way_to_others() {
+    others_get_their_tasks(MemoryTaskStore::new(20, 1 << 30), "work", 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_many_tasks_that_have_ended_gives_way_to_others() {
+    others_get_their_tasks(MemoryTaskStore::new(20, 1 << 30), "quick", 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_large_tasks_gives_way_to_others() {
+    others_get_their_tasks(MemoryTaskStore::new(1_000, 400_000), "work", 20_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_gives_way_says_so_and_is_forgotten() {
+    let store = Arc::new(MemoryTaskStore::new(2, 1 << 30));
+    let engine = engine(|config| config.tasks.store = store.clone()).await;
+    let first = task(&engine, &on(1, 1), "work", 0).await;
+    let params = json!({"notifications": {"taskIds": [first]}});
+    let listen = request("subscriptions/listen", params);
+    let version = ProtocolVersion::V2026_07_28;
+    let Ok(Answer::Stream(mut inlet)) = engine.answer(version, listen, on(1, 1)).await else {
+        panic!("no stream");
+    };
+    task(&engine, &on(1, 1), "work", 0).await;
+    task(&engine, &on(1, 2), "work", 0).await;
+    let mut told = String::new();
+    while !told.contains("gave way") {
+        let mut batch = Vec::new();
+        assert!(inlet.next(&mut batch).await, "{told}");
+        let mut out = BytesMut::new();
+        batch.iter().for_each(|(.., frame)| frame.write(&mut out));
+        told += std::str::from_utf8(&out).unwrap();
+    }
+    assert!(told.contains("\"status\":\"failed\""), "{told}");
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    let got = send(&engine, &on(1, 1), "tasks/get", json!({"taskId": first})).await;
+    assert_eq!(got["error"]["message"], "task not found", "{got}");
+    let second = task(&engine, &on(2, 1), "work", 0).await;
+    let got = send(&engine, &on(2, 1), "tasks/get", json!({"taskId": second})).await;
+    assert_eq!(got["result"]["status"], "working", "{got}");
+}
+
+/// Begins a call that goes on; `None` if it is refused.
+async fn call(engine: &Engine, from: &Source) -> Option<stentor_engine::outlet::Inlet> {
+    let request = request("tools/call", json!({"name": "wait"}));
+    match engine.answer(ProtocolVersion::V2026_07_28, request, from.clone()).await {
+        Ok(Answer::Stream(inlet)) => Some(inlet),
+        Ok(answer) => panic!("{answer:?}"),
+        Err(_) => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_many_calls_that_run_gives_way_to_others() {
+    let engine = engine(|config| config.max_stateless_calls = 20).await;
+    let (greedy, modest) = (on(1, 1), on(2, 1));
+    let mut calls = Vec::new();
+    for _ in 0..40 {
+        calls.extend(call(&engine, &greedy).await);
+    }
+    assert_eq!(calls.len(), 20, "nobody's own call ends for another of his");
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(call(&engine, &modest).await.expect("a place"));
+        // The greedy one is quick to come again.
+        assert!(call(&engine, &greedy).await.is_none());
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    assert_eq!(engine.observe().await.unwrap().running_calls, 20, "no more than may");
+    let mut told = 0;
+    for inlet in &mut calls {
+        let mut batch = Vec::new();
+        let heard = futures::FutureExt::now_or_never(inlet.next(&mut batch));
+        if heard == Some(true) {
+            let mut out = BytesMut::new();
+            batch[0].2.write(&mut out);
+            assert!(String::from_utf8_lossy(&out).contains("gave way"), "{out:?}");
+            told += 1;
+        }
+    }
+    assert_eq!(told, 4);
+    drop((calls, others));
+    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+    let mut again = Vec::new();
+    for _ in 0..40 {
+        again.extend(call(&engine, &greedy).await);
+    }
+    assert_eq!(again.len(), 20, "all places are back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_uses_up_what_may_be_kept_of_requests_gives_way_to_others() {
+    for tool in ["ask", "work", "wait"] {
+        let engine = engine(|config| {
+            config.requests.total = 1_000_000;
+            config.max_stateless_calls = 40;
+        });
+        let engine = engine.await;
+        let (greedy, modest) = (on(1, 1), on(2, 1));
+        let version = ProtocolVersion::V2026_07_28;
+        let mut kept = Vec::new();
+        let mut calls = async |from: &Source| {
+            let arguments = json!({"padding": "x".repeat(1_000)});
+            let request = request("tools/call", json!({"name": tool, "arguments": arguments}));
+            let answered = engine.answer(version, request, from.clone()).await;
+            tokio::task::yield_now().await;
+            let is_in = answered.is_ok();
+            kept.extend(answered);
+            is_in
+        };
+        for _ in 0..200 {
+            calls(&greedy).await;
+        }
+        for n in 0..3 {
+            assert!(calls(&modest).await, "{tool} {n}");
+            for _ in 0..10 {
+                calls(&greedy).await;
+            }
+        }
+    }
+}
