@@ -30,6 +30,7 @@ use crate::peers::{Fact, Moving, Peers};
 use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
 use crate::request_budget::{Callers, Meter};
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
+use crate::shares::Share;
 use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, StatelessCalls, Suspended};
 use crate::tasks::Tasks;
 use crate::welcome::Welcome;
@@ -192,8 +193,8 @@ impl Core {
     }
 
     /// Counts what is kept of what the client of a new session sends.
-    pub(crate) fn session_meter(&self, principal: Option<&Arc<str>>) -> Arc<Meter> {
-        Meter::session(self.requests.of(principal), self.config.requests.session)
+    pub(crate) fn session_meter(&self, share: &Share) -> Arc<Meter> {
+        Meter::session(self.requests.of(share), self.config.requests.session)
     }
 
     pub(crate) fn tell_hub(&self, message: HubMsg) {

@@ -37,7 +37,7 @@ use crate::session::{
     Caller, EndReason, Questions, Session, SessionEntry, SessionKind, SessionRecord, SessionState,
     Streams, grant, of_stateless_call,
 };
-use crate::shares::Connection;
+use crate::shares::{Connection, Share};
 use crate::task::{self, Responder, Run};
 use crate::tasks;
 pub use http::HttpSession;
@@ -131,7 +131,7 @@ pub(crate) fn stateless(
     let session = core.stateless.load_full().ok_or(Refused::ShuttingDown)?;
     let session = Session::new(core.clone(), session);
     // Before it enters, as a retry uses up the state of the call that waits.
-    let meter = core.requests.of(caller.principal.as_ref());
+    let meter = core.requests.of(&caller.share());
     let charge = task::charge(core, &meter, &caller, bytes);
     let charge = charge.map_err(|_| Refused::TooManyRequests)?;
     let entry = match task::enter(core, &caller, &request, &target) {
@@ -176,7 +176,9 @@ impl Engine {
         // Everything goes out on one stream, so a response does not end it.
         let streams = Streams::one(core, &id, false);
         let outlet = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
-        let (max, meter) = (core.config.max_subscriptions, core.session_meter(None));
+        // Whoever has a pipe is a caller of its own.
+        let share = Share::of(None, Some(&id), None);
+        let (max, meter) = (core.config.max_subscriptions, core.session_meter(&share));
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
         let entry = self.new_session(kind, streams, state, None)?;
         self.install(&entry)?;
@@ -190,16 +192,15 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
-    pub async fn open_http_session(
-        &self,
-        principal: Option<Arc<str>>,
-    ) -> Result<HttpSession, Refused> {
+    pub async fn open_http_session(&self, source: Source) -> Result<HttpSession, Refused> {
         let core = self.core();
+        let meter =
+            core.session_meter(&Share::of(source.principal.as_ref(), None, source.connection));
         let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Http);
         let streams = Streams::http(core, &id);
-        let (max, meter) = (core.config.max_subscriptions, core.session_meter(principal.as_ref()));
+        let max = core.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, streams, state, principal)?;
+        let entry = self.new_session(kind, streams, state, source.principal)?;
         self.install(&entry)?;
         Ok(HttpSession::here(core.clone(), entry))
     }
@@ -329,7 +330,7 @@ impl Engine {
         let outlet = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
         let (inlet, request_id) = (outlet.attach(), request.id.clone());
         let is_deaf = granted == NoticeFilter::default();
-        let meter = core.session_meter(caller.principal.as_ref());
+        let meter = core.session_meter(&caller.share());
         let state = match SessionState::listening(id, request_id.clone(), &granted, &meter) {
             Ok(state) => state,
             Err(error) => {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use stentor_wire::{Params, Request};
 
 use crate::offload::LARGE;
+use crate::shares::{Group, Share};
 
 /// How much may be kept of what clients sent, in bytes of memory. What goes beyond is refused with an
 /// error; nothing that was accepted is lost.
@@ -173,7 +174,7 @@ pub(crate) struct Callers {
 
 #[derive(Debug, Default)]
 struct Known {
-    meters: HashMap<Arc<str>, Weak<Meter>>,
+    meters: HashMap<Group, Weak<Meter>>,
     /// With so many entries those are removed that nobody has any more.
     sweep_at: usize,
 }
@@ -184,11 +185,14 @@ impl Callers {
         Self { unknown: Meter::caller(&total), total, known: Mutex::default() }
     }
 
-    /// The meter of a principal, or of all that are nobody.
-    pub(crate) fn of(&self, principal: Option<&Arc<str>>) -> Arc<Meter> {
-        let Some(principal) = principal else { return self.unknown.clone() };
+    /// The meter of a caller, whose share this is.
+    pub(crate) fn of(&self, share: &Share) -> Arc<Meter> {
+        let group = share.group();
+        if *group == Group::Unknown {
+            return self.unknown.clone();
+        }
         let mut known = self.known.lock();
-        if let Some(meter) = known.meters.get(principal).and_then(Weak::upgrade) {
+        if let Some(meter) = known.meters.get(group).and_then(Weak::upgrade) {
             return meter;
         }
         if known.meters.len() >= known.sweep_at {
@@ -196,7 +200,7 @@ impl Callers {
             known.sweep_at = 2 * known.meters.len() + 64;
         }
         let meter = Meter::caller(&self.total);
-        known.meters.insert(principal.clone(), Arc::downgrade(&meter));
+        known.meters.insert(group.clone(), Arc::downgrade(&meter));
         meter
     }
 
@@ -307,12 +311,12 @@ mod tests {
     #[test]
     fn a_caller_has_one_meter_for_as_long_as_it_has_something() {
         let callers = Callers::new(RequestBudget { session: 10, total: 1_000 });
-        let name = |n: usize| Arc::from(n.to_string());
-        let charge = callers.of(Some(&name(0))).charge(400).unwrap();
-        assert!(callers.of(Some(&name(0))).charge(400).is_err());
-        assert!(callers.of(None).charge(400).is_ok());
+        let of = |n: usize| callers.of(&Share::of(Some(&Arc::from(n.to_string())), None, None));
+        let charge = of(0).charge(400).unwrap();
+        assert!(of(0).charge(400).is_err());
+        assert!(callers.of(&Share::of(None, None, None)).charge(400).is_ok());
         for n in 1..1_000 {
-            assert!(callers.of(Some(&name(n))).charge(1).is_ok());
+            assert!(of(n).charge(1).is_ok());
         }
         assert!(callers.known.lock().meters.len() <= 66);
         assert_eq!(callers.held(), 400);
@@ -326,7 +330,9 @@ mod tests {
         let small = callers.counted(Bytes::from(vec![b'x'; 100]));
         let large = callers.counted(Bytes::from(vec![b'x'; 600_000]));
         assert_eq!((small.len(), large.len(), callers.held()), (100, 600_000, 600_000));
-        assert!(callers.of(None).charge(500_000).is_err() && !callers.is_full());
+        assert!(
+            callers.of(&Share::of(None, None, None)).charge(500_000).is_err() && !callers.is_full()
+        );
         let another = callers.counted(large.slice(..500_000));
         assert!(callers.is_full(), "it is counted in any case");
         drop(another);

@@ -25,6 +25,7 @@ use crate::registry::{
 use crate::session::{
     EndReason, Session, SessionEntry, SessionKind, SessionState, Streams, TO_BE_USED, rejoin_all,
 };
+use crate::shares::Share;
 use crate::task::CancelReason;
 use crate::tasks;
 use futures::FutureExt as _;
@@ -401,7 +402,12 @@ async fn spawn_registry(
 /// The parent of all calls that belong to no session.
 async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
     let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
-    let state = SessionState::new(id.clone(), kind.serves_modern(), 0, &core.session_meter(None));
+    let state = SessionState::new(
+        id.clone(),
+        kind.serves_modern(),
+        0,
+        &core.session_meter(&Share::of(None, Some(&id), None)),
+    );
     let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
     let entry = Arc::new(entry);
     core.stateless.store(Some(entry.clone()));

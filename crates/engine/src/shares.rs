@@ -36,8 +36,9 @@ pub(crate) struct Share {
     member: Member,
 }
 
+/// All that is known to be of one caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Group {
+pub(crate) enum Group {
     Principal(Arc<str>),
     Network(IpAddr),
     Session(SessionId),
@@ -70,6 +71,10 @@ impl Share {
             (None, None) => Member::Unknown,
         };
         Self { group, member }
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
     }
 }
 

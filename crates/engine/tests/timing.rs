@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use stentor_engine::port::HttpSession;
+use stentor_engine::port::{HttpSession, Source};
 use stentor_engine::{Context, ToolError, tool};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
@@ -187,7 +187,7 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
 }
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
-    engine.open_http_session(None).await.unwrap()
+    engine.open_http_session(Source::default()).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +199,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
     });
     let mut sessions = Vec::new();
     for n in 0..6 {
-        let session = engine.open_http_session(None).await.unwrap();
+        let session = engine.open_http_session(Source::default()).await.unwrap();
         http::ask(&session, "initialize", initialize.clone()).await;
         sessions.push(session);
         sleep(Duration::from_millis(100 * n)).await;

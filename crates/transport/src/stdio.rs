@@ -21,7 +21,6 @@ use stentor_engine::outlet::policy::Class;
 use stentor_engine::outlet::{Delivered, Inlet};
 use stentor_engine::port::{Pipe, Refused};
 use stentor_engine::{Ended, EndedUnasked, Engine};
-use stentor_wire::Message;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -220,7 +219,7 @@ async fn read(
         for line in lines.by_ref().take(LINES_AT_ONCE) {
             let decoded = match line {
                 Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
-                Line::Whole(line) => Message::decode(&line),
+                Line::Whole(line) => pipe.decode(line).await,
                 Line::TooLong(skipped) => skipped.instead(config.max_line),
             };
             if pipe.deliver(decoded).await.is_err() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stentor_wire::{DecodeError, ErrorObject, Message, encode};
 
 use super::Refused;
@@ -20,6 +21,15 @@ pub struct Pipe {
 }
 
 impl Pipe {
+    /// Decodes one line of the client, as [`Engine::decode`](crate::Engine::decode).
+    ///
+    /// # Errors
+    ///
+    /// As [`Message::decode`].
+    pub async fn decode(&self, line: Bytes) -> Result<Message, DecodeError> {
+        self.core.decode(line).await
+    }
+
     /// Hands in what was decoded from one line of the client.
     ///
     /// Waits while many messages of the client wait for the session, or many answers for the

@@ -15,6 +15,7 @@ use crate::directory::Seat;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::outlet::{Log, Outlet, StreamRecord};
 use crate::peers::Sender;
+use crate::shares::Share;
 use crate::task::CancelReason;
 use stentor_wire::{ErrorObject, Id, encode};
 use tokio::time::{Duration, timeout};
@@ -196,7 +197,7 @@ impl SessionEntry {
             Caller::of_peer(client),
             initialized,
             watched,
-            &core.session_meter(principal.as_ref()),
+            &core.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
         );
         let kind = SessionKind::Http;
         let entry = Self::new(core, id.clone(), kind, streams, state, principal, Some(seat))

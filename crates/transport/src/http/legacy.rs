@@ -1,11 +1,10 @@
 //! A legacy message: it belongs to a session, or opens one.
 
-use std::sync::Arc;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
-use stentor_engine::port::HttpSession;
+use stentor_engine::port::{HttpSession, Source};
+use stentor_wire::bounds::quoted;
 use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
 use super::guard::{Refusal, Wants};
@@ -14,7 +13,7 @@ use super::{Endpoint, Response, names, principal, reply};
 pub(super) async fn message(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    principal: Option<Arc<str>>,
+    source: Source,
     wants: Wants,
     message: Message,
 ) -> Result<Response, Refusal> {
@@ -24,20 +23,20 @@ pub(super) async fn message(
                 && !headers.contains_key(&names::SESSION_ID) =>
         {
             // Boxed, as few requests open a session and all make room for what is awaited here.
-            Box::pin(initialize(endpoint, principal, wants, request)).await
+            Box::pin(initialize(endpoint, source, wants, request)).await
         }
         Message::Request(request) => {
-            let session = session(endpoint, headers, principal.as_deref()).await?;
+            let session = session(endpoint, headers, source.principal.as_deref()).await?;
             let inlet = session.request(request).await?;
             Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
         }
         Message::Notification(notification) => {
-            let session = session(endpoint, headers, principal.as_deref()).await?;
+            let session = session(endpoint, headers, source.principal.as_deref()).await?;
             session.notification(notification).await?;
             Ok(reply::accepted())
         }
         Message::Response(response) => {
-            let session = session(endpoint, headers, principal.as_deref()).await?;
+            let session = session(endpoint, headers, source.principal.as_deref()).await?;
             session.response(response).await?;
             Ok(reply::accepted())
         }
@@ -46,11 +45,11 @@ pub(super) async fn message(
 
 async fn initialize(
     endpoint: &Endpoint,
-    principal: Option<Arc<str>>,
+    source: Source,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let session = endpoint.engine.open_http_session(principal).await?;
+    let session = endpoint.engine.open_http_session(source).await?;
     let inlet = session.request(request).await?;
     let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
     if failed {
@@ -71,7 +70,7 @@ pub(super) async fn session(
     if let Some(version) = headers.get(&names::PROTOCOL_VERSION) {
         let version = version.to_str().unwrap_or_default();
         if ProtocolVersion::parse(version).is_none() {
-            return Err(Refusal::UnsupportedVersion { found: version.to_owned() });
+            return Err(Refusal::UnsupportedVersion { found: quoted(version) });
         }
     }
     let id = headers.get(&names::SESSION_ID).ok_or(Refusal::SessionRequired)?;

@@ -43,11 +43,11 @@ where
         Ok(era) => era,
         Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
     };
-    let principal = principal(&head.extensions);
+    let source =
+        Source { principal: principal(&head.extensions), connection: connection(&head.extensions) };
     // Boxed, as two small futures are had for less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            let source = Source { principal, connection: connection(&head.extensions) };
             Box::pin(modern::request(endpoint, headers, source, wants, request)).await
         }
         // No notification of a client has a meaning of its own here: it cancels by closing the
@@ -58,7 +58,7 @@ where
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
         (Era::Legacy, message) => {
-            Box::pin(legacy::message(endpoint, headers, principal, wants, message)).await
+            Box::pin(legacy::message(endpoint, headers, source, wants, message)).await
         }
     };
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
