@@ -1,5 +1,7 @@
 //! Whoever may call a tool may ask for anything: what would take the server's memory or time is refused.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use stentor::Engine;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
