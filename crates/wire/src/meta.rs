@@ -195,7 +195,7 @@ fn too_long(what: &str, most: usize) -> ErrorObject {
 ///
 /// What is wrong with it.
 pub(crate) fn read_client_info(raw: &str) -> Result<Implementation, String> {
-    let mut info: Implementation = serde_json::from_str(raw).map_err(|error| shortened(error))?;
+    let mut info: Implementation = serde_json::from_str(raw).map_err(shortened)?;
     if raw.len() > MAX_CLIENT_INFO {
         info.icons = None;
         let kept = serde_json::to_vec(&info).map_or(0, |json| json.len());
@@ -215,7 +215,7 @@ pub(crate) fn read_capabilities(raw: &str) -> Result<ClientCapabilities, String>
     if raw.len() > MAX_CAPABILITIES {
         return Err(format!("they have more than {MAX_CAPABILITIES} bytes"));
     }
-    serde_json::from_str(raw).map_err(|error| shortened(error))
+    serde_json::from_str(raw).map_err(shortened)
 }
 
 /// What was read last, and what it is.

@@ -32,7 +32,7 @@ pub fn normal(uri: &str) -> String {
     if let Some(authority) = authority {
         out.push_str("//");
         match special {
-            Some((_, port)) => put_host(&mut out, authority, *port),
+            Some((_, port)) => put_host(&mut out, authority, port),
             None => escape(&mut out, authority, "@:[]"),
         }
     }

@@ -229,7 +229,7 @@ fn no_error_repeats_a_long_value() {
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":"{long}"}}"#),
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","{long}":1,"params":[]}}"#),
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"_meta":"{long}"}}}}"#),
-        format!("{long}"),
+        long.to_string(),
     ] {
         assert!(decode(&text).unwrap_err().message.len() < 600);
     }
