@@ -29,6 +29,11 @@ struct Login {
 async fn engine(runs: Arc<AtomicUsize>) -> Engine {
     let counted = runs.clone();
     support::engine()
+        // One client is to have many questions.
+        .configure(|config| {
+            (config.requests.session, config.requests.total) = (1 << 40, 1 << 40);
+            config.max_suspended_bytes = 1 << 40;
+        })
         .tool(tool("login", move |ctx: Context| {
             let runs = counted.clone();
             async move {
