@@ -50,7 +50,8 @@ async fn stateless(engine: Engine, calls: u64) -> Duration {
 async fn session(engine: Engine, calls: u64) -> Duration {
     let call = legacy(1, "tools/call", params());
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
-    let session = engine.open_http_session(stentor_engine::port::Source::default()).await.expect("a session");
+    let session =
+        engine.open_http_session(stentor_engine::port::Source::default()).await.expect("a session");
     let request = decode(&initialize());
     let mut opened = session.request(request).await.expect("not refused");
     to_end(&mut opened, &mut batch, &mut out).await;

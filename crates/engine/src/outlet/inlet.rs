@@ -77,13 +77,14 @@ impl Inlet {
     /// `Ready(false)` when the stream has ended and `batch` got nothing.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<bool> {
         loop {
-            match &mut self.0 {
+            let next = match &mut self.0 {
                 Source::Here(reader) => return reader.look(Some(cx.waker()), batch),
-                Source::There(relayed) => match ready!(relayed.poll_next(cx, batch)) {
-                    Next::Some => return Poll::Ready(true),
-                    Next::End => return Poll::Ready(false),
-                    Next::From(inlet) => *self = inlet,
-                },
+                Source::There(relayed) => ready!(relayed.poll_next(cx, batch)),
+            };
+            match next {
+                Next::Some => return Poll::Ready(true),
+                Next::End => return Poll::Ready(false),
+                Next::From(inlet) => *self = inlet,
             }
         }
     }

@@ -66,7 +66,8 @@ impl Distant {
         act: Act,
         request: Option<Id>,
     ) -> Result<Inlet, Refused> {
-        match self.ask(act).await? {
+        let said = self.ask(act).await?;
+        match said {
             (Said::Began { stream, version, next }, conversation) => {
                 if let Some(version) = version {
                     // It does not change.

@@ -56,7 +56,8 @@ impl Engine {
             Err(error) => return Ok(Serving::answer(&error_of(&error))),
         };
         if request.method == Method::Listen && caller.era() == Era::Modern {
-            return Ok(match self.listen(request, caller).await? {
+            let answer = self.listen(request, caller).await?;
+            return Ok(match answer {
                 Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
                 Answer::Stream(inlet) => {
                     Serving { first: None, source: Source::Session(inlet), questions: None }
@@ -66,7 +67,8 @@ impl Engine {
         let questions = (caller.era() == Era::Legacy)
             .then(|| Questions::named(core.config.node.sign(&crate::ids::random_text::<9>())));
         let begun = stateless(core, caller, request, questions.clone(), Scope::Own)?;
-        Ok(match begun.answer().await {
+        let answer = begun.answer().await;
+        Ok(match answer {
             Answer::Now(bytes, code) => Serving::answer(&Frame::Reply(bytes, code)),
             Answer::Stream(inlet) => {
                 Serving { first: None, source: Source::Call(inlet), questions }

@@ -1,0 +1,92 @@
+//! `docs/LIMITS.md` has each limit of the code, with its default, and none that is not there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where limits are declared.
+const DECLARED: [&str; 9] = [
+    "crates/engine/src/config.rs",
+    "crates/engine/src/outlet/policy.rs",
+    "crates/engine/src/request_budget.rs",
+    "crates/engine/src/tasks.rs",
+    "crates/transport/src/http.rs",
+    "crates/transport/src/stdio.rs",
+    "crates/cluster/src/config.rs",
+    "crates/cluster/src/redis_store.rs",
+    "crates/wire/src/bounds.rs",
+];
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    std::fs::read_to_string(root.join(path)).expect("a file of the workspace")
+}
+
+/// The default that a doc comment names.
+fn default_of(comment: &str) -> Option<String> {
+    let (_, after) = comment.rsplit_once("Default")?;
+    let text = after.trim_start_matches([':', ' ']).trim();
+    // A number may have a comma or a point in it.
+    let end = text
+        .match_indices(['.', ','])
+        .map(|(at, _)| at)
+        .find(|at| !text[at + 1..].starts_with(|next: char| next.is_ascii_digit()));
+    Some(text[..end.unwrap_or(text.len())].split(';').next()?.trim().to_owned())
+}
+
+/// All limits of a file: their names, and the defaults that their docs name.
+fn declared(source: &str) -> BTreeMap<String, Option<String>> {
+    let mut found = BTreeMap::new();
+    let (mut owner, mut comment) = (None, String::new());
+    for line in source.lines() {
+        let text = line.trim();
+        if let Some(more) = text.strip_prefix("/// ") {
+            comment.push_str(more);
+            comment.push(' ');
+            continue;
+        }
+        if let Some(name) = text.strip_prefix("pub struct ") {
+            let name = name.split([' ', '<', '(']).next().unwrap_or_default();
+            let holds_limits = ["Config", "Limits", "Retention", "Budget"];
+            owner = Some(name.to_owned())
+                .filter(|name| holds_limits.iter().any(|it| name.ends_with(it)));
+        } else if line.starts_with('}') {
+            owner = None;
+        } else if let (Some(owner), Some(field)) = (&owner, text.strip_prefix("pub ")) {
+            let (name, kind) = field.split_once(':').unwrap_or_default();
+            let kind = kind.trim().trim_end_matches(',');
+            if ["usize", "u32", "Duration", "Option<Duration>"].contains(&kind) {
+                found.insert(format!("{owner}::{name}"), default_of(&comment));
+            }
+        } else if let Some(name) = text.strip_prefix("pub const MAX_") {
+            let name = name.split(':').next().unwrap_or_default();
+            found.insert(format!("MAX_{name}"), None);
+        }
+        if !text.starts_with("#[") {
+            comment.clear();
+        }
+    }
+    found
+}
+
+#[test]
+fn the_docs_have_every_limit_with_its_default_and_no_other() {
+    let docs = read("docs/LIMITS.md");
+    let row = |line: &str| -> Option<(String, String)> {
+        let mut cells = line.strip_prefix("| `")?.split('|');
+        let name = cells.next()?.trim().trim_end_matches('`').to_owned();
+        Some((name, cells.next()?.trim().to_owned()))
+    };
+    let told: BTreeMap<_, _> = docs.lines().filter_map(row).collect();
+    let declared: BTreeMap<_, _> = DECLARED.iter().flat_map(|path| declared(&read(path))).collect();
+    assert!(declared.len() > 50, "{} limits", declared.len());
+    let missing: Vec<_> = declared.keys().filter(|name| !told.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "docs/LIMITS.md lacks {missing:?}");
+    let unknown: Vec<_> = told.keys().filter(|name| !declared.contains_key(*name)).collect();
+    assert!(unknown.is_empty(), "docs/LIMITS.md has {unknown:?}, which the code has not");
+    let differ: Vec<_> = declared
+        .iter()
+        .filter_map(|(name, default)| Some((name, default.as_ref()?, &told[name])))
+        .filter(|(_, default, told)| default != told)
+        .collect();
+    assert!(differ.is_empty(), "defaults differ, code and docs: {differ:#?}");
+}
