@@ -254,7 +254,11 @@ async fn astray(
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
-    let response = not_here(&endpoint, &request.into_parts().0);
+    let (head, body) = request.into_parts();
+    let mut response = not_here(&endpoint, &head);
+    if !body.is_end_stream() && head.version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
     response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
 }
 
