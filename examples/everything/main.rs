@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{Engine, EngineBuilder, NodeId, signal};
+use stentor::{Engine, NodeId, signal};
 use tokio::net::TcpListener;
 
 const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] \
@@ -100,24 +100,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// A server with all parts.
-fn everything(server: EngineBuilder) -> EngineBuilder {
-    // The suite calls the first tool without arguments, so those of `content` come first.
-    let parts = [
-        content::offer,
-        schemas::offer,
-        notices::offer,
-        asking::offer,
-        input_required::offer,
-        changes::offer,
-        calls::offer,
-        resources::offer,
-        prompts::offer,
-        tasks::offer,
-    ];
-    parts.into_iter().fold(server, |server, offer| offer(server))
 }
 
 /// Becomes a node among others on this machine.

@@ -7,7 +7,7 @@ use stentor::Engine;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::timeout;
 
-use super::*;
+use super::parts::everything;
 
 /// What a call of a tool is answered with.
 async fn called(engine: &Engine, tool: &str, arguments: &Value) -> Value {
