@@ -219,7 +219,7 @@ async fn requests_are_served_after_the_messages_that_came_before_them() {
 
 mod http {
     use bytes::Bytes;
-    use stentor_engine::port::{HttpSession, Source};
+    use stentor_engine::port::HttpSession;
     use stentor_wire::Message;
 
     use super::{Value, json};
@@ -249,7 +249,8 @@ mod http {
 async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
     let engine = engine().await;
     for _ in 0..2_000 {
-        let session = engine.open_http_session(Source::default()).await.unwrap();
+        let session =
+            engine.open_http_session(stentor_engine::port::Source::default()).await.unwrap();
         let ending = tokio::spawn({
             let session = session.clone();
             async move { session.end(stentor_engine::EndReason::Deleted).await }
@@ -274,7 +275,8 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
 async fn what_is_watched_while_the_hub_is_replaced_is_heard_of() {
     for _ in 0..200 {
         let engine = engine().await;
-        let session = engine.open_http_session(Source::default()).await.unwrap();
+        let session =
+            engine.open_http_session(stentor_engine::port::Source::default()).await.unwrap();
         http::initialize(&session).await;
         let killing = tokio::spawn({
             let engine = engine.clone();

@@ -430,8 +430,7 @@ fn legacy(id: i64, method: &str, params: Value) -> Box<Request> {
 }
 
 async fn opened(engine: &Engine) -> HttpSession {
-    let session =
-        engine.open_http_session(Some(std::sync::Arc::<str>::from("ann")).into()).await.unwrap();
+    let session = engine.open_http_session(Some(Arc::<str>::from("ann")).into()).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},

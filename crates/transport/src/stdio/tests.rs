@@ -260,7 +260,7 @@ async fn after_the_end_of_its_input_calls_and_tasks_have_one_deadline() {
     let engine = engine().await;
     let (pipe, mut inlet) = engine.open_pipe().await.unwrap();
     for (id, tool) in [(1, "forever"), (2, "forever_as_a_task")] {
-        pipe.deliver(Message::decode(&call(id, tool).into())).await.unwrap();
+        pipe.deliver(stentor_wire::Message::decode(&call(id, tool).into())).await.unwrap();
     }
     let mut batch = Vec::new();
     assert!(inlet.next(&mut batch).await, "the task");
