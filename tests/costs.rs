@@ -44,7 +44,10 @@ const HERE: &str = "\u{1}here";
 
 #[tokio::test]
 async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
-    let engine = parts::everything(Engine::builder("costs", "1")).start().await.expect("a catalog");
+    let server = parts::everything(Engine::builder("costs", "1"));
+    // Calls that ask something wait within this.
+    let server = server.configure(|config| config.max_suspended_bytes = 4 << 20);
+    let engine = server.start().await.expect("a catalog");
     let mut server =
         Server { router: router(engine.clone(), HttpConfig::default()), session: None };
     let mut wrong = Vec::new();
@@ -70,10 +73,10 @@ async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
                 }
             }
         }
+        assert!(wrong.is_empty(), "{} of {requests}: {wrong:#?}", wrong.len());
         let kept = held().saturating_sub(before);
         assert!(kept < 32 << 20, "{version} leaves {kept} bytes");
     }
-    assert!(wrong.is_empty(), "{} of {requests}: {wrong:#?}", wrong.len());
     engine.shutdown().await;
 }
 
@@ -147,7 +150,10 @@ impl Server {
         let answering = async {
             let response = self.router.clone().oneshot(request).await.expect("an answer");
             let (head, mut body) = response.into_parts();
-            // Of a stream its first words: it may last.
+            if head.headers.get("content-type").is_some_and(|it| it == "text/event-stream") {
+                // It may last, and is no error.
+                return (head.headers, Vec::new());
+            }
             let frame = body.frame().await.and_then(Result::ok);
             let data = frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
             (head.headers, data.to_vec())
@@ -179,7 +185,9 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
     };
     let mut samples = Vec::new();
     for kind in ["ClientRequest", "ClientNotification"] {
-        for choice in definition(&schema, kind)["anyOf"].as_array().expect("choices") {
+        let kinds = definition(&schema, kind);
+        let choices = kinds["anyOf"].as_array().map_or(std::slice::from_ref(kinds), Vec::as_slice);
+        for choice in choices {
             let choice = resolved(&schema, choice);
             let mut sample = sample(&schema, choice, 0);
             sample["jsonrpc"] = "2.0".into();
@@ -206,15 +214,21 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
             server.ask(version, "tools/list", json!({})).await
         }
     };
-    let tools = list["result"]["tools"].as_array().expect("tools").clone();
+    let tools = list["result"]["tools"].as_array();
+    let tools = tools.unwrap_or_else(|| panic!("no tools: {list}")).clone();
     assert!(tools.len() > 20);
     for tool in tools {
+        if tool["name"] == "panic" {
+            continue;
+        }
         let input = &tool["inputSchema"];
         let arguments = sample(input, input, 0);
         let mut members = Vec::new();
         paths(input, input, "/params/arguments".into(), 1, &mut members);
-        members.push("/params/inputResponses".into());
-        members.push("/params/inputResponses/answer/content/a".into());
+        if tool["name"] == "echo" {
+            members.push("/params/inputResponses".into());
+            members.push("/params/inputResponses/answer/content/a".into());
+        }
         let answers = json!({"answer": {"action": "accept", "content": {"a": 0}}});
         let params =
             json!({"name": tool["name"], "arguments": arguments, "inputResponses": answers});
@@ -232,7 +246,9 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
         let method = sample["method"].as_str().unwrap_or("an answer").to_owned();
         let extra =
             ["/extra", "/params/extra", "/params/_meta/extra", "/params/_meta/progressToken"];
-        let extra = extra.into_iter().map(ToOwned::to_owned);
+        // All calls of tools have the same; one is enough.
+        let is_like_another = method == "tools/call" && sample["params"]["name"] != "echo";
+        let extra = extra.into_iter().filter(|_| !is_like_another).map(ToOwned::to_owned);
         for member in members.into_iter().chain(extra) {
             let mut message = sample.clone();
             if put(&mut message, &member) {

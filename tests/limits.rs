@@ -57,7 +57,9 @@ fn declared(source: &str) -> BTreeMap<String, Option<String>> {
             if ["usize", "u32", "Duration", "Option<Duration>"].contains(&kind) {
                 found.insert(format!("{owner}::{name}"), default_of(&comment));
             }
-        } else if let Some(name) = text.strip_prefix("pub const MAX_") {
+        } else if let Some(name) = text.strip_prefix("pub const MAX_")
+            && source.contains("//! Bounds on what a client writes")
+        {
             let name = name.split(':').next().unwrap_or_default();
             found.insert(format!("MAX_{name}"), None);
         }

@@ -1282,12 +1282,14 @@ async fn a_listen_for_nothing_in_particular_is_refused_and_one_for_nothing_ends_
             assert_eq!(client.call("echo", json!({"text": "on"})).await.text(), "on");
         }
     }
-    let twice = client.listen(json!({"resourceSubscriptions": ["test://a", "test://a"]})).await;
+    let resources = json!({"resourceSubscriptions": ["test://a", "test://a"]});
+    let mut twice = client.listen(resources).await;
     assert_eq!(twice.granted, json!({"resourceSubscriptions": ["test://a"]}));
     change_everything(&table.server).await;
     table.server.begin_shutdown().await;
+    assert_eq!(twice.heard().await, "resources/updated test://a");
     let last = twice.end().await.expect("a result");
-    assert_eq!(last["result"]["resultType"], "complete", "it heard nothing before");
+    assert_eq!(last["result"]["resultType"], "complete", "it heard of each once");
     table.holds();
 }
 

@@ -69,7 +69,8 @@ impl Neighbours {
 impl Peers for Neighbours {
     fn reach(&self, node: &NodeId) -> Reach {
         let known = self.nodes.0.lock().unwrap().contains_key(node);
-        match (known, self.nodes.1.lock().unwrap().away) {
+        let away = self.nodes.1.lock().unwrap().away;
+        match (known, away) {
             (true, false) => Reach::There(node.clone()),
             (true, true) => Reach::Away,
             (false, _) => Reach::Gone,

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn codes_of_our_own_are_outside_of_what_is_reserved() {
-        let of_protocols = [-32700, -32600, -32601, -32602, -32603, -32020, -32021, -32022, -32002];
+        let of_protocols =
+            [-32700, -32600, -32601, -32602, -32603, -32020, -32021, -32022, -32002, -32042];
         for (name, code) in codes() {
             let reserved = (-32_768..=-32_000).contains(&code);
             assert_eq!(reserved, of_protocols.contains(&code), "{name}");

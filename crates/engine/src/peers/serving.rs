@@ -85,31 +85,36 @@ impl Engine {
         self.core().moving.settled(session.as_str()).await;
         let session = match self.own_http_session(session.as_str(), principal) {
             Some(session) => session,
-            None => match self.locate_session(session, principal).await? {
-                Found::There(node) => return Ok(Serving::of(Said::Moved(node))),
-                Found::Here => self
-                    .own_http_session(session.as_str(), principal)
-                    .ok_or(Refused::SessionEnded)?,
-            },
+            None => {
+                let found = self.locate_session(session, principal).await?;
+                if let Found::There(node) = found {
+                    return Ok(Serving::of(Said::Moved(node)));
+                }
+                let session = self.own_http_session(session.as_str(), principal);
+                session.ok_or(Refused::SessionEnded)?
+            }
         };
         let inlet = match act {
-            Act::Message(message) => match self.core().decode(message).await {
-                Ok(Message::Request(request)) => {
-                    let inlet = session.request(request).await?;
-                    // Its client may come back to any node.
-                    session.keep(&inlet, &[]);
-                    inlet
+            Act::Message(message) => {
+                let message = self.core().decode(message).await;
+                match message {
+                    Ok(Message::Request(request)) => {
+                        let inlet = session.request(request).await?;
+                        // Its client may come back to any node.
+                        session.keep(&inlet, &[]);
+                        inlet
+                    }
+                    Ok(Message::Notification(notification)) => {
+                        session.notification(notification).await?;
+                        return Ok(Serving::of(Said::Over));
+                    }
+                    Ok(Message::Response(response)) => {
+                        session.response(response).await?;
+                        return Ok(Serving::of(Said::Over));
+                    }
+                    Err(error) => return Ok(Serving::answer(&error_of(&error))),
                 }
-                Ok(Message::Notification(notification)) => {
-                    session.notification(notification).await?;
-                    return Ok(Serving::of(Said::Over));
-                }
-                Ok(Message::Response(response)) => {
-                    session.response(response).await?;
-                    return Ok(Serving::of(Said::Over));
-                }
-                Err(error) => return Ok(Serving::answer(&error_of(&error))),
-            },
+            }
             Act::Heard(notices) => {
                 session.missed(notices).await;
                 return Ok(Serving::of(Said::Over));

@@ -255,12 +255,15 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 Poll::Ready(ended) => Poll::Ready(Err(ended)),
                 // Not while an answer before it is still on its way.
                 Poll::Pending if flow.is_blocked() => Poll::Pending,
-                Poll::Pending => match slot.lock().take() {
-                    Some(takeover) => Poll::Ready(Ok(takeover)),
-                    // The rest of a request is not waited for: it would be refused.
-                    None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
-                    None => Poll::Pending,
-                },
+                Poll::Pending => {
+                    let takeover = slot.lock().take();
+                    match takeover {
+                        Some(takeover) => Poll::Ready(Ok(takeover)),
+                        // The rest of a request is not waited for: it would be refused.
+                        None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
+                        None => Poll::Pending,
+                    }
+                }
             }
         })
         .await;

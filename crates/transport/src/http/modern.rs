@@ -25,7 +25,8 @@ pub(super) async fn request(
         }
     };
     let listens = request.method == Method::Listen;
-    Ok(match endpoint.engine.answer(version, request, source).await? {
+    let answer = endpoint.engine.answer(version, request, source).await?;
+    Ok(match answer {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
         Answer::Stream(inlet) if listens => reply::stream(inlet, Vec::new(), EventIds::None),
         Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
