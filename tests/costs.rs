@@ -23,8 +23,8 @@ use tower::ServiceExt as _;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How large each member is made, in bytes.
-const SIZE: usize = 128 * 1024;
+/// How large each member is made, in bytes: so that the message is one of those that are read aside.
+const SIZE: usize = 68 * 1024;
 
 /// A request costs so many bytes of memory for each of its own, and for each of its values.
 const PER_BYTE: usize = 16;
@@ -40,7 +40,7 @@ const TIMES_PER_REQUEST: usize = 10_000;
 const LONGEST_ERROR: usize = 8 * 1024;
 
 /// Stands where a member is made large.
-const HERE: &str = "\u{1}here";
+const HERE: &str = "(here)";
 
 #[tokio::test]
 async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
@@ -54,13 +54,14 @@ async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
     let mut requests = 0;
     for version in ["2026-07-28", "2025-11-25"] {
         let messages = messages(&mut server, version).await;
-        assert!(messages.len() > 100, "{} members in {version}", messages.len());
+        assert!(messages.len() > 80, "{} members in {version}", messages.len());
         let before = held();
         for (what, message) in messages {
             for (shape, value) in shapes() {
                 let text = message.to_string().replace(&json!(HERE).to_string(), &value);
                 let values = stentor_wire::bounds::count_values(text.as_bytes(), usize::MAX);
-                let (bytes, times, error) = server.cost(version, text.clone().into()).await;
+                let cost = server.cost(version, &message, text.clone().into());
+                let (bytes, times, error) = cost.await;
                 requests += 1;
                 let most = PER_BYTE * text.len() + PER_VALUE * values + PER_REQUEST;
                 let most_times = TIMES_PER_VALUE * values + TIMES_PER_REQUEST;
@@ -111,8 +112,8 @@ struct Server {
 
 impl Server {
     /// What a message costs: bytes, how often memory was got, and how long the error is that it gets.
-    async fn cost(&mut self, version: &str, text: Bytes) -> (usize, usize, usize) {
-        let request = self.request(version, text);
+    async fn cost(&mut self, version: &str, like: &Value, text: Bytes) -> (usize, usize, usize) {
+        let request = self.request(version, like, text);
         let before = ALLOCATOR.stats();
         let (_, answer) = self.send(request).await;
         let after = ALLOCATOR.stats();
@@ -126,18 +127,18 @@ impl Server {
         )
     }
 
-    fn request(&self, version: &str, text: Bytes) -> Request<Body> {
+    /// A request with this body, and the headers of a message like it.
+    fn request(&self, version: &str, message: &Value, text: Bytes) -> Request<Body> {
         let mut request = Request::post("/mcp")
             .header("host", "localhost")
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream");
-        let message: Value = serde_json::from_slice(&text).unwrap_or_default();
         let method = message["method"].as_str().unwrap_or_default();
         if version == "2026-07-28" {
             let params = &message["params"];
             let name = ["name", "uri", "taskId"].into_iter().find_map(|it| params[it].as_str());
             request = request.header("mcp-protocol-version", version).header("mcp-method", method);
-            if let Some(name) = name {
+            if let Some(name) = name.filter(|name| *name != HERE) {
                 request = request.header("mcp-name", name);
             }
         } else if let Some(session) = self.session.as_ref().filter(|_| method != "initialize") {
@@ -163,7 +164,8 @@ impl Server {
 
     async fn ask(&mut self, version: &str, method: &str, params: Value) -> Value {
         let message = json!({"jsonrpc": "2.0", "id": 0, "method": method, "params": params});
-        let (headers, answer) = self.send(self.request(version, message.to_string().into())).await;
+        let text = message.to_string().into();
+        let (headers, answer) = self.send(self.request(version, &message, text)).await;
         if let Some(session) = headers.get("mcp-session-id") {
             self.session = session.to_str().ok().map(ToOwned::to_owned);
         }
@@ -218,7 +220,8 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
     let tools = tools.unwrap_or_else(|| panic!("no tools: {list}")).clone();
     assert!(tools.len() > 20);
     for tool in tools {
-        if tool["name"] == "panic" {
+        // What becomes of arguments is the same in both eras.
+        if tool["name"] == "panic" || version != "2026-07-28" && tool["name"] != "echo" {
             continue;
         }
         let input = &tool["inputSchema"];
