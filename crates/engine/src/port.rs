@@ -114,7 +114,7 @@ pub(crate) fn stateless(
     scope: Scope,
 ) -> Result<Begun, Refused> {
     // Also what is answered at once may wait to be read.
-    if core.requests.is_full() {
+    if core.requests.is_too_much(&caller.share()) {
         return Err(Refused::TooManyRequests);
     }
     let (era, came_in) = (caller.era(), Instant::now());
@@ -122,7 +122,7 @@ pub(crate) fn stateless(
         Dispatch::Answer(outcome) => {
             let said = CallOutcome::of(&outcome);
             core.metrics.operation(&request.method, said, came_in.elapsed());
-            return Ok(Begun::now(task::answer_now(core, era, &request.id, &outcome)));
+            return Ok(Begun::now(task::answer_now(core, &caller, &request.id, &outcome)));
         }
         Dispatch::Call(target) => target,
     };
@@ -145,7 +145,7 @@ pub(crate) fn stateless(
     permit.is_of(&cancel);
     let outlet = of_stateless_call(core, &cancel);
     let inlet = outlet.attach();
-    let responder = Responder::new(core.clone(), outlet, era, &request, permit);
+    let responder = Responder::new(core.clone(), outlet, era, &request, permit, meter);
     let (open, streams) = (None, None);
     #[rustfmt::skip]
     let start = task::Start {

@@ -140,6 +140,29 @@ impl Meter {
         }
     }
 
+    /// The same answer, which is counted for as long as anybody has it, if it is large: it waits for a
+    /// client that does not read, wherever it is by then. It is counted in any case; but nothing more is
+    /// done for its caller while too many wait.
+    pub(crate) fn counted(self: &Arc<Self>, answer: Bytes) -> Bytes {
+        if answer.len() <= LARGE {
+            return answer;
+        }
+        let mut charge = self.nothing();
+        charge.take_over(answer.len());
+        Bytes::from_owner(Counted { answer, _charge: charge })
+    }
+
+    /// Whether it has more than it may.
+    pub(crate) fn is_too_much(&self) -> bool {
+        let own = match (self.limit, &self.above) {
+            (Limit::Bytes(limit), _) => self.held() > limit,
+            (Limit::WhatIsLeft, Some(above)) => self.held() > above.left(),
+            (Limit::WhatIsLeft, None) => false,
+        };
+        // Of the meter of all, one caller cannot have too much.
+        own || self.above.as_ref().is_some_and(|above| above.above.is_some() && above.is_too_much())
+    }
+
     fn left(&self) -> usize {
         match self.limit {
             Limit::Bytes(limit) => limit.saturating_sub(self.held()),
@@ -204,21 +227,15 @@ impl Callers {
         meter
     }
 
-    /// The same answer, which is counted for as long as anybody has it, if it is large: it waits for a
-    /// client that does not read, wherever it is by then. It is never refused; but new requests are
-    /// while too many wait.
-    pub(crate) fn counted(&self, answer: Bytes) -> Bytes {
-        if answer.len() <= LARGE {
-            return answer;
-        }
-        let mut charge = self.total.nothing();
-        charge.take_over(answer.len());
-        Bytes::from_owner(Counted { answer, _charge: charge })
+    /// Whether a caller has so much already that nothing more is answered: large answers wait for clients
+    /// that do not read. Looked at only while all have more than half of what there is.
+    pub(crate) fn is_too_much(&self, share: &Share) -> bool {
+        self.is_scarce() && self.of(share).is_too_much()
     }
 
-    /// Whether all is used up: answers that wait may have taken more than there is.
-    pub(crate) fn is_full(&self) -> bool {
-        self.total.left() == 0
+    /// Whether all have more than half of what there is.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.total.left() < self.total.held()
     }
 
     /// What is kept of all.
@@ -325,22 +342,24 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_is_counted_until_nobody_has_it() {
+    fn a_large_answer_is_counted_until_nobody_has_it_and_only_its_caller_has_too_much() {
         let callers = Callers::new(RequestBudget { session: 1, total: 1_000_000 });
-        let small = callers.counted(Bytes::from(vec![b'x'; 100]));
-        let large = callers.counted(Bytes::from(vec![b'x'; 600_000]));
-        assert_eq!((small.len(), large.len(), callers.held()), (100, 600_000, 600_000));
-        assert!(
-            callers.of(&Share::of(None, None, None)).charge(500_000).is_err() && !callers.is_full()
-        );
-        let another = callers.counted(large.slice(..500_000));
-        assert!(callers.is_full(), "it is counted in any case");
-        drop(another);
+        let of = |name: &str| Share::of(Some(&Arc::from(name)), None, None);
+        let (greedy, other) = (callers.of(&of("greedy")), callers.of(&of("other")));
+        let small = greedy.counted(Bytes::from(vec![b'x'; 100]));
+        let large = greedy.counted(Bytes::from(vec![b'x'; 400_000]));
+        assert_eq!((small.len(), large.len(), callers.held()), (100, 400_000, 400_000));
+        assert!(!callers.is_too_much(&of("greedy")) && !callers.is_scarce());
+        let session = Meter::session(greedy.clone(), 1_000_000);
+        let another = session.counted(large.slice(..300_000));
+        assert!(callers.is_too_much(&of("greedy")) && session.is_too_much());
+        assert!(!callers.is_too_much(&of("other")) && other.charge(200_000).is_ok());
+        assert!(greedy.charge(1).is_err());
         let part = large.slice(10..20);
-        drop(large);
-        assert_eq!(callers.held(), 600_000, "a part keeps the whole");
+        drop((large, another));
+        assert_eq!(callers.held(), 400_000, "a part keeps the whole");
         drop(part);
-        assert_eq!(callers.held(), 0);
+        assert_eq!((callers.held(), session.is_too_much()), (0, false));
     }
 
     #[test]

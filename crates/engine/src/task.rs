@@ -22,8 +22,8 @@ mod suspended;
 mod visit;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use stentor_wire::ErrorObject;
 use stentor_wire::encode::{self, ResultBody};
-use stentor_wire::{Era, ErrorObject};
 
 pub use ask::{AskError, Elicit, InputRequired, Root, Sample, Sampled};
 pub use cancel::CancelReason;
@@ -44,6 +44,8 @@ pub(crate) use suspended::Suspended;
 pub use visit::UrlElicitation;
 
 use crate::core::Core;
+use crate::offload::LARGE;
+use crate::session::Caller;
 
 #[derive(Debug)]
 pub(crate) enum TaskMsg {
@@ -93,14 +95,17 @@ async fn on_run(
 /// A finished answer for a request that needs no task.
 pub(crate) fn answer_now(
     core: &Core,
-    era: Era,
+    caller: &Caller,
     id: &stentor_wire::Id,
     outcome: &Result<ResultBody, ErrorObject>,
 ) -> (bytes::Bytes, Option<i32>) {
     match outcome {
         Ok(result) => {
-            let answer = encode::response(id, era, &core.identity, result);
-            (core.requests.counted(answer), None)
+            let mut answer = encode::response(id, caller.era(), &core.identity, result);
+            if answer.len() > LARGE {
+                answer = core.requests.of(&caller.share()).counted(answer);
+            }
+            (answer, None)
         }
         Err(error) => (encode::error(Some(id), error), Some(error.code)),
     }

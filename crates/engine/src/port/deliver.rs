@@ -56,7 +56,8 @@ fn responder(
     let permit = entry.permits().clone().try_acquire_owned();
     let permit = permit.map_err(|_| Refused::TooManyRequests)?;
     let era = if request.meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
-    Ok(Responder::new(core.clone(), outlet, era, request, permit))
+    let meter = entry.requests().clone();
+    Ok(Responder::new(core.clone(), outlet, era, request, permit, meter))
 }
 
 /// As [`ask`], for a message that wants no answer.

@@ -21,7 +21,7 @@ pub(crate) fn serve(
     responder: Responder,
 ) -> Option<Box<Run>> {
     // Also what is answered at once may wait to be read.
-    if core.requests.is_full() {
+    if core.requests.is_scarce() && entry.requests().is_too_much() {
         responder.answer(Err(ErrorObject::unavailable(OverBudget.to_string())));
         return None;
     }

@@ -12,6 +12,7 @@ use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
 use crate::events::CallOutcome;
 use crate::outlet::{Gate, Outlet};
+use crate::request_budget::Meter;
 use crate::session::FinishStreams;
 
 /// Answers a request exactly once, whatever happens: made where the request comes in, it goes
@@ -27,6 +28,8 @@ pub(crate) struct Responder {
     came_in: Instant,
     claim: Claim,
     call: Option<Running>,
+    /// Counts what is kept of its caller.
+    meter: Arc<Meter>,
 }
 
 /// What a client may claim anew once it has read the answer: its id, and room for one more.
@@ -57,10 +60,11 @@ impl Responder {
         era: Era,
         request: &Request,
         permit: impl Into<CallPermit>,
+        meter: Arc<Meter>,
     ) -> Self {
         let (id, method) = (Some(request.id.clone()), request.method.clone());
         let claim = Claim { permit: Some(permit.into()), open: None };
-        Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None }
+        Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None, meter }
     }
 
     /// Where the answer goes.
@@ -117,7 +121,7 @@ impl Responder {
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);
-                self.outlet.reply(self.core.requests.counted(bytes), None);
+                self.outlet.reply(self.meter.counted(bytes), None);
             }
             Err(error) => self.outlet.reply(encode::error(Some(&id), &error), Some(error.code)),
         }
