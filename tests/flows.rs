@@ -392,6 +392,8 @@ async fn pages_lead_through_a_list_that_changes_meanwhile(lane: Lane) {
     }
     catalog.put(Server::tool(&all[6])).await.expect("another tool of that name");
     catalog.add(Server::tool("last")).await.expect("a new tool");
+    // Other nodes show it a moment later.
+    server.settle().await;
     let (mut rest, mut page) = (Vec::new(), first);
     while let Some(cursor) = page.get("nextCursor").cloned() {
         page = client.ask("tools/list", json!({"cursor": cursor})).await;
