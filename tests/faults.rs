@@ -448,7 +448,7 @@ async fn the_id_of_a_running_request_cannot_be_used_again() {
 // Clients that do not read
 
 /// More than all buffers between the server and a client hold.
-const FLOOD: u32 = 60_000;
+const FLOOD: u32 = 30_000;
 
 /// A modern call of `flood`.
 fn flood() -> Value {
