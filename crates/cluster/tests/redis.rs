@@ -396,8 +396,8 @@ async fn a_server_that_goes_and_comes_back_ends_no_session() {
     let (own, other) = (NodeId::new("first").unwrap(), NodeId::new("other").unwrap());
     loop {
         let claims = [
-            store.claim(session.id(), session.principal(), &other, &other).await.unwrap(),
-            store.claim(another.id(), another.principal(), &other, &other).await.unwrap(),
+            store.claim(session.id(), Some("ann"), &other, &other).await.unwrap(),
+            store.claim(another.id(), Some("ann"), &other, &other).await.unwrap(),
         ];
         // What was not saved is, and what was lost is saved again.
         if claims.iter().all(|claim| matches!(claim, Claim::Held(node) if *node == own)) {
