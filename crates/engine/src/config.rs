@@ -72,9 +72,9 @@ pub struct Config {
     pub state_keys: Vec<StateKey>,
     /// A call that runs longer is ended with an error. Default: none.
     pub call_timeout: Option<Duration>,
-    /// The most values that the arguments of a tool may have, with the names of members: a request
-    /// with more is refused. Any other message may have
-    /// [`MAX_VALUES`](stentor_wire::bounds::MAX_VALUES). Default 100,000.
+    /// The most values that a call of a tool may have, with the names of members: one with more is
+    /// refused. Any other message may have [`MAX_VALUES`](stentor_wire::bounds::MAX_VALUES), which is
+    /// also the least that this can be. Default 100,000.
     pub max_argument_values: usize,
     /// How much may be kept of what clients sent.
     pub requests: RequestBudget,
