@@ -1,8 +1,9 @@
-//! What the examples have in common: logs that cannot harm who logs.
+//! Shared by the examples: logs that cannot block or crash the server.
 //!
-//! `tracing-subscriber` writes to stderr where an event happens. It panics by default when stderr is
-//! closed, and waits when stderr is a pipe that nobody reads; so does the message of a panic. A server
-//! outlives both only if another thread writes, and lines are dropped that it cannot take.
+//! `tracing-subscriber` writes to stderr from the thread that logs. By default it panics when
+//! stderr is closed, and blocks when stderr is a pipe that nobody reads. The message of a panic
+//! does the same. A server survives both cases only if another thread writes, and lines beyond its
+//! buffer are dropped.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -16,21 +17,21 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
-/// Lines that may wait; more are dropped.
+/// The capacity of the buffer in lines; further lines are dropped.
 const LINES: usize = 1_024;
 
-/// At the end, how long stderr has to take what waits.
+/// At the end, the time that stderr gets to take the buffered lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 static STDERR: OnceLock<SyncSender<Line>> = OnceLock::new();
 
 enum Line {
     Text(Vec<u8>),
-    /// All that came before is written.
+    /// Confirms that all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
-/// Writes what still waits when it is dropped: to be kept until the end of `main`.
+/// Writes the buffered lines when dropped. Keep it until the end of `main`.
 #[must_use]
 #[derive(Debug)]
 pub struct Logs(());
@@ -44,7 +45,7 @@ impl Drop for Logs {
     }
 }
 
-/// Writes to stderr and never waits nor fails: what stderr does not take is dropped.
+/// Writes to stderr. Never blocks and never fails: lines beyond the buffer are dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 
@@ -62,7 +63,7 @@ impl Write for Stderr {
 fn stderr() -> &'static SyncSender<Line> {
     STDERR.get_or_init(|| {
         let (sender, lines) = sync_channel(LINES);
-        // Without a thread nothing is written.
+        // Without the thread nothing is written.
         let _ = thread::Builder::new().name("stderr".to_owned()).spawn(move || write(&lines));
         sender
     })
@@ -77,7 +78,8 @@ fn write(lines: &Receiver<Line>) {
     }
 }
 
-/// A line on stderr. Not `eprintln!`, which panics when stderr is closed, and waits when it is full.
+/// Writes a line to stderr. `eprintln!` would panic when stderr is closed, and block when it is
+/// full.
 pub fn say(line: impl Display) {
     let _ = writeln!(Stderr, "{line}");
 }
@@ -87,7 +89,7 @@ pub fn log(filter: &str) -> Logs {
     log_as(filter, |logs| logs.init())
 }
 
-/// As [`log`], in a format of one's own.
+/// Like [`log`], with a custom format.
 pub fn log_as(
     filter: &str,
     begin: impl FnOnce(SubscriberBuilder<DefaultFields, Format, EnvFilter, fn() -> Stderr>),
@@ -99,7 +101,7 @@ pub fn log_as(
     Logs(())
 }
 
-/// Nothing but the snippets of `docs/EMBEDDING.md`, which are compiled with the examples.
+/// The snippets of `docs/EMBEDDING.md`, compiled together with the examples.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 struct Embedding;

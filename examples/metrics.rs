@@ -1,8 +1,8 @@
-//! A server of one's own around the endpoint, with a page for Prometheus beside it.
+//! The endpoint inside a custom HTTP server, next to a metrics page for Prometheus.
 //!
 //!     cargo run --release --example metrics      # http://127.0.0.1:8000/mcp and /metrics
 //!
-//! What is counted, and under which names: `stentor::metrics`.
+//! `stentor::metrics` lists the metrics and their names.
 
 use std::error::Error;
 use std::future::Future;
@@ -23,16 +23,16 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-/// How many connections may wait to be accepted; the kernel may take fewer.
+/// How many connections may wait to be accepted. The kernel may have a lower limit.
 const BACKLOG: u32 = 4_096;
 
-/// To be kept below `ulimit -n`.
+/// Must stay below `ulimit -n`.
 const MAX_CONNECTIONS: usize = 900;
 
-/// How long the head of a request is waited for, and so how long an idle connection is kept.
+/// How long the head of a request may take, and so how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After the engine has stopped, how long connections get to send what they hold.
+/// How long connections may still send their buffered data after the engine has stopped.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 async fn count_down(ctx: Context) -> Result<&'static str, ToolError> {
@@ -46,7 +46,7 @@ async fn count_down(ctx: Context) -> Result<&'static str, ToolError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let _logs = stentor_examples::log("info");
-    // Before the engine starts, which looks up its histograms then.
+    // Must come before the engine starts, because the engine looks up its histograms then.
     let prometheus = PrometheusBuilder::new().install_recorder()?;
     let engine =
         Engine::builder("metered", "1.0.0").tool(tool("count_down", count_down)).start().await?;
@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = socket.listen(BACKLOG)?;
     tracing::info!("serving http://127.0.0.1:8000/mcp and /metrics");
     let ending = engine.clone();
-    // The engine first, which ends its streams; the server waits for them.
+    // Shuts the engine down first, which ends its streams. The server waits for them.
     let shutdown = async move {
         tokio::select! {
             () = signal::terminated() => {}
@@ -74,38 +74,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ending.shutdown().await;
     };
     serve(listener, app, shutdown).await;
-    // No good end if nobody asked for it.
+    // Fails if the engine ended although nobody asked for it.
     Ok(engine.stopped().await.asked()?)
 }
 
-/// What `axum::serve` leaves out: it waits for the head of a request without end, also at its own end,
-/// and accepts as many connections as come.
+/// Adds what `axum::serve` lacks: limits on the time to wait for the head of a request, also at
+/// shutdown, and on the number of connections.
 async fn serve(listener: TcpListener, app: Router, shutdown: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connections = GracefulShutdown::new();
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = pin!(shutdown);
     loop {
-        let accept = async { (seats.clone().acquire_owned().await, listener.accept().await) };
-        let (seat, accepted) = tokio::select! {
+        let accept = async { (permits.clone().acquire_owned().await, listener.accept().await) };
+        let (permit, accepted) = tokio::select! {
             accepted = accept => accepted,
             () = &mut shutdown => break,
         };
         let Ok((stream, _)) = accepted else {
-            // As with no file left, which another connection may give back.
+            // For example no file descriptor is left; another connection may free one.
             sleep(Duration::from_millis(100)).await;
             continue;
         };
         let service = TowerToHyperService::new(app.clone());
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            // One that breaks concerns nobody else.
+            // A broken connection affects no other connection.
             let _ = connection.await;
-            drop(seat);
+            drop(permit);
         });
     }
     drop(listener);
-    // Not for longer: half a head may never become a whole one.
+    // With a time limit, because a partial head may never become complete.
     let _ = timeout(LAST_BYTES, connections.shutdown()).await;
 }

@@ -43,10 +43,10 @@ struct NewTool {
     tool_name: String,
 }
 
-/// How many tools the server may have: whoever may add one may do so without end.
+/// The most tools of the server, because a client may call `add_new_tool` without end.
 const MOST_TOOLS: usize = 1_000;
 
-/// Every client hears of the new tool by itself, and can call it.
+/// The engine notifies all clients of the new tool, and they can call it.
 async fn add_new_tool(args: NewTool, ctx: Context) -> Result<String, ToolError> {
     if ctx.catalog().snapshot().tool_names().count() >= MOST_TOOLS {
         return Err(ToolError::new(format!(

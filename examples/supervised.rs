@@ -1,5 +1,5 @@
-//! Ends the actors of an engine, one after the other, while a client watches over HTTP; prints
-//! what the engine put in their place and what the client noticed. Ends by itself.
+//! Kills the actors of an engine one by one while a client watches over HTTP. Prints what the
+//! engine restarted and what the client noticed. Ends by itself.
 //!
 //!     cargo run --release --example supervised
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::testing::{Victim, kill};
+use stentor::testing::{FaultTarget, kill};
 use stentor::{CallOutcome, Engine, EngineEvent, EventReceiver, SessionKind, ToolError, tool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,12 +20,12 @@ use tokio::time::{sleep, timeout};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Once nothing has happened for this long, nothing more will.
+/// If nothing has happened for this long, nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    // A tool is to panic. The transcript says so, in its place.
+    // The panic of the tool appears in the transcript instead.
     std::panic::set_hook(Box::new(|_| {}));
     let engine = Engine::builder("Stentor Supervised", env!("CARGO_PKG_VERSION"))
         .tool(tool("echo", || async { Ok::<_, ToolError>("echo") }))
@@ -61,7 +61,7 @@ struct Show {
     table: Vec<[String; 3]>,
 }
 
-/// What was seen after somebody was ended.
+/// What was observed after an actor was killed.
 #[derive(Default)]
 struct Seen {
     came_back: Vec<String>,
@@ -80,11 +80,11 @@ impl Show {
         self.watch().await?;
 
         self.act("The registry is killed.")?;
-        kill(&self.engine, Victim::Registry).await?;
+        kill(&self.engine, FaultTarget::Registry).await?;
         self.look("the registry").await?;
 
         self.act("The hub is killed.")?;
-        kill(&self.engine, Victim::Hub).await?;
+        kill(&self.engine, FaultTarget::Hub).await?;
         self.look("the hub").await?;
 
         self.act("The client's session is killed, while a call of it runs.")?;
@@ -92,7 +92,7 @@ impl Show {
         self.watch().await?;
         let mut sessions = self.engine.sessions().into_iter();
         let session = sessions.find(|session| session.kind == SessionKind::Http);
-        kill(&self.engine, Victim::Session(session.ok_or("there is no session")?.id)).await?;
+        kill(&self.engine, FaultTarget::Session(session.ok_or("there is no session")?.id)).await?;
         self.look("the session").await?;
 
         self.act("A tool panics.")?;
@@ -110,10 +110,10 @@ impl Show {
         self.engine.shutdown().await;
         self.watch().await?;
 
-        say(format!("\n{:<20} | {:<30} | what the client noticed", "victim", "what came back"))?;
+        say(format!("\n{:<20} | {:<30} | what the client noticed", "target", "what came back"))?;
         say(format!("{:-<20}-+-{:-<30}-+-{:-<60}", "", "", ""))?;
-        for [victim, came_back, noticed] in &self.table {
-            say(format!("{victim:<20} | {came_back:<30} | {noticed}"))?;
+        for [target, came_back, noticed] in &self.table {
+            say(format!("{target:<20} | {came_back:<30} | {noticed}"))?;
         }
         Ok(())
     }
@@ -122,13 +122,13 @@ impl Show {
         say(format!("\n{}. {title}", self.table.len() + 1))
     }
 
-    /// Notes what comes of it; and that afterwards the client is answered, and hears of a change.
-    async fn look(&mut self, victim: &str) -> Result<(), Failure> {
+    /// Records the effects, then checks that the client still gets answers and notices.
+    async fn look(&mut self, target: &str) -> Result<(), Failure> {
         let Seen { mut came_back, noticed } = self.watch().await?;
         if came_back.is_empty() {
             came_back.push("nothing".to_owned());
         }
-        self.table.push([victim.to_owned(), came_back.join(", "), noticed.join(", ")]);
+        self.table.push([target.to_owned(), came_back.join(", "), noticed.join(", ")]);
 
         say("   All goes on: a call, and a new tool.")?;
         self.client.call("echo").await?;
@@ -137,18 +137,19 @@ impl Show {
         let mut after = self.watch().await?.noticed;
         after.sort();
         if after != ["a result", "tools/list_changed"] {
-            return Err(format!("after the end of {victim} something is wrong: {after:?}").into());
+            return Err(format!("after the end of {target} something is wrong: {after:?}").into());
         }
         Ok(())
     }
 
-    /// Tells what happens, until nothing does.
+    /// Prints what happens, until nothing happens any more.
     async fn watch(&mut self) -> Result<Seen, Failure> {
         let mut seen = Seen::default();
         loop {
             let next = async {
                 tokio::select! {
-                    // The cause first, where both are there.
+                    // Checked first, because an event of the engine is the cause of what the client
+                    // receives.
                     biased;
                     Some(event) = self.events.next() => Ok(event),
                     Some(heard) = self.heard.recv() => Err(heard),
@@ -198,12 +199,11 @@ fn came_back(event: &EngineEvent) -> Option<String> {
     }
 }
 
-/// A client of 2025-11-25 with as little HTTP as can be: in version 1.0 a response ends where its
-/// connection does.
+/// A client of 2025-11-25 with minimal HTTP: in version 1.0 a response ends with its connection.
 #[derive(Clone)]
 struct Client {
     address: SocketAddr,
-    /// The header that names its session, once there is one.
+    /// The header with the session id, once there is a session.
     session: String,
     hears: mpsc::Sender<String>,
 }
@@ -211,7 +211,7 @@ struct Client {
 type Response = Lines<BufReader<TcpStream>>;
 
 impl Client {
-    /// Shakes hands, and begins to hear what the server says unasked.
+    /// Completes the handshake, and opens the stream of notices.
     async fn connect(address: SocketAddr) -> Result<(Self, mpsc::Receiver<String>), Failure> {
         let (hears, heard) = mpsc::channel(64);
         let mut client = Self { address, session: String::new(), hears };
@@ -235,7 +235,7 @@ impl Client {
         Ok((client, heard))
     }
 
-    /// Calls a tool, and goes on while that runs.
+    /// Calls a tool, and returns while the call runs.
     async fn call(&self, tool: &str) -> Result<(), Failure> {
         let params = json!({"name": tool, "arguments": {}});
         let answer = self.post(json!({"id": 1, "method": "tools/call", "params": params})).await?;
@@ -262,7 +262,7 @@ impl Client {
         Ok(BufReader::new(connection).lines())
     }
 
-    /// Tells of each message, be it all of a response or an event in it.
+    /// Reports each message, whether it is a whole response or an event of a stream.
     async fn read(&self, mut response: Response) {
         while let Ok(Some(line)) = response.next_line().await {
             let data = line.strip_prefix("data: ").unwrap_or(&line);
@@ -272,13 +272,13 @@ impl Client {
                 (None, Some(error)) => format!("an error: {error}"),
                 (None, None) => "a result".to_owned(),
             };
-            // Nobody listens at the end of the show.
+            // At the end of the program the receiver is dropped.
             let _ = self.hears.send(heard).await;
         }
     }
 }
 
-/// Not `println!`, which panics when the reader of a pipe has gone away.
+/// `println!` would panic when the reader of a pipe has disconnected.
 fn say(line: impl Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
 }

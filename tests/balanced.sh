@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The stories of the suites once more, but for those on pipes, each against three nodes behind a
-# balancer: `bash tests/balanced.sh [SUITE]...`. A node is a process, so each test has its own.
+# Runs the tests of these suites, except those on pipes, against three nodes behind a balancer:
+# `bash tests/balanced.sh [SUITE]...`. A node is a process, so each test runs in its own process.
 set -euo pipefail
 cd "$(dirname "$0")"
 suites=("$@")
@@ -19,7 +19,7 @@ for suite in "${suites[@]}"; do
   program=$(program "$suite")
   tests=$("$program" --list --format terse | sed -n 's/: test$//p' | grep -v '::stdio_')
   wanted=$(wc -l <<<"$tests")
-  # One that is stopped because it takes too long says nothing of itself.
+  # A test that is killed by the timeout prints no result, so its exit code is printed.
   STENTOR_NODES=3 xargs -P 4 -I{} bash -c 'timeout -k 5 120 "$0" --exact "$1" || echo "$1: exit code $?"' \
     "$program" {} <<<"$tests" >"$log" 2>&1 || true
   passed=$(grep -c '\.\.\. ok$' "$log" || true)

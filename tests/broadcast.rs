@@ -1,4 +1,4 @@
-//! One change, many clients: everybody hears of it, once, and finds it in the list.
+//! One change, many clients: each client is notified once, and finds the change in the list.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use serde_json::json;
 use stentor::Mutation;
 use stentor_tests::{Client, Lane, Notices, Phase, Server};
 
-/// Five clients of mixed eras and transports, and what each of them hears.
+/// Five clients of mixed eras and transports, each with its stream of notices.
 async fn audience(server: &Server) -> Vec<(Client, Notices)> {
     let mut audience = Vec::new();
     for lane in Lane::ALL.into_iter().chain([Lane::HTTP_LEGACY]) {
-        // The fifth is an old one.
+        // The fifth client uses the oldest version.
         let version = if audience.len() == 4 { "2024-11-05" } else { "2025-11-25" };
         let client = Client::speaking(server, lane, version).await;
         let notices = client.hear(&[]).await;
@@ -19,8 +19,8 @@ async fn audience(server: &Server) -> Vec<(Client, Notices)> {
     audience
 }
 
-/// Checks that everybody heard this, and nothing else.
-async fn all_heard(server: &Server, audience: &mut [(Client, Notices)], expected: &[&str]) {
+/// Checks that all clients received these notices, and no others.
+async fn all_received(server: &Server, audience: &mut [(Client, Notices)], expected: &[&str]) {
     server.mark().await;
     for (client, notices) in audience {
         assert_eq!(notices.until_mark().await, expected, "{:?}", client.lane());
@@ -32,7 +32,7 @@ const PROMPTS: &str = "prompts/list_changed";
 const RESOURCES: &str = "resources/list_changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tool_that_anybody_adds_reaches_everybody_once_and_is_in_the_list_by_then() {
+async fn all_clients_are_notified_once_of_an_added_tool_and_find_it_in_the_list() {
     let server = Server::start().await;
     let mut audience = audience(&server).await;
     for (n, lane) in Lane::ALL.into_iter().enumerate() {
@@ -41,12 +41,12 @@ async fn a_tool_that_anybody_adds_reaches_everybody_once_and_is_in_the_list_by_t
         let call = sixth.start("add", json!({"kind": "tools", "name": name})).await;
         for (client, notices) in &mut audience {
             assert_eq!(notices.heard().await, TOOLS, "{:?}", client.lane());
-            // Without a mark between: whoever hears of it finds it.
+            // No mark in between: a client that was notified must find the tool at once.
             assert_eq!(client.list("tools").await.last(), Some(&name));
             assert_eq!(client.call(&name, json!({})).await.text(), "small");
         }
         call.answer().await;
-        all_heard(&server, &mut audience, &[]).await;
+        all_received(&server, &mut audience, &[]).await;
     }
 
     let sixth = Client::connect(&server, Lane::HTTP_MODERN).await;
@@ -58,24 +58,24 @@ async fn a_tool_that_anybody_adds_reaches_everybody_once_and_is_in_the_list_by_t
         assert_eq!(client.list("tools").await.last().map(String::as_str), Some("by-a-job"));
     }
     server.stage.reached("by-a-job", Phase::Finished).await;
-    all_heard(&server, &mut audience, &[]).await;
+    all_received(&server, &mut audience, &[]).await;
 
     server.engine.catalog().add(Server::tool("by-the-handle")).await.expect("a new tool");
     for (client, notices) in &mut audience {
         assert_eq!(notices.heard().await, TOOLS, "{:?}", client.lane());
         assert_eq!(client.list("tools").await.last().map(String::as_str), Some("by-the-handle"));
     }
-    all_heard(&server, &mut audience, &[]).await;
+    all_received(&server, &mut audience, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_changes_is_a_handful_of_notices_and_the_list_is_complete_after_the_last() {
-    // Longer than usual, so that a slow machine sees a burst, too.
+async fn a_burst_of_changes_makes_few_notices_and_the_list_is_complete_after_the_last() {
+    // Longer than usual, so that even a slow machine makes the changes within one burst.
     let window = Duration::from_millis(250);
     let server = Server::tuned(|config, _| config.coalesce_window = window).await;
     let mut audience = audience(&server).await;
     let names: Vec<_> = (0..200).map(|n| format!("burst-{n:03}")).collect();
-    // Made first, so that they follow each other closely on a slow machine, too.
+    // Built before the burst, for the same reason.
     let tools: Vec<_> = names.iter().map(|name| Server::tool(name)).collect();
     let catalog = server.engine.catalog();
     let added = futures::future::join_all(tools.into_iter().map(|tool| catalog.add(tool))).await;
@@ -83,7 +83,7 @@ async fn a_burst_of_changes_is_a_handful_of_notices_and_the_list_is_complete_aft
     server.mark().await;
     for (client, notices) in &mut audience {
         let heard = notices.until_mark().await;
-        // A change after a pause is told at once, and a busy machine makes pauses.
+        // A change after a pause is announced at once, and a busy machine makes pauses.
         let few = 1..=names.len() / 4;
         assert!(few.contains(&heard.len()), "{:?}: {} notices", client.lane(), heard.len());
         assert!(heard.iter().all(|notice| notice == TOOLS), "{heard:?}");
@@ -101,9 +101,9 @@ async fn a_transaction_is_one_notice_for_each_list_and_none_if_it_is_refused() {
             Mutation::Add(Server::tool("a").into()),
             Mutation::Add(Server::tool("b").into()),
             Mutation::Add(Server::prompt("p").into()),
-            Mutation::Remove(stentor::Shelf::Tools, "echo".to_owned()),
+            Mutation::Remove(stentor::ItemKind::Tools, "echo".to_owned()),
             Mutation::Add(Server::resource("test://r").into()),
-            Mutation::Remove(stentor::Shelf::Templates, "test://users/{id}".to_owned()),
+            Mutation::Remove(stentor::ItemKind::Templates, "test://users/{id}".to_owned()),
         ])
         .await;
     assert_eq!(change.expect("a valid change").lists.len(), 3);
@@ -124,12 +124,12 @@ async fn a_transaction_is_one_notice_for_each_list_and_none_if_it_is_refused() {
         .await;
     assert!(refused.expect_err("the prompt is there").to_string().contains("greet"));
     assert_eq!(catalog.snapshot().revision(), before);
-    all_heard(&server, &mut audience, &[]).await;
+    all_received(&server, &mut audience, &[]).await;
     assert!(!audience[0].0.list("tools").await.contains(&"c".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_changes_nothing_is_not_told() {
+async fn a_change_without_effect_is_not_announced() {
     let server = Server::start().await;
     let catalog = server.engine.catalog();
     catalog.add(Server::tool("same")).await.expect("a new tool");
@@ -143,19 +143,19 @@ async fn a_change_that_changes_nothing_is_not_told() {
     catalog
         .apply([
             Mutation::Add(Server::prompt("brief").into()),
-            Mutation::Remove(stentor::Shelf::Prompts, "brief".to_owned()),
+            Mutation::Remove(stentor::ItemKind::Prompts, "brief".to_owned()),
         ])
         .await
         .expect("a change and its reverse");
     assert_eq!(catalog.snapshot().revision(), before);
-    all_heard(&server, &mut audience, &[]).await;
+    all_received(&server, &mut audience, &[]).await;
     // The same name with another description is a change.
     catalog.put(Server::tool("same").description("another")).await.expect("a new description");
-    all_heard(&server, &mut audience, &[TOOLS]).await;
+    all_received(&server, &mut audience, &[TOOLS]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changes_before_a_legacy_client_reads_its_notices_is_not_lost() {
+async fn changes_before_a_legacy_client_reads_its_notices_are_not_lost() {
     let server = Server::start().await;
     let client = Client::connect(&server, Lane::HTTP_LEGACY).await;
     for uri in ["test://clock", stentor_tests::MARK] {
@@ -165,14 +165,14 @@ async fn what_changes_before_a_legacy_client_reads_its_notices_is_not_lost() {
     server.engine.send_resource_updated("test://clock");
     server.engine.notify_all("notifications/example/all", json!({})).await.expect("running");
     server.settle().await;
-    // As often as it changes before somebody reads, it is told once.
+    // Announced once, however often it changes before the client reads.
     server.engine.catalog().add(Server::tool("early, too")).await.expect("a new tool");
     server.mark().await;
     let mut notices = client.notices().await;
     let mut heard = notices.until_mark().await;
     heard.sort();
     assert_eq!(heard, ["example/all", "resources/updated test://clock", TOOLS]);
-    // And while nobody reads between two streams.
+    // The same while no stream is open.
     drop(notices);
     stentor_tests::eventually("the stream to be given up", async || {
         let sessions = server.activity().await.sessions;
@@ -191,7 +191,7 @@ async fn a_notice_of_the_application_reaches_every_legacy_client() {
     server.engine.notify_all("notifications/example/all", json!({"n": 1})).await.expect("running");
     server.mark().await;
     for (client, notices) in &mut audience {
-        // The protocol limits what modern clients hear to what they listen to.
+        // The protocol limits the notices of modern clients to those that they listen for.
         let expected: &[&str] = if client.lane().is_legacy() { &["example/all"] } else { &[] };
         assert_eq!(notices.until_mark().await, expected, "{:?}", client.lane());
     }

@@ -1,5 +1,5 @@
-//! The official Rust client, which knows nothing of this server: in both eras, over HTTP and
-//! over a pipe.
+//! The official Rust client, which knows nothing of this server: in both eras, over HTTP and over a
+//! pipe.
 #![allow(deprecated, reason = "MCP deprecates log messages, but clients still ask for them")]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stentor_tests::{Lane, Phase, Server, eventually, in_every_lane, soon};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-/// What the connection brings, in a queue.
+/// Queues the notifications of a connection.
 struct Inbox(UnboundedSender<Note>);
 
 impl Service<RoleClient> for Inbox {
@@ -28,7 +28,6 @@ impl Service<RoleClient> for Inbox {
         note: Note,
         _: NotificationContext<RoleClient>,
     ) -> Result<(), ErrorData> {
-        // The test may be over.
         let _ = self.0.send(note);
         Ok(())
     }
@@ -60,7 +59,7 @@ impl Client {
         let (sender, inbox) = mpsc::unbounded_channel();
         let connecting = async {
             if lane.is_http() {
-                // Needed where something else in the build gives reqwest its TLS.
+                // Needed if another crate in the build selects the TLS of reqwest.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 let url = format!("http://{}/mcp", server.address);
                 let transport = StreamableHttpClientTransport::from_uri(url);
@@ -80,7 +79,7 @@ impl Client {
 
     async fn start(&self, tool: &str, arguments: Value) -> RequestHandle<RoleClient> {
         let mut meta = RequestMetaObject::new();
-        // In the legacy era it says nothing.
+        // Ignored in the legacy era.
         meta.set_log_level(LoggingLevel::Warning);
         let Value::Object(arguments) = arguments else { panic!("no object: {arguments}") };
         let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
@@ -97,7 +96,8 @@ impl Client {
         }
     }
 
-    /// Listens in the way of the era: to what the inbox brings, or by a subscription.
+    /// Subscribes in the way of the era. In the modern era the subscription carries the notices; in
+    /// the legacy era the inbox does.
     async fn listen(&self, uri: &str) -> Option<Subscription> {
         if self.lane.is_legacy() {
             let params = SubscribeRequestParams::new(uri);
@@ -109,7 +109,6 @@ impl Client {
         Some(soon("an acknowledgment", listening).await.expect("a subscription"))
     }
 
-    /// The next notification.
     async fn heard(&mut self, subscription: &mut Option<Subscription>) -> Note {
         match subscription {
             Some(subscription) => {
@@ -127,10 +126,10 @@ fn text(result: &CallToolResult) -> &str {
 
 in_every_lane![
     rmcp_lists_reads_and_calls,
-    rmcp_hears_progress_and_log_messages,
-    rmcp_hears_changes,
+    rmcp_receives_progress_and_log_messages,
+    rmcp_receives_changes,
     rmcp_cancels,
-    rmcp_leaves,
+    rmcp_disconnects,
 ];
 
 async fn rmcp_lists_reads_and_calls(lane: Lane) {
@@ -152,12 +151,12 @@ async fn rmcp_lists_reads_and_calls(lane: Lane) {
     assert_eq!(peer.list_all_prompts().await.expect("prompts").len(), 2);
 
     assert_eq!(text(&client.call("echo", json!({"text": "grüß Gott"})).await), "grüß Gott");
-    // Names that are not ASCII, and parameters in headers, are rmcp's to encode.
+    // rmcp must encode names that are not ASCII, and parameters in headers.
     assert_eq!(text(&client.call("größe", json!({})).await), "groß");
     eventually("the parameters to be in the headers", async || {
-        // rmcp 3.11 sometimes overlooks a list that came as a stream of events (its
-        // `drain_queued_stream_messages` does not note the tools' headers). What a client is to
-        // do when its headers are refused is to read the list again.
+        // rmcp 3.11 sometimes ignores a list that arrived as an event stream (its
+        // `drain_queued_stream_messages` does not store the tools' headers). A client whose headers
+        // are refused should read the list again.
         peer.list_all_tools().await.expect("tools");
         let handle = client.start("region", json!({"region": "Süd", "limit": 3})).await;
         match handle.await_response().await {
@@ -187,7 +186,7 @@ async fn rmcp_lists_reads_and_calls(lane: Lane) {
     assert_eq!(completed.expect("a completion").values, ["friendly", "frank"]);
 }
 
-async fn rmcp_hears_progress_and_log_messages(lane: Lane) {
+async fn rmcp_receives_progress_and_log_messages(lane: Lane) {
     let server = Server::start().await;
     let mut client = Client::connect(&server, lane).await;
     if lane.is_legacy() {
@@ -198,7 +197,7 @@ async fn rmcp_hears_progress_and_log_messages(lane: Lane) {
     let token = handle.progress_token.clone();
     let result = soon("an answer", handle.await_response()).await;
     assert!(matches!(result, Ok(ServerResult::CallToolResult(_))), "{result:?}");
-    // rmcp handles each notification in a task of its own, so their order is not theirs.
+    // rmcp handles each notification in its own task, so it does not keep their order.
     let mut progress = Vec::new();
     while progress.len() < 50 {
         match client.heard(&mut None).await {
@@ -225,7 +224,7 @@ async fn rmcp_hears_progress_and_log_messages(lane: Lane) {
     assert_eq!(logged[5], "{\"free\":0}");
 }
 
-async fn rmcp_hears_changes(lane: Lane) {
+async fn rmcp_receives_changes(lane: Lane) {
     let server = Server::start().await;
     let mut client = Client::connect(&server, lane).await;
     let mut subscription = client.listen("test://clock").await;
@@ -266,7 +265,7 @@ async fn rmcp_cancels(lane: Lane) {
     assert_eq!(text(&client.call("echo", json!({"text": "hello"})).await), "hello");
 }
 
-async fn rmcp_leaves(lane: Lane) {
+async fn rmcp_disconnects(lane: Lane) {
     let server = Server::start().await;
     let mut client = Client::connect(&server, lane).await;
     let subscription = client.listen("test://clock").await;
@@ -276,7 +275,7 @@ async fn rmcp_leaves(lane: Lane) {
 }
 
 #[tokio::test]
-async fn rmcp_finds_out_by_itself_which_era_to_speak() {
+async fn rmcp_detects_the_era() {
     let server = Server::start().await;
     for lane in [Lane::HTTP_MODERN, Lane::STDIO_MODERN] {
         let preferred_versions = vec![ProtocolVersion::V_2026_07_28];

@@ -1,7 +1,6 @@
-//! Several nodes as one server, each a process of its own, and what becomes of that when they are
-//! killed, frozen and cut off.
+//! Several nodes as one server, each in its own process, which tests kill, freeze and disconnect.
 
-// What is measured is printed.
+// The tests print their measurements.
 #![allow(clippy::print_stdout)]
 
 #[path = "cluster/freezing.rs"]
@@ -30,10 +29,9 @@ use futures::future::join_all;
 use stentor_tests::{Client, Era, Node, Nodes, Notices, eventually};
 use tokio::time::timeout;
 
-/// The program of a node.
 const NODE: &str = env!("CARGO_BIN_EXE_cluster_node");
 
-/// One client of each era on each node, and what it hears.
+/// One client of each era on each node, with its stream of notices.
 async fn audience(nodes: &Nodes, uris: &[&str]) -> Vec<(Client, Notices)> {
     let mut audience = Vec::new();
     for node in nodes.all() {
@@ -46,15 +44,15 @@ async fn audience(nodes: &Nodes, uris: &[&str]) -> Vec<(Client, Notices)> {
     audience
 }
 
-/// A cluster of these nodes, none of which has anything to tell of how it came to be.
+/// A cluster of these nodes, after all notices about its formation were sent.
 async fn quiet(names: &[&str]) -> Nodes {
     let nodes = Nodes::of(NODE, names).await;
     nothing_to_tell(&nodes).await;
     nodes
 }
 
-/// Waits until no node has anything to tell of what was before. Nodes wait for each other before
-/// they tell of a list, for a second at most.
+/// Waits until all pending notices were sent. A node announces a list only when all nodes show it,
+/// but waits for the others for a second at most.
 async fn nothing_to_tell(nodes: &Nodes) {
     let listens = nodes.all().map(|node| async {
         let client = Client::at(node.http(), Era::Modern, serde_json::json!({})).await;
@@ -64,7 +62,7 @@ async fn nothing_to_tell(nodes: &Nodes) {
     join_all(listens).await;
 }
 
-/// Checks that everybody heard this before a mark, and nothing else.
+/// Checks that all clients received these notices before a mark, and no others.
 async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], expected: &[&str]) {
     nodes.mark(from).await;
     for (client, notices) in all {
@@ -72,7 +70,7 @@ async fn all_heard(nodes: &Nodes, from: &str, all: &mut [(Client, Notices)], exp
     }
 }
 
-/// Waits until all nodes offer the same tools, and have told so.
+/// Waits until all nodes show the same tools and have announced them.
 async fn agreed(nodes: &Nodes, holds: impl Fn(&[String]) -> bool) {
     eventually("all nodes to know of it", async || {
         let all = join_all(nodes.all().map(Node::census)).await;

@@ -1,9 +1,9 @@
-//! What one request costs: each member of each message that a client may send, with the largest values
-//! that it can have, in memory that is got for it and in how often memory is got.
+//! The cost of one request, in bytes of allocated memory and in number of allocations: for each
+//! member of each message that a client may send, with the largest possible values.
 //!
-//! In a process of its own, as it counts what the allocator does.
+//! Runs in its own process, because it counts allocations.
 
-// What `examples/everything` offers.
+// The items of `examples/everything`.
 #[path = "../examples/everything/parts.rs"]
 mod parts;
 
@@ -23,30 +23,30 @@ use tower::ServiceExt as _;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How large each member is made, in bytes: so that the message is one of those that are read aside.
+/// The size of each member, in bytes: large enough that an offload thread decodes the message.
 const SIZE: usize = 68 * 1024;
 
-/// A request costs so many bytes of memory for each of its own, and for each of its values.
+/// The allowed memory of a request: bytes per byte of its body, and per JSON value.
 const PER_BYTE: usize = 16;
 const PER_VALUE: usize = 512;
-/// And so many in any case.
+/// Bytes that are allowed for any request.
 const PER_REQUEST: usize = 512 * 1024;
 
-/// Memory is got so often for each value, and in any case.
+/// The allowed number of allocations: per JSON value, and for any request.
 const TIMES_PER_VALUE: usize = 8;
 const TIMES_PER_REQUEST: usize = 10_000;
 
-/// Errors are read by models and by people.
+/// Models and humans read errors, so errors must be short.
 const LONGEST_ERROR: usize = 8 * 1024;
 
-/// Stands where a member is made large.
+/// Marks the member that is made large.
 const HERE: &str = "(here)";
 
 #[tokio::test]
 async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
     let server = parts::everything(Engine::builder("costs", "1"));
-    // Calls that ask something wait within this.
-    let server = server.configure(|config| config.max_suspended_bytes = 4 << 20);
+    // Bounds the calls that await input.
+    let server = server.configure(|config| config.max_awaiting_input_bytes = 4 << 20);
     let engine = server.start().await.expect("a catalog");
     let mut server =
         Server { router: router(engine.clone(), HttpConfig::default()), session: None };
@@ -111,7 +111,7 @@ struct Server {
 }
 
 impl Server {
-    /// What a message costs: bytes, how often memory was got, and how long the error is that it gets.
+    /// The cost of a message: bytes, number of allocations, and length of the error response.
     async fn cost(&mut self, version: &str, like: &Value, text: Bytes) -> (usize, usize, usize) {
         let request = self.request(version, like, text);
         let before = ALLOCATOR.stats();
@@ -127,7 +127,7 @@ impl Server {
         )
     }
 
-    /// A request with this body, and the headers of a message like it.
+    /// A request with this body, and the headers that `message` needs.
     fn request(&self, version: &str, message: &Value, text: Bytes) -> Request<Body> {
         let mut request = Request::post("/mcp")
             .header("host", "localhost")
@@ -152,7 +152,7 @@ impl Server {
             let response = self.router.clone().oneshot(request).await.expect("an answer");
             let (head, mut body) = response.into_parts();
             if head.headers.get("content-type").is_some_and(|it| it == "text/event-stream") {
-                // It may last, and is no error.
+                // An event stream may stay open, and is not an error.
                 return (head.headers, Vec::new());
             }
             let frame = body.frame().await.and_then(Result::ok);
@@ -173,7 +173,7 @@ impl Server {
     }
 }
 
-/// Each member of each message of a version, with what it is called.
+/// Each member of each message of a version, with a description.
 async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
     let path = format!("{}/schemas/{version}.json", env!("CARGO_MANIFEST_DIR"));
     let schema: Value =
@@ -220,7 +220,7 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
     let tools = tools.unwrap_or_else(|| panic!("no tools: {list}")).clone();
     assert!(tools.len() > 20);
     for tool in tools {
-        // What becomes of arguments is the same in both eras.
+        // Arguments are handled the same in both eras.
         if tool["name"] == "panic" || version != "2026-07-28" && tool["name"] != "echo" {
             continue;
         }
@@ -249,7 +249,7 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
         let method = sample["method"].as_str().unwrap_or("an answer").to_owned();
         let extra =
             ["/extra", "/params/extra", "/params/_meta/extra", "/params/_meta/progressToken"];
-        // All calls of tools have the same; one is enough.
+        // These members are the same for all calls of tools; one tool is enough.
         let is_like_another = method == "tools/call" && sample["params"]["name"] != "echo";
         let extra = extra.into_iter().filter(|_| !is_like_another).map(ToOwned::to_owned);
         for member in members.into_iter().chain(extra) {
@@ -262,7 +262,7 @@ async fn messages(server: &mut Server, version: &str) -> Vec<(String, Value)> {
     all
 }
 
-/// Marks a member, which is made if it is not there.
+/// Marks a member, and creates it if it does not exist.
 fn put(message: &mut Value, path: &str) -> bool {
     let mut at = message;
     let names: Vec<_> = path[1..].split('/').collect();
@@ -299,7 +299,7 @@ fn resolved<'a>(schema: &'a Value, node: &'a Value) -> &'a Value {
     }
 }
 
-/// The smallest value that fits, more or less.
+/// Roughly the smallest value that fits the schema.
 fn sample(schema: &Value, node: &Value, depth: usize) -> Value {
     let node = resolved(schema, node);
     if depth > 8 {
@@ -327,7 +327,7 @@ fn sample(schema: &Value, node: &Value, depth: usize) -> Value {
     }
 }
 
-/// Where the members of a value are, to some depth.
+/// Collects the paths of the members of a value, to a limited depth.
 fn paths(schema: &Value, node: &Value, path: String, depth: usize, found: &mut Vec<String>) {
     let node = resolved(schema, node);
     if depth > 4 {

@@ -1,8 +1,8 @@
-//! A server is killed while its tasks run, and its clients come back for every one of them.
+//! A server is killed while its tasks run, and its clients ask for each task afterwards.
 //!
-//! With `STENTOR_SOAK` set there are ten times as many.
+//! With `STENTOR_SOAK` set there are ten times as many tasks.
 
-// What is measured is printed.
+// The tests print their measurements.
 #![allow(clippy::print_stdout)]
 
 #[path = "soak/http.rs"]
@@ -26,16 +26,16 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long anything may take on a machine that has much else to do.
+/// The time limit of every operation, on a machine that is busy with other work.
 const BOUND: Duration = Duration::from_secs(60);
-/// How many connections tasks are begun on, and asked for.
+/// The number of connections that create tasks and ask for them.
 const CLIENTS: usize = 32;
-/// The steps of a task that can go on.
+/// The steps of a resumable task.
 const STEPS: u64 = 20;
-/// What a task says that cannot.
+/// The error of a task that cannot resume.
 const RESTARTED: &str = "the server restarted while the task ran";
 
-/// A directory that goes with its test.
+/// A directory that is deleted with its test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -81,13 +81,12 @@ impl Server {
         Self { child, address: line.parse().expect("an address") }
     }
 
-    /// SIGKILL: nothing of it runs any more when this returns.
+    /// SIGKILL. When this returns, the process has ended.
     async fn kill(mut self) {
         self.child.kill().await.expect("it ran");
     }
 }
 
-/// A client on a connection of its own.
 struct Client(Http);
 
 impl Client {
@@ -95,7 +94,7 @@ impl Client {
         Ok(Self(Http::connect(to).await?))
     }
 
-    /// The result of a request; an error if the server is gone.
+    /// The result of a request, or an error if the server has ended.
     async fn ask(&mut self, method: &str, mut params: Value) -> io::Result<Value> {
         let takes = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
         params["_meta"] = json!({ META_CAPABILITIES: takes });
@@ -117,14 +116,14 @@ impl Client {
         Ok(Begun { id: task["taskId"].as_str().expect("an id").to_owned(), kind, saved: 0 })
     }
 
-    async fn look(&mut self, id: &str) -> io::Result<Value> {
+    async fn status_of(&mut self, id: &str) -> io::Result<Value> {
         self.ask("tasks/get", json!({ "taskId": id })).await
     }
 
     async fn ended(&mut self, id: &str) -> io::Result<Value> {
         let begun = Instant::now();
         loop {
-            let task = self.look(id).await?;
+            let task = self.status_of(id).await?;
             if task["status"] != "working" {
                 return Ok(task);
             }
@@ -136,15 +135,15 @@ impl Client {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Ends at once, with this number.
+    /// Ends at once, with this number as its result.
     Short(u64),
-    /// Runs when the server is killed.
+    /// Still runs when the server is killed.
     Long,
-    /// Can go on.
+    /// Resumes after a restart.
     Steps,
 }
 
-/// A task that a client was given.
+/// A task that a client has received.
 #[derive(Clone, Debug)]
 struct Begun {
     id: String,
@@ -154,7 +153,8 @@ struct Begun {
 }
 
 impl Begun {
-    /// Whether it ended as it may after a restart; returns from which step on it ran last.
+    /// Checks that the task ended as it should after a restart. Returns the step from which its
+    /// last run began.
     fn check(&self, task: &Value) -> Option<u64> {
         let text = task["result"]["content"][0]["text"].as_str();
         match (self.kind, task["status"].as_str()) {
@@ -173,7 +173,7 @@ impl Begun {
     }
 }
 
-/// Begins one task after the other, on many connections, for as long as the server is there.
+/// Creates tasks on many connections, for as long as the server runs.
 fn load(server: &Server, begun: &Arc<Mutex<Vec<Begun>>>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
@@ -194,7 +194,7 @@ fn load(server: &Server, begun: &Arc<Mutex<Vec<Begun>>>) -> JoinSet<()> {
     clients
 }
 
-/// Asks for all tasks until each has ended, on many connections.
+/// Polls all tasks on many connections until each has ended.
 async fn all_ended(server: &Server, begun: &[Begun]) -> Vec<Value> {
     let ask = |some: Vec<Begun>| async move {
         let mut client = Client::connect(server.address).await?;
@@ -222,20 +222,20 @@ async fn every_task_that_a_client_was_given_survives_kill_9() {
         sleep(Duration::from_millis(5)).await;
     }
     println!("{count} tasks begun in {:?}", started.elapsed());
-    // What a client is told of a step was saved before.
+    // A step must be saved before its client sees it.
     let mut client = Client::connect(server.address).await.expect("a connection");
     let mut steps: Vec<_> = begun.lock().clone();
     steps.retain(|task| matches!(task.kind, Kind::Steps));
     let mut known = Vec::new();
     for task in steps.iter().rev().step_by(steps.len() / 50) {
-        let said = client.look(&task.id).await.expect("an answer");
+        let said = client.status_of(&task.id).await.expect("an answer");
         let ended = said["status"] == "completed";
         let saved = said["statusMessage"].as_str().and_then(|text| text.parse().ok());
-        // One that is nearly done may come to its end before the server does.
+        // A task that is nearly done may end before the server is killed.
         let in_the_middle = |saved: &u64| !ended && *saved < STEPS / 2;
         known.push(Begun { saved: saved.filter(in_the_middle).unwrap_or(0), ..task.clone() });
     }
-    // The rest is begun and saved right now, and one has just been.
+    // Other tasks are being created and saved at this moment; this one was just created.
     let last = client.begin(Kind::Steps).await.expect("an answer");
     server.kill().await;
     clients.join_all().await;
@@ -243,13 +243,13 @@ async fn every_task_that_a_client_was_given_survives_kill_9() {
     begun.lock().extend(known);
     let begun = begun.lock().clone();
 
-    // Once more, as it goes on.
+    // Killed once more while the tasks resume.
     let started = Instant::now();
     let server = Server::start(&scratch.file()).await;
     println!("started again with {} tasks in {:?}", begun.len(), started.elapsed());
     let mut client = Client::connect(server.address).await.expect("a connection");
     for task in begun.iter().rev().take(10) {
-        client.look(&task.id).await.expect("an answer");
+        client.status_of(&task.id).await.expect("an answer");
     }
     server.kill().await;
 
@@ -263,14 +263,14 @@ async fn every_task_that_a_client_was_given_survives_kill_9() {
     assert!(gone_on > 0 && failed >= count / 5, "{failed} {gone_on}");
     println!("all have ended {:?} after the first restart", started.elapsed());
 
-    // What has ended stays as it is.
+    // Ended tasks do not change any more.
     server.kill().await;
     let server = Server::start(&scratch.file()).await;
     assert_eq!(all_ended(&server, &begun).await, ended);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_server_on_the_same_file_does_not_start_and_harms_nobody() {
+async fn a_second_server_on_the_same_file_does_not_start_and_does_not_disturb_the_first() {
     let scratch = Scratch::new("second");
     let first = Server::start(&scratch.file()).await;
     let second = program(&scratch.file()).output();

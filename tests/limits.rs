@@ -1,12 +1,12 @@
-//! `docs/LIMITS.md` has each limit of the code, with its default, and none that is not there.
+//! `docs/LIMITS.md` lists each limit of the code with its default, and no other limit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Where limits are declared.
+/// The files that declare limits.
 const DECLARED: [&str; 9] = [
     "crates/engine/src/config.rs",
-    "crates/engine/src/outlet/policy.rs",
+    "crates/engine/src/stream/policy.rs",
     "crates/engine/src/request_budget.rs",
     "crates/engine/src/tasks.rs",
     "crates/transport/src/http.rs",
@@ -25,7 +25,7 @@ fn read(path: &str) -> String {
 fn default_of(comment: &str) -> Option<String> {
     let (_, after) = comment.rsplit_once("Default")?;
     let text = after.trim_start_matches([':', ' ']).trim();
-    // A number may have a comma or a point in it.
+    // A number may contain a comma or a point.
     let end = text
         .match_indices(['.', ','])
         .map(|(at, _)| at)
@@ -33,7 +33,7 @@ fn default_of(comment: &str) -> Option<String> {
     Some(text[..end.unwrap_or(text.len())].split(';').next()?.trim().to_owned())
 }
 
-/// All limits of a file: their names, and the defaults that their docs name.
+/// All limits of a file: their names, and the defaults in their docs.
 fn declared(source: &str) -> BTreeMap<String, Option<String>> {
     let mut found = BTreeMap::new();
     let (mut owner, mut comment) = (None, String::new());

@@ -1,7 +1,7 @@
-//! All that a server says fits the protocol's own JSON schemas, in each version: every list, every
-//! result and every notice, of `everything` and of a server whose types are odd.
+//! All messages of a server fit the protocol's own JSON schemas, in each version: every list,
+//! result and notice, of `everything` and of a server with unusual types.
 
-// What `examples/everything` offers.
+// The items of `examples/everything`.
 #[path = "../examples/everything/parts.rs"]
 mod parts;
 
@@ -21,27 +21,27 @@ const WATCHED: &str = "test://watched-resource";
 const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 #[tokio::test]
-async fn what_everything_says_fits_the_schemas_of_each_version() {
-    everywhere(parts::everything).await;
+async fn messages_of_everything_fit_the_schemas_of_each_version() {
+    check_all_versions(parts::everything).await;
 }
 
 #[tokio::test]
-async fn what_is_said_of_odd_types_fits_the_schemas_of_each_version() {
-    everywhere(parts::odd).await;
+async fn messages_about_odd_types_fit_the_schemas_of_each_version() {
+    check_all_versions(parts::odd).await;
 }
 
-async fn everywhere(offer: fn(EngineBuilder) -> EngineBuilder) {
+async fn check_all_versions(offer: fn(EngineBuilder) -> EngineBuilder) {
     let mut wrong = Vec::new();
     for version in LEGACY.into_iter().chain([MODERN_VERSION]) {
         wrong.extend(
-            tour(offer, version).await.into_iter().map(|what| format!("{version}: {what}")),
+            visit(offer, version).await.into_iter().map(|what| format!("{version}: {what}")),
         );
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Asks a server for all it has, and tells all that does not fit.
-async fn tour(offer: fn(EngineBuilder) -> EngineBuilder, version: &'static str) -> Vec<String> {
+/// Asks a server for everything it has, and returns all messages that do not fit.
+async fn visit(offer: fn(EngineBuilder) -> EngineBuilder, version: &'static str) -> Vec<String> {
     let watched = Resource::text(WATCHED, "watched", "watched");
     let engine = offer(Engine::builder("shapes", "1")).start().await.expect("a valid catalog");
     engine.catalog().put(watched).await.expect("a resource");
@@ -56,7 +56,8 @@ async fn tour(offer: fn(EngineBuilder) -> EngineBuilder, version: &'static str) 
     let mut notices = visitor.hear().await;
     for tool in &tools {
         let name = tool["name"].as_str().expect("a name");
-        // One ends the stream before its answer; how to come back for it is looked at elsewhere.
+        // `test_reconnection` closes the stream before its answer; other tests cover how to resume
+        // it.
         if !["panic", "test_reconnection"].contains(&name) {
             visitor.call(tool, arguments(name, tool)).await;
         }
@@ -84,7 +85,6 @@ async fn tour(offer: fn(EngineBuilder) -> EngineBuilder, version: &'static str) 
     visitor.wrong
 }
 
-/// What to call a tool with.
 fn arguments(name: &str, tool: &Value) -> Value {
     match name {
         "json_schema_2020_12_tool" => json!({"phone": "1", "contactMethod": "phone"}),
@@ -105,14 +105,14 @@ fn arguments(name: &str, tool: &Value) -> Value {
     }
 }
 
-/// A client that looks at all that it hears.
+/// A client that checks all messages that it receives.
 struct Visitor {
     address: SocketAddr,
     version: &'static str,
     session: String,
     schemas: Schemas,
     ids: i64,
-    /// What did not fit, and what calls a tool failed with.
+    /// Messages that did not fit, and failed calls of tools.
     wrong: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ impl Visitor {
         let mut reply = Call::post(request.to_string()).send(address).await;
         visitor.session = reply.header("mcp-session-id").to_owned();
         let answer = reply.message().await.expect("an answer");
-        visitor.look("initialize", &answer);
+        visitor.check_message("initialize", &answer);
         let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         visitor.post(&ready).await;
         visitor.ask("ping", json!({})).await;
@@ -164,14 +164,13 @@ impl Visitor {
         self.post(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await
     }
 
-    /// The answer to a request: its result, or its error.
     async fn ask(&mut self, method: &str, params: Value) -> Value {
         let mut reply = self.send(method, params).await;
         loop {
             let Some(message) = reply.message().await else {
                 panic!("{method} is not answered");
             };
-            self.look(method, &message);
+            self.check_message(method, &message);
             if message.get("method").is_none() {
                 return message.get("result").unwrap_or(&message["error"]).clone();
             }
@@ -183,7 +182,6 @@ impl Visitor {
         }
     }
 
-    /// All that is on a list.
     async fn list(&mut self, kind: &str) -> Vec<Value> {
         let (mut all, mut params) = (Vec::new(), json!({}));
         loop {
@@ -197,7 +195,8 @@ impl Visitor {
         }
     }
 
-    /// Calls a tool to the end, whatever it asks, and looks whether its result is what was listed.
+    /// Calls a tool to its end, answers its questions, and checks the result against the listed
+    /// schema.
     async fn call(&mut self, tool: &Value, arguments: Value) {
         let params = json!({"name": tool["name"], "arguments": arguments});
         let mut result = self.ask("tools/call", params.clone()).await;
@@ -227,7 +226,7 @@ impl Visitor {
         }
     }
 
-    /// Waits for the end of a task, both by listening and by asking.
+    /// Waits for the end of a task, with a listen and by polling.
     async fn follow(&mut self, task: &Value) -> Value {
         let id = task["taskId"].clone();
         let filter = json!({"notifications": {"taskIds": [id]}});
@@ -246,7 +245,7 @@ impl Visitor {
         };
         loop {
             let notice = told.message().await.expect("a notice of the end");
-            self.look("subscriptions/listen", &notice);
+            self.check_message("subscriptions/listen", &notice);
             if notice["params"]["status"] == end["status"] {
                 assert_eq!(notice["params"].get("result"), end.get("result"));
                 break;
@@ -254,13 +253,12 @@ impl Visitor {
         }
         let result = end["result"].take();
         if end["status"] == "completed" {
-            // Of a task it is a whole result, too.
-            self.fits("CallToolResult", &result, "the result of a task");
+            // The result of a task is a whole `CallToolResult`, too.
+            self.check("CallToolResult", &result, "the result of a task");
         }
         result
     }
 
-    /// What is told without having been asked.
     async fn hear(&mut self) -> Reply {
         if self.is_modern() {
             let filter = json!({
@@ -273,7 +271,7 @@ impl Visitor {
         call.send(self.address).await
     }
 
-    /// Reads until each kind of notice was heard.
+    /// Reads until each kind of notice has arrived.
     async fn hear_all(&mut self, notices: &mut Reply) {
         let mut missing = HashSet::from([
             "notifications/tools/list_changed",
@@ -284,28 +282,32 @@ impl Visitor {
         while !missing.is_empty() {
             let what = format!("one of {missing:?}");
             let notice = soon(what, notices.message()).await.expect("a notice");
-            self.look("notices", &notice);
+            self.check_message("notices", &notice);
             missing.remove(notice["method"].as_str().expect("a method"));
         }
     }
 
-    /// Looks at a message that came for a request of a method.
-    fn look(&mut self, method: &str, message: &Value) {
+    /// Checks a message that belongs to a request of this method.
+    fn check_message(&mut self, method: &str, message: &Value) {
         let what = format!("for {method}");
         if let Some(notice) = message["method"].as_str() {
             match notice {
-                "notifications/tasks" => self.fits("TaskStatusNotification", message, &what),
-                _ if message.get("id").is_some() => self.fits("ServerRequest", message, &what),
-                _ => self.fits("ServerNotification", message, &what),
+                "notifications/tasks" => self.check("TaskStatusNotification", message, &what),
+                _ if message.get("id").is_some() => self.check("ServerRequest", message, &what),
+                _ => self.check("ServerNotification", message, &what),
             }
             return;
         }
         let is_new = self.version >= "2025-11-25";
         let Some(result) = message.get("result") else {
             let name = if is_new { "JSONRPCErrorResponse" } else { "JSONRPCError" };
-            return self.fits(name, message, &what);
+            return self.check(name, message, &what);
         };
-        self.fits(if is_new { "JSONRPCResultResponse" } else { "JSONRPCResponse" }, message, &what);
+        self.check(
+            if is_new { "JSONRPCResultResponse" } else { "JSONRPCResponse" },
+            message,
+            &what,
+        );
         let name = match (method, result["resultType"].as_str()) {
             ("tools/call", Some("task")) => "CreateTaskResult",
             (_, Some("input_required")) => "InputRequiredResult",
@@ -323,10 +325,10 @@ impl Visitor {
             ("tasks/update", _) => "UpdateTaskResult",
             _ => "EmptyResult",
         };
-        self.fits(name, result, &what);
+        self.check(name, result, &what);
     }
 
-    fn fits(&mut self, name: &'static str, value: &Value, what: &str) {
+    fn check(&mut self, name: &'static str, value: &Value, what: &str) {
         let errors: Vec<_> = self.schemas.get(name).iter_errors(value).take(2).collect();
         for error in errors {
             let (at, is) = (error.instance_path(), error.to_string());
@@ -336,7 +338,7 @@ impl Visitor {
     }
 }
 
-/// All that a client of a version can declare.
+/// All capabilities that a client of a version can declare.
 fn capabilities(version: &str) -> Value {
     match version {
         "2024-11-05" | "2025-03-26" => json!({"sampling": {}, "roots": {}}),
@@ -351,7 +353,7 @@ fn capabilities(version: &str) -> Value {
     }
 }
 
-/// What a client answers to a question.
+/// A client's answer to a question.
 fn answer_to(question: &Value) -> Value {
     match question["method"].as_str() {
         Some("elicitation/create") => {
@@ -385,7 +387,7 @@ fn filled_in(field: &Value) -> Value {
     }
 }
 
-/// The schemas of one version, by the names of what they are of.
+/// The schemas of one version, by type name.
 struct Schemas {
     protocol: Value,
     tasks: Value,
@@ -406,7 +408,7 @@ impl Schemas {
     fn get(&mut self, name: &'static str) -> &Validator {
         let Self { protocol, tasks, compiled } = self;
         compiled.entry(name).or_insert_with(|| {
-            // 2025-11-25 has tasks of its own, which this server has not.
+            // 2025-11-25 has its own tasks, which this server does not support.
             let schema = if name.contains("Task") { tasks } else { protocol };
             let member = if schema.get("$defs").is_some() { "$defs" } else { "definitions" };
             assert!(schema[member].get(name).is_some(), "there is no {name}");

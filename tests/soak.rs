@@ -1,16 +1,16 @@
-//! Load and faults, for as long and as many as one likes.
+//! Load and faults, of adjustable size.
 //!
-//! With `cargo test` the sizes are small. For the big ones, with what was measured:
+//! `cargo test` uses small sizes. To run the large sizes and see the measurements:
 //!
 //! ```sh
 //! ulimit -n "$(ulimit -Hn)"   # 10,000 clients are 10,000 sockets on either side
 //! STENTOR_SOAK=1 cargo test --release -p stentor-tests --test soak -- --nocapture --test-threads=1
 //! ```
 //!
-//! takes about a quarter of an hour. What is random comes from a seed that is printed; with
-//! `STENTOR_SOAK_SEED=N` it is that one again.
+//! This takes about a quarter of an hour. Random choices come from a seed that is printed;
+//! `STENTOR_SOAK_SEED=N` repeats a run.
 
-// What is measured is printed.
+// The tests print their measurements.
 #![allow(clippy::print_stdout)]
 
 #[path = "soak/churn.rs"]
@@ -27,7 +27,7 @@ use std::time::Duration;
 use stentor_tests::{Process, Settings};
 use tokio::time::{Instant, sleep};
 
-/// The small size, or the big one.
+/// Selects the small or the large size.
 fn size<T>(small: T, big: T) -> T {
     if std::env::var_os("STENTOR_SOAK").is_some() { big } else { small }
 }
@@ -36,10 +36,10 @@ async fn server(settings: Settings) -> Process {
     Process::start(env!("CARGO_BIN_EXE_soak_server"), settings).await
 }
 
-/// How long anything may take on a machine that has much else to do.
+/// The time limit of every operation, on a machine that is busy with other work.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Waits for a state that nothing announces.
+/// Polls for a state that nothing announces.
 async fn until(what: impl std::fmt::Display, mut is: impl AsyncFnMut() -> Result<(), String>) {
     let begun = Instant::now();
     while let Err(found) = is().await {

@@ -1,11 +1,11 @@
-//! Two engines in one process have nothing to do with each other.
+//! Two engines in one process are independent.
 
 use serde_json::json;
 use stentor_tests::{Call, Client, Lane, Server, in_every_lane};
 
-in_every_lane![two_engines_in_one_process_do_not_hear_each_other];
+in_every_lane![two_engines_in_one_process_do_not_affect_each_other];
 
-async fn two_engines_in_one_process_do_not_hear_each_other(lane: Lane) {
+async fn two_engines_in_one_process_do_not_affect_each_other(lane: Lane) {
     let (mut first, second) = (Server::start().await, Server::start().await);
     let (one, other) = (Client::connect(&first, lane).await, Client::connect(&second, lane).await);
     let mut ones = one.hear(&["test://clock"]).await;

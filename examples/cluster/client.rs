@@ -1,8 +1,8 @@
-//! Clients of both eras, that know one address and nothing of nodes.
+//! Clients of both eras. They know one address, and nothing about nodes.
 //!
-//! Each reads what there is when it begins, and afterwards only what it is told has changed.
-//! A legacy client comes back to a stream with `Last-Event-ID`, and begins anew only when its
-//! session is gone; a modern one listens again and looks at what it may have missed.
+//! Each client reads the lists once at the start, and later only what a notice says has changed. A
+//! legacy client resumes its stream with `Last-Event-ID`, and starts over only when its session has
+//! ended. A modern client opens a new listen and reads everything that it may have missed.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::table::{How, Learned};
 
 const LEGACY: &str = "2025-11-25";
 const MODERN: &str = "2026-07-28";
-/// Before a stream is come back to, as the server asks for, or anything is tried once more.
+/// The pause before a stream is resumed, as the server requests, and before any retry.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum Era {
     Modern,
 }
 
-/// The protocol, as one client speaks it to one address.
+/// The protocol of one client with one address.
 pub(crate) struct Protocol {
     era: Era,
     to: SocketAddr,
@@ -36,12 +36,12 @@ pub(crate) struct Protocol {
     ids: u64,
 }
 
-/// A client that listens, for ever.
+/// A client that listens for ever.
 pub(crate) struct Client {
     number: usize,
     stage: Arc<Stage>,
     protocol: Protocol,
-    /// The resource that it watches.
+    /// The resource that it subscribes to.
     watches: String,
 }
 
@@ -50,7 +50,7 @@ impl Protocol {
         Self { era, to, session: None, ids: 0 }
     }
 
-    /// Sends a request; what comes back is read by the caller.
+    /// Sends a request. The caller reads the response.
     async fn request(&mut self, method: &str, mut params: Value) -> Result<(u64, Reply), Failure> {
         self.ids += 1;
         let mut headers = Vec::new();
@@ -71,7 +71,6 @@ impl Protocol {
         Ok((self.ids, self.post(headers, &body).await?))
     }
 
-    /// Sends a request and waits for its answer.
     pub(crate) async fn ask(
         &mut self,
         method: &str,
@@ -91,7 +90,6 @@ impl Protocol {
         send(self.to, Method::POST, &headers, body.to_string()).await
     }
 
-    /// Opens a legacy session.
     async fn initialize(&mut self) -> Result<(), Failure> {
         self.session = None;
         let params = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": info()});
@@ -104,7 +102,6 @@ impl Protocol {
         Ok(())
     }
 
-    /// The names of all tools.
     pub(crate) async fn tools(&mut self) -> Result<BTreeSet<String>, Failure> {
         let (mut tools, mut params) = (BTreeSet::new(), json!({}));
         loop {
@@ -130,7 +127,7 @@ fn info() -> Value {
 
 impl Client {
     pub(crate) fn new(number: usize, to: SocketAddr, watches: String, stage: Arc<Stage>) -> Self {
-        // Half of each.
+        // Half of the clients use each era.
         let era = if number.is_multiple_of(2) { Era::Modern } else { Era::Legacy };
         Self { number, stage, protocol: Protocol::new(era, to), watches }
     }
@@ -148,14 +145,13 @@ impl Client {
         }
     }
 
-    /// The life of a legacy session.
     async fn session(&mut self) -> Result<(), Failure> {
         self.protocol.initialize().await?;
         let session = self.protocol.session.clone().ok_or("there is no session")?;
         let home = session.split('.').next().unwrap_or_default().replace('-', " ");
         self.protocol.ask("resources/list", json!({}), |_| {}).await?;
         let watch = json!({"uri": self.watches});
-        // The resource may be away, with its node.
+        // The node with the resource may be unavailable.
         let _ = self.protocol.ask("resources/subscribe", watch, |_| {}).await;
         let (mut last, mut is_new) = (None, true);
         loop {
@@ -168,7 +164,7 @@ impl Client {
                     self.say(format!("is told that its session on {home} is gone, begins anew"));
                     return Ok(());
                 }
-                // A balancer without a node, or a node that cannot reach another just now.
+                // The balancer has no node, or a node cannot reach another node at the moment.
                 _ => {
                     sleep(PAUSE).await;
                     continue;
@@ -186,14 +182,13 @@ impl Client {
             }
             match self.read(&mut stream, &mut last).await {
                 Ok(end) => self.say(format!("{end}: its stream through {through}")),
-                // It comes back to before the notice that it could not follow.
+                // It resumes before the notice that it could not process.
                 Err(why) => self.say(format!("leaves its stream through {through}: {why}")),
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// The life of one listen of a modern client.
     async fn listen(&mut self) -> Result<(), Failure> {
         self.protocol.ask("server/discover", json!({}), |_| {}).await?;
         let wants = json!({"toolsListChanged": true, "resourceSubscriptions": [&self.watches]});
@@ -211,7 +206,7 @@ impl Client {
         Ok(())
     }
 
-    /// Does what the stream says there is to do, until it ends; says in words how.
+    /// Processes the stream until it ends. Returns in words how it ended.
     async fn read(
         &mut self,
         stream: &mut Reply,
@@ -229,7 +224,7 @@ impl Client {
                 Some("notifications/resources/updated") => self.look_at_note(How::Told).await?,
                 _ => {}
             }
-            // Only now: what could not be done is to be told again.
+            // Set only now: a notice that could not be processed must be sent again.
             *last = event.id.or(last.take());
         }
     }
@@ -253,7 +248,7 @@ impl Client {
                 self.tell(learned, how);
                 Ok(())
             }
-            // The resource may be away, with its node.
+            // The node with the resource may be unavailable.
             Err(_) if how == How::Looked => Ok(()),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! The HTTP of the clients: one connection for each request, and Server-Sent Events.
+//! The HTTP of the clients: one connection per request, and Server-Sent Events.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,15 +18,15 @@ use tokio::time::timeout;
 use crate::balancer::SERVED_BY;
 use crate::stage::Failure;
 
-/// How long the head of a response may take: a node may be frozen with the request in it.
+/// How long the head of a response may take: the node may be frozen while it has the request.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A response, whose body is read as it comes. Dropping it hangs up.
+/// A response, whose body is read as it arrives. Dropping it closes the connection.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    /// The node that it comes through, or the address that was asked.
+    /// The node that sent it, or the address that was asked.
     pub(crate) from: String,
-    /// The legacy session that was opened.
+    /// The id of the legacy session that it opened.
     pub(crate) session: Option<String>,
     is_stream: bool,
     body: Incoming,
@@ -35,13 +35,11 @@ pub(crate) struct Reply {
     _connection: JoinSet<()>,
 }
 
-/// What a stream brings.
 pub(crate) struct Event {
     pub(crate) id: Option<String>,
     pub(crate) data: String,
 }
 
-/// Sends one request to the endpoint.
 pub(crate) async fn send(
     to: SocketAddr,
     method: Method,
@@ -64,7 +62,7 @@ pub(crate) async fn send(
         stream.set_nodelay(true)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Who reads the body sees its errors, too.
+        // The reader of the body gets the connection's errors, too.
         tasks.spawn(async move { drop(connection.await) });
         Ok::<_, Failure>(sender.send_request(request).await?)
     };
@@ -86,8 +84,8 @@ pub(crate) async fn send(
 }
 
 impl Reply {
-    /// The next event of a stream, or the whole of any other body as one; `None` at its proper
-    /// end. Fails where it breaks off.
+    /// The next event of a stream, or any other body as one event; `None` at its proper end. Fails
+    /// if the body breaks off.
     pub(crate) async fn event(&mut self) -> Result<Option<Event>, Failure> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -110,7 +108,7 @@ impl Reply {
         }
     }
 
-    /// The response with this id, past all that comes before it.
+    /// The response with this id. Messages before it go to `meanwhile`.
     pub(crate) async fn answer(
         mut self,
         id: u64,

@@ -1,15 +1,15 @@
-//! Three nodes as one server, behind a balancer that sends each request to the next of them,
-//! and clients of both eras. Nodes are added to, frozen, killed, and leave, while the clients tell
-//! what they hear. Ends by itself, with 1 if anybody did not hear of something.
+//! Three nodes form one server behind a load balancer that sends each request to the next node,
+//! with clients of both eras. Nodes change, freeze, crash, rejoin and leave, while the clients
+//! print their notices. Ends by itself; the exit code is 1 if a client missed a change.
 //!
 //!     cargo run --release --example cluster
 //!     cargo run --release --example cluster -- --nodes 5 --clients 20
 //!     cargo run --release --example cluster -- --serve    # for clients of your own, until Ctrl-C
 //!     cargo run --release --example cluster -- balance 127.0.0.1:8080 127.0.0.1:8001 127.0.0.1:8002
 //!
-//! The last one is the balancer alone, in front of servers that run already.
+//! The last form is the balancer alone, in front of running servers.
 //!
-//! Each node is a process of its own: this program, started once more. It needs `kill`, so Unix.
+//! Each node is a process: this program, started once more. Needs `kill`, so it runs on Unix only.
 
 mod balancer;
 mod client;
@@ -88,7 +88,7 @@ async fn main() -> Result<ExitCode, Failure> {
     }
 }
 
-/// Balances between servers that run already, until Ctrl-C or SIGTERM.
+/// Balances between running servers until Ctrl-C or SIGTERM.
 async fn balance(addresses: &[String]) -> Result<ExitCode, Failure> {
     let addresses: Vec<SocketAddr> =
         addresses.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;

@@ -1,5 +1,5 @@
-//! One node, in a process of its own: it says on stdout where it is and how it sees the others,
-//! and takes commands on stdin. It ends when stdin does.
+//! One node, in its own process. It reports its addresses and its view of the other nodes on
+//! stdout, reads commands on stdin, and ends when stdin closes.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -23,15 +23,15 @@ use tokio::time::sleep;
 
 use crate::stage::Failure;
 
-/// How many tools there may be: whoever may add one may do so without end.
+/// The most tools, because a client may call `add_tool` without end.
 const MOST_TOOLS: usize = 1_000;
 
-/// How many steps a tool takes that was added, and how long each is.
+/// The number of steps of an added tool, and the duration of each.
 const STEPS: u32 = 4;
 const STEP: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Runs the node of this name. The seeds are the gossip addresses of others.
+/// Runs the node of this name. The seeds are the gossip addresses of other nodes.
 pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
     let here = Here { name: name.into(), version: Arc::default() };
     let node = NodeId::new(name)?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
     let mut config = ClusterConfig::new("demo", "a secret for demonstrations");
     config.seeds = seeds;
     let cluster = Cluster::join(&engine, config).await?;
-    // Before, it would offer less than the others: it is no use to a balancer.
+    // Before this, the node shows less than the others, so a balancer must not use it yet.
     cluster.ready().await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let http: SocketAddr = listener.local_addr()?;
@@ -55,11 +55,11 @@ pub(crate) async fn run(name: &str, seeds: Vec<String>) -> Result<(), Failure> {
             ("add", tool) => drop(engine.catalog().add(added(tool, name)).await?),
             ("touch", _) => here.touch(|uri| engine.send_resource_updated(uri)),
             ("leave", _) => {
-                // What it sees of the others now is its own doing.
+                // From here on, changes of its view are caused by its own leave.
                 watching.abort();
                 cluster.leave().await;
                 engine.shutdown().await;
-                // Streams end, and get to say so.
+                // Streams end properly.
                 server.await??;
                 return tell(&json!({"done": command}));
             }
@@ -76,7 +76,7 @@ fn tell(line: &Value) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// What its code knows of a node.
+/// The state that a node's tools share.
 #[derive(Clone)]
 struct Here {
     name: Arc<str>,
@@ -92,7 +92,8 @@ impl Here {
         format!("version {}", self.version.load(Ordering::Relaxed))
     }
 
-    /// There is a new version of the note. It is told afterwards, so that who hears of it reads it.
+    /// Makes a new version of the note. Announced afterwards, so that a notified client reads the
+    /// new version.
     fn touch(&self, tell: impl FnOnce(&str)) {
         self.version.fetch_add(1, Ordering::Relaxed);
         tell(&self.note());
@@ -116,8 +117,8 @@ struct Named {
     name: String,
 }
 
-/// What a node has from the start: tools that every node has, and a tool and a resource that
-/// only it has.
+/// The items of a node at its start: tools that all nodes have, and a tool and a resource of its
+/// own.
 fn offer(here: &Here) -> EngineBuilder {
     let (asked, adds, touches, reads) = (here.clone(), here.clone(), here.clone(), here.clone());
     Engine::builder("Stentor Cluster", env!("CARGO_PKG_VERSION"))
@@ -145,7 +146,7 @@ fn offer(here: &Here) -> EngineBuilder {
         )
 }
 
-/// A tool that takes its time, and tells how far it is.
+/// A slow tool that reports progress.
 fn added(name: &str, node: &str) -> Tool {
     let node = node.to_owned();
     tool(name.to_owned(), move |ctx: Context| {
@@ -162,7 +163,7 @@ fn added(name: &str, node: &str) -> Tool {
     .description("Takes its time, and tells how far it is")
 }
 
-/// Tells how the others are seen, whenever that changes.
+/// Reports how this node sees the others, whenever that changes.
 async fn watch(cluster: Cluster) {
     let mut told = HashMap::new();
     loop {
@@ -174,7 +175,7 @@ async fn watch(cluster: Cluster) {
                 _ => "unlinked",
             };
             if told.insert(other.node.clone(), view) != Some(view) {
-                // Nobody reads it while the show ends.
+                // At the end of the show nobody reads stdout.
                 let _ = tell(&json!({"node": other.node.as_str(), "view": view}));
             }
         }

@@ -1,4 +1,4 @@
-//! Nodes as the show sees them: processes that it starts, tells what to do, freezes and kills.
+//! The nodes as the show controls them: it starts, commands, freezes and kills their processes.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::stage::{Failure, Stage, View};
 
-/// The longest wait for what should be immediate; leaving in order may take a while.
+/// The time limit of every operation; leaving in order takes the longest.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node that runs. It is killed when this is dropped.
+/// A running node. Dropping it kills the process.
 pub(crate) struct Node {
     pub(crate) number: usize,
     pub(crate) http: SocketAddr,
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     done: mpsc::Receiver<()>,
 }
 
-/// The name that a node has among others.
+/// The name of a node within the cluster.
 pub(crate) fn name(number: usize) -> String {
     format!("node-{number}")
 }
@@ -63,33 +63,30 @@ impl Node {
         Ok(Self { number, http, gossip, child, commands, done })
     }
 
-    /// Has it do something, and waits until it is done.
+    /// Sends a command, and waits until it is carried out.
     pub(crate) async fn tell(&mut self, command: &str) -> Result<(), Failure> {
         self.commands.write_all(format!("{command}\n").as_bytes()).await?;
         let done = timeout(PATIENCE, self.done.recv()).await;
         done.ok().flatten().ok_or_else(|| format!("node {} did not {command}", self.number).into())
     }
 
-    /// The number of its process.
     pub(crate) fn process(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
 
-    /// Sends it a signal, by name.
     pub(crate) async fn signal(&self, signal: &str) -> Result<(), Failure> {
         let pid = self.child.id().ok_or("the node has ended")?;
         let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().await?;
         if sent.success() { Ok(()) } else { Err(format!("no {signal} was sent").into()) }
     }
 
-    /// Waits until its process has ended.
     pub(crate) async fn ended(&mut self) -> Result<(), Failure> {
         timeout(PATIENCE, self.child.wait()).await??;
         Ok(())
     }
 }
 
-/// Reads what a node says, until it ends.
+/// Reads the lines of a node until it ends.
 async fn read(
     number: usize,
     mut lines: Lines<BufReader<ChildStdout>>,
@@ -100,7 +97,7 @@ async fn read(
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
         if said.get("done").is_some() {
-            // The show may have given up waiting.
+            // The show may have stopped waiting.
             let _ = done.try_send(());
         }
         let other = said["node"].as_str().and_then(|node| node.strip_prefix("node-")?.parse().ok());
@@ -113,7 +110,7 @@ async fn read(
         };
         let before = stage.sees(number, other, view);
         let words = match (before, view) {
-            // When all begin, there is nothing to tell.
+            // The first links are not worth a line.
             (_, View::Linked) if met.insert(other) => continue,
             (_, View::Linked) => "is linked again with",
             (Some(View::Linked), View::Unlinked) => "has lost its link to",
@@ -125,7 +122,7 @@ async fn read(
     }
 }
 
-/// What a node logs has its place in the story.
+/// Prints a node's log lines as part of the story.
 async fn read_log(number: usize, mut lines: Lines<BufReader<ChildStderr>>, stage: Arc<Stage>) {
     while let Ok(Some(line)) = lines.next_line().await {
         stage.say(format!("node {number}"), format!("logs: {}", line.trim()));

@@ -1,4 +1,4 @@
-//! The story: what happens to the nodes, one thing after the other.
+//! The story: what happens to the nodes, step by step.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -17,7 +17,7 @@ use crate::nodes::{Node, name};
 use crate::stage::{Failure, Stage, View};
 use crate::table::{LEGEND, PATIENCE, Sign};
 
-/// So that one can read along.
+/// A pause, so that a human can follow.
 const BREATH: Duration = Duration::from_millis(1_200);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -26,12 +26,12 @@ pub(crate) struct Show {
     balancer: Arc<Balancer>,
     nodes: Vec<Node>,
     acts: usize,
-    /// The clients, and who tells of the balancer.
+    /// The tasks of the clients, and the task that reports on the balancer.
     others: JoinSet<()>,
 }
 
 impl Show {
-    /// Starts the nodes and the balancer, and waits until each node offers what all have.
+    /// Starts the nodes and the balancer, and waits until each node shows the items of all.
     pub(crate) async fn begin(nodes: usize) -> Result<Self, Failure> {
         let stage = Arc::new(Stage::new());
         let balancer = Balancer::start(SocketAddr::from(([127, 0, 0, 1], 0)), []).await?;
@@ -49,7 +49,7 @@ impl Show {
         Ok(show)
     }
 
-    /// Leaves it all running, for clients of one's own.
+    /// Keeps everything running, for the user's own clients.
     pub(crate) async fn serve(&mut self) -> Result<bool, Failure> {
         let url = self.url();
         say("")?;
@@ -72,14 +72,14 @@ impl Show {
         std::future::pending().await
     }
 
-    /// The whole story; says whether all went well.
+    /// Runs the whole story. Returns whether nothing was lost.
     pub(crate) async fn run(&mut self, clients: usize) -> Result<bool, Failure> {
         self.title(format!("{clients} clients connect, all to the balancer"));
         let address = self.balancer.address();
         for number in 1..=clients {
             let watches = format!("note://{}", name(3));
             self.others.spawn(Client::new(number, address, watches, self.stage.clone()).run());
-            // One after the other, so that each finds the balancer at another node.
+            // One by one, so that the balancer gives each client another first node.
             self.until("a client", |show| show.stage.ledger().clients() == number).await?;
         }
         self.others.spawn(watch_balancer(self.stage.clone(), self.balancer.clone()));
@@ -91,7 +91,7 @@ impl Show {
         self.a_return().await?;
         self.a_leave().await?;
 
-        // What becomes of the clients when the nodes end is no part of the story.
+        // What happens to the clients when the nodes end is not part of the story.
         self.others.shutdown().await;
         let (table, nothing_lost) = self.stage.ledger().table();
         say(format!("\n{table}\n"))?;
@@ -198,7 +198,6 @@ impl Show {
         Ok(())
     }
 
-    /// Has a node add a tool.
     async fn add(&mut self, number: usize, tool: &str, when: &str) -> Result<(), Failure> {
         self.stage.say(format!("node {number}"), format!("adds the tool {tool}"));
         let title = format!("tool added {when}");
@@ -206,7 +205,7 @@ impl Show {
         self.node(number)?.tell(&format!("add {tool}")).await
     }
 
-    /// Calls a tool at some address, and tells what comes back.
+    /// Calls a tool at an address, and prints the messages of the call.
     async fn call(&self, through: SocketAddr, tool: &str) -> Result<(), Failure> {
         let who = self.stage.name_of(&through.to_string());
         let params = json!({"name": tool, "arguments": {}});
@@ -221,8 +220,8 @@ impl Show {
         Ok(())
     }
 
-    /// Waits until every client knows of everything, but not for ever: the table says who does
-    /// not.
+    /// Waits until each client knows of each change, up to `PATIENCE`. The table shows the rest as
+    /// lost.
     async fn all_hear(&self) -> Result<(), Failure> {
         while self.stage.ledger().expects_more() {
             sleep(LOOK_EVERY).await;
@@ -235,7 +234,7 @@ impl Show {
         Ok(())
     }
 
-    /// Waits until each node offers what all have.
+    /// Waits until each node shows the items of all nodes.
     async fn settled(&self) -> Result<(), Failure> {
         let all: Vec<_> =
             self.nodes.iter().map(|node| format!("work-on-{}", name(node.number))).collect();
@@ -286,7 +285,7 @@ impl Show {
     }
 }
 
-/// Tells when the balancer finds that a node does not answer, or does again.
+/// Reports when the balancer finds that a node does not answer, or answers again.
 async fn watch_balancer(stage: Arc<Stage>, balancer: Arc<Balancer>) {
     let mut known = HashMap::new();
     loop {

@@ -1,4 +1,4 @@
-//! What all who appear have in common: a clock, a voice, and who is where.
+//! Shared by all parts of the show: the clock, the output, and the addresses and views of nodes.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -38,13 +38,14 @@ impl Stage {
         }
     }
 
-    /// A line of the story. Not `println!`, which panics when the reader of a pipe has gone away.
+    /// Prints a line of the story. `println!` would panic when the reader of a pipe has
+    /// disconnected.
     pub(crate) fn say(&self, who: impl Display, what: impl Display) {
         let at = self.began.elapsed().as_secs_f64();
         let _ = writeln!(io::stdout(), "{at:>7.3}  {who:<9} {what}");
     }
 
-    /// What changed, and who has heard of it.
+    /// The record of all changes, and of the clients that know of each.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
@@ -53,7 +54,7 @@ impl Stage {
         lock(&self.places).insert(address.to_string(), number);
     }
 
-    /// The node at this address, in words.
+    /// The name of the node at this address.
     pub(crate) fn name_of(&self, address: &str) -> String {
         let number = lock(&self.places).get(address).copied();
         number.map_or_else(|| "some node".to_owned(), |n| format!("node {n}"))
@@ -63,12 +64,12 @@ impl Stage {
         lock(&self.views).get(&(by, of)).copied()
     }
 
-    /// Notes how a node sees another now; returns how it did before.
+    /// Records how a node sees another now, and returns how it saw that node before.
     pub(crate) fn sees(&self, by: usize, of: usize, view: View) -> Option<View> {
         lock(&self.views).insert((by, of), view)
     }
 
-    /// A node that begins anew has seen nobody, and nobody has seen it.
+    /// Forgets all views of and about a node that starts again.
     pub(crate) fn forget_views(&self, node: usize) {
         lock(&self.views).retain(|(by, of), _| *by != node && *of != node);
     }

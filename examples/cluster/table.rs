@@ -1,23 +1,23 @@
-//! Who has heard of what, and when.
+//! Records which clients learned of which changes, and when.
 //!
-//! A change counts once for each client that was there when it was made, also for those that had
-//! just lost their node. A client has *heard* of it when it holds what it reads then: a list that
-//! has the new tool, or has the old one no more, or the new text of the resource. How it came to
-//! read that is counted, too: it was *told*, by a notice on its stream, or it *looked*, since it
-//! had to begin anew. A client never reads for any other reason, so one that is not told does not
-//! learn of it by luck; what it has not learned when `PATIENCE` is over is *lost* on it.
+//! A change counts once for each client that was connected when it was made, even if that client
+//! had just lost its node. A client has *heard* of a change when it has read the result: a list
+//! that contains the new tool, or no longer contains the old one, or the new text of the resource.
+//! The table also counts why it read: it was *told* by a notice on its stream, or it *looked*
+//! because it had to start over. A client never reads for any other reason, so it cannot learn of a
+//! change by luck. A change that a client has not learned of within `PATIENCE` is *lost*.
 //!
-//! The time runs from when the node is told to make the change, or is killed, to when the client
-//! has read the answer.
+//! The time runs from the command to make the change, or from the kill, until the client has read
+//! the response.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-/// How long a client may take to hear of a change.
+/// How long a client may take to learn of a change.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the columns are.
+/// The explanation of the columns.
 pub(crate) const LEGEND: &str = "\
 announced  to each client that was there, also if it had no stream just then
 heard      came to hold the list or text that has the change:
@@ -43,7 +43,7 @@ struct Change {
     heard: BTreeMap<usize, (How, Duration)>,
 }
 
-/// By what a client sees that something has changed.
+/// How a client recognizes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     Tool(String),
@@ -51,21 +51,21 @@ pub(crate) enum Sign {
     Text(String),
 }
 
-/// How a client came to read what it reads.
+/// Why a client read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     Told,
     Looked,
 }
 
-/// Something that a client has just learned.
+/// A change that a client has just learned of.
 pub(crate) struct Learned {
     pub(crate) what: String,
     pub(crate) after: Duration,
 }
 
 impl Ledger {
-    /// A client is there, and is to hear of everything from now on.
+    /// Adds a client. All later changes count for it.
     pub(crate) fn enters(&mut self, client: usize) {
         self.clients.insert(client);
     }
@@ -74,7 +74,7 @@ impl Ledger {
         self.clients.len()
     }
 
-    /// Notes a change just before it is made.
+    /// Records a change just before it is made.
     pub(crate) fn announce(&mut self, title: impl Into<String>, sign: Sign) {
         self.changes.push(Change {
             title: title.into(),
@@ -115,7 +115,7 @@ impl Ledger {
         learned
     }
 
-    /// Who has not heard yet of all that was announced.
+    /// The clients that have not learned of all changes yet.
     pub(crate) fn waiting(&self) -> BTreeSet<usize> {
         let missing = |change: &Change| {
             let heard = |client: &usize| !change.heard.contains_key(client);
@@ -124,7 +124,7 @@ impl Ledger {
         self.changes.iter().flat_map(missing).collect()
     }
 
-    /// Whether somebody has not heard yet, but still may in time.
+    /// Whether a client may still learn of a change in time.
     pub(crate) fn expects_more(&self) -> bool {
         let in_time = |change: &&Change| change.made.elapsed() < PATIENCE;
         self.changes.iter().filter(in_time).any(|it| it.heard.len() < it.waited_for.len())
@@ -145,10 +145,10 @@ impl Ledger {
     }
 }
 
-/// Writes a line of the table; returns how many were lost.
+/// Writes a line of the table, and returns the number of losses.
 fn row(table: &mut String, title: &str, changes: &[Change]) -> usize {
     let announced: usize = changes.iter().map(|change| change.waited_for.len()).sum();
-    // Too late is as bad as never.
+    // Too late counts as lost.
     let in_time = |(_, after): &&(How, Duration)| *after <= PATIENCE;
     let learned = || changes.iter().flat_map(|change| change.heard.values()).filter(in_time);
     let told = learned().filter(|(how, _)| *how == How::Told).count();
@@ -164,7 +164,7 @@ fn row(table: &mut String, title: &str, changes: &[Change]) -> usize {
     lost
 }
 
-/// The nearest rank, of what is sorted.
+/// The nearest-rank percentile of sorted values.
 fn percentile(sorted: &[u128], percent: usize) -> String {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).map_or_else(|| "-".to_owned(), u128::to_string)

@@ -1,4 +1,4 @@
-//! An actor of the host that hears what happens in the engine, and says it in plain words.
+//! An actor of the host that receives the engine's events and prints them in plain words.
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use stentor::{CallOutcome, EngineEvent as Event, EventBatch};
@@ -37,7 +37,7 @@ impl Actor for Auditor {
     }
 }
 
-/// Sessions by their debug output, which is short: who knows a whole id owns the session.
+/// Prints sessions with `Debug`, which shortens their ids: a full session id is a secret.
 fn in_words(event: &Event) -> String {
     match event {
         Event::SessionOpened { session, kind, .. } => format!("{session:?} opens ({kind:?})"),

@@ -1,4 +1,4 @@
-//! An actor of the host that does the work of two tools, one file after the other.
+//! An actor of the host that runs the calls of two tools, one at a time.
 
 use std::time::Duration;
 
@@ -27,9 +27,8 @@ enum ConverterMsg {
 
 impl Message for ConverterMsg {}
 
-/// Its tools.
 pub(crate) fn tools() -> [Tool; 2] {
-    // By its name, as each life of the converter has another reference.
+    // Looked up by name for each call, because a restarted converter has a new reference.
     let converter = || ActorRef::where_is(CONVERTER);
     let convert = actor_tool("convert", converter, ConverterMsg::Convert);
     let count = actor_tool("count", converter, ConverterMsg::Count);
@@ -48,7 +47,7 @@ struct Converter;
 
 impl Actor for Converter {
     type Msg = ConverterMsg;
-    /// How many files it has converted.
+    /// The number of converted files.
     type State = u32;
     type Arguments = ();
 
@@ -66,7 +65,7 @@ impl Actor for Converter {
         message: ConverterMsg,
         converted: &mut u32,
     ) -> Result<(), ActorProcessingErr> {
-        // Not `reply.send(..)?`: that whoever asked has gone is no reason to fail.
+        // Not `reply.send(..)?`: it is no error of the converter if the caller has disconnected.
         match message {
             ConverterMsg::Convert(file, ctx, reply) => {
                 for page in 1..=PAGES {
@@ -75,7 +74,7 @@ impl Actor for Converter {
                     }
                     sleep(Duration::from_millis(400)).await;
                     if file.path == "poison" {
-                        // To ractor a failure, as a panic would be.
+                        // For ractor this is a failure, like a panic.
                         return Err("the file is poisoned".into());
                     }
                     ctx.report_progress(page.into(), Some(PAGES.into()), format!("page {page}"));

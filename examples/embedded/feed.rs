@@ -1,4 +1,4 @@
-//! An actor of the host that tells the engine of files that arrive, by plain messages.
+//! An actor of the host that informs the engine of new files, with plain messages.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ pub(crate) enum FeedMsg {
 
 impl Message for FeedMsg {}
 
-pub(crate) struct Feed;
+pub(crate) struct ReplicationLog;
 
-impl Actor for Feed {
+impl Actor for ReplicationLog {
     type Msg = FeedMsg;
-    /// Whom to tell, and how many files have arrived.
+    /// The engine, and the number of files so far.
     type State = (ActorRef<EngineMsg>, u32);
     type Arguments = ActorRef<EngineMsg>;
 
@@ -50,7 +50,7 @@ async fn tell(engine: &ActorRef<EngineMsg>, name: &str) -> Result<(), ActorProce
         Mutation::put(Resource::text(NEWEST, "newest", name)),
         Mutation::put(Resource::text(format!("inbox://{name}"), name, "a photo")),
     ];
-    // Asked and not just told, as a notice may overtake a change.
+    // `call!` waits for the reply, because a notice may overtake a change that was only cast.
     call!(engine, |reply| EngineMsg::Apply(changes, Some(reply)))??;
     engine.cast(EngineMsg::ResourceUpdated(NEWEST.to_owned()))?;
     let (method, params) = ("notifications/example/arrived".to_owned(), json!({"name": name}));

@@ -1,12 +1,12 @@
-//! An engine as one part of a host that has actors of its own: a converter does the work of two
-//! tools, a feed tells the engine what is new, an auditor hears what happens, and a supervisor
-//! keeps all of them.
+//! An engine as one part of a host with its own actors: a converter runs the calls of two tools, a
+//! feed informs the engine of new files, an auditor receives the engine's events, and a supervisor
+//! watches over all of them.
 //!
 //!     cargo run --release --example embedded                    # http://127.0.0.1:8000/mcp
 //!     cargo run --release --example embedded -- --http ADDR
 //!
-//! The workspace has ractor's `cluster` feature on, where a message has to say that it is one:
-//! hence each `impl Message`. Without the feature everything is a message, and they must go.
+//! The workspace enables ractor's `cluster` feature, which requires an `impl Message` for each
+//! message type. Without the feature every type is a message, and these `impl`s must be removed.
 
 mod auditor;
 mod converter;
@@ -14,12 +14,11 @@ mod feed;
 
 use auditor::{AuditMsg, Auditor};
 use converter::CONVERTER;
-use feed::Feed;
+use feed::ReplicationLog;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use stentor::{Engine, Resource};
 use stentor_examples::say;
 
-/// The supervisor.
 struct Host;
 
 impl Actor for Host {
@@ -31,7 +30,7 @@ impl Actor for Host {
         Ok(converter::start(myself.get_cell()).await?)
     }
 
-    /// Without this the host would end with the first child that does.
+    /// Without this, the host would end as soon as a child ends.
     async fn handle_supervisor_evt(
         &self,
         myself: ActorRef<()>,
@@ -40,7 +39,7 @@ impl Actor for Host {
     ) -> Result<(), ActorProcessingErr> {
         let (child, why) = match event {
             SupervisionEvent::ActorFailed(child, error) => (child, error.to_string()),
-            // `kill()` is an end with a reason; one that stopped by itself has none.
+            // `kill()` is a termination with a reason; a child that stopped by itself has none.
             SupervisionEvent::ActorTerminated(child, _, Some(reason)) => (child, reason),
             _ => return Ok(()),
         };
@@ -48,7 +47,7 @@ impl Actor for Host {
             say(format!("host: the converter ended, another one takes its place: {why}"));
             return Ok(converter::start(myself.get_cell()).await?);
         }
-        // Also the engine, which has restarted what it could.
+        // This includes the engine, which has already restarted its own actors where possible.
         Err(format!("a child ended: {why}").into())
     }
 }
@@ -73,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let (auditor, _) = Actor::spawn_linked(None, Auditor, (), host.get_cell()).await?;
     engine.subscribe(&auditor, 1024, AuditMsg::Events);
-    Actor::spawn_linked(None, Feed, engine.actor(), host.get_cell()).await?;
+    Actor::spawn_linked(None, ReplicationLog, engine.actor(), host.get_cell()).await?;
 
     say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
@@ -85,7 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
          cargo run --release --example watch -- http://{address}/mcp --call count '{{}}'\n\n\
          Ctrl-C ends it.\n"
     ));
-    // The engine first, as it has calls to answer; then the host with all that is left.
+    // Ends the engine first, because it has calls to answer; then the host with its other children.
     stentor::http::serve(engine, address).await?;
     host.drain_children_and_wait(None).await;
     host.stop_and_wait(None, None).await?;

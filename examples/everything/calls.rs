@@ -1,4 +1,4 @@
-//! What else a call can do: answer, wait, be cancelled, panic.
+//! Other things that a call can do: answer, wait, be cancelled, panic.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ async fn slow_tool(counts: Arc<Counts>, args: Slow) -> Result<&'static str, Tool
     Ok("done")
 }
 
-/// How calls of `slow_tool` ended.
+/// The numbers of calls of `slow_tool`, by outcome.
 #[derive(Default, Serialize)]
 struct Counts {
     started: AtomicU64,
@@ -80,7 +80,7 @@ struct Counts {
     finished: AtomicU64,
 }
 
-/// A call that has been cancelled if it is dropped before it has finished.
+/// Counts a call as cancelled if it is dropped before it has finished.
 struct Counted {
     counts: Arc<Counts>,
     finished: bool,

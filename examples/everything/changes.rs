@@ -1,20 +1,20 @@
-//! Tools that change what the server offers. They tell nobody: every client hears of it by itself.
+//! Tools that change the catalog. They send no notices: the engine notifies all clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stentor::{Context, EngineBuilder, Mutation, Shelf, Tool, ToolError, prompt, tool};
+use stentor::{Context, EngineBuilder, ItemKind, Mutation, Tool, ToolError, prompt, tool};
 use tokio::sync::Mutex;
 
 const DYNAMIC_TOOL: &str = "test_dynamic_tool";
 const DYNAMIC_PROMPT: &str = "test_dynamic_prompt";
 
-/// How many tools may be added: whoever may call these may call them without end.
+/// The most tools that may be added, because a client may call these tools without end.
 const MOST_ADDED: usize = 1_000;
 
-/// The names of the tools that were added; locked while they change.
+/// The names of the added tools. Locked during a change.
 type Added = Arc<Mutex<BTreeSet<String>>>;
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
@@ -60,7 +60,6 @@ async fn trigger_prompt_change(ctx: Context) -> Result<&'static str, ToolError> 
     Ok("Changed the list of prompts")
 }
 
-/// A tool that is added while the server runs.
 fn dynamic_tool(name: &str) -> Tool {
     let answer = format!("This is {name}.");
     let answers = move || std::future::ready(Ok::<_, ToolError>(answer.clone()));
@@ -81,7 +80,7 @@ async fn add_tool(added: Added, args: Named, ctx: Context) -> Result<String, Too
     }
     let new = dynamic_tool(&args.name);
     let change = if added.contains(&args.name) {
-        // Another one each time: what is the same would be no change.
+        // A new description each time: an identical tool would be no change.
         let edition = ctx.catalog().snapshot().revision();
         let described = new.description(format!("A tool that was added anew, after {edition}"));
         ctx.catalog().put(described).await?
@@ -116,7 +115,7 @@ async fn replace_tools(added: Added, args: Names, ctx: Context) -> Result<String
     let removed = added.difference(&args.names).cloned();
     let new = args.names.difference(&added).map(|name| dynamic_tool(name));
     let change = removed
-        .map(|name| Mutation::Remove(Shelf::Tools, name))
+        .map(|name| Mutation::Remove(ItemKind::Tools, name))
         .chain(new.map(|tool| Mutation::Add(tool.into())));
     ctx.catalog().apply(change).await?;
     *added = args.names;

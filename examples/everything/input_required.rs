@@ -1,5 +1,5 @@
-//! Questions with keys, for clients that retry: one, several at once, one after the other. The
-//! code goes on where it waited, in both eras; only `request_state` runs again.
+//! Questions with keys, for clients that retry: one, several together, several in turn. The code
+//! continues where it waited, in both eras; only `request_state` runs again.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -48,7 +48,7 @@ pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
         )
 }
 
-/// Asks the user to fill in a form, under a key.
+/// Asks the user to fill in a form, under this key.
 async fn ask<T: DeserializeOwned + JsonSchema>(
     ctx: &Context,
     key: &str,
@@ -84,7 +84,7 @@ struct Confirmed {
     ok: bool,
 }
 
-/// Runs twice: the first call ends with the question, the second brings the answer.
+/// Runs twice: the first request ends with the question, the second contains the answer.
 async fn request_state(ctx: Context) -> Result<&'static str, ToolError> {
     let asked_before = ctx.request_state().is_some_and(|state| state == "asked");
     match ctx.input_responses().get("confirm").filter(|_| asked_before) {

@@ -1,16 +1,16 @@
-//! One of everything: the fixture server of the official MCP conformance suite, with more tools
-//! for probes and measurements.
+//! One of everything: the fixture server of the official MCP conformance suite, with more tools for
+//! tests and measurements.
 //!
 //!     cargo run --release --example everything                  # http://127.0.0.1:8090/mcp
 //!     cargo run --release --example everything -- --http ADDR
 //!     cargo run --release --example everything -- --stdio
 //!
-//! Several of them are one server with `--node NAME --gossip ADDR` for each, and `--seed ADDR`, the
-//! gossip address of another, for all but the first. With `--bare` a node offers nothing itself.
+//! Several processes form one server if each has `--node NAME --gossip ADDR`, and all but the first
+//! have `--seed ADDR`, the gossip address of another. With `--bare` a node has no items of its own.
 //!
-//! With `--odd` it offers tools of every odd type instead, to see what clients make of them.
+//! With `--odd` it has tools with unusual types instead, to test how clients handle them.
 
-// Also a test has them, so that they say where their files are.
+// A test includes this module, too, so its files need explicit paths.
 #[path = "parts.rs"]
 mod parts;
 
@@ -57,11 +57,11 @@ impl Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Without a span for each actor, which nobody reads and every actor pays for.
+    // Turns off the spans of actors: nobody reads them, and each actor pays for them.
     let _logs = stentor_examples::log("info,ractor=warn,ractor_cluster=error,chitchat=warn");
     let arguments = Arguments::read()?;
-    // One client at the other end of a pipe gives one thread enough to do; a second one would be
-    // woken for nothing with each request.
+    // One client on a pipe needs only one thread; a second thread would be woken uselessly for each
+    // request.
     let mut runtime = match arguments.stdio {
         true => tokio::runtime::Builder::new_current_thread(),
         false => tokio::runtime::Builder::new_multi_thread(),
@@ -102,7 +102,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Becomes a node among others on this machine.
+/// Joins a cluster of nodes on this machine.
 async fn join(
     engine: &Engine,
     gossip: SocketAddr,

@@ -1,4 +1,4 @@
-//! Everything that a running call can tell: progress, log messages, changes.
+//! Everything that a running call can send: progress, log messages, changes.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn flood(args: Flood, ctx: Context) -> Result<&'static str, ToolError> {
     let message = "x".repeat(args.bytes);
     for _ in 0..args.n {
         ctx.info(&message);
-        // Lets other tasks of this thread have a turn, and notices when the call is cancelled.
+        // Yields to other tasks of the thread, and lets the call be cancelled.
         consume_budget().await;
     }
     Ok("done")

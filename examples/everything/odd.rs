@@ -1,6 +1,6 @@
-//! Types that clients may stumble over: as arguments, as results, and in forms.
+//! Types that clients may not handle: as arguments, as results, and in forms.
 //!
-//! Each tool carries arguments to call it with in its `_meta`, as `example`.
+//! Each tool has arguments for a call in its `_meta`, as `example`.
 #![allow(dead_code, reason = "what comes in is sent back as it came")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -174,7 +174,7 @@ fn arguments() -> Vec<(Tool, Value)> {
     ]
 }
 
-/// A tool that gives a structured result of a type.
+/// A tool that returns a structured result of a type.
 fn giving<T>(name: &str, value: fn() -> T) -> (Tool, Value)
 where
     T: Serialize + JsonSchema + Send + 'static,
@@ -218,7 +218,7 @@ fn results() -> Vec<(Tool, Value)> {
     ]
 }
 
-/// Tools whose schemas and results are written by hand.
+/// Tools with handwritten schemas and results.
 fn by_hand() -> Vec<(Tool, Value)> {
     let schema = json!({
         "properties": {

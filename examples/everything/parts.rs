@@ -1,4 +1,4 @@
-//! What the server offers, part by part.
+//! The items of the server, by topic.
 
 mod asking;
 mod calls;
@@ -14,9 +14,10 @@ mod tasks;
 
 use stentor::EngineBuilder;
 
-/// One of everything.
+/// All items except the odd types.
 pub(crate) fn everything(server: EngineBuilder) -> EngineBuilder {
-    // The suite calls the first tool without arguments, so those of `content` come first.
+    // The conformance suite calls the first tool without arguments, so the tools of `content` come
+    // first.
     let parts = [
         content::offer,
         schemas::offer,
@@ -32,7 +33,7 @@ pub(crate) fn everything(server: EngineBuilder) -> EngineBuilder {
     parts.into_iter().fold(server, |server, offer| offer(server))
 }
 
-/// Tools whose arguments, results and forms are of every odd type.
+/// Tools with unusual types in their arguments, results and forms.
 #[allow(dead_code, reason = "not all who offer everything offer these, too")]
 pub(crate) fn odd(server: EngineBuilder) -> EngineBuilder {
     odd::offer(server)

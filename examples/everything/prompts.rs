@@ -31,7 +31,6 @@ async fn with_arguments(args: PromptArgs) -> Result<String, PromptError> {
     Ok(format!("Prompt with arguments: arg1='{}', arg2='{}'", args["arg1"], args["arg2"]))
 }
 
-/// Completes either argument.
 async fn complete(completion: Completion) -> Vec<String> {
     let known = ["test", "test-value", "another-value"];
     let fitting = known.into_iter().filter(|known| known.starts_with(&completion.value));

@@ -1,4 +1,4 @@
-//! What a tool asks of its caller: a schema written by hand, a header, a capability.
+//! What a tool can require of its caller: a handwritten schema, a header, a capability.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

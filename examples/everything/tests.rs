@@ -1,4 +1,5 @@
-//! Whoever may call a tool may ask for anything: what would take the server's memory or time is refused.
+//! Any client may call a tool with any arguments: calls that would take too much memory or time are
+//! refused.
 
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use tokio::time::timeout;
 
 use super::parts::everything;
 
-/// What a call of a tool is answered with.
 async fn called(engine: &Engine, tool: &str, arguments: &Value) -> Value {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (reader, writer) = tokio::io::split(server);
@@ -39,7 +39,7 @@ async fn called(engine: &Engine, tool: &str, arguments: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn no_argument_of_a_tool_takes_memory_or_time_without_end() {
+async fn no_argument_of_a_tool_takes_unbounded_memory_or_time() {
     let engine = everything(Engine::builder("test", "1")).start().await.unwrap();
     let names: Vec<_> = (0..1_001).map(|name| format!("tool{name}")).collect();
     for (tool, arguments) in [
@@ -65,7 +65,7 @@ async fn no_argument_of_a_tool_takes_memory_or_time_without_end() {
         let said = answer.to_string();
         assert!(!said.contains("panic"), "{tool} {said}");
     }
-    // The last that is taken.
+    // The largest accepted values.
     let answer = called(&engine, "flood", &json!({"n": 1, "bytes": 65_536})).await;
     assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
     let answer = called(&engine, "replace_tools", &json!({"names": names[..1_000]})).await;

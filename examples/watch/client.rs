@@ -1,4 +1,4 @@
-//! The connection: what comes in, one at a time and in order, and why it broke.
+//! The connection: received messages in order, and the reason if it breaks.
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -9,12 +9,12 @@ use rmcp::service::*;
 use rmcp::transport::{StreamableHttpClientTransport, streamable_http_client as http};
 use tokio::{sync::mpsc, time::sleep};
 
-/// The longest wait for what should be immediate.
+/// The time limit of operations that should be immediate.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// rmcp gives a listen up when this many of its notifications are waiting, by default only 64.
+/// rmcp ends a listen when this many of its notifications are queued. The default is only 64.
 const BACKLOG: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// Queues what the connection brings, so that one place shows it, in order.
+/// Queues the notifications of the connection, so that one place prints them in order.
 pub(crate) struct Inbox(mpsc::UnboundedSender<Note>);
 
 impl Service<RoleClient> for Inbox {
@@ -34,7 +34,7 @@ impl Service<RoleClient> for Inbox {
         note: Note,
         _: NotificationContext<RoleClient>,
     ) -> Result<(), ErrorData> {
-        let _ = self.0.send(note); // nobody receives it while the program ends
+        let _ = self.0.send(note); // the receiver is dropped when the program ends
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl Service<RoleClient> for Inbox {
 
 pub(crate) type Client = RunningService<RoleClient, Inbox>;
 
-/// Connects in the era that is asked for; without one, in the newest that the server speaks.
+/// Connects in the given era; by default in the newest that the server supports.
 pub(crate) async fn connect(
     url: &str,
     era: &str,
@@ -65,7 +65,7 @@ pub(crate) async fn connect(
     Ok((connected.map_err(|e| format!("cannot connect to {url}: {}", reason(e)))?, inbox))
 }
 
-/// Asks for all that can be watched. Legacy servers send list changes unasked.
+/// Subscribes to everything. Legacy servers send list changes without a subscription.
 pub(crate) async fn listen(
     client: &Client,
     info: &ServerPeerInfo,
@@ -87,14 +87,14 @@ pub(crate) async fn listen(
     Ok(None)
 }
 
-/// The next notification of the listen, or none when the server has ended it.
+/// The next notification of the listen, or `None` when the server has ended it.
 pub(crate) async fn next(
     peer: &Peer<RoleClient>,
     listen: &mut Option<Subscription>,
 ) -> Result<Option<Note>, String> {
     let lost = |e| format!("the connection is lost: {}", reason(e));
     let Some(listen) = listen else {
-        // A legacy session: rmcp reconnects its stream for ever and does not tell, so ask.
+        // In a legacy session rmcp reconnects its stream silently and for ever, so send pings.
         loop {
             sleep(PATIENCE / 2).await;
             match peer.send_request(ClientRequest::PingRequest(PingRequest::default())).await {
@@ -111,11 +111,11 @@ pub(crate) async fn next(
     }
 }
 
-/// What is at the bottom of an error: not the layers of the client but "Connection refused".
+/// The root cause of an error: not the layers of the client, but "Connection refused".
 pub(crate) fn reason(error: impl Error + 'static) -> String {
     let mut error: &(dyn Error + 'static) = &error;
     loop {
-        // These do not name their source.
+        // These errors do not return their source.
         let startup = error.downcast_ref::<ClientInitializeError>();
         let transport = error.downcast_ref::<http::StreamableHttpError<reqwest::Error>>();
         error = match (startup, transport, error.source()) {

@@ -1,7 +1,7 @@
-//! A terminal client for any MCP server: connects over Streamable HTTP, calls the tools it is told
-//! to and shows what arrives while it arrives: a bar for each running call, log lines, changes in
-//! the lists of tools, prompts and resources, updates of the resources that were there at the
-//! start. Without a terminal to draw on it prints a line for each progress.
+//! A terminal client for any MCP server. It connects over Streamable HTTP, calls the given tools
+//! and prints what arrives at once: a bar for each running call, log lines, changes in the lists of
+//! tools, prompts and resources, and updates of the resources that existed at the start. Without a
+//! terminal it prints a line for each progress value.
 //!
 //!     cargo run --release --example watch -- URL [--call TOOL JSON]... [--era modern|legacy]
 //!
@@ -84,15 +84,15 @@ async fn run(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
         watch.call(tool, arguments).await?;
     }
     let ended = watch.run(listen).await;
-    // Waits until the session of a legacy server is deleted.
+    // Waits until the session is deleted on a legacy server.
     let _ = client.close_with_timeout(PATIENCE).await;
     ended
 }
 
-// One thread, or rmcp's task for each notification would show them out of order.
+// One thread, because rmcp handles each notification in its own task and would reorder them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    // Only the first call can fail, and this is it.
+    // Only a second installation can fail, and this is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
     let ended = match parse(args) {

@@ -1,4 +1,4 @@
-//! What a person sees: bars at the bottom, lines above them. Without a terminal, only lines.
+//! The output: bars at the bottom, lines above them. Without a terminal, only lines.
 
 use std::io::{self, Write as _};
 use std::process::exit;
@@ -16,7 +16,7 @@ impl Screen {
 
     pub(crate) fn line(&self, text: &str) {
         let text = text.replace(|c: char| c.is_control() && c != '\n', " ");
-        // Not `println!`: it panics when the reader of a pipe has gone away.
+        // `println!` would panic when the reader of a pipe has disconnected.
         if self.0.suspend(|| writeln!(io::stdout(), "{text}")).is_err() {
             exit(1);
         }
@@ -29,7 +29,7 @@ impl Screen {
         self.line(&format!("[{level}]{logger} {data}"));
     }
 
-    /// A bar that only spins, until a total is known.
+    /// A spinner, until a total is known.
     pub(crate) fn bar(&self, label: String) -> ProgressBar {
         let bar = self.0.add(ProgressBar::new_spinner().with_prefix(label));
         bar.set_style(style("{prefix:.bold} {spinner} {wide_msg}"));
@@ -47,7 +47,7 @@ impl Screen {
         }
         if let Some(total) = p.total {
             bar.set_style(style("{prefix:.bold} [{bar:32.cyan/blue}] {wide_msg}"));
-            bar.set_length(1000); // progress may be fractions of 1, a bar has whole steps
+            bar.set_length(1000); // progress may be fractions of 1; a bar needs whole steps
             bar.set_position((p.progress / total * 1000.0) as u64);
         }
         bar.set_message(text);

@@ -1,4 +1,4 @@
-//! What arrives, shown while it arrives.
+//! Prints notifications and answers as they arrive.
 
 use std::collections::{BTreeSet, HashMap};
 use std::{mem, pin::pin, time::Duration};
@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use crate::client::{next, reason};
 use crate::screen::Screen;
 
-/// What a server sends right after its last answer should still be seen.
+/// How long to wait for messages that a server sends right after its last answer.
 const QUIET: Duration = Duration::from_millis(300);
 
 pub(crate) struct Watch {
@@ -29,7 +29,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) async fn call(&mut self, tool: &str, arguments: &JsonObject) -> Result<(), String> {
         let mut meta = RequestMetaObject::new();
-        // Without it a modern server logs nothing, a legacy server does not mind it.
+        // Without a level a modern server sends no log messages; a legacy server ignores it.
         meta.set_log_level(LoggingLevel::Debug);
         let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments.clone());
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
@@ -41,7 +41,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Shows what arrives: until all calls are answered or, without calls, until the end.
+    /// Prints what arrives until all calls are answered or, without calls, until the end.
     pub(crate) async fn run(&mut self, mut listen: Option<Subscription>) -> Result<bool, String> {
         let (calling, mut open) = (!self.answers.is_empty(), self.legacy || listen.is_some());
         if !calling && !open {
@@ -49,13 +49,13 @@ impl Watch {
         }
         let mut interrupt = pin!(tokio::signal::ctrl_c());
         loop {
-            // In this order: what belongs to a call is shown before its answer.
+            // In this order: messages of a call must be printed before its answer.
             tokio::select! { biased;
                 _ = &mut interrupt => break,
                 Some(note) = self.inbox.recv() => self.show(note),
                 note = next(&self.peer, &mut listen), if open => match note {
                     Ok(Some(note)) => self.show(note),
-                    // The calls of the modern era do not need the listen, they go on without it.
+                    // Calls of the modern era continue without the listen.
                     Err(why) if self.legacy || !calling => return Err(why),
                     over => {
                         open = false;
@@ -102,7 +102,7 @@ impl Watch {
         self.screen.line(&format!("{}: {}{text}", bar.prefix(), if ok { "" } else { "error: " }));
     }
 
-    /// Several changes in a row need only one new list.
+    /// Reads one changed list again. Several changes in a row need only one new list.
     async fn relist(&mut self) {
         let Some(kind) = self.outdated.pop_first() else { return };
         let changes = self.list(kind).await;

@@ -1,18 +1,18 @@
-//! How a server grows with its clients: memory and time, from a hundred sessions on.
+//! How memory and time of a server grow with the number of clients, from a hundred sessions on.
 //!
-//! The example `everything` runs as a process of its own. So many clients open a stream each, in
-//! one era; then a tool is changed some times, and each time all of them have to hear of it. One
-//! that does not makes this fail.
+//! The example `everything` runs in its own process. The clients, all of one era, open one stream
+//! each. Then a tool is changed several times, and each time all clients must receive the notice.
+//! The benchmark fails if one does not.
 //!
 //! ```sh
 //! ulimit -n "$(ulimit -Hn)"   # each session is a socket on either side
 //! cargo bench -p stentor-tests --bench growth -- 100 1000 10000 50000 --out docs/performance/growth.tsv
 //! ```
 //!
-//! `--server FILE` takes a server that is built already. Files are looked for from the root of the
+//! `--server FILE` uses a server that is already built. Paths are relative to the root of the
 //! workspace. Needs Linux, for `/proc`.
 
-// What is measured is printed.
+// The benchmark prints its results.
 #![allow(clippy::print_stdout)]
 
 #[allow(dead_code, reason = "shared with the suite `soak`")]
@@ -36,25 +36,25 @@ use tokio::time::sleep;
 use audience::Audience;
 use server::Server;
 
-/// What fits into the limit of open files that most machines begin with.
+/// Sizes that fit into the default limit of open files on most machines.
 const SIZES: [usize; 2] = [100, 500];
 const CHANGES: usize = 20;
 
-/// Changes that follow closely are told together; these are to be told one by one.
+/// Changes that follow quickly are announced together; this pause separates them.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Until what the opening of sessions left behind is done.
+/// Lets the work that opening the sessions has left behind finish.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long anything may take; a change that takes longer is lost.
+/// The time limit of every operation. A change that takes longer counts as lost.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Files that a process has open beside its sessions.
+/// Files that a process has open besides its sessions.
 const OTHER_FILES: usize = 100;
 
 struct Plan {
     sizes: Vec<usize>,
     changes: usize,
-    /// Whether only to see that it works.
+    /// Only checks that the benchmark works.
     is_test: bool,
     server: Option<PathBuf>,
     out: Option<PathBuf>,
@@ -65,7 +65,7 @@ impl Plan {
         let mut plan = Self {
             sizes: Vec::new(),
             changes: CHANGES,
-            // `cargo bench` says `--bench`; without it somebody runs this as a test.
+            // `cargo bench` passes `--bench`; without it the benchmark runs as a test.
             is_test: true,
             server: None,
             out: None,
@@ -73,7 +73,8 @@ impl Plan {
         let mut arguments = arguments.into_iter();
         let (mut benches, mut tests) = (false, false);
         while let Some(argument) = arguments.next() {
-            // Cargo runs this in the folder of its package, and nobody types from there.
+            // Cargo runs this in the directory of the package, but users type paths from the
+            // workspace.
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
             let mut file = || arguments.next().map(|file| root.join(file)).ok_or("which file?");
             match argument.as_str() {
@@ -97,7 +98,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Sessions that do not fit are said at once, and not after an hour.
+    /// Fails at once, and not after an hour, if the sessions do not fit into the limit.
     fn check(&self) -> Result<(), String> {
         let largest = self.sizes.iter().max().copied().unwrap_or_default();
         let (needed, allowed) = (largest + OTHER_FILES, server::open_files());
@@ -111,14 +112,14 @@ impl Plan {
     }
 }
 
-/// What was measured of so many sessions.
+/// The measurements for one number of sessions.
 struct Row {
     era: Era,
     sessions: usize,
     opened_per_second: f64,
     /// Of all sessions together.
     memory_kib: u64,
-    /// From the call that changes a tool until the last session has heard of it.
+    /// From the call that changes a tool until the last session has received the notice.
     change: Duration,
     cpu_per_delivery: Duration,
 }
@@ -137,7 +138,7 @@ impl Row {
 }
 
 async fn measure(plan: &Plan, server: &Path, era: Era, sessions: usize) -> Row {
-    // A new one each time: memory that was taken once is not all given back.
+    // A new process each time: the allocator does not return all memory to the system.
     let mut server = Server::start(server).await;
     server.change().await;
     let before = server.memory();
@@ -146,7 +147,7 @@ async fn measure(plan: &Plan, server: &Path, era: Era, sessions: usize) -> Row {
     sleep(if plan.is_test { PAUSE } else { SETTLE }).await;
     let memory_kib = server.memory().saturating_sub(before);
 
-    // The first change finds cold caches, and streams that are about to say that they are there.
+    // Not measured: caches are cold, and streams are about to send their first keep-alive.
     audience.hears_of(&mut server).await;
     let used = server.cpu();
     let mut changes = Vec::with_capacity(plan.changes);
@@ -159,7 +160,7 @@ async fn measure(plan: &Plan, server: &Path, era: Era, sessions: usize) -> Row {
     sleep(PAUSE).await;
     audience.heard_no_more();
 
-    // The side that closes first keeps its ports for a minute: that is to be the server.
+    // The side that closes first keeps its ports for a minute; that side must be the server.
     server.end().await;
     changes.sort();
     Row {
@@ -176,7 +177,7 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// For people. None is lost wherever there is a table.
+/// For humans. The column `lost` is always 0: a lost notice would have aborted the run.
 fn table(rows: &[Row]) -> String {
     let mut table =
         "| era | sessions | opened a second | KiB a session | ms until all have a change \
@@ -211,7 +212,7 @@ fn tsv(rows: &[Row]) -> String {
 async fn main() -> Result<(), String> {
     let plan = Plan::read(std::env::args().skip(1))?;
     plan.check()?;
-    // Before anything is measured, so that it is not for nothing.
+    // Created before the measurements, so that a wrong path does not waste them.
     let out = plan
         .out
         .as_ref()

@@ -9,7 +9,7 @@ use crate::{NODE, agreed, audience, nothing_to_tell};
 
 const TOOLS: &str = "tools/list_changed";
 
-/// Everything before the mark: how often of the lists, and the rest.
+/// The notices before the mark: the number of list changes, and all others.
 pub(crate) async fn heard(notices: &mut Notices) -> (usize, Vec<String>) {
     let mut all = Vec::new();
     loop {
@@ -28,7 +28,7 @@ pub(crate) async fn heard(notices: &mut Notices) -> (usize, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when_it_thaws() {
+async fn a_frozen_node_is_given_up_delays_no_other_node_and_catches_up_when_it_thaws() {
     let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let uris: Vec<_> = (0..5).map(|n| format!("test://{n}")).collect();
     let watched: Vec<_> = uris.iter().map(|uri| &**uri).collect();
@@ -41,7 +41,7 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
     let reading = Client::at(nodes["a"].http(), Era::Modern, json!({})).await;
     nodes["c"].freeze();
     let since = Instant::now();
-    // Also before it is given up nobody waits for it.
+    // The other nodes do not wait for the frozen node, even before they give it up.
     let mut waited = Vec::new();
     let mut lists = vec![0; others.len()];
     for n in 0_u64.. {
@@ -60,11 +60,11 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
     waited.sort();
     let (usual, longest) = (waited[waited.len() / 2], waited[waited.len() - 1]);
     println!("it was given up after {given_up:?}; others waited {usual:?}, at most {longest:?}");
-    // One of them may have waited for this machine.
+    // The longest wait may be due to this machine.
     assert!(usual < Duration::from_secs(1) && longest < given_up, "{waited:?}");
-    agreed_but(&nodes, "c").await;
+    agreed_except(&nodes, "c").await;
 
-    // What happens while it is away.
+    // Changes while the node is frozen.
     nodes["a"].put("while-away", "new").await;
     for uri in &uris {
         nodes["b"].run(NodeOrder::Touch(uri.clone())).await;
@@ -73,7 +73,7 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
     nodes["c"].thaw();
     nodes.whole().await;
     agreed(&nodes, |tools| tools.contains(&"while-away".into())).await;
-    // A mark of each, as each tells in its own order.
+    // Each node announces in its own order, so each needs a mark.
     nodes.mark("b").await;
     let expected = |client: &Client| {
         let told = (0..50).map(|n: u64| n.to_string());
@@ -81,7 +81,7 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
         uris.iter().cloned().chain(told).collect::<Vec<_>>()
     };
     for (client, notices) in frozen.iter_mut().chain(&mut others) {
-        // Older marks may stand before it.
+        // Earlier marks may come first.
         let (mut lists, mut rest) = (0, Vec::new());
         while rest.len() < expected(client).len() {
             let (more, heard) = heard(notices).await;
@@ -95,7 +95,7 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
         println!("{lists} times of the tools: {:?}", client.lane());
         assert!(client.list("tools").await.contains(&"while-away".to_owned()));
     }
-    // And from here on all is as ever.
+    // From now on everything works as before.
     nodes["c"].put("afterwards", "new").await;
     for (client, notices) in others.iter_mut().chain(&mut frozen) {
         while !client.list("tools").await.contains(&"afterwards".to_owned()) {
@@ -104,8 +104,8 @@ async fn a_node_that_freezes_is_given_up_and_holds_nobody_up_and_catches_up_when
     }
 }
 
-/// Waits until all nodes but one offer the same tools.
-async fn agreed_but(nodes: &Nodes, gone: &str) {
+/// Waits until all nodes except one show the same tools.
+async fn agreed_except(nodes: &Nodes, gone: &str) {
     eventually("the others to agree", async || {
         let mut tools = Vec::new();
         for node in nodes.all().filter(|node| node.name != gone) {
@@ -119,7 +119,7 @@ async fn agreed_but(nodes: &Nodes, gone: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_freeze_is_noticed_by_nobody() {
+async fn no_client_notices_a_short_freeze() {
     let mut nodes = Nodes::none(NODE);
     nodes.give_up_after = Duration::from_secs(8);
     for name in ["a", "b"] {
@@ -136,14 +136,14 @@ async fn a_short_freeze_is_noticed_by_nobody() {
     nothing_to_tell(&nodes).await;
     nodes.mark("a").await;
     for (client, notices) in &mut audience {
-        // What waited for its link comes in any order.
+        // Notices that waited for the link arrive in any order.
         let expected = (1, vec!["test://x".to_owned()]);
         assert_eq!(heard(notices).await, expected, "{client:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_breaks_is_made_anew_and_nothing_is_lost_or_heard_twice() {
+async fn a_broken_link_is_replaced_and_nothing_is_lost_or_repeated() {
     let mut nodes = Nodes::none(NODE);
     nodes.give_up_after = Duration::from_secs(8);
     for name in ["a", "b"] {
@@ -170,7 +170,7 @@ async fn a_link_that_breaks_is_made_anew_and_nothing_is_lost_or_heard_twice() {
             assert_eq!((lists, rest), (0, expected), "{round} {client:?}");
         }
     }
-    // A call that is under way on it has an answer.
+    // A call that uses the link is answered.
     let client = Client::at(nodes["a"].http(), Era::Modern, json!({})).await;
     let call = client.start("hold-b", json!({"name": "cut"})).await;
     nodes["b"].reached("cut", stentor_tests::Phase::Waiting).await;

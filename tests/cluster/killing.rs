@@ -1,4 +1,4 @@
-//! Nodes that are killed, that leave, and that come back.
+//! Nodes that are killed, that leave, and that rejoin.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{NODE, agreed, all_heard, audience, nothing_to_tell};
 
-/// The head of a request on a session that is sent to a node.
+/// The HTTP status of a request that is sent on a session to a node.
 async fn status(nodes: &Nodes, node: &str, session: &str) -> u16 {
     let ping = json!({"jsonrpc": "2.0", "id": 99, "method": "ping"});
     let call = Call::legacy(session, &ping).with("mcp-protocol-version", "2025-11-25");
@@ -17,7 +17,7 @@ async fn status(nodes: &Nodes, node: &str, session: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_for_a_node_that_is_killed_hears_so_at_once() {
+async fn calls_that_wait_for_a_killed_node_fail_at_once() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let mut waiting = Vec::new();
     for node in ["a", "b"] {
@@ -28,7 +28,7 @@ async fn whoever_waits_for_a_node_that_is_killed_hears_so_at_once() {
             nodes["c"].reached(&name, Phase::Waiting).await;
         }
     }
-    // A session on the killed node, with a call of a tool that is elsewhere.
+    // A session on the killed node, with calls of remote tools.
     let on_c = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
     let through_a = on_c.through(nodes["a"].http());
     let mut notices = through_a.hear(&[]).await;
@@ -46,11 +46,11 @@ async fn whoever_waits_for_a_node_that_is_killed_hears_so_at_once() {
     }
     println!("all callers knew of it after {:?}", killed.elapsed());
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
-    // What the session had running elsewhere is stopped.
+    // The remote calls of the session are stopped.
     for tool in ["hold-a", "hold-b"] {
         nodes[&tool[5..]].reached(tool, Phase::Stopped).await;
     }
-    // Its stream ends, for the client to come back.
+    // Its stream ends, so that the client can resume it.
     while soon("the end of the stream", notices.next()).await.is_some() {}
     for node in ["a", "b"] {
         eventually("the session to be unknown", async || {
@@ -65,14 +65,14 @@ async fn whoever_waits_for_a_node_that_is_killed_hears_so_at_once() {
     for node in nodes.all() {
         eventually("nothing to be left", async || {
             let census = node.census().await;
-            (census.calls, census.errands) == (0, (0, 0))
+            (census.calls, census.peer_requests) == (0, (0, 0))
         })
         .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tools_go_with_their_node_and_are_back_with_it() {
+async fn tools_disappear_and_return_with_their_node() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     for node in ["b", "c"] {
         nodes[node].put("both", "of two nodes").await;
@@ -100,7 +100,7 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
             assert_eq!(notices.heard().await, "tools/list_changed", "{client:?}");
         }
         nodes.whole().await;
-        // All may be told that they missed what the node told last: then there is more to hear.
+        // All clients may be notified that they missed the node's last notices. Wait for that, too.
         nothing_to_tell(&nodes).await;
         audience = crate::audience(&nodes, &[]).await;
         audience.retain(|(client, _)| client.address() != nodes["c"].http());
@@ -109,9 +109,9 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
             assert!(tools.contains(&"echo-c".into()) && !tools.contains(&"once".into()));
             assert_eq!(client.call("echo-c", json!({})).await.text(), "c");
         }
-        // What it tells in this life is heard, too.
+        // Notices of the restarted node arrive, too.
         all_heard(&nodes, "c", &mut audience, &[]).await;
-        // This time in order.
+        // This time the node leaves in order.
         let left = Instant::now();
         nodes.take("c").terminate().await;
         for (client, notices) in &mut audience {
@@ -123,17 +123,17 @@ async fn tools_go_with_their_node_and_are_back_with_it() {
     }
 }
 
-/// What is read of one stream of a session, through one node after the other.
+/// The events read of one stream of a session, through several nodes.
 #[derive(Default)]
 struct Read {
     messages: Vec<Value>,
     last: String,
-    /// The ids of messages, by number.
+    /// The event ids of messages, as two numbers.
     ids: Vec<(u64, u64)>,
 }
 
 impl Read {
-    /// Reads to the end of a stream, in whatever way it ends.
+    /// Reads to the end of a stream, whether it ends properly or not.
     async fn rest(&mut self, mut reply: Reply) {
         while self.one(&mut reply).await {}
     }
@@ -151,8 +151,8 @@ impl Read {
         true
     }
 
-    /// Comes back to the stream, or for the first time.
-    async fn go_on(&self, session: &str, nodes: &Nodes, through: &str) -> Reply {
+    /// Opens the stream, or resumes it after the last event read.
+    async fn resume(&self, session: &str, nodes: &Nodes, through: &str) -> Reply {
         let get = match &*self.last {
             "" => Call::get(session),
             last => Call::get(session).with("last-event-id", last),
@@ -162,8 +162,9 @@ impl Read {
         reply
     }
 
-    /// Checks that nothing was said twice of the one request that is answered.
-    fn is_answered_once(&self, request: &Value) -> &Value {
+    /// Checks that no event id repeats, and that the only answered request has one answer, which is
+    /// last.
+    fn check_answered_once(&self, request: &Value) -> &Value {
         assert!(self.ids.is_sorted_by(|a, b| a < b), "an id was given out twice: {:?}", self.ids);
         let answers: Vec<_> = self.messages.iter().filter(|it| it["id"] == *request).collect();
         assert_eq!(answers.len(), 1, "{answers:?}");
@@ -177,7 +178,7 @@ impl Read {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
+async fn sessions_of_a_node_that_leaves_migrate_and_miss_nothing() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let mut on_c = Vec::new();
     for _ in 0..3 {
@@ -185,16 +186,16 @@ async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
         client.ask("resources/subscribe", json!({"uri": "test://watched"})).await;
         on_c.push(client);
     }
-    // One reads there, one through another node, one not at all.
+    // One client reads there, one through another node, one not at all.
     let mut reads = [Read::default(), Read::default(), Read::default()];
-    let direct = reads[0].go_on(on_c[0].session(), &nodes, "c").await;
-    let through_b = reads[1].go_on(on_c[1].session(), &nodes, "b").await;
+    let direct = reads[0].resume(on_c[0].session(), &nodes, "c").await;
+    let through_b = reads[1].resume(on_c[1].session(), &nodes, "b").await;
 
     let leaving = nodes.take("c");
     let has_left = AtomicBool::new(false);
     let tell = async |n| nodes["a"].run(NodeOrder::Tell(vec![n])).await;
     let telling = async {
-        // Not more than may wait for a client that is away.
+        // Not more than the queue of a disconnected client can hold.
         let mut n = 0;
         while !has_left.load(Ordering::Acquire) {
             if n < 300 {
@@ -214,7 +215,7 @@ async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
     let [first, second, _] = &mut reads;
     let reading = async {
         first.rest(direct).await;
-        // This one may be read on without a break.
+        // This stream may continue without a break.
         let mut through_b = through_b;
         let mut is_open = true;
         while is_open && !has_left.load(Ordering::Acquire) {
@@ -229,14 +230,14 @@ async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
         for node in ["a", "b"] {
             assert_eq!(status(&nodes, node, client.session()).await, 200, "{node}");
         }
-        let mut reply = read.go_on(client.session(), &nodes, through).await;
+        let mut reply = read.resume(client.session(), &nodes, through).await;
         let is_watched = |it: &&Value| it["params"]["uri"] == "test://watched";
         while read.numbers().last() != Some(&told)
             || !read.messages.iter().any(|it| is_watched(&it))
         {
             assert!(read.one(&mut reply).await, "{:?}", read.messages);
         }
-        // What was told while it moved may come a little later than what followed.
+        // A notification sent while the session moved may arrive a little later than later ones.
         let mut numbers = read.numbers();
         numbers.sort_unstable();
         assert_eq!(numbers, (0..=told).collect::<Vec<_>>(), "{through}");
@@ -251,7 +252,7 @@ async fn sessions_of_a_node_that_leaves_go_on_elsewhere_and_miss_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_on_a_node_that_leaves_is_read_to_its_end_elsewhere() {
+async fn a_call_on_a_node_that_leaves_is_read_to_its_end_on_another_node() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     for tool in ["lines-a", "lines-c"] {
         if !nodes.names().any(|name| name == "c") {
@@ -269,7 +270,7 @@ async fn a_call_on_a_node_that_leaves_is_read_to_its_end_elsewhere() {
         tokio::join!(leaving.terminate(), read.rest(reply));
         let mut turn = ["a", "b"].into_iter().cycle();
         while read.messages.last().is_none_or(|last| last["id"] != id) {
-            let reply = read.go_on(client.session(), &nodes, turn.next().expect("a cycle")).await;
+            let reply = read.resume(client.session(), &nodes, turn.next().expect("a cycle")).await;
             read.rest(reply).await;
         }
         let answer = read.messages.pop().expect("an answer");
@@ -278,7 +279,7 @@ async fn a_call_on_a_node_that_leaves_is_read_to_its_end_elsewhere() {
     }
 }
 
-/// A call on a session of `c` that is read through `a`, once some of it was read.
+/// Starts a call on a session of `c`, and reads the first messages through `a`.
 async fn read_through_a(nodes: &Nodes, count: u64) -> (Client, Value, Reply, Read) {
     let on_c = Client::at(nodes["c"].http(), Era::Legacy, json!({})).await;
     let through_a = on_c.through(nodes["a"].http());
@@ -291,12 +292,12 @@ async fn read_through_a(nodes: &Nodes, count: u64) -> (Client, Value, Reply, Rea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_through_another_node_gets_no_id_twice_when_the_node_of_the_session_dies() {
+async fn a_client_of_another_node_gets_no_id_twice_when_the_node_of_its_session_dies() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let (on_c, id, reply, mut read) = read_through_a(&nodes, 10_000).await;
     nodes.take("c").kill().await;
     read.rest(reply).await;
-    let answer = read.is_answered_once(&id);
+    let answer = read.check_answered_once(&id);
     assert!(answer["error"]["message"].as_str().expect("an error").contains("has gone"));
     for through in ["a", "b"] {
         let get = Call::get(on_c.session()).with("last-event-id", &read.last);
@@ -305,7 +306,7 @@ async fn who_reads_through_another_node_gets_no_id_twice_when_the_node_of_the_se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_through_another_node_does_not_notice_that_the_link_breaks() {
+async fn a_client_of_another_node_does_not_notice_that_the_link_breaks() {
     let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let (on_c, id, reply, mut read) = read_through_a(&nodes, 200).await;
     let cut = async {
@@ -315,10 +316,10 @@ async fn who_reads_through_another_node_does_not_notice_that_the_link_breaks() {
         }
     };
     tokio::join!(read.rest(reply), cut);
-    let answer = read.is_answered_once(&id);
+    let answer = read.check_answered_once(&id);
     assert_eq!(answer["result"]["content"][0]["text"], "said", "{answer}");
     assert_eq!(read.numbers(), (1..=200).collect::<Vec<_>>());
-    // Who comes back after the answer, to any node, hears nothing more.
+    // A client that resumes after the answer, on any node, receives nothing more.
     for through in ["a", "b", "c"] {
         let get = Call::get(on_c.session()).with("last-event-id", &read.last);
         let (reply, mut rest) = (get.send(nodes[through].http()).await, Read::default());

@@ -1,6 +1,6 @@
-//! What several nodes cost, compared to one.
+//! The cost of several nodes, compared to one.
 //!
-//! Measured, and not compared to anything unless it was built to be fast:
+//! By default the sizes are small and nothing is asserted. To measure in an optimized build:
 //!
 //! ```sh
 //! ulimit -n "$(ulimit -Hn)"
@@ -20,15 +20,15 @@ use tokio::time::timeout;
 use crate::http::{Http, Peer};
 use crate::{NODE, nothing_to_tell};
 
-/// How long anything may take on a machine that has much else to do.
+/// The time limit of every operation, on a machine that is busy with other work.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The small size, or the one to measure.
+/// Selects the small size or the size to measure.
 fn size<T>(small: T, big: T) -> T {
     if std::env::var_os("STENTOR_MEASURE").is_some() { big } else { small }
 }
 
-/// So many clients of both eras that listen, spread over the nodes; each says when it heard.
+/// Listening clients of both eras, spread over the nodes. Each reports when it was notified.
 async fn listeners(
     nodes: &Nodes,
     count: usize,
@@ -60,7 +60,7 @@ async fn listeners(
     tasks
 }
 
-/// When the first and the last of so many heard of a change on one node.
+/// The times until the first and the last client were notified of a change on one node.
 async fn broadcast(names: &[&str], count: usize) -> Vec<(Duration, Duration)> {
     let nodes = Nodes::of(NODE, names).await;
     let (to, mut heard) = mpsc::unbounded_channel();
@@ -102,7 +102,7 @@ async fn a_change_reaches_all_sessions_of_three_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_joins_is_told_all_that_others_offer() {
+async fn a_node_that_joins_receives_all_items_of_the_others() {
     let count = size(200, 1_000);
     let mut nodes = Nodes::of(NODE, &["a", "b"]).await;
     let names: Vec<_> = (0..count).map(|n| format!("one-of-many-{n}")).collect();
@@ -126,7 +126,7 @@ async fn a_node_that_joins_is_told_all_that_others_offer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_of_a_neighbours_tools() {
+async fn calls_of_remote_tools() {
     let nodes = Nodes::of(NODE, &["a", "b"]).await;
     let (clients, time) = (size(8, 32), size(Duration::from_millis(500), Duration::from_secs(5)));
     let to = nodes["a"].http();

@@ -1,11 +1,11 @@
-//! Modern requests, which know no sessions, go through any node.
+//! Modern requests have no session, so any node can serve them.
 
 use serde_json::{Value, json};
 use stentor_tests::{Client, Era, Nodes, Phase, eventually};
 
 use crate::NODE;
 
-/// A client of these capabilities, once for each node.
+/// One client with these capabilities for each node.
 async fn clients(nodes: &Nodes, capabilities: Value) -> Vec<Client> {
     let mut clients = Vec::new();
     for node in nodes.all() {
@@ -31,7 +31,7 @@ async fn a_question_is_answered_through_any_node() {
             });
             let done = clients[answered].request("tools/call", params.clone()).await.answer().await;
             assert_eq!(done.text(), "Hello, Ann!", "{tool} {asked} {answered}");
-            // A state is good once, wherever it is sent.
+            // A state token is valid once, on whatever node it is used.
             let again = clients[2].request("tools/call", params).await.answer().await;
             assert!(again.error()["code"].is_i64());
         }
@@ -39,7 +39,7 @@ async fn a_question_is_answered_through_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_is_looked_at_and_cancelled_through_any_node() {
+async fn a_task_is_polled_and_cancelled_through_any_node() {
     let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
     let clients = clients(&nodes, tasks).await;
@@ -94,7 +94,7 @@ async fn paced_progress_through_another_node_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_elsewhere_ends_when_its_client_goes_away() {
+async fn a_remote_call_ends_when_its_client_disconnects() {
     let nodes = Nodes::of(NODE, &["a", "b"]).await;
     let client = Client::at(nodes["a"].http(), Era::Modern, json!({})).await;
     let meta = json!({"progressToken": "p"});
@@ -105,7 +105,7 @@ async fn a_call_elsewhere_ends_when_its_client_goes_away() {
     for node in nodes.all() {
         eventually("nothing to be left", async || {
             let census = node.census().await;
-            (census.calls, census.errands, census.held) == (0, (0, 0), 0)
+            (census.calls, census.peer_requests, census.held) == (0, (0, 0), 0)
         })
         .await;
     }

@@ -1,6 +1,6 @@
-//! Anything, in any order, against a model.
+//! Random events in random order, checked against a model.
 //!
-//! `STENTOR_CLUSTER_SEED=N` runs one schedule again, `STENTOR_SOAK=1` many long ones for ten
+//! `STENTOR_CLUSTER_SEED=N` repeats one schedule. `STENTOR_SOAK=1` runs many long schedules for ten
 //! minutes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -20,17 +20,17 @@ use tokio::time::{sleep, timeout};
 use crate::http::{Http, Peer};
 use crate::{NODE, nothing_to_tell};
 
-/// Nodes that there may be.
+/// The names of possible nodes.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// Tools that come and go, on any node.
+/// The number of tools that are added and removed, on any node.
 const TOOLS: u64 = 6;
-/// How long a call may take: a node may be frozen for some of it.
+/// How long a call may take: a node may be frozen for part of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Random numbers from a seed (SplitMix64).
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut n = self.0;
@@ -48,8 +48,8 @@ impl Dice {
 /// Names and descriptions of tools.
 type Tools = BTreeMap<String, String>;
 
-/// What a client sees of what these nodes offer: the description that most have, and of as many
-/// the smaller one.
+/// The tools that a client of these nodes sees. Each has the description that most nodes give it;
+/// on a tie, the smaller one.
 fn union(offered: &BTreeMap<String, Tools>) -> Tools {
     let mut votes: BTreeMap<&String, BTreeMap<&String, usize>> = BTreeMap::new();
     for (name, description) in offered.values().flatten() {
@@ -62,15 +62,15 @@ fn union(offered: &BTreeMap<String, Tools>) -> Tools {
     votes.into_iter().map(|(name, votes)| (name.clone(), best(votes))).collect()
 }
 
-/// What a listener knows.
+/// The state of a listener.
 #[derive(Debug)]
-struct Heard {
+struct Listener {
     node: String,
     era: Era,
     notices: u64,
     list: Tools,
     has_ended: bool,
-    /// Changes and events before it was there.
+    /// The counts of changes and events when it connected.
     before: (u64, u64),
 }
 
@@ -83,8 +83,8 @@ async fn list(http: &mut Http, peer: &Peer) -> io::Result<Tools> {
     Ok(tools.filter(|(name, _)| name.starts_with("any-")).collect())
 }
 
-/// Hears of the tools, and reads them whenever it does.
-async fn listen(to: SocketAddr, heard: &Mutex<Heard>, is_ready: &AtomicBool) -> io::Result<()> {
+/// Listens for changes of the tools, and reads the list after each notice.
+async fn listen(to: SocketAddr, heard: &Mutex<Listener>, is_ready: &AtomicBool) -> io::Result<()> {
     let era = heard.lock().era;
     let (mut asking, mut hearing) = (Http::connect(to).await?, Http::connect(to).await?);
     let peer = Peer::open(&mut asking, era).await?;
@@ -103,12 +103,12 @@ async fn listen(to: SocketAddr, heard: &Mutex<Heard>, is_ready: &AtomicBool) -> 
     Ok(())
 }
 
-/// What is known of the nodes.
+/// The nodes that callers know.
 #[derive(Debug, Default)]
 struct Known {
-    /// Where to send calls.
+    /// The addresses to send calls to.
     live: Vec<SocketAddr>,
-    /// Nodes that were told to end: their clients may lose their connections.
+    /// Nodes that were asked to end: their clients may lose their connections.
     ended: HashSet<SocketAddr>,
 }
 
@@ -119,18 +119,23 @@ struct Calls {
     lost: AtomicU64,
 }
 
-/// Calls one tool after the other, through any node.
-async fn call(mut dice: Dice, known: Arc<Mutex<Known>>, calls: Arc<Calls>, stop: Arc<AtomicBool>) {
+/// Calls tools in a loop, through random nodes.
+async fn call(
+    mut random: Random,
+    known: Arc<Mutex<Known>>,
+    calls: Arc<Calls>,
+    stop: Arc<AtomicBool>,
+) {
     let mut id = 0;
     while !stop.load(Ordering::Acquire) {
         id += 1;
-        let to = dice.one(&known.lock().live);
+        let to = random.one(&known.lock().live);
         let Some(to) = to else { continue };
-        let tool = match dice.below(3) {
-            0 => format!("echo-{}", NAMES[dice.below(5) as usize]),
-            _ => format!("any-{}", dice.below(TOOLS)),
+        let tool = match random.below(3) {
+            0 => format!("echo-{}", NAMES[random.below(5) as usize]),
+            _ => format!("any-{}", random.below(TOOLS)),
         };
-        let request = Peer::Modern.call(id, &tool, json!({"ms": dice.below(40)}));
+        let request = Peer::Modern.call(id, &tool, json!({"ms": random.below(40)}));
         let answered = async {
             let mut http = Http::connect(to).await?;
             http.ask(&request).await?;
@@ -155,14 +160,14 @@ async fn call(mut dice: Dice, known: Arc<Mutex<Known>>, calls: Arc<Calls>, stop:
 }
 
 struct World {
-    dice: Dice,
+    random: Random,
     nodes: Nodes,
     frozen: BTreeSet<String>,
     offered: BTreeMap<String, Tools>,
-    listeners: Vec<Arc<Mutex<Heard>>>,
+    listeners: Vec<Arc<Mutex<Listener>>>,
     tasks: JoinSet<()>,
     known: Arc<Mutex<Known>>,
-    /// Changes of tools, and of who is there.
+    /// Changes of tools, and of the set of reachable nodes.
     changes: u64,
     events: u64,
     done: Vec<String>,
@@ -175,13 +180,13 @@ impl World {
 
     async fn join(&mut self, name: &str) {
         self.events += 1;
-        // The others are found through one that answers.
+        // It finds the others through any node that answers.
         let node = self.nodes.start(name).await;
         let address = node.http();
         self.offered.insert(name.to_owned(), Tools::new());
         self.known.lock().live.push(address);
         for era in [Era::Legacy, Era::Modern] {
-            let heard = Arc::new(Mutex::new(Heard {
+            let heard = Arc::new(Mutex::new(Listener {
                 node: name.to_owned(),
                 era,
                 notices: 0,
@@ -200,7 +205,7 @@ impl World {
         }
     }
 
-    fn ends(&mut self, name: &str) -> stentor_tests::Node {
+    fn take_out(&mut self, name: &str) -> stentor_tests::Node {
         self.events += 1;
         self.offered.remove(name);
         let node = self.nodes.take(name);
@@ -208,7 +213,7 @@ impl World {
         known.live.retain(|address| *address != node.http());
         known.ended.insert(node.http());
         drop(known);
-        // Its listeners end with it, if they have noticed or not.
+        // Its listeners end with it, whether they have noticed or not.
         for heard in &self.listeners {
             let mut heard = heard.lock();
             heard.has_ended |= heard.node == name;
@@ -218,12 +223,12 @@ impl World {
 
     async fn step(&mut self) {
         let awake = self.awake();
-        let node = self.dice.one(&awake).expect("a node that is not frozen");
-        let tool = format!("any-{}", self.dice.below(TOOLS));
-        let roll = self.dice.below(100);
+        let node = self.random.one(&awake).expect("a node that is not frozen");
+        let tool = format!("any-{}", self.random.below(TOOLS));
+        let roll = self.random.below(100);
         let what = match roll {
             0..40 => {
-                let description = ["x", "y"][self.dice.below(2) as usize].to_owned();
+                let description = ["x", "y"][self.random.below(2) as usize].to_owned();
                 self.nodes[&node].put(&tool, &description).await;
                 let before = self.offered.entry(node.clone()).or_default();
                 if before.insert(tool.clone(), description.clone()).as_ref() != Some(&description) {
@@ -252,16 +257,16 @@ impl World {
                     .into_iter()
                     .filter(|name| !self.nodes.names().any(|it| it == name))
                     .collect();
-                let Some(name) = self.dice.one(&absent) else { return };
+                let Some(name) = self.random.one(&absent) else { return };
                 self.join(name).await;
                 format!("{name} joins")
             }
             84..87 if awake.len() > 2 => {
-                self.ends(&node).terminate().await;
+                self.take_out(&node).terminate().await;
                 format!("{node} leaves")
             }
             87..92 if awake.len() > 2 => {
-                self.ends(&node).kill().await;
+                self.take_out(&node).kill().await;
                 format!("{node} is killed")
             }
             92..96 if awake.len() > 2 && self.frozen.is_empty() => {
@@ -272,7 +277,7 @@ impl World {
             }
             _ => {
                 let Some(node) = self.frozen.pop_first() else { return };
-                let is_long = self.dice.below(2) == 0;
+                let is_long = self.random.below(2) == 0;
                 if is_long {
                     self.given_up(&node).await;
                 }
@@ -284,23 +289,23 @@ impl World {
         self.done.push(what);
     }
 
-    /// Plugs any nodes into other parts of the network, or all into one.
+    /// Splits the network at random, or heals it.
     async fn split_or_heal(&mut self) -> String {
-        // All others may be seen to go, or to come back.
+        // All other nodes may be seen to leave and to return.
         self.events += NAMES.len() as u64;
         let names: Vec<_> = self.nodes.names().cloned().collect();
         let Some(network) = &mut self.nodes.network else { return String::new() };
-        if !network.is_whole() && self.dice.below(2) == 0 {
+        if !network.is_whole() && self.random.below(2) == 0 {
             network.heal().await;
             return "all is healed".to_owned();
         }
         let mut parts = BTreeMap::new();
         for name in names {
-            let part = self.dice.below(2) as usize;
+            let part = self.random.below(2) as usize;
             network.plug(&name, part).await;
             parts.insert(name, part);
         }
-        let is_long = self.frozen.is_empty() && self.dice.below(2) == 0;
+        let is_long = self.frozen.is_empty() && self.random.below(2) == 0;
         if is_long {
             eventually(format_args!("{parts:?} to give each other up"), async || {
                 let all = join_all(self.nodes.all().map(Node::census)).await;
@@ -355,7 +360,7 @@ impl World {
         for heard in lived() {
             let heard = heard.lock();
             assert_eq!(heard.list, model, "{heard:?}");
-            // Each may be seen to go, and to come back with all that it missed.
+            // Each node may be seen to leave, and to return with all notices that it missed.
             let events = 2 * NAMES.len() as u64 * (self.events - heard.before.1);
             let most = self.changes - heard.before.0 + events;
             assert!(heard.notices <= most, "{most}: {heard:?}");
@@ -371,7 +376,7 @@ async fn schedule(
 ) -> Option<Network> {
     println!("STENTOR_CLUSTER_SEED={seed}");
     let mut world = World {
-        dice: Dice(seed),
+        random: Random(seed),
         nodes: Nodes::none(NODE),
         frozen: BTreeSet::new(),
         offered: BTreeMap::new(),
@@ -389,12 +394,12 @@ async fn schedule(
     let (calls, stop) = (Arc::new(Calls::default()), Arc::new(AtomicBool::new(false)));
     let mut calling = JoinSet::new();
     for n in 0..callers {
-        let dice = Dice(seed ^ (n + 1).wrapping_mul(0x1234_5678_9abc_def1));
-        calling.spawn(call(dice, world.known.clone(), calls.clone(), stop.clone()));
+        let random = Random(seed ^ (n + 1).wrapping_mul(0x1234_5678_9abc_def1));
+        calling.spawn(call(random, world.known.clone(), calls.clone(), stop.clone()));
     }
     for _ in 0..steps {
         world.step().await;
-        let pause = world.dice.below(30);
+        let pause = world.random.below(30);
         sleep(Duration::from_millis(pause)).await;
     }
     println!("    {}", world.done.join("; "));
@@ -408,8 +413,8 @@ async fn schedule(
     world.nodes.network.take()
 }
 
-/// Schedules from random seeds, or one from a given one; many long ones where it says so. Gives the
-/// network on.
+/// Runs schedules from random seeds, or one from a given seed; many long ones with `STENTOR_SOAK`.
+/// A schedule passes its network on to the next.
 async fn schedules(mut network: Option<Network>) {
     let seed = std::env::var("STENTOR_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
     let is_soak = std::env::var_os("STENTOR_SOAK").is_some();
@@ -419,7 +424,7 @@ async fn schedules(mut network: Option<Network>) {
         return;
     }
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
-    let mut seeds = Dice(now as u64);
+    let mut seeds = Random(now as u64);
     let begun = Instant::now();
     for round in 0.. {
         let is_over = if is_soak { begun.elapsed().as_secs() >= 600 } else { round == 3 };
@@ -431,13 +436,13 @@ async fn schedules(mut network: Option<Network>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_all_nodes_come_to_offer_the_same_and_everybody_knows() {
+async fn after_random_events_all_nodes_agree_and_all_clients_know() {
     schedules(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_on_a_network_that_splits_all_come_to_know_the_same() {
-    let name = "random::whatever_happens_on_a_network_that_splits_all_come_to_know_the_same";
+async fn after_random_splits_all_nodes_agree_and_all_clients_know() {
+    let name = "random::after_random_splits_all_nodes_agree_and_all_clients_know";
     if let Some(network) = Network::for_test(name).await {
         schedules(Some(network)).await;
     }

@@ -1,4 +1,4 @@
-//! A legacy session is served through any node.
+//! A legacy session is served by any node.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use stentor_tests::{Call, Client, Era, Event, Nodes, Phase, Reply, eventually};
 
 use crate::NODE;
 
-/// A client that answers questions, with a session on this node.
+/// A client that supports elicitation, with a session on this node.
 async fn client(nodes: &Nodes, at: &str) -> Client {
     Client::at(nodes[at].http(), Era::Legacy, json!({"elicitation": {}})).await
 }
@@ -22,7 +22,7 @@ async fn each_request_of_a_session_may_go_through_another_node() {
     assert_eq!(notices.heard().await, "tools/list_changed");
     assert!(on_c.list("tools").await.contains(&"new".to_owned()));
 
-    // The session is on one node, the tool on another, and the answer comes through a third.
+    // The session is on one node, the tool on another, and the answer arrives through a third.
     for tool in ["ask-a", "ask-b", "ask-c"] {
         let mut call = on_b.start(tool, json!({})).await;
         let question = loop {
@@ -42,7 +42,7 @@ async fn each_request_of_a_session_may_go_through_another_node() {
         assert_eq!(call.answer().await.text(), "Hello, Ann!", "{tool}");
     }
 
-    // Begun on one node, cancelled through another.
+    // Calls that begin on one node and are cancelled through another.
     for (n, tool) in ["hold-a", "hold-b", "hold-c"].into_iter().enumerate() {
         let name = format!("call-{n}");
         let call = on_c.start_with(tool, json!({"name": name}), json!({"progressToken": 1})).await;
@@ -64,13 +64,13 @@ async fn each_request_of_a_session_may_go_through_another_node() {
     }
     eventually("nothing to be left", async || {
         let all = join_all(nodes.all().map(|node| node.census())).await;
-        all.iter().all(|it| (it.sessions, it.calls, it.errands, it.held) == (0, 0, (0, 0), 0))
+        all.iter().all(|it| (it.sessions, it.calls, it.peer_requests, it.held) == (0, 0, (0, 0), 0))
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_left_and_came_back_finds_the_sessions_of_all_others() {
+async fn a_node_that_rejoins_finds_the_sessions_of_all_others() {
     let mut nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let [moves, on_b, on_c] =
         [client(&nodes, "a").await, client(&nodes, "b").await, client(&nodes, "c").await];
@@ -78,13 +78,14 @@ async fn a_node_that_left_and_came_back_finds_the_sessions_of_all_others() {
     nodes.start("a").await;
     nodes.whole().await;
     let again = nodes["a"].http();
-    // One of the two others has what it had, and is asked for that alone.
+    // One of the two other nodes has the sessions of the node that left; only that one is asked.
     for client in [on_b, on_c, moves] {
         assert!(client.through(again).list("tools").await.contains(&"echo-a".to_owned()));
     }
 }
 
-/// Reads some events of a stream, or all that are left; returns how the stream goes on.
+/// Reads this many events of a stream, or fewer if it ends. Returns whether the stream is still
+/// open.
 async fn read(reply: &mut Reply, some: usize, into: &mut Vec<Value>, last: &mut String) -> bool {
     for _ in 0..some {
         let Some(event) = reply.event().await else { return false };
@@ -98,7 +99,7 @@ async fn read(reply: &mut Reply, some: usize, into: &mut Vec<Value>, last: &mut 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_call_is_read_on_through_one_node_after_the_other_without_a_gap() {
+async fn a_long_call_is_resumed_through_each_node_without_a_gap() {
     let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let lines: u64 = 300;
     for (home, tool) in [("a", "lines-b"), ("b", "lines-b"), ("c", "lines-a")] {
@@ -123,19 +124,19 @@ async fn a_long_call_is_read_on_through_one_node_after_the_other_without_a_gap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_notices_of_a_session_are_read_on_through_another_node_each_once() {
+async fn the_notices_of_a_session_are_resumed_through_another_node_each_once() {
     let nodes = Nodes::of(NODE, &["a", "b", "c"]).await;
     let client = client(&nodes, "a").await;
     let mut reply = Call::get(client.session()).send(nodes["b"].http()).await;
     let (mut said, mut last) = (Vec::new(), String::new());
-    // It has an id before anything is said.
+    // The stream has an event id before its first message.
     read(&mut reply, 1, &mut said, &mut last).await;
     assert_eq!((said.len(), &*last), (0, "0-0"));
     for round in 0..30_u64 {
         let from = ["a", "b", "c"][round as usize % 3];
         let numbers = (0..4).map(|n| 4 * round + n).collect();
         nodes[from].run(stentor_tests::NodeOrder::Tell(numbers)).await;
-        // Two of four, so that some are on their way when it leaves.
+        // Two of four, so that some are in flight when the client disconnects.
         let wanted = said.len() + 2;
         while said.len() < wanted {
             assert!(read(&mut reply, 1, &mut said, &mut last).await);
@@ -150,7 +151,7 @@ async fn the_notices_of_a_session_are_read_on_through_another_node_each_once() {
         assert!(read(&mut reply, 1, &mut said, &mut last).await);
     }
     let numbers: Vec<_> = said.iter().map(|it| it["params"]["n"].as_u64().expect("n")).collect();
-    // What different nodes tell comes in any order, what one tells in its own.
+    // Notifications of different nodes arrive in any order, those of one node in order.
     for from in 0..3 {
         let of_one = |n: &u64| (n / 4) % 3 == from;
         let heard: Vec<_> = numbers.iter().copied().filter(of_one).collect();

@@ -8,7 +8,7 @@ use stentor_tests::{Client, Era, Network, NodeOrder, Nodes, eventually};
 use crate::freezing::heard;
 use crate::{NODE, agreed, audience, nothing_to_tell};
 
-/// A cluster on a network of its own.
+/// A cluster on its own network.
 async fn on(network: Network, names: &[&str], give_up_after: Duration) -> Nodes {
     let mut nodes = Nodes::none(NODE);
     (nodes.network, nodes.give_up_after) = (Some(network), give_up_after);
@@ -29,8 +29,8 @@ async fn heal(nodes: &mut Nodes) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_sides_of_a_split_go_on_and_hear_of_everything_once_when_it_heals() {
-    let name = "splitting::both_sides_of_a_split_go_on_and_hear_of_everything_once_when_it_heals";
+async fn both_sides_of_a_split_continue_and_get_everything_once_when_it_heals() {
+    let name = "splitting::both_sides_of_a_split_continue_and_get_everything_once_when_it_heals";
     let Some(network) = Network::for_test(name).await else { return };
     let mut nodes = on(network, &["a", "b", "c"], Duration::from_millis(2_500)).await;
     let uris: Vec<_> = (0..6).map(|n| format!("test://{n}")).collect();
@@ -53,7 +53,7 @@ async fn both_sides_of_a_split_go_on_and_hear_of_everything_once_when_it_heals()
     })
     .await;
     println!("given up after {:?}", split.elapsed());
-    // Who waits for the other side is told.
+    // A call that waits for the other side gets an error.
     assert!(under_way.answer().await.error()["message"].is_string());
     assert_eq!(at_a.call("echo-b", json!({})).await.text(), "b");
     assert_eq!(at_c.call("echo-c", json!({})).await.text(), "c");
@@ -78,7 +78,7 @@ async fn both_sides_of_a_split_go_on_and_hear_of_everything_once_when_it_heals()
     for (client, notices) in &mut audience {
         let told = (0..60).map(|n: u64| n.to_string()).filter(|_| client.lane().is_legacy());
         let mut expected: Vec<_> = uris.iter().cloned().chain(told).collect();
-        // In the order of each node that told it.
+        // In order for each node that sent them.
         let (lists, mut rest) = heard(notices).await;
         expected.sort();
         rest.sort();
@@ -91,19 +91,20 @@ async fn both_sides_of_a_split_go_on_and_hear_of_everything_once_when_it_heals()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_split_is_noticed_by_nobody() {
-    let name = "splitting::a_short_split_is_noticed_by_nobody";
+async fn no_client_notices_a_short_split() {
+    let name = "splitting::no_client_notices_a_short_split";
     let Some(network) = Network::for_test(name).await else { return };
     let mut nodes = on(network, &["a", "b"], Duration::from_secs(8)).await;
     let mut audience = audience(&nodes, &["test://x"]).await;
     let client = Client::at(nodes["a"].http(), Era::Modern, json!({})).await;
     plug(&mut nodes, "b", 1).await;
-    // It is asked while it is away, and answers.
+    // The call starts while `b` is unreachable, and `b` answers it later.
     let call = tokio::spawn(async move { client.call("echo-b", json!({})).await });
     nodes["a"].put("while-split", "new").await;
     nodes["a"].run(NodeOrder::Touch("test://x".to_owned())).await;
     nodes["b"].run(NodeOrder::Tell(vec![7])).await;
-    eventually("the call to be under way", async || nodes["a"].census().await.errands.1 == 1).await;
+    eventually("the call to be under way", async || nodes["a"].census().await.peer_requests.1 == 1)
+        .await;
     assert!(!call.is_finished());
     heal(&mut nodes).await;
     assert_eq!(call.await.expect("an answer").text(), "b");

@@ -1,4 +1,4 @@
-//! What one node is told, everybody hears.
+//! Notices that start on one node reach the clients of all nodes.
 
 use serde_json::json;
 use stentor_tests::{Client, NodeOrder, Nodes, eventually};
@@ -8,7 +8,7 @@ use crate::{NODE, agreed, all_heard, audience, nothing_to_tell, quiet};
 const TOOLS: &str = "tools/list_changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {
+async fn a_tool_of_any_node_is_shown_by_all_and_each_change_is_announced_once() {
     let nodes = quiet(&["a", "b", "c"]).await;
     let mut audience = audience(&nodes, &[]).await;
     for node in nodes.all() {
@@ -16,7 +16,8 @@ async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {
         node.put(&tool, "new").await;
         for (client, notices) in &mut audience {
             assert_eq!(notices.heard().await, TOOLS, "{client:?}");
-            // Without a mark between: whoever hears of it finds it, and can call it.
+            // No mark in between: a client that was notified must find the tool and be able to call
+            // it at once.
             assert!(client.list("tools").await.contains(&tool));
             assert_eq!(client.call(&tool, json!({})).await.text(), node.name);
         }
@@ -40,7 +41,7 @@ async fn a_tool_of_any_node_is_everybodys_and_each_change_is_heard_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn updates_and_notifications_of_one_node_are_heard_once_on_all() {
+async fn updates_and_notifications_of_one_node_arrive_once_on_all() {
     let nodes = quiet(&["a", "b", "c"]).await;
     let mut audience = audience(&nodes, &["test://watched"]).await;
     for (n, node) in (1..).zip(nodes.all()) {
@@ -60,7 +61,7 @@ async fn updates_and_notifications_of_one_node_are_heard_once_on_all() {
                     None => break assert_eq!(params["uri"], stentor_tests::MARK, "{notice}"),
                 }
             }
-            // The protocol limits what modern clients hear to what they listen to.
+            // The protocol limits the notices of modern clients to those that they listen for.
             let expected = if client.lane().is_legacy() { &numbers[..] } else { &[] };
             assert_eq!(told, expected, "{client:?}");
         }
@@ -80,7 +81,7 @@ async fn a_tool_of_several_nodes_is_one_and_stays_until_the_last_has_removed_it(
         let found = client.list("tools").await.into_iter().filter(|it| it == "same").count();
         assert_eq!(found, 1);
     }
-    // Both are asked: each of them is somebody's turn.
+    // Calls alternate between the two nodes.
     let third = Client::at(nodes["c"].http(), stentor_tests::Era::Modern, json!({})).await;
     let mut by = Vec::new();
     for _ in 0..4 {
@@ -124,10 +125,10 @@ async fn nodes_that_define_a_tool_differently_show_the_same_one_everywhere() {
     };
     nodes["c"].put("tool", "one").await;
     shown("one", false).await;
-    // Of as many the smaller one.
+    // On a tie, the smaller description wins.
     nodes["a"].put("tool", "another").await;
     shown("another", true).await;
-    // The one that most have.
+    // The description of the majority wins.
     nodes["b"].put("tool", "one").await;
     shown("one", true).await;
     for (node, at) in [("b", "a"), ("c", "b"), ("c", "c"), ("b", "a")] {

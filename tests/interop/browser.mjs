@@ -1,7 +1,7 @@
-// What pages do with the endpoint, in a browser; see browser.sh.
+// Web pages use the endpoint in a browser; see browser.sh.
 //
-// The pages are served by this script, under any name: the browser takes each of them for this
-// machine. Each step that passes is one line on stdout, and any that fails the end with exit code 1.
+// This script serves the pages, under any host name: the browser resolves each name to this
+// machine. It prints one line for each step. If any step fails, the exit code is 1.
 
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
@@ -10,9 +10,9 @@ import { chromium } from 'playwright-core';
 
 const [executablePath, program] = process.argv.slice(2);
 
-// What a page does. All of it runs in the browser.
+// The scripts of a page. They run in the browser.
 const page = {
-  // The whole of a legacy client's life.
+  // A legacy client, from `initialize` to the end of its session.
   async legacy({ url, read, until, rpc, headers }) {
     const steps = [];
     const post = (session, message, more = {}) => fetch(url, {
@@ -57,7 +57,7 @@ const page = {
     return steps;
   },
 
-  // What a modern client does.
+  // A modern client.
   async modern({ url, read, until, rpc, headers }) {
     const steps = [];
     const meta = {
@@ -100,13 +100,13 @@ const page = {
     return steps;
   },
 
-  // Where nobody is served whom nothing has authenticated.
+  // An endpoint that requires authentication.
   async challenged({ url, headers }) {
     const answer = await fetch(url, { method: 'POST', headers: { ...headers, authorization: 'Bearer x' }, body: '{}' });
     return [['the challenge', answer.status === 401 && answer.headers.get('www-authenticate') === 'Bearer']];
   },
 
-  // Nothing is read, whatever is sent and in whatever way.
+  // No response can be read, whatever is sent.
   async refused({ url, headers }) {
     const steps = [];
     const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'ping' });
@@ -122,24 +122,25 @@ const page = {
     return steps;
   },
 
-  // One that may call sets a header that no client needs.
+  // An allowed page that sends a header which no client needs.
   async strange({ url, headers }) {
     const sent = fetch(url, { method: 'POST', headers: { ...headers, 'x-strange': '1' }, body: '{}' });
     return [['a header of its own', await sent.then(() => false, (error) => error.name === 'TypeError')]];
   },
 };
 
-// Runs one of them in the browser, with what all of them need.
+// Runs one script in the browser, with the helpers that all scripts need.
 async function inPage([source, url]) {
   const messages = (text) => text.split('\n').filter((line) => line.startsWith('data: {')).map((line) => JSON.parse(line.slice(6)));
   const isStream = (response) => response.headers.get('content-type') === 'text/event-stream';
   const tools = {
     url,
     headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
-    // Everything that an answer says.
+    // All messages of a response.
     read: async (response) => isStream(response) ? messages(await response.text()) : [await response.json()],
     rpc: async (response) => (await tools.read(response)).at(-1),
-    // Reads a stream until it has said this; the last id then, or nothing if it ends or takes too long.
+    // Reads a stream until it contains `wanted`. Returns the last event id, or undefined if the
+    // stream ends or takes too long.
     until: async (response, wanted) => {
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const late = new Promise((resolve) => setTimeout(resolve, 10_000, { done: true }));
@@ -167,8 +168,8 @@ const server = spawn(program, [`http://app.example:${own}`], { stdio: ['ignore',
 process.on('exit', () => server.kill());
 const ports = {};
 for await (const line of createInterface({ input: server.stdout })) {
-  const [road, port] = line.split(' ');
-  ports[road] = port;
+  const [endpoint, port] = line.split(' ');
+  ports[endpoint] = port;
   if (Object.keys(ports).length === 4) break;
 }
 
@@ -180,32 +181,32 @@ const browser = await chromium.launch({
   ],
 });
 let failed = 0, passed = 0;
-async function run(what, host, road, name, target = '127.0.0.1') {
+async function run(what, host, endpoint, name, target = '127.0.0.1') {
   const context = await browser.newContext();
   try {
     const tab = await context.newPage();
     await tab.goto(`http://${host}:${own}/`);
     const source = page[name].toString().replace(/^async \w+/, 'async run');
-    for (const [step, holds] of await tab.evaluate(inPage, [source, `http://${target}:${ports[road]}/mcp`])) {
+    for (const [step, holds] of await tab.evaluate(inPage, [source, `http://${target}:${ports[endpoint]}/mcp`])) {
       if (holds) passed++; else failed++;
-      console.log(`${holds ? 'ok     ' : 'FAILED '} ${what} of ${host}, ${road}, ${name}: ${step}`);
+      console.log(`${holds ? 'ok     ' : 'FAILED '} ${what} of ${host}, ${endpoint}, ${name}: ${step}`);
     }
   } catch (error) {
     failed++;
-    console.log(`FAILED  ${what} of ${host}, ${road}, ${name}: ${error.message}`);
+    console.log(`FAILED  ${what} of ${host}, ${endpoint}, ${name}: ${error.message}`);
   } finally {
     await context.close();
   }
 }
 
-for (const road of ['serve', 'router']) {
+for (const endpoint of ['serve', 'router']) {
   for (const host of ['app.example', 'localhost']) {
-    await run('a page', host, road, 'legacy');
-    await run('a page', host, road, 'modern');
+    await run('a page', host, endpoint, 'legacy');
+    await run('a page', host, endpoint, 'modern');
   }
-  await run('a page', 'app.example', road, 'strange');
-  await run('a stranger', 'evil.example', road, 'refused');
-  await run('a rebound page', 'evil.example', road, 'refused', 'evil.example');
+  await run('a page', 'app.example', endpoint, 'strange');
+  await run('a stranger', 'evil.example', endpoint, 'refused');
+  await run('a rebound page', 'evil.example', endpoint, 'refused', 'evil.example');
 }
 await run('a page', 'app.example', 'closed', 'challenged');
 await run('its own page', '127.0.0.1', 'open', 'legacy');

@@ -3,7 +3,7 @@ with the same callbacks that answer a server's requests in the legacy era.
 
     MCP_ERA=legacy|modern [MCP_ODD=1] python client.py http URL | stdio COMMAND ARGUMENT...
 
-With MCP_ODD the server is one whose types are odd.
+With MCP_ODD the server has unusual types.
 Each step that passes is one word on stdout. The first that fails ends the run.
 """
 
@@ -89,7 +89,7 @@ async def names(client):
 
 @asynccontextmanager
 async def listening(client, **wanted):
-    """In the modern era the client hears only of what it listens for."""
+    """In the modern era the client receives only the notices that it listens for."""
     heard.clear()
     if not MODERN:
         yield

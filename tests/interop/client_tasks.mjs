@@ -1,5 +1,5 @@
-// @modelcontextprotocol/ext-tasks: tasks of the modern era, over HTTP. Its requests go out as its own
-// documentation has it, once with `Mcp-Name` and once without.
+// @modelcontextprotocol/ext-tasks: tasks of the modern era, over HTTP. Its requests are sent as its
+// own documentation describes, once with `Mcp-Name` and once without.
 //
 //     node client_tasks.mjs http URL
 
@@ -14,7 +14,7 @@ const url = process.argv[3];
 const clientInfo = { name: 'interop-tasks', version: '1' };
 const capabilities = { elicitation: {}, extensions: { 'io.modelcontextprotocol/tasks': {} } };
 
-// What the client of the SDK cannot send by itself.
+// Sends requests that the SDK's client cannot send by itself.
 const dispatch = (named) => async (request) => {
   const { name, taskId } = request.params;
   const about = taskId !== undefined && named ? taskId : name;

@@ -27,6 +27,6 @@ await drive({
   get modern() { return client.getProtocolEra() === 'modern'; },
   connect: () => client.connect(transport),
   call: (params, options) => client.callTool(params, options),
-  // The server is tested, so nothing comes from the client's cache.
+  // The server is tested, so no result may come from the client's cache.
   list: (params) => client.listTools(params, { cacheMode: 'bypass' }),
 });

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Drives a fixture server with the official clients, over HTTP and stdio, in each era they speak:
+# Runs the official clients against a fixture server, over HTTP and stdio, in each era they support:
 #
 #     cargo build --example everything
 #     bash tests/interop/clients.sh target/debug/examples/everything
 #
-# or, over HTTP only, one that runs already:
+# or, over HTTP only, against a running server:
 #
 #     bash tests/interop/clients.sh http://127.0.0.1:8090/mcp
 #
-# The first form does so once more with one whose types are odd.
+# The first form runs them once more against a server with unusual types (`--odd`).
 #
-# Exits with 1 if any run fails. Needs npm and Python; the clients, and the node they want, are
-# installed under target/interop.
+# Exits with 1 if any run fails. Needs npm and Python; the clients, and the version of node they
+# need, are installed under target/interop.
 set -euo pipefail
 server=${1:?the path of the built example "everything", or a URL}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,7 +33,7 @@ if ! "$python" -m pip show mcp 2>/dev/null | grep -qx 'Version: 2.3.0'; then
   python3 -m venv "$home/venv"
   "$python" -m pip install --quiet --disable-pip-version-check mcp==2.3.0
 fi
-# Node looks for packages from where a script is.
+# Node resolves packages from the directory of the script.
 cp "$here"/*.mjs "$home"
 
 out=$(mktemp -d) pids=()

@@ -3,8 +3,8 @@
 #
 #     bash tests/interop/conformance.sh http://127.0.0.1:8090/mcp [SPEC_VERSION|tasks...]
 #
-# Exits with 1 if any check fails or warns. Needs node, npm and Python; the suite, and the node
-# it wants, are installed under target/interop.
+# Exits with 1 if any check fails or warns. Needs node, npm and Python; the suite, and the version
+# of node it needs, are installed under target/interop.
 set -euo pipefail
 url=${1:?the URL of a server}; shift
 versions=${*:-2025-03-26 2025-06-18 2025-11-25 2026-07-28 tasks}
@@ -17,12 +17,12 @@ fi
 node=$home/node_modules/node/bin/node
 suite=$home/node_modules/@modelcontextprotocol/conformance/dist/index.js
 out=$(mktemp -d)
-# The scenarios of the tasks extension are in no suite: they are run by name.
+# No suite contains the scenarios of the tasks extension: they are run by name.
 tasks="lifecycle capability-negotiation wire-fields request-state-removal mrtr-input request-headers
   dispatch-and-envelope status-notifications required-task-error mrtr-composition"
 run() { "$node" "$suite" server --url "$url" "$@" || true; }
 for version in $versions; do
-  # Its exit code knows no warnings; the checks it writes are counted instead.
+  # The suite's exit code ignores warnings, so the checks that it writes are counted instead.
   if [ "$version" = tasks ]; then
     for scenario in $tasks; do run --scenario "tasks-$scenario" -o "$out/tasks"; done
   else

@@ -1,12 +1,12 @@
-// What both TypeScript clients do. `peer` tells where they differ:
+// The steps of both TypeScript clients. `peer` contains what differs between them:
 //
-//   modern            which era was negotiated
+//   modern            whether the modern era was negotiated
 //   call              (params, options) => the result of tools/call
 //   list              (params) => the result of tools/list
-//   heard             the notifications that came, filled by the client
+//   heard             the received notifications, filled by the client
 //   resumed           the Last-Event-ID headers that were sent, filled by `watchFetch`
 //
-// With MCP_ODD in the environment the server is one whose types are odd.
+// With MCP_ODD in the environment the server has unusual types.
 //
 // Each step that passes is one word on stdout. The first that fails ends the run.
 
@@ -62,7 +62,7 @@ function steps({ client, modern, call, list, heard, resumed }) {
   };
   const told = (method, uri) =>
     heard.some((one) => one.method === method && (uri === undefined || one.params.uri === uri));
-  // In the modern era the client hears only of what it listens for.
+  // In the modern era the client receives only the notices that it listens for.
   const listen = async (filter, during) => {
     heard.length = 0;
     const listening = modern ? await client.listen(filter) : undefined;
@@ -96,8 +96,8 @@ function steps({ client, modern, call, list, heard, resumed }) {
       await sleep(100);
       client.transport.onmessage = deliver;
       assert.deepEqual(arrived, sent);
-      // Over stdio both clients drop a progress that arrives in one chunk with the result: they
-      // handle the notification later than the result, which ends `onprogress`.
+      // Over stdio both clients drop a progress value that arrives in one chunk with the result:
+      // they handle the notification after the result, which ends `onprogress`.
       const lost = http ? 0 : sent.length - seen.length;
       assert.ok(lost <= 1, `onprogress saw only ${JSON.stringify(seen)}`);
       assert.deepEqual(seen, sent.slice(0, sent.length - lost));
@@ -189,7 +189,7 @@ function oddSteps({ modern, call, list }) {
     } while (cursor !== undefined);
     return all;
   };
-  // As strict as it is without being told: it throws at what it does not know.
+  // Strict by default: it throws at unknown keywords.
   const ajv = addFormats.default(new Ajv2020.default({ logger: false }));
   const compiled = (name, schema) => {
     try {

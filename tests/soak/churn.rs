@@ -1,4 +1,4 @@
-//! Clients that go away, in every way that there is.
+//! Clients that disconnect, in every possible way.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep};
 use crate::http::{Http, Peer, Request, call, initialize, listen, message, modernize};
 use crate::{server, size, until};
 
-/// Clients at one time.
+/// Clients that run concurrently.
 const AT_ONCE: usize = 64;
 
-/// A way of going away.
+/// A way to disconnect.
 type Way = fn(Addresses) -> futures::future::BoxFuture<'static, io::Result<()>>;
 
 macro_rules! ways {
@@ -46,8 +46,8 @@ async fn legacy(to: Addresses) -> io::Result<(Http, Peer)> {
     Ok((http, peer))
 }
 
-/// A call that goes on until it is told to stop, or for ever; it has said something already.
-async fn holds(to: Addresses, peer: &Peer, tool: &str) -> io::Result<Http> {
+/// Starts a call that runs until it is cancelled, or for ever, and reads its first progress value.
+async fn start_held_call(to: Addresses, peer: &Peer, tool: &str) -> io::Result<Http> {
     let mut http = Http::connect(to.http).await?;
     let arguments = json!({"name": "nobody releases it", "ms": 20});
     http.ask(&peer.call(1, tool, arguments)).await?;
@@ -72,7 +72,7 @@ async fn deletes_it_while_it_listens_and_calls(to: Addresses) -> io::Result<()> 
     let (mut http, peer) = legacy(to).await?;
     let mut notices = Http::connect(to.http).await?;
     notices.ask(&peer.hear(&[])).await?;
-    let mut call = holds(to, &peer, "hold").await?;
+    let mut call = start_held_call(to, &peer, "hold").await?;
     delete(&mut http, &peer).await?;
     let answer = call.message().await?.unwrap_or_default();
     assert!(answer["error"]["code"].is_i64(), "{answer}");
@@ -82,13 +82,13 @@ async fn deletes_it_while_it_listens_and_calls(to: Addresses) -> io::Result<()> 
 
 async fn closes_the_socket_in_a_call(to: Addresses) -> io::Result<()> {
     let (_, peer) = legacy(to).await?;
-    // Legacy calls go on without their client.
-    holds(to, &peer, "nap").await?;
+    // A legacy call continues after its client has disconnected.
+    start_held_call(to, &peer, "nap").await?;
     Ok(())
 }
 
 async fn closes_the_socket_in_a_modern_call(to: Addresses) -> io::Result<()> {
-    holds(to, &Peer::Modern, "hold").await?;
+    start_held_call(to, &Peer::Modern, "hold").await?;
     Ok(())
 }
 
@@ -107,7 +107,7 @@ async fn closes_a_listen(to: Addresses) -> io::Result<()> {
 
 async fn cancels_a_call(to: Addresses) -> io::Result<()> {
     let (mut http, peer) = legacy(to).await?;
-    let mut call = holds(to, &peer, "hold").await?;
+    let mut call = start_held_call(to, &peer, "hold").await?;
     http.ask(&peer.notification("notifications/cancelled", json!({"requestId": 1}))).await?;
     assert_eq!(call.data().await?, None, "its stream ends unanswered");
     Ok(())
@@ -137,7 +137,6 @@ async fn never_answers_a_question(to: Addresses) -> io::Result<()> {
     Ok(())
 }
 
-/// A client on a pipe.
 struct Pipe(BufReader<TcpStream>);
 
 impl Pipe {
@@ -149,7 +148,6 @@ impl Pipe {
         self.0.write_all(text.as_ref()).await
     }
 
-    /// Sends a message, and reads one.
     async fn ask(&mut self, message: &Value) -> io::Result<Value> {
         self.write(format!("{message}\n")).await?;
         self.next().await
@@ -196,7 +194,7 @@ async fn cancels_a_listen_and_closes_within_a_line(to: Addresses) -> io::Result<
     pipe.write(r#"{"jsonrpc": "2.0", "id": 2, "meth"#).await
 }
 
-/// So many clients come and go. When they are gone, nothing of them is left.
+/// Runs this many clients. When they have disconnected, the server must contain nothing of them.
 async fn round(server: &mut Process, empty: Census, clients: usize) -> u64 {
     let begun = Instant::now();
     let to = server.addresses;
@@ -218,12 +216,12 @@ async fn round(server: &mut Process, empty: Census, clients: usize) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_go_away_in_whatever_way_leave_nothing_behind() {
+async fn clients_that_disconnect_in_any_way_leave_nothing_behind() {
     let clients = size(30 * WAYS.len(), 2_400 * WAYS.len());
     let short = Duration::from_millis(500);
     let settings = Settings { idle: short, stall: Duration::from_secs(60), patience: short };
     let mut server = server(settings).await;
-    // What the runtime starts by itself is there by then.
+    // By then the runtime has started its own tasks.
     sleep(Duration::from_millis(100)).await;
     let empty = server.census().await;
     assert_eq!(Census { tasks: 0, ..empty }, Census::default());

@@ -1,5 +1,5 @@
-//! A client of HTTP that is as small as it can be: thousands of them are to fit on the machine,
-//! and each way to break off a request is to be possible.
+//! A minimal HTTP client: thousands must fit on one machine, and a request can be broken off
+//! anywhere.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,7 +12,7 @@ use stentor_tests::{
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// One connection; one request after the other.
+/// One connection, for one request after the other.
 pub(crate) struct Http {
     stream: BufReader<TcpStream>,
     host: SocketAddr,
@@ -22,7 +22,7 @@ pub(crate) struct Http {
     pub(crate) last_id: Option<String>,
 }
 
-/// What is left of a response.
+/// The unread part of a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
@@ -44,8 +44,7 @@ impl Http {
         Ok(Self::on(stream, to))
     }
 
-    /// A client that is about to read no more: its socket holds little, and has the server's end
-    /// of it hold little, too.
+    /// A client that will stop reading. Small buffers make the server's socket buffer little, too.
     pub(crate) async fn connect_narrow(to: SocketAddr) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(2_048)?;
@@ -53,13 +52,12 @@ impl Http {
         Ok(Self::on(socket.connect(to).await?, to))
     }
 
-    /// A client on a connection that is there already.
+    /// A client on an open connection.
     pub(crate) fn on(stream: TcpStream, host: SocketAddr) -> Self {
         let (left, text) = (Left::Nothing, String::new());
         Self { stream: BufReader::with_capacity(2_048, stream), host, left, text, last_id: None }
     }
 
-    /// Sends one request, and reads the head of its response.
     pub(crate) async fn ask(&mut self, request: &Request) -> io::Result<Head> {
         self.write(request.to_bytes(self.host)).await?;
         self.head().await
@@ -71,7 +69,7 @@ impl Http {
     }
 
     async fn head(&mut self) -> io::Result<Head> {
-        // Of the response before.
+        // Skips the rest of the previous response.
         while self.data().await?.is_some() {}
         let status = self.line().await?;
         let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -103,7 +101,7 @@ impl Http {
             }
             match self.left {
                 Left::Nothing if self.text.is_empty() => return Ok(None),
-                // A body of JSON, which has no line breaks.
+                // A JSON body, which has no line breaks.
                 Left::Nothing => return Ok(Some(std::mem::take(&mut self.text))),
                 Left::Bytes(length) => {
                     self.left = Left::Nothing;
@@ -121,7 +119,6 @@ impl Http {
         }
     }
 
-    /// The next message of the response.
     pub(crate) async fn message(&mut self) -> io::Result<Option<Value>> {
         let data = self.data().await?;
         Ok(data.map(|data| serde_json::from_str(&data)).transpose()?)
@@ -147,7 +144,6 @@ fn number(text: &str, radix: u32) -> io::Result<usize> {
     usize::from_str_radix(text, radix).map_err(io::Error::other)
 }
 
-/// A request of HTTP.
 pub(crate) struct Request {
     method: &'static str,
     headers: String,
@@ -168,7 +164,7 @@ impl Request {
         Self::post(String::new(), &initialize(0))
     }
 
-    /// The stream of a session's notices.
+    /// The GET that opens a session's stream of notices.
     pub(crate) fn get(session: &str, last_id: Option<&str>) -> Self {
         let mut headers = format!("accept: text/event-stream\r\nmcp-session-id: {session}\r\n");
         if let Some(id) = last_id {
@@ -177,13 +173,13 @@ impl Request {
         Self { method: "GET", headers, body: String::new() }
     }
 
-    /// The end of a session.
+    /// The DELETE that ends a session.
     pub(crate) fn delete(session: &str) -> Self {
         let headers = format!("mcp-session-id: {session}\r\n");
         Self { method: "DELETE", headers, body: String::new() }
     }
 
-    /// Its bytes, to be sent as they are or in part.
+    /// Its bytes, to be sent whole or in part.
     pub(crate) fn to_bytes(&self, host: SocketAddr) -> Vec<u8> {
         let Self { method, headers, body } = self;
         let length = body.len();
@@ -195,17 +191,17 @@ impl Request {
     }
 }
 
-/// Who sends requests.
+/// The sender of requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
-    /// A client of a session.
+    /// A client with this session id.
     Legacy(String),
-    /// Anybody.
+    /// Any modern client.
     Modern,
 }
 
 impl Peer {
-    /// A client of this era; a legacy one shakes hands on the connection.
+    /// A client of this era. A legacy client completes the handshake on this connection.
     pub(crate) async fn open(http: &mut Http, era: Era) -> io::Result<Self> {
         if era == Era::Modern {
             return Ok(Self::Modern);
@@ -246,8 +242,8 @@ impl Peer {
         self.request(id, "tools/call", call(id, tool, arguments))
     }
 
-    /// The request whose response brings this peer's notices: of the lists of tools, and for a
-    /// modern one of these resources.
+    /// The request whose response carries this peer's notices: of the list of tools and, for a
+    /// modern peer, of these resources.
     pub(crate) fn hear(&self, uris: &[String]) -> Request {
         match self {
             Self::Legacy(session) => Request::get(session, None),
@@ -277,7 +273,7 @@ pub(crate) fn initialize(id: u64) -> Value {
     message(id, "initialize", params)
 }
 
-/// The parameters of a call that wants to hear of its progress.
+/// The parameters of a call that asks for progress.
 pub(crate) fn call(id: u64, tool: &str, arguments: Value) -> Value {
     json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": id}})
 }
@@ -286,7 +282,7 @@ pub(crate) fn listen(uris: &[String]) -> Value {
     json!({"notifications": {"toolsListChanged": true, "resourceSubscriptions": uris}})
 }
 
-/// Makes a request one of the modern era.
+/// Turns a message into a modern request.
 pub(crate) fn modernize(message: &mut Value) {
     let meta = &mut message["params"]["_meta"];
     meta[META_VERSION] = MODERN_VERSION.into();

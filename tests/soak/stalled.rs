@@ -1,4 +1,4 @@
-//! Clients that stop reading, beside others that do not.
+//! Clients that stop reading, next to clients that read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::{BOUND, server, size};
 const CHANGED: &str = "tools/list_changed";
 /// Resources whose updates fill the sockets of modern clients.
 const URIS: u32 = 8;
-/// Connections that are opened at once.
+/// Connections that are opened concurrently.
 const AT_ONCE: usize = 64;
 
 fn settings() -> Settings {
@@ -30,8 +30,8 @@ fn era(n: usize) -> Era {
     if n.is_multiple_of(2) { Era::Legacy } else { Era::Modern }
 }
 
-/// Who has heard of the last change, and after how long.
-struct Board(Mutex<Round>, Notify);
+/// Which clients were notified of the last change, and after how long.
+struct Deliveries(Mutex<Round>, Notify);
 
 struct Round {
     begun: Instant,
@@ -40,9 +40,9 @@ struct Round {
     took: Vec<Duration>,
 }
 
-/// Clients that read what they hear at once.
+/// Clients that read their notices at once.
 struct Fast {
-    board: Arc<Board>,
+    deliveries: Arc<Deliveries>,
     peers: Vec<Peer>,
     readers: JoinSet<()>,
 }
@@ -51,7 +51,7 @@ impl Fast {
     async fn open(server: &Process, count: usize) -> Self {
         let round =
             Round { begun: Instant::now(), heard: vec![true; count], left: 0, took: Vec::new() };
-        let board = Arc::new(Board(Mutex::new(round), Notify::new()));
+        let deliveries = Arc::new(Deliveries(Mutex::new(round), Notify::new()));
         let (mut peers, mut readers) = (Vec::new(), JoinSet::new());
         for n in 0..count {
             let mut http = Http::connect(server.addresses.http).await.expect("a connection");
@@ -63,56 +63,56 @@ impl Fast {
                 assert!(first.contains("acknowledged"), "{first}");
             }
             peers.push(peer);
-            let board = board.clone();
+            let deliveries = deliveries.clone();
             readers.spawn(async move {
                 while let Some(notice) = http.data().await.expect("the stream goes on") {
                     if notice.contains(CHANGED) {
-                        board.heard(n);
+                        deliveries.heard(n);
                     }
                 }
             });
         }
-        Self { board, peers, readers }
+        Self { deliveries, peers, readers }
     }
 
-    /// Changes the catalog, and waits until everybody has heard of it.
+    /// Changes the catalog, and waits until all clients were notified.
     async fn change(&mut self, server: &mut Process, n: u64) {
         {
-            let mut round = self.board.0.lock();
+            let mut round = self.deliveries.0.lock();
             round.begun = Instant::now();
             round.heard.fill(false);
             round.left = round.heard.len();
         }
         server.run(Command::Change(n)).await;
-        if timeout(BOUND, self.board.1.notified()).await.is_err() {
-            let left = self.board.0.lock().left;
+        if timeout(BOUND, self.deliveries.1.notified()).await.is_err() {
+            let left = self.deliveries.0.lock().left;
             panic!("{left} clients never heard of change {n}");
         }
-        // The next one has a window of its own.
+        // The next change gets its own window.
         sleep(Duration::from_millis(15)).await;
     }
 
-    /// So many changes, and the 99th percentile of hearing one of them.
+    /// Makes this many changes, and returns the 99th percentile of the time to be notified.
     async fn changes(&mut self, server: &mut Process, next: &mut u64, count: usize) -> Duration {
-        self.board.0.lock().took.clear();
+        self.deliveries.0.lock().took.clear();
         for _ in 0..count {
             *next += 1;
             self.change(server, *next).await;
         }
-        let mut took = std::mem::take(&mut self.board.0.lock().took);
+        let mut took = std::mem::take(&mut self.deliveries.0.lock().took);
         assert_eq!(took.len(), count * self.peers.len(), "everybody heard of every change");
         took.sort();
         took[took.len() * 99 / 100]
     }
 
-    async fn all_list(&self, server: &Process, change: u64) {
+    async fn check_all_lists(&self, server: &Process, change: u64) {
         for peer in &self.peers {
-            assert!(lists(server, peer, change).await, "{peer:?} does not see change {change}");
+            assert!(shows(server, peer, change).await, "{peer:?} does not see change {change}");
         }
     }
 }
 
-impl Board {
+impl Deliveries {
     fn heard(&self, n: usize) {
         let mut round = self.0.lock();
         if !std::mem::replace(&mut round.heard[n], true) {
@@ -126,22 +126,21 @@ impl Board {
     }
 }
 
-/// Whether the list that this client reads has the change.
-async fn lists(server: &Process, peer: &Peer, change: u64) -> bool {
+/// Whether the list that this client reads shows the change.
+async fn shows(server: &Process, peer: &Peer, change: u64) -> bool {
     let mut http = Http::connect(server.addresses.http).await.expect("a connection");
     let head = http.ask(&peer.request(7, "tools/list", json!({}))).await.expect("a list");
     assert_eq!(head.status, 200);
     http.data().await.expect("a list").expect("a list").contains(&description(change))
 }
 
-/// A client that has stopped reading.
 struct Stalled {
     peer: Peer,
     http: Http,
 }
 
 impl Stalled {
-    /// It reads the first that it hears, and nothing after.
+    /// Opens a client. The test reads one notice of it, then none.
     async fn open(server: &Process, era: Era, uris: &[String]) -> Self {
         let mut http = Http::connect_narrow(server.addresses.http).await.expect("a connection");
         let peer = Peer::open(&mut http, era).await.expect("a client");
@@ -164,8 +163,8 @@ impl Stalled {
         http
     }
 
-    /// Comes back on another connection, while the old one is still open, and reads until it
-    /// hears that the tools changed.
+    /// Resumes the stream on another connection while the old one is still open, and reads until it
+    /// is notified of changed tools.
     async fn come_back(&self, server: &Process) {
         let mut http = Http::connect(server.addresses.http).await.expect("a connection");
         let resume = Request::get(self.peer.session(), self.http.last_id.as_deref());
@@ -180,17 +179,17 @@ impl Stalled {
     }
 }
 
-/// Everything that a server may say and nobody reads.
+/// Makes the server send a lot that nobody reads.
 async fn flood(server: &mut Process) {
     let log = join_all((0..4).map(|_| Stalled::call(server, "flood", 2_000))).await;
     let progress = join_all((0..4).map(|_| Stalled::call(server, "count", 50_000))).await;
     server.run(Command::Notify { count: 100, bytes: 1_000 }).await;
     for _ in 0..size(4, 12) {
         server.run(Command::Touch(URIS)).await;
-        // Longer than changes are held together.
+        // Longer than a window, so that the next update is announced separately.
         sleep(Duration::from_millis(12)).await;
     }
-    // The calls take as long as they take, unread as they are.
+    // The calls run to their end although nobody reads.
     crate::until("the calls to end", async || match server.census().await.running {
         0 => Ok(()),
         running => Err(format!("{running} run")),
@@ -206,7 +205,7 @@ async fn floods(server: &mut Process, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_stop_reading_delay_nobody_and_learn_of_changes_when_they_come_back() {
+async fn clients_that_stop_reading_delay_nobody_and_receive_changes_when_they_return() {
     let (clients, changes, warm) = size((20, 30, 1), (1_000, 1_000, 15));
     let mut server = server(settings()).await;
     let mut last = 0;
@@ -225,13 +224,13 @@ async fn clients_that_stop_reading_delay_nobody_and_learn_of_changes_when_they_c
     let with = fast.changes(&mut server, &mut last, changes).await;
     floods(&mut server, warm * 10).await;
     let after = server.memory();
-    fast.all_list(&server, last).await;
+    fast.check_all_lists(&server, last).await;
 
     let legacy = stalled.iter().step_by(2);
     stream::iter(legacy).for_each_concurrent(AT_ONCE, |it| it.come_back(&server)).await;
     drop(stalled);
     let again = fast.changes(&mut server, &mut last, changes).await;
-    fast.all_list(&server, last).await;
+    fast.check_all_lists(&server, last).await;
     assert_eq!(fast.readers.try_join_next().map(|_| ()), None, "every stream goes on");
 
     let ratio = with.as_secs_f64() / alone.min(again).as_secs_f64();
@@ -245,12 +244,12 @@ async fn clients_that_stop_reading_delay_nobody_and_learn_of_changes_when_they_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_hold_that_stop_reading_comes_to_an_end() {
+async fn memory_of_clients_that_stop_reading_is_bounded() {
     let (clients, most) = size((40, 128 * 1_024), (10_000, 1_024 * 1_024));
     let mut server = server(settings()).await;
     let stalled = Stalled::open_many(&server, clients).await;
     let mut sizes = vec![server.memory()];
-    // Flat is where three floods in a row add less than one percent each.
+    // Memory is flat once three floods in a row add less than one percent each.
     let mut flat = 0;
     while flat < 3 {
         assert!(sizes.len() < 200, "it grows and grows: {sizes:?} KiB");

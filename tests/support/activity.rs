@@ -1,36 +1,37 @@
-//! What goes on in a node, for tests that wait until something has happened or nothing is left.
+//! Snapshots of a node's activity, for tests that wait until something has happened or everything
+//! has ended.
 
 use serde::{Deserialize, Serialize};
 use stentor::cluster::Cluster;
-use stentor::outlet::policy::Class;
+use stentor::stream::policy::Class;
 use stentor::{Engine, SessionKind, Stopped};
 
-/// What goes on in a node.
+/// A snapshot of one node's activity, or of several nodes added together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Activity {
     /// The sessions of its clients.
     pub sessions: Vec<SessionActivity>,
-    /// Who hears of changes.
+    /// Subscribers of the hub.
     pub subscribers: usize,
-    /// Calls that run.
+    /// Running calls.
     pub calls: usize,
     /// Log messages that were dropped.
     pub lost_logs: u64,
     untold: usize,
-    /// Other nodes that it is connected to.
+    /// Other nodes with a connected link.
     pub(crate) links: usize,
-    /// All that it offers.
+    /// Names and URIs of all items in the catalog.
     pub(crate) names: Vec<String>,
 }
 
-/// What goes on in a session.
+/// A snapshot of one session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionActivity {
     /// Its id.
     pub id: String,
-    /// Whether its client reads what belongs to no request.
+    /// Whether its client reads the stream of notices.
     pub attached: bool,
-    /// Messages that wait for it.
+    /// Frames in its queue.
     pub unread: usize,
 }
 
@@ -52,7 +53,7 @@ impl Activity {
             sessions,
             subscribers: view.hub.subscribers,
             calls: view.running_calls,
-            lost_logs: engine.tally().dropped(Class::Log),
+            lost_logs: engine.counters().dropped(Class::Log),
             untold: untold(engine, cluster).await?,
             links: links.iter().filter(|it| it.connected).count(),
             names: names.map(str::to_owned).collect(),
@@ -67,21 +68,21 @@ impl Activity {
         self.untold += other.untold;
     }
 
-    /// Whether all clients were told of everything.
+    /// Whether all changes were announced to all clients.
     pub(crate) fn is_settled(&self) -> bool {
         self.untold == 0
     }
 }
 
-/// How many changes the clients of a node are still to be told of.
+/// The number of changes that the clients of a node were not notified of yet.
 ///
 /// # Errors
 ///
 /// The engine has stopped, or an actor of it is being replaced.
 pub async fn untold(engine: &Engine, cluster: Option<&Cluster>) -> Result<usize, Stopped> {
-    // What other nodes offer that its registry has not seen yet.
+    // The registry receives pending items of other nodes before it answers this.
     engine.observe().await?;
     let unsettled = cluster.map_or(0, Cluster::unsettled);
-    // What is settled is in its registry.
+    // Items that are settled are in the registry, so only open windows remain to count.
     Ok(unsettled + engine.observe().await?.registry.open_windows)
 }

@@ -1,4 +1,4 @@
-//! The small tools, resources and prompts that every suite uses.
+//! The small tools, resources and prompts that all suites use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,50 +9,50 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::{
-    CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Item, LogLevel, Prompt,
-    PromptArgs, PromptError, Resource, ResourceError, Shelf, Structured, TemplateVars, Tool,
-    ToolError, prompt, raw_tool, resource, resource_template, tool,
+    CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Item, ItemKind,
+    LogLevel, Prompt, PromptArgs, PromptError, Resource, ResourceError, Structured, TemplateVars,
+    Tool, ToolError, prompt, raw_tool, resource, resource_template, tool,
 };
 use tokio::sync::watch;
 
 use crate::soon;
 
-/// The resource whose updates are the marks of [`Server::mark`](crate::Server::mark).
+/// The resource whose update is the mark of [`Server::mark`](crate::Server::mark).
 pub const MARK: &str = "test://mark";
 
-/// How far a call of `hold`, `background` or `linger` has come.
+/// The state of a call of `hold`, `background` or `linger`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// It waits for the test.
     Waiting,
-    /// The test let it go on.
+    /// The test released it.
     Released,
-    /// It came to its end.
+    /// It completed.
     Finished,
-    /// It was dropped before.
+    /// It was dropped before it completed.
     Stopped,
 }
 
-/// Where the test and the running calls of the fixture meet: each is known by a name.
+/// Synchronizes the test with the running calls of the fixture. Each call has a name.
 #[derive(Clone, Debug, Default)]
 pub struct Stage(Arc<watch::Sender<HashMap<String, Phase>>>);
 
 impl Stage {
-    /// Waits until a call has come to `phase`.
+    /// Waits until a call has reached `phase`.
     pub async fn reached(&self, name: &str, phase: Phase) {
         let mut phases = self.0.subscribe();
         let reached = phases.wait_for(|phases| phases.get(name) == Some(&phase));
-        // The sender is in `self`.
+        // The sender lives in `self`, so the channel stays open.
         let _ = soon(format_args!("'{name}' to be {phase:?}"), reached).await.expect("a stage");
     }
 
-    /// How far a call is now.
+    /// The current phase of a call.
     #[must_use]
     pub fn phase(&self, name: &str) -> Option<Phase> {
         self.0.borrow().get(name).copied()
     }
 
-    /// Lets a waiting call go on.
+    /// Lets a waiting call continue.
     pub fn release(&self, name: &str) {
         self.set(name, Phase::Released);
     }
@@ -70,7 +70,7 @@ impl Stage {
             .description("Reports one step of progress, then waits for the test")
     }
 
-    /// The same, but that it ends by itself when it is cancelled.
+    /// Like [`holding`](Self::holding), but the call ends by itself when it is cancelled.
     #[must_use]
     pub fn heeding(&self, tool_name: &str) -> Tool {
         let hold = |stage: Stage, name: String, ctx: Context| async move {
@@ -90,7 +90,7 @@ impl Stage {
         });
     }
 
-    /// Waits for the test, and notices when it is dropped before.
+    /// Waits for the test. Sets [`Phase::Stopped`] when dropped early.
     async fn wait(&self, name: &str) {
         let dropped = Dropped(self, name);
         self.set(name, Phase::Waiting);
@@ -170,17 +170,17 @@ struct Sum {
     sum: i64,
 }
 
-/// A tool that a test or a call of `add` adds.
+/// A tool that a test, or a call of `add`, adds.
 pub(crate) fn small_tool(name: &str) -> Tool {
     tool(name, || async { Ok::<_, ToolError>("small") }).description("Was added later")
 }
 
-/// A resource that a test or a call of `add` adds.
+/// A resource that a test, or a call of `add`, adds.
 pub(crate) fn small_resource(uri: &str) -> Resource {
     Resource::text(uri, "small", "small")
 }
 
-/// A prompt that a test or a call of `add` adds.
+/// A prompt that a test, or a call of `add`, adds.
 pub(crate) fn small_prompt(name: &str) -> Prompt {
     prompt(name, || async { Ok::<_, PromptError>("small") })
 }
@@ -196,12 +196,12 @@ async fn add(args: Change, ctx: Context) -> Result<String, ToolError> {
 }
 
 async fn remove(args: Change, ctx: Context) -> Result<String, ToolError> {
-    let shelf = match args.kind {
-        Kind::Tools => Shelf::Tools,
-        Kind::Prompts => Shelf::Prompts,
-        Kind::Resources => Shelf::Resources,
+    let kind = match args.kind {
+        Kind::Tools => ItemKind::Tools,
+        Kind::Prompts => ItemKind::Prompts,
+        Kind::Resources => ItemKind::Resources,
     };
-    ctx.catalog().apply([stentor::Mutation::Remove(shelf, args.name)]).await?;
+    ctx.catalog().apply([stentor::Mutation::Remove(kind, args.name)]).await?;
     Ok("removed".to_owned())
 }
 
@@ -286,7 +286,7 @@ async fn add_later(stage: Stage, name: String, catalog: CatalogHandle) {
     stage.set(&name, Phase::Finished);
 }
 
-async fn speak_later(stage: Stage, name: String, ctx: Context) {
+async fn send_later(stage: Stage, name: String, ctx: Context) {
     stage.wait(&name).await;
     ctx.report_progress(2.0, None, "too late");
     ctx.emergency("too late");
@@ -348,12 +348,12 @@ where
     move |args, ctx| run(stage.clone(), args.name, ctx)
 }
 
-/// A server of the same name that offers nothing.
+/// A server of the same name without any items.
 pub(crate) fn bare() -> EngineBuilder {
     Engine::builder("fixture", "1.2.3").instructions("Be gentle.")
 }
 
-/// The engine of every suite, before it starts.
+/// The engine of all suites, not started yet.
 pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     let region = json!({"type": "object", "properties": {
         "region": {"type": "string", "x-mcp-header": "Region"},
@@ -391,7 +391,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
                 "linger",
                 with_stage(stage, |stage, name, ctx: Context| async move {
                     ctx.report_progress(1.0, None, "in time");
-                    tokio::spawn(speak_later(stage, name, ctx));
+                    tokio::spawn(send_later(stage, name, ctx));
                     Ok::<_, ToolError>("answered")
                 }),
             )

@@ -1,22 +1,23 @@
-//! The harness of the suites: a server with small tools, and a client that speaks exactly the
-//! bytes of the protocol.
+//! The test harness: a server with small tools, and a client that sends exactly the bytes of the
+//! protocol.
 //!
-//! A [`Server`] serves one engine over HTTP on a free port and over any number of in-memory
-//! pipes, both eras on each. A [`Client`] is at home in one [`Lane`]; whatever differs between
-//! lanes is inside of it, so that a flow is written once. For what no client should do there
-//! are [`Call`] (one HTTP request, byte for byte) and [`RawPipe`] (one line after the other).
+//! A [`Server`] serves one engine over HTTP on a free port and over any number of in-memory pipes,
+//! with both eras on each. A [`Client`] uses one [`Lane`] and hides the differences between lanes,
+//! so each flow is written once. [`Call`] (one HTTP request, byte for byte) and [`RawPipe`] (single
+//! lines) can send what no correct client sends.
 //!
-//! Waits end when the thing happens, and fail after [`PATIENCE`]. That something does *not*
-//! arrive is shown by [`Server::mark`]: what follows the mark would have come before it.
+//! Waits end as soon as the awaited event happens, and fail after [`PATIENCE`]. To show that
+//! something does *not* arrive, tests use [`Server::mark`]: everything sent before the mark arrives
+//! before it.
 
 mod activity;
 #[path = "../../examples/cluster/balancer.rs"]
 mod balancer;
 mod client;
 mod fixture;
-mod neighbours;
 mod network;
 mod nodes;
+mod other_nodes;
 mod pipe;
 mod process;
 mod server;
@@ -36,10 +37,10 @@ pub use server::Server;
 pub use stentor::Era;
 pub use web::{Call, Event, Reply};
 
-/// How long a thing may take that happens at once.
+/// How long something that should happen at once may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The newest version that is opened by `initialize`.
+/// The newest version that uses `initialize`.
 pub const LEGACY_VERSION: &str = "2025-11-25";
 /// The version without a handshake.
 pub const MODERN_VERSION: &str = "2026-07-28";
@@ -57,51 +58,51 @@ pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// The key of the server's name in `_meta`.
 pub const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
-/// How a client is connected.
+/// The transport of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A pipe, with stdio's framing.
+    /// A pipe with stdio's framing.
     Stdio,
     /// Streamable HTTP.
     Http,
 }
 
-/// One way of using the server: a transport and an era.
+/// One transport in one era.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// How the client is connected.
+    /// The client's transport.
     pub transport: Transport,
-    /// Which era it speaks.
+    /// The client's era.
     pub era: Era,
 }
 
 impl Lane {
-    /// A pipe, opened by `initialize`.
+    /// A pipe with `initialize`.
     pub const STDIO_LEGACY: Self = Self { transport: Transport::Stdio, era: Era::Legacy };
-    /// A pipe, without a handshake.
+    /// A pipe without a handshake.
     pub const STDIO_MODERN: Self = Self { transport: Transport::Stdio, era: Era::Modern };
-    /// An HTTP session.
+    /// HTTP with a session.
     pub const HTTP_LEGACY: Self = Self { transport: Transport::Http, era: Era::Legacy };
     /// HTTP without sessions.
     pub const HTTP_MODERN: Self = Self { transport: Transport::Http, era: Era::Modern };
-    /// All four.
+    /// All four lanes.
     pub const ALL: [Self; 4] =
         [Self::STDIO_LEGACY, Self::STDIO_MODERN, Self::HTTP_LEGACY, Self::HTTP_MODERN];
 
-    /// Whether its era is the legacy one.
+    /// Whether the era is legacy.
     #[must_use]
     pub fn is_legacy(self) -> bool {
         self.era == Era::Legacy
     }
 
-    /// Whether its transport is HTTP.
+    /// Whether the transport is HTTP.
     #[must_use]
     pub fn is_http(self) -> bool {
         self.transport == Transport::Http
     }
 }
 
-/// Makes four tests of each flow, an `async fn(Lane)`: one for each lane.
+/// Makes four tests of each flow, an `async fn(Lane)`: one test for each lane.
 #[macro_export]
 macro_rules! in_every_lane {
     ($($flow:ident),* $(,)?) => {$(
@@ -131,7 +132,7 @@ macro_rules! in_every_lane {
     )*};
 }
 
-/// Waits for something that happens at once.
+/// Waits for something that should happen at once.
 ///
 /// # Panics
 ///
@@ -143,7 +144,7 @@ pub async fn soon<T>(what: impl std::fmt::Display, future: impl Future<Output = 
     }
 }
 
-/// Waits for a state that nothing announces: looks again and again, in short intervals.
+/// Polls in short intervals for a state that nothing announces.
 ///
 /// # Panics
 ///

@@ -1,11 +1,11 @@
-//! A network that can be split, for a test of its own.
+//! A network that can be split, for one test.
 //!
-//! The test starts itself again in a network namespace, and in that makes one for each node. Nodes are
-//! plugged into bridges, and those of one bridge reach each other; the test reaches all of them.
-//! What is sent to another bridge is lost on its way, as with a cable that is pulled: nobody is told, and
-//! connections stay open.
+//! The test starts itself again inside a network namespace, and there creates one namespace for
+//! each node. Nodes are plugged into bridges. Nodes on one bridge reach each other; the test
+//! reaches all of them. Packets to another bridge are lost silently, as when a cable is pulled: no
+//! error is reported, and connections stay open.
 
-// What the test says is said here, too.
+// The test inside prints its output here, too.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::soon;
 
 const INSIDE: &str = "STENTOR_INSIDE_NETWORK";
 const REQUIRED: &str = "STENTOR_REQUIRE_NETWORK";
-/// As many parts as the network can have.
+/// The maximum number of parts of the network.
 const BRIDGES: usize = 2;
 
 /// A network of hosts.
@@ -32,32 +32,33 @@ pub struct Network {
 /// A namespace that has an address.
 #[derive(Debug)]
 struct Host {
-    /// Something that runs in it: it lasts as long as this.
+    /// A process that runs in the namespace and keeps it alive.
     holder: Child,
     number: u8,
     bridge: usize,
 }
 
 impl Network {
-    /// A network without hosts, if this is the process that has one. If not, the test `name` has been
-    /// run in such a process when this returns, and there is nothing left to do.
+    /// Returns a network without hosts if this process already runs in its own namespace. Otherwise
+    /// runs the test `name` in such a process and returns `None`: there is nothing left to do.
     ///
-    /// Where no namespace can be made nothing is done either, unless `STENTOR_REQUIRE_NETWORK` is set.
+    /// Where no namespace can be created, the test is skipped, unless `STENTOR_REQUIRE_NETWORK` is
+    /// set.
     ///
     /// # Panics
     ///
-    /// If the test fails there, or there is none of this name.
+    /// If the test fails there, or no test has this name.
     pub async fn for_test(name: &str) -> Option<Self> {
-        let Some(sign) = std::env::var_os(INSIDE) else {
+        let Some(marker) = std::env::var_os(INSIDE) else {
             run_inside(name).await;
             return None;
         };
-        // It is this test that runs.
-        std::fs::write(sign, "").expect("a folder for such files");
+        // Tells the outer process that the test of this name exists.
+        std::fs::write(marker, "").expect("a folder for such files");
         ip("link set lo up").await;
         for bridge in 0..BRIDGES {
             ip(&format!("link add bridge{bridge} type bridge forward_delay 0")).await;
-            // The same host on each, as far as the nodes can see.
+            // All bridges have the same address, so nodes see the same test host on each.
             ip(&format!("link set bridge{bridge} address 02:00:00:00:00:fe")).await;
             ip(&format!("addr add 10.99.0.254/32 dev bridge{bridge}")).await;
             ip(&format!("link set bridge{bridge} up")).await;
@@ -65,8 +66,7 @@ impl Network {
         Some(Self { hosts: BTreeMap::new() })
     }
 
-    /// The address of the host of this name, which is added if there is none: to the others that were
-    /// not plugged in elsewhere.
+    /// The address of the host of this name. A new host is added to bridge 0.
     pub async fn host(&mut self, name: &str) -> IpAddr {
         if let Some(host) = self.hosts.get(name) {
             return host.address();
@@ -76,7 +76,7 @@ impl Network {
         command.args(["--net", "cat"]).kill_on_drop(true);
         let mut holder =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare");
-        // It is in there when it answers, and ends with its input.
+        // `cat` runs in the namespace once it answers, and ends when its input closes.
         let pipes = (holder.stdin.as_mut(), holder.stdout.as_mut());
         let (Some(stdin), Some(stdout)) = pipes else { panic!("no pipes") };
         stdin.write_all(b"!").await.expect("it reads");
@@ -96,8 +96,8 @@ impl Network {
             let mut inside = command_in(id);
             run(inside.arg("ip").args(setting.split(' '))).await;
         }
-        // The test need not ask for it: while a host is plugged in elsewhere nobody answers, which would
-        // be told to who connects.
+        // A fixed ARP entry, so that the test needs no ARP request: a host on the other bridge
+        // would not answer it, and the connecting side would get an error.
         for bridge in 0..BRIDGES {
             ip(&format!("neigh replace {address} lladdr {link} dev bridge{bridge} nud permanent"))
                 .await;
@@ -106,14 +106,14 @@ impl Network {
         address
     }
 
-    /// Plugs a host into the bridge of this number: from now on it reaches those that are there.
+    /// Plugs a host into the bridge of this number. It then reaches the hosts on that bridge.
     pub async fn plug(&mut self, name: &str, bridge: usize) {
         assert!(bridge < BRIDGES, "there is no bridge {bridge}");
         let host = self.hosts.get_mut(name).expect("a host");
         host.bridge = bridge;
         let (number, address) = (host.number, host.address());
         ip(&format!("link set host{number} master bridge{bridge}")).await;
-        // The test goes where it is.
+        // The test's own route follows the host.
         ip(&format!("route replace {address}/32 dev bridge{bridge}")).await;
     }
 
@@ -162,15 +162,16 @@ async fn run_inside(name: &str) {
         println!("no network of its own can be made: nothing was tested");
         return;
     };
-    let sign = format!("stentor-network-{}-{}", std::process::id(), name.replace("::", "-"));
-    let sign = std::env::temp_dir().join(sign);
-    command.arg(std::env::current_exe().expect("this program")).env(INSIDE, &sign);
+    let marker = format!("stentor-network-{}-{}", std::process::id(), name.replace("::", "-"));
+    let marker = std::env::temp_dir().join(marker);
+    command.arg(std::env::current_exe().expect("this program")).env(INSIDE, &marker);
     let status = command.args(["--exact", name, "--nocapture"]).status().await.expect("it runs");
     assert!(status.success(), "it failed in a network of its own");
-    std::fs::remove_file(sign).unwrap_or_else(|_| panic!("there is no test '{name}'"));
+    std::fs::remove_file(marker).unwrap_or_else(|_| panic!("there is no test '{name}'"));
 }
 
-/// What runs a command in a namespace, as this user or as the root of a user namespace.
+/// A command prefix that runs a command in a namespace, as this user or as root of a user
+/// namespace.
 async fn unshare() -> Option<Command> {
     const TRY: &str = "ip link add one type bridge && ip link add two type veth peer name three";
     for arguments in [&["--net"][..], &["--net", "--user", "--map-root-user"]] {

@@ -1,4 +1,4 @@
-//! Nodes of a cluster, each a process of its own that can be killed, frozen and cut off.
+//! Nodes of a cluster, each in its own process, so that tests can kill, freeze and disconnect them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,91 +14,91 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-use crate::neighbours::cluster_name;
+use crate::other_nodes::cluster_name;
 use crate::{MARK, Network, Phase, eventually, soon};
 
-/// How a node is set.
+/// The settings of a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeSettings {
     /// Its name.
     pub name: String,
-    /// The name of its cluster, which is its secret, too.
+    /// The name of its cluster, which is also the cluster's secret.
     pub cluster: String,
-    /// Where others gossip.
+    /// Gossip addresses of other nodes.
     pub seeds: Vec<String>,
-    /// After how much silence others are given up.
+    /// After this much silence another node is given up.
     pub give_up_after: Duration,
     /// Its address.
     pub address: IpAddr,
 }
 
-/// Where a node is reached.
+/// The addresses of a node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct NodeAddresses {
-    /// HTTP.
+    /// For HTTP clients.
     pub http: SocketAddr,
-    /// Links of other nodes.
+    /// For links of other nodes.
     pub link: SocketAddr,
-    /// Gossip.
+    /// For gossip.
     pub gossip: SocketAddr,
 }
 
-/// What a node is told to do. Each order is answered when it is done.
+/// A command to a node. The node answers each order once it is carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum NodeOrder {
-    /// Adds these tools or puts them in the place of what they were, with this description. They
-    /// wait for `ms`, and answer with the name of the node.
+    /// Adds or replaces these tools, with this description. Each tool waits for `ms` and answers
+    /// with the name of the node.
     Put(Vec<String>, String),
     /// Removes these tools.
     Remove(Vec<String>),
-    /// Says that this resource changed.
+    /// Announces that this resource changed.
     Touch(String),
-    /// Sends notifications of its own, `notifications/example/told`, with these numbers.
+    /// Sends the application's own notifications, `notifications/example/told`, with these numbers.
     Tell(Vec<u64>),
-    /// Lets a waiting call go on.
+    /// Lets a waiting call continue.
     Release(String),
-    /// How far a call is, an `Option<Phase>`.
+    /// Asks for the phase of a call, an `Option<Phase>`.
     Phase(String),
-    /// Cuts the link to this node; a new one is made.
+    /// Cuts the link to this node; the nodes then make a new one.
     Cut(String),
-    /// Counts: a [`NodeCensus`].
+    /// Asks for a [`NodeCensus`].
     Count,
 }
 
-/// What there is in a node.
+/// The counts of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCensus {
-    /// Sessions, but for the one that stands for stateless calls.
+    /// Sessions, without the one for stateless calls.
     pub sessions: usize,
-    /// Calls that run.
+    /// Running calls.
     pub calls: usize,
-    /// Errands that it is on for others, and others for it.
-    pub errands: (usize, usize),
-    /// Bytes that wait or are kept for clients.
+    /// Peer requests that it serves for others, and those that others serve for it.
+    pub peer_requests: (usize, usize),
+    /// Bytes that are queued or kept for clients.
     pub held: usize,
-    /// Changes that its clients are still to be told of.
+    /// Changes that its clients were not notified of yet.
     pub untold: usize,
-    /// The nodes that it has a link to.
+    /// The nodes to which it has a link.
     pub links: Vec<String>,
-    /// The tools that its clients see, in their order.
+    /// The tools that its clients see, in order.
     pub tools: Vec<String>,
-    /// The tools that nodes define differently.
+    /// Tools that nodes define differently.
     pub conflicts: Vec<String>,
 }
 
-/// A node that was started. It ends with this.
+/// A started node. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Where it is reached.
+    /// Its addresses.
     pub addresses: NodeAddresses,
     child: Child,
     pipes: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
 }
 
 impl Node {
-    /// Starts the program `cluster_node` by this command.
+    /// Starts the program `cluster_node` with this command.
     pub async fn start(mut command: Command, settings: &NodeSettings) -> Self {
         command.arg(serde_json::to_string(settings).expect("plain settings"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -110,13 +110,13 @@ impl Node {
         Self { name: settings.name.clone(), addresses, child, pipes }
     }
 
-    /// Where it serves HTTP.
+    /// Its HTTP address.
     #[must_use]
     pub fn http(&self) -> SocketAddr {
         self.addresses.http
     }
 
-    /// Has the node do something, and waits until it is done.
+    /// Sends an order, and waits until it is carried out.
     pub async fn run(&self, order: NodeOrder) {
         self.ask::<()>(order).await;
     }
@@ -131,12 +131,12 @@ impl Node {
         self.run(NodeOrder::Remove(vec![tool.to_owned()])).await;
     }
 
-    /// What there is in the node.
+    /// The counts of the node.
     pub async fn census(&self) -> NodeCensus {
         self.ask(NodeOrder::Count).await
     }
 
-    /// Waits until a call of the node's code has come to `phase`.
+    /// Waits until a call on the node has reached `phase`.
     pub async fn reached(&self, call: &str, phase: Phase) {
         eventually(format_args!("'{call}' to be {phase:?} on {}", self.name), async || {
             self.ask::<Option<Phase>>(NodeOrder::Phase(call.to_owned())).await == Some(phase)
@@ -151,24 +151,24 @@ impl Node {
         soon(format_args!("{} to do {order:?}", self.name), read(&mut pipes.1)).await
     }
 
-    /// SIGKILL: nothing of it runs any more when this returns.
+    /// SIGKILL. When this returns, the process has ended.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it ran");
     }
 
-    /// SIGTERM: it leaves, and this waits until it has ended.
+    /// SIGTERM. The node leaves the cluster; this waits until its process has ended.
     pub async fn terminate(mut self) {
         self.signal(Signal::TERM);
         let ended = soon("the node to end", self.child.wait()).await.expect("it ran");
         assert!(ended.success(), "{ended}");
     }
 
-    /// SIGSTOP: it does nothing any more, and nobody is told.
+    /// SIGSTOP. The node stops without notice to anybody.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT: it goes on as if nothing had been.
+    /// SIGCONT. The node continues.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -185,15 +185,15 @@ async fn read<A: DeserializeOwned>(lines: &mut Lines<BufReader<ChildStdout>>) ->
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// The nodes of one cluster, by their names.
+/// The nodes of one cluster, by name.
 #[derive(Debug)]
 pub struct Nodes {
     program: PathBuf,
     cluster: String,
-    /// After how much silence nodes are given up.
+    /// After this much silence a node is given up.
     pub give_up_after: Duration,
     live: BTreeMap<String, Node>,
-    /// The network that they are in, if they have one of their own.
+    /// The nodes' own network, if there is one.
     pub network: Option<Network>,
 }
 
@@ -211,7 +211,7 @@ impl Nodes {
         }
     }
 
-    /// A cluster of these nodes, each of which knows all others.
+    /// A cluster of these nodes. Each node knows all others.
     pub async fn of(program: impl Into<PathBuf>, names: &[&str]) -> Self {
         let mut nodes = Self::none(program);
         for name in names {
@@ -242,35 +242,35 @@ impl Nodes {
         &self[name]
     }
 
-    /// Takes a node out, to end it.
+    /// Removes a node from this collection, so that the test can end it.
     pub fn take(&mut self, name: &str) -> Node {
         self.live.remove(name).expect("it runs")
     }
 
-    /// All that run.
+    /// All running nodes.
     pub fn all(&self) -> impl Iterator<Item = &Node> {
         self.live.values()
     }
 
-    /// The names of all that run.
+    /// The names of all running nodes.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         self.live.keys()
     }
 
-    /// How many run.
+    /// The number of running nodes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.live.len()
     }
 
-    /// Whether none runs.
+    /// Whether no node runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
 
-    /// Waits until each node has a link to all others, all offer the same, and nothing is held
-    /// back.
+    /// Waits until each node has a link to all others, all nodes offer the same tools, and all
+    /// changes are announced.
     pub async fn whole(&self) {
         let names: Vec<_> = self.names().cloned().collect();
         eventually(format_args!("{names:?} to be one cluster"), async || {
@@ -290,14 +290,15 @@ impl Nodes {
         .await;
     }
 
-    /// Waits until nothing is held back on any node, and has one of them send a mark to all who
-    /// hear: what happened there before is heard before.
+    /// Waits until all changes are announced on all nodes, then has one node send a mark to all
+    /// subscribers. Everything before the mark is received before it.
     pub async fn mark(&self, from: &str) {
         let mut settled = 0;
         eventually("all changes to be announced", async || {
             let all = futures::future::join_all(self.all().map(Node::census)).await;
             settled = if all.iter().all(|census| census.untold == 0) { settled + 1 } else { 0 };
-            // Once more, as something may have been on its way to one that was asked first.
+            // Checked twice: during the first round, a change may have been in flight to a node
+            // that was asked early.
             settled == 2
         })
         .await;

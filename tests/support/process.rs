@@ -1,4 +1,4 @@
-//! A server in a process of its own, so that what it takes of memory can be measured.
+//! A server in its own process, so that its memory can be measured.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,65 +13,66 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::Server;
 
-/// How the server is set.
+/// The settings of the server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// When a session without a client ends.
+    /// How long a session without a client lives.
     pub idle: Duration,
-    /// When a stream is closed that nobody reads.
+    /// How long a stream that nobody reads stays open.
     pub stall: Duration,
-    /// How long questions wait for an answer, and a pipe that was closed for its calls.
+    /// How long questions wait for an answer, and how long calls may run after their pipe has
+    /// closed.
     pub patience: Duration,
 }
 
-/// Where the server is reached.
+/// The addresses of the server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Addresses {
-    /// HTTP.
+    /// For HTTP clients.
     pub http: SocketAddr,
-    /// Sockets that are pipes, with stdio's framing.
+    /// For sockets that are pipes, with stdio's framing.
     pub pipes: SocketAddr,
 }
 
-/// What the server is told to do.
+/// A command to the server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// Changes the catalog: the description of one tool says which change was the last.
+    /// Changes the catalog. The description of the tool `change` contains this number.
     Change(u64),
-    /// Says once for each of so many resources, see [`long_uri`], that it changed.
+    /// Announces an update of each of this many resources, see [`long_uri`].
     Touch(u32),
-    /// Sends a notification of its own to every legacy client.
+    /// Sends the application's own notification to all legacy clients.
     Notify {
-        /// How often.
+        /// The number of notifications.
         count: u32,
-        /// How long it is.
+        /// The length of each, in bytes.
         bytes: usize,
     },
-    /// Counts what is there.
+    /// Asks for a [`Census`].
     Count,
 }
 
-/// What there is in a server.
+/// The counts of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
-    /// Sessions, but for the one that stands for stateless calls.
+    /// Sessions, without the one for stateless calls.
     pub sessions: usize,
-    /// Who hears notices.
+    /// Subscribers of the hub.
     pub subscribers: usize,
-    /// Calls that are counted as running.
+    /// The supervisor's count of running calls.
     pub running: usize,
-    /// Calls that are listed as running.
+    /// The length of the list of running calls.
     pub calls: usize,
-    /// Calls that wait for an answer.
-    pub suspended: usize,
-    /// What waits or is kept, in bytes.
+    /// Calls that await input.
+    pub awaiting_input: usize,
+    /// Bytes that are queued or kept.
     pub held: usize,
-    /// Tasks of the runtime: each actor and each connection is one.
+    /// Tasks of the runtime: one for each actor and each connection.
     pub tasks: usize,
 }
 
 impl Census {
-    /// Counts; `None` while an actor is being replaced.
+    /// Takes the counts; `None` while an actor is being replaced.
     pub async fn take(server: &Server) -> Option<Self> {
         let view = server.engine.observe().await.ok()?;
         let clients = view.sessions.iter().filter(|it| it.kind != SessionKind::Stateless);
@@ -80,14 +81,14 @@ impl Census {
             subscribers: view.hub.subscribers,
             running: view.running_calls,
             calls: server.engine.calls().len(),
-            suspended: view.suspended_calls,
-            held: server.engine.tally().held,
+            awaiting_input: view.calls_awaiting_input,
+            held: server.engine.counters().held,
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         })
     }
 }
 
-/// A resource with a long name, so that a few updates fill a socket.
+/// A resource with a long URI, so that a few updates fill a socket.
 #[must_use]
 pub fn long_uri(n: u32) -> String {
     format!("test://long/{n}/{}", "x".repeat(400))
@@ -99,10 +100,10 @@ pub fn description(change: u64) -> String {
     format!("change {change}.")
 }
 
-/// A server that was started. It ends with this.
+/// A started server. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
-    /// Where it is reached.
+    /// Its addresses.
     pub addresses: Addresses,
     child: Child,
     stdin: ChildStdin,
@@ -122,12 +123,12 @@ impl Process {
         Self { addresses, child, stdin, stdout }
     }
 
-    /// Has the server do something, and waits until it is done.
+    /// Sends a command, and waits until it is carried out.
     pub async fn run(&mut self, command: Command) {
         self.ask::<()>(command).await;
     }
 
-    /// What there is in the server.
+    /// The counts of the server.
     pub async fn census(&mut self) -> Census {
         self.ask(Command::Count).await
     }
@@ -138,14 +139,14 @@ impl Process {
         read(&mut self.stdout).await
     }
 
-    /// What the server takes of memory (`VmRSS`), in KiB.
+    /// The resident memory of the server (`VmRSS`), in KiB.
     #[must_use]
     pub fn memory(&self) -> u64 {
         resident(self.child.id().expect("the server runs"))
     }
 }
 
-/// What a process takes of memory (`VmRSS`), in KiB.
+/// The resident memory of a process (`VmRSS`), in KiB.
 #[must_use]
 pub fn resident(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");

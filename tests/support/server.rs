@@ -1,4 +1,4 @@
-//! A server with the fixture, on a free port.
+//! A server with the fixture's items, on a free port.
 
 use std::net::SocketAddr;
 
@@ -12,26 +12,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
 use crate::fixture::{self, MARK, Stage};
-use crate::neighbours::{Neighbours, Role, nodes_wanted};
+use crate::other_nodes::{OtherNodes, Role, nodes_wanted};
 use crate::{eventually, soon};
 
-/// An engine with the fixture's tools, served over HTTP; pipes are opened to it one by one.
+/// An engine with the fixture's items, served over HTTP. Tests open pipes to it one by one.
 ///
-/// With `STENTOR_NODES=3` in the environment it has two neighbours that offer nothing, and a balancer
-/// gives each HTTP request to the next of the three. Clients are not to notice any of that.
+/// With `STENTOR_NODES=3` in the environment, two other nodes without items join it, and a balancer
+/// sends each HTTP request to the next of the three. Clients must not notice any difference.
 #[derive(Debug)]
 pub struct Server {
     /// The engine.
     pub engine: Engine,
-    /// Where the test and the running calls meet.
+    /// Synchronizes the test with running calls.
     pub stage: Stage,
-    /// Where HTTP is served.
+    /// The HTTP address for clients.
     pub address: SocketAddr,
-    /// Where the engine itself serves it.
+    /// The HTTP address of the engine itself.
     pub home: SocketAddr,
     stop: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
-    neighbours: Option<Neighbours>,
+    other_nodes: Option<OtherNodes>,
 }
 
 impl Server {
@@ -40,31 +40,31 @@ impl Server {
         Self::tuned(|_, _| {}).await
     }
 
-    /// Starts a server with other limits and times.
+    /// Starts a server with changed settings.
     pub async fn tuned(tune: impl FnOnce(&mut Config, &mut HttpConfig)) -> Self {
         let (mut config, mut http) = (Config::default(), HttpConfig::default());
         tune(&mut config, &mut http);
-        if let Some(neighbour) = Role::given() {
-            neighbour.play(config, http).await;
+        if let Some(other_node) = Role::given() {
+            other_node.play(config, http).await;
         }
         let (stage, stop) = (Stage::default(), CancellationToken::new());
         let builder = fixture::engine(&stage).configure(|it| *it = config);
         let engine = builder.start().await.expect("the fixture is a valid catalog");
         let (home, served) = serve(&engine, &http, &stop).await;
-        let neighbours = match nodes_wanted() {
+        let other_nodes = match nodes_wanted() {
             0 | 1 => None,
-            nodes => Some(Neighbours::of(&engine, home, nodes).await),
+            nodes => Some(OtherNodes::of(&engine, home, nodes).await),
         };
-        let address = neighbours.as_ref().map_or(home, Neighbours::address);
-        Self { engine, stage, address, home, stop, served, neighbours }
+        let address = other_nodes.as_ref().map_or(home, OtherNodes::address);
+        Self { engine, stage, address, home, stop, served, other_nodes }
     }
 
     /// Asks the server to shut down, and returns when it has begun to.
     pub async fn begin_shutdown(&mut self) {
         self.stop.cancel();
         soon("the engine to drain", self.engine.draining()).await;
-        if let Some(neighbours) = &self.neighbours {
-            neighbours.stop().await;
+        if let Some(other_nodes) = &self.other_nodes {
+            other_nodes.stop().await;
         }
     }
 
@@ -72,12 +72,12 @@ impl Server {
     pub async fn ended(&mut self) {
         let served = soon("the server to end", &mut self.served).await;
         served.expect("the server did not panic").expect("the server ended well");
-        if let Some(neighbours) = &self.neighbours {
-            neighbours.ended().await;
+        if let Some(other_nodes) = &self.other_nodes {
+            other_nodes.ended().await;
         }
     }
 
-    /// The client's end of a pipe that holds so many bytes in each direction, and the task that
+    /// The client's end of a pipe that buffers this many bytes in each direction, and the task that
     /// serves the other end.
     #[must_use]
     pub fn pipe(&self, bytes: usize) -> (DuplexStream, JoinHandle<Result<(), StdioError>>) {
@@ -90,13 +90,13 @@ impl Server {
         (near, served)
     }
 
-    /// Whether it is several nodes.
+    /// Whether the server has several nodes.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
-        self.neighbours.is_some()
+        self.other_nodes.is_some()
     }
 
-    /// What goes on, on all nodes. Waits for actors that are being replaced.
+    /// The activity of all nodes together. Waits for actors that are being replaced.
     pub async fn activity(&self) -> Activity {
         let mut found = None;
         eventually("all actors to be there", async || {
@@ -108,15 +108,15 @@ impl Server {
     }
 
     async fn look(&self) -> Option<Activity> {
-        let cluster = self.neighbours.as_ref().map(|neighbours| &neighbours.cluster);
+        let cluster = self.other_nodes.as_ref().map(|other_nodes| &other_nodes.cluster);
         let mut activity = Activity::of(&self.engine, cluster).await.ok()?;
-        if let Some(neighbours) = &self.neighbours {
-            neighbours.activities().await?.into_iter().for_each(|it| activity.add(it));
+        if let Some(other_nodes) = &self.other_nodes {
+            other_nodes.activities().await?.into_iter().for_each(|it| activity.add(it));
         }
         Some(activity)
     }
 
-    /// Waits until there is no session, call or subscription of a client.
+    /// Waits until no client has a session, a call or a subscription.
     pub async fn unused(&self) {
         eventually("everything of all clients to end", async || {
             let Activity { sessions, subscribers, calls, .. } = self.activity().await;
@@ -125,24 +125,24 @@ impl Server {
         .await;
     }
 
-    /// Returns when everything that was changed or announced until now is on its way to those
-    /// who hear it, and nothing is held back.
+    /// Returns when all changes and announcements up to now are on the way to their subscribers.
     pub async fn settle(&self) {
         let mut settled = 0;
         eventually("all changes to be announced", async || {
             settled = if self.activity().await.is_settled() { settled + 1 } else { 0 };
-            // Once more, as something may have been on its way to a node that was asked first.
+            // Checked twice: during the first round, a change may have been in flight to a node
+            // that was asked early.
             settled == if self.is_cluster() { 2 } else { 1 }
         })
         .await;
     }
 
-    /// Sends a mark to all who hear: what happened before is heard before.
+    /// Sends a mark to all subscribers. Everything before the mark is received before it.
     pub async fn mark(&self) {
         self.settle().await;
         self.engine.send_resource_updated(MARK);
-        if self.neighbours.is_some() {
-            // Who hears from now on is not to hear of it any more.
+        if self.other_nodes.is_some() {
+            // A subscriber that joins after this call must not receive the mark.
             self.settle().await;
         }
     }

@@ -1,4 +1,4 @@
-//! HTTP, byte for byte: one connection for each request, and Server-Sent Events.
+//! HTTP, byte for byte: one connection per request, and Server-Sent Events.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{META_CAPABILITIES, META_CLIENT, META_VERSION, MODERN_VERSION, soon};
 
-/// What a POST accepts.
+/// The `Accept` header of a POST.
 const BOTH: &str = "application/json, text/event-stream";
 
 /// One HTTP request to the endpoint.
@@ -27,20 +27,20 @@ pub struct Call {
 }
 
 impl Call {
-    /// A request with any method, and no headers.
+    /// A request with any method and no headers.
     #[must_use]
     pub fn new(method: Method) -> Self {
         Self { method, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// A POST of anything, with the headers that every POST has.
+    /// A POST of any body, with the headers that every POST has.
     #[must_use]
     pub fn post(body: impl Into<Bytes>) -> Self {
         let call = Self { body: body.into(), ..Self::new(Method::POST) };
         call.with(ACCEPT, BOTH).with(CONTENT_TYPE, "application/json")
     }
 
-    /// A modern request as it must be, also in its headers. What `params._meta` has stays.
+    /// A correct modern request, including its headers. Members of `params._meta` are kept.
     #[must_use]
     pub fn modern(id: &Value, method: &str, params: Value) -> Self {
         let params = with_modern_meta(params);
@@ -67,7 +67,7 @@ impl Call {
         Self::post(message.to_string()).with("mcp-session-id", session)
     }
 
-    /// The GET that reads a legacy session's notices.
+    /// The GET that opens a legacy session's stream of notices.
     #[must_use]
     pub fn get(session: &str) -> Self {
         Self::new(Method::GET).with(ACCEPT, "text/event-stream").with("mcp-session-id", session)
@@ -87,7 +87,7 @@ impl Call {
         self
     }
 
-    /// Adds a header, also where it is there already.
+    /// Adds a header, even if one of the same name exists.
     #[must_use]
     pub fn and(mut self, name: impl TryInto<HeaderName>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = header(name, value);
@@ -95,35 +95,35 @@ impl Call {
         self
     }
 
-    /// Puts another body in the place of the one it has.
+    /// Replaces the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// Takes a header away.
+    /// Removes a header.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.headers.remove(name);
         self
     }
 
-    /// Sends the request, to the host it has a connection to unless it says otherwise.
+    /// Sends the request. `Host` is the address of the connection, unless the test has set it.
     pub async fn send(mut self, to: SocketAddr) -> Reply {
         let host = to.to_string();
         self.headers.entry(HOST).or_insert(HeaderValue::from_str(&host).expect("an address"));
         self.send_as_is(to).await
     }
 
-    /// Sends the request without a header of the harness's own.
+    /// Sends the request without any header of the harness.
     pub async fn send_as_is(self, to: SocketAddr) -> Reply {
         let stream = TcpStream::connect(to).await.expect("the server listens");
         stream.set_nodelay(true).expect("a TCP socket");
         let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.expect("an HTTP connection");
         let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-            // Whoever reads the body sees the error, too.
+            // The reader of the body gets the error, too.
             let _ = connection.await;
         }));
         let mut request = http::Request::new(Full::new(self.body));
@@ -153,7 +153,7 @@ pub(crate) fn request(id: &Value, method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
 }
 
-/// Adds what the `_meta` of a modern request must have and has not.
+/// Adds the members that the `_meta` of a modern request must have, where they are missing.
 pub(crate) fn with_modern_meta(mut params: Value) -> Value {
     let wanted = json!({
         META_VERSION: MODERN_VERSION,
@@ -175,13 +175,13 @@ pub(crate) fn with_modern_meta(mut params: Value) -> Value {
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A comment: it says only that the server is there.
+    /// A comment, which only keeps the connection alive.
     Comment,
     /// Data, and the event's id if it has one.
     Data(String, Option<String>),
 }
 
-/// A response: its head is there, its body is read as it comes. Dropping it closes the
+/// A response. Its head has arrived; its body is read as it arrives. Dropping it closes the
 /// connection.
 #[derive(Debug)]
 pub struct Reply {
@@ -196,13 +196,13 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A header as text; empty where there is none.
+    /// A header as text; empty if missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
     }
 
-    /// Whether it is a stream of events.
+    /// Whether the body is an event stream.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.header("content-type") == "text/event-stream"
@@ -219,7 +219,7 @@ impl Reply {
         }
     }
 
-    /// The whole rest of the body.
+    /// The rest of the body.
     pub async fn text(mut self) -> String {
         while let Some(chunk) = self.chunk().await {
             self.unread.extend_from_slice(&chunk);
@@ -252,7 +252,7 @@ impl Reply {
         }
     }
 
-    /// The next message, from a stream or as the whole of the body; `None` after the last one.
+    /// The next message, from a stream or from the whole body; `None` after the last one.
     pub async fn message(&mut self) -> Option<Value> {
         if self.is_stream() {
             loop {
@@ -272,7 +272,7 @@ impl Reply {
     }
 }
 
-/// Reads one event, strictly: what this server writes is the whole of the grammar.
+/// Parses one event strictly: only the grammar that this server writes is accepted.
 fn parse(block: &str) -> Event {
     let (mut data, mut id, mut is_comment) = (None, None, false);
     for line in block.lines().filter(|line| !line.is_empty()) {

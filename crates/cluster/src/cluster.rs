@@ -1,10 +1,10 @@
-//! A cluster, as whoever embeds an engine sees it.
+//! The handle of an application to its node in a cluster.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stentor_engine::peers::Peers as _;
+use stentor_engine::remote::Peers as _;
 use stentor_engine::{Engine, NodeId};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,11 +12,11 @@ use crate::config::{ClusterConfig, ClusterError};
 use crate::mesh::{Mesh, NodeView};
 use crate::node::{self, Node};
 
-/// An engine as a node of a cluster: what it offers is offered by all, what changes on any node
-/// is told everywhere, and its clients may turn to any of them.
+/// An engine as a node of a cluster. All nodes offer its items, all nodes announce its changes, and
+/// its clients may send their requests to any node.
 ///
-/// Clones are handles to the same node. It [leaves](Self::leave) in order, or is given up by the
-/// others when it is dropped.
+/// Clones are handles to the same node. The node leaves in order with [`leave`](Self::leave). When
+/// the last handle is dropped without it, the other nodes give the node up.
 #[derive(Clone)]
 pub struct Cluster(Arc<Joined>);
 
@@ -26,19 +26,18 @@ struct Joined {
 }
 
 impl Cluster {
-    /// Makes an engine a node of a cluster, under the name that its
-    /// [`Config::node`](stentor_engine::Config) says. Whether there are other nodes yet makes no
-    /// difference.
+    /// Makes an engine a node of a cluster, under the name in its
+    /// [`Config::node`](stentor_engine::Config). Other nodes need not exist yet.
     ///
     /// # Errors
     ///
-    /// What is wrong with the configuration, or with the addresses that it names.
+    /// The configuration is not valid, or one of its addresses cannot be used.
     pub async fn join(engine: &Engine, config: ClusterConfig) -> Result<Self, ClusterError> {
         let node = Arc::new(Node::new(engine.clone(), &config));
         let mesh = Mesh::start(engine.node().clone(), config, node.clone()).await?;
-        node.opens(mesh.clone());
+        node.set_mesh(mesh.clone());
         engine.join_peers(Some(node.clone()));
-        // What changed before the engine knew whom to tell.
+        // Before this point the engine had no peers to report its changes to.
         node.catalog_changed(&[]);
         let publisher = AbortOnDropHandle::new(tokio::spawn(node::publish(node.clone(), mesh)));
         Ok(Self(Arc::new(Joined { node, _publisher: publisher })))
@@ -50,57 +49,62 @@ impl Cluster {
         self.0.node.engine.node()
     }
 
-    /// Where other nodes reach this one.
+    /// The address on which this node accepts links of other nodes.
     #[must_use]
     pub fn link_address(&self) -> Option<SocketAddr> {
         self.0.node.mesh().map(|mesh| mesh.addresses().0)
     }
 
-    /// Where this node gossips: the seed of others.
+    /// The gossip address of this node: a seed for other nodes.
     #[must_use]
     pub fn gossip_address(&self) -> Option<SocketAddr> {
         self.0.node.mesh().map(|mesh| mesh.addresses().1)
     }
 
-    /// The other nodes, as far as they are known.
+    /// The other nodes that this node knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.0.node.mesh().map(Mesh::view).unwrap_or_default()
     }
 
-    /// Cuts the link to another node, as a network does that breaks; a new one is made. For tests.
+    /// Cuts the link to another node, as a broken network does. The nodes make a new link. For
+    /// tests.
     pub fn cut_link(&self, node: &NodeId) {
         if let Some(mesh) = self.0.node.mesh() {
             mesh.cut(node);
         }
     }
 
-    /// Requests of clients that are being done for other nodes, and by them for this one.
+    /// The number of requests that run here for other nodes, and on other nodes for this one.
     #[must_use]
-    pub fn errands(&self) -> (usize, usize) {
-        self.0.node.errands()
+    pub fn peer_requests(&self) -> (usize, usize) {
+        self.0.node.peer_requests()
     }
 
-    /// Changes of lists that this node's clients are not told of yet, as not all nodes are known to
-    /// show them, and the nodes that are not known to have heard all that this one has told.
+    /// The number of list changes that this node has not announced yet because some node may not
+    /// show them, plus the number of connected nodes that have not confirmed everything that this
+    /// node sent.
     #[must_use]
     pub fn unsettled(&self) -> usize {
         self.0.node.unsettled()
     }
 
-    /// Completes when this node shows what all others offer that it knows of, so that a load balancer
-    /// may send it requests; without any other node after some seconds, if there are to be seeds.
+    /// Completes when this node shows the items of all other nodes that it knows, so that a load
+    /// balancer may send it requests. Without seeds and without other nodes it completes at once.
+    /// It waits at most until the node has run for twice
+    /// [`give_up_after`](ClusterConfig::give_up_after).
     pub async fn ready(&self) {
         self.0.node.ready().await;
     }
 
-    /// Leaves the cluster in order: legacy sessions go on on another node, under the same name;
-    /// requests that are done for others, or by them, may end within the engine's
-    /// [`drain_timeout`](stentor_engine::Config); then the others are told that this node is
-    /// gone. To be followed by the engine's own shutdown, as where it is the `shutdown` of
-    /// `serve_on`.
+    /// Leaves the cluster in order. Legacy sessions continue on another node, under the same id.
+    /// Requests that run for other nodes, or on them for this one, may end within the engine's
+    /// [`drain_timeout`](stentor_engine::Config). Then this node announces to the others that it has
+    /// left. The application shuts the engine down afterwards, as it does where this is the
+    /// `shutdown` of `serve_on`.
     ///
-    /// When dropped early, the others find out by themselves.
+    /// When dropped early, the other nodes receive no announcement, and detect by themselves that
+    /// this node has gone.
     pub async fn leave(&self) {
         self.0.node.leave().await;
     }
@@ -111,7 +115,7 @@ impl Drop for Joined {
         if let Some(mesh) = self.node.mesh() {
             mesh.abandon();
         }
-        self.node.is_alone();
+        self.node.detach();
     }
 }
 

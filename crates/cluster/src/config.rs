@@ -1,4 +1,4 @@
-//! How a node joins a cluster, and what can be wrong with that.
+//! The configuration of a node, and the errors of joining a cluster.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// How a node finds the others of its cluster and talks to them.
+/// How a node finds and connects to the other nodes of its cluster.
 ///
-/// A node needs a name for the cluster, a secret that all nodes share, and an address of some
-/// other node, the seed. Without TLS it talks over loopback only.
+/// A node needs a name for the cluster, a secret that all nodes share, and the address of some
+/// other node, the seed. Without TLS it connects over loopback only.
 ///
 /// ```
 /// let mut config = stentor_cluster::ClusterConfig::new("prod", "a long random secret");
@@ -25,55 +25,55 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClusterConfig {
-    /// The name of the cluster. Nodes of other clusters are not talked to.
+    /// The name of the cluster. The node ignores nodes of other clusters.
     pub cluster: String,
-    /// Where other nodes connect to, over TCP. Default `127.0.0.1:0`: port 0 is any free port,
-    /// and others are told which.
+    /// The TCP address on which this node accepts links. Default `127.0.0.1:0`: port 0 is any free
+    /// port, and gossip announces which one.
     pub listen: SocketAddr,
-    /// Where nodes gossip, over UDP. Default `127.0.0.1:0`. A seed needs a port that is known.
+    /// The UDP address for gossip. Default `127.0.0.1:0`. A seed needs a fixed port.
     pub gossip: SocketAddr,
-    /// The address that other nodes are told to connect to, if it is not the one listened on:
-    /// it must be said where `listen` or `gossip` is all addresses, such as `0.0.0.0`.
+    /// The address that this node announces to other nodes, if it is not the one that it listens
+    /// on. Required where `listen` or `gossip` is an unspecified address, such as `0.0.0.0`.
     pub advertise: Option<IpAddr>,
-    /// Gossip addresses of some other nodes, as `host:port`. Names are looked up again each
-    /// minute.
+    /// Gossip addresses of some other nodes, as `host:port`. Names are resolved again each minute.
     pub seeds: Vec<String>,
-    /// What all nodes of the cluster know and nobody else: at least 16 bytes, better random ones.
+    /// The secret that all nodes of the cluster share: at least 16 bytes, preferably random.
     pub cookie: String,
-    /// Keys for mutual TLS between nodes. Default: none, and then loopback only.
+    /// Keys for mutual TLS between nodes. Default: none, which allows loopback only.
     pub tls: Option<ClusterTls>,
-    /// Talks without TLS to other machines, too. Whoever is on the network between them reads,
-    /// and can change, what nodes say to each other. Default `false`.
+    /// Allows links to other machines without TLS. An attacker on the network between the nodes can
+    /// read and change their messages. Default `false`.
     pub plaintext_anywhere: bool,
-    /// Only addresses in these networks are ever connected or sent to, whatever is gossiped.
+    /// The node connects and sends only to addresses in these networks, whatever gossip contains.
     /// Default: loopback, link-local and private networks.
     pub dial: Vec<IpNet>,
     /// How often a node gossips. Default 250 ms.
     pub gossip_interval: Duration,
-    /// After how much silence a node is given up, roughly: the detector learns how regularly
-    /// each node is heard of. Default 2.5 s.
+    /// About how long a node may be silent before this node gives it up. The failure detector
+    /// adapts to how regularly it receives gossip of each node. Default 2.5 s.
     pub give_up_after: Duration,
-    /// Bytes that may be on the way to one node, or wait there to be handled. Default 16 MiB.
+    /// Bytes that may be in flight to one node, or wait there to be handled. Default 16 MiB.
     pub max_in_flight: usize,
-    /// Bytes of one frame, at most half of `max_in_flight`: room for the largest request and
-    /// what it is wrapped in. An answer that is larger reaches no client of another node, which gets an
-    /// error in its place. Default 8 MiB.
+    /// Bytes of one frame: at most half of `max_in_flight`, and enough for the largest request and
+    /// its envelope. A larger answer is not sent to another node; the client there receives an
+    /// error instead. Default 8 MiB.
     pub max_frame: usize,
-    /// Requests that may be under way at once for other nodes, streams included. Default 100,000.
-    pub max_errands: usize,
-    /// Connections to `listen` that have not proven yet that they are of the cluster, for which each has
-    /// 5 s and 128 KiB. One more is let in, too: of those from the address that has the most of them, the
-    /// oldest gives way, and from addresses of known nodes only when there are no others. Default 256.
+    /// Requests that may run here at once for other nodes, streams included. Default 100,000.
+    pub max_peer_requests: usize,
+    /// Connections to `listen` whose other end has not proven yet that it belongs to the cluster.
+    /// Each has 5 s and 128 KiB to do so. One more connection is still accepted: the oldest
+    /// connection of the address with the most of them gives way. Connections from addresses of
+    /// known nodes give way only when there are no others. Default 256.
     pub max_strangers: usize,
-    /// Nodes that are known at once; of more, those that come last are ignored. Default 128.
+    /// Nodes that are known at once. Further nodes are ignored. Default 128.
     pub max_nodes: usize,
 }
 
 impl ClusterConfig {
-    /// The fewest bytes of a cookie.
+    /// The minimum length of a cookie, in bytes.
     pub const MIN_COOKIE: usize = 16;
 
-    /// The cluster of this name, whose nodes share this secret.
+    /// A configuration for the cluster of this name, whose nodes share this secret.
     #[must_use]
     pub fn new(cluster: impl Into<String>, cookie: impl Into<String>) -> Self {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -86,12 +86,12 @@ impl ClusterConfig {
             cookie: cookie.into(),
             tls: None,
             plaintext_anywhere: false,
-            dial: near(),
+            dial: private_networks(),
             gossip_interval: Duration::from_millis(250),
             give_up_after: Duration::from_millis(2_500),
             max_in_flight: 16 << 20,
             max_frame: 8 << 20,
-            max_errands: 100_000,
+            max_peer_requests: 100_000,
             max_strangers: 256,
             max_nodes: 128,
         }
@@ -105,7 +105,7 @@ impl ClusterConfig {
         if self.cookie.len() < Self::MIN_COOKIE {
             return Err(ClusterError::Cookie);
         }
-        if self.tls.is_none() && !self.may_talk_plainly(self.listen.ip()) {
+        if self.tls.is_none() && !self.allows_plaintext(self.listen.ip()) {
             return Err(ClusterError::Plaintext(self.listen));
         }
         for bound in [self.listen, self.gossip] {
@@ -138,20 +138,19 @@ impl ClusterConfig {
         Ok(())
     }
 
-    /// Whether this address may be connected to at all.
     pub(crate) fn may_dial(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.dial.iter().any(|net| net.contains(&ip))
     }
 
-    /// Whether there may be a link without TLS to or at this address.
-    pub(crate) fn may_talk_plainly(&self, ip: IpAddr) -> bool {
+    /// Whether a link to or at this address may exist without TLS.
+    pub(crate) fn allows_plaintext(&self, ip: IpAddr) -> bool {
         self.plaintext_anywhere || ip.to_canonical().is_loopback()
     }
 }
 
-/// Networks whose addresses mean nothing outside of them.
-fn near() -> Vec<IpNet> {
+/// Networks whose addresses are not routed on the internet.
+fn private_networks() -> Vec<IpNet> {
     ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
         .into_iter()
         .chain(["::1/128", "fc00::/7", "fe80::/10"])
@@ -161,7 +160,8 @@ fn near() -> Vec<IpNet> {
 
 impl fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Who knows the cookie is a node, and debug output ends in logs.
+        // The cookie is left out: debug output ends in logs, and the cookie is enough to join the
+        // cluster.
         f.debug_struct("ClusterConfig")
             .field("cluster", &self.cluster)
             .field("listen", &self.listen)
@@ -174,7 +174,7 @@ impl fmt::Debug for ClusterConfig {
     }
 }
 
-/// Keys for TLS between nodes, where each proves to the other that it is one.
+/// Keys for mutual TLS between nodes.
 #[derive(Clone)]
 pub struct ClusterTls {
     pub(crate) acceptor: TlsAcceptor,
@@ -183,12 +183,12 @@ pub struct ClusterTls {
 }
 
 impl ClusterTls {
-    /// The name that every node's certificate is for, unless [`named`](Self::named) says another.
+    /// The DNS name in every node's certificate, unless [`named`](Self::named) sets another.
     pub const NAME: &'static str = "stentor";
 
-    /// From PEM: the authority that signs the certificates of all nodes, and the certificate of
-    /// this node, with those between them, and its key. A certificate serves both ends of a
-    /// link, and is for the DNS name [`NAME`](Self::NAME).
+    /// Reads PEM: the authority that signs the certificates of all nodes, the certificate of this
+    /// node with its intermediate certificates, and the key of this node. The certificate serves
+    /// both ends of a link, and is for the DNS name [`NAME`](Self::NAME).
     ///
     /// # Errors
     ///
@@ -232,11 +232,11 @@ impl ClusterTls {
         })
     }
 
-    /// The DNS name that the certificates of all nodes are for.
+    /// Sets the DNS name in the certificates of all nodes.
     ///
     /// # Errors
     ///
-    /// [`ClusterError::Tls`], if it is no such name.
+    /// [`ClusterError::Tls`], if it is not a valid DNS name.
     pub fn named(mut self, name: impl Into<String>) -> Result<Self, ClusterError> {
         let name = ServerName::try_from(name.into());
         self.name = name.map_err(|error| ClusterError::Tls(error.to_string()))?;
@@ -254,39 +254,40 @@ impl fmt::Debug for ClusterTls {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// A cluster must not have this name.
+    /// The name of the cluster is not valid.
     #[error("'{0}' is no name of a cluster: 1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'")]
     Name(String),
-    /// The cookie can be guessed.
+    /// The cookie is too short, so it can be guessed.
     #[error("a cookie has at least {} bytes", ClusterConfig::MIN_COOKIE)]
     Cookie,
-    /// Others could read along.
+    /// The node would listen without TLS on an address that is not loopback.
     #[error("without TLS a node listens on loopback only, and {0} is not")]
     Plaintext(SocketAddr),
-    /// Others cannot be told where this node is.
+    /// The address is unspecified, so it cannot be announced to other nodes.
     #[error("{0} is all addresses: `advertise` must say which of them others connect to")]
     Advertise(SocketAddr),
-    /// This is not where a node could be.
+    /// The seed is not of the form `host:port`.
     #[error("the seed '{0}' is not of the form host:port")]
     Seed(String),
-    /// These limits do not fit together.
+    /// These limits contradict each other.
     #[error("{0}")]
     Limits(&'static str),
-    /// The keys for TLS are of no use.
+    /// The keys for TLS are not valid.
     #[error("tls: {0}")]
     Tls(String),
-    /// An address could not be listened on.
+    /// The node cannot listen on an address.
     #[error("cannot listen on {address}")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// There is a node in this process already: the actors of two would see each other's links.
+    /// This process has a node already. `ractor` has one actor system for each process, so the
+    /// actors of two nodes would see each other's links.
     #[error("there is a node in this process already")]
     SecondNode,
-    /// Something did not start.
+    /// A part of the node did not start.
     #[error("the node did not start: {0}")]
     Start(String),
 }
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn only_near_addresses_are_dialled_and_only_loopback_without_tls() {
+    fn only_private_addresses_are_dialled_and_only_loopback_without_tls() {
         let config = config();
         for near in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "::1", "fd00::1", "::ffff:10.0.0.1"] {
             assert!(config.may_dial(near.parse().unwrap()), "{near}");
@@ -308,12 +309,12 @@ mod tests {
         for far in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8", "0.0.0.0"] {
             assert!(!config.may_dial(far.parse().unwrap()), "{far}");
         }
-        assert!(config.may_talk_plainly("127.0.0.1".parse().unwrap()));
-        assert!(!config.may_talk_plainly("10.1.2.3".parse().unwrap()));
+        assert!(config.allows_plaintext("127.0.0.1".parse().unwrap()));
+        assert!(!config.allows_plaintext("10.1.2.3".parse().unwrap()));
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn invalid_settings_are_refused_with_a_specific_error() {
         let refused = |change: &dyn Fn(&mut ClusterConfig)| {
             let mut config = config();
             change(&mut config);

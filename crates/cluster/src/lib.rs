@@ -1,5 +1,5 @@
-//! Engines on several machines as one server: register on one node, hear it on all, call it from
-//! anywhere.
+//! Engines on several machines as one server: a tool that is registered on one node is announced on
+//! all nodes, and can be called through each of them.
 //!
 //! ```no_run
 //! # async fn f(engine: stentor_engine::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -13,29 +13,30 @@
 //! # }
 //! ```
 //!
-//! * `mesh.rs`: how nodes find each other, notice the dead and the frozen, and exchange bytes.
-//! * `feed.rs`: what a node tells all others, numbered, so that each hears it once.
-//! * `replica.rs`: a node's feed and what it knows of the others'.
-//! * `settle.rs`: when a changed list is announced.
-//! * `errands.rs`: a request that is done on another node.
-//! * `leave.rs`: how a node leaves, and where its sessions are then.
-//! * `redis_store.rs`: where sessions are kept that are to survive their node (feature `redis`).
-//! * `node.rs`: an engine as a node, which joins all of it.
-//! * `cluster.rs`: the handle to it, for whoever embeds an engine.
+//! * `mesh.rs`: how nodes find each other, detect dead and frozen nodes, and exchange bytes.
+//! * `replication_log.rs`: a node's numbered facts, so that other nodes receive each fact once.
+//! * `replica.rs`: a node's own log, and what it has read of the logs of other nodes.
+//! * `announce_barrier.rs`: when a changed list is announced.
+//! * `peer_requests.rs`: requests that run on another node.
+//! * `migrate.rs`: how a node leaves, and where its sessions are afterwards.
+//! * `redis_store.rs`: the store for sessions that must survive their node (feature `redis`).
+//! * `node_message.rs`, `message_sender.rs`: the messages between nodes, and how they are sent.
+//! * `node.rs`: an engine as a node; connects all of the above.
+//! * `cluster.rs`: the handle for applications.
 
+mod announce_barrier;
 mod cluster;
 mod config;
-mod errands;
-mod feed;
-mod frame;
-mod leave;
 mod mesh;
+mod message_sender;
+mod migrate;
 mod node;
-mod post;
+mod node_message;
+mod peer_requests;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod replica;
-mod settle;
+mod replication_log;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};

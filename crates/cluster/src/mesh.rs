@@ -1,29 +1,28 @@
-//! How the nodes of a cluster find each other, notice the dead and the frozen, and exchange
-//! bytes.
+//! How the nodes of a cluster find each other, detect dead and frozen nodes, and exchange bytes.
 //!
-//! Nodes gossip (`mesh/gossip.rs`): who is there, where, and who is silent for too long. Between
-//! two nodes that see each other is one link (`mesh/link.rs`), which the node with the smaller
-//! name makes and on which both prove that they are of this cluster (`mesh/hello.rs`). Whoever
-//! connects is let in to do so, within bounds (`mesh/listener.rs`, `mesh/strangers.rs`). Links
-//! are in the care of a `ractor_cluster` node server (`mesh/node_server.rs`), and what is sent
-//! goes from one relay actor to the other (`mesh/relay.rs`), no more at once than a window
-//! (`mesh/window.rs`). What a relay knows of another node is in `mesh/peer.rs`.
+//! Nodes gossip (`mesh/gossip.rs`) which nodes exist, their addresses, and which are silent for too
+//! long. Two live nodes have one link (`mesh/link.rs`). The node with the smaller name makes it,
+//! and both ends prove that they belong to the cluster (`mesh/hello.rs`). Any client can connect to
+//! try, within bounds (`mesh/listener.rs`, `mesh/strangers.rs`). A `ractor_cluster` node server
+//! (`mesh/node_server.rs`) runs the links. The mesh actors (`mesh/manager.rs`) send frames to each
+//! other, limited by a window (`mesh/window.rs`). `mesh/peer.rs` is what a mesh actor knows of
+//! another node.
 //!
-//! A link is only to a node that gossip sees alive: when it does not, the link is cut. That is
-//! how a node is noticed that froze and whose connections all look well. A link over which
-//! nothing comes, although gossip does, is cut too, and made anew.
+//! A node keeps a link only while gossip shows the other node alive; then it cuts the link. That
+//! detects a frozen node whose connections still look healthy. A link that receives nothing
+//! although gossip arrives is cut too, and made again.
 
 mod gossip;
 mod hello;
 mod link;
+mod link_message;
 mod listener;
+mod manager;
 mod node_server;
 mod peer;
-mod relay;
 mod seal;
 mod strangers;
 mod window;
-mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -43,105 +42,102 @@ use gossip::Gossip;
 use link::Link;
 pub(crate) use link::Receipt;
 use listener::Listener;
-use relay::{RelayActor, RelayArgs, RelayMsg};
+use manager::{MeshActor, MeshArgs, MeshMsg};
 use seal::SealedSocket;
 
-/// What a mesh tells. Each is told what happens in its order, never two things at once, and
-/// must not block: it runs in the relay actor.
+/// Receives the events of a mesh. The calls come in order, one at a time. They must not block: they
+/// run in the mesh actor.
 ///
-/// Of one node: `alive`, then any number of `up` to `down`, then `dead`.
+/// For one node: `alive`, then any number of `up` to `down`, then `dead`.
 pub(crate) trait MeshHandler: Send + Sync + 'static {
-    /// Gossip sees this node: for the first time, again, or what it [says](Mesh::say) changed.
-    fn alive(&self, node: &NodeId, said: &BTreeMap<String, String>);
+    /// Gossip shows this node: for the first time, again, or with [values](Mesh::set_gossip) that
+    /// changed.
+    fn alive(&self, node: &NodeId, values: &BTreeMap<String, String>);
     /// There is a link to this node: frames can be sent.
     fn up(&self, node: &NodeId, info: &PeerInfo);
-    /// The link is gone. What was in flight may be lost.
+    /// The link has ended. Frames in flight may be lost.
     fn down(&self, node: &NodeId);
-    /// There is room again, after [`SendError::NoRoom`].
-    fn room(&self, node: &NodeId);
-    /// The failure detector has given this node up, or it said that it leaves.
+    /// The window has space again, after [`SendError::WindowFull`].
+    fn space_available(&self, node: &NodeId);
+    /// The failure detector has given this node up, or the node has left.
     fn dead(&self, node: &NodeId);
-    /// A frame, in the order sent. It counts as handled, and makes room at the other node, when
-    /// the receipt is dropped: who hands the frame on to a queue hands that on with it, and so
-    /// the window bounds that queue, too.
+    /// A frame, in the order of sending. When the receipt is dropped, the frame counts as handled,
+    /// and the other node's window has space again. A handler that queues the frame queues the
+    /// receipt with it, so the window also bounds that queue.
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt);
 }
 
-/// The node at the other end of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeerInfo {
-    /// Where it listens.
+    /// The address on which it accepts links.
     pub(crate) addr: SocketAddr,
-    /// Which run of the node it is: a node that was started again has a larger one.
+    /// The run of the node: a larger number after a restart.
     pub(crate) generation: u64,
 }
 
-/// Why a frame was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError {
-    /// As much is in flight as may be. [`MeshHandler::room`] tells when there is room.
+    /// The window is full. [`MeshHandler::space_available`] is called when it has space.
     #[error("too much is on the way to this node")]
-    NoRoom,
-    /// There is no link to this node.
+    WindowFull,
     #[error("there is no link to this node")]
     NotConnected,
-    /// One of the two nodes takes no such large frames.
+    /// One of the two nodes does not accept frames of this size.
     #[error("the frame is too large")]
     TooLarge,
 }
 
-/// How a node sees another.
+/// The state of another node, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeView {
     /// Its name.
     pub node: NodeId,
-    /// Where it listens.
+    /// The address on which it accepts links.
     pub addr: SocketAddr,
-    /// What gossip says.
+    /// The state that gossip shows.
     pub state: NodeState,
     /// Whether there is a link to it.
     pub connected: bool,
-    /// Bytes that were sent to it and that it has not handled, with what they are wrapped in.
+    /// Bytes that were sent to the node and that it has not handled, with 256 for each frame.
     pub in_flight: u64,
 }
 
-/// What gossip says of a node.
+/// The state of a node, from gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeState {
-    /// It is heard of.
+    /// Its gossip arrives.
     Alive,
-    /// It was not heard of for too long.
+    /// Its gossip has not arrived for too long.
     Dead,
-    /// It said that it leaves.
+    /// It has left the cluster.
     Left,
 }
 
-/// A node among those of its cluster.
+/// This node in its cluster.
 ///
-/// A process is one node: `ractor` knows all actors of a process, whoever started them.
+/// A process has at most one node, because `ractor` knows all actors of a process, whoever started
+/// them.
 #[derive(Clone)]
 pub(crate) struct Mesh(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    relay: ActorRef<RelayMsg>,
+    mesh_actor: ActorRef<MeshMsg>,
     gossip: Gossip,
     addresses: (SocketAddr, SocketAddr),
 }
 
-/// What the parts of a mesh share.
 pub(crate) struct Shared {
     node: NodeId,
-    /// Set when it starts: a node that was started again is told from what it was before.
+    /// Set at the start: distinguishes a restarted node from its earlier run.
     generation: u64,
     config: ClusterConfig,
-    /// Links that are up.
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
-    /// What is known of other nodes.
+    /// The nodes that gossip has shown, with their addresses.
     nodes: Mutex<BTreeMap<NodeId, (SocketAddr, NodeState)>>,
-    /// Ends everything that runs for the mesh.
+    /// Stops all tasks of the mesh.
     stop: CancellationToken,
 }
 
@@ -159,14 +155,14 @@ impl Shared {
 }
 
 impl Mesh {
-    /// Becomes a node of a cluster. Whether there are others yet makes no difference.
+    /// Starts a node of a cluster. Other nodes need not exist yet.
     pub(crate) async fn start(
         node: NodeId,
         config: ClusterConfig,
         handler: Arc<dyn MeshHandler>,
     ) -> Result<Self, ClusterError> {
         config.check()?;
-        if relay::exists() {
+        if manager::exists() {
             return Err(ClusterError::SecondNode);
         }
         let bind = |source| ClusterError::Bind { address: config.listen, source };
@@ -180,28 +176,31 @@ impl Mesh {
             source: std::io::Error::other(format!("{error:#}")),
         };
         let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
-        let args = RelayArgs { shared: shared.clone(), handler };
-        let spawned = Actor::spawn(None, RelayActor, args).await;
-        let (relay, _) = spawned.map_err(|error| ClusterError::Start(error.to_string()))?;
-        let gossip = match Gossip::start(shared.clone(), socket, advertised, relay.clone()).await {
-            Ok(gossip) => gossip,
-            Err(error) => {
-                relay.stop(None);
-                return Err(error);
-            }
-        };
+        let args = MeshArgs { shared: shared.clone(), handler };
+        let spawned = Actor::spawn(None, MeshActor, args).await;
+        let (mesh_actor, _) = spawned.map_err(|error| ClusterError::Start(error.to_string()))?;
+        let gossip =
+            match Gossip::start(shared.clone(), socket, advertised, mesh_actor.clone()).await {
+                Ok(gossip) => gossip,
+                Err(error) => {
+                    mesh_actor.stop(None);
+                    return Err(error);
+                }
+            };
         let addresses = (listening, gossip.address());
-        tokio::spawn(Listener { shared: shared.clone(), relay: relay.clone() }.run(listener));
-        Ok(Self(Arc::new(Inner { shared, relay, gossip, addresses })))
+        tokio::spawn(
+            Listener { shared: shared.clone(), mesh_actor: mesh_actor.clone() }.run(listener),
+        );
+        Ok(Self(Arc::new(Inner { shared, mesh_actor, gossip, addresses })))
     }
 
-    /// Sends a frame, if there is room for it now.
+    /// Sends a frame, if the window has space for it now.
     pub(crate) fn try_send(&self, to: &NodeId, frame: &Bytes) -> Result<(), SendError> {
         self.link(to)?.try_send(frame)
     }
 
-    /// Sends a frame when there is room for it. It ends when the link does, and may be dropped
-    /// at any time: then the frame was not sent.
+    /// Sends a frame when the window has space for it. Fails when the link ends. Cancel safe: when
+    /// dropped early, the frame was not sent.
     pub(crate) async fn send(&self, to: &NodeId, frame: &Bytes) -> Result<(), SendError> {
         self.link(to)?.send(frame).await
     }
@@ -210,33 +209,29 @@ impl Mesh {
         self.0.shared.links.read().get(to).cloned().ok_or(SendError::NotConnected)
     }
 
-    /// Whether there is a link to this node.
     pub(crate) fn is_connected(&self, node: &NodeId) -> bool {
         self.0.shared.links.read().contains_key(node)
     }
 
-    /// All nodes to which there is a link.
     pub(crate) fn connected(&self) -> Vec<NodeId> {
         self.0.shared.links.read().keys().cloned().collect()
     }
 
-    /// The name of this node.
     pub(crate) fn node(&self) -> &NodeId {
         &self.0.shared.node
     }
 
-    /// Tells all nodes something about this one, in place of what it told under this key before.
-    /// It travels with gossip, so it is to be short: a few keys, and some 100 bytes each.
-    pub(crate) async fn say(&self, key: &str, value: &str) {
-        self.0.gossip.say(key, value).await;
+    /// Gossips a value to all nodes, in place of an earlier one under this key. Gossip repeats it,
+    /// so keep it short: a few keys, and about 100 bytes each.
+    pub(crate) async fn set_gossip(&self, key: &str, value: &str) {
+        self.0.gossip.set(key, value).await;
     }
 
-    /// Where this node listens for links, and where it gossips.
+    /// The addresses for links and for gossip.
     pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
         self.0.addresses
     }
 
-    /// What is known of the other nodes.
     pub(crate) fn view(&self) -> Vec<NodeView> {
         let links = self.0.shared.links.read().clone();
         let nodes = self.0.shared.nodes.lock();
@@ -253,31 +248,31 @@ impl Mesh {
         seen.collect()
     }
 
-    /// Cuts the link to this node, as a network does that breaks. A new one is made.
+    /// Cuts the link to this node, as a broken network does. The nodes make a new link.
     pub(crate) fn cut(&self, node: &NodeId) {
-        let _ = self.0.relay.cast(RelayMsg::Cut(node.clone()));
+        let _ = self.0.mesh_actor.cast(MeshMsg::Cut(node.clone()));
     }
 
-    /// Waits until this node is none any more: because it [leaves](Self::leave), or something in
-    /// it failed.
+    /// Waits until this node has stopped, because it [left](Self::leave) or because a part of it
+    /// failed.
     pub(crate) async fn stopped(&self) {
         self.0.shared.stop.cancelled().await;
     }
 
-    /// Ends everything and tells nobody.
+    /// Stops everything without sending the other nodes a message.
     pub(crate) fn abandon(&self) {
         self.0.shared.stop.cancel();
-        self.0.relay.stop(None);
+        self.0.mesh_actor.stop(None);
     }
 
-    /// Tells the other nodes that this one leaves, and ends everything.
+    /// Tells the other nodes that this one leaves, and stops everything.
     pub(crate) async fn leave(&self) {
         self.0.gossip.leave().await;
-        let _ = self.0.relay.cast(RelayMsg::Leave);
-        // It ends its links in order, for which it needs no time to speak of.
+        let _ = self.0.mesh_actor.cast(MeshMsg::Leave);
+        // The mesh actor ends its links in order, which takes very little time.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.stopped()).await;
         self.0.shared.stop.cancel();
-        let _ = self.0.relay.stop_and_wait(None, Some(Duration::from_secs(1))).await;
+        let _ = self.0.mesh_actor.stop_and_wait(None, Some(Duration::from_secs(1))).await;
     }
 }
 
@@ -290,19 +285,19 @@ impl fmt::Debug for Mesh {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.stop.cancel();
-        self.relay.stop(None);
+        self.mesh_actor.stop(None);
     }
 }
 
-/// Larger with each start of a node, as far as its clock goes forward.
+/// Grows with each start of a node, as long as its clock moves forward.
 fn generation() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A number that nobody guesses.
-pub(crate) fn unguessable() -> u64 {
-    // An operating system without randomness has no secrets to keep.
+/// A number that cannot be guessed.
+pub(crate) fn random_u64() -> u64 {
+    // Without randomness from the operating system, no secret is possible.
     getrandom::u64().expect("the operating system gives random bytes")
 }
 

@@ -1,4 +1,5 @@
-//! An engine as a node: what joins it to the mesh, the feeds and the errands.
+//! An engine as a node: connects the engine to the mesh, the replication logs and the peer
+//! requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -8,53 +9,52 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stentor_engine::peers::{Conversation, Errand, Fact, Peers, Reach, Said, Unreachable};
-use stentor_engine::port::Refused;
+use stentor_engine::remote::{Fact, PeerEvent, PeerRequest, PeerStream, Peers, Reach, Unreachable};
+use stentor_engine::transport_api::Refused;
 use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use crate::announce_barrier::{AnnounceBarrier, Lists, Settled};
 use crate::config::ClusterConfig;
-use crate::errands::{Asked, Served};
-use crate::frame::{Foreign, Frame};
-use crate::leave::Succession;
-use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, unguessable};
-use crate::post::Post;
+use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
+use crate::message_sender::MessageSender;
+use crate::migrate::Successors;
+use crate::node_message::{NodeMessage, UnknownMessage};
+use crate::peer_requests::{IncomingRequests, OutgoingRequests};
 use crate::replica::{Effect, Replica};
-use crate::settle::{Lists, Settled, Settling};
 
-/// So many nodes may have left one after the other for the sessions of the first to be found.
-const MOST_SUCCESSIONS: usize = 16;
+/// How many successors to follow from the node that a session's id names.
+const MAX_SUCCESSOR_HOPS: usize = 16;
 
-/// Of more nodes than this, those that are gone are forgotten: names may be used once.
-const MOST_KNOWN: usize = 1024;
+/// Above this number of known nodes, dead ones are forgotten: each run may have a new name.
+const MAX_KNOWN_NODES: usize = 1024;
 
-/// How long it may take until there is room for an errand on the way to another node.
-const ROOM: Duration = Duration::from_secs(5);
+/// How long a peer request may wait for space in the window of its link.
+const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a node is made of.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
-    pub(crate) succession: Succession,
-    post: Post,
+    pub(crate) successors: Successors,
+    sender: MessageSender,
     replica: Mutex<Replica>,
-    settling: Mutex<Settling>,
-    /// The engine's catalog is to be looked at, and these lists of it have changed.
+    barrier: Mutex<AnnounceBarrier>,
+    /// Set when the engine's catalog must be read again; contains the lists that changed.
     catalog_changed: Mutex<Option<Lists>>,
-    /// There is something new to tell.
-    news: Notify,
-    asked: Arc<Asked>,
-    served: Arc<Served>,
-    /// What gossip says of other nodes; `false` for those that are given up.
+    /// Wakes [`publish`]: there is something to send or to announce.
+    publish_wake: Notify,
+    outgoing: Arc<OutgoingRequests>,
+    incoming: Arc<IncomingRequests>,
+    /// The nodes that gossip has shown; `false` for dead ones.
     known: Mutex<HashMap<NodeId, bool>>,
-    /// Something was heard of other nodes.
-    heard: Notify,
+    /// Notifies [`ready`](Self::ready) that something changed about other nodes.
+    peers_changed: Notify,
     has_seeds: bool,
-    /// It leaves, or has been left.
-    leaves: AtomicBool,
+    /// Set when the node has left, or its mesh has stopped.
+    has_left: AtomicBool,
     started: Instant,
-    /// How long it takes until all others are known.
-    settles: Duration,
+    /// How long this node may take to discover all others.
+    discovery_time: Duration,
 }
 
 impl fmt::Debug for Node {
@@ -63,117 +63,118 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Tells the others what is new, whenever there is something.
+/// Sends new facts to the other nodes, and announces changes that all nodes show.
 pub(crate) async fn publish(node: Arc<Node>, mesh: Mesh) {
     loop {
-        let next = node.settling.lock().next();
+        let next = node.barrier.lock().next();
         tokio::select! {
-            () = mesh.stopped() => return node.is_alone(),
-            () = node.news.notified() => {}
+            () = mesh.stopped() => return node.detach(),
+            () = node.publish_wake.notified() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
-        node.look_at_catalog();
+        node.sync_catalog();
         for peer in node.connected() {
-            node.tell_news(&peer);
+            node.send_updates(&peer);
         }
         node.announce_settled();
     }
 }
 
 impl Node {
-    /// A node that has no mesh yet.
+    /// A node without a mesh; [`set_mesh`](Self::set_mesh) adds it.
     pub(crate) fn new(engine: Engine, config: &ClusterConfig) -> Self {
         let node = Self {
             engine,
-            succession: Succession::default(),
-            post: Post::default(),
-            replica: Mutex::new(Replica::new(unguessable())),
-            settling: Mutex::default(),
+            successors: Successors::default(),
+            sender: MessageSender::default(),
+            replica: Mutex::new(Replica::new(random_u64())),
+            barrier: Mutex::default(),
             catalog_changed: Mutex::new(Some(Lists::new())),
-            news: Notify::new(),
-            asked: Arc::default(),
-            served: Arc::new(Served::new(config.max_errands)),
+            publish_wake: Notify::new(),
+            outgoing: Arc::default(),
+            incoming: Arc::new(IncomingRequests::new(config.max_peer_requests)),
             known: Mutex::default(),
-            heard: Notify::new(),
+            peers_changed: Notify::new(),
             has_seeds: !config.seeds.is_empty(),
-            leaves: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
             started: Instant::now(),
-            settles: 2 * config.give_up_after,
+            discovery_time: 2 * config.give_up_after,
         };
-        node.look_at_catalog();
+        node.sync_catalog();
         node
     }
 
-    /// From here on it can send.
-    pub(crate) fn opens(&self, mesh: Mesh) {
-        self.post.opens(mesh);
+    pub(crate) fn set_mesh(&self, mesh: Mesh) {
+        self.sender.set_mesh(mesh);
         for peer in self.connected() {
-            // Those that were faster could not be told.
-            let have = self.replica.lock().have(&peer);
+            // These nodes connected before the mesh was set, so this message could not be sent to
+            // them.
+            let have = self.replica.lock().have_effect(&peer);
             self.perform(&peer, [have]);
         }
     }
 
     pub(crate) fn mesh(&self) -> Option<&Mesh> {
-        self.post.mesh()
+        self.sender.mesh()
     }
 
-    /// Requests of clients that are being done for other nodes, and by them for this one.
-    pub(crate) fn errands(&self) -> (usize, usize) {
-        (self.served.len(), self.asked.len())
+    /// The number of requests that run here for other nodes, and on other nodes for this one.
+    pub(crate) fn peer_requests(&self) -> (usize, usize) {
+        (self.incoming.len(), self.outgoing.len())
     }
 
     /// What [`Cluster::unsettled`](crate::Cluster::unsettled) counts.
     pub(crate) fn unsettled(&self) -> usize {
-        // Whoever looks at the catalog holds it, and a change is in one of the two or the other.
+        // `sync_catalog` holds the lock of the replica while it moves a change from
+        // `catalog_changed` into the barrier, so each change is counted here.
         let replica = self.replica.lock();
         let unseen = self.catalog_changed.lock().is_some();
-        let settling = self.settling.lock();
-        settling.len() + settling.behind(replica.told()) + usize::from(unseen)
+        let barrier = self.barrier.lock();
+        barrier.len() + barrier.behind(replica.last_seq()) + usize::from(unseen)
     }
 
-    /// Waits until it [is ready](Self::is_ready), or has waited long enough for seeds.
+    /// Waits until [`is_ready`](Self::is_ready), or until the time to discover other nodes is over.
     pub(crate) async fn ready(&self) {
-        let until = self.started + self.settles;
+        let until = self.started + self.discovery_time;
         while !self.is_ready() {
-            let heard = self.heard.notified();
-            if self.is_ready() || timeout_at(until, heard).await.is_err() {
+            let changed = self.peers_changed.notified();
+            if self.is_ready() || timeout_at(until, changed).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Leaves the others in order.
     pub(crate) async fn leave(&self) {
         let Some(mesh) = self.mesh() else { return };
-        self.retire(mesh, self.engine.drain_timeout()).await;
-        self.leaves.store(true, Ordering::Release);
+        self.drain(mesh, self.engine.drain_timeout()).await;
+        self.has_left.store(true, Ordering::Release);
         mesh.leave().await;
         self.forget_peers();
     }
 
-    /// Has the feed say what the engine offers now.
-    fn look_at_catalog(&self) {
-        // Locked first, so that no older one comes after a newer one, and nobody who finds nothing
-        // to do is ahead of who is still at it.
+    /// Writes the engine's current catalog into the replication log.
+    fn sync_catalog(&self) {
+        // Locked first, so that an older catalog cannot be written after a newer one, and so that a
+        // caller that finds nothing to do returns only after another caller has finished.
         let mut replica = self.replica.lock();
         let changed = self.catalog_changed.lock().take();
         if let Some(lists) = changed {
             let seq = replica.offer(self.engine.catalog().snapshot().definitions());
-            self.settling.lock().changed(seq, lists, Instant::now());
+            self.barrier.lock().changed(seq, lists, Instant::now());
         }
     }
 
-    /// Announces what all nodes show by now, here and there.
+    /// Announces the changes that all nodes show, on this node and on the others.
     fn announce_settled(&self) {
-        // Locked until the engine knows: who finds nothing unsettled finds it there.
-        let mut settling = self.settling.lock();
-        let Settled { own, lists } = settling.settled(Instant::now());
+        // Locked until the engine has the lists: a caller that finds no unsettled change finds them
+        // there.
+        let mut barrier = self.barrier.lock();
+        let Settled { own, lists } = barrier.settled(Instant::now());
         self.announce(lists);
-        drop(settling);
+        drop(barrier);
         if let Some(seq) = own {
             for peer in self.connected() {
-                self.post.soon(&peer, Frame::Settled(seq));
+                self.sender.send_soon(&peer, NodeMessage::Announce(seq));
             }
         }
     }
@@ -188,7 +189,7 @@ impl Node {
         self.mesh().map(Mesh::connected).unwrap_or_default()
     }
 
-    /// Whether it shows what all others offer.
+    /// Whether this node shows the items of all other live nodes.
     fn is_ready(&self) -> bool {
         let known = self.known.lock();
         let mut alive = known.iter().filter(|(_, alive)| **alive).map(|(node, _)| node).peekable();
@@ -197,10 +198,10 @@ impl Node {
         if is_alone { !self.has_seeds } else { alive.all(|node| replica.shows(node)) }
     }
 
-    /// There are no other nodes any more, and this one has not left them in order: what they offer
-    /// disappears.
-    pub(crate) fn is_alone(&self) {
-        if self.leaves.swap(true, Ordering::AcqRel) {
+    /// Ends the membership without leaving in order, as when the mesh has stopped: removes what
+    /// other nodes offer. Does nothing if the node has left.
+    pub(crate) fn detach(&self) {
+        if self.has_left.swap(true, Ordering::AcqRel) {
             return;
         }
         let known: Vec<_> = self.known.lock().keys().cloned().collect();
@@ -213,23 +214,23 @@ impl Node {
         }
     }
 
-    /// The engine is on its own again.
+    /// Makes the engine a single node again, and announces the changes that still waited.
     fn forget_peers(&self) {
         self.engine.join_peers(None);
-        let waiting = self.settling.lock().all();
+        let waiting = self.barrier.lock().all();
         self.announce(waiting);
     }
 
-    /// Tells a node what is new for it, as far as there is room.
-    fn tell_news(&self, peer: &NodeId) {
-        // Locked while it is sent, so that nobody else sends the same.
+    /// Sends a node its new facts, as long as the window has space.
+    fn send_updates(&self, peer: &NodeId) {
+        // Locked while sending, so that no other task sends the same update.
         let mut replica = self.replica.lock();
-        while let Some(update) = replica.news_for(peer) {
+        while let Some(update) = replica.update_for(peer) {
             let to = update.to;
-            match self.post.now(peer, &Frame::News(update)) {
-                Ok(()) => replica.sent(peer, to),
-                // It goes on when there is room, or a link.
-                Err(SendError::NoRoom | SendError::NotConnected) => return,
+            match self.sender.try_send(peer, &NodeMessage::Update(update)) {
+                Ok(()) => replica.mark_sent(peer, to),
+                // Sending continues when the window has space again, or with the next link.
+                Err(SendError::WindowFull | SendError::NotConnected) => return,
                 Err(SendError::TooLarge) => {
                     stentor_engine::log!(error, %peer, "what is offered here is too large for another node");
                     return;
@@ -238,45 +239,47 @@ impl Node {
         }
     }
 
-    /// Waits until the requests that are done for other nodes now, and by them, have ended: not for
-    /// those that begin meanwhile.
-    pub(crate) async fn requests_end(&self, until: Instant) {
-        let (asked, served) = (self.asked.requests(), self.served.requests());
+    /// Waits until the requests that run now, for other nodes or on them, have ended. Does not wait
+    /// for requests that begin later.
+    pub(crate) async fn wait_for_requests(&self, until: Instant) {
+        let (outgoing, incoming) = (self.outgoing.requests(), self.incoming.requests());
         while Instant::now() < until
-            && !(asked.is_disjoint(&self.asked.requests())
-                && served.is_disjoint(&self.served.requests()))
+            && !(outgoing.is_disjoint(&self.outgoing.requests())
+                && incoming.is_disjoint(&self.incoming.requests()))
         {
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Sends a node on an errand as soon as there is room for it, and for so long as it takes when the
-    /// node keeps up.
-    pub(crate) async fn ask_in_turn(
+    /// Sends a peer request as soon as the window has space, within [`SPACE_TIMEOUT`].
+    pub(crate) async fn ask_when_space(
         &self,
         node: &NodeId,
-        errand: Errand,
-    ) -> Result<Conversation, SendError> {
-        let asked = self.asked.ask_in_turn(&self.post, node, errand);
-        timeout(ROOM, asked).await.unwrap_or(Err(SendError::NoRoom))
+        peer_request: PeerRequest,
+    ) -> Result<PeerStream, SendError> {
+        let asking = self.outgoing.ask_when_space(&self.sender, node, peer_request);
+        timeout(SPACE_TIMEOUT, asking).await.unwrap_or(Err(SendError::WindowFull))
     }
 
-    /// A session of another node comes here.
-    fn takes_from(&self, node: &NodeId) {
+    /// Announces by gossip that this node is the successor of `node`, whose session comes here.
+    fn become_successor_of(&self, node: &NodeId) {
         if let (Some((key, value)), Some(mesh)) =
-            (self.succession.takes_from(node), self.mesh().cloned())
+            (self.successors.become_successor_of(node), self.mesh().cloned())
         {
-            tokio::spawn(async move { mesh.say(key, &value).await });
+            tokio::spawn(async move { mesh.set_gossip(key, &value).await });
         }
     }
 
-    /// A node of a newer release may wait for an answer.
-    fn on_foreign(&self, from: &NodeId, frame: &[u8]) {
-        match Foreign::decode(frame) {
-            Some(Foreign::Ask(number)) => {
-                self.post.soon(from, Frame::Said(number, Said::Refused(Refused::Unreachable)));
+    /// Answers a message of a newer release, if the other node waits for an answer.
+    fn on_unknown_message(&self, from: &NodeId, frame: &[u8]) {
+        match UnknownMessage::decode(frame) {
+            Some(UnknownMessage::Request(number)) => {
+                self.sender.send_soon(
+                    from,
+                    NodeMessage::Event(number, PeerEvent::Refused(Refused::Unreachable)),
+                );
             }
-            Some(Foreign::Said(number)) => self.asked.said_something_else(from, number),
+            Some(UnknownMessage::Event(number)) => self.outgoing.on_unknown_event(from, number),
             None => {}
         }
     }
@@ -287,25 +290,27 @@ impl Node {
                 Effect::Offers(seq, definitions) => {
                     self.engine.peer_offers(peer.clone(), seq, definitions);
                 }
-                Effect::Unchanged(seq) => self.post.soon(peer, Frame::Shown(seq)),
-                Effect::Told(facts) => self.engine.peer_told(facts),
-                Effect::Missed => self.engine.peer_was_missed(),
-                Effect::Have(position) => self.post.soon(peer, Frame::Have(position)),
+                Effect::Unchanged(seq) => self.sender.send_soon(peer, NodeMessage::Shown(seq)),
+                Effect::Notices(facts) => self.engine.receive_facts(facts),
+                Effect::Missed => self.engine.facts_were_lost(),
+                Effect::Have(position) => {
+                    self.sender.send_soon(peer, NodeMessage::Position(position))
+                }
             }
         }
     }
 }
 
 impl MeshHandler for Node {
-    fn alive(&self, node: &NodeId, said: &BTreeMap<String, String>) {
-        self.succession.heard(node, said);
+    fn alive(&self, node: &NodeId, values: &BTreeMap<String, String>) {
+        self.successors.on_gossip(node, values);
         self.known.lock().insert(node.clone(), true);
-        self.heard.notify_waiters();
+        self.peers_changed.notify_waiters();
     }
 
     fn up(&self, node: &NodeId, info: &PeerInfo) {
         stentor_engine::log!(info, %node, address = %info.addr, "a node is connected");
-        self.settling.lock().up(node);
+        self.barrier.lock().up(node);
         let effects = self.replica.lock().up(node);
         self.perform(node, effects);
     }
@@ -313,71 +318,71 @@ impl MeshHandler for Node {
     fn down(&self, node: &NodeId) {
         stentor_engine::log!(info, %node, "the link to a node is gone");
         self.replica.lock().down(node);
-        self.settling.lock().down(node);
-        // Nobody waits for it any more.
-        self.news.notify_one();
-        self.asked.lost(node);
-        self.served.lost(node);
+        self.barrier.lock().down(node);
+        // The barrier waits for this node no longer, so a change may be ready to announce.
+        self.publish_wake.notify_one();
+        self.outgoing.on_link_lost(node);
+        self.incoming.on_link_lost(node);
     }
 
-    fn room(&self, node: &NodeId) {
-        self.tell_news(node);
+    fn space_available(&self, node: &NodeId) {
+        self.send_updates(node);
     }
 
     fn dead(&self, node: &NodeId) {
         stentor_engine::log!(info, %node, "a node is gone");
         let mut known = self.known.lock();
         known.insert(node.clone(), false);
-        if known.len() > MOST_KNOWN {
-            // Who is not known is as gone as who is known to be.
+        if known.len() > MAX_KNOWN_NODES {
+            // An unknown node counts as dead too.
             known.retain(|_, alive| *alive);
         }
         drop(known);
-        self.heard.notify_waiters();
+        self.peers_changed.notify_waiters();
         let effect = self.replica.lock().dead(node);
         self.perform(node, effect);
     }
 
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
         let bytes = frame.len();
-        let frame = match Frame::decode(&frame) {
+        let frame = match NodeMessage::decode(&frame) {
             Ok(frame) => frame,
             Err(error) => {
                 stentor_engine::log!(warn, %from, %error, "a node says what is not understood");
-                return self.on_foreign(from, &frame);
+                return self.on_unknown_message(from, &frame);
             }
         };
         match frame {
-            Frame::Have(position) => {
-                let known = self.replica.lock().has(from, position);
+            NodeMessage::Position(position) => {
+                let known = self.replica.lock().on_position(from, position);
                 if let Some(seq) = known {
-                    self.settling.lock().confirmed(from, seq);
+                    self.barrier.lock().confirmed(from, seq);
                 }
-                self.tell_news(from);
+                self.send_updates(from);
             }
-            Frame::News(update) => {
-                let effects = self.replica.lock().news(from, update);
+            NodeMessage::Update(update) => {
+                let effects = self.replica.lock().on_update(from, update);
                 self.perform(from, effects);
             }
-            Frame::Shown(seq) => {
-                self.settling.lock().confirmed(from, seq);
+            NodeMessage::Shown(seq) => {
+                self.barrier.lock().confirmed(from, seq);
                 self.announce_settled();
             }
-            Frame::Settled(seq) => {
-                let mut settling = self.settling.lock();
-                self.announce(settling.settled_elsewhere(from, seq));
+            NodeMessage::Announce(seq) => {
+                let mut barrier = self.barrier.lock();
+                self.announce(barrier.settled_remotely(from, seq));
             }
-            Frame::Ask(number, errand) => {
-                if matches!(errand, Errand::Adopt(_)) {
-                    self.takes_from(from);
+            NodeMessage::Request(number, peer_request) => {
+                if matches!(peer_request, PeerRequest::Migrate(_)) {
+                    self.become_successor_of(from);
                 }
-                let errand = (errand, receipt);
-                self.served.begin(&self.engine, &self.post, from, number, errand);
+                let peer_request = (peer_request, receipt);
+                self.incoming.begin(&self.engine, &self.sender, from, number, peer_request);
             }
-            Frame::Said(number, said) => self.asked.said(from, number, said, bytes),
-            Frame::Took(number, count) => self.served.took(from, number, count),
-            Frame::Answer(number, message) => self.served.answer(from, number, &message),
-            Frame::HangUp(number) => self.served.hang_up(from, number),
+            NodeMessage::Event(number, event) => self.outgoing.on_event(from, number, event, bytes),
+            NodeMessage::Acknowledge(number, count) => self.incoming.on_took(from, number, count),
+            NodeMessage::Answer(number, message) => self.incoming.on_answer(from, number, &message),
+            NodeMessage::Cancel(number) => self.incoming.cancel(from, number),
         }
     }
 }
@@ -385,79 +390,80 @@ impl MeshHandler for Node {
 impl Peers for Node {
     fn reach(&self, node: &NodeId) -> Reach {
         let mut node = node.clone();
-        for _ in 0..MOST_SUCCESSIONS {
+        for _ in 0..MAX_SUCCESSOR_HOPS {
             if node == *self.engine.node() {
-                return Reach::Here;
+                return Reach::Local;
             }
             if self.mesh().is_some_and(|mesh| mesh.is_connected(&node)) {
-                return Reach::There(node);
+                return Reach::Remote(node);
             }
-            if self.succession.has_taken(&node) {
-                return Reach::Here;
+            if self.successors.is_successor_of(&node) {
+                return Reach::Local;
             }
-            match self.succession.successor(&node) {
+            match self.successors.successor(&node) {
                 Some(successor) => node = successor,
                 None => break,
             }
         }
         let node = &node;
         match self.known.lock().get(node) {
-            Some(true) => Reach::Away,
-            Some(false) => Reach::Gone,
-            // A node that has just begun does not know all others yet.
-            None if self.started.elapsed() < self.settles => Reach::Away,
-            None => Reach::Gone,
+            Some(true) => Reach::Unreachable,
+            Some(false) => Reach::Dead,
+            // Shortly after its start, a node does not know all others yet.
+            None if self.started.elapsed() < self.discovery_time => Reach::Unreachable,
+            None => Reach::Dead,
         }
     }
 
-    fn ask(&self, node: &NodeId, errand: Errand) -> Result<Conversation, Unreachable> {
+    fn ask(&self, node: &NodeId, peer_request: PeerRequest) -> Result<PeerStream, Unreachable> {
         if node == self.engine.node() {
-            // What it was to be asked for has come here meanwhile.
-            return Ok(self.engine.ask_itself(errand));
+            // The target of the request has migrated to this node meanwhile.
+            return Ok(self.engine.ask_itself(peer_request));
         }
-        self.asked.ask(&self.post, node, errand)
+        self.outgoing.ask(&self.sender, node, peer_request)
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {
-        self.succession.moved(session).or_else(|| {
-            // One that is unknown here may be from a run before this one, which has left; but not one
-            // that is somewhere else.
+        self.successors.moved(session).or_else(|| {
+            // An unknown session may belong to an earlier run of this node, which left: then the
+            // successor of this node has it. That does not hold for a session whose id names
+            // another node that still lives.
             let named = NodeId::of(session.as_str());
-            match named.map_or(Reach::Here, |node| self.reach(&node)) {
-                Reach::Here | Reach::Gone => self.succession.successor(self.engine.node()),
-                Reach::There(_) | Reach::Away => None,
+            match named.map_or(Reach::Local, |node| self.reach(&node)) {
+                Reach::Local | Reach::Dead => self.successors.successor(self.engine.node()),
+                Reach::Remote(_) | Reach::Unreachable => None,
             }
         })
     }
 
     fn catalog_changed(&self, lists: &[ListKind]) {
         self.catalog_changed.lock().get_or_insert_default().extend(lists);
-        self.news.notify_one();
+        self.publish_wake.notify_one();
     }
 
     fn registry_restarted(&self) {
-        // Of this engine's own catalog, too, a change may not have been told.
+        // A change of this engine's own catalog may have been lost too.
         self.catalog_changed(&[]);
-        let shown = self.replica.lock().shown();
+        let shown = self.replica.lock().shown_offers();
         for (node, offers) in shown {
             self.perform(&node, [offers]);
         }
-        self.engine.peer_was_missed();
+        self.engine.facts_were_lost();
     }
 
     fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]) {
-        self.heard.notify_waiters();
+        self.peers_changed.notify_waiters();
         let lists = lists.iter().copied().collect();
-        self.settling.lock().shown(node, seq, lists, Instant::now());
-        self.post.soon(node, Frame::Shown(seq));
-        // When to look again may be sooner.
-        self.news.notify_one();
+        self.barrier.lock().shown(node, seq, lists, Instant::now());
+        self.sender.send_soon(node, NodeMessage::Shown(seq));
+        // The next deadline of the barrier may be earlier now.
+        self.publish_wake.notify_one();
     }
 
     fn tell(&self, fact: Fact) {
-        // After what was changed before.
-        self.look_at_catalog();
-        self.replica.lock().tell(fact);
-        self.news.notify_one();
+        // Changes of the catalog that came before this fact are written first.
+        self.sync_catalog();
+        self.replica.lock().add_fact(fact);
+        self.publish_wake.notify_one();
     }
 }

@@ -1,8 +1,8 @@
-//! Sessions and their streams on a Redis server that all nodes share.
+//! A store for sessions and their streams on a Redis server that all nodes share.
 //!
-//! * `events.rs`: what was sent on streams, as its logs see it.
-//! * `writer.rs`: the one task that writes what the logs append.
-//! * `sessions.rs`: who has which session.
+//! * `events.rs`: the event store, one Redis stream for each stream.
+//! * `writer.rs`: the one task that writes the frames of all streams.
+//! * `sessions.rs`: the session store, which knows the node of each session.
 
 mod events;
 mod sessions;
@@ -15,31 +15,31 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use writer::Link;
+use writer::WriterHandle;
 
 /// How a node reaches the Redis server that all nodes share.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// Where it is: `redis://[user:password@]host[:port][/database]`. Without TLS: what is on the
-    /// network between is to be trusted.
+    /// The address: `redis://[user:password@]host[:port][/database]`. The connection has no TLS, so
+    /// the network must be trusted.
     pub url: String,
-    /// What all keys begin with. Servers of different kinds that share a database need different
-    /// ones. Default `stentor:`.
+    /// The prefix of all keys. Different servers that share a database need different prefixes.
+    /// Default `stentor:`.
     pub prefix: String,
-    /// For how long a stream is kept of which nobody says that it is there any more: clients of a
-    /// node that died can come back for so long. To be more than
+    /// How long a stream is kept after its node last renewed it: clients of a dead node can resume
+    /// its streams for this long. Must be more than
     /// [`session_idle_timeout`](stentor_engine::Config). Default 1 hour.
     pub keep: Duration,
-    /// Bytes of frames that may wait in memory to be written; of more, those that come last are
-    /// not written. Default 16 MiB.
+    /// Bytes of frames that may wait in memory to be written. Further frames are not stored.
+    /// Default 16 MiB.
     pub max_waiting: usize,
-    /// How long to wait for the server to answer. Default 2 s.
+    /// How long to wait for an answer of the server. Default 2 s.
     pub timeout: Duration,
 }
 
 impl RedisConfig {
-    /// The server at this address, with everything else as by default.
+    /// The server at this address, with defaults for everything else.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -59,23 +59,24 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-/// Why there is no store on a Redis server.
+/// Why a node cannot use a Redis server as its store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisStoreError {
-    /// What was given is no address of a server. It is not repeated, as it may contain a password.
+    /// The URL is not the address of a server. It is not repeated, because it may contain a
+    /// password.
     #[error("this is no address of a Redis server: {0}")]
     Address(#[source] RedisError),
-    /// The server cannot be reached, or does not let this node in.
+    /// The server cannot be reached, or refuses this node.
     #[error("the Redis server cannot be reached: {0}")]
     Unreachable(#[source] RedisError),
-    /// The server is too old: 6.2 is the least.
+    /// The server is too old: at least Redis 6.2 is needed.
     #[error("the Redis server does not know what is needed, as those before 6.2: {0}")]
     Unfit(#[source] RedisError),
 }
 
 /// Keeps sessions and their streams on a Redis server that all nodes share, so that the legacy HTTP
-/// sessions of a node that dies go on on another one.
+/// sessions of a dead node continue on another node.
 ///
 /// ```no_run
 /// # async fn f(builder: stentor_engine::EngineBuilder) -> Result<(), Box<dyn std::error::Error>> {
@@ -91,21 +92,21 @@ pub enum RedisStoreError {
 /// # }
 /// ```
 ///
-/// No client waits for the server: while it is slow or gone, sessions go on from memory, and what
-/// cannot be written is not there for those that come back. That is logged once, and counted as
-/// `stentor.redis.lost` (frames) and `stentor.session_store.errors`. Only who asks for a session
-/// that is on no node, or for frames that it has read already, waits, for
-/// [`timeout`](RedisConfig::timeout) or a few times as long.
+/// Clients do not wait for the server. While it is slow or unreachable, sessions continue from
+/// memory, and frames that cannot be written are missing for clients that resume. This is logged
+/// once, and counted as `stentor.redis.lost` (frames) and `stentor.session_store.errors`. Only a
+/// client that asks for a session that is on no node, or for frames that it has read already, waits:
+/// for [`timeout`](RedisConfig::timeout), or a few times as long.
 ///
-/// Redis answers before it has written to a disk or a replica: what it loses is lost. Whoever
-/// can write to it can take sessions over, and whoever can read it reads what clients were sent.
+/// Redis answers before it has written to a disk or a replica, so it may lose data. Anyone who can
+/// write to it can take sessions over; anyone who can read it can read what clients were sent.
 ///
 /// Clones share one connection.
 #[derive(Clone)]
 pub struct RedisStore {
     connection: ConnectionManager,
     prefix: Arc<str>,
-    link: Arc<Link>,
+    writer: Arc<WriterHandle>,
 }
 
 impl fmt::Debug for RedisStore {
@@ -115,7 +116,8 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Connects to the server, which has to be there now; later it may come and go.
+    /// Connects to the server, which must be reachable now; later it may be unreachable for a
+    /// while.
     ///
     /// When dropped early, nothing has changed.
     ///
@@ -136,7 +138,7 @@ impl RedisStore {
         let connection = ConnectionManager::new_with_config(client, settings)
             .await
             .map_err(RedisStoreError::Unreachable)?;
-        // What is needed of 6.2, done to nothing.
+        // `XTRIM` with `MINID` needs Redis 6.2. The key does not exist, so nothing is trimmed.
         let mut asked = connection.clone();
         let trimmed = redis::cmd("XTRIM")
             .arg(format!("{prefix}none"))
@@ -147,7 +149,7 @@ impl RedisStore {
             true => RedisStoreError::Unreachable(error),
             false => RedisStoreError::Unfit(error),
         })?;
-        let link = Link::start(connection.clone(), keep, max_waiting);
-        Ok(Self { connection, prefix: prefix.into(), link })
+        let writer = WriterHandle::start(connection.clone(), keep, max_waiting);
+        Ok(Self { connection, prefix: prefix.into(), writer })
     }
 }

@@ -1,158 +1,150 @@
-//! What this node tells all others, and what it knows of what they tell.
+//! This node's replication log, and what it has read of the logs of other nodes.
 //!
-//! Pure: what is to be done comes back as values.
+//! Pure: the work for the caller is returned as [`Effect`]s.
 
 use std::collections::HashMap;
 
 use stentor_engine::NodeId;
-use stentor_engine::peers::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact};
 
-use crate::feed::{Feed, FeedLimits, Mirror, Position, Update};
+use crate::replication_log::{Follower, Position, ReplicationLimits, ReplicationLog, Update};
 
-/// Bytes of one update, about.
+/// The approximate size of one update, in bytes.
 const UPDATE_BYTES: usize = 256 * 1024;
 
-/// Nodes that are gone and remembered, so that those that come back are told only what is new.
+/// How many dead nodes are remembered, so that a node that returns receives only new facts.
 const MAX_ABSENT: usize = 256;
 
-/// This node's feed, and one mirror for each other node.
+/// This node's replication log, and a follower for each other node.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    feed: Feed,
+    log: ReplicationLog,
     peers: HashMap<NodeId, Peer>,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
-    mirror: Mirror,
-    /// Whether clients see what it offers.
+    follower: Follower,
+    /// Whether clients see what the node offers.
     shown: bool,
-    /// Whether its definitions changed in a part of an update that has more.
+    /// Whether its definitions changed in a part of an update that is not complete yet.
     changed: bool,
-    /// Whether it told something over the link that there is: its numbers are of this run of it.
+    /// Whether it sent an update over the current link: then its numbers are of its current run.
     is_of_this_run: bool,
-    /// How far it is with this node's feed, once it has said so.
-    at: Option<Option<Position>>,
+    /// How far it has read this node's log, once it has reported it.
+    reported: Option<Option<Position>>,
 }
 
-/// What is to be done at this node.
+/// Work for the caller, about one other node.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// The node offers this as of that number, or nothing any more.
+    /// The node offers these definitions as of this number, or nothing any more.
     Offers(u64, Option<Vec<Definition>>),
-    /// It offers what it did, as of that number.
+    /// The node offers the same as before, as of this number.
     Unchanged(u64),
-    /// It told this.
-    Told(Vec<Fact>),
-    /// What it told is lost.
+    /// The node sent these notices.
+    Notices(Vec<Fact>),
+    /// Notices of the node were lost.
     Missed,
-    /// It is to be told how far this node is with its feed.
+    /// Report to the node how far this one has read its log.
     Have(Option<Position>),
 }
 
 impl Replica {
-    /// `life` is a number of this run of the node that no other has.
+    /// `life` is a number that no other run of this node has.
     pub(crate) fn new(life: u64) -> Self {
-        Self { feed: Feed::new(life, FeedLimits::default()), peers: HashMap::new() }
+        Self { log: ReplicationLog::new(life, ReplicationLimits::default()), peers: HashMap::new() }
     }
 
-    /// This node offers these, and nothing else: as of the number that is returned.
+    /// Sets everything that this node offers. Returns the log's number for it.
     pub(crate) fn offer(&mut self, definitions: Vec<Definition>) -> u64 {
-        self.feed.offer(definitions);
-        self.feed.head().seq
+        self.log.offer(definitions);
+        self.log.head().seq
     }
 
-    /// This node tells something.
-    pub(crate) fn tell(&mut self, fact: Fact) {
-        self.feed.tell(fact);
+    pub(crate) fn add_fact(&mut self, fact: Fact) {
+        self.log.add_fact(fact);
     }
 
-    /// The number of the last fact that this node has told.
-    pub(crate) fn told(&self) -> u64 {
-        self.feed.head().seq
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.log.head().seq
     }
 
-    /// There is a link to a node.
     pub(crate) fn up(&mut self, node: &NodeId) -> Vec<Effect> {
         let peer = self.peers.entry(node.clone()).or_default();
-        (peer.at, peer.is_of_this_run) = (None, false);
-        let mut effects = vec![Effect::Have(peer.mirror.position())];
-        // As it was, perhaps in a run before this one: that is no number to confirm.
+        (peer.reported, peer.is_of_this_run) = (None, false);
+        let mut effects = vec![Effect::Have(peer.follower.position())];
+        // As it was shown before, perhaps by an earlier run: so there is no number to confirm.
         effects.extend(peer.show(0));
         effects
     }
 
-    /// How far this node is with the feed of another.
-    pub(crate) fn have(&self, node: &NodeId) -> Effect {
-        Effect::Have(self.peers.get(node).and_then(|peer| peer.mirror.position()))
+    /// The report of how far this node has read the log of another.
+    pub(crate) fn have_effect(&self, node: &NodeId) -> Effect {
+        Effect::Have(self.peers.get(node).and_then(|peer| peer.follower.position()))
     }
 
-    /// There is none any more.
     pub(crate) fn down(&mut self, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
-            peer.at = None;
+            peer.reported = None;
         }
     }
 
-    /// A node is given up.
     pub(crate) fn dead(&mut self, node: &NodeId) -> Option<Effect> {
         let absent = self.peers.values().filter(|peer| !peer.shown).count();
         let peer = self.peers.get_mut(node)?;
         let was_shown = std::mem::take(&mut peer.shown);
-        peer.at = None;
+        peer.reported = None;
         if absent >= MAX_ABSENT {
             self.peers.remove(node);
         }
         was_shown.then_some(Effect::Offers(0, None))
     }
 
-    /// What each other node offers that clients see.
-    pub(crate) fn shown(&self) -> Vec<(NodeId, Effect)> {
+    /// The offers of other nodes that clients see.
+    pub(crate) fn shown_offers(&self) -> Vec<(NodeId, Effect)> {
         let shown = self.peers.iter().filter(|(_, peer)| peer.shown);
         let offers = |(node, peer): (&NodeId, &Peer)| {
-            let definitions = peer.mirror.definitions().cloned().collect();
-            let position = peer.mirror.position().filter(|_| peer.is_of_this_run);
+            let definitions = peer.follower.definitions().cloned().collect();
+            let position = peer.follower.position().filter(|_| peer.is_of_this_run);
             let seq = position.map_or(0, |position| position.seq);
             (node.clone(), Effect::Offers(seq, Some(definitions)))
         };
         shown.map(offers).collect()
     }
 
-    /// Whether clients see what a node offers.
     pub(crate) fn shows(&self, node: &NodeId) -> bool {
         self.peers.get(node).is_some_and(|peer| peer.shown)
     }
 
-    /// A node says how far it is with this node's feed; returns that, unless it is the feed of a run
-    /// before this one.
-    pub(crate) fn has(&mut self, node: &NodeId, position: Option<Position>) -> Option<u64> {
-        self.peers.entry(node.clone()).or_default().at = Some(position);
-        let of_this_run = |position: &Position| position.life == self.feed.head().life;
+    /// A node reports how far it has read this node's log. Returns the number, unless it belongs to
+    /// an earlier run of this node.
+    pub(crate) fn on_position(&mut self, node: &NodeId, position: Option<Position>) -> Option<u64> {
+        self.peers.entry(node.clone()).or_default().reported = Some(position);
+        let of_this_run = |position: &Position| position.life == self.log.head().life;
         position.filter(of_this_run).map(|position| position.seq)
     }
 
-    /// What a node is to be told next, if anything; it counts as told with
-    /// [`sent`](Self::sent).
-    pub(crate) fn news_for(&self, node: &NodeId) -> Option<Update> {
-        let at = self.peers.get(node)?.at?;
-        if at == Some(self.feed.head()) {
+    /// The next update for a node, if there is any. Call [`mark_sent`](Self::mark_sent) once it is
+    /// sent.
+    pub(crate) fn update_for(&self, node: &NodeId) -> Option<Update> {
+        let at = self.peers.get(node)?.reported?;
+        if at == Some(self.log.head()) {
             return None;
         }
-        Some(self.feed.since(at, UPDATE_BYTES))
+        Some(self.log.since(at, UPDATE_BYTES))
     }
 
-    /// A node was sent what is new.
-    pub(crate) fn sent(&mut self, node: &NodeId, to: Position) {
-        if let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.at.is_some()) {
-            peer.at = Some(Some(to));
+    pub(crate) fn mark_sent(&mut self, node: &NodeId, to: Position) {
+        if let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.reported.is_some()) {
+            peer.reported = Some(Some(to));
         }
     }
 
-    /// A node tells what is new.
-    pub(crate) fn news(&mut self, node: &NodeId, update: Update) -> Vec<Effect> {
+    pub(crate) fn on_update(&mut self, node: &NodeId, update: Update) -> Vec<Effect> {
         let peer = self.peers.entry(node.clone()).or_default();
-        let Ok(applied) = peer.mirror.apply(update) else {
-            return vec![Effect::Have(peer.mirror.position())];
+        let Ok(applied) = peer.follower.apply(update) else {
+            return vec![Effect::Have(peer.follower.position())];
         };
         let mut effects = Vec::new();
         peer.is_of_this_run = true;
@@ -161,18 +153,18 @@ impl Replica {
             peer.changed = false;
             peer.shown = false;
         }
-        let seq = peer.mirror.position().map_or(0, |at| at.seq);
+        let seq = peer.follower.position().map_or(0, |at| at.seq);
         let shows = if applied.more { None } else { peer.show(seq) };
         let unchanged = (!applied.more && shows.is_none()).then_some(Effect::Unchanged(seq));
-        // First: who hears of a change and looks finds it.
+        // First, so that a client that is notified of a change finds it in the list.
         effects.extend(shows);
         if applied.missed {
             effects.push(Effect::Missed);
         }
         if !applied.notices.is_empty() {
-            effects.push(Effect::Told(applied.notices));
+            effects.push(Effect::Notices(applied.notices));
         }
-        // Last: who is told so may take it for done.
+        // Last, because it confirms that all of the above is done.
         effects.extend(unchanged);
         effects
     }
@@ -180,11 +172,11 @@ impl Replica {
 
 impl Peer {
     fn show(&mut self, seq: u64) -> Option<Effect> {
-        if self.shown || self.mirror.position().is_none() {
+        if self.shown || self.follower.position().is_none() {
             return None;
         }
         self.shown = true;
-        Some(Effect::Offers(seq, Some(self.mirror.definitions().cloned().collect())))
+        Some(Effect::Offers(seq, Some(self.follower.definitions().cloned().collect())))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A call and its answer, in memory: bytes in, bytes out, with everything in between but a
+//! A call and its response in memory: bytes in, bytes out, with everything in between except a
 //! socket.
 
 mod support;
@@ -39,8 +39,8 @@ async fn stateless(engine: Engine, calls: u64) -> Duration {
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
     let begun = Instant::now();
     for _ in 0..calls {
-        let mut inlet = stream(answer(&engine, &call).await);
-        to_end(&mut inlet, &mut batch, &mut out).await;
+        let mut receiver = stream(answer(&engine, &call).await);
+        to_end(&mut receiver, &mut batch, &mut out).await;
     }
     let took = begun.elapsed();
     assert_echoed(&out);
@@ -50,8 +50,10 @@ async fn stateless(engine: Engine, calls: u64) -> Duration {
 async fn session(engine: Engine, calls: u64) -> Duration {
     let call = legacy(1, "tools/call", params());
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
-    let session =
-        engine.open_http_session(stentor_engine::port::Source::default()).await.expect("a session");
+    let session = engine
+        .open_http_session(stentor_engine::transport_api::Source::default())
+        .await
+        .expect("a session");
     let request = decode(&initialize());
     let mut opened = session.request(request).await.expect("not refused");
     to_end(&mut opened, &mut batch, &mut out).await;
@@ -59,8 +61,8 @@ async fn session(engine: Engine, calls: u64) -> Duration {
     let begun = Instant::now();
     for _ in 0..calls {
         let request = decode(&call);
-        let mut inlet = session.request(request).await.expect("not refused");
-        to_end(&mut inlet, &mut batch, &mut out).await;
+        let mut receiver = session.request(request).await.expect("not refused");
+        to_end(&mut receiver, &mut batch, &mut out).await;
     }
     let took = begun.elapsed();
     assert_echoed(&out);
@@ -71,13 +73,13 @@ async fn session(engine: Engine, calls: u64) -> Duration {
 async fn pipe(engine: Engine, calls: u64) -> Duration {
     let call = legacy(1, "tools/call", params());
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
-    let (pipe, mut inlet) = engine.open_pipe().await.expect("a pipe");
+    let (pipe, mut receiver) = engine.open_pipe().await.expect("a pipe");
     let mut begun = Instant::now();
     for n in 0..=calls {
         let opens = n == 0;
         let bytes = if opens { initialize() } else { call.clone() };
         pipe.deliver(Message::decode(&bytes)).await.expect("a session");
-        assert!(inlet.next(&mut batch).await, "the pipe is open");
+        assert!(receiver.next(&mut batch).await, "the pipe is open");
         for (_, _, frame) in batch.drain(..) {
             out.clear();
             frame.write(&mut out);

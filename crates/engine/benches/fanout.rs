@@ -1,4 +1,4 @@
-//! One change of a list, until everybody has it: sessions in memory, without sockets.
+//! One change of a list, until every session has received it: sessions in memory, without sockets.
 
 mod support;
 
@@ -9,8 +9,8 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use serde_json::json;
-use stentor_engine::outlet::Inlet;
-use stentor_engine::outlet::policy::Class;
+use stentor_engine::stream::StreamReceiver;
+use stentor_engine::stream::policy::Class;
 use stentor_engine::{Engine, ToolError, tool};
 use support::{answer, modern, on_worker, stream};
 use tokio::runtime::Runtime;
@@ -19,61 +19,60 @@ use tokio::time::sleep;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
-/// Changes that follow closely are told together; these are to be told one by one.
+/// Changes that follow closely are announced together; this pause keeps them apart.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// An engine with so many listeners, and all that they read.
 struct Audience {
     runtime: Runtime,
     engine: Engine,
-    inlets: Arc<Mutex<Vec<Inlet>>>,
+    receivers: Arc<Mutex<Vec<StreamReceiver>>>,
 }
 
 impl Audience {
     fn new(listeners: usize) -> Self {
         let runtime = support::runtime();
         let builder = Engine::builder("bench", "1").configure(|config| {
-            // One more stands for the calls that belong to no session.
+            // One more session stands for the calls that belong to no session.
             config.max_sessions = listeners + 1;
-            // What is measured is the way of one change, not how changes are put together.
+            // Measures the path of one change, not how changes are combined.
             config.coalesce_window = Duration::ZERO;
         });
         let engine = support::start(&runtime, builder);
-        let inlets = on_worker(&runtime, listen(engine.clone(), listeners));
-        Self { runtime, engine, inlets: Arc::new(Mutex::new(inlets)) }
+        let receivers = on_worker(&runtime, listen(engine.clone(), listeners));
+        Self { runtime, engine, receivers: Arc::new(Mutex::new(receivers)) }
     }
 
     fn measure(&self, changes: u64) -> Duration {
-        let (engine, inlets) = (self.engine.clone(), self.inlets.clone());
+        let (engine, receivers) = (self.engine.clone(), self.receivers.clone());
         on_worker(&self.runtime, async move {
-            let (mut inlets, mut took) = (inlets.lock().await, Duration::ZERO);
+            let (mut receivers, mut took) = (receivers.lock().await, Duration::ZERO);
             for _ in 0..changes {
-                took += change(&engine, &mut inlets).await;
+                took += change(&engine, &mut receivers).await;
             }
             took
         })
     }
 }
 
-async fn listen(engine: Engine, listeners: usize) -> Vec<Inlet> {
+async fn listen(engine: Engine, listeners: usize) -> Vec<StreamReceiver> {
     let listen = json!({"notifications": {"toolsListChanged": true}});
     let listen = modern(1, "subscriptions/listen", listen);
-    let mut inlets = Vec::with_capacity(listeners);
+    let mut receivers = Vec::with_capacity(listeners);
     for _ in 0..listeners {
-        inlets.push(stream(answer(&engine, &listen).await));
+        receivers.push(stream(answer(&engine, &listen).await));
     }
-    for inlet in &mut inlets {
+    for receiver in &mut receivers {
         // The acknowledgment.
         let mut batch = Vec::new();
-        assert!(inlet.next(&mut batch).await, "a listen is acknowledged");
+        assert!(receiver.next(&mut batch).await, "a listen is acknowledged");
     }
-    inlets
+    receivers
 }
 
-/// Makes one change, and waits until all have read it. One after the other is read: who has it
-/// already costs nothing but the reading, so this is the work of the engine, without that of
-/// waking a task for each client.
-async fn change(engine: &Engine, inlets: &mut [Inlet]) -> Duration {
+/// Makes one change, and waits until all receivers have read it, one after the other. A receiver
+/// that has the notice already costs nothing but the reading. So this measures the work of the
+/// engine, without waking a task for each client.
+async fn change(engine: &Engine, receivers: &mut [StreamReceiver]) -> Duration {
     sleep(PAUSE).await;
     let edition = engine.catalog().snapshot().revision();
     let changed = tool("changes", || async { Ok::<_, ToolError>("") });
@@ -81,8 +80,8 @@ async fn change(engine: &Engine, inlets: &mut [Inlet]) -> Duration {
     let mut batch = Vec::new();
     let begun = Instant::now();
     engine.catalog().put(changed).await.expect("a good tool");
-    for inlet in inlets {
-        assert!(inlet.next(&mut batch).await, "a listen is open");
+    for receiver in receivers {
+        assert!(receiver.next(&mut batch).await, "a listen is open");
         assert!(matches!(batch[..], [(_, Class::ListChanged, _)]), "one notice: {batch:?}");
         batch.clear();
     }
@@ -96,7 +95,7 @@ fn fanout(criterion: &mut Criterion) {
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     for listeners in SIZES {
         group.throughput(Throughput::Elements(listeners as u64));
-        // Made when it is needed: many sessions take time, and a benchmark may be left out.
+        // Built on demand: many sessions take time, and a benchmark may be skipped.
         let mut audience = None;
         group.bench_function(BenchmarkId::from_parameter(listeners), |bencher| {
             let audience = audience.get_or_insert_with(|| Audience::new(listeners));

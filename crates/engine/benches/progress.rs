@@ -1,7 +1,7 @@
-//! What one report of progress costs the tool that makes it.
+//! The cost of one progress report for the tool that makes it.
 //!
-//! The tool itself reports in a loop and says how long that took; turning a value into bytes is
-//! done when it is read, so it is no part of it.
+//! The tool itself reports in a loop and measures the time. A value is encoded only when it is
+//! read, so the encoding is not included.
 
 mod support;
 
@@ -13,13 +13,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::outlet::policy::{Class, Limits};
+use stentor_engine::stream::policy::{Class, Limits};
 use stentor_engine::{Context, Engine, ToolError, tool};
 use support::{answer, modern, on_worker, stream, to_end};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-/// Reports of a client that keeps up until it has read them; fewer than may wait for it.
+/// Reports that the tool makes before it waits for a client that keeps up; fewer than may wait for
+/// it.
 const BATCH: u64 = 128;
 
 #[derive(Deserialize, JsonSchema)]
@@ -27,12 +28,12 @@ struct Reports {
     count: u64,
     /// Whether to wait after each batch until the client has read it.
     waits: bool,
-    /// Whether the message has to be put together; else it is a text that is there.
+    /// Whether the message has to be formatted; otherwise it is a constant text.
     formats: bool,
 }
 
-/// Reports so often, and answers with the nanoseconds that it took. What the client does
-/// between two batches is not counted.
+/// Reports `count` times, and answers with the time that it took, in nanoseconds. The time of the
+/// client between two batches is not counted.
 async fn report(args: Reports, ctx: Context, read: Arc<Semaphore>) -> Result<String, ToolError> {
     let (total, mut took, mut done) = (args.count as f64, Duration::ZERO, 0);
     while done < args.count {
@@ -70,27 +71,27 @@ impl Bench {
         Self { engine, read }
     }
 
-    /// A client that reads what comes when it comes, in a task of its own: waking it, and sharing
-    /// the queue with it, is a part of what a report costs.
+    /// A client that reads frames as they come, in a task of its own. Waking it, and sharing the
+    /// queue with it, is a part of the cost of a report.
     async fn keeps_up(self, count: u64) -> Duration {
         let call = call(count, true, true, json!({"progressToken": 1}));
-        let mut inlet = stream(answer(&self.engine, &call).await);
-        let (mut batch, mut out, mut heard) = (Vec::new(), BytesMut::new(), 0);
-        while inlet.next(&mut batch).await {
+        let mut receiver = stream(answer(&self.engine, &call).await);
+        let (mut batch, mut out, mut received) = (Vec::new(), BytesMut::new(), 0);
+        while receiver.next(&mut batch).await {
             let values = batch.iter().filter(|(_, class, _)| *class == Class::Progress).count();
             for (_, _, frame) in batch.drain(..) {
                 out.clear();
                 frame.write(&mut out);
             }
-            heard += values as u64;
+            received += values as u64;
             self.read.add_permits(values);
         }
-        assert_eq!(heard, count, "a client that keeps up hears everything");
+        assert_eq!(received, count, "a client that keeps up hears everything");
         took(&out)
     }
 
-    /// A client that reads nothing before the tool is done: most values take the place of the
-    /// one before.
+    /// A client that reads nothing before the tool has finished: most values replace the one
+    /// before.
     async fn conflated(self, count: u64, formats: bool) -> Duration {
         self.unread(call(count, false, formats, json!({"progressToken": 1}))).await
     }
@@ -101,12 +102,12 @@ impl Bench {
     }
 
     async fn unread(&self, call: bytes::Bytes) -> Duration {
-        let mut inlet = stream(answer(&self.engine, &call).await);
+        let mut receiver = stream(answer(&self.engine, &call).await);
         while !self.engine.calls().is_empty() {
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
         let mut out = BytesMut::new();
-        let frames = to_end(&mut inlet, &mut Vec::new(), &mut out).await;
+        let frames = to_end(&mut receiver, &mut Vec::new(), &mut out).await;
         assert!(frames <= Limits::default().progress as usize + 2, "{frames} frames waited");
         took(&out)
     }
@@ -117,7 +118,6 @@ fn call(count: u64, waits: bool, formats: bool, meta: Value) -> bytes::Bytes {
     modern(1, "tools/call", json!({"name": "report", "arguments": arguments, "_meta": meta}))
 }
 
-/// What the tool answered.
 fn took(response: &[u8]) -> Duration {
     let response: Value = serde_json::from_slice(response).expect("JSON");
     let nanoseconds = response["result"]["content"][0]["text"].as_str();

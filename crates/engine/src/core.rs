@@ -1,4 +1,4 @@
-//! What all actors of one engine share: no globals, no names.
+//! The state that all actors of one engine share: no globals, no names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,85 +25,83 @@ use crate::hub::HubMsg;
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
-use crate::outlet::Tally;
-use crate::peers::{Fact, Moving, Peers};
-use crate::registry::{Catalog, Coalesce, Doorbell, RegistryMsg, Topic};
+use crate::registry::{Catalog, Coalesce, DirtySet, RegistryMsg, Topic};
+use crate::remote::{Fact, Migrations, Peers};
 use crate::request_budget::{Callers, Meter};
+use crate::server_hello::ServerHello;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
 use crate::shares::Share;
-use crate::task::{Binding, CancelReason, RunningCalls, Sealed, Sealer, StatelessCalls, Suspended};
+use crate::stream::Counters;
+use crate::task::{
+    AwaitingInput, Binding, CancelReason, RunningCalls, StateSealer, StateToken, StatelessCalls,
+};
 use crate::tasks::Tasks;
-use crate::welcome::Welcome;
 
-/// Custom notices that may wait for the hub before the application waits too.
+/// Custom notices that may wait for the hub. Above that, the application waits.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;
 
-/// How long an answer waits at most for the news of what its call changed.
-const NEWS_FIRST: Duration = Duration::from_millis(100);
+/// How long an answer waits at most until the changes of its call are announced.
+const MAX_ANNOUNCE_WAIT: Duration = Duration::from_millis(100);
 
-/// One engine's shared state. Everything in it is either immutable, published whole, or made
-/// for concurrent use; decisions are the actors'.
+/// The shared state of one engine. Everything in it is immutable, published whole, or made for
+/// concurrent use. Decisions belong to the actors.
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) identity: ServerIdentity,
-    pub(crate) welcome: Welcome,
+    pub(crate) server_hello: ServerHello,
     catalog: ArcSwap<Catalog>,
     pub(crate) directory: Directory,
-    pub(crate) doorbell: Doorbell,
-    /// What the hub is to tell. It outlives a hub that crashes.
-    pub(crate) to_tell: Doorbell,
-    /// What the registry announces together; it outlives a registry that crashes.
+    pub(crate) dirty: DirtySet,
+    /// Topics that the hub must announce. They outlive a hub that crashes.
+    pub(crate) pending_broadcasts: DirtySet,
+    /// What the registry announces together. It outlives a registry that crashes.
     pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
-    /// Sessions that are on their way to another node.
-    pub(crate) moving: Moving,
-    /// Saves sessions for the case that this node dies, where there is a store for them.
+    pub(crate) migrations: Migrations,
+    /// Saves sessions in case this node dies, if there is a session store.
     pub(crate) saver: Option<Arc<Saver>>,
-    /// The other nodes of a cluster.
     pub(crate) peers: ArcSwapOption<Arc<dyn Peers>>,
-    /// Counts running calls, for a shutdown to wait.
+    /// Counts running calls, because a shutdown waits for them.
     pub(crate) calls: TaskTracker,
-    /// The parent of calls that belong to no session.
+    /// The session of all calls that belong to no session.
     pub(crate) stateless: ArcSwapOption<SessionEntry>,
     pub(crate) stateless_calls: Arc<StatelessCalls>,
-    /// All calls that run, by their names.
     pub(crate) running: RunningCalls,
-    /// Calls whose result is fetched later.
     pub(crate) tasks: Tasks,
-    /// Modern calls that wait for their client to answer a question.
-    pub(crate) suspended: Suspended,
-    pub(crate) sealer: Sealer,
+    /// Modern calls that wait for their client's answer to a question.
+    pub(crate) awaiting_input: AwaitingInput,
+    pub(crate) sealer: StateSealer,
     pub(crate) custom_notices: Arc<Semaphore>,
-    /// Set once no new work is taken.
+    /// Set when the engine accepts no new work any more.
     pub(crate) draining: CancellationToken,
-    /// Set once running calls get no more time.
+    /// Set when running calls get no more time.
     pub(crate) ending: CancellationToken,
     pub(crate) end: End,
-    /// How many changes were to be told so far, and of how many of them it is known that they were.
+    /// How many changes there were to announce, and how many of them are known to be announced.
     changes: AtomicU64,
-    changes_told: AtomicU64,
-    pub(crate) tally: Arc<Tally>,
-    /// What is kept of what clients sent.
+    changes_announced: AtomicU64,
+    pub(crate) counters: Arc<Counters>,
+    /// Counts the bytes that are kept of what clients sent.
     pub(crate) requests: Callers,
-    /// Reads what is large.
+    /// Reads large input on other threads.
     pub(crate) offload: Offload,
-    /// Of calls that belong to no session.
-    pub(crate) stateless_tally: Arc<Tally>,
+    /// Counters of calls that belong to no session.
+    pub(crate) stateless_counters: Arc<Counters>,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
 }
 
-/// Where the current actors are: a restarted one has a new reference.
+/// References to the current actors. A restarted actor has a new one.
 #[derive(Default)]
 pub(crate) struct Refs {
-    pub(crate) root: ArcSwapOption<ActorRef<EngineMsg>>,
+    pub(crate) supervisor: ArcSwapOption<ActorRef<EngineMsg>>,
     pub(crate) registry: ArcSwapOption<ActorRef<RegistryMsg>>,
     pub(crate) hub: ArcSwapOption<ActorRef<HubMsg>>,
 }
 
 impl Refs {
     pub(crate) fn clear(&self) {
-        self.root.store(None);
+        self.supervisor.store(None);
         self.registry.store(None);
         self.hub.store(None);
     }
@@ -119,32 +117,35 @@ impl Core {
     pub(crate) fn new(
         config: Config,
         identity: ServerIdentity,
-        welcome: Welcome,
+        server_hello: ServerHello,
         catalog: Catalog,
     ) -> Self {
         let stateless_calls = Arc::new(StatelessCalls::new(config.max_stateless_calls));
-        let tally = Arc::new(Tally::total(config.budget.total));
-        // Many clients share it, so that only the budget of all is theirs.
-        let stateless_tally = Arc::new(Tally::within(tally.clone(), usize::MAX));
-        let sealer = Sealer::new(config.state_keys.clone(), config.ask_timeout);
+        let counters = Arc::new(Counters::total(config.budget.total));
+        // Many clients share these counters, so only the budget of all clients limits them.
+        let stateless_counters = Arc::new(Counters::within(counters.clone(), usize::MAX));
+        let sealer = StateSealer::new(config.state_keys.clone(), config.ask_timeout);
         Self {
-            suspended: Suspended::new(config.max_suspended, config.max_suspended_bytes),
+            awaiting_input: AwaitingInput::new(
+                config.max_awaiting_input,
+                config.max_awaiting_input_bytes,
+            ),
             sealer,
             directory: Directory::new(config.max_sessions),
-            tally,
-            stateless_tally,
+            counters,
+            stateless_counters,
             requests: Callers::new(config.requests),
             offload: Offload::default(),
             saver: Saver::new(&config).map(Arc::new),
             config,
             identity,
-            welcome,
+            server_hello,
             catalog: ArcSwap::from_pointee(catalog),
-            doorbell: Doorbell::default(),
-            to_tell: Doorbell::default(),
+            dirty: DirtySet::default(),
+            pending_broadcasts: DirtySet::default(),
             coalesce: Mutex::default(),
             refs: Refs::default(),
-            moving: Moving::default(),
+            migrations: Migrations::default(),
             peers: ArcSwapOption::empty(),
             calls: TaskTracker::new(),
             running: RunningCalls::default(),
@@ -156,56 +157,54 @@ impl Core {
             ending: CancellationToken::new(),
             end: End::default(),
             changes: AtomicU64::new(0),
-            changes_told: AtomicU64::new(0),
+            changes_announced: AtomicU64::new(0),
             events: Events::default(),
             metrics: Metrics::default(),
         }
     }
 
-    /// The latest catalog.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
     }
 
-    /// Publishes a catalog; only the registry does.
+    /// Publishes a catalog. Only the registry does this.
     pub(crate) fn publish(&self, catalog: Catalog) {
         self.catalog.store(Arc::new(catalog));
     }
 
-    /// Lets go of the author's code, which may hold the engine itself.
+    /// Drops the author's code, which may own the engine itself.
     pub(crate) fn clear_catalog(&self) {
         self.catalog.store(Arc::default());
     }
 
     /// Decodes a message within the bounds of this engine, a large one on another thread.
     pub(crate) async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
-        let most = self.config.max_argument_values;
+        let max_values = self.config.max_argument_values;
         if input.len() <= LARGE {
-            return Message::decode_within(&input, most);
+            return Message::decode_within(&input, max_values);
         }
-        // Boxed, as few messages are large and all make room for it.
-        Box::pin(self.offload.run(move || Message::decode_within(&input, most))).await
+        // Boxed to keep the common future small: few messages are large.
+        Box::pin(self.offload.run(move || Message::decode_within(&input, max_values))).await
     }
 
-    /// Counters of a new session.
-    pub(crate) fn session_tally(&self) -> Arc<Tally> {
-        Arc::new(Tally::within(self.tally.clone(), self.config.budget.session))
+    pub(crate) fn session_counters(&self) -> Arc<Counters> {
+        Arc::new(Counters::within(self.counters.clone(), self.config.budget.session))
     }
 
-    /// Counts what is kept of what the client of a new session sends.
+    /// Counts the bytes that are kept of what the client of a new session sends.
     pub(crate) fn session_meter(&self, share: &Share) -> Arc<Meter> {
         Meter::session(self.requests.of(share), self.config.requests.session)
     }
 
-    pub(crate) fn tell_hub(&self, message: HubMsg) {
-        // Without a hub there is nobody to tell: it is restarting, and every session will
-        // join again and hear of all lists, or the engine stops.
+    pub(crate) fn send_to_hub(&self, message: HubMsg) {
+        // Without a hub the message is not needed: the hub restarts, and every session will join it
+        // again and be notified of all lists; or the engine stops.
         if let Some(hub) = &*self.refs.hub.load() {
             let _ = hub.cast(message);
         }
     }
 
-    /// Sends a notice of the application's own to these sessions, wherever they are.
+    /// Sends a notice of the application's own to these sessions, on all nodes.
     pub(crate) async fn notify(
         &self,
         audience: &Audience,
@@ -214,17 +213,17 @@ impl Core {
     ) -> Result<(), Stopped> {
         let method: Arc<str> = method.into();
         let permit = self.custom_notices.clone().acquire_owned().await.map_err(|_| Stopped)?;
-        self.tell_peers(|| Fact::Notify {
+        self.send_to_peers(|| Fact::Notify {
             audience: audience.clone(),
             method: method.clone(),
             params: params.clone(),
         });
         let notice = Notice::Custom { method, params };
-        self.tell_hub(self.notification(audience, notice, Some(permit)));
+        self.send_to_hub(self.notification(audience, notice, Some(permit)));
         Ok(())
     }
 
-    /// What tells the hub of a notice of the application's own, for those who are there now.
+    /// The hub's message for a notice of the application's own, to the sessions that exist now.
     pub(crate) fn notification(
         &self,
         audience: &Audience,
@@ -241,7 +240,7 @@ impl Core {
         HubMsg::Notify(Some(sessions), notice, permit)
     }
 
-    /// `false` if there is no such session.
+    /// Ends a session. `false` if there is no such session.
     pub(crate) fn end_session(&self, id: &SessionId) -> bool {
         let session = self.client_session(id);
         if let Some(session) = &session {
@@ -250,10 +249,10 @@ impl Core {
         session.is_some()
     }
 
-    /// `false` if there is no such session.
+    /// Kills the actor of a session. `false` if there is no such session.
     pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
         let session = self.client_session(id);
-        // One that has no actor yet has nothing to lose.
+        // A session without an actor has nothing to restart.
         if let Some(actor) = session.as_ref().and_then(|session| session.actor()) {
             actor.kill();
         }
@@ -265,41 +264,43 @@ impl Core {
         session.filter(|session| session.kind() != SessionKind::Stateless)
     }
 
-    /// Has the hub tell of something: once, however often it changes before the hub gets to it.
+    /// Makes the hub announce a topic: once, however often it changes before the hub looks at it.
     pub(crate) fn publish_topic(&self, topic: &Topic) {
-        if self.to_tell.ring(topic.clone()) {
-            self.tell_hub(HubMsg::Rung);
+        if self.pending_broadcasts.mark(topic.clone()) {
+            self.send_to_hub(HubMsg::Flush);
         }
     }
 
-    /// Something is about to be told.
-    pub(crate) fn will_tell(&self) {
+    /// Counts a change that is about to be announced.
+    pub(crate) fn mark_change(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether something changed that may not have been told yet.
-    pub(crate) fn has_news(&self) -> bool {
-        self.changes_told.load(Ordering::Acquire) < self.changes.load(Ordering::Acquire)
+    /// Whether there was a change that may not be announced yet.
+    pub(crate) fn has_unannounced(&self) -> bool {
+        self.changes_announced.load(Ordering::Acquire) < self.changes.load(Ordering::Acquire)
     }
 
-    /// Waits until what has changed so far was written into the streams of those who hear of it, but for
-    /// what its window holds back. For a client that may leave as soon as it has its answer.
-    pub(crate) async fn news_told(&self) {
+    /// Waits until all changes so far are written into the streams of their subscribers, except
+    /// those that their window holds back. For a client that may disconnect as soon as it has its
+    /// answer.
+    pub(crate) async fn wait_announced(&self) {
         let changes = self.changes.load(Ordering::Acquire);
         let Some(registry) = self.refs.registry.load_full() else { return };
-        // Through both mailboxes. If one of them crashes, all is told anew by the next one.
-        let _ = registry.call(RegistryMsg::Flush, Some(NEWS_FIRST)).await;
-        self.changes_told.fetch_max(changes, Ordering::AcqRel);
+        // Goes through both mailboxes. If an actor crashes, the next one announces everything
+        // again.
+        let _ = registry.call(RegistryMsg::Barrier, Some(MAX_ANNOUNCE_WAIT)).await;
+        self.changes_announced.fetch_max(changes, Ordering::AcqRel);
     }
 
-    /// Has something announced, within the coalescing window.
+    /// Announces a topic, within the coalescing window.
     pub(crate) fn announce(&self, topic: Topic) {
-        self.will_tell();
-        if self.doorbell.ring(topic)
+        self.mark_change();
+        if self.dirty.mark(topic)
             && let Some(registry) = &*self.refs.registry.load()
         {
-            // A registry that restarts looks at the doorbell by itself.
-            let _ = registry.cast(RegistryMsg::Rung);
+            // A registry that restarts looks at the dirty set by itself.
+            let _ = registry.cast(RegistryMsg::Flush);
         }
     }
 
@@ -307,19 +308,19 @@ impl Core {
         self.announce(Topic::List(kind));
     }
 
-    /// Has a session saved, where it is to survive this node.
+    /// Marks a session to be saved, if there is a session store.
     pub(crate) fn session_changed(&self, entry: &Arc<SessionEntry>) {
         if let Some(saver) = &self.saver {
             saver.changed(entry);
         }
     }
 
-    /// What a client is given to send back: to this node.
-    pub(crate) fn seal(&self, sealed: &Sealed, binding: &Binding) -> String {
+    /// The state token that a client sends back. It names this node.
+    pub(crate) fn seal(&self, sealed: &StateToken, binding: &Binding) -> String {
         self.config.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
     }
 
-    /// Ends all calls that run, and those that begin after it.
+    /// Cancels all calls that run, and those that begin later.
     pub(crate) fn end_calls(&self) {
         self.ending.cancel();
         self.running.cancel_all(&CancelReason::Shutdown);

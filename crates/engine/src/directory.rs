@@ -1,4 +1,4 @@
-//! Where sessions are found, by transports and by the root: a map of current references.
+//! The map in which transports and the supervisor find sessions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,27 +12,26 @@ use ractor::ActorId;
 use crate::ids::SessionId;
 use crate::session::{EndReason, SessionEntry, SessionView};
 
-/// So many sessions may be on the list of those that were left although they no longer are.
-const STALE: usize = 64;
+/// Outdated entries that the list of left sessions may contain before it is cleaned.
+const MAX_OUTDATED: usize = 64;
 
-/// All sessions of one engine.
 #[derive(Debug)]
 pub(crate) struct Directory {
     sessions: DashMap<SessionId, Arc<SessionEntry>, RandomState>,
-    /// Sessions whose clients went away before they used them, in this order, and some for which
-    /// that is no longer so.
+    /// Sessions whose clients disconnected before they used them, oldest first. Some entries are
+    /// outdated.
     left: Mutex<VecDeque<SessionId>>,
-    /// For how many it still is.
+    /// The number of entries that are not outdated.
     unused: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     max: usize,
 }
 
-/// A place among the sessions that may be open at once, or among those that nobody uses.
+/// One of the sessions that may be open at once, or one of those that count as left.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct SessionPermit(Arc<AtomicUsize>);
 
-impl Drop for Seat {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -49,11 +48,10 @@ impl Directory {
         }
     }
 
-    /// A seat, if one is free.
-    pub(crate) fn seat(&self) -> Option<Seat> {
-        let seat = Seat(self.open.clone());
-        // Taken first and given back by the drop, so that two cannot take the last one.
-        (self.open.fetch_add(1, Ordering::AcqRel) < self.max).then_some(seat)
+    pub(crate) fn permit(&self) -> Option<SessionPermit> {
+        let permit = SessionPermit(self.open.clone());
+        // Added first and given back by the drop, so that two callers cannot take the last one.
+        (self.open.fetch_add(1, Ordering::AcqRel) < self.max).then_some(permit)
     }
 
     pub(crate) fn insert(&self, entry: Arc<SessionEntry>) {
@@ -64,57 +62,56 @@ impl Directory {
         self.sessions.remove(id);
     }
 
-    /// The session with that name, unless it is to end.
+    /// The session with that id, unless it is about to end.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<SessionEntry>> {
         let found = self.sessions.get(id).map(|entry| entry.value().clone());
         found.filter(|entry| entry.ending().is_none())
     }
 
-    /// Whether a session of that name is about to go, and does not go on on another node.
+    /// Whether a session with that id is about to end, and does not continue on another node.
     pub(crate) fn is_ending(&self, id: &str) -> bool {
         let ending = self.sessions.get(id).and_then(|entry| entry.ending());
         ending.is_some_and(|reason| reason != EndReason::Moved)
     }
 
-    /// The session whose actor this is, or was. Looks at all of them.
+    /// The session that has, or had, this actor. Searches all sessions.
     pub(crate) fn of_actor(&self, id: ActorId) -> Option<Arc<SessionEntry>> {
         let found = self.sessions.iter().find(|entry| entry.is_actor(id));
         found.map(|entry| entry.value().clone())
     }
 
-    /// All sessions as they are now, without those that are to end.
+    /// All sessions now, except those that are about to end.
     pub(crate) fn views(&self) -> Vec<SessionView> {
         let mut sessions = self.all();
         sessions.retain(|session| session.ending().is_none());
         sessions.iter().map(|session| session.view()).collect()
     }
 
-    /// All sessions now. Collected first: nobody is called under the map's locks.
+    /// All sessions now. Collected first, so that no other code runs under the locks of the map.
     pub(crate) fn all(&self) -> Vec<Arc<SessionEntry>> {
         self.sessions.iter().map(|entry| entry.value().clone()).collect()
     }
 
-    /// A client went away that did not use its session. Returns the one that did so first, if more
-    /// than `kept` have.
+    /// Counts a session as left by its client. Returns the session that was left first, if there
+    /// are more than `kept` of them.
     pub(crate) fn leave(&self, entry: &SessionEntry, kept: usize) -> Option<Arc<SessionEntry>> {
         self.unused.fetch_add(1, Ordering::AcqRel);
-        entry.unused(Seat(self.unused.clone()));
+        entry.unused(SessionPermit(self.unused.clone()));
         let mut left = self.left.lock();
         left.push_back(entry.id().clone());
         let unused = || self.unused.load(Ordering::Acquire);
-        if left.len() > 2 * unused() + STALE {
+        if left.len() > 2 * unused() + MAX_OUTDATED {
             left.retain(|id| self.get(id.as_str()).is_some_and(|entry| entry.is_left()));
         }
         while unused() > kept {
             let oldest = self.get(left.pop_front()?.as_str());
-            if let Some(oldest) = oldest.filter(|oldest| oldest.count_out()) {
+            if let Some(oldest) = oldest.filter(|oldest| oldest.uncount_left()) {
                 return Some(oldest);
             }
         }
         None
     }
 
-    /// How many are open.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }

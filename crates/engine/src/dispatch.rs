@@ -1,6 +1,6 @@
-//! Which requests are answered from the catalog, and which run the author's code.
+//! Decides which requests are answered from the catalog, and which run the author's code.
 //!
-//! Pure, and without an actor: the catalog is a snapshot.
+//! This needs no actor, because the catalog is a snapshot.
 
 use bytes::Bytes;
 use stentor_wire::bounds::quoted;
@@ -14,27 +14,24 @@ use crate::handler::{
     TemplateEntry, ToolEntry, completed, prompt_result,
 };
 use crate::ids::NodeId;
-use crate::peers::{Elsewhere, Reach};
-use crate::registry::{Offer, Readable, Shelf};
+use crate::registry::{ItemKind, Offer, Readable};
+use crate::remote::{Reach, RemoteCall};
 use crate::session::Caller;
 use crate::task::{Context, InputRequired, Pace};
 use crate::tasks::{self, AsTask, StoredTask};
 
 use std::sync::Arc;
 
-/// What a request comes to.
 pub(crate) enum Dispatch {
-    /// It has its answer.
     Answer(Result<ResultBody, ErrorObject>),
-    /// It runs the author's code.
     Call(Target),
 }
 
-/// What the author's code came to instead of a result.
+/// What the author's code returned instead of a result.
 pub(crate) enum Failure {
     Error(ErrorObject),
     Ask(Box<InputRequired>),
-    /// The whole response, as another node gave it.
+    /// The whole response as another node encoded it, and its code if it is an error.
     Encoded(Bytes, Option<i32>),
 }
 
@@ -61,22 +58,20 @@ pub(crate) enum Target {
     Prompt(Arc<PromptEntry>, PromptArgs),
     Complete(Completer, Completion),
     Stored(StoredTask),
-    /// Code that is on another node.
-    Elsewhere(Elsewhere),
+    Remote(RemoteCall),
 }
 
-/// Where what a request asks for may be.
+/// Where the item of a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// On any node.
     All,
-    /// Here: another node has asked for it, which knows where it is.
+    /// On this node only: another node sent the request, because it knows that the item is here.
     Own,
 }
 
 impl Target {
-    /// What runs, for people: with its [`subject`](Self::subject) it stands in the error when it
-    /// panics.
+    /// The kind of code, for people. With the [`subject`](Self::subject) it is part of the error
+    /// after a panic.
     pub(crate) fn what(&self) -> &'static str {
         match self {
             Self::Tool(..) => "the tool",
@@ -84,21 +79,20 @@ impl Target {
             Self::Prompt(..) => "the prompt",
             Self::Complete(..) => "the completion of",
             Self::Stored(_) => "the store of task",
-            Self::Elsewhere(_) => "the relay of",
+            Self::Remote(_) => "the remote call of",
         }
     }
 
-    /// How runs of the same code went.
     pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
         match self {
             Self::Tool(tool, _) => Some(tool.pace().clone()),
             Self::Resource(reader, _) => Some(reader.pace.clone()),
             Self::Prompt(prompt, _) => Some(prompt.pace().clone()),
-            Self::Complete(..) | Self::Stored(_) | Self::Elsewhere(_) => None,
+            Self::Complete(..) | Self::Stored(_) | Self::Remote(_) => None,
         }
     }
 
-    /// Its name or URI.
+    /// The name or URI of the item.
     pub(crate) fn subject(&self) -> &str {
         match self {
             Self::Tool(tool, _) => tool.name(),
@@ -106,11 +100,10 @@ impl Target {
             Self::Prompt(prompt, _) => prompt.name(),
             Self::Complete(_, completion) => &completion.argument,
             Self::Stored(task) => task.id(),
-            Self::Elsewhere(elsewhere) => elsewhere.subject(),
+            Self::Remote(remote) => remote.subject(),
         }
     }
 
-    /// Whether it is to become a task.
     pub(crate) fn as_task(&self) -> AsTask {
         match self {
             Self::Tool(tool, _) => tool.as_task(),
@@ -118,7 +111,7 @@ impl Target {
         }
     }
 
-    /// What it takes to run it again, for those that can become tasks.
+    /// The arguments, to run the call again later, if it can become a task.
     pub(crate) fn task_arguments(&self) -> Option<Arguments> {
         match self {
             Self::Tool(tool, arguments) if tool.as_task() != AsTask::Never => {
@@ -139,7 +132,7 @@ impl Target {
                     let mut result = tool.result(outcome, version)?;
                     let meta = result.meta.take().map(|meta| meta.0);
                     let failed = result.is_error == Some(true);
-                    Ok(ResultBody::new(&result)?.with_meta(meta).that_says_failed(failed))
+                    Ok(ResultBody::new(&result)?.with_meta(meta).with_is_error(failed))
                 }
                 Self::Resource(reader, _) => {
                     let cache = reader.cache;
@@ -161,10 +154,10 @@ impl Target {
                 Self::Complete(completer, completion) => {
                     Ok(completed(completer.run(completion).await)?)
                 }
-                // Boxed, as few calls come here and all make room for it.
+                // Boxed to keep the common future small: few calls come here.
                 Self::Stored(task) => Ok(Box::pin(task.answer(&ctx.call().core)).await?),
-                Self::Elsewhere(elsewhere) => {
-                    let (response, code) = Box::pin(elsewhere.run(&ctx)).await?;
+                Self::Remote(remote) => {
+                    let (response, code) = Box::pin(remote.run(&ctx)).await?;
                     Err(Failure::Encoded(response, code))
                 }
             }
@@ -178,33 +171,33 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: S
     if !request.method.exists_in(era) {
         return Dispatch::Answer(Err(ErrorObject::method_not_found(request.method.as_str())));
     }
-    let look = Look { core, caller, request, scope };
-    match look.named_node() {
-        Reach::There(node) => return look.elsewhere([node], request.method.as_str()),
-        Reach::Away => {
-            let away = "the node that gave this out cannot be reached just now";
-            return Dispatch::Answer(Err(ErrorObject::unavailable(away)));
+    let lookup = Lookup { core, caller, request, scope };
+    match lookup.named_node() {
+        Reach::Remote(node) => return lookup.remote_call([node], request.method.as_str()),
+        Reach::Unreachable => {
+            let message = "the node that gave this out cannot be reached just now";
+            return Dispatch::Answer(Err(ErrorObject::unavailable(message)));
         }
-        // What it gave out is unknown here, too, unless this node goes on with it.
-        Reach::Here | Reach::Gone => {}
+        // An id that a dead node issued is unknown here, too, unless this node has taken over.
+        Reach::Local | Reach::Dead => {}
     }
     match &request.method {
         Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
-        Method::Discover => Dispatch::Answer(core.welcome.discover()),
-        Method::ToolsList => Dispatch::Answer(list(core, Shelf::Tools, era, request)),
-        Method::ResourcesList => Dispatch::Answer(list(core, Shelf::Resources, era, request)),
-        Method::TemplatesList => Dispatch::Answer(list(core, Shelf::Templates, era, request)),
-        Method::PromptsList => Dispatch::Answer(list(core, Shelf::Prompts, era, request)),
-        Method::ToolsCall => work(core, look.call_tool()),
-        Method::ResourcesRead => work(core, look.read_resource(era)),
-        Method::PromptsGet => work(core, look.get_prompt()),
-        Method::Complete => look.complete(),
+        Method::Discover => Dispatch::Answer(core.server_hello.discover()),
+        Method::ToolsList => Dispatch::Answer(list(core, ItemKind::Tools, era, request)),
+        Method::ResourcesList => Dispatch::Answer(list(core, ItemKind::Resources, era, request)),
+        Method::TemplatesList => Dispatch::Answer(list(core, ItemKind::Templates, era, request)),
+        Method::PromptsList => Dispatch::Answer(list(core, ItemKind::Prompts, era, request)),
+        Method::ToolsCall => work(core, lookup.call_tool()),
+        Method::ResourcesRead => work(core, lookup.read_resource(era)),
+        Method::PromptsGet => work(core, lookup.get_prompt()),
+        Method::Complete => lookup.complete(),
         method if method.is_of_tasks() => tasks::dispatch(core, caller, request),
         other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
     }
 }
 
-/// New work, unless the engine shuts down.
+/// Starts new work, unless the engine shuts down.
 fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
     match target {
         Ok(_) if core.is_draining() => {
@@ -215,52 +208,58 @@ fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
     }
 }
 
-fn list(core: &Core, shelf: Shelf, era: Era, request: &Request) -> Result<ResultBody, ErrorObject> {
+fn list(
+    core: &Core,
+    kind: ItemKind,
+    era: Era,
+    request: &Request,
+) -> Result<ResultBody, ErrorObject> {
     let params: params::List = request.params.parse()?;
-    let page = core.catalog().page(shelf, era, params.cursor.as_deref(), core.config.page_size);
+    let page = core.catalog().page(kind, era, params.cursor.as_deref(), core.config.page_size);
     let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
     let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-    Ok(body.with_cache(core.config.list_cache.of(shelf)))
+    Ok(body.with_cache(core.config.list_cache.of(kind)))
 }
 
-/// A request for something that may be on another node.
-struct Look<'a> {
+/// A request for an item that may be on another node.
+struct Lookup<'a> {
     core: &'a Core,
     caller: &'a Caller,
     request: &'a Request,
     scope: Scope,
 }
 
-impl Look<'_> {
-    /// Where the node is that gave out what the request sends back.
+impl Lookup<'_> {
+    /// Where to send a request with an id or a state that a node has issued.
     fn named_node(&self) -> Reach {
         if self.scope == Scope::Own {
-            return Reach::Here;
+            return Reach::Local;
         }
         let member = match &self.request.method {
             method if method.is_of_tasks() => Member::TaskId,
             method if method.may_ask() && self.caller.era() == Era::Modern => Member::RequestState,
-            _ => return Reach::Here,
+            _ => return Reach::Local,
         };
-        // What is wrong with it is said later.
+        // An invalid parameter is reported later.
         let signed = self.request.params.string(member).ok().flatten();
-        signed.map_or(Reach::Here, |signed| self.core.reach(&signed))
+        signed.map_or(Reach::Local, |signed| self.core.reach(&signed))
     }
 
-    fn elsewhere(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Dispatch {
+    fn remote_call(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Dispatch {
         work(self.core, Ok(self.target(nodes, subject)))
     }
 
     fn target(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Target {
-        Target::Elsewhere(Elsewhere::new(nodes, self.caller, self.request, subject))
+        Target::Remote(RemoteCall::new(nodes, self.caller, self.request, subject))
     }
 
-    /// What is here, or where it is.
-    fn here<E>(&self, offer: Option<&Offer<E>>, subject: &str) -> Option<Result<Arc<E>, Target>> {
+    /// The local item of an offer, or the call of the item on another node; `None` if nothing is
+    /// offered.
+    fn find<E>(&self, offer: Option<&Offer<E>>, subject: &str) -> Option<Result<Arc<E>, Target>> {
         match offer? {
             Offer::Own(entry) => Some(Ok(entry.clone())),
-            Offer::Abroad(_) if self.scope == Scope::Own => None,
-            Offer::Abroad(abroad) => Some(Err(self.target(abroad.nodes().cloned(), subject))),
+            Offer::Remote(_) if self.scope == Scope::Own => None,
+            Offer::Remote(remote) => Some(Err(self.target(remote.nodes().cloned(), subject))),
         }
     }
 
@@ -271,13 +270,13 @@ impl Look<'_> {
             Scope::All => catalog.tool(&params.name).cloned(),
             Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
         };
-        let found = self.here(offer.as_ref(), &params.name);
+        let found = self.find(offer.as_ref(), &params.name);
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown tool: {}", quoted(&params.name)))
         })?;
         let tool = match found {
             Ok(tool) => tool,
-            Err(elsewhere) => return Ok(elsewhere),
+            Err(remote_call) => return Ok(remote_call),
         };
         let arguments = params.arguments.unwrap_or("{}");
         if !arguments.starts_with('{') {
@@ -299,7 +298,7 @@ impl Look<'_> {
         };
         match found {
             Some(Readable::Own(reader)) => Ok(Target::Resource(reader, params.uri)),
-            Some(Readable::Abroad(abroad)) => Ok(self.target(abroad.nodes().cloned(), &params.uri)),
+            Some(Readable::Remote(remote)) => Ok(self.target(remote.nodes().cloned(), &params.uri)),
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
     }
@@ -307,7 +306,7 @@ impl Look<'_> {
     fn get_prompt(&self) -> Result<Target, ErrorObject> {
         let params: params::GetPrompt = self.request.params.parse()?;
         let offer = self.prompt(&params.name);
-        let found = self.here(offer.as_ref(), &params.name);
+        let found = self.find(offer.as_ref(), &params.name);
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown prompt: {}", quoted(&params.name)))
         })?;
@@ -316,7 +315,7 @@ impl Look<'_> {
                 prompt.check_arguments(&params.arguments)?;
                 Ok(Target::Prompt(prompt, params.arguments))
             }
-            Err(elsewhere) => Ok(elsewhere),
+            Err(remote_call) => Ok(remote_call),
         }
     }
 
@@ -349,16 +348,16 @@ impl Look<'_> {
         };
         let completer = match &params.r#ref {
             params::CompletionRef::Prompt { name } => {
-                match self.here(self.prompt(name).as_ref(), name) {
+                match self.find(self.prompt(name).as_ref(), name) {
                     Some(Ok(prompt)) => prompt.completer().cloned(),
-                    Some(Err(elsewhere)) => return work(self.core, Ok(elsewhere)),
+                    Some(Err(remote_call)) => return work(self.core, Ok(remote_call)),
                     None => return unknown("prompt", name),
                 }
             }
             params::CompletionRef::Resource { uri } => {
-                match self.here(self.template(uri).as_ref(), uri) {
+                match self.find(self.template(uri).as_ref(), uri) {
                     Some(Ok(template)) => template.completer().cloned(),
-                    Some(Err(elsewhere)) => return work(self.core, Ok(elsewhere)),
+                    Some(Err(remote_call)) => return work(self.core, Ok(remote_call)),
                     None => return unknown("resource template", uri),
                 }
             }

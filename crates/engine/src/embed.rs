@@ -1,4 +1,4 @@
-//! The door for somebody who has an actor system already. Here, on purpose, ractor shows.
+//! The interface for a host that has an actor system. It exposes ractor on purpose.
 
 mod actor_tool;
 mod audience;
@@ -12,12 +12,12 @@ pub use audience::Audience;
 pub use message::EngineMsg;
 
 impl EngineBuilder {
-    /// As [`start`](Self::start), with the engine's root as a linked child of `supervisor`:
-    /// it stops when the supervisor does, and its end reaches the supervisor's
-    /// `handle_supervisor_evt`.
+    /// As [`start`](Self::start), with the engine's own supervisor as a linked child of
+    /// `supervisor`: it stops when `supervisor` stops, and its end reaches the
+    /// `handle_supervisor_evt` of `supervisor`.
     ///
-    /// The default `handle_supervisor_evt` of ractor stops an actor when any of its children
-    /// ends; override it.
+    /// The default `handle_supervisor_evt` of ractor stops an actor when any of its children ends.
+    /// Override it.
     ///
     /// # Errors
     ///
@@ -28,9 +28,9 @@ impl EngineBuilder {
 }
 
 impl Engine {
-    /// The engine's root, to link, to monitor, or to stop.
+    /// The actor cell of the engine's supervisor, to link, to monitor or to stop it.
     #[must_use]
-    pub fn root_cell(&self) -> ActorCell {
+    pub fn supervisor_cell(&self) -> ActorCell {
         self.root().get_cell()
     }
 }

@@ -1,4 +1,4 @@
-//! How an engine came to its end: what whoever serves it returns.
+//! How an engine ended: the value that a server of the engine returns.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -12,20 +12,21 @@ use crate::engine::Engine;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ended {
-    /// It was asked to: by [`Engine::shutdown`], or by whoever stopped its root.
+    /// The end was requested: with [`Engine::shutdown`], or by stopping the engine's supervisor.
     Shutdown,
-    /// Its root was killed, by itself or with its supervisor.
+    /// The engine's supervisor was killed, alone or with the actor above it.
     Killed,
-    /// Its root failed, because of this: as a rule, one restart too many of the actors below it.
+    /// The engine's supervisor failed for this reason: usually one restart too many of the actors
+    /// below it.
     Failed(String),
 }
 
 impl Ended {
-    /// `Ok` for an end that was asked for.
+    /// Returns `Ok` for an end that was requested.
     ///
     /// # Errors
     ///
-    /// [`EndedUnasked`] for any other: a process that ends because of it has failed.
+    /// [`EndedUnasked`] for any other end: a process that ends because of it has failed.
     pub fn asked(self) -> Result<(), EndedUnasked> {
         match self {
             Self::Shutdown => Ok(()),
@@ -35,7 +36,7 @@ impl Ended {
     }
 }
 
-/// An engine ended that nobody had asked to.
+/// An engine ended, although nobody had requested it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndedUnasked {
@@ -47,7 +48,8 @@ pub enum EndedUnasked {
     Failed(String),
 }
 
-/// What is known of the end of an engine; written by its root, and by who asks for a shutdown.
+/// The state of an engine's end. The supervisor writes it, and so does the code that requests a
+/// shutdown.
 #[derive(Debug, Default)]
 pub(crate) struct End {
     asked: AtomicBool,
@@ -61,38 +63,38 @@ impl End {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// The root fails because of this. The first reason counts.
+    /// Records why the supervisor fails. The first reason counts.
     pub(crate) fn fail(&self, why: String) {
         let _ = self.failed.set(why);
     }
 
-    /// The root ends. What is asked for from here on changes nothing.
+    /// Records that the supervisor ends. A request after this changes nothing.
     pub(crate) fn begin(&self) {
         self.ended.get_or_init(|| match self.failed.get() {
-            // What happens while it ends anyway is logged, and changes nothing.
+            // A failure during a requested end is logged, and changes nothing.
             _ if self.asked.load(Ordering::Acquire) => Ended::Shutdown,
             Some(why) => Ended::Failed(why.clone()),
             None => Ended::Killed,
         });
     }
 
-    /// The root has ended.
+    /// Records that the supervisor has ended.
     pub(crate) fn over(&self) {
         self.over.cancel();
     }
 }
 
 impl Engine {
-    /// How the engine ended, or is just ending; `None` while it runs.
+    /// How the engine ended, or is ending; `None` while it runs.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
         self.core().end.ended.get().cloned()
     }
 
-    /// Completes when the engine has ended, in whatever way, and says how.
+    /// Completes when the engine has ended, in whatever way, and returns how it ended.
     ///
-    /// A server returns this as its own end: [`Ended::asked`] makes an error of what nobody asked for,
-    /// so that no process ends with 0 because its engine was killed.
+    /// A server returns this as its own end. [`Ended::asked`] turns an end that nobody requested
+    /// into an error, so that no process exits with 0 because its engine was killed.
     pub fn stopped(&self) -> impl Future<Output = Ended> + Send + 'static {
         let core = self.core().clone();
         async move {

@@ -1,4 +1,4 @@
-//! The handle of an engine: start it, change its catalog, tell every client, shut it down.
+//! The handle of an engine: start it, change its catalog, notify every client, shut it down.
 
 use std::fmt;
 use std::future::Future;
@@ -18,20 +18,22 @@ use crate::core::Core;
 use crate::embed::{Audience, EngineMsg};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
 use crate::ids::{CallId, SessionId};
-use crate::outlet::TallyView;
-use crate::registry::{Catalog, CatalogError, Change, Item, Mutation, RegistryMsg, Shelf, Topic};
-use crate::root::RootActor;
+use crate::registry::{
+    Catalog, CatalogError, Change, Item, ItemKind, Mutation, RegistryMsg, Topic,
+};
+use crate::server_hello::ServerHello;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionView};
+use crate::stream::CountersView;
+use crate::supervisor::SupervisorActor;
 use crate::task::{CallView, CancelReason};
 use crate::tasks::{self, TaskStoreError};
-use crate::welcome::Welcome;
 
-/// After calls have been told to end, how long they get to notice.
-pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
+/// How long cancelled calls get to end.
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(500);
 
-/// A running engine. Clones are handles to the same one.
+/// A running engine. Clones are handles to the same engine.
 ///
-/// Dropping the last handle does not stop it: [`shutdown`](Self::shutdown) does.
+/// Dropping the last handle does not stop the engine: [`shutdown`](Self::shutdown) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -68,7 +70,7 @@ pub enum StartError {
     /// A tool, resource, template or prompt is refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// The tasks of the last engine with this store could not be taken over.
+    /// The tasks of the last engine with this store could not be recovered.
     #[error(transparent)]
     Tasks(#[from] TaskStoreError),
     /// An actor did not start.
@@ -81,7 +83,7 @@ pub enum StartError {
 #[error("the engine has stopped")]
 pub struct Stopped;
 
-/// What an engine is made of before it starts.
+/// The settings and items of an engine before it starts.
 #[derive(Debug)]
 pub struct EngineBuilder {
     info: Implementation,
@@ -91,7 +93,7 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Adds a tool, a resource, a resource template or a prompt, whichever it is.
+    /// Adds an item: a tool, a resource, a resource template or a prompt.
     #[must_use]
     pub fn item(mut self, item: impl Into<Item>) -> Self {
         self.items.push(item.into());
@@ -122,28 +124,28 @@ impl EngineBuilder {
         self.item(prompt)
     }
 
-    /// Tells models how the server is best used.
+    /// Sets the instructions, which tell models how the server is best used.
     #[must_use]
     pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
         self.instructions = Some(instructions.into());
         self
     }
 
-    /// A name of the server for people.
+    /// Sets the name of the server that people read.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.info.title = Some(title.into());
         self
     }
 
-    /// Pictures of the server for people.
+    /// Sets the icons of the server.
     #[must_use]
     pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
         self.info.icons = Some(icons.into_iter().collect());
         self
     }
 
-    /// Where to read more about the server.
+    /// Sets the address of a page about the server.
     #[must_use]
     pub fn website_url(mut self, url: impl Into<String>) -> Self {
         self.info.website_url = Some(url.into());
@@ -187,13 +189,14 @@ impl EngineBuilder {
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
         let instructions = self.instructions.as_deref();
-        let welcome = Welcome::new(&identity, instructions, self.config.list_cache.discover);
-        let core = Arc::new(Core::new(self.config, identity, welcome, catalog));
+        let server_hello =
+            ServerHello::new(&identity, instructions, self.config.list_cache.discover);
+        let core = Arc::new(Core::new(self.config, identity, server_hello, catalog));
         let (root, _) = match supervisor {
             Some(supervisor) => {
-                Actor::spawn_linked(None, RootActor, core.clone(), supervisor).await?
+                Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?
             }
-            None => Actor::spawn(None, RootActor, core.clone()).await?,
+            None => Actor::spawn(None, SupervisorActor, core.clone()).await?,
         };
         if let Err(error) = tasks::recover(&core).await {
             root.stop(None);
@@ -207,7 +210,7 @@ impl EngineBuilder {
 }
 
 impl Engine {
-    /// An engine of a server with this name and version, as clients see them.
+    /// A builder for an engine whose server has this name and version, as clients see them.
     #[must_use]
     pub fn builder(name: impl Into<String>, version: impl Into<String>) -> EngineBuilder {
         EngineBuilder {
@@ -230,38 +233,40 @@ impl Engine {
         &self.root
     }
 
-    /// The tools, resources and prompts, to read and to change.
+    /// The catalog of tools, resources and prompts, to read and to change.
     #[must_use]
     pub fn catalog(&self) -> CatalogHandle {
         CatalogHandle::new(self.core.clone())
     }
 
-    /// Tells every client that the list of tools changed. A change of the
-    /// [`catalog`](Self::catalog) does so by itself.
+    /// Notifies every client that the list of tools changed. A change of the
+    /// [`catalog`](Self::catalog) does this by itself.
     pub fn send_tool_list_changed(&self) {
         self.core.announce_list(ListKind::Tools);
     }
 
-    /// Tells every client that the list of resources changed.
+    /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
         self.core.announce_list(ListKind::Resources);
     }
 
-    /// Tells every client that the list of prompts changed.
+    /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
         self.core.announce_list(ListKind::Prompts);
     }
 
-    /// Tells every client that watches this resource that it changed.
+    /// Notifies every client that watches this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
         self.core.announce(Topic::Resource(uri.into()));
     }
 
-    /// Sends a notification of the application's own to every legacy session. Modern clients
-    /// hear only what they listen to, which the protocol limits to its own notices. `params`
-    /// should serialize to a JSON object.
+    /// Sends a notification of the application's own to every legacy session.
     ///
-    /// Waits while many such notices are under way. Cancel safe: it is sent or not.
+    /// Modern clients receive only what they listen to, and the protocol limits that to its own
+    /// notices. `params` should serialize to a JSON object.
+    ///
+    /// Waits while many such notices are on their way. Cancel safe: the notification is sent or
+    /// not.
     ///
     /// # Errors
     ///
@@ -285,28 +290,30 @@ impl Engine {
         self.core.notify(audience, method, params).await
     }
 
-    /// All sessions now: legacy clients, pipes, modern listens, and the one that stands for
-    /// all other modern requests.
+    /// All sessions now: legacy clients, pipes, modern listens, and the one session of all other
+    /// modern requests.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {
         self.core.directory.views()
     }
 
-    /// Ends a session: its calls are answered with an error, its streams end, and a legacy HTTP
-    /// client gets a 404 from then on. `false` if there is none of that name.
+    /// Ends a session. Its calls are answered with an error, its streams end, and a legacy HTTP
+    /// client gets a 404 from then on. `false` if there is no such session.
     pub fn end_session(&self, id: &SessionId) -> bool {
         self.core.end_session(id)
     }
 
-    /// Gives a session a new actor, as if the old one had crashed: its calls are answered with
-    /// an error, everything else goes on. More than five times within a minute it is ended
-    /// instead. One that had no work for an actor so far has none to lose, and goes on as it is.
-    /// `false` if there is no session of that name.
+    /// Gives a session a new actor, as if the old one had crashed.
+    ///
+    /// Its calls are answered with an error, and everything else continues. A session that is
+    /// restarted more than five times within a minute is ended instead. A session that has had no
+    /// work for an actor has no actor to lose, and continues unchanged. `false` if there is no such
+    /// session.
     pub fn restart_session(&self, id: &SessionId) -> bool {
         self.core.restart_session(id)
     }
 
-    /// All calls that run now, or wait for their client to answer. One of code that is always done
+    /// All calls that run now, or wait for their client's answer. A call whose code always finishes
     /// at once may never be among them.
     #[must_use]
     pub fn calls(&self) -> Vec<CallView> {
@@ -314,15 +321,15 @@ impl Engine {
     }
 
     /// Cancels a call: its code is polled once more and dropped, and its caller gets an error.
-    /// `false` if it does not run.
+    /// `false` if the call does not run.
     pub fn cancel_call(&self, id: CallId) -> bool {
         self.core.running.cancel(id, CancelReason::Application)
     }
 
-    /// What became of all frames so far.
+    /// What became of all frames so far, by class.
     #[must_use]
-    pub fn tally(&self) -> TallyView {
-        self.core.tally.view()
+    pub fn counters(&self) -> CountersView {
+        self.core.counters.view()
     }
 
     /// Whether a shutdown has begun.
@@ -336,16 +343,16 @@ impl Engine {
         self.core.draining.clone().cancelled_owned()
     }
 
-    /// Shuts down: takes no new calls, answers open listens, gives running calls
+    /// Shuts down: accepts no new calls, answers open listens, gives running calls
     /// [`Config::drain_timeout`], ends the rest, and stops all actors.
     ///
-    /// May be called several times; each returns when the engine has stopped. When dropped
-    /// early the engine takes no new calls but goes on otherwise.
+    /// May be called several times; each call returns when the engine has stopped. When dropped
+    /// early, the engine accepts no new calls, but continues otherwise.
     pub async fn shutdown(&self) {
         self.shutdown_within(self.core.config.drain_timeout).await;
     }
 
-    /// As [`shutdown`](Self::shutdown), with another time for the calls that run.
+    /// Like [`shutdown`](Self::shutdown), with another time limit for running calls.
     pub async fn shutdown_within(&self, drain_timeout: Duration) {
         self.core.end.ask();
         self.core.draining.cancel();
@@ -358,29 +365,30 @@ impl Engine {
             let left = self.core.calls.len();
             crate::log!(warn, left, "calls are still running at the end of the drain time");
             self.core.end_calls();
-            // A call that blocks its thread cannot be ended; it must not hold up the rest.
-            let _ = tokio::time::timeout(LAST_MOMENT, self.core.calls.wait()).await;
+            // A call that blocks its thread cannot be cancelled, and must not delay the rest.
+            let _ = tokio::time::timeout(CANCEL_GRACE, self.core.calls.wait()).await;
         }
         let ending = self.clients();
         let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
         for session in &ending {
             session.end(&self.core, EndReason::Shutdown);
         }
-        // Awaited, as the end of the root kills what is left of them, unsaid words and all.
-        let ended = actors.iter().map(|actor| actor.wait(Some(LAST_MOMENT)));
+        // Awaited, because the end of the supervisor kills the remaining ones before they can send
+        // everything.
+        let ended = actors.iter().map(|actor| actor.wait(Some(CANCEL_GRACE)));
         futures::future::join_all(ended).await;
         for session in &ending {
-            // A call that cannot be ended may still hold its session's streams open.
-            if let Some(outlet) = session.streams().notices() {
-                outlet.finish();
+            // A call that cannot be cancelled may still keep its session's streams open.
+            if let Some(sender) = session.streams().notices() {
+                sender.finish();
             }
         }
         self.root.stop(None);
         let _ = self.root.wait(None).await;
     }
 
-    /// The sessions that serve a client: not the one that stands for stateless calls, which
-    /// ends with the root.
+    /// The sessions that serve a client: all but the one of stateless calls, which ends with the
+    /// supervisor.
     fn clients(&self) -> Vec<Arc<SessionEntry>> {
         let mut sessions = self.core.directory.all();
         sessions.retain(|session| session.kind() != SessionKind::Stateless);
@@ -388,7 +396,7 @@ impl Engine {
     }
 }
 
-/// The catalog of an engine: read it, change it. Every change is announced by itself.
+/// The catalog of an engine, to read and to change. Every change is announced automatically.
 #[derive(Clone, Debug)]
 pub struct CatalogHandle(Arc<Core>);
 
@@ -397,7 +405,7 @@ impl CatalogHandle {
         Self(core)
     }
 
-    /// The lists as they are now. What is held does not change.
+    /// The lists as they are now. A snapshot does not change.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Catalog> {
         self.0.catalog()
@@ -407,16 +415,16 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Exists`] if its name is taken, or what is wrong with it.
+    /// [`CatalogError::Exists`] if its name is taken, or the reason why the item is invalid.
     pub async fn add(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
         self.apply([Mutation::Add(item.into())]).await
     }
 
-    /// Adds an item, or puts it in the place of the one with its name.
+    /// Adds an item, or replaces the item that has its name.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why the item is invalid.
     pub async fn put(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
         self.apply([Mutation::Put(item.into())]).await
     }
@@ -427,7 +435,7 @@ impl CatalogHandle {
     ///
     /// [`CatalogError::Stopped`].
     pub async fn remove_tool(&self, name: &str) -> Result<bool, CatalogError> {
-        self.remove(Shelf::Tools, name).await
+        self.remove(ItemKind::Tools, name).await
     }
 
     /// Removes a resource. `false` if there was none.
@@ -436,7 +444,7 @@ impl CatalogHandle {
     ///
     /// [`CatalogError::Stopped`].
     pub async fn remove_resource(&self, uri: &str) -> Result<bool, CatalogError> {
-        self.remove(Shelf::Resources, uri).await
+        self.remove(ItemKind::Resources, uri).await
     }
 
     /// Removes a resource template. `false` if there was none.
@@ -445,7 +453,7 @@ impl CatalogHandle {
     ///
     /// [`CatalogError::Stopped`].
     pub async fn remove_resource_template(&self, uri_template: &str) -> Result<bool, CatalogError> {
-        self.remove(Shelf::Templates, uri_template).await
+        self.remove(ItemKind::Templates, uri_template).await
     }
 
     /// Removes a prompt. `false` if there was none.
@@ -454,22 +462,22 @@ impl CatalogHandle {
     ///
     /// [`CatalogError::Stopped`].
     pub async fn remove_prompt(&self, name: &str) -> Result<bool, CatalogError> {
-        self.remove(Shelf::Prompts, name).await
+        self.remove(ItemKind::Prompts, name).await
     }
 
-    async fn remove(&self, shelf: Shelf, key: &str) -> Result<bool, CatalogError> {
-        let change = self.apply([Mutation::Remove(shelf, key.to_owned())]).await?;
+    async fn remove(&self, kind: ItemKind, key: &str) -> Result<bool, CatalogError> {
+        let change = self.apply([Mutation::Remove(kind, key.to_owned())]).await?;
         Ok(!change.lists.is_empty())
     }
 
-    /// Applies several changes together: all of them or, on an error, none. Clients get one
-    /// notice for each list that differs, and none for a list that does not.
+    /// Applies several changes together: all of them or, on an error, none. Clients get one notice
+    /// for each list that differs, and none for a list that does not.
     ///
-    /// Returns when readers see the new lists. When dropped early the change may still happen.
+    /// Returns when readers see the new lists. When dropped early, the change may still happen.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong.
+    /// The first error.
     pub async fn apply(
         &self,
         mutations: impl IntoIterator<Item = Mutation>,

@@ -1,7 +1,8 @@
-//! Hearing what happens in an engine, without ever holding it up.
+//! Events: what happens in an engine, for subscribers that never delay it.
 //!
-//! Every subscriber has a ring of its own. Whoever emits writes into it and goes on; when it
-//! is full the oldest event makes room, and the subscriber hears how many it missed.
+//! Each subscriber has a ring of its own. The engine writes an event into the ring and goes on.
+//! When the ring is full, the oldest event is dropped, and the subscriber receives how many it
+//! missed.
 
 mod batch;
 mod receiver;
@@ -20,40 +21,40 @@ use stentor_wire::{ErrorObject, Id, ListKind, Method, ProtocolVersion};
 
 use crate::engine::Engine;
 use crate::ids::{CallId, Revision, SessionId};
-use crate::outlet::policy::Class;
 use crate::registry::Conflict;
 use crate::session::{EndReason, SessionKind};
+use crate::stream::policy::Class;
 use crate::task::CancelReason;
 use batch::Bell;
 pub use batch::EventBatch;
 pub use receiver::EventReceiver;
 use receiver::Inbox;
 
-/// Something that happened in an engine.
+/// An event of an engine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EngineEvent {
     /// A client opened a session.
     SessionOpened {
-        /// Its name.
+        /// The session's id.
         session: SessionId,
-        /// What kind of client it serves.
+        /// The kind of client that the session serves.
         kind: SessionKind,
-        /// Who it was opened for, where the transport knows.
+        /// The principal of the session, if the transport knows it.
         principal: Option<Arc<str>>,
     },
-    /// A legacy client shook hands.
+    /// A legacy client initialized its session.
     SessionInitialized {
-        /// Its session.
+        /// The session.
         session: SessionId,
         /// The negotiated version.
         version: ProtocolVersion,
-        /// The client, as it says itself.
+        /// The client, as it describes itself.
         client: Option<Arc<Implementation>>,
     },
     /// A session ended.
     SessionClosed {
-        /// Its name.
+        /// The session's id.
         session: SessionId,
         /// Why it ended.
         reason: EndReason,
@@ -70,93 +71,93 @@ pub enum EngineEvent {
     },
     /// A call began.
     CallStarted {
-        /// Which call.
+        /// The call.
         call: CallRef,
-        /// What the client asked for.
+        /// The method of the request.
         method: Method,
     },
     /// A call reported progress.
     CallProgressed {
-        /// Which call.
+        /// The call.
         call: CallRef,
-        /// How far it is.
+        /// The progress so far.
         progress: f64,
-        /// How far it goes, if it knows.
+        /// The total, if the call knows it.
         total: Option<f64>,
     },
     /// A call was answered.
     CallFinished {
-        /// Which call.
+        /// The call.
         call: CallRef,
-        /// What the answer says.
+        /// What the response contains.
         outcome: CallOutcome,
-        /// How long it took.
+        /// How long the call took.
         took: Duration,
     },
-    /// A call was told to end before its code returned.
+    /// A call was cancelled before its code returned.
     CallCancelled {
-        /// Which call.
+        /// The call.
         call: CallRef,
-        /// Why.
+        /// Why it was cancelled.
         reason: CancelReason,
-        /// How long it had run.
+        /// How long the call had run.
         took: Duration,
     },
-    /// Lists of the catalog changed; readers see them already.
+    /// Lists of the catalog changed. Readers already see the new lists.
     CatalogChanged {
-        /// The revision that is the latest now.
+        /// The latest revision.
         revision: Revision,
         /// The lists that differ.
         lists: Vec<ListKind>,
     },
-    /// Nodes of a cluster define an item differently, which they did not before.
+    /// Nodes of a cluster now define an item differently.
     CatalogConflict {
-        /// Which, and who.
+        /// The item, and the nodes with another definition.
         conflict: Conflict,
     },
-    /// An actor that serves all clients failed, and a new one took its place.
+    /// An actor that serves all clients failed, and a new one replaced it.
     ActorRestarted {
         /// `"registry"`, `"hub"` or `"session of stateless calls"`.
         actor: &'static str,
     },
-    /// Frames were dropped, as their client had fallen behind.
+    /// Frames were dropped because their client fell behind.
     FramesDropped {
-        /// Whose they were; `None` where the stream belongs to no session.
+        /// The session of the stream; `None` if the stream belongs to no session.
         session: Option<SessionId>,
-        /// What they were.
+        /// The class of the frames.
         class: Class,
         /// How many.
         count: u64,
     },
-    /// Streams were closed, as their client had stopped reading them.
+    /// Streams were closed because their client stopped reading them.
     StreamsClosed {
-        /// Whose they were; `None` where they belong to no session.
+        /// The session of the streams; `None` if they belong to no session.
         session: Option<SessionId>,
         /// How many.
         count: u64,
     },
-    /// So many events are missing here, as their subscriber was slow.
+    /// This many events were dropped here because the subscriber was slow.
     Missed(u64),
-    /// The engine has stopped. Nothing follows.
+    /// The engine has stopped. No event follows.
     Stopped,
 }
 
-/// What the answer to a call says.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallOutcome {
-    /// It has a result, or questions.
+    /// The response has a result, or questions to the client.
     Ok,
-    /// It has a result that tells of a failure: `isError`.
+    /// The response has a result that reports a failure: `isError`.
     Failed,
-    /// It is an error of the protocol, with this JSON-RPC code.
+    /// The response is an error of the protocol, with this JSON-RPC code.
     Error(i32),
 }
 
 impl CallOutcome {
     pub(crate) fn of(answer: &Result<ResultBody, ErrorObject>) -> Self {
         match answer {
-            Ok(result) if result.says_failed() => Self::Failed,
+            Ok(result) if result.is_error() => Self::Failed,
             Ok(_) => Self::Ok,
             Err(error) => Self::Error(error.code),
         }
@@ -172,44 +173,42 @@ impl CallOutcome {
     }
 }
 
-/// Which call an event is about.
+/// The call that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallRef {
-    /// Its name within the engine.
+    /// The call's id within the engine.
     pub id: CallId,
     /// The session of the call; modern requests over HTTP have none.
     pub session: Option<SessionId>,
-    /// The id of its request, which the client chose.
+    /// The id of the request, which the client chose.
     pub request: Id,
-    /// The name that is called, or the URI that is read.
+    /// The name of the called item, or the URI that is read.
     pub subject: Arc<str>,
 }
 
-/// Somebody who is told of events.
 trait Subscriber: Send + Sync {
-    /// Hands over an event without waiting; `false` if there is nobody to hear it any more.
+    /// Passes an event on without waiting; `false` if the subscriber has ended.
     fn push(&self, event: &EngineEvent) -> bool;
 
-    /// No event will come after this.
     fn close(&self);
 }
 
 type Subscribers = Vec<Arc<dyn Subscriber>>;
 
-/// The subscribers of one engine; none at all once it has stopped. Clones share them.
+/// The subscribers of one engine. Empty once the engine has stopped. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Events(Arc<Heard>);
+pub(crate) struct Events(Arc<Shared>);
 
-struct Heard {
+struct Shared {
     subscribers: ArcSwapOption<Subscribers>,
-    /// Whether there may be some: all that happens is asked this, and mostly there are none.
+    /// Whether there may be subscribers. Each event checks this, and usually there are none.
     any: AtomicBool,
 }
 
 impl Default for Events {
     fn default() -> Self {
         let subscribers = ArcSwapOption::from_pointee(Subscribers::new());
-        Self(Arc::new(Heard { subscribers, any: AtomicBool::new(false) }))
+        Self(Arc::new(Shared { subscribers, any: AtomicBool::new(false) }))
     }
 }
 
@@ -221,17 +220,17 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// Tells every subscriber. Never waits; without a subscriber nothing is even made.
+    /// Sends an event to every subscriber. Never waits; without a subscriber the event is not made.
     ///
     /// Not to be called under a lock: a subscriber may run the host's code.
     #[inline]
     pub(crate) fn emit(&self, make: impl FnOnce() -> EngineEvent) {
         if self.0.any.load(Ordering::Acquire) {
-            self.tell(make);
+            self.deliver(make);
         }
     }
 
-    fn tell(&self, make: impl FnOnce() -> EngineEvent) {
+    fn deliver(&self, make: impl FnOnce() -> EngineEvent) {
         let subscribers = self.0.subscribers.load();
         let Some(subscribers) = subscribers.as_deref().filter(|all| !all.is_empty()) else {
             return;
@@ -244,7 +243,7 @@ impl Events {
         }
     }
 
-    /// Ends every subscription, and every one that is made later: the engine has stopped.
+    /// Ends all subscriptions, and those that are added later: the engine has stopped.
     pub(crate) fn close(&self) {
         self.emit(|| EngineEvent::Stopped);
         for subscriber in self.0.subscribers.swap(None).iter().flat_map(|all| all.iter()) {
@@ -253,7 +252,7 @@ impl Events {
     }
 
     fn add(&self, subscriber: Arc<dyn Subscriber>) {
-        // Before it is there, so that it hears of all that comes after.
+        // Set before the subscriber is added, so that it receives all later events.
         self.0.any.store(true, Ordering::Release);
         let before = self.0.subscribers.rcu(|all| {
             all.as_deref().map(|all| {
@@ -292,14 +291,13 @@ impl Events {
 }
 
 impl Engine {
-    /// Hears what happens in the engine from now on.
+    /// Subscribes to the events of the engine from now on.
     ///
-    /// At most `capacity` events wait to be read, and at least one can. The engine never
-    /// waits for a subscriber: when it is slow the oldest events are dropped, and an
-    /// [`EngineEvent::Missed`] stands in their place. What one actor of the engine does comes
-    /// in its order.
+    /// At most `capacity` events wait to be read, and at least one can. The engine never waits for
+    /// a subscriber: when the subscriber is slow, the oldest events are dropped, and an
+    /// [`EngineEvent::Missed`] takes their place. Events of one actor of the engine come in order.
     ///
-    /// On an engine that has stopped there is nothing to hear.
+    /// If the engine has stopped, the receiver ends at once.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -324,16 +322,16 @@ impl Engine {
         self.core().events.receiver(capacity)
     }
 
-    /// Has an actor of this process told what happens in the engine from now on, as messages
-    /// of its own type.
+    /// Sends the events of the engine to an actor of this process from now on, as messages of the
+    /// actor's own type.
     ///
-    /// A mailbox of ractor has no bound, so at most one message of a subscription is in it:
-    /// `wrap` makes it from an [`EventBatch`], and the next one is sent once that has been
-    /// read. At most `capacity` events wait meanwhile, and at least one can; when more come
-    /// the oldest are dropped, and an [`EngineEvent::Missed`] stands in their place.
+    /// A mailbox of ractor has no bound, so it contains at most one message of a subscription.
+    /// `wrap` makes that message from an [`EventBatch`]; the next one is sent after the actor has
+    /// read the batch. Meanwhile at most `capacity` events wait, and at least one can. When more
+    /// come, the oldest are dropped, and an [`EngineEvent::Missed`] takes their place.
     ///
-    /// `wrap` runs inside of the engine, and should do nothing but wrap. The subscription
-    /// ends when the actor or the engine does, or `wrap` panics.
+    /// `wrap` runs inside of the engine, and should only wrap. The subscription ends when the actor
+    /// or the engine ends, or when `wrap` panics.
     ///
     /// ```
     /// # use ractor::ActorRef;

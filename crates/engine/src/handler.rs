@@ -1,15 +1,15 @@
-//! The author's side: tools, resources, resource templates and prompts, each a descriptor
-//! that clients see and the code behind it.
+//! The author's side: tools, resources, resource templates and prompts. Each has a descriptor that
+//! clients see, and the code behind it.
 
 mod arguments;
 mod completion;
-mod fit;
+mod descriptor;
+mod downgrade;
 mod outcome;
 mod prompt;
 mod resource;
 mod schema;
 mod template;
-mod told;
 mod tool;
 
 use futures::future::BoxFuture;
@@ -26,14 +26,14 @@ pub use tool::{Tool, ToolFn, raw_tool, tool};
 
 pub(crate) use arguments::Arguments;
 pub(crate) use completion::{Completer, completed};
-pub(crate) use fit::prompt_result;
+pub(crate) use descriptor::ToolDescriptor;
+pub(crate) use downgrade::prompt_result;
 pub(crate) use outcome::Kind;
 pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
 pub(crate) use schema::{InputSchema, form, form_schema};
 pub(crate) use template::UriTemplate;
-pub(crate) use told::Told;
 pub(crate) use tool::{ToolEntry, shape};
 
-/// A running piece of the author's code.
+/// The future of a piece of the author's code.
 pub(crate) type Running<T> = BoxFuture<'static, T>;

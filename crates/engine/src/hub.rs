@@ -1,8 +1,8 @@
-//! **Owns** who hears which notices: one entry for each legacy session and each modern listen.
+//! **Owns** the subscribers of notices: one entry for each legacy session and each modern listen.
 //! **Receives** joins and leaves of sessions, and notices of the registry and the application.
-//! **Sends** nothing: it writes notices, encoded once, into the outlets that sessions gave it, and
-//! from there to clients that keep up.
-//! **Dies when** the root stops, or a bug panics.
+//! **Sends** nothing: it writes notices, encoded once, into the streams of its subscribers, and
+//! from there directly to clients that keep up.
+//! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
 mod fanout;
@@ -19,12 +19,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::ids::SessionId;
-use crate::outlet::Outlet;
-use crate::outlet::policy::Class;
-use fanout::Told;
+use crate::stream::StreamSender;
+use crate::stream::policy::Class;
+use fanout::Recipient;
 use filter::Filter;
 
-/// Who subscribes: a legacy session itself, or one listen of a session.
+/// The key of a subscriber: a legacy session itself, or one listen of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SubscriberKey {
     pub(crate) session: SessionId,
@@ -33,22 +33,21 @@ pub(crate) struct SubscriberKey {
 
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    pub(crate) outlet: Outlet,
+    pub(crate) sender: StreamSender,
     pub(crate) filter: Filter,
 }
 
-/// A change of what a subscriber hears.
 #[derive(Debug)]
 pub(crate) enum Refilter {
     Watch(Arc<str>),
     Unwatch(Arc<str>),
 }
 
-/// What a hub knows about itself.
+/// A view of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubView {
-    /// Legacy sessions and modern listens that hear notices.
+    /// Legacy sessions and modern listens that receive notices.
     pub subscribers: usize,
     /// Notices published since the hub was started.
     pub published: u64,
@@ -59,16 +58,16 @@ pub(crate) enum HubMsg {
     Join(SubscriberKey, Box<Subscriber>),
     Refilter(SubscriberKey, Refilter),
     Leave(SubscriberKey),
-    /// Something changed: look what.
-    Rung,
+    /// The hub's dirty set has topics to publish.
+    Flush,
     Publish(Notice),
-    /// How a task is, for a listener that joined just now.
-    TellTask(SubscriberKey, Box<EncodedNotice>),
-    /// A notice of the application's own, to these sessions or to all. An application can send
-    /// them without end: whoever is to wait for that gave a permit.
+    /// The status of a task, for a subscriber that has just joined.
+    SendTaskStatus(SubscriberKey, Box<EncodedNotice>),
+    /// A notification of the application's own, to these sessions or to all. An application can
+    /// send them without end, so a sender that has to wait for the hub adds a permit.
     Notify(Option<Vec<SessionId>>, Notice, Option<OwnedSemaphorePermit>),
-    /// Says that what came before was told.
-    Flush(RpcReplyPort<()>),
+    /// Replies once the notices before it were sent.
+    Barrier(RpcReplyPort<()>),
     Observe(RpcReplyPort<HubView>),
 }
 
@@ -76,12 +75,13 @@ crate::message!(HubMsg);
 
 pub(crate) struct HubState {
     core: Arc<Core>,
-    /// In the order in which they joined, more or less: their memory was got in that order, too,
-    /// and is faster to walk through so.
+    /// Roughly in the order of joining: their memory was allocated in that order, so iterating is
+    /// faster.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
-    /// Who hears of which resource, by the normal form of its URI: an update is told without a look at those who do not.
+    /// The subscribers of each resource, by the normal form of its URI, so that an update does not
+    /// visit other subscribers.
     watchers: HashMap<Arc<str>, IndexSet<SubscriberKey, RandomState>>,
-    /// Who hears of which task, and the version that each was told last.
+    /// The subscribers of each task, and the last version that each has received.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
     published: u64,
 }
@@ -117,15 +117,15 @@ impl Actor for HubActor {
             HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
             HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
             HubMsg::Leave(key) => state.on_leave(&key),
-            HubMsg::Rung => state.on_rung().await,
+            HubMsg::Flush => state.on_flush().await,
             HubMsg::Publish(notice) => state.on_publish(notice).await,
-            HubMsg::TellTask(key, notice) => state.on_tell_task(&key, *notice),
+            HubMsg::SendTaskStatus(key, notice) => state.on_tell_task(&key, *notice),
             HubMsg::Notify(None, notice, _permit) => state.on_publish(notice).await,
             HubMsg::Notify(Some(sessions), notice, _permit) => {
                 state.on_notify(sessions, notice).await;
             }
-            HubMsg::Flush(reply) => {
-                // Whoever asked may have gone.
+            HubMsg::Barrier(reply) => {
+                // The requester may have ended.
                 let _ = reply.send(());
             }
             HubMsg::Observe(reply) => state.on_observe(reply),
@@ -195,87 +195,87 @@ impl HubState {
         }
     }
 
-    async fn on_rung(&mut self) {
-        for topic in self.core.to_tell.take() {
+    async fn on_flush(&mut self) {
+        for topic in self.core.pending_broadcasts.take() {
             self.on_publish(topic.notice()).await;
         }
     }
 
     async fn on_publish(&mut self, notice: Notice) {
-        let told = match &notice {
+        let recipients = match &notice {
             Notice::Task { id, version, .. } => {
                 let Some(listeners) = self.tasks.get_mut(id) else { return };
-                let behind = listeners.iter_mut().filter(|(_, told)| **told < *version);
+                let behind = listeners.iter_mut().filter(|(_, last)| **last < *version);
                 let subscribers = &self.subscribers;
-                let told = behind.filter_map(|(key, told)| {
-                    *told = *version;
-                    Some(Told::new(key, subscribers.get(key)?))
+                let recipients = behind.filter_map(|(key, last)| {
+                    *last = *version;
+                    Some(Recipient::new(key, subscribers.get(key)?))
                 });
-                told.collect()
+                recipients.collect()
             }
             Notice::ResourceUpdated(uri) => return self.on_updated(&uri::normal(uri)).await,
             _ => {
                 let all = self.subscribers.iter();
-                let hear = all.filter(|(_, subscriber)| subscriber.filter.hears(&notice));
-                hear.map(|(key, subscriber)| Told::new(key, subscriber)).collect()
+                let hear = all.filter(|(_, subscriber)| subscriber.filter.passes(&notice));
+                hear.map(|(key, subscriber)| Recipient::new(key, subscriber)).collect()
             }
         };
-        self.tell(told, notice).await;
+        self.send(recipients, notice).await;
     }
 
-    /// A resource changed, whose URI each client is told as it wrote it.
+    /// A resource changed. Each client receives its URI as the client wrote it.
     async fn on_updated(&mut self, normal: &str) {
         self.published += 1;
-        let mut told: IndexMap<Arc<str>, Vec<Told>, RandomState> = IndexMap::default();
+        let mut by_uri: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
         for key in self.watchers.get(normal).into_iter().flatten() {
             let Some(subscriber) = self.subscribers.get(key) else { continue };
             let Some(uri) = subscriber.filter.watched_as(normal) else { continue };
-            let told_so = match told.get_mut(uri) {
-                Some(told_so) => told_so,
-                None => told.entry(uri.clone()).or_default(),
+            let recipients = match by_uri.get_mut(uri) {
+                Some(recipients) => recipients,
+                None => by_uri.entry(uri.clone()).or_default(),
             };
-            told_so.push(Told::new(key, subscriber));
+            recipients.push(Recipient::new(key, subscriber));
         }
-        for (uri, told) in told {
+        for (uri, to) in by_uri {
             let notice = Notice::ResourceUpdated(uri);
-            fanout::tell(told, Class::of(&notice), Arc::new(EncodedNotice::new(notice))).await;
+            fanout::write_to_all(to, Class::of(&notice), Arc::new(EncodedNotice::new(notice)))
+                .await;
         }
     }
 
-    async fn tell(&mut self, told: Vec<Told>, notice: Notice) {
+    async fn send(&mut self, recipients: Vec<Recipient>, notice: Notice) {
         self.published += 1;
-        if told.is_empty() {
+        if recipients.is_empty() {
             return;
         }
         let class = Class::of(&notice);
         let notice = Arc::new(EncodedNotice::new(notice));
-        fanout::tell(told, class, notice).await;
+        fanout::write_to_all(recipients, class, notice).await;
     }
 
     fn on_tell_task(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
         let Notice::Task { id, version, .. } = notice.notice() else { return };
-        let told = self.tasks.get_mut(id).and_then(|listeners| listeners.get_mut(key));
-        if let (Some(told), Some(subscriber)) = (told, self.subscribers.get(key))
-            && *told < *version
+        let last = self.tasks.get_mut(id).and_then(|listeners| listeners.get_mut(key));
+        if let (Some(last), Some(subscriber)) = (last, self.subscribers.get(key))
+            && *last < *version
         {
-            *told = *version;
-            subscriber.outlet.notice(Class::Task, Arc::new(notice), key.subscription.clone());
+            *last = *version;
+            subscriber.sender.notice(Class::Task, Arc::new(notice), key.subscription.clone());
         }
     }
 
     async fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {
-        let told = sessions.into_iter().filter_map(|session| {
-            // Only legacy sessions hear them, which have one place each.
+        let recipients = sessions.into_iter().filter_map(|session| {
+            // Only legacy sessions receive these, and each has one entry.
             let key = SubscriberKey { session, subscription: None };
-            Some(Told::new(&key, self.subscribers.get(&key)?))
+            Some(Recipient::new(&key, self.subscribers.get(&key)?))
         });
-        let told = told.collect();
-        self.tell(told, notice).await;
+        let recipients = recipients.collect();
+        self.send(recipients, notice).await;
     }
 
     fn on_observe(&self, reply: RpcReplyPort<HubView>) {
         let view = HubView { subscribers: self.subscribers.len(), published: self.published };
-        // Whoever asked may have gone.
         let _ = reply.send(view);
     }
 }

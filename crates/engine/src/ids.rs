@@ -1,4 +1,4 @@
-//! Names of things, each a type of its own.
+//! Identifiers, each a type of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The name of a node among those of a cluster: short, of letters, digits, `-` and `_`.
+/// The name of a node in a cluster: short, of letters, digits, `-` and `_`.
 ///
-/// What a node gives out names it: the ids of its sessions and tasks, and the state it hands to
-/// clients, so that every other node knows where to ask.
+/// Ids of sessions and tasks, and the state that a node gives to clients, contain the node's name.
+/// So every other node knows which node to ask.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(Arc<str>);
 
-/// A name that a node must not have.
+/// An error: a name that a node must not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no name of a node: 1 to {max} of a-z, A-Z, 0-9, '-' and '_'", max = NodeId::MAX)]
 pub struct InvalidNodeId(String);
 
 impl NodeId {
-    /// The most characters of a name.
+    /// The maximum length of a name, in characters.
     pub const MAX: usize = 32;
 
-    /// A name that was given.
+    /// Checks a name.
     ///
     /// # Errors
     ///
-    /// [`InvalidNodeId`].
+    /// [`InvalidNodeId`] if the name is empty, too long or has another character.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidNodeId> {
         let name = name.into();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -37,7 +37,7 @@ impl NodeId {
         }
     }
 
-    /// A name that no other node has.
+    /// A random name, which no other node has.
     #[must_use]
     pub fn random() -> Self {
         Self(random_text::<6>().into())
@@ -49,17 +49,17 @@ impl NodeId {
         &self.0
     }
 
-    /// What this node gives out under a name of its own.
+    /// An id that this node gives out: its name, a dot and `rest`.
     pub(crate) fn sign(&self, rest: &str) -> String {
         format!("{}.{rest}", self.0)
     }
 
-    /// What was signed.
-    pub(crate) fn unsigned(signed: &str) -> &str {
+    /// The id without the name of its node.
+    pub(crate) fn without_node(signed: &str) -> &str {
         signed.split_once('.').map_or(signed, |(_, rest)| rest)
     }
 
-    /// The node that gave this out, if it names one.
+    /// The node that gave out this id, if the id contains a name.
     #[must_use]
     pub fn of(signed: &str) -> Option<Self> {
         Self::new(signed.split_once('.')?.0).ok()
@@ -92,22 +92,22 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// What may be known of an id: its node, and enough to tell it from others.
-fn known(id: &str) -> &str {
+/// The part of an id that may be logged: its node, and enough to tell it from other ids.
+fn loggable(id: &str) -> &str {
     let secret = id.find('.').map_or(0, |dot| dot + 1);
     id.get(..secret + 6).unwrap_or_default()
 }
 
-/// So many random bytes as visible ASCII.
+/// This many random bytes as visible ASCII.
 pub(crate) fn random_text<const BYTES: usize>() -> String {
     let mut bits = [0_u8; BYTES];
-    // An operating system without randomness cannot serve sessions at all.
+    // Without randomness of the operating system no session can be served.
     getrandom::fill(&mut bits).expect("the operating system gives random bytes");
     URL_SAFE_NO_PAD.encode(bits)
 }
 
-/// The name of a session: that of its node and 128 random bits as visible ASCII, so that it can
-/// stand in the `Mcp-Session-Id` header and cannot be guessed.
+/// The id of a session: the name of its node and 128 random bits, as visible ASCII. It fits into
+/// the `Mcp-Session-Id` header, and nobody can guess it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(Arc<str>);
 
@@ -116,12 +116,12 @@ impl SessionId {
         Self(node.sign(&random_text::<16>()).into())
     }
 
-    /// The name that a client gave.
+    /// The id that a client sent.
     pub(crate) fn named(id: &str) -> Self {
         Self(id.into())
     }
 
-    /// The id as it stands on the wire.
+    /// The id as clients send and receive it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -142,17 +142,17 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Who knows the whole id owns the session, and debug output ends in logs.
-        write!(f, "SessionId({}…)", known(&self.0))
+        // Whoever knows the whole id owns the session, and debug output ends up in logs.
+        write!(f, "SessionId({}…)", loggable(&self.0))
     }
 }
 
-/// One ordered channel to a client, within its session.
+/// The id of a stream within its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 
 impl StreamId {
-    /// The stream of a legacy session that carries what belongs to no request.
+    /// The stream of a legacy session for messages that belong to no request.
     pub const STANDALONE: Self = Self(0);
 }
 
@@ -162,18 +162,17 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// The position of a frame in its stream, from 0. Those of frames that were dropped are left out.
+/// The number of a frame in its stream, from 0. The numbers of dropped frames are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// After the last frame that any stream can have: who reads on from here has read everything. It
-    /// is small enough for whoever keeps numbers as floating point.
+    /// After the last frame that any stream can have: a reader that continues from here has read
+    /// everything. Small enough for software that stores numbers as floating point.
     pub(crate) const END: Self = Self((1 << 53) - 1);
 }
 
-/// The number of the catalog's last change. It only grows, also over a restart of the
-/// registry.
+/// The number of the catalog's last change. It only grows, even when the registry restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
@@ -183,8 +182,8 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The name of a task: that of its node and 128 random bits as visible ASCII, which nobody can
-/// guess.
+/// The id of a task: the name of its node and 128 random bits, as visible ASCII. Nobody can guess
+/// it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TaskId(Arc<str>);
 
@@ -193,13 +192,13 @@ impl TaskId {
         Self(SessionId::random(node).0)
     }
 
-    /// A name that a client, or a store, gave.
+    /// An id that a client or a store gave.
     #[must_use]
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as it stands on the wire.
+    /// The id as clients send and receive it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -212,12 +211,12 @@ impl TaskId {
 
 impl fmt::Debug for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Who knows the whole id may see the task, and debug output ends in logs.
-        write!(f, "TaskId({}…)", known(&self.0))
+        // Whoever knows the whole id may see the task, and debug output ends up in logs.
+        write!(f, "TaskId({}…)", loggable(&self.0))
     }
 }
 
-/// The name of a call within its engine: no other call ever has it.
+/// The id of a call within its engine. No other call ever has the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 

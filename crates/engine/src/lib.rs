@@ -1,19 +1,18 @@
 //! The actors of Stentor.
 //!
-//! A **registry** actor owns the tools, resources and prompts. A **hub** tells every session
-//! what changed. A **session** actor owns what one client said and may hear. A **task** actor
-//! runs one call. A **root** keeps them alive. All of them belong to one [`Engine`], a value:
-//! there are no globals, no actor names and no process groups, so two engines can live in
-//! one process.
+//! A **registry** actor owns the tools, resources and prompts. A **hub** notifies every session of
+//! changes. A **session** actor owns the state of one client. A **task** actor runs one call. A
+//! **supervisor** restarts them. All of them belong to one [`Engine`], a value: there are no
+//! globals, no actor names and no process groups, so two engines can live in one process.
 //!
-//! The way of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`outlet`] → a transport.
+//! The path of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`stream`] → a transport.
 
 #[cfg(not(feature = "cluster"))]
 macro_rules! message {
     ($type:ty) => {};
 }
 
-/// With ractor's `cluster` feature a message is one only if it says so.
+/// With ractor's `cluster` feature, a type is a message only if it implements the trait.
 #[cfg(feature = "cluster")]
 macro_rules! message {
     ($type:ty) => {
@@ -39,18 +38,18 @@ pub mod log;
 pub mod metrics;
 mod observe;
 mod offload;
-pub mod outlet;
-pub mod peers;
-pub mod port;
 mod registry;
+pub mod remote;
 mod request_budget;
-mod root;
+mod server_hello;
 mod session;
 mod shares;
+pub mod stream;
+mod supervisor;
 mod task;
 mod tasks;
 pub mod testing;
-mod welcome;
+pub mod transport_api;
 
 pub use config::{Config, ListCache};
 pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
@@ -67,17 +66,17 @@ pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
 pub use observe::EngineView;
 pub use registry::{
-    Catalog, CatalogError, Change, Conflict, Item, Mutation, RegistryView, Shelf, Topic,
+    Catalog, CatalogError, Change, Conflict, Item, ItemKind, Mutation, RegistryView, Topic,
 };
 pub use request_budget::RequestBudget;
-pub use root::RootView;
 pub use session::{
-    Claim, EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView,
+    EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView, TakeOver,
 };
 pub use shares::Connection;
 pub use stentor_wire::ListKind;
+pub use supervisor::SupervisorView;
 pub use task::{
-    AskError, CallView, CancelReason, Context, Elicit, InputRequired, Root, Sample, Sampled,
+    AskError, CallView, CancelReason, ClientRoot, Context, Elicit, InputRequired, Sample, Sampled,
     StateKey, UrlElicitation,
 };
 pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};

@@ -1,12 +1,13 @@
-//! Logging that cannot harm who logs.
+//! Logging that cannot harm the code that logs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// An event for whoever subscribes to `tracing`: a level, and what `tracing`'s own macros take.
+/// Emits an event to the subscriber of `tracing`: a level, and the arguments of `tracing`'s own
+/// macros.
 ///
-/// A subscriber is the host's code, and may panic: that of `tracing-subscriber` does by default once
-/// stderr is closed. In an actor that would be its crash, and in the supervision of a crash the next
-/// one, up to the end of the engine.
+/// A subscriber is the host's code and may panic: that of `tracing-subscriber` does by default once
+/// stderr is closed. In an actor such a panic would be a crash, and logging that crash would crash
+/// the supervisor, up to the end of the engine.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! log {
@@ -15,8 +16,7 @@ macro_rules! log {
     };
 }
 
-/// Runs this. A panic of it is over when this returns, which is `None` then: what it says the panic
-/// hook has said.
+/// Runs `event`. Returns `None` if it panicked; the panic hook has reported the panic by then.
 #[doc(hidden)]
 pub fn quietly<T>(event: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(event)).ok()

@@ -1,5 +1,5 @@
-//! What operators see: the [`metrics`] facade, with the names of OpenTelemetry's conventions
-//! for MCP where there are any.
+//! Metrics for operators, through the [`metrics`] facade. The names are those of OpenTelemetry's
+//! conventions for MCP, where these have one.
 //!
 //! | name | kind | labels |
 //! |---|---|---|
@@ -10,12 +10,12 @@
 //! | `stentor.streams.closed` | counter | |
 //! | `stentor.restarts` | counter | `actor` |
 //! | `stentor.held.bytes`, `stentor.requests.bytes` | gauges | |
-//! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.suspended` | gauges | |
+//! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
 //!
-//! Install a recorder before the engine starts. Counters of frames and gauges are brought up
-//! to date every five seconds, and by [`Engine::record_metrics`]. Two engines of one process
-//! add up in histograms, but not in these: give each its own recorder, or look at
-//! [`Engine::tally`].
+//! Install a recorder before the engine starts. Counters of frames and gauges are updated every
+//! five seconds, and by [`Engine::record_metrics`]. Histograms add up two engines of one process;
+//! counters of frames and gauges do not. Give each engine its own recorder, or read
+//! [`Engine::counters`].
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use stentor_wire::Method;
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::events::CallOutcome;
-use crate::outlet::policy::Class;
 use crate::session::{EndReason, SessionKind};
+use crate::stream::policy::Class;
 
 const OPERATION: &str = "mcp.server.operation.duration";
 const SESSION: &str = "mcp.server.session.duration";
@@ -68,29 +68,31 @@ impl Metrics {
         counter!("stentor.restarts", "actor" => actor).increment(1);
     }
 
-    /// Brings up to date what is counted elsewhere.
+    /// Updates the metrics whose values the engine counts itself.
     pub(crate) fn record(&self, core: &Core) {
-        let tally = core.tally.view();
+        let counters = core.counters.view();
         for class in Class::ALL {
             let (index, class) = (class as usize, class.as_str());
-            counter!("stentor.frames.delivered", "class" => class).absolute(tally.delivered[index]);
-            counter!("stentor.frames.coalesced", "class" => class).absolute(tally.coalesced[index]);
-            counter!("stentor.frames.dropped", "class" => class).absolute(tally.dropped[index]);
+            counter!("stentor.frames.delivered", "class" => class)
+                .absolute(counters.delivered[index]);
+            counter!("stentor.frames.coalesced", "class" => class)
+                .absolute(counters.coalesced[index]);
+            counter!("stentor.frames.dropped", "class" => class).absolute(counters.dropped[index]);
         }
-        counter!("stentor.progress.conflated").absolute(tally.conflated);
-        counter!("stentor.progress.refused").absolute(tally.refused);
-        counter!("stentor.streams.closed").absolute(tally.closed);
-        gauge!("stentor.held.bytes").set(tally.held as f64);
+        counter!("stentor.progress.conflated").absolute(counters.conflated);
+        counter!("stentor.progress.refused").absolute(counters.refused);
+        counter!("stentor.streams.closed").absolute(counters.closed);
+        gauge!("stentor.held.bytes").set(counters.held as f64);
         gauge!("stentor.requests.bytes").set(core.requests.held() as f64);
         gauge!("stentor.sessions").set(core.directory.len() as f64);
         gauge!("stentor.calls.running").set(core.calls.len() as f64);
-        gauge!("stentor.calls.suspended").set(core.suspended.len() as f64);
+        gauge!("stentor.calls.awaiting_input").set(core.awaiting_input.len() as f64);
     }
 }
 
 impl Engine {
-    /// Brings the counters of frames and the gauges of the [`metrics`] facade up to date, which
-    /// happens every five seconds by itself.
+    /// Updates the counters of frames and the gauges of the [`metrics`] facade. The engine itself
+    /// does so every five seconds.
     pub fn record_metrics(&self) {
         let core = self.core();
         core.metrics.record(core);

@@ -1,4 +1,4 @@
-//! Looking into a running engine: what its actors say about themselves, and its sessions.
+//! Views of a running engine: of its actors and its sessions.
 
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
@@ -7,15 +7,15 @@ use crate::embed::EngineMsg;
 use crate::engine::{Engine, Stopped};
 use crate::hub::{HubMsg, HubView};
 use crate::registry::{RegistryMsg, RegistryView};
-use crate::root::RootView;
 use crate::session::SessionView;
+use crate::supervisor::SupervisorView;
 
-/// What an engine is like at one moment.
+/// A view of an engine at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineView {
-    /// The root.
-    pub root: RootView,
+    /// The supervisor.
+    pub root: SupervisorView,
     /// The registry.
     pub registry: RegistryView,
     /// The hub.
@@ -24,15 +24,15 @@ pub struct EngineView {
     pub sessions: Vec<SessionView>,
     /// Calls that run now.
     pub running_calls: usize,
-    /// Modern calls that wait for their client's answer.
-    pub suspended_calls: usize,
+    /// Modern calls that are awaiting input of their client.
+    pub calls_awaiting_input: usize,
     /// Calls that run as tasks.
     pub running_tasks: usize,
 }
 
 impl Engine {
-    /// Asks root, registry and hub for a view of themselves, after what is in their mailboxes now,
-    /// and looks at every session.
+    /// Asks supervisor, registry and hub for their views, which they give after the messages that
+    /// are in their mailboxes now. Also reads the state of every session.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Engine {
         let hub = core.refs.hub.load_full().ok_or(Stopped)?;
         let hub = ask(&hub, HubMsg::Observe).await?;
         let sessions = core.directory.all().iter().map(|session| session.view()).collect();
-        let (running_calls, suspended_calls) = (core.calls.len(), core.suspended.len());
+        let (running_calls, calls_awaiting_input) = (core.calls.len(), core.awaiting_input.len());
         let running_tasks = core.tasks.len();
         Ok(EngineView {
             root,
@@ -53,7 +53,7 @@ impl Engine {
             hub,
             sessions,
             running_calls,
-            suspended_calls,
+            calls_awaiting_input,
             running_tasks,
         })
     }

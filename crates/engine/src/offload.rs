@@ -1,14 +1,14 @@
-//! Work on what a client sent that takes long, off the threads that serve everybody.
+//! Runs slow work on data of clients outside the threads that serve everybody.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// From so many bytes on it takes long to read something.
+/// Data of more bytes than this takes long to parse.
 pub(crate) const LARGE: usize = 64 * 1024;
 
-/// Runs what takes long on threads of its own: as many at once as there are processors, which bounds
-/// the memory that it takes, too. The others wait in turn.
+/// Runs slow work on threads of its own. At most one thread per processor works at once, which also
+/// bounds the memory. Further work waits in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Offload(Arc<Semaphore>);
 
@@ -20,12 +20,13 @@ impl Default for Offload {
 }
 
 impl Offload {
-    /// Does some work. When dropped early, the work is done or not, and nobody hears of it.
+    /// Runs some work. When dropped early, the work may or may not be done, and its result is
+    /// dropped.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        // Never closed, so there is always one in the end.
+        // The semaphore is never closed, so that there is always a permit in the end.
         let permit = self.0.clone().acquire_owned().await;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
@@ -36,7 +37,7 @@ impl Offload {
             Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends, and with it whoever waits.
+                // The runtime ends, and with it the code that waits.
                 Err(_) => std::future::pending().await,
             },
         }
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_who_waits_and_nobody_else() {
+    async fn a_panic_reaches_only_the_code_that_waits() {
         let offload = Offload(Arc::new(Semaphore::new(1)));
         let panicked = std::panic::AssertUnwindSafe(offload.run(|| panic!("on purpose")));
         assert!(panicked.catch_unwind().await.is_err());

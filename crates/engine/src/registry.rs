@@ -1,14 +1,14 @@
 //! **Owns** the tools, resources, resource templates and prompts; it is their only writer.
-//! **Receives** changes, and word that something is to be announced.
-//! **Sends** notices to the hub: a change at once, those that follow it closely together.
-//! **Dies when** the root stops, or a bug panics.
+//! **Receives** changes of the catalog, and topics to announce.
+//! **Sends** notices to the hub: a change at once, changes that follow it closely together.
+//! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** a registry of the last published catalog, which announces all lists.
 
-mod abroad;
 mod catalog;
 mod coalesce;
 mod list;
 mod mutation;
+mod remote_items;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
-use crate::peers::{Definition, Fact};
-pub use abroad::Conflict;
+use crate::remote::{Definition, Fact};
 pub use catalog::Catalog;
 pub(crate) use catalog::{Offer, Readable};
 pub(crate) use coalesce::Coalesce;
 pub use coalesce::Topic;
 use coalesce::Touch;
 pub(crate) use mutation::Checked;
-pub use mutation::{CatalogError, Change, Item, Mutation, Shelf};
+pub use mutation::{CatalogError, Change, Item, ItemKind, Mutation};
+pub use remote_items::Conflict;
 
-/// What waits to be announced by an actor: each topic once, however often it is asked for, and
-/// one message in the mailbox until the actor has looked.
+/// Topics that an actor has to announce: each topic once, however often it is marked, and one
+/// message in the actor's mailbox until the actor takes the topics.
 #[derive(Debug, Default)]
-pub(crate) struct Doorbell(Mutex<HashSet<Topic>>);
+pub(crate) struct DirtySet(Mutex<HashSet<Topic>>);
 
-impl Doorbell {
-    /// `true` if the actor is to be told.
-    pub(crate) fn ring(&self, topic: Topic) -> bool {
+impl DirtySet {
+    /// Marks a topic. `true` if the actor has to be sent a flush.
+    pub(crate) fn mark(&self, topic: Topic) -> bool {
         let mut waiting = self.0.lock();
         let first = waiting.is_empty();
         waiting.insert(topic);
@@ -51,13 +51,13 @@ impl Doorbell {
     }
 }
 
-/// What a registry knows about itself.
+/// A view of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegistryView {
     /// The latest revision.
     pub revision: Revision,
-    /// Lists and resources whose changes are being held together now.
+    /// Lists and resources with an open window: their changes are announced together at its end.
     pub open_windows: usize,
 }
 
@@ -65,22 +65,21 @@ pub(crate) type ApplyReply = RpcReplyPort<Result<Change, CatalogError>>;
 
 #[derive(Debug)]
 pub(crate) enum RegistryMsg {
-    /// What is refused without a port to say so is logged.
+    /// Apply mutations. If they are refused and there is no reply port, the error is logged.
     Apply(Vec<Checked>, Option<ApplyReply>),
-    /// Announce something, after the changes that came before.
+    /// Announce a change of a topic, after the changes that were sent before.
     Announce(Topic),
-    /// Pass something on to the hub, after the changes that came before.
+    /// Pass a message on to the hub, after the changes that were sent before.
     PassOn(HubMsg),
-    Rung,
-    /// What another node offers, or nothing any more, as of some number.
-    Abroad(NodeId, u64, Option<Vec<Definition>>),
-    /// All nodes show lists that changed.
-    Settled(Vec<ListKind>),
-    /// What another node told.
-    Heard(Vec<Fact>),
-    CoalesceOver(Topic),
-    /// Says when all that was announced so far was told.
-    Flush(RpcReplyPort<()>),
+    Flush,
+    /// The items that another node offers as of this number; `None` if it offers nothing any more.
+    RemoteOffer(NodeId, u64, Option<Vec<Definition>>),
+    /// Announce lists that changed: all nodes show them now.
+    AnnounceLists(Vec<ListKind>),
+    Facts(Vec<Fact>),
+    WindowOver(Topic),
+    /// Replies once all earlier announcements were sent.
+    Barrier(RpcReplyPort<()>),
     Observe(RpcReplyPort<RegistryView>),
 }
 
@@ -88,7 +87,7 @@ crate::message!(RegistryMsg);
 
 pub(crate) struct RegistryArgs {
     pub(crate) core: Arc<Core>,
-    /// Whether it takes the place of one that crashed.
+    /// Whether it replaces a registry that crashed.
     pub(crate) restarted: bool,
 }
 
@@ -110,7 +109,7 @@ impl Actor for RegistryActor {
     ) -> Result<RegistryState, ActorProcessingErr> {
         let state = RegistryState { core: args.core };
         if args.restarted {
-            // What the one before held back, or had not got round to tell.
+            // Topics that the crashed registry held back, or had not announced yet.
             let held = state.core.coalesce.lock().reset();
             for topic in held {
                 state.announce(&myself, &topic);
@@ -118,7 +117,7 @@ impl Actor for RegistryActor {
             for kind in ListKind::ALL {
                 state.announce(&myself, &Topic::List(kind));
             }
-            state.on_rung(&myself);
+            state.on_flush(&myself);
         }
         Ok(state)
     }
@@ -132,15 +131,15 @@ impl Actor for RegistryActor {
         match message {
             RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
             RegistryMsg::Announce(topic) => state.on_announce(&myself, &topic),
-            RegistryMsg::PassOn(message) => state.core.tell_hub(message),
-            RegistryMsg::Rung => state.on_rung(&myself),
-            RegistryMsg::Abroad(node, seq, definitions) => {
-                state.on_abroad(&myself, &node, seq, definitions);
+            RegistryMsg::PassOn(message) => state.core.send_to_hub(message),
+            RegistryMsg::Flush => state.on_flush(&myself),
+            RegistryMsg::RemoteOffer(node, seq, definitions) => {
+                state.on_remote_offer(&myself, &node, seq, definitions);
             }
-            RegistryMsg::Settled(lists) => state.announce_lists(&myself, lists),
-            RegistryMsg::Heard(facts) => state.on_heard(&myself, facts),
-            RegistryMsg::CoalesceOver(topic) => state.on_coalesce_over(&myself, &topic),
-            RegistryMsg::Flush(reply) => state.core.tell_hub(HubMsg::Flush(reply)),
+            RegistryMsg::AnnounceLists(lists) => state.announce_lists(&myself, lists),
+            RegistryMsg::Facts(facts) => state.on_facts(&myself, facts),
+            RegistryMsg::WindowOver(topic) => state.on_window_over(&myself, &topic),
+            RegistryMsg::Barrier(reply) => state.core.send_to_hub(HubMsg::Barrier(reply)),
             RegistryMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -158,19 +157,20 @@ impl RegistryState {
         let result = applied.map(|(catalog, lists)| self.publish(catalog, lists));
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
         if !lists.is_empty() {
-            // Before the reply: an answer that follows it is to follow the news, too.
-            self.core.will_tell();
+            // Before the reply: a response that is sent after the reply has to follow the notice,
+            // too.
+            self.core.mark_change();
         }
         match (reply, result) {
             (Some(reply), result) => {
-                // Whoever asked may have gone; the change stands.
+                // The requester may have ended; the change stays.
                 let _ = reply.send(result);
             }
             (None, Err(error)) => crate::log!(warn, %error, "a change of the catalog is refused"),
             (None, Ok(_)) => {}
         }
         match self.core.peers() {
-            // Who hears of it may look on any node: they say when all show it.
+            // A client may read the list on any node, so the peers report when all nodes show it.
             Some(peers) => peers.catalog_changed(&lists),
             None => self.announce_lists(myself, lists),
         }
@@ -182,15 +182,14 @@ impl RegistryState {
         }
     }
 
-    /// Shows clients another catalog.
     fn publish(&self, catalog: Catalog, lists: Vec<ListKind>) -> Change {
         let change = Change { revision: catalog.revision(), lists };
         let before = self.core.catalog();
         let known: HashSet<_> = before.conflicts().iter().collect();
         let new = |conflict: &&Conflict| !known.contains(conflict);
         for conflict in catalog.conflicts().iter().filter(new) {
-            let Conflict { shelf, key, hidden, own_is_hidden } = conflict;
-            crate::log!(warn, ?shelf, %key, ?hidden, own_is_hidden, "nodes define this differently");
+            let Conflict { kind, key, hidden, own_is_hidden } = conflict;
+            crate::log!(warn, ?kind, %key, ?hidden, own_is_hidden, "nodes define this differently");
             self.core.events.emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
         self.core.publish(catalog);
@@ -201,14 +200,14 @@ impl RegistryState {
         change
     }
 
-    fn on_abroad(
+    fn on_remote_offer(
         &self,
         myself: &ActorRef<RegistryMsg>,
         node: &NodeId,
         seq: u64,
         definitions: Option<Vec<Definition>>,
     ) {
-        let (catalog, lists) = self.core.catalog().with_abroad(node, definitions);
+        let (catalog, lists) = self.core.catalog().with_remote(node, definitions);
         let Change { lists, .. } = self.publish(catalog, lists);
         match self.core.peers() {
             Some(peers) => peers.offer_shown(node, seq, &lists),
@@ -216,33 +215,33 @@ impl RegistryState {
         }
     }
 
-    fn on_heard(&self, myself: &ActorRef<RegistryMsg>, facts: Vec<Fact>) {
+    fn on_facts(&self, myself: &ActorRef<RegistryMsg>, facts: Vec<Fact>) {
         for fact in facts {
             match fact {
                 Fact::Changed(topic) => self.announce(myself, &topic),
                 Fact::Notify { audience, method, params } => {
                     let notice = Notice::Custom { method, params };
-                    self.core.tell_hub(self.core.notification(&audience, notice, None));
+                    self.core.send_to_hub(self.core.notification(&audience, notice, None));
                 }
-                // They come as the catalog that they make.
+                // These arrive as a `RemoteOffer`.
                 Fact::Put(_) | Fact::Remove(..) => {}
             }
         }
     }
 
-    /// The application says that something changed: so it did on all nodes.
+    /// The application reports a change, which holds for all nodes.
     fn on_announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        self.core.tell_peers(|| Fact::Changed(topic.clone()));
+        self.core.send_to_peers(|| Fact::Changed(topic.clone()));
         self.announce(myself, topic);
     }
 
-    fn on_rung(&self, myself: &ActorRef<RegistryMsg>) {
-        for topic in self.core.doorbell.take() {
+    fn on_flush(&self, myself: &ActorRef<RegistryMsg>) {
+        for topic in self.core.dirty.take() {
             self.on_announce(myself, &topic);
         }
     }
 
-    fn on_coalesce_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
+    fn on_window_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let again = self.core.coalesce.lock().over(topic);
         if again {
             self.core.publish_topic(topic);
@@ -252,7 +251,7 @@ impl RegistryState {
 
     fn on_observe(&self, reply: RpcReplyPort<RegistryView>) {
         let revision = self.core.catalog().revision();
-        // Whoever asked may have gone.
+        // The requester may have ended.
         let _ =
             reply.send(RegistryView { revision, open_windows: self.core.coalesce.lock().open() });
     }
@@ -268,8 +267,7 @@ impl RegistryState {
 
     fn open_window(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let topic = topic.clone();
-        myself
-            .send_after(self.core.config.coalesce_window, move || RegistryMsg::CoalesceOver(topic));
+        myself.send_after(self.core.config.coalesce_window, move || RegistryMsg::WindowOver(topic));
     }
 }
 
@@ -279,11 +277,11 @@ mod tests {
 
     #[test]
     fn what_changes_again_before_it_was_looked_at_is_told_once() {
-        let bell = Doorbell::default();
+        let dirty = DirtySet::default();
         let [tools, prompts] = [ListKind::Tools, ListKind::Prompts].map(Topic::List);
-        let rung = [&tools, &tools, &prompts].map(|topic| bell.ring(topic.clone()));
-        assert_eq!(rung, [true, false, false], "one word is enough");
-        assert_eq!(bell.take(), HashSet::from([tools.clone(), prompts]));
-        assert!(bell.ring(tools), "it changed after the look");
+        let first = [&tools, &tools, &prompts].map(|topic| dirty.mark(topic.clone()));
+        assert_eq!(first, [true, false, false], "one word is enough");
+        assert_eq!(dirty.take(), HashSet::from([tools.clone(), prompts]));
+        assert!(dirty.mark(tools), "it changed after the look");
     }
 }

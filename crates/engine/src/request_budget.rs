@@ -1,5 +1,5 @@
-//! How much is kept of what clients sent: requests that run or wait, subscriptions, and what clients
-//! say of themselves.
+//! The memory that requests and other messages of clients take: requests that run or wait,
+//! subscriptions, and clients' descriptions of themselves.
 //!
 //! A [`Meter`] counts for one session, for one caller, or for all. A [`Charge`] is counted by each
 //! meter above it, and given back when it is dropped.
@@ -15,21 +15,22 @@ use stentor_wire::{Params, Request};
 use crate::offload::LARGE;
 use crate::shares::{Group, Share};
 
-/// How much may be kept of what clients sent, in bytes of memory. What goes beyond is refused with an
+/// How much memory the messages of clients may take, in bytes. What goes beyond is refused with an
 /// error; nothing that was accepted is lost.
 ///
-/// Counted are calls that run, wait for an answer or became tasks, with their parameters; subscriptions,
-/// with their URIs; what clients say of themselves; and large answers until they were read. What else waits to be read by clients has a
-/// [budget](super::outlet::policy::Budget) of its own.
+/// Counted are: calls that run, wait for an answer or became tasks, with their parameters;
+/// subscriptions, with their URIs; clients' descriptions of themselves; and large responses until
+/// they are read. Other frames that wait for clients have a [budget](super::stream::policy::Budget)
+/// of their own.
 ///
-/// One caller (a principal, where one is known, else all that comes from one address) gets at most as
-/// much as it leaves for all others: alone, half of the total.
+/// A caller is a principal if it is known, otherwise everything from one address. A caller gets at
+/// most as much as it leaves for all others: alone, half of the total.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestBudget {
-    /// Of one session. Default 32 MiB.
+    /// Bytes of one session. Default 32 MiB.
     pub session: usize,
-    /// Of all together. Default 256 MiB.
+    /// Bytes of all callers together. Default 256 MiB.
     pub total: usize,
 }
 
@@ -39,26 +40,24 @@ impl Default for RequestBudget {
     }
 }
 
-/// What a call takes beside its parameters: its actor, its stream, and its small parts.
+/// Bytes of a call beside its parameters: its actor, its stream, and its small parts.
 pub(crate) const CALL_COST: usize = 16 * 1024;
 
-/// What a JSON value takes beside its text, with room to grow.
+/// Bytes of a JSON value beside its text, with capacity to grow.
 const VALUE_COST: usize = 128;
 
-/// What a subscription takes beside its text: its places in the session and in the hub.
+/// Bytes of a subscription beside its text: its entries in the session and in the hub.
 pub(crate) const SUBSCRIPTION_COST: usize = 128;
 
-/// What is kept of a request while its call runs, in bytes.
 pub(crate) fn cost_of_call(request: &Request) -> usize {
     CALL_COST + cost_of_params(&request.params)
 }
 
-/// What is kept of parameters, in bytes: as they came, and as values.
+/// The memory of parameters, in bytes: once as received, once as values.
 pub(crate) fn cost_of_params(params: &Params) -> usize {
     2 * params.source_len() + VALUE_COST * params.values()
 }
 
-/// Counts what is kept of what clients sent.
 #[derive(Debug)]
 pub(crate) struct Meter {
     held: AtomicUsize,
@@ -69,57 +68,51 @@ pub(crate) struct Meter {
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     Bytes(usize),
-    /// As much as is left of the meter above.
-    WhatIsLeft,
+    /// As much as the meter above has left.
+    Remaining,
 }
 
-/// A budget does not allow for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("as much is kept of requests as may be; wait for some to end, then try again")]
 pub(crate) struct OverBudget;
 
 impl Meter {
-    /// Of all.
     pub(crate) fn total(limit: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), limit: Limit::Bytes(limit), above: None })
     }
 
-    /// Of one caller.
     pub(crate) fn caller(total: &Arc<Self>) -> Arc<Self> {
         let (held, above) = (AtomicUsize::new(0), Some(total.clone()));
-        Arc::new(Self { held, limit: Limit::WhatIsLeft, above })
+        Arc::new(Self { held, limit: Limit::Remaining, above })
     }
 
-    /// Of one session.
     pub(crate) fn session(caller: Arc<Self>, limit: usize) -> Arc<Self> {
         let (held, above) = (AtomicUsize::new(0), Some(caller));
         Arc::new(Self { held, limit: Limit::Bytes(limit), above })
     }
 
-    /// Counts so many bytes more.
+    /// Counts `bytes` more, if the budgets allow it.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
         let mut charge = self.nothing();
         charge.resize(bytes)?;
         Ok(charge)
     }
 
-    /// A charge that is to grow.
     pub(crate) fn nothing(self: &Arc<Self>) -> Charge {
         Charge { meter: self.clone(), bytes: 0 }
     }
 
-    /// What is held now.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
 
     fn add(&self, bytes: usize) -> Result<(), OverBudget> {
-        // Added before it is looked at, so that two cannot take the last of it.
+        // Added before the check, so that two threads cannot both take the last bytes.
         let own = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
         let most = match (self.limit, &self.above) {
             (Limit::Bytes(limit), _) => limit,
-            (Limit::WhatIsLeft, Some(above)) => above.left(),
-            (Limit::WhatIsLeft, None) => usize::MAX,
+            (Limit::Remaining, Some(above)) => above.left(),
+            (Limit::Remaining, None) => usize::MAX,
         };
         let added = match &self.above {
             _ if own > most => Err(OverBudget),
@@ -132,17 +125,17 @@ impl Meter {
         added
     }
 
-    /// Whether it is not its own limit that is in the way of so many bytes more.
-    pub(crate) fn has_own_room(&self, bytes: usize) -> bool {
+    /// Whether this meter's own limit allows `bytes` more.
+    pub(crate) fn own_limit_allows(&self, bytes: usize) -> bool {
         match (self.limit, &self.above) {
             (Limit::Bytes(limit), Some(_)) => self.held().saturating_add(bytes) <= limit,
             _ => true,
         }
     }
 
-    /// The same answer, which is counted for as long as anybody has it, if it is large: it waits for a
-    /// client that does not read, wherever it is by then. It is counted in any case; but nothing more is
-    /// done for its caller while too many wait.
+    /// The same response. If it is large, it is counted until its last owner drops it: wherever it
+    /// is by then, it waits for a client that does not read. It is counted even beyond the limit;
+    /// but the engine does nothing more for its caller while too many responses wait.
     pub(crate) fn counted(self: &Arc<Self>, answer: Bytes) -> Bytes {
         if answer.len() <= LARGE {
             return answer;
@@ -152,21 +145,20 @@ impl Meter {
         Bytes::from_owner(Counted { answer, _charge: charge })
     }
 
-    /// Whether it has more than it may.
     pub(crate) fn is_too_much(&self) -> bool {
         let own = match (self.limit, &self.above) {
             (Limit::Bytes(limit), _) => self.held() > limit,
-            (Limit::WhatIsLeft, Some(above)) => self.held() > above.left(),
-            (Limit::WhatIsLeft, None) => false,
+            (Limit::Remaining, Some(above)) => self.held() > above.left(),
+            (Limit::Remaining, None) => false,
         };
-        // Of the meter of all, one caller cannot have too much.
+        // The meter of all callers is left out: one caller cannot have too much of it.
         own || self.above.as_ref().is_some_and(|above| above.above.is_some() && above.is_too_much())
     }
 
     fn left(&self) -> usize {
         match self.limit {
             Limit::Bytes(limit) => limit.saturating_sub(self.held()),
-            Limit::WhatIsLeft => usize::MAX,
+            Limit::Remaining => usize::MAX,
         }
     }
 
@@ -177,7 +169,7 @@ impl Meter {
         }
     }
 
-    /// Counts so many bytes more, whether there is room for them or not.
+    /// Counts `bytes` more, whatever the limit.
     fn force(&self, bytes: usize) {
         self.held.fetch_add(bytes, Relaxed);
         if let Some(above) = &self.above {
@@ -186,19 +178,18 @@ impl Meter {
     }
 }
 
-/// The meters of all callers that have something.
+/// The meters of all callers for which something is counted.
 #[derive(Debug)]
 pub(crate) struct Callers {
     total: Arc<Meter>,
-    /// Of those that nobody knows.
     unknown: Arc<Meter>,
-    known: Mutex<Known>,
+    known: Mutex<Meters>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Meters {
     meters: HashMap<Group, Weak<Meter>>,
-    /// With so many entries those are removed that nobody has any more.
+    /// The number of entries at which unused ones are removed.
     sweep_at: usize,
 }
 
@@ -208,7 +199,6 @@ impl Callers {
         Self { unknown: Meter::caller(&total), total, known: Mutex::default() }
     }
 
-    /// The meter of a caller, whose share this is.
     pub(crate) fn of(&self, share: &Share) -> Arc<Meter> {
         let group = share.group();
         if *group == Group::Unknown {
@@ -227,24 +217,22 @@ impl Callers {
         meter
     }
 
-    /// Whether a caller has so much already that nothing more is answered: large answers wait for clients
-    /// that do not read. Looked at only while all have more than half of what there is.
+    /// Whether a caller has so much that its requests are refused: large responses wait for clients
+    /// that do not read. Checked only while all callers together have more than half of the total.
     pub(crate) fn is_too_much(&self, share: &Share) -> bool {
         self.is_scarce() && self.of(share).is_too_much()
     }
 
-    /// Whether all have more than half of what there is.
+    /// Whether all callers together have more than half of the total.
     pub(crate) fn is_scarce(&self) -> bool {
         self.total.left() < self.total.held()
     }
 
-    /// What is kept of all.
     pub(crate) fn held(&self) -> usize {
         self.total.held()
     }
 }
 
-/// An answer with what is counted of it.
 struct Counted {
     answer: Bytes,
     _charge: Charge,
@@ -256,7 +244,7 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// What is counted of something that is kept, until it is dropped.
+/// Bytes that are counted for something until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     meter: Arc<Meter>,
@@ -264,12 +252,11 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// What counts it.
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
 
-    /// Something takes another number of bytes now. Less is always taken.
+    /// Changes the number of bytes. A smaller number is always accepted.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.meter.add(more)?,
@@ -289,7 +276,7 @@ impl Charge {
         self.bytes -= less;
     }
 
-    /// As [`grow`](Self::grow), of what was accepted elsewhere: it is counted in any case.
+    /// As [`grow`](Self::grow), but beyond any limit: another part has accepted the bytes already.
     pub(crate) fn take_over(&mut self, bytes: usize) {
         self.meter.force(bytes);
         self.bytes += bytes;
@@ -315,7 +302,7 @@ mod tests {
         let session = Meter::session(one.clone(), 300);
         let first = session.charge(300).unwrap();
         assert_eq!(session.charge(1).unwrap_err(), OverBudget);
-        // 700 are left, and this caller has 300.
+        // 700 bytes are left, and this caller has 300.
         let second = Meter::session(one.clone(), 300).charge(200).unwrap();
         assert_eq!(one.charge(1).unwrap_err(), OverBudget, "half is left for others");
         let third = other.charge(250).unwrap();
@@ -326,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_one_meter_for_as_long_as_it_has_something() {
+    fn a_caller_has_one_meter_as_long_as_something_is_counted_for_it() {
         let callers = Callers::new(RequestBudget { session: 10, total: 1_000 });
         let of = |n: usize| callers.of(&Share::of(Some(&Arc::from(n.to_string())), None, None));
         let charge = of(0).charge(400).unwrap();
@@ -342,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_is_counted_until_nobody_has_it_and_only_its_caller_has_too_much() {
+    fn a_large_response_is_counted_until_it_is_dropped_and_only_its_caller_has_too_much() {
         let callers = Callers::new(RequestBudget { session: 1, total: 1_000_000 });
         let of = |name: &str| Share::of(Some(&Arc::from(name)), None, None);
         let (greedy, other) = (callers.of(&of("greedy")), callers.of(&of("other")));
@@ -363,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_elsewhere_is_counted_whatever_the_limit() {
+    fn what_was_already_accepted_is_counted_whatever_the_limit() {
         let total = Meter::total(100);
         let mut charge = total.nothing();
         charge.take_over(500);
@@ -377,7 +364,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_one_caller_takes_another_gets_something(
+        fn whatever_some_callers_take_another_caller_gets_something(
             steps in prop::collection::vec((0..3_usize, 1..400_usize, any::<bool>()), 0..200),
         ) {
             let total = Meter::total(10_000);
@@ -394,7 +381,7 @@ mod tests {
                     prop_assert_eq!(caller.held(), held(index));
                 }
                 prop_assert_eq!(total.held(), held(0) + held(1) + held(2));
-                // Three that take all they can leave a quarter, less one step each.
+                // Three callers that take all they can leave a quarter, less one step each.
                 prop_assert!(total.held() <= 7_500 + 400);
             }
             let newcomer = Meter::caller(&total);

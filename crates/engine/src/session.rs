@@ -1,16 +1,16 @@
-//! **Owns** what one client said and may hear: its identity, its open calls, its streams. Begins
-//! with the first work that is for an actor: a call that runs, or a message that waits.
-//! **Receives** the client's messages that cannot be served where they came in.
-//! **Sends** joins and leaves to the hub, answers into the outlet of their request, and
-//! starts a linked task actor for each call.
-//! **Dies when** its session ends: its client ends it or stays away too long, or the engine stops.
-//! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered
-//! with an error.
+//! **Owns** the state of one client: its identity, its open calls, its streams. The actor starts
+//! with the first work that needs an actor: a call that runs, or a message that waits.
+//! **Receives** the client's messages that cannot be served in place.
+//! **Sends** joins and leaves to the hub, answers into the stream of their request, and spawns a
+//! linked task actor for each call.
+//! **Dies when** its session ends: the client ends it or stays away too long, or the engine stops.
+//! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered with
+//! an error.
 
 mod caller;
 mod entry;
-mod handover;
-mod questions;
+mod pending_requests;
+mod record;
 mod saver;
 mod serve;
 mod state;
@@ -34,75 +34,76 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
-use crate::outlet::Frame;
-use crate::outlet::policy::Class;
-use crate::peers::watch;
+use crate::remote::watch;
+use crate::stream::Frame;
+use crate::stream::policy::Class;
 use crate::task::{self, CancelReason, Responder, Run};
 use crate::tasks;
 pub(crate) use caller::Caller;
 pub use entry::{EndReason, SessionKind, SessionView};
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, TO_BE_USED};
-pub use handover::SessionRecord;
-pub(crate) use questions::Questions;
+pub(crate) use pending_requests::PendingRequests;
+pub use record::SessionRecord;
 pub(crate) use saver::Saver;
 use serve::serve;
 use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
-pub use store::{Claim, SessionStore, SessionStoreError};
+pub use store::{SessionStore, SessionStoreError, TakeOver};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
-/// So many sessions join a new hub before others get a turn.
+/// Sessions that join a new hub before the loop yields to other work.
 const REJOIN_AT_ONCE: usize = 64;
 
-/// A message of the client.
 #[derive(Debug)]
 pub(crate) enum Inbound {
     Request(Box<Request>, Responder),
-    Told(Told),
+    OneWay(OneWay),
 }
 
-/// A message of the client that wants no answer.
+/// A message of the client that needs no answer.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum OneWay {
     Notification(Box<Notification>),
     Response(Response),
 }
 
 #[derive(Debug)]
 pub(crate) enum SessionMsg {
-    Inbound(Box<Inbound>, Turn),
+    Inbound(Box<Inbound>, MailboxPermit),
 }
 
 crate::message!(SessionMsg);
 
-/// The right to be in the mailbox, which is held until the message is handled, or dropped and so
-/// answered: the streams it is answered on do not end before.
+/// The right of a message to be in the mailbox.
+///
+/// It is kept until the message is handled or dropped; a dropped request is answered as well. Until
+/// then the streams of that answer stay open.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for their drops")]
-pub(crate) struct Turn {
+pub(crate) struct MailboxPermit {
     permit: OwnedSemaphorePermit,
     streams: Option<Arc<FinishStreams>>,
 }
 
-impl Turn {
-    /// Waits for one, so that a client cannot fill the mailbox. `None` if there will be none.
+impl MailboxPermit {
+    /// Waits for a permit, so that a client cannot fill the mailbox. `None` if none can come any
+    /// more.
     pub(crate) async fn of(entry: &SessionEntry) -> Option<Self> {
         let permit = entry.turns().clone().acquire_owned().await.ok()?;
         Some(Self { permit, streams: entry.finish_streams() })
     }
 }
 
-/// What is left to do of a request that was looked at.
+/// What remains to do for a request after [`Session::on_request`].
 pub(crate) enum Next {
     Nothing,
-    /// Its call runs.
     Run(Box<Run>),
-    /// It waits for what others know.
+    /// Find out which tasks a listen may receive, then begin it.
     Listen(BoxFuture<'static, ()>),
 }
 
 impl Next {
-    /// Does it; what it begins is linked to the session's actor.
+    /// Does the remaining work. A call that it begins is linked to the session's actor.
     pub(crate) async fn done(self, session: &Session) {
         match self {
             Self::Nothing => {}
@@ -112,8 +113,8 @@ impl Next {
     }
 }
 
-/// A session at work: for its actor, and for a transport while no message of the client waits
-/// for that.
+/// Serves the messages of a session: in its actor, or in a transport while no message waits for the
+/// actor.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) core: Arc<Core>,
@@ -142,8 +143,8 @@ impl Actor for SessionActor {
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            // Boxed, as an idle session is to be small.
-            SessionMsg::Inbound(inbound, _turn) => Box::pin(session.on_inbound(*inbound)).await,
+            // Boxed to keep idle sessions small.
+            SessionMsg::Inbound(inbound, _permit) => Box::pin(session.on_inbound(*inbound)).await,
         }
         Ok(())
     }
@@ -154,7 +155,7 @@ impl Actor for SessionActor {
         event: SupervisionEvent,
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
-        // A task that ends, in whatever way, has answered its caller and harms nobody else.
+        // However a task actor ends, its request has been answered and no other call is affected.
         if let SupervisionEvent::ActorFailed(_, error) = event {
             crate::log!(error, session = ?session.entry.id(), %error, "a call failed");
         }
@@ -167,8 +168,8 @@ impl Session {
         Self { core, entry }
     }
 
-    /// Its actor, which begins now if it has not before. `None` if the session has ended, or the
-    /// engine stops. When dropped early, it has begun or not.
+    /// Returns the actor, and spawns it if there is none yet. `None` if the session has ended or
+    /// the engine stops. When dropped early, the actor may have been spawned or not.
     pub(crate) async fn actor(&self) -> Option<ActorRef<SessionMsg>> {
         if let Some(actor) = self.entry.actor() {
             return Some(actor);
@@ -176,28 +177,34 @@ impl Session {
         if self.entry.is_closed() {
             return None;
         }
-        let root = self.core.refs.root.load_full()?;
-        Box::pin(self.begin_actor(root.get_cell(), None)).await;
+        let supervisor = self.core.refs.supervisor.load_full()?;
+        Box::pin(self.begin_actor(supervisor.get_cell(), None)).await;
         self.entry.actor()
     }
 
-    /// Begins its actor, in the place of the one with that name or of none. `false` if it cannot, or
-    /// another was first.
-    pub(crate) async fn begin_actor(&self, root: ActorCell, place: Option<ActorId>) -> bool {
-        let begun = Actor::spawn_linked(None, SessionActor, self.clone(), root.clone()).await;
-        let Ok((actor, _)) = begun else { return false };
-        let takes = self.entry.take_actor(&actor, place);
-        if !takes {
-            actor.unlink(root);
+    /// Spawns the actor in place of `predecessor`, or as the first one. `false` if it cannot start,
+    /// if another actor was first, or if the session has ended.
+    pub(crate) async fn begin_actor(
+        &self,
+        supervisor: ActorCell,
+        predecessor: Option<ActorId>,
+    ) -> bool {
+        let spawned =
+            Actor::spawn_linked(None, SessionActor, self.clone(), supervisor.clone()).await;
+        let Ok((actor, _)) = spawned else { return false };
+        let taken = self.entry.take_actor(&actor, predecessor);
+        if !taken {
+            actor.unlink(supervisor);
             actor.stop(None);
         }
-        takes
+        taken
     }
 
-    /// Hands a message to the actor, if need be to the next one. `false` if there will be none.
+    /// Sends a message to the actor, or to the next one if it has died. `false` if there will be
+    /// none.
     pub(crate) async fn hand_in(&self, mut message: SessionMsg) -> bool {
         loop {
-            // Before the look at the actor, so that no change falls in between.
+            // Created before the actor is looked up, so that no change is missed in between.
             let changed = self.entry.changed();
             let Some(actor) = self.actor().await else { return false };
             match actor.cast(message) {
@@ -215,14 +222,14 @@ impl Session {
             Inbound::Request(request, responder) => {
                 self.on_request(request, responder).done(self).await;
             }
-            Inbound::Told(told) => self.on_told(told),
+            Inbound::OneWay(one_way) => self.on_one_way(one_way),
         }
     }
 
-    pub(crate) fn on_told(&self, told: Told) {
-        match told {
-            Told::Notification(notification) => self.on_notification(&notification),
-            Told::Response(response) => self.on_response(response),
+    pub(crate) fn on_one_way(&self, one_way: OneWay) {
+        match one_way {
+            OneWay::Notification(notification) => self.on_notification(&notification),
+            OneWay::Response(response) => self.on_response(response),
         }
     }
 
@@ -235,17 +242,17 @@ impl Session {
 
     /// Serves a request, as far as that takes no time.
     ///
-    /// No `async fn`, so that no future has room for all that a request is made of.
+    /// Not an `async fn`, so that no future contains the whole request.
     pub(crate) fn on_request(&self, request: Box<Request>, responder: Responder) -> Next {
         let decision = self.entry.state().on_request(&request);
         let answer = match decision {
             Decision::Initialized(version) => {
-                responder.answer(self.core.welcome.initialize(version));
-                // From here on the client hears notices. Not before its `initialize` is
-                // answered, and before any other request of it is, so that a list it reads is
-                // never older than this.
+                responder.answer(self.core.server_hello.initialize(version));
+                // From here on the client receives notices: after the answer to `initialize`, and
+                // before any other request of the client is served. So a list that the client reads
+                // is never older than this subscription.
                 let state = self.entry.state();
-                if let Some(subscription) = state.heard_as_client() {
+                if let Some(subscription) = state.legacy_subscription() {
                     self.join(&state, subscription);
                 }
                 drop(state);
@@ -264,11 +271,12 @@ impl Session {
                 return Next::Nothing;
             }
             Decision::Listen(_, _, tasks) if tasks.is_empty() => {
-                self.hear(&request, responder);
+                self.begin_listen(&request, responder);
                 return Next::Nothing;
             }
             Decision::Listen(caller, granted, tasks) => {
-                let listening = self.clone().hear_of(request, caller, granted, tasks, responder);
+                let listening =
+                    self.clone().begin_task_listen(request, caller, granted, tasks, responder);
                 return Next::Listen(Box::pin(listening));
             }
             Decision::Refuse(error) => Err(error),
@@ -281,25 +289,25 @@ impl Session {
         Next::Nothing
     }
 
-    /// A listen begins, unless it has ended. Its answer is the acknowledgment, and the result comes
-    /// when it ends.
-    fn hear(&self, request: &Request, responder: Responder) {
+    /// Begins a listen, unless it has ended. The client receives the acknowledgment now, and the
+    /// result when the listen ends.
+    fn begin_listen(&self, request: &Request, responder: Responder) {
         responder.withhold();
         let mut state = self.entry.state();
         let Some(subscription) = state.heard(&request.id) else { return };
-        let is_deaf = subscription.filter.is_deaf();
+        let grants_nothing = subscription.filter.is_empty_filter();
         self.join(&state, subscription);
-        // Nothing can ever come: who was granted nothing is told so, and does not wait for it.
-        if is_deaf && let Some(id) = state.end_listen(&request.id) {
-            self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(id))));
-            if let Some(outlet) = self.entry.streams().notices() {
-                outlet.reply(encode::listen_ended(&request.id, &self.core.identity), None);
+        // A listen that was granted nothing can receive nothing, so it ends at once.
+        if grants_nothing && let Some(id) = state.end_listen(&request.id) {
+            self.core.send_to_hub(HubMsg::Leave(self.entry.key(Some(id))));
+            if let Some(sender) = self.entry.streams().notices() {
+                sender.reply(encode::listen_ended(&request.id, &self.core.identity), None);
             }
         }
     }
 
-    /// A listen begins that wants to hear of tasks: of those that are its client's.
-    async fn hear_of(
+    /// Begins a listen to tasks. It is granted those tasks that belong to its client.
+    async fn begin_task_listen(
         self,
         request: Box<Request>,
         caller: Caller,
@@ -308,25 +316,29 @@ impl Session {
         responder: Responder,
     ) {
         let caller = caller.of(self.entry.principal().cloned());
-        let elsewhere = watch(&self.core, &caller, &request, &mut tasks).await;
-        let own = match tasks::owned(&self.core, tasks, &caller).await {
-            Ok(own) => own,
+        let remote = watch(&self.core, &caller, &request, &mut tasks).await;
+        let local = match tasks::owned(&self.core, tasks, &caller).await {
+            Ok(local) => local,
             Err(error) => return self.refuse(&request, responder, error),
         };
-        granted.task_ids = [&own[..], &elsewhere.tasks].concat();
-        let goes_on = self.entry.state().grant(&request.id, granted);
-        self.hear(&request, responder);
-        if !goes_on {
+        granted.task_ids = [&local[..], &remote.tasks].concat();
+        let is_open = self.entry.state().grant(&request.id, granted);
+        self.begin_listen(&request, responder);
+        if !is_open {
             return;
         }
-        if let Some(outlet) = self.entry.streams().notices() {
-            let watching = elsewhere.tell(outlet, &request.id);
+        if let Some(sender) = self.entry.streams().notices() {
+            let watching = remote.tell(sender, &request.id);
             self.entry.state().watches(&request.id, watching);
         }
-        tasks::tell(&self.core, self.entry.key(Some(SubscriptionId::of(&request.id))), own);
+        tasks::send_current_state(
+            &self.core,
+            self.entry.key(Some(SubscriptionId::of(&request.id))),
+            local,
+        );
     }
 
-    /// A listen is not to be. One that has ended meanwhile has its answer.
+    /// Refuses a listen. If it has ended meanwhile, it has its answer already.
     fn refuse(&self, request: &Request, responder: Responder, error: ErrorObject) {
         let ended = self.entry.state().end_listen(&request.id);
         match ended {
@@ -342,7 +354,7 @@ impl Session {
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();
         state.watch(uri.clone())?;
-        self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
+        self.core.send_to_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
         drop(state);
         self.core.session_changed(&self.entry);
         Ok(ResultBody::empty())
@@ -352,7 +364,7 @@ impl Session {
         let mut state = self.entry.state();
         state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
-        self.core.tell_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
+        self.core.send_to_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
         drop(state);
         self.core.session_changed(&self.entry);
         ResultBody::empty()
@@ -362,7 +374,7 @@ impl Session {
         match notification.method {
             Method::Cancelled => match notification.params.parse::<params::Cancelled>() {
                 Ok(cancelled) => self.on_cancelled(cancelled),
-                // Malformed ones are ignored (2026-07-28, basic/patterns/cancellation).
+                // Malformed cancellations are ignored (2026-07-28, basic/patterns/cancellation).
                 Err(error) => crate::log!(debug, %error, "ignored"),
             },
             Method::Initialized => self.on_initialized(),
@@ -387,72 +399,72 @@ impl Session {
     fn on_cancelled(&self, cancelled: params::Cancelled) {
         let request = &cancelled.request_id;
         let was_listen = {
-            // Locked until the hub is told, see `join`.
+            // Locked until the hub is notified, see `join`.
             let mut state = self.entry.state();
             let ended = state.end_listen(request);
-            ended.map(|id| self.core.tell_hub(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
+            ended.map(|id| self.core.send_to_hub(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
         };
         if !was_listen {
-            // One that is over needs no word.
+            // Has no effect on a call that has ended.
             self.entry.calls().cancel(request, CancelReason::Client(cancelled.reason));
         }
     }
 
-    /// From here on the client hears what the filter lets through.
+    /// Subscribes the client to the notices that match the filter.
     ///
-    /// The hub is told of what a session hears while its state is locked: it learns of each change
-    /// in the order in which it was made, by the actor or by a transport, and of none after the
-    /// session has left.
+    /// The state stays locked until the hub is notified. So the hub receives changes in the order
+    /// in which the actor or a transport made them, and none after the session has left.
     fn join(&self, _locked: &SessionState, subscription: Subscription) {
-        let Some(outlet) = self.entry.streams().notices().cloned() else { return };
+        let Some(sender) = self.entry.streams().notices().cloned() else { return };
         if self.entry.is_closed() {
             return;
         }
         let Subscription { id, filter, unsaid } = subscription;
         if let Some(acknowledgment) = unsaid {
-            // Before it joins, so that it comes first. Of the class that is never dropped: without
-            // it a listen says nothing.
-            outlet.push(Class::Reply, Frame::Message(acknowledgment));
+            // Sent before the join, so that it is the first frame. Its class is never dropped:
+            // without its acknowledgment a listen sends nothing.
+            sender.push(Class::Reply, Frame::Message(acknowledgment));
         }
-        let subscriber = Box::new(Subscriber { outlet, filter });
-        self.core.tell_hub(HubMsg::Join(self.entry.key(id), subscriber));
+        let subscriber = Box::new(Subscriber { sender, filter });
+        self.core.send_to_hub(HubMsg::Join(self.entry.key(id), subscriber));
     }
 
-    /// Takes the session's places in the hub, which may be there already.
+    /// Joins the hub with all subscriptions of the session. The hub may contain them already.
     pub(crate) fn rejoin(&self) {
-        let Some(outlet) = self.entry.streams().notices() else { return };
-        let missed_some = self.entry.hub_was_lost();
+        let Some(sender) = self.entry.streams().notices() else { return };
+        let mark_missed = self.entry.take_missed();
         let mut state = self.entry.state();
         for subscription in state.subscriptions() {
-            // One that was not acknowledged was told nothing so far, and misses nothing.
-            let may_miss = missed_some && subscription.unsaid.is_none();
+            // A listen that is not acknowledged was sent nothing yet, so it missed nothing.
+            let may_have_missed = mark_missed && subscription.unsaid.is_none();
             let id = subscription.id.clone();
-            let told: Vec<_> = subscription.filter.everything().filter(|_| may_miss).collect();
-            let tasks = subscription.filter.tasks().iter().filter(|_| may_miss);
+            let missed: Vec<_> =
+                subscription.filter.everything().filter(|_| may_have_missed).collect();
+            let tasks = subscription.filter.tasks().iter().filter(|_| may_have_missed);
             let tasks = tasks.map(ToString::to_string).collect();
             self.join(&state, subscription);
-            // What the old hub was told and did not get round to tell. After the join, so that
-            // nothing falls in between.
-            for notice in told {
+            // The old hub may have received these and not sent them. Written after the join, so
+            // that no notice is lost in between.
+            for notice in missed {
                 let class = Class::of(&notice);
-                outlet.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
+                sender.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
-            tasks::tell(&self.core, self.entry.key(id), tasks);
+            tasks::send_current_state(&self.core, self.entry.key(id), tasks);
         }
     }
 }
 
-/// What clients heard may be not all: every session takes its places in the hub, and its client is
-/// told what it may have missed.
+/// Makes every session join the hub again after notices may have been lost. Each client is notified
+/// of everything that it may have missed.
 pub(crate) fn rejoin_all(core: &Arc<Core>) {
     let (core, sessions) = (core.clone(), core.directory.all());
     for session in &sessions {
-        session.missed_some();
+        session.mark_missed();
     }
-    // On its own, as there may be thousands, and whoever says so has more to do.
+    // Spawned, because there may be thousands of sessions and the caller has other work.
     tokio::spawn(async move {
-        for some in sessions.chunks(REJOIN_AT_ONCE) {
-            for session in some {
+        for batch in sessions.chunks(REJOIN_AT_ONCE) {
+            for session in batch {
                 Session::new(core.clone(), session.clone()).rejoin();
             }
             tokio::task::yield_now().await;

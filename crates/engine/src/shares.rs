@@ -1,8 +1,9 @@
-//! What all callers share, and who gives way when it is used up: the oldest of what the greediest holds.
+//! Shares of what all callers use, and what gives way when it is used up: the oldest thing of the
+//! caller with the largest share.
 //!
-//! A caller belongs to a group: all that is known to be of one principal, or comes from one address.
-//! Groups share first, then the members of each; so neither many connections nor many sessions
-//! get more than one.
+//! A caller belongs to a group: all callers of one principal, or of one address. Groups share
+//! first, then the members of each group. So neither many connections nor many sessions get more
+//! than one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
 
-/// The connection that a request came on, as far as its transport knows.
+/// The connection that a request came on, as far as its transport knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Connection {
-    /// The address at its other end: of the client, or of a proxy.
+    /// The address at the other end: of the client, or of a proxy.
     pub address: IpAddr,
-    /// What tells it from others of that address, such as the port.
+    /// Distinguishes connections of the same address, such as the port.
     pub number: u64,
 }
 
@@ -29,20 +30,19 @@ impl From<SocketAddr> for Connection {
     }
 }
 
-/// Whose share something takes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Share {
     group: Group,
     member: Member,
 }
 
-/// All that is known to be of one caller.
+/// All that belongs to one caller, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Group {
     Principal(Arc<str>),
     Network(IpAddr),
     Session(SessionId),
-    /// Nobody knows who it is: they are all one.
+    /// All unknown callers together.
     Unknown,
 }
 
@@ -78,7 +78,7 @@ impl Share {
     }
 }
 
-/// Who has one IPv6 address has 2⁶⁴ of them.
+/// The network of an address: an owner of one IPv6 address has 2⁶⁴ of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -89,21 +89,20 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The name of something that is held; those that came later have a larger one.
+/// The id of something that is held. Later things have larger ids.
 pub(crate) type Ticket = u64;
 
-/// Things that callers hold, each with what it costs.
 #[derive(Debug)]
 pub(crate) struct Shares<T> {
     next: Ticket,
-    held: HashMap<Ticket, Held<T>>,
+    held: HashMap<Ticket, Holding<T>>,
     groups: Ranks<Group>,
     members: HashMap<Group, Members>,
     cost: usize,
 }
 
 #[derive(Debug)]
-struct Held<T> {
+struct Holding<T> {
     share: Share,
     cost: usize,
     busy: bool,
@@ -113,11 +112,12 @@ struct Held<T> {
 #[derive(Debug, Default)]
 struct Members {
     costs: Ranks<Member>,
-    /// What each holds, in the order in which it gives way: what is not busy first, of that the oldest.
+    /// The things of each member in the order in which they give way: those that are not busy
+    /// first, of these the oldest.
     queues: BTreeMap<Member, BTreeSet<(bool, Ticket)>>,
 }
 
-/// Who holds how much, sorted by that, and of equals by who has held something for longer.
+/// Holders sorted by cost; equal ones by how long they have held something.
 #[derive(Debug)]
 struct Ranks<K> {
     costs: HashMap<K, (usize, Reverse<Ticket>)>,
@@ -131,7 +131,7 @@ impl<K> Default for Ranks<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Ranks<K> {
-    /// `since` is for who held nothing before.
+    /// `since` is used for a key that held nothing before.
     fn change(&mut self, key: &K, since: Ticket, change: impl FnOnce(usize) -> usize) {
         let before = self.costs.remove(key);
         if let Some((cost, since)) = before {
@@ -145,8 +145,9 @@ impl<K: Clone + Eq + Hash + Ord> Ranks<K> {
         }
     }
 
-    /// Who holds the most, and whether that is more than this one does; of equals it is another.
-    fn greediest(&self, newcomer: &K) -> Option<(&K, bool)> {
+    /// The holder of the most, and whether that is more than `newcomer` holds. Of equal ones,
+    /// another than `newcomer`.
+    fn largest(&self, newcomer: &K) -> Option<(&K, bool)> {
         let (most, _, first) = self.ranks.last()?;
         let mut equals = self.ranks.iter().rev().take_while(|(cost, ..)| cost == most);
         let other = equals.find(|(.., key)| key != newcomer).map_or(first, |(.., key)| key);
@@ -168,37 +169,32 @@ impl<T> Default for Shares<T> {
 }
 
 impl<T> Shares<T> {
-    /// How many things are held.
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// What all of them cost.
     pub(crate) fn cost(&self) -> usize {
         self.cost
     }
 
-    /// Somebody holds this from now on. It costs 1 at least. What is busy gives way last.
+    /// Adds a thing. It costs at least 1. Busy things give way last.
     pub(crate) fn insert(&mut self, share: Share, cost: usize, busy: bool, item: T) -> Ticket {
         let ticket = self.next;
         self.next += 1;
-        self.enter(ticket, Held { share, cost: cost.max(1), busy, item });
+        self.enter(ticket, Holding { share, cost: cost.max(1), busy, item });
         ticket
     }
 
-    /// It costs something else from now on, and is busy or not.
     pub(crate) fn change(&mut self, ticket: Ticket, cost: usize, busy: bool) {
         if let Some(held) = self.leave(ticket) {
-            self.enter(ticket, Held { cost: cost.max(1), busy, ..held });
+            self.enter(ticket, Holding { cost: cost.max(1), busy, ..held });
         }
     }
 
-    /// It is held no longer.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<T> {
         self.leave(ticket).map(|held| held.item)
     }
 
-    /// Only what this is true for is held any longer.
     pub(crate) fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
         let gone: Vec<_> =
             self.held.iter().filter(|(_, held)| !stays(&held.item)).map(|(it, _)| *it).collect();
@@ -207,22 +203,23 @@ impl<T> Shares<T> {
         }
     }
 
-    /// What gives way for somebody who came just now and needs room, counted in: the oldest of the
-    /// member of the group that hold the most.
+    /// The thing that gives way for a newcomer that needs space, with the newcomer's own things
+    /// counted: the oldest one of the member with the largest share, in the group with the largest
+    /// share.
     pub(crate) fn gives_way(&self, newcomer: &Share) -> Option<GivesWay> {
-        self.first_of_greediest(newcomer, false)
+        self.first_of_largest(newcomer, false)
     }
 
-    /// As [`gives_way`](Self::gives_way), of what is busy only; `None` also if it is the newcomer's own,
-    /// or he has no less.
+    /// As [`gives_way`](Self::gives_way), but only among busy things. `None` also if the thing is
+    /// the newcomer's own, or if its holder has no more than the newcomer.
     pub(crate) fn busy_gives_way(&self, newcomer: &Share) -> Option<GivesWay> {
-        self.first_of_greediest(newcomer, true).filter(|victim| victim.more && !victim.own)
+        self.first_of_largest(newcomer, true).filter(|target| target.more && !target.own)
     }
 
-    fn first_of_greediest(&self, newcomer: &Share, busy_only: bool) -> Option<GivesWay> {
-        let (group, groups_more) = self.groups.greediest(&newcomer.group)?;
+    fn first_of_largest(&self, newcomer: &Share, busy_only: bool) -> Option<GivesWay> {
+        let (group, groups_more) = self.groups.largest(&newcomer.group)?;
         let members = self.members.get(group)?;
-        let (member, members_more) = members.costs.greediest(&newcomer.member)?;
+        let (member, members_more) = members.costs.largest(&newcomer.member)?;
         let queue = members.queues.get(member)?;
         let (busy, ticket) = *queue.range((busy_only, 0)..).next()?;
         let same_group = *group == newcomer.group;
@@ -232,7 +229,7 @@ impl<T> Shares<T> {
         Some(GivesWay { ticket, cost, busy, own, more })
     }
 
-    fn enter(&mut self, ticket: Ticket, held: Held<T>) {
+    fn enter(&mut self, ticket: Ticket, held: Holding<T>) {
         let Share { group, member } = &held.share;
         self.groups.change(group, ticket, |cost| cost + held.cost);
         let members = self.members.entry(group.clone()).or_default();
@@ -242,7 +239,7 @@ impl<T> Shares<T> {
         self.held.insert(ticket, held);
     }
 
-    fn leave(&mut self, ticket: Ticket) -> Option<Held<T>> {
+    fn leave(&mut self, ticket: Ticket) -> Option<Holding<T>> {
         let held = self.held.remove(&ticket)?;
         let Share { group, member } = &held.share;
         self.cost -= held.cost;
@@ -263,14 +260,13 @@ impl<T> Shares<T> {
     }
 }
 
-/// What is to give way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GivesWay {
     pub(crate) ticket: Ticket,
     pub(crate) cost: usize,
     pub(crate) busy: bool,
     pub(crate) own: bool,
-    /// Whether who holds it has more than the newcomer, and not just as much.
+    /// Whether its holder has more than the newcomer, and not just as much.
     pub(crate) more: bool,
 }
 
@@ -282,19 +278,18 @@ mod tests {
 
     use super::*;
 
-    /// A caller on a connection of an address.
     fn caller(address: u8, number: u64) -> Share {
         let address = Ipv4Addr::new(10, 0, 0, address).into();
         Share::of(None, None, Some(Connection { address, number }))
     }
 
-    /// Lets somebody in, for whom others give way; returns who had to.
+    /// Admits a caller for which others give way. Returns the callers that had to.
     fn admit(shares: &mut Shares<Share>, most: usize, share: &Share, cost: usize) -> Vec<Share> {
         let mut gone = Vec::new();
         shares.insert(share.clone(), cost, false, share.clone());
         while shares.cost() > most {
-            let victim = shares.gives_way(share).unwrap();
-            gone.extend(shares.remove(victim.ticket));
+            let target = shares.gives_way(share).unwrap();
+            gone.extend(shares.remove(target.ticket));
         }
         gone
     }
@@ -308,12 +303,12 @@ mod tests {
         for number in 0..50 {
             assert_eq!(admit(&mut shares, 100, &caller(2, 0), 1).len(), 1, "{number}");
         }
-        // From here on both hold the same.
+        // From here on both addresses hold the same.
         assert_eq!(admit(&mut shares, 100, &caller(2, 0), 1), [caller(2, 0)]);
     }
 
     #[test]
-    fn an_ipv6_network_is_one_and_a_mapped_address_is_what_it_maps() {
+    fn an_ipv6_network_is_one_caller_and_a_mapped_address_is_its_ipv4_address() {
         let of = |address: &str| {
             let address = address.parse().unwrap();
             Share::of(None, None, Some(Connection { address, number: 1 }))
@@ -336,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_who_came_first_gives_way() {
+    fn of_equal_shares_the_first_one_gives_way() {
         let mut shares = Shares::default();
         let all = [5, 3, 9, 1].map(|number| caller(1, number));
         all.iter().for_each(|it| drop(admit(&mut shares, 4, it, 1)));
@@ -347,7 +342,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever others do, who holds less than another loses nothing to him.
+        /// Whatever other callers do, a caller that holds less than another loses nothing to it.
         #[test]
         fn who_holds_fewer_than_another_gets_its_place(
             greedy in proptest::collection::vec((0..3_u8, 0..4_u64, 1..20_usize), 0..200),

@@ -1,47 +1,47 @@
-//! **Owns** one running call: the author's code and the one answer to it. A call that is done as
-//! soon as it is looked at needs no actor (see [`pace`]).
-//! **Receives** nothing but the word to run; cancelling is a token, so that it needs no turn.
-//! **Sends** progress, log messages, questions and the answer into the outlet of its request.
-//! **Dies when** the code returns, panics, is cancelled, or the session dies.
-//! **Restarts as** nothing: the caller is answered at once, also when this actor is killed.
+//! **Owns** one running call: the author's code and the one response to its request. A call that
+//! ends at its first poll needs no actor (see [`pace`]).
+//! **Receives** only the message to run. A call is cancelled by a token, not by a message.
+//! **Sends** progress, log messages, questions and the response into the stream of its request.
+//! **Dies when** the code returns, panics or is cancelled, or when the session dies.
+//! **Restarts as** nothing: the client is answered at once, also when this actor is killed.
 
 mod ask;
+mod awaiting_input;
 mod cancel;
+mod charge;
 mod context;
-mod lane;
+mod output;
 mod pace;
+mod pending_inputs;
 mod record;
 mod responder;
-mod room;
-mod rounds;
 mod run;
-mod seal;
 mod start;
+mod state_token;
 mod stateless;
-mod suspended;
-mod visit;
+mod url_elicitation;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use stentor_wire::ErrorObject;
 use stentor_wire::encode::{self, ResultBody};
 
-pub use ask::{AskError, Elicit, InputRequired, Root, Sample, Sampled};
+pub use ask::{AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled};
+pub(crate) use awaiting_input::AwaitingInput;
 pub use cancel::CancelReason;
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
+pub(crate) use charge::charge;
 pub use context::Context;
 pub(crate) use pace::Pace;
+pub(crate) use pending_inputs::PendingInputs;
 pub use record::CallView;
 pub(crate) use record::RunningCalls;
 pub(crate) use responder::Responder;
-pub(crate) use room::charge;
-pub(crate) use rounds::Rounds;
 pub(crate) use run::Run;
-pub use seal::StateKey;
-pub(crate) use seal::{Binding, Sealed, Sealer};
 pub(crate) use start::{Start, begin, enter, resume, run};
+pub use state_token::StateKey;
+pub(crate) use state_token::{Binding, StateSealer, StateToken};
 pub(crate) use stateless::{CallPermit, StatelessCalls};
-pub(crate) use suspended::Suspended;
-pub use visit::UrlElicitation;
+pub use url_elicitation::UrlElicitation;
 
 use crate::core::Core;
 use crate::offload::LARGE;
@@ -92,7 +92,7 @@ async fn on_run(
     Ok(())
 }
 
-/// A finished answer for a request that needs no task.
+/// Encodes the response to a request that runs no call. Also returns the code, if it is an error.
 pub(crate) fn answer_now(
     core: &Core,
     caller: &Caller,

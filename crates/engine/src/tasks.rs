@@ -1,11 +1,11 @@
 //! The tasks extension: calls whose result their client fetches later
 //! (`io.modelcontextprotocol/tasks`, SEP-2663).
 //!
-//! A call becomes a task by its tool's [`AsTask`], or by its code's word. Its client gets the
-//! task as the answer; from then on the call speaks through the task alone. What is kept, and
-//! what that survives, is the [`TaskStore`]'s.
+//! A call becomes a task because of its tool's [`AsTask`], or because its code asks for it. Its
+//! client receives the task as the response; from then on the call reports only through the task.
+//! The [`TaskStore`] decides what is kept, and what that survives.
 
-mod held;
+mod kept;
 mod live;
 #[cfg(feature = "durable-tasks")]
 mod redb;
@@ -32,47 +32,47 @@ use crate::ids::TaskId;
 use crate::session::Caller;
 use crate::shares::Share;
 use crate::task::CancelReason;
-use held::HeldTasks;
+use kept::KeptTasks;
 pub(crate) use live::{LiveTask, NewTask, TaskGuard};
 #[cfg(feature = "durable-tasks")]
 pub use redb::{RedbTaskStore, TaskFileError};
 pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
 
-/// How many of the tasks that cannot go on an engine that starts hands to the store at once.
+/// How many tasks that cannot be resumed a starting engine writes to the store at once.
 const FAILED_AT_ONCE: usize = 256;
 
-/// Whether calls of a tool become tasks. Only clients that declare the extension are given one.
+/// Whether calls of a tool become tasks. Only clients that declare the extension receive tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AsTask {
-    /// They do not.
+    /// Calls do not become tasks.
     #[default]
     Never,
-    /// At once, if the client takes tasks.
+    /// At once, if the client supports tasks.
     WhenPossible,
-    /// At once; a modern client that takes no tasks gets an error (-32021). Legacy clients, who
-    /// cannot take any, are answered when the call is over.
+    /// At once; a modern client that does not support tasks gets an error (-32021). Legacy clients
+    /// cannot support tasks, and are answered when the call has ended.
     Always,
-    /// If the client takes tasks, once a call has run for this long and has said nothing yet.
+    /// If the client supports tasks, once a call has run for this long and has sent nothing yet.
     After(Duration),
-    /// When the code says so, with [`Context::become_task`](crate::Context::become_task).
+    /// When the code asks for it, with [`Context::become_task`](crate::Context::become_task).
     OnDemand,
 }
 
-/// How tasks are kept.
+/// Settings of tasks.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TaskConfig {
-    /// Where. Default: in memory, at most 100,000 tasks and 256 MiB of them.
+    /// Where tasks are stored. Default: in memory, at most 100,000 tasks and 256 MiB of them.
     pub store: Arc<dyn TaskStore>,
-    /// For how long after its creation a task is kept; one that still runs then fails. `None`
-    /// is for ever. Default 1 hour.
+    /// How long a task is kept after its creation; a task that still runs then fails. `None` means
+    /// for ever. Default 1 hour.
     pub ttl: Option<Duration>,
-    /// How long clients are asked to wait before they look again. Default 1 s.
+    /// How long clients should wait before they poll again. Default 1 s.
     pub poll_interval: Duration,
-    /// How long the code of a task that is cancelled may go on. Default 2 s.
+    /// How long the code of a cancelled task may continue. Default 2 s.
     pub cancel_grace: Duration,
-    /// How often listeners are told of progress at most. Default 200 ms.
+    /// The shortest time between two notices of progress to listeners. Default 200 ms.
     pub message_interval: Duration,
 }
 
@@ -88,20 +88,20 @@ impl Default for TaskConfig {
     }
 }
 
-/// The tasks of an engine that run now, and the time of day.
+/// The running tasks of an engine, and its clock.
 pub(crate) struct Tasks {
     live: DashMap<TaskId, Arc<LiveTask>>,
-    /// Whose they are, with those that have ended and are kept.
-    held: HeldTasks,
+    /// All kept tasks by caller, running and ended.
+    held: KeptTasks,
     started: (SystemTime, Instant),
-    /// The right to sweep: one at a time, however long the store takes.
+    /// Permits one sweep at a time, however long the store takes.
     sweeping: Arc<Semaphore>,
 }
 
 impl Default for Tasks {
     fn default() -> Self {
         let started = (SystemTime::now(), Instant::now());
-        let held = HeldTasks::default();
+        let held = KeptTasks::default();
         Self { live: DashMap::new(), held, started, sweeping: Arc::new(Semaphore::new(1)) }
     }
 }
@@ -120,23 +120,21 @@ impl Tasks {
         task.filter(|task| task.is_owned_by(owner))
     }
 
-    /// See [`HeldTasks::give_way`].
     pub(crate) fn give_way(&self, core: &Arc<Core>, newcomer: &Share) -> Option<usize> {
         self.held.give_way(core, newcomer)
     }
 
-    /// How many run now.
     pub(crate) fn len(&self) -> usize {
         self.live.len()
     }
 }
 
-/// What a client asks of a task that does not run any more.
+/// A client's request for a task that no longer runs.
 #[derive(Debug)]
 pub(crate) struct StoredTask {
     id: TaskId,
     owner: Option<Arc<str>>,
-    wants_it: bool,
+    is_get: bool,
 }
 
 impl StoredTask {
@@ -146,7 +144,7 @@ impl StoredTask {
 
     pub(crate) async fn answer(self, core: &Core) -> Result<ResultBody, ErrorObject> {
         match find(core, &self.id, self.owner.as_deref()).await? {
-            Some(task) if self.wants_it => task.result(),
+            Some(task) if self.is_get => task.result(),
             Some(_) => Ok(ResultBody::empty()),
             None => Err(not_found()),
         }
@@ -167,7 +165,7 @@ fn failed(error: &TaskStoreError) -> ErrorObject {
     }
 }
 
-/// A task that is stored, for its owner.
+/// The stored task, if `owner` owns it and it has not expired.
 async fn find(
     core: &Core,
     id: &TaskId,
@@ -195,8 +193,8 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispa
     };
     let owner = caller.principal.clone();
     let Some(task) = core.tasks.live(&id, owner.as_deref()) else {
-        let wants_it = request.method == Method::TasksGet;
-        return Dispatch::Call(Target::Stored(StoredTask { id: TaskId::new(id), owner, wants_it }));
+        let is_get = request.method == Method::TasksGet;
+        return Dispatch::Call(Target::Stored(StoredTask { id: TaskId::new(id), owner, is_get }));
     };
     Dispatch::Answer(match (&request.method, answers) {
         (Method::TasksUpdate, Some(answers)) => {
@@ -211,7 +209,7 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispa
     })
 }
 
-/// Which of these tasks a listen may hear of: those of its caller, each once.
+/// Which of the tasks a listen may receive notices of: those of its caller, each once.
 pub(crate) async fn owned(
     core: &Core,
     asked: Vec<String>,
@@ -239,9 +237,9 @@ pub(crate) async fn owned(
     Ok(owned)
 }
 
-/// Tells a listener that joined just now how its tasks are. What changes meanwhile it is told
-/// by the hub, and nothing twice.
-pub(crate) fn tell(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
+/// Sends a new listener the current state of its tasks. The hub sends later changes, and nothing
+/// twice.
+pub(crate) fn send_current_state(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
     if ids.is_empty() {
         return;
     }
@@ -254,23 +252,25 @@ pub(crate) fn tell(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
                 Some(notice) => notice,
                 None => match core.config.tasks.store.get(&id).await {
                     Ok(Some(task)) => notice(&task),
-                    // Forgotten meanwhile, which its listener may see by looking.
+                    // Forgotten meanwhile; the listener can find out with `tasks/get`.
                     _ => continue,
                 },
             };
-            core.tell_hub(HubMsg::TellTask(key.clone(), Box::new(EncodedNotice::new(notice))));
+            core.send_to_hub(HubMsg::SendTaskStatus(
+                key.clone(),
+                Box::new(EncodedNotice::new(notice)),
+            ));
         }
     });
 }
 
-/// What listeners are told of a task.
+/// The notice of a task's state for listeners.
 fn notice(task: &TaskRecord) -> Notice {
     let json = task.result().map(|result| result.to_json()).unwrap_or_default();
     Notice::Task { id: task.id.shared(), version: task.version, task: json }
 }
 
-/// Forgets what has expired, and ends what runs longer than it may. To be called from time to
-/// time.
+/// Forgets expired tasks, and ends tasks that run for too long. Has to be called regularly.
 pub(crate) fn sweep(core: &Arc<Core>) {
     let now = core.tasks.now();
     let overdue = |task: &Arc<LiveTask>| task.is_expired(now).then(|| task.clone());
@@ -289,13 +289,13 @@ pub(crate) fn sweep(core: &Arc<Core>) {
     });
 }
 
-/// Goes on with the tasks that ran when the last engine with this store ended: those whose tool
-/// is resumable run again, the others fail.
+/// Recovers the tasks that ran when the last engine with this store ended: tasks of a resumable
+/// tool run again, the others fail.
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
     let store = &core.config.tasks.store;
     let (catalog, now) = (core.catalog(), core.tasks.now());
     let (mut resumed, mut lost) = (Vec::new(), Vec::new());
-    // Those that have expired the next sweep forgets.
+    // The next sweep forgets expired tasks.
     for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
         match catalog.own_tool(&task.tool).filter(|tool| tool.is_resumable()) {
             Some(tool) => resumed.push((tool.clone(), task)),
@@ -310,10 +310,10 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
         task.version += 1;
         store.put(task)
     };
-    // Many at once, for a store that takes its time.
+    // Many at once, because the store may be slow.
     let mut failing = stream::iter(lost.into_iter().map(fail)).buffer_unordered(FAILED_AT_ONCE);
     while failing.try_next().await?.is_some() {}
-    // Last: from here on the engine starts.
+    // Last, because only now it is certain that the engine starts.
     for (tool, task) in resumed {
         crate::task::resume(core, tool, task).await;
     }

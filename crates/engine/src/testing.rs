@@ -1,4 +1,4 @@
-//! For tests and demonstrations: ends actors the hard way, and says what a store has to do.
+//! For tests and demonstrations: kills actors, and checks what a store has to do.
 
 mod sessions;
 
@@ -8,55 +8,55 @@ use stentor_wire::TaskStatus;
 
 use crate::engine::{Engine, Stopped};
 use crate::ids::{NodeId, Seq, SessionId, StreamId, TaskId};
-use crate::outlet::policy::{Class, Retention};
-use crate::outlet::{Delivered, EventStore, Frame};
 use crate::session::Session;
+use crate::stream::policy::{Class, Retention};
+use crate::stream::{Delivered, EventStore, Frame};
 use crate::tasks::{TaskRecord, TaskStore};
 pub use sessions::{SharedStore, session_record, session_store_keeps_its_contract};
 
 /// An actor of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Victim {
+pub enum FaultTarget {
     /// The registry.
     Registry,
     /// The hub.
     Hub,
-    /// The session that stands for all modern HTTP calls.
+    /// The session of all modern HTTP calls.
     Stateless,
     /// A session.
     Session(SessionId),
 }
 
-/// Kills an actor in the middle of whatever it does, as a bug would, and waits until it is
-/// gone. That of a session begins for it, if it had nothing to do before.
+/// Kills an actor in the middle of its work, as a bug would, and waits until it has ended.
+///
+/// The actor of a session is spawned for this if it had no work before.
 ///
 /// # Errors
 ///
 /// [`Stopped`] if there is no such actor.
-pub async fn kill(engine: &Engine, victim: Victim) -> Result<(), Stopped> {
-    let cell = find(engine, &victim).await.ok_or(Stopped)?;
+pub async fn kill(engine: &Engine, target: FaultTarget) -> Result<(), Stopped> {
+    let cell = find(engine, &target).await.ok_or(Stopped)?;
     cell.kill_and_wait(None).await.map_err(|_| Stopped)
 }
 
-async fn find(engine: &Engine, victim: &Victim) -> Option<ActorCell> {
+async fn find(engine: &Engine, target: &FaultTarget) -> Option<ActorCell> {
     let core = engine.core();
-    let session = match victim {
-        Victim::Registry => return Some(core.refs.registry.load_full()?.get_cell()),
-        Victim::Hub => return Some(core.refs.hub.load_full()?.get_cell()),
-        Victim::Stateless => core.stateless.load_full()?,
-        Victim::Session(id) => core.directory.get(id.as_str())?,
+    let session = match target {
+        FaultTarget::Registry => return Some(core.refs.registry.load_full()?.get_cell()),
+        FaultTarget::Hub => return Some(core.refs.hub.load_full()?.get_cell()),
+        FaultTarget::Stateless => core.stateless.load_full()?,
+        FaultTarget::Session(id) => core.directory.get(id.as_str())?,
     };
     Some(Session::new(core.clone(), session).actor().await?.get_cell())
 }
 
-/// Checks what every [`EventStore`] has to do: keep the frames of a stream in order, apart from
-/// those of other streams and sessions, no more of them than may be kept, and say when some are
-/// gone.
+/// Checks what every [`EventStore`] has to do: keep the frames of a stream in order, separate from
+/// other streams and sessions, keep no more of them than allowed, and report when some are missing.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If the store does not do it.
 pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     let retention = Retention { frames: 3, bytes: 1_000_000 };
     let event = |seq, text: &'static str| -> Delivered {
@@ -73,17 +73,17 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     let node = NodeId::random();
     let (one, other) = (SessionId::random(&node), SessionId::random(&node));
     let mut log = store.open(&one, StreamId(1), retention);
-    let mut same_name = store.open(&other, StreamId(1), retention);
-    let mut neighbour = store.open(&one, StreamId(2), retention);
+    let mut same_id = store.open(&other, StreamId(1), retention);
+    let mut other_stream = store.open(&one, StreamId(2), retention);
 
     let empty = log.replay(Seq(0)).await;
     assert!(empty.complete && empty.events.is_empty(), "nothing is missing from a new log");
 
-    // Without 1: what was dropped by policy has a number, and was never sent.
+    // Without 1: a frame that the policy has dropped has a number, and was never sent.
     log.append(&event(0, "a"));
     log.append(&event(2, "b"));
-    same_name.append(&event(0, "secret"));
-    neighbour.append(&event(0, "elsewhere"));
+    same_id.append(&event(0, "secret"));
+    other_stream.append(&event(0, "other"));
     let all = log.replay(Seq(0)).await;
     assert!(all.complete);
     assert_eq!(texts(all.events), [(0, "a".into()), (2, "b".into())], "in order, and its own only");
@@ -109,13 +109,13 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     assert!(anew.events.is_empty(), "a log that was dropped is forgotten");
 }
 
-/// Checks what an [`EventStore`] has to do beside its
-/// [contract](event_store_keeps_its_contract) if it outlives its process: go on with a stream that
-/// was left there, which `later` does in the place of `store`.
+/// Checks what an [`EventStore`] has to do, beside its [contract](event_store_keeps_its_contract),
+/// if it outlives its process: `later`, in place of `store`, continues a stream that was left
+/// there.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If the store does not do it.
 pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dyn EventStore) {
     let retention = Retention { frames: 3, bytes: 1_000_000 };
     let event = |seq, class, frame| -> Delivered { (Seq(seq), class, frame) };
@@ -150,7 +150,7 @@ pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dy
     assert_eq!(reopened.last, (Seq(3), Class::Custom));
     let mut log = reopened.log;
     log.append(&event(1 << 32, Class::Custom, text("{}")));
-    let seqs = |replay: &crate::outlet::Replay| -> Vec<u64> {
+    let seqs = |replay: &crate::stream::Replay| -> Vec<u64> {
         replay.events.iter().map(|(seq, ..)| seq.0).collect()
     };
     let replay = log.replay(Seq(2)).await;
@@ -163,7 +163,7 @@ pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dy
     drop(answered);
 }
 
-/// A task that runs, for tests of stores.
+/// A running task, for tests of stores.
 #[must_use]
 pub fn task_record(id: &str) -> TaskRecord {
     TaskRecord {
@@ -183,13 +183,13 @@ pub fn task_record(id: &str) -> TaskRecord {
     }
 }
 
-/// Checks what every [`TaskStore`] has to do: give back what was put last, to the letter, say
-/// what has not come to an end, and forget what has expired and nothing else. The store is to be
-/// empty.
+/// Checks what every [`TaskStore`] has to do: return the last record of a task, unchanged to the
+/// byte, list the tasks that have not ended, and remove expired tasks and no others. The store must
+/// be empty.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If the store does not do it.
 pub async fn task_store_keeps_its_contract(store: &dyn TaskStore) {
     let json = |task: &TaskRecord| serde_json::to_string(task).expect("a task is JSON");
     let (one, other) = (task_record("one"), task_record("other"));

@@ -1,5 +1,5 @@
-//! An engine within somebody else's actor system: tools that actors run, and actors that hear
-//! what happens.
+//! An engine inside the actor system of a host: actors that run tools, and actors that receive the
+//! engine's events.
 
 mod support;
 
@@ -25,15 +25,15 @@ struct Convert {
 enum WorkerMsg {
     Convert(Convert, Reply),
     Stream(Convert, Context, Reply),
-    Served(Reply),
-    /// Waits until its call is cancelled, and says whether the port is closed then.
+    ServedBy(Reply),
+    /// Waits until its call is cancelled, then reports whether the port is closed.
     Watch(Context, Reply),
     /// Keeps the port.
     Hold(Reply),
     Drop(Reply),
     Panic(Reply),
     Stop(Reply),
-    /// Has somebody else answer, who never does.
+    /// Hands the port to an actor that never answers.
     Delegate(Reply),
     Events(EventBatch),
 }
@@ -41,10 +41,10 @@ enum WorkerMsg {
 #[cfg(feature = "cluster")]
 impl ractor::Message for WorkerMsg {}
 
-/// An actor of the host. Its state is the ports it keeps.
+/// An actor of the host. Its state is the ports that it keeps.
 struct Worker {
     name: &'static str,
-    says: mpsc::Sender<String>,
+    to_test: mpsc::Sender<String>,
 }
 
 impl Actor for Worker {
@@ -73,17 +73,17 @@ impl Actor for Worker {
                 ctx.report_progress(2.0, Some(2.0), "writing");
                 reply.send(convert(&args))?;
             }
-            WorkerMsg::Served(reply) => reply.send(Ok(format!("served by {}", self.name)))?,
+            WorkerMsg::ServedBy(reply) => reply.send(Ok(format!("served by {}", self.name)))?,
             WorkerMsg::Watch(ctx, reply) => {
-                self.says.send("begun".to_owned()).await?;
+                self.to_test.send("begun".to_owned()).await?;
                 ctx.cancelled().await;
-                // The call is dropped after it has been told.
+                // The call is dropped only after the cancellation was signalled.
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                self.says.send(format!("closed: {}", reply.is_closed())).await?;
+                self.to_test.send(format!("closed: {}", reply.is_closed())).await?;
             }
             WorkerMsg::Hold(reply) => {
                 held.push(reply);
-                self.says.send("held".to_owned()).await?;
+                self.to_test.send("held".to_owned()).await?;
             }
             WorkerMsg::Drop(_reply) => {}
             WorkerMsg::Panic(_reply) => panic!("a secret of the actor"),
@@ -101,7 +101,7 @@ impl Actor for Worker {
             WorkerMsg::Events(batch) => {
                 for event in batch {
                     if let EngineEvent::CatalogChanged { lists, .. } = event {
-                        self.says.send(format!("{lists:?}")).await?;
+                        self.to_test.send(format!("{lists:?}")).await?;
                     }
                 }
             }
@@ -118,8 +118,8 @@ fn convert(args: &Convert) -> Result<String, ToolError> {
 }
 
 async fn worker(name: &'static str) -> (ActorRef<WorkerMsg>, mpsc::Receiver<String>) {
-    let (says, said) = mpsc::channel(16);
-    let (worker, _) = Actor::spawn(None, Worker { name, says }, ()).await.unwrap();
+    let (to_test, said) = mpsc::channel(16);
+    let (worker, _) = Actor::spawn(None, Worker { name, to_test }, ()).await.unwrap();
     (worker, said)
 }
 
@@ -137,7 +137,7 @@ async fn engine(worker: &ActorRef<WorkerMsg>) -> Engine {
         .tool(convert)
         .tool(stream)
         .tool(watch)
-        .tool(actor_tool("served", worker.clone(), WorkerMsg::Served))
+        .tool(actor_tool("served", worker.clone(), WorkerMsg::ServedBy))
         .tool(actor_tool("hold", worker.clone(), WorkerMsg::Hold))
         .tool(actor_tool("drop", worker.clone(), WorkerMsg::Drop))
         .tool(actor_tool("panic", worker.clone(), WorkerMsg::Panic))
@@ -205,7 +205,7 @@ async fn an_actor_streams_progress_before_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_an_actor_ends_while_it_works_its_caller_is_told_at_once() {
+async fn an_actor_that_ends_during_a_call_fails_the_call_at_once() {
     for tool in ["panic", "stop", "delegate"] {
         let (worker, _) = worker("first").await;
         let mut client = Client::legacy(&engine(&worker).await).await;
@@ -219,7 +219,7 @@ async fn however_an_actor_ends_while_it_works_its_caller_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_callers_of_an_actor_that_is_killed_are_told_at_once() {
+async fn all_calls_of_a_killed_actor_fail_at_once() {
     let (worker, mut said) = worker("first").await;
     let engine = engine(&worker).await;
     let mut client = Client::legacy(&engine).await;
@@ -245,7 +245,7 @@ async fn all_callers_of_an_actor_that_is_killed_are_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_is_dropped_tells_the_caller_at_once_and_the_actor_goes_on() {
+async fn a_dropped_port_fails_the_call_at_once_and_the_actor_continues() {
     let (worker, _) = worker("first").await;
     let mut client = Client::legacy(&engine(&worker).await).await;
     let asked = Instant::now();
@@ -276,7 +276,7 @@ async fn an_actor_sees_that_its_call_was_cancelled() {
 async fn an_actor_that_was_restarted_is_found_by_a_closure() {
     let current: Arc<Mutex<Option<ActorRef<WorkerMsg>>>> = Arc::default();
     let finds = current.clone();
-    let served = actor_tool("served", move || finds.lock().unwrap().clone(), WorkerMsg::Served);
+    let served = actor_tool("served", move || finds.lock().unwrap().clone(), WorkerMsg::ServedBy);
     let engine = Engine::builder("test", "1").tool(served).start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
 
@@ -292,7 +292,7 @@ async fn an_actor_that_was_restarted_is_found_by_a_closure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_actor_hears_what_happens_in_the_engine() {
+async fn an_actor_receives_the_events_of_the_engine() {
     let (worker, mut said) = worker("first").await;
     let engine = Engine::builder("test", "1").start().await.unwrap();
     engine.subscribe(&worker, 16, WorkerMsg::Events);
@@ -303,8 +303,8 @@ async fn an_actor_hears_what_happens_in_the_engine() {
     }
 }
 
-/// Reads events until one is found; gives what was made of it.
-async fn heard<T>(
+/// Reads events until `find` returns a value.
+async fn find_event<T>(
     events: &mut stentor_engine::EventReceiver,
     find: impl Fn(&EngineEvent) -> Option<T>,
 ) -> T {
@@ -317,8 +317,8 @@ async fn heard<T>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
-    use stentor_engine::testing::{Victim, kill};
+async fn a_subscriber_of_events_sees_sessions_and_calls_begin_and_end() {
+    use stentor_engine::testing::{FaultTarget, kill};
     use stentor_engine::{CallOutcome, CancelReason, EndReason, SessionKind};
     let engine = support::engine()
         .configure(|config| config.limits.frames = 10)
@@ -331,7 +331,7 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
         .unwrap();
     let mut events = engine.events(1024);
     let mut client = Client::legacy(&engine).await;
-    let opened = heard(&mut events, |event| match event {
+    let opened = find_event(&mut events, |event| match event {
         EngineEvent::SessionOpened { session, kind, principal } => {
             assert_eq!((*kind, principal), (SessionKind::Pipe, &None));
             Some(session.clone())
@@ -345,19 +345,19 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     }
     client.call(1, "flood").await;
     client.answer(1).await;
-    let name = heard(&mut events, |event| match event {
+    let name = find_event(&mut events, |event| match event {
         EngineEvent::SessionInitialized { client, .. } => client.as_ref().map(|it| it.name.clone()),
         _ => None,
     });
     assert_eq!(name.await, "c");
-    let started = heard(&mut events, |event| match event {
+    let started = find_event(&mut events, |event| match event {
         EngineEvent::SessionInitialized { .. } => panic!("said once"),
         EngineEvent::CallStarted { call, .. } => Some(call.clone()),
         _ => None,
     });
     let flood = started.await;
     assert_eq!((&*flood.subject, flood.session.as_ref()), ("flood", Some(&session)));
-    let finished = heard(&mut events, |event| match event {
+    let finished = find_event(&mut events, |event| match event {
         EngineEvent::CallFinished { call, outcome, .. } => Some((call.clone(), *outcome)),
         _ => None,
     });
@@ -369,7 +369,7 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     assert_eq!((running.len(), &*running[0].call.subject), (1, "wait"));
     assert!(engine.cancel_call(running[0].call.id));
     assert_eq!(client.answer(2).await.0["error"]["message"], "the call was cancelled");
-    let cancelled = heard(&mut events, |event| match event {
+    let cancelled = find_event(&mut events, |event| match event {
         EngineEvent::CallCancelled { reason, .. } => Some(reason.clone()),
         _ => None,
     });
@@ -378,12 +378,12 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
 
     client.call(3, "panic").await;
     client.answer(3).await;
-    let failed = heard(&mut events, |event| match event {
+    let failed = find_event(&mut events, |event| match event {
         EngineEvent::CallFinished { outcome, .. } => Some(*outcome),
         _ => None,
     });
     assert_eq!(failed.await, CallOutcome::Error(-32603));
-    let dropped = heard(&mut events, |event| match event {
+    let dropped = find_event(&mut events, |event| match event {
         EngineEvent::FramesDropped { session, count, .. } => Some((session.clone(), *count)),
         _ => None,
     });
@@ -391,16 +391,16 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
 
     for crash in [true, false] {
         if crash {
-            kill(&engine, Victim::Session(session.clone())).await.unwrap();
+            kill(&engine, FaultTarget::Session(session.clone())).await.unwrap();
         } else {
             assert!(engine.restart_session(&session));
         }
-        let crashed = heard(&mut events, |event| match event {
+        let crashed = find_event(&mut events, |event| match event {
             EngineEvent::SessionCrashed { session } => Some(session.clone()),
             _ => None,
         });
         assert_eq!(crashed.await, session);
-        heard(&mut events, |event| match event {
+        find_event(&mut events, |event| match event {
             EngineEvent::SessionRestarted { .. } => Some(()),
             _ => None,
         })
@@ -409,26 +409,26 @@ async fn who_watches_an_engine_sees_sessions_and_calls_come_and_go() {
     }
     assert!(engine.end_session(&session));
     assert!(!engine.end_session(&session));
-    let closed = heard(&mut events, |event| match event {
+    let closed = find_event(&mut events, |event| match event {
         EngineEvent::SessionClosed { session, reason } => Some((session.clone(), *reason)),
         _ => None,
     });
     assert_eq!(closed.await, (session, EndReason::Ended));
     assert_eq!(client.next().await, None);
-    kill(&engine, Victim::Hub).await.unwrap();
-    let restarted = heard(&mut events, |event| match event {
+    kill(&engine, FaultTarget::Hub).await.unwrap();
+    let restarted = find_event(&mut events, |event| match event {
         EngineEvent::ActorRestarted { actor } => Some(*actor),
         _ => None,
     });
     assert_eq!(restarted.await, "hub");
     engine.shutdown().await;
-    heard(&mut events, |event| matches!(event, EngineEvent::Stopped).then_some(())).await;
+    find_event(&mut events, |event| matches!(event, EngineEvent::Stopped).then_some(())).await;
     assert!(events.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
-    use stentor_engine::{Audience, CatalogError, EngineMsg, Mutation, Shelf};
+    use stentor_engine::{Audience, CatalogError, EngineMsg, ItemKind, Mutation};
     let engine = support::engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
     let mut other = Client::legacy(&engine).await;
@@ -441,7 +441,7 @@ async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
         EngineMsg::Apply(vec![Mutation::Add(again.into())], Some(reply))
     });
     assert_eq!(refused.unwrap().unwrap_err(), CatalogError::Exists("tool", "added".into()));
-    let remove = Mutation::Remove(Shelf::Tools, "echo".into());
+    let remove = Mutation::Remove(ItemKind::Tools, "echo".into());
     let change =
         ractor::call!(door, |reply| EngineMsg::Apply(vec![remove], Some(reply))).unwrap().unwrap();
     assert_eq!(change.revision, engine.catalog().snapshot().revision());

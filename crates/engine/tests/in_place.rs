@@ -1,5 +1,5 @@
-//! Calls of code that has always been done at once run where they came in, with no actor. What
-//! they do then must be what they would do in one.
+//! Calls of code that was always done at once run in place, without a task actor. They must behave
+//! like calls in an actor.
 
 mod support;
 
@@ -9,14 +9,14 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::outlet::policy::Class;
-use stentor_engine::testing::{Victim, kill};
+use stentor_engine::stream::policy::Class;
+use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Context, Engine, SessionKind, ToolError, tool};
 use stentor_wire::meta_key;
 use support::{Client, methods};
 use tokio::time::{Instant, sleep};
 
-/// So many calls prove that code is done at once.
+/// After this many calls the code counts as done at once.
 const PROVEN: i64 = 16;
 
 #[derive(Clone, Default, Deserialize, JsonSchema)]
@@ -42,8 +42,8 @@ struct Name {
     name: String,
 }
 
-/// An engine whose tool says whether it is among the calls that run, which only those are that
-/// have an actor.
+/// An engine whose tool reports whether it is in the list of running calls: only calls with an
+/// actor are.
 async fn engine() -> Engine {
     let slot = Arc::new(OnceLock::<Engine>::new());
     let seen = slot.clone();
@@ -85,8 +85,8 @@ fn place(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 
-/// Calls it until it is known to be quick. On a machine that has much else to do a run may take
-/// long although it does nothing, and all begins anew.
+/// Calls the tool until the engine treats it as quick. On a busy machine a run may take long
+/// although it does nothing, and then the count starts over.
 async fn prove(client: &mut Client) {
     for id in 0.. {
         let place = place(&ask(client, 1_000 + id, "quick").await.0).to_owned();
@@ -98,7 +98,8 @@ async fn prove(client: &mut Client) {
     }
 }
 
-/// Calls it in some mood as the first one that is not quick; with what it answered and said.
+/// Makes the first slow call of a tool that counts as quick. Returns the answer, the messages
+/// before it, and when the call began.
 async fn surprised(client: &mut Client, mood: &str) -> (Value, Vec<Value>, Instant) {
     loop {
         prove(client).await;
@@ -111,7 +112,7 @@ async fn surprised(client: &mut Client, mood: &str) -> (Value, Vec<Value>, Insta
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_turns_out_to_wait_goes_on_in_an_actor() {
+async fn code_that_has_to_wait_continues_in_an_actor() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
     let (_, _, begun) = surprised(&mut client, "waits").await;
@@ -121,7 +122,7 @@ async fn code_that_turns_out_to_wait_goes_on_in_an_actor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_panics_in_place_answers_its_caller_and_harms_nobody() {
+async fn a_panic_in_place_is_answered_and_disturbs_no_other_client() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
     prove(&mut client).await;
@@ -152,7 +153,7 @@ async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_code_says_in_place_comes_before_its_answer_and_costs_it_the_place() {
+async fn messages_of_code_in_place_come_before_its_answer_and_end_running_in_place() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
     let (_, before, _) = surprised(&mut client, "speaks").await;
@@ -219,20 +220,20 @@ async fn requests_are_served_after_the_messages_that_came_before_them() {
 
 mod http {
     use bytes::Bytes;
-    use stentor_engine::port::HttpSession;
+    use stentor_engine::transport_api::HttpSession;
     use stentor_wire::Message;
 
     use super::{Value, json};
 
-    /// Asks, and reads whatever is answered.
+    /// Sends a request and reads its response, if any.
     pub(super) async fn ask(session: &HttpSession, id: u32, method: &str, params: Value) {
         let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
             panic!("no request: {text}");
         };
         // The session may have ended.
-        if let Ok(mut inlet) = session.request(request).await {
-            inlet.next(&mut Vec::new()).await;
+        if let Ok(mut receiver) = session.request(request).await {
+            receiver.next(&mut Vec::new()).await;
         }
     }
 
@@ -249,8 +250,10 @@ mod http {
 async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
     let engine = engine().await;
     for _ in 0..2_000 {
-        let session =
-            engine.open_http_session(stentor_engine::port::Source::default()).await.unwrap();
+        let session = engine
+            .open_http_session(stentor_engine::transport_api::Source::default())
+            .await
+            .unwrap();
         let ending = tokio::spawn({
             let session = session.clone();
             async move { session.end(stentor_engine::EndReason::Deleted).await }
@@ -272,19 +275,21 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_watched_while_the_hub_is_replaced_is_heard_of() {
+async fn a_subscription_made_while_the_hub_is_replaced_gets_its_updates() {
     for _ in 0..200 {
         let engine = engine().await;
-        let session =
-            engine.open_http_session(stentor_engine::port::Source::default()).await.unwrap();
+        let session = engine
+            .open_http_session(stentor_engine::transport_api::Source::default())
+            .await
+            .unwrap();
         http::initialize(&session).await;
         let killing = tokio::spawn({
             let engine = engine.clone();
-            async move { kill(&engine, Victim::Hub).await.unwrap() }
+            async move { kill(&engine, FaultTarget::Hub).await.unwrap() }
         });
         http::ask(&session, 1, "resources/subscribe", json!({"uri": "test://watched"})).await;
         killing.await.unwrap();
-        let mut inlet = session.attach().await.unwrap();
+        let mut receiver = session.attach().await.unwrap();
         while engine.observe().await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -292,7 +297,7 @@ async fn what_is_watched_while_the_hub_is_replaced_is_heard_of() {
         let mut batch = Vec::new();
         let heard = tokio::time::timeout(Duration::from_secs(5), async {
             while !batch.iter().any(|(_, class, _)| *class == Class::ResourceUpdated) {
-                assert!(inlet.next(&mut batch).await);
+                assert!(receiver.next(&mut batch).await);
             }
         });
         heard.await.expect("word of what is watched");

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stentor_engine::testing::{Victim, kill};
+use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Ended, SessionKind};
 use support::{Client, engine};
 use tracing::span::{Attributes, Id, Record};
@@ -43,15 +43,15 @@ async fn a_subscriber_that_panics_ends_nothing() {
     tracing::subscriber::set_global_default(Panics).unwrap();
     let engine = engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
-    for victim in [Victim::Registry, Victim::Hub, Victim::Stateless] {
-        kill(&engine, victim).await.unwrap();
+    for target in [FaultTarget::Registry, FaultTarget::Hub, FaultTarget::Stateless] {
+        kill(&engine, target).await.unwrap();
         while engine.observe().await.is_err() {
             tokio::task::yield_now().await;
         }
     }
     let sessions = engine.sessions();
     let session = sessions.iter().find(|session| session.kind == SessionKind::Pipe).unwrap();
-    kill(&engine, Victim::Session(session.id.clone())).await.unwrap();
+    kill(&engine, FaultTarget::Session(session.id.clone())).await.unwrap();
     client.call(1, "panic").await;
     assert_eq!(client.answer(1).await.0["error"]["message"], "the tool 'panic' panicked");
     client.call(2, "echo").await;

@@ -1,4 +1,4 @@
-//! What operators see.
+//! The metrics that operators see.
 
 mod support;
 
@@ -6,7 +6,7 @@ use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
 use support::{Client, engine};
 
-/// A name with its labels, as Prometheus would write them.
+/// Each metric with its name and labels, as Prometheus would write them.
 fn values(snapshot: Snapshot) -> Vec<(MetricKind, String, DebugValue)> {
     let value = |(key, _, _, value): (metrics_util::CompositeKey, _, _, DebugValue)| {
         let (kind, key) = key.into_parts();

@@ -1,4 +1,4 @@
-//! What all callers share: whoever takes the most gives way, and nobody else.
+//! Resources that all callers share: the largest share gives way, and no other.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::port::{Answer, Source};
+use stentor_engine::transport_api::{Answer, Source};
 use stentor_engine::{
     AsTask, Config, Connection, Context, Engine, MemoryTaskStore, ToolError, tool,
 };
@@ -51,7 +51,7 @@ async fn engine(configure: impl FnOnce(&mut Config)) -> Engine {
         .unwrap()
 }
 
-/// Somebody on a connection from an address.
+/// A caller without a principal, on a connection from an address.
 fn on(address: u8, number: u64) -> Source {
     let address = Ipv4Addr::new(10, 0, 0, address).into();
     Source { principal: None, connection: Some(Connection { address, number }) }
@@ -80,9 +80,9 @@ async fn send(engine: &Engine, from: &Source, method: &str, params: Value) -> Va
     let version = ProtocolVersion::V2026_07_28;
     match engine.answer(version, request, from.clone()).await.unwrap() {
         Answer::Now(bytes, _) => serde_json::from_slice(&bytes).unwrap(),
-        Answer::Stream(mut inlet) => {
+        Answer::Stream(mut receiver) => {
             let mut batch = Vec::new();
-            assert!(inlet.next(&mut batch).await, "an answer");
+            assert!(receiver.next(&mut batch).await, "an answer");
             let mut out = BytesMut::new();
             batch[0].2.write(&mut out);
             serde_json::from_slice(&out).unwrap()
@@ -109,7 +109,8 @@ async fn retry(engine: &Engine, from: &Source, asked: &Value, padding: usize) ->
     send(engine, from, "tools/call", params).await
 }
 
-/// Whatever the greedy ones ask, in whatever order, the modest one is answered.
+/// The modest caller gets its questions answered, whatever the greedy callers ask and in whatever
+/// order.
 async fn others_get_their_questions(
     greedy: impl Fn(u64) -> Source,
     modest: &Source,
@@ -139,26 +140,26 @@ async fn others_get_their_questions(
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_one_connection_asks_another_gets_its_questions() {
-    let few = |config: &mut Config| config.max_suspended = 20;
+async fn a_connection_cannot_crowd_out_the_questions_of_another() {
+    let few = |config: &mut Config| config.max_awaiting_input = 20;
     others_get_their_questions(|_| on(1, 1), &on(1, 2), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_many_connections_of_an_address_ask_another_address_gets_its_questions() {
-    let few = |config: &mut Config| config.max_suspended = 20;
+async fn an_address_with_many_connections_cannot_crowd_out_the_questions_of_another() {
+    let few = |config: &mut Config| config.max_awaiting_input = 20;
     others_get_their_questions(|n| on(1, n), &on(2, 1), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_a_principal_asks_another_gets_its_questions() {
-    let few = |config: &mut Config| config.max_suspended = 20;
+async fn a_principal_cannot_crowd_out_the_questions_of_another() {
+    let few = |config: &mut Config| config.max_awaiting_input = 20;
     others_get_their_questions(|n| principal("bob", n), &principal("ann", 1), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn questions_with_large_requests_are_bounded_by_their_bytes() {
-    let little = |config: &mut Config| config.max_suspended_bytes = 200_000;
+    let little = |config: &mut Config| config.max_awaiting_input_bytes = 200_000;
     others_get_their_questions(|_| on(1, 1), &on(1, 2), little, 20_000).await;
 }
 
@@ -173,7 +174,7 @@ async fn task(engine: &Engine, from: &Source, name: &str, padding: usize) -> Str
     answer["result"]["taskId"].as_str().unwrap().to_owned()
 }
 
-/// As many tasks as the modest one may have are there, whatever the greedy one begins.
+/// The modest caller can have as many tasks as its share, whatever the greedy caller begins.
 async fn others_get_their_tasks(store: MemoryTaskStore, name: &str, padding: usize) {
     let engine = engine(|config| config.tasks.store = Arc::new(store)).await;
     let (greedy, modest) = (on(1, 1), on(1, 2));
@@ -193,35 +194,35 @@ async fn others_get_their_tasks(store: MemoryTaskStore, name: &str, padding: usi
         let got = send(&engine, &modest, "tasks/get", json!({"taskId": id})).await;
         assert_eq!(got["result"]["status"], "working", "{got}");
     }
-    // Who runs into his own limit loses nothing that runs.
+    // A caller that reaches its own limit loses no running task.
     assert_eq!(refused > 0, name == "work", "{refused}");
     engine.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_many_tasks_that_run_gives_way_to_others() {
+async fn a_caller_with_many_running_tasks_gives_way_to_others() {
     others_get_their_tasks(MemoryTaskStore::new(20, 1 << 30), "work", 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_many_tasks_that_have_ended_gives_way_to_others() {
+async fn a_caller_with_many_ended_tasks_gives_way_to_others() {
     others_get_their_tasks(MemoryTaskStore::new(20, 1 << 30), "quick", 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_large_tasks_gives_way_to_others() {
+async fn a_caller_with_large_tasks_gives_way_to_others() {
     others_get_their_tasks(MemoryTaskStore::new(1_000, 400_000), "work", 20_000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_gives_way_says_so_and_is_forgotten() {
+async fn a_task_that_gives_way_fails_and_is_removed() {
     let store = Arc::new(MemoryTaskStore::new(2, 1 << 30));
     let engine = engine(|config| config.tasks.store = store.clone()).await;
     let first = task(&engine, &on(1, 1), "work", 0).await;
     let params = json!({"notifications": {"taskIds": [first]}});
     let listen = request("subscriptions/listen", params);
     let version = ProtocolVersion::V2026_07_28;
-    let Ok(Answer::Stream(mut inlet)) = engine.answer(version, listen, on(1, 1)).await else {
+    let Ok(Answer::Stream(mut receiver)) = engine.answer(version, listen, on(1, 1)).await else {
         panic!("no stream");
     };
     task(&engine, &on(1, 1), "work", 0).await;
@@ -229,7 +230,7 @@ async fn a_task_that_gives_way_says_so_and_is_forgotten() {
     let mut told = String::new();
     while !told.contains("gave way") {
         let mut batch = Vec::new();
-        assert!(inlet.next(&mut batch).await, "{told}");
+        assert!(receiver.next(&mut batch).await, "{told}");
         let mut out = BytesMut::new();
         batch.iter().for_each(|(.., frame)| frame.write(&mut out));
         told += std::str::from_utf8(&out).unwrap();
@@ -243,18 +244,18 @@ async fn a_task_that_gives_way_says_so_and_is_forgotten() {
     assert_eq!(got["result"]["status"], "working", "{got}");
 }
 
-/// Begins a call that goes on; `None` if it is refused.
-async fn call(engine: &Engine, from: &Source) -> Option<stentor_engine::outlet::Inlet> {
+/// Begins a call that keeps running; `None` if it is refused.
+async fn call(engine: &Engine, from: &Source) -> Option<stentor_engine::stream::StreamReceiver> {
     let request = request("tools/call", json!({"name": "wait"}));
     match engine.answer(ProtocolVersion::V2026_07_28, request, from.clone()).await {
-        Ok(Answer::Stream(inlet)) => Some(inlet),
+        Ok(Answer::Stream(receiver)) => Some(receiver),
         Ok(answer) => panic!("{answer:?}"),
         Err(_) => None,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_many_calls_that_run_gives_way_to_others() {
+async fn a_caller_with_many_running_calls_gives_way_to_others() {
     let engine = engine(|config| config.max_stateless_calls = 20).await;
     let (greedy, modest) = (on(1, 1), on(2, 1));
     let mut calls = Vec::new();
@@ -265,15 +266,15 @@ async fn whoever_has_many_calls_that_run_gives_way_to_others() {
     let mut others = Vec::new();
     for _ in 0..4 {
         others.push(call(&engine, &modest).await.expect("a place"));
-        // The greedy one is quick to come again.
+        // The greedy caller tries again at once.
         assert!(call(&engine, &greedy).await.is_none());
     }
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     assert_eq!(engine.observe().await.unwrap().running_calls, 20, "no more than may");
     let mut told = 0;
-    for inlet in &mut calls {
+    for receiver in &mut calls {
         let mut batch = Vec::new();
-        let heard = futures::FutureExt::now_or_never(inlet.next(&mut batch));
+        let heard = futures::FutureExt::now_or_never(receiver.next(&mut batch));
         if heard == Some(true) {
             let mut out = BytesMut::new();
             batch[0].2.write(&mut out);
@@ -293,7 +294,7 @@ async fn whoever_has_many_calls_that_run_gives_way_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_uses_up_what_may_be_kept_of_requests_gives_way_to_others() {
+async fn a_caller_that_exhausts_the_request_budget_gives_way_to_others() {
     for tool in ["ask", "work", "wait"] {
         let engine = engine(|config| {
             config.requests.total = 1_000_000;

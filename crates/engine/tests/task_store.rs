@@ -1,4 +1,4 @@
-//! What becomes of tasks when their store is slow or fails, and when the engine ends.
+//! Tasks whose store is slow or fails, and tasks when the engine ends.
 
 mod support;
 
@@ -11,8 +11,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde_json::{Value, json};
-use stentor_engine::port::Answer;
-use stentor_engine::testing::{Victim, kill, task_record};
+use stentor_engine::testing::{FaultTarget, kill, task_record};
+use stentor_engine::transport_api::Answer;
 use stentor_engine::{
     AsTask, Context, Elicit, Engine, EngineBuilder, MemoryTaskStore, TaskId, TaskRecord, TaskStore,
     TaskStoreError, Tool, ToolError, tool,
@@ -21,14 +21,14 @@ use stentor_wire::{Message, ProtocolVersion, TaskStatus, meta_key};
 use support::Client;
 use tokio::time::{Instant, sleep, timeout};
 
-/// A store of which each put takes a second, or fails. It is done half way.
+/// A store whose puts take a second each, or fail. A put takes effect at half of its time.
 #[derive(Debug, Default)]
 struct Slow {
     tasks: MemoryTaskStore,
     fails: AtomicBool,
     /// Puts of a checkpoint take ten times as long.
     waits_for_checkpoints: bool,
-    /// How long it looks for a task.
+    /// The duration of a get.
     looks_for: Duration,
     sweeps: AtomicUsize,
 }
@@ -78,7 +78,7 @@ fn builder(store: Arc<dyn TaskStore>) -> EngineBuilder {
     })
 }
 
-/// Says from which step on it ran.
+/// A tool that returns the step from which it ran.
 fn steps() -> Tool {
     let code = |ctx: Context| async move {
         let from = ctx.last_checkpoint().and_then(Value::as_u64).unwrap_or(0);
@@ -105,12 +105,12 @@ async fn send(engine: &Engine, method: &str, mut params: Value) -> Answer {
 }
 
 async fn ask(engine: &Engine, method: &str, params: Value) -> Value {
-    let mut inlet = match send(engine, method, params).await {
+    let mut receiver = match send(engine, method, params).await {
         Answer::Now(bytes, _) => return serde_json::from_slice(&bytes).unwrap(),
-        Answer::Stream(inlet) => inlet,
+        Answer::Stream(receiver) => receiver,
     };
     let mut batch = Vec::new();
-    inlet.next(&mut batch).await;
+    receiver.next(&mut batch).await;
     let mut out = BytesMut::new();
     batch.first().expect("an answer").2.write(&mut out);
     serde_json::from_slice(&out).unwrap()
@@ -135,8 +135,8 @@ async fn ended(engine: &Engine, id: &str) -> Value {
     }
 }
 
-/// A task as the last engine left it.
-fn left(id: &str, tool: &str) -> TaskRecord {
+/// A task record as the previous engine left it.
+fn left_task(id: &str, tool: &str) -> TaskRecord {
     let mut task = task_record(id);
     task.owner = None;
     task.tool = tool.to_owned();
@@ -148,9 +148,9 @@ fn left(id: &str, tool: &str) -> TaskRecord {
 async fn ten_thousand_tasks_are_taken_over_together_and_expired_ones_not_at_all() {
     let store = Arc::new(Slow::default());
     for n in 0..10_000 {
-        store.tasks.put(left(&n.to_string(), "gone")).await.unwrap();
+        store.tasks.put(left_task(&n.to_string(), "gone")).await.unwrap();
     }
-    let mut expired = left("expired", "steps");
+    let mut expired = left_task("expired", "steps");
     expired.ttl_ms = Some(1);
     store.tasks.put(expired).await.unwrap();
     let begun = Instant::now();
@@ -166,8 +166,8 @@ async fn ten_thousand_tasks_are_taken_over_together_and_expired_ones_not_at_all(
 async fn an_engine_that_cannot_start_leaves_its_tasks_to_the_next_one() {
     let store = Arc::new(Slow::default());
     for n in 0..10 {
-        store.tasks.put(left(&format!("a{n}"), "steps")).await.unwrap();
-        store.tasks.put(left(&format!("b{n}"), "gone")).await.unwrap();
+        store.tasks.put(left_task(&format!("a{n}"), "steps")).await.unwrap();
+        store.tasks.put(left_task(&format!("b{n}"), "gone")).await.unwrap();
     }
     store.fails.store(true, Ordering::Relaxed);
     assert!(builder(store.clone()).tool(steps()).start().await.is_err());
@@ -194,11 +194,11 @@ async fn a_checkpoint_never_overtakes_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_nobody_waits_for_holds_up_nothing() {
+async fn a_checkpoint_that_nobody_awaits_blocks_nothing() {
     let store = Arc::new(Slow::default());
     let careless = tool("careless", |ctx: Context| async move {
         let mut saving = Box::pin(async move { ctx.checkpoint(1).await });
-        // Begun, kept, and never looked at again.
+        // Polled once, kept, and never polled again.
         let _ = futures::poll!(&mut saving);
         std::mem::forget(saving);
         Ok::<_, ToolError>("done")
@@ -209,7 +209,7 @@ async fn a_checkpoint_that_nobody_waits_for_holds_up_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_task_is_told_at_once_and_stored_when_its_store_works_again() {
+async fn the_end_of_a_task_is_announced_at_once_and_stored_when_its_store_works_again() {
     let store = Arc::new(Slow::default());
     let work = tool("work", || async {
         sleep(Duration::from_secs(5)).await;
@@ -229,7 +229,7 @@ async fn the_end_of_a_task_is_told_at_once_and_stored_when_its_store_works_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_whose_client_goes_while_it_is_stored_comes_to_an_end() {
+async fn a_task_whose_client_disconnects_while_it_is_stored_ends() {
     let store = Arc::new(Slow::default());
     let hangs = tool("hangs", || async {
         std::future::pending::<()>().await;
@@ -238,8 +238,8 @@ async fn a_task_whose_client_goes_while_it_is_stored_comes_to_an_end() {
     let engine = builder(store.clone()).tool(hangs.as_task(AsTask::Always)).start().await.unwrap();
     let answer = send(&engine, "tools/call", json!({"name": "hangs"})).await;
     sleep(Duration::from_millis(750)).await;
-    // Its session is gone, and the call with it.
-    let session = stentor_engine::testing::Victim::Stateless;
+    // Its session is killed, and the call with it.
+    let session = stentor_engine::testing::FaultTarget::Stateless;
     stentor_engine::testing::kill(&engine, session).await.unwrap();
     drop(answer);
     sleep(Duration::from_secs(60)).await;
@@ -257,7 +257,7 @@ async fn a_store_that_hangs_is_asked_to_sweep_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_goes_on_asks_anew_under_other_keys() {
+async fn a_resumed_task_asks_again_under_new_keys() {
     let store = Arc::new(MemoryTaskStore::default());
     let asks = tool("asks", |ctx: Context| async move {
         let schema = json!({"type": "object", "properties": {}});
@@ -312,7 +312,7 @@ impl Actor for Host {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_go_on_after_the_end_of_a_supervisor() {
+async fn tasks_resume_after_the_end_of_a_supervisor() {
     for _ in 0..5 {
         let store = Arc::new(MemoryTaskStore::default());
         let (host, _) = Actor::spawn(None, Host, ()).await.unwrap();
@@ -337,7 +337,7 @@ async fn tasks_go_on_after_the_end_of_a_supervisor() {
     }
 }
 
-/// What a client is told, by the methods of notifications and the ids of answers.
+/// The messages that a client receives: methods of notifications, and ids of answers.
 async fn told(client: &mut Client) -> Vec<String> {
     let mut told = Vec::new();
     while let Ok(Some(message)) = timeout(Duration::from_secs(5), client.next()).await {
@@ -365,13 +365,13 @@ async fn a_listen_that_waits_for_its_store_begins_once_and_ends_once_whatever_ha
     let plain = |name: &str| tool(name, || async { Ok::<_, ToolError>("") });
     client.send(listen(1)).await;
     sleep(Duration::from_millis(100)).await;
-    kill(&engine, Victim::Hub).await.unwrap();
+    kill(&engine, FaultTarget::Hub).await.unwrap();
     sleep(Duration::from_millis(100)).await;
     engine.catalog().add(plain("before")).await.unwrap();
     assert_eq!(told(&mut client).await, ["acknowledged"], "once, and nothing before it");
     engine.catalog().add(plain("after")).await.unwrap();
     assert_eq!(told(&mut client).await, ["list_changed"]);
-    // One begins, and the engine ends.
+    // A listen begins, and the engine ends.
     client.send(listen(2)).await;
     sleep(Duration::from_millis(100)).await;
     engine.shutdown().await;

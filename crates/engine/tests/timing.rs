@@ -1,4 +1,4 @@
-//! What depends on time, with paused time.
+//! Behaviour that depends on time, with paused time.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use stentor_engine::port::{HttpSession, Source};
+use stentor_engine::transport_api::{HttpSession, Source};
 use stentor_engine::{Context, ToolError, tool};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
@@ -19,7 +19,7 @@ fn named(name: &str) -> stentor_engine::Tool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_change_is_told_at_once_and_the_rest_of_the_window_together() {
+async fn the_first_change_is_announced_at_once_and_the_rest_of_the_window_together() {
     let engine = engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
     let began = Instant::now();
@@ -77,7 +77,7 @@ async fn a_million_announcements_of_a_tool_are_a_few_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_lets_calls_end_and_answers_what_only_waits() {
+async fn a_shutdown_lets_calls_end_and_answers_waiting_requests() {
     let engine = engine()
         .tool(tool("second", || async {
             sleep(Duration::from_secs(1)).await;
@@ -166,7 +166,7 @@ async fn a_call_that_takes_too_long_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
+async fn an_idle_http_session_ends_and_an_open_stream_keeps_it() {
     let engine = engine()
         .configure(|config| config.session_idle_timeout = Duration::from_secs(60))
         .start()
@@ -177,7 +177,7 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
     sleep(Duration::from_secs(200)).await;
     assert!(engine.http_session(left.id().as_str(), None).await.is_err());
     let is_there = || engine.sessions().iter().any(|session| session.id == *kept.id());
-    // Who listened for long and lost its connection has the same time to come back.
+    // After a long stream, a client that loses its connection has the same time to return.
     drop(reading);
     sleep(Duration::from_secs(58)).await;
     assert!(is_there(), "its client may come back");
@@ -186,12 +186,12 @@ async fn an_http_session_that_is_left_alone_ends_and_an_open_stream_keeps_it() {
     assert!(engine.http_session(kept.id().as_str(), None).await.is_err());
 }
 
-async fn open(engine: &stentor_engine::Engine) -> stentor_engine::port::HttpSession {
+async fn open(engine: &stentor_engine::Engine) -> stentor_engine::transport_api::HttpSession {
     engine.open_http_session(Source::default()).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
+async fn only_the_last_few_abandoned_sessions_are_kept() {
     let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
     let initialize = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
@@ -204,7 +204,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
         sessions.push(session);
         sleep(Duration::from_millis(100 * n)).await;
         match n {
-            // One listened for a while, and went away.
+            // A client that listened for a while, and disconnected.
             0 => {
                 let listening = sessions[0].attach().await.unwrap();
                 sleep(Duration::from_secs(3)).await;
@@ -223,7 +223,7 @@ async fn of_sessions_that_were_opened_and_left_only_the_last_few_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
+async fn sessions_of_disconnected_clients_are_evicted_at_once() {
     let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     let begun = tokio::time::Instant::now();
@@ -232,7 +232,7 @@ async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
         drop(session.attach().await.unwrap());
         sessions.push(session);
     }
-    // One that comes back, if only to hear, is not ended for others.
+    // A session whose client returns, even only to listen, is not ended for others.
     let reading = sessions[2].attach().await.unwrap();
     for _ in 0..2 {
         let session = open(&engine).await;
@@ -250,13 +250,13 @@ async fn a_client_that_is_seen_to_leave_makes_room_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_and_asks_makes_no_other_go() {
+async fn a_client_that_returns_with_a_request_evicts_no_other() {
     let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     for n in 0..6 {
         let session = open(&engine).await;
         drop(session.attach().await.unwrap());
-        // Of the first and the last nothing more is heard.
+        // The clients of the first and the last session never return.
         if (1..5).contains(&n) {
             http::ask(&session, "ping", json!({})).await;
         }
@@ -273,14 +273,14 @@ mod http {
 
     use super::{HttpSession, json};
 
-    /// Asks, and reads the answer.
+    /// Sends a request and reads its answer.
     pub(super) async fn ask(session: &HttpSession, method: &str, params: serde_json::Value) {
         let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text.to_string())) else {
             panic!("no request: {text}");
         };
-        let mut inlet = session.request(request).await.unwrap();
+        let mut receiver = session.request(request).await.unwrap();
         let mut batch = Vec::new();
-        assert!(inlet.next(&mut batch).await);
+        assert!(receiver.next(&mut batch).await);
     }
 }

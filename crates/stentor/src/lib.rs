@@ -1,17 +1,17 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
     ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallError, CallId, CallOutcome,
-    CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, Claim,
+    CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change, ClientRoot,
     Completion, Config, Conflict, Context, Elicit, EndReason, Ended, EndedUnasked, Engine,
     EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch, EventReceiver, FindActor,
     HubView, InputRequired, IntoContents, IntoPromptResult, IntoToolResult, InvalidNodeId, Item,
-    ListCache, MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn,
-    RegistryView, RequestBudget, Resource, ResourceError, ResourceTemplate, Revision, Root,
-    RootView, Sample, Sampled, SchemaError, Seq, SessionId, SessionKind, SessionRecord,
-    SessionStore, SessionStoreError, SessionView, Shelf, StartError, StateKey, Stopped, StreamId,
-    Structured, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError,
-    TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, actor_tool, metrics, outlet, prompt,
-    raw_tool, resource, resource_template, testing, tool,
+    ItemKind, ListCache, MemoryTaskStore, Mutation, NodeId, Prompt, PromptArgs, PromptError,
+    PromptFn, RegistryView, RequestBudget, Resource, ResourceError, ResourceTemplate, Revision,
+    Sample, Sampled, SchemaError, Seq, SessionId, SessionKind, SessionRecord, SessionStore,
+    SessionStoreError, SessionView, StartError, StateKey, Stopped, StreamId, Structured,
+    SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError,
+    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, actor_tool, metrics,
+    prompt, raw_tool, resource, resource_template, stream, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{
@@ -28,8 +28,8 @@ pub use stentor_transport::signal;
 pub use stentor_transport::stdio;
 
 /// For transports of one's own: handing messages in, reading what goes back.
-pub mod port {
-    pub use stentor_engine::port::*;
+pub mod transport_api {
+    pub use stentor_engine::transport_api::*;
     pub use stentor_wire as wire;
 }
 

@@ -1,8 +1,8 @@
 //! Streamable HTTP: both protocol eras on one endpoint (2026-07-28 and 2025-11-25,
 //! basic/transports).
 //!
-//! [`router`] is an [`axum::Router`] to mount where one likes; [`serve`] is the one line for
-//! everybody else.
+//! [`router`] is an [`axum::Router`] to mount in your own server; [`serve`] is a whole server in
+//! one line.
 //!
 //! | request | legacy, to 2025-11-25 | modern, 2026-07-28 |
 //! |---|---|---|
@@ -51,71 +51,77 @@ use guard::Refusal;
 pub use origins::OriginPolicy;
 pub use serve::{ServeError, serve, serve_on};
 
-/// How the endpoint behaves.
+/// The configuration of the HTTP endpoint.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpConfig {
-    /// Where the endpoint is: the whole path, to the letter. Default `/mcp`. Whoever asks for it with
-    /// a slash more or less at its end is told so, with 404.
+    /// The path of the endpoint: the whole path, compared exactly. Default `/mcp`. A request for
+    /// the same path with a slash more or less at its end is answered with 404, which names the
+    /// right path.
     pub path: String,
-    /// Which hosts and origins may call, and so which web pages may read the answers. Default: what
-    /// fits where the server listens, see [`OriginPolicy::default`].
+    /// The hosts and origins that may call, and so the web pages that may read the responses.
+    /// Default: the policy that fits the address on which the server listens, see
+    /// [`OriginPolicy::default`].
     pub origins: OriginPolicy,
-    /// Whether a request without a [`Principal`] is answered with 401, so that a layer that was
-    /// forgotten, or passed by, lets nobody in. Default `false`: who comes without one is anonymous.
+    /// Whether a request without a [`Principal`] is answered with 401. Then an authentication layer
+    /// that is missing or bypassed lets nobody in. Default `false`: a client without a principal is
+    /// anonymous.
     ///
-    /// [`serve_on`] has no layers: with this it serves nobody.
+    /// [`serve_on`] has no layers: with `true` it serves nobody.
     pub require_identity: bool,
-    /// The largest body, in bytes; more is answered with 413. Default 4 MiB.
+    /// The largest body, in bytes. A larger body is answered with 413. Default 4 MiB.
     pub max_body: usize,
-    /// The largest headers, names and values together, in bytes; more is answered with 431.
-    /// Default 16 KiB.
+    /// The largest headers, names and values together, in bytes. Larger headers are answered with
+    /// 431. Default 16 KiB.
     ///
-    /// [`serve_on`] also holds little more than this for each connection whose client does not
-    /// read; a head that is larger by 4 KiB is refused before it is read to its end.
+    /// [`serve_on`] also keeps little more than this for each connection whose client does not
+    /// read. A head that is larger by 4 KiB is refused before it is read to its end.
     pub max_headers: usize,
-    /// How often a quiet stream says that it is alive. Default 15 s.
+    /// The interval of keep-alive comments on a quiet stream. Default 15 s.
     pub keep_alive: Duration,
-    /// How long a legacy client is to wait before it comes back to a stream that was closed: each is
-    /// told something between half of this and half as much again, so that not all come at once.
-    /// Default 500 ms.
+    /// How long a legacy client waits before it reconnects to a closed stream. Each client gets
+    /// another value between half of this and one and a half times this, so that not all clients
+    /// reconnect at once. Default 500 ms.
     pub retry: Duration,
-    /// A call that is answered within this time without saying anything else is answered with
-    /// plain JSON; any other with an event stream. Default 100 ms.
+    /// How long a call has to finish for a plain JSON response. A call that sends anything else
+    /// first, or takes longer, is answered with an event stream. Default 100 ms.
     ///
-    /// A client that leaves meanwhile without a word, as one does that closes its connection, is
-    /// noticed when this time is over: until then nothing is written to it, and it could still read.
+    /// When a client closes its connection within this time, the server notices it only when this
+    /// time is over: until then the server writes nothing, and a client that has only closed its
+    /// sending half can still read.
     pub json_grace: Duration,
-    /// How long [`serve_on`] waits for the head of a request, from when the connection was opened or
-    /// the last answer was sent, and then for each piece of its body; so also how long an idle
-    /// connection is kept. Default 75 s.
+    /// How long [`serve_on`] waits for the head of a request, from when the connection was opened
+    /// or the last response was sent, and then for each piece of its body. An idle connection is
+    /// closed after this time, too. Default 75 s.
     pub read_timeout: Duration,
-    /// How long a body may take to arrive before [`min_body_rate`](Self::min_body_rate) is asked of
+    /// How long a body may take to arrive before [`min_body_rate`](Self::min_body_rate) applies to
     /// it. Default 10 s.
     pub body_grace: Duration,
     /// How many bytes of a body must arrive each second once [`body_grace`](Self::body_grace) is
-    /// over, on average since it began; a slower one is answered with 408. Default 8 KiB; 0 is no limit.
+    /// over, on average since the body began. A slower body is answered with 408. Default 8 KiB; 0
+    /// is no limit.
     pub min_body_rate: usize,
-    /// How many bytes may be held of requests that have not come to their end, of all connections
-    /// together; each such request counts 8 KiB more than was read of it. Beyond this the one that has
-    /// held the most for the longest gives way: a body is answered with 503, and the connection of
-    /// an unfinished head, which only [`serve_on`] counts, is closed. Default 128 MiB.
+    /// How many bytes unfinished requests of all connections may keep together. Each of them counts
+    /// 8 KiB more than was read of it. Beyond this limit the request that has kept the most for the
+    /// longest gives way: a body is answered with 503, and the connection of an unfinished head,
+    /// which only [`serve_on`] counts, is closed. Default 128 MiB.
     pub max_unfinished: usize,
-    /// Connections that [`serve_on`] holds open at once, at most some less than the process may
-    /// have files open (on Unix `ulimit -n`, less one in 16, and between 16 and 256 in any case).
-    /// For one more the connection is closed that is idle for the longest: no request of it is
-    /// answered, no stream is open. While none is idle it waits. Default 100,000.
+    /// How many connections [`serve_on`] keeps open at once. This is capped below the process's
+    /// limit of open files (on Unix `ulimit -n`, less one in 16, and between 16 and 256 in any
+    /// case). For one more connection, the connection that has been idle the longest is closed: it
+    /// has no request in progress and no open stream. While no connection is idle, the new
+    /// connection waits. Default 100,000.
     pub max_connections: usize,
-    /// How many connections may wait for [`serve_on`] to accept them; of more the clients have to ask
-    /// again, which takes a second or longer. The kernel caps it (Linux: `net.core.somaxconn`, by
+    /// How many connections may wait for [`serve_on`] to accept them. Clients beyond this have to
+    /// retry, which takes a second or longer. The kernel caps it (Linux: `net.core.somaxconn`, by
     /// default 4,096). Default 16,384.
     pub backlog: u32,
-    /// After a shutdown, how long connections that [`serve_on`] holds get at least to send what is
-    /// left of their answers. Default 1 s.
+    /// After a shutdown, how long the connections of [`serve_on`] get at least to send the rest of
+    /// their responses. Default 1 s.
     ///
-    /// All of a shutdown takes no longer than
-    /// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout), one second and this: by default
-    /// less than the 10 s that Docker waits before it kills.
+    /// A whole shutdown takes no longer than
+    /// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout), one second and this: by
+    /// default less than the 10 s after which Docker kills the process.
     pub close_timeout: Duration,
 }
 
@@ -141,11 +147,11 @@ impl Default for HttpConfig {
     }
 }
 
-/// Who sends a request, as authenticated by middleware in front of the endpoint.
+/// The user that sends a request, as authenticated by middleware in front of the endpoint.
 ///
-/// Put it into the request's extensions. Sessions, and what a client is given to send back,
-/// are then good for the same principal only. One that is blank is nobody: the request is answered
-/// with 401. For a request without any, see [`HttpConfig::require_identity`].
+/// Put it into the request's extensions. Sessions, and all tokens that a client receives to send
+/// back, are then valid for this principal only. A request with a blank principal is answered with
+/// 401. For a request without any, see [`HttpConfig::require_identity`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal(pub Arc<str>);
 
@@ -170,12 +176,12 @@ impl Endpoint {
     }
 }
 
-/// Spreads over time what clients are told to do later.
+/// Spreads the retry times of clients, so that not all clients retry at once.
 #[derive(Debug, Default)]
 struct Spread(AtomicU32);
 
 impl Spread {
-    /// From 0 to below 1: the next one is as far away from those before it as can be.
+    /// A value from 0 to below 1, as far away as possible from the values before it.
     fn next(&self) -> f64 {
         // The golden ratio.
         let next = self.0.fetch_add(0x9E37_79B9, Ordering::Relaxed);
@@ -185,35 +191,35 @@ impl Spread {
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// How long a client is to wait that is refused for now: so many seconds, or some more.
+/// The range of a `Retry-After` header, in seconds.
 const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=4;
 
-/// What answers a request.
 type Response = http::Response<Content>;
 
-/// Why the body of a request could not be read.
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The endpoint as a router, for one's own listener, shutdown and middleware.
+/// The endpoint as a router, for your own listener, shutdown and middleware.
 ///
-/// What a request may hold, and how long its body may take, is bounded here as in [`serve_on`]. What
-/// belongs to connections is up to the server around it:
+/// The router limits the size of a request and the time for its body, as [`serve_on`] does. The
+/// server around it is responsible for its connections:
 ///
-/// - that a head comes to its end in time, and how many connections are open: `axum::serve` waits
-///   without end, `hyper` has `header_read_timeout`;
-/// - how much is held for a client that does not read, and for how long;
-/// - how many connections wait to be accepted: `tokio::net::TcpSocket::listen` takes the backlog;
-/// - its end: shut the engine down first, which ends streams, then stop the listener, and wait for
-///   connections for a bounded time only. `axum::serve` waits for each, also for half a head.
+/// - A deadline for the head of a request, and a limit of open connections: `axum::serve` waits
+///   without end, `hyper` has `header_read_timeout`.
+/// - How much is kept for a client that does not read, and for how long.
+/// - How many connections wait to be accepted: `tokio::net::TcpSocket::listen` takes the backlog.
+/// - The shutdown: shut the engine down first, which ends streams, then stop the listener, and wait
+///   for connections for a bounded time only. `axum::serve` waits for every connection, even for
+///   half a head.
 ///
-/// The example `metrics` does all of it. A request that is refused before its body was read is
+/// The example `metrics` does all of this. A request that is refused before its body was read is
 /// answered with `connection: close`.
 ///
-/// Where it is served it does not know. So unless [`HttpConfig::origins`] names others, it is only for
-/// requests to this machine under its own name, on whatever address.
+/// The router does not know on which address it is served. So unless [`HttpConfig::origins`] names
+/// other hosts, it accepts only requests for `localhost` or a loopback address, on whatever address
+/// the server listens.
 ///
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: then callers without a
-/// [`Principal`] are told apart by their addresses, where one of them takes what all share.
+/// [`Principal`] are distinguished by their addresses when one of them uses more than its share.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -231,16 +237,16 @@ pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let path = config.path.clone();
     let endpoint = Endpoint::new(engine, config);
     let router = Router::new().route(&path, any(routed));
-    let router = match beside(&path) {
-        Some(other) => router.route(&other, any(astray)),
+    let router = match path_with_other_slash(&path) {
+        Some(other) => router.route(&other, any(wrong_path)),
         None => router,
     };
     router.with_state(endpoint)
 }
 
-/// The path that is taken for this one: with a slash more or less at its end. `None` where there is
-/// none, or the path is a pattern.
-fn beside(path: &str) -> Option<String> {
+/// The same path with a slash more or less at its end. `None` if there is no such path, or if the
+/// path is a pattern.
+fn path_with_other_slash(path: &str) -> Option<String> {
     match path.strip_suffix('/') {
         _ if path.contains('{') => None,
         Some("") => None,
@@ -249,13 +255,13 @@ fn beside(path: &str) -> Option<String> {
     }
 }
 
-async fn astray(
+async fn wrong_path(
     State(endpoint): State<Endpoint>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
     let (head, body) = request.into_parts();
-    let mut response = not_here(&endpoint, &head);
+    let mut response = wrong_path_response(&endpoint, &head);
     if !body.is_end_stream() && head.version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -284,7 +290,7 @@ where
         (Ok(page), sized) => {
             let outcome = match sized.and_then(|()| check(endpoint, head)) {
                 Ok(()) => match head.method {
-                    // Most requests are of this kind: only the others are boxed.
+                    // Most requests are POST. Only the futures of the others are boxed.
                     Method::POST => post::handle(endpoint, head, &mut body).await,
                     Method::GET => Box::pin(get::handle(endpoint, head)).await,
                     Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,
@@ -307,8 +313,8 @@ where
         let more = endpoint.spread.next() * f64::from(latest - soonest + 1);
         headers.insert(header::RETRY_AFTER, (soonest + more as u32).into());
     }
-    // What is left of a body would be read before the next request, however much. And whoever is
-    // refused because of a shutdown finds another server only by another connection.
+    // The unread rest of a body, however large, would be read before the next request. And a client
+    // that is refused because of a shutdown reaches another server only over a new connection.
     let is_last = !body.is_over() || is_for_now && endpoint.engine.is_draining();
     if is_last && head.version <= Version::HTTP_11 {
         headers.insert(header::CONNECTION, CLOSE);
@@ -316,21 +322,21 @@ where
     response
 }
 
-/// What is answered at any other path.
-fn not_here(endpoint: &Endpoint, head: &Parts) -> Response {
+/// The response at any other path.
+fn wrong_path_response(endpoint: &Endpoint, head: &Parts) -> Response {
     let page = page(endpoint, head).unwrap_or_default();
     if let Some(page) = page.filter(|_| cors::is_preflight(head)) {
         return page.preflight(&head.headers);
     }
     let path = endpoint.config.path.clone();
-    let mut response = reply::refused(&Refusal::NotHere { path }, None);
+    let mut response = reply::refused(&Refusal::WrongPath { path }, None);
     if let Some(page) = page {
         page.share(&mut response);
     }
     response
 }
 
-/// The page that sends a request, if one does, which must be one that may.
+/// The web page that sends a request, if one does. Fails if the page may not call.
 fn page<'a>(endpoint: &Endpoint, head: &'a Parts) -> Result<Option<Page<'a>>, Refusal> {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     endpoint.config.origins.check(&head.headers, authority)
@@ -340,7 +346,7 @@ fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
     extensions.get::<Principal>().map(|principal| principal.0.clone())
 }
 
-/// What the request came on, as [`serve_on`] or the listener of the router says.
+/// The connection of the request, as [`serve_on`] or the router's listener sets it.
 fn connection(extensions: &http::Extensions) -> Option<Connection> {
     extensions.get::<Connection>().copied().or_else(|| {
         let ConnectInfo(other_end) = extensions.get::<ConnectInfo<SocketAddr>>()?;

@@ -1,7 +1,8 @@
 //! stdio and Streamable HTTP for Stentor, both protocol eras on one pipe and one endpoint.
 //!
-//! A transport visits, the session lives: here are only bytes, headers and status codes. What
-//! a message means is decided by the engine behind its [`port`](stentor_engine::port).
+//! This crate handles only bytes, headers and status codes. The engine decides what a message
+//! means, behind its [`transport_api`](stentor_engine::transport_api). A session outlives the
+//! connections of its client.
 
 #[cfg(feature = "http")]
 pub mod http;

@@ -1,13 +1,13 @@
 //! The signals that end a server.
 
-/// Completes when the process is asked to end: by Ctrl-C, or by SIGTERM on Unix.
+/// Completes when the process receives Ctrl-C, or SIGTERM on Unix.
 ///
-/// From its first poll on the signals no longer end the process by themselves.
+/// From the first poll on, these signals no longer end the process by themselves.
 pub async fn terminated() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        // Without a handler the signal keeps its default, which is to end the process.
+        // Without a handler the signal keeps its default action, which ends the process.
         let Ok(mut terminate) = signal(SignalKind::terminate()) else {
             return interrupted().await;
         };
@@ -26,8 +26,8 @@ async fn interrupted() {
     }
 }
 
-/// Ends the process at once on the next signal, for somebody who does not want to wait for a
-/// shutdown that has begun.
+/// Ends the process at once on the next signal. A user who does not want to wait for a running
+/// shutdown can then press Ctrl-C again.
 pub fn exit_on_next() {
     tokio::spawn(async {
         terminated().await;

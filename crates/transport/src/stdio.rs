@@ -1,4 +1,4 @@
-//! stdio: one client at the other end of a pipe, one JSON message a line, in either era
+//! stdio: one client at the other end of a pipe, one JSON message per line, in either era
 //! (2026-07-28, basic/transports/stdio).
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
@@ -17,9 +17,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use stentor_engine::outlet::policy::Class;
-use stentor_engine::outlet::{Delivered, Inlet};
-use stentor_engine::port::{Pipe, Refused};
+use stentor_engine::stream::policy::Class;
+use stentor_engine::stream::{Delivered, StreamReceiver};
+use stentor_engine::transport_api::{Pipe, Refused};
 use stentor_engine::{Ended, EndedUnasked, Engine};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -30,12 +30,13 @@ use crate::signal;
 use lines::{Line, Lines};
 use turns::{at_once, turn};
 
-/// How a pipe is served.
+/// The configuration of a pipe.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StdioConfig {
-    /// The longest line that is read, in bytes. A request in a longer one is answered with an error
-    /// (-32600), and an answer in one fails what it answers; the rest of it is skipped. Default 4 MiB.
+    /// The longest line that is read, in bytes. The rest of a longer line is skipped. A request in
+    /// it is answered with an error (-32600), and a response in it fails the question that it
+    /// answers. Default 4 MiB.
     pub max_line: usize,
 }
 
@@ -45,42 +46,44 @@ impl Default for StdioConfig {
     }
 }
 
-/// The longest line that is read by default, in bytes.
+/// The default of [`StdioConfig::max_line`], in bytes.
 pub const MAX_LINE: usize = 4 * 1024 * 1024;
 
-/// How many lines are handled before what was answered is written.
+/// How many lines are handled before their responses are written.
 const LINES_AT_ONCE: usize = 64;
 
-/// From how many bytes on nothing is added to what is written at once.
+/// Frames are added to one write until it has this many bytes.
 const WRITTEN_AT_ONCE: usize = 16 * 1024;
 
-/// After the session has ended, how long the client gets to read what was said.
+/// How long the client may still read the last messages after the session has ended.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Why serving a pipe ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StdioError {
-    /// The engine takes no session.
+    /// The engine accepts no session.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Reading or writing failed.
     #[error("the pipe broke: {0}")]
     Io(#[from] io::Error),
-    /// The engine ended, and nobody had asked it to.
+    /// The engine ended without a shutdown.
     #[error(transparent)]
     Ended(#[from] EndedUnasked),
 }
 
-/// Serves the process's own stdin and stdout until stdin ends or a signal comes, then shuts
-/// the engine down: running calls get their time, and everything said is written.
+/// Serves the process's own stdin and stdout until stdin ends or a signal arrives, then shuts the
+/// engine down.
 ///
-/// Nothing else may read stdin or write to stdout meanwhile; logs belong on stderr. A second
-/// signal ends the process at once.
+/// On shutdown, running calls may finish within their time, and all messages are written.
 ///
-/// After the end of stdin calls and tasks have
-/// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout) together. Listens get their results
-/// at once, and questions to the client, which it cannot answer any more, are over.
+/// Nothing else may read stdin or write to stdout meanwhile; write logs to stderr. A second signal
+/// ends the process at once.
+///
+/// After the end of stdin, calls and tasks together have
+/// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout). Listens get their results at
+/// once, and questions to the client end, because the client cannot answer them any more.
 ///
 /// # Errors
 ///
@@ -89,17 +92,17 @@ pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
     serve_with(engine, StdioConfig::default()).await
 }
 
-/// As [`serve`], with limits of one's own.
+/// As [`serve`], with your own limits.
 ///
 /// # Errors
 ///
 /// As [`serve`].
 pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), StdioError> {
-    let (pipe, inlet) = engine.open_pipe().await?;
+    let (pipe, receiver) = engine.open_pipe().await?;
     let pipe = Arc::new(pipe);
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = oneshot::channel();
-    let talking = {
+    let pipe_task = {
         let pipe = pipe.clone();
         async move {
             let reading = async {
@@ -109,12 +112,12 @@ pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), Stdi
                     _ = stopped => Ok(()),
                 }
             };
-            talk(reading, write(inlet, process::stdout()), end).await
+            exchange(reading, write(receiver, process::stdout()), end).await
         }
     };
-    // Not in the task of the caller: that may be one that no thread of the runtime runs, and
-    // they are who hears of input.
-    let talking = AbortOnDropHandle::new(tokio::spawn(talking));
+    // Not in the task of the caller: that task may run outside the runtime's worker threads, and
+    // those receive the input events.
+    let pipe_task = AbortOnDropHandle::new(tokio::spawn(pipe_task));
     let ended = tokio::select! {
         ended = ended => ended.is_ok(),
         () = signal::terminated() => false,
@@ -123,14 +126,14 @@ pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), Stdi
     signal::exit_on_next();
     drop(stop);
     let ended = leave(engine, ended.then_some(&pipe)).await;
-    if let Ok(talked) = tokio::time::timeout(LAST_BYTES, talking).await {
-        talked.map_err(io::Error::other)??;
+    if let Ok(outcome) = tokio::time::timeout(LAST_BYTES, pipe_task).await {
+        outcome.map_err(io::Error::other)??;
     }
     Ok(ended.asked()?)
 }
 
-/// Shuts the engine down; before that, what the client of a pipe sent just before its end is still
-/// answered. Both together have the time of one.
+/// Shuts the engine down. Before that, it answers what the client sent just before the end of its
+/// input. Both together may take the time of one.
 async fn leave(engine: &Engine, ended: Option<&Pipe>) -> Ended {
     let since = Instant::now();
     if let Some(pipe) = ended {
@@ -140,9 +143,11 @@ async fn leave(engine: &Engine, ended: Option<&Pipe>) -> Ended {
     engine.stopped().await
 }
 
-/// Serves one client over any pair of byte streams, with stdio's framing: a socket, a pipe
-/// to a child, an in-memory duplex. Returns when the client has closed its end and what it
-/// asked for was answered, or when the engine has stopped; the engine goes on.
+/// Serves one client over any pair of byte streams, with stdio's framing: a socket, a pipe to a
+/// child, an in-memory duplex.
+///
+/// Returns when the client has closed its end and its requests were answered, or when the engine
+/// has stopped. The engine keeps running.
 ///
 /// # Errors
 ///
@@ -155,7 +160,7 @@ pub async fn serve_on(
     serve_on_with(engine, StdioConfig::default(), reader, writer).await
 }
 
-/// As [`serve_on`], with limits of one's own.
+/// As [`serve_on`], with your own limits.
 ///
 /// # Errors
 ///
@@ -166,7 +171,7 @@ pub async fn serve_on_with(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
 ) -> Result<(), StdioError> {
-    let (pipe, inlet) = engine.open_pipe().await?;
+    let (pipe, receiver) = engine.open_pipe().await?;
     let (end, ended) = oneshot::channel();
     let finishing = async {
         if ended.await.is_ok() {
@@ -176,19 +181,19 @@ pub async fn serve_on_with(
     };
     tokio::select! {
         biased;
-        talked = talk(read(&pipe, reader, &config), write(inlet, writer), end) => talked?,
-        // The client sends nothing and reads nothing any more.
+        outcome = exchange(read(&pipe, reader, &config), write(receiver, writer), end) => outcome?,
+        // The client sends nothing more and does not read.
         () = finishing => {}
     }
     engine.ended().map_or(Ok(()), Ended::asked).map_err(StdioError::from)
 }
 
-/// Reads and writes; when there is nothing more to read, says so and writes the rest. Nothing is
-/// said if that is not how it ends.
+/// Reads and writes. When the input ends, sends on `end`, and writes the rest. Sends nothing if
+/// reading or writing fails first.
 ///
-/// One task does both, so that an answer that is there at once goes out without another thread,
+/// One task does both, so that a response that is ready at once is written without another thread
 /// and without another turn of the scheduler.
-async fn talk(
+async fn exchange(
     reading: impl Future<Output = Result<(), StdioError>>,
     writing: impl Future<Output = io::Result<()>>,
     end: oneshot::Sender<()>,
@@ -196,19 +201,19 @@ async fn talk(
     at_once(async {
         tokio::pin!(writing);
         tokio::select! {
-            // What is read first is what is written next.
+            // Read first, so that responses to the lines are written next.
             biased;
             ended = reading => ended?,
             written = &mut writing => return Ok(written?),
         }
-        // Who heard it may be gone: then nothing more is to be done.
+        // The receiver may have been dropped: then there is nothing more to do.
         let _ = end.send(());
         Ok(writing.await?)
     })
     .await
 }
 
-/// Hands every line to the session, until there are no more.
+/// Passes every line to the session, until the input ends.
 async fn read(
     pipe: &Pipe,
     reader: impl AsyncRead + Unpin,
@@ -231,18 +236,22 @@ async fn read(
     Ok(())
 }
 
-/// Between the last progress of a call and its response. The official TypeScript clients forget
-/// a call's progress handler when they read its response, and run the handler a moment after
-/// they read the progress: what they read in one piece with the response is lost.
+/// The pause between the last progress of a call and its response. The official TypeScript clients
+/// remove a call's progress handler when they read its response, but run the handler a moment after
+/// they read the progress. So they lose a progress notification that they read together with the
+/// response.
 const LAST_PROGRESS_PAUSE: Duration = Duration::from_millis(1);
 
-/// Writes what the session says, as many messages at once as are waiting.
-async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Result<()> {
+/// Writes the messages of the session, as many at once as are waiting.
+async fn write(
+    mut receiver: StreamReceiver,
+    mut writer: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
     let mut batch = Vec::new();
     let mut out = BytesMut::new();
     let mut pause_until: Option<Instant> = None;
     let mut progress_waits = false;
-    while inlet.next(&mut batch).await {
+    while receiver.next(&mut batch).await {
         while !batch.is_empty() {
             for (_, class, frame) in batch.drain(..) {
                 if class == Class::Reply {
@@ -259,7 +268,7 @@ async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Res
                 out.put_u8(b'\n');
             }
             if out.len() < WRITTEN_AT_ONCE {
-                take_more(&mut inlet, &mut batch).await;
+                take_more(&mut receiver, &mut batch).await;
             }
         }
         flush(&mut writer, &mut out).await?;
@@ -270,10 +279,10 @@ async fn write(mut inlet: Inlet, mut writer: impl AsyncWrite + Unpin) -> io::Res
     Ok(())
 }
 
-/// Takes what waits, if anything does.
-async fn take_more(inlet: &mut Inlet, batch: &mut Vec<Delivered>) {
+/// Takes the waiting frames, if there are any.
+async fn take_more(receiver: &mut StreamReceiver, batch: &mut Vec<Delivered>) {
     poll_fn(|cx| {
-        let _ = inlet.poll_next(cx, batch);
+        let _ = receiver.poll_next(cx, batch);
         Poll::Ready(())
     })
     .await;
@@ -281,7 +290,7 @@ async fn take_more(inlet: &mut Inlet, batch: &mut Vec<Delivered>) {
 
 async fn flush(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<()> {
     writer.write_all(out).await?;
-    // An answer that was very long is not to be remembered by the room that it took.
+    // A very long message must not keep its buffer allocated.
     if out.capacity() > 4 * WRITTEN_AT_ONCE {
         *out = BytesMut::new()
     } else {

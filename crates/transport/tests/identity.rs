@@ -1,9 +1,9 @@
-//! Who may call, where something in front of the endpoint says who calls.
+//! Which requests are accepted, when middleware in front of the endpoint sets the principal.
 
 mod support;
 
 use serde_json::json;
-use support::{Ask, ROADS, Road, Server};
+use support::{Ask, SERVED_BY, ServedBy, Server};
 
 fn asks() -> Vec<(&'static str, Ask)> {
     let echo = json!({"name": "echo"});
@@ -27,9 +27,10 @@ fn asks() -> Vec<(&'static str, Ask)> {
 }
 
 #[tokio::test]
-async fn a_blank_principal_is_nobody() {
+async fn a_blank_principal_is_refused() {
     for blank in ["", " ", "\t\n", "\u{a0}\u{2003}", "\0"] {
-        let server = Server::start_at(Road::Router, "127.0.0.1:0", Some(blank), |_, _| ()).await;
+        let server =
+            Server::start_at(ServedBy::Router, "127.0.0.1:0", Some(blank), |_, _| ()).await;
         for (what, ask) in asks() {
             let answer = server.ask(&ask).await;
             assert_eq!(answer.status, 401, "{blank:?} {what}: {answer:?}");
@@ -38,14 +39,15 @@ async fn a_blank_principal_is_nobody() {
         }
     }
     for somebody in ["ann", " ann ", "0", "語"] {
-        let server = Server::start_at(Road::Router, "127.0.0.1:0", Some(somebody), |_, _| ()).await;
+        let server =
+            Server::start_at(ServedBy::Router, "127.0.0.1:0", Some(somebody), |_, _| ()).await;
         server.session().await;
     }
 }
 
 #[tokio::test]
-async fn where_an_identity_is_wanted_nobody_comes_in_without_one() {
-    for road in ROADS {
+async fn a_required_identity_keeps_anonymous_requests_out() {
+    for road in SERVED_BY {
         let server = Server::start(road, |_, http| http.require_identity = true).await;
         for (what, ask) in asks() {
             let answer = server.ask(&ask).await;
@@ -54,15 +56,15 @@ async fn where_an_identity_is_wanted_nobody_comes_in_without_one() {
             assert_eq!(answer.one("cache-control"), Some("no-store"), "{what}");
             assert!(answer.body.contains("-32600"), "{answer:?}");
         }
-        let foreign = server.ask(&Ask::initialize().with("host", "evil.example")).await;
-        assert_eq!(foreign.status, 403, "that comes before who it is");
-        assert!(foreign.one("www-authenticate").is_none());
+        let wrong_host = server.ask(&Ask::initialize().with("host", "evil.example")).await;
+        assert_eq!(wrong_host.status, 403, "that comes before who it is");
+        assert!(wrong_host.one("www-authenticate").is_none());
         assert!(server.engine.http_sessions().is_empty());
     }
-    let server = Server::start_at(Road::Router, "127.0.0.1:0", Some("ann"), |_, http| {
+    let server = Server::start_at(ServedBy::Router, "127.0.0.1:0", Some("ann"), |_, http| {
         http.require_identity = true
     });
     server.await.session().await;
-    // As it was, where nobody asks for more.
-    Server::start(Road::Serve, |_, _| ()).await.session().await;
+    // Without `require_identity` anonymous clients are accepted.
+    Server::start(ServedBy::Serve, |_, _| ()).await.session().await;
 }

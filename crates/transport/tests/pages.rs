@@ -1,17 +1,17 @@
-//! What web pages may do, on both roads: which may call, and that a browser lets them read whatever
-//! they are answered.
+//! What web pages may do, with both ways to serve: which pages may call, and that a browser lets
+//! them read every response.
 
 mod support;
 
 use serde_json::json;
 use stentor_engine::{Config, Engine};
 use stentor_transport::http::{HttpConfig, OriginPolicy, router};
-use support::{Answer, Ask, ROADS, Road, Server};
+use support::{Answer, Ask, SERVED_BY, ServedBy, Server};
 
 const PAGE: &str = "https://app.example";
 
-/// Others, as much alike as can be.
-const STRANGERS: [&str; 9] = [
+/// Other origins, as similar as possible.
+const OTHER_ORIGINS: [&str; 9] = [
     "https://evil.example",
     "http://app.example",
     "https://app.example:8443",
@@ -37,7 +37,7 @@ fn can_be_read(answer: &Answer, origin: &str, what: &str) {
     assert_eq!(answer.cors().len(), 2, "{what}: {answer:?}");
 }
 
-/// Every kind of answer that there is, as `(what, status, whether it is a stream, what to ask)`.
+/// Every kind of response, as `(what, status, whether it is a stream, the request)`.
 async fn every_kind(server: &Server) -> Vec<(&'static str, u16, bool, Ask)> {
     let session = server.session().await;
     let listening = server.session().await;
@@ -99,8 +99,8 @@ async fn every_kind(server: &Server) -> Vec<(&'static str, u16, bool, Ask)> {
 }
 
 #[tokio::test]
-async fn a_page_that_may_call_can_read_whatever_it_is_answered() {
-    for road in ROADS {
+async fn a_page_that_may_call_can_read_every_response() {
+    for road in SERVED_BY {
         let server = Server::start(road, listed).await;
         for origin in [PAGE, "http://localhost:5173"] {
             for (what, status, is_stream, ask) in every_kind(&server).await {
@@ -118,8 +118,8 @@ async fn a_page_that_may_call_can_read_whatever_it_is_answered() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_told_that_a_page_may() {
-    for road in ROADS {
+async fn requests_without_an_allowed_origin_get_no_cors_headers() {
+    for road in SERVED_BY {
         let server = Server::start(road, listed).await;
         for (what, status, is_stream, ask) in every_kind(&server).await {
             let answer = server.ask(&ask).await;
@@ -131,9 +131,9 @@ async fn nobody_else_is_told_that_a_page_may() {
             assert!(answer.cors().is_empty() && answer.one("vary").is_none(), "{what}: {answer:?}");
         }
         for (what, status, _, ask) in every_kind(&server).await {
-            for stranger in STRANGERS {
+            for stranger in OTHER_ORIGINS {
                 let answer = server.ask(&ask.clone().with("origin", stranger)).await;
-                // It is as large, or as lost, for everybody.
+                // A wrong path or too large headers may be refused before the origin is checked.
                 let expected =
                     if matches!(status, 404 | 431) { vec![403, status] } else { vec![403] };
                 assert!(expected.contains(&answer.status), "{what} {stranger}: {answer:?}");
@@ -141,7 +141,7 @@ async fn nobody_else_is_told_that_a_page_may() {
             }
             let two = ask.clone().with("origin", PAGE).with("origin", PAGE);
             assert!(server.ask(&two).await.cors().is_empty(), "{what}");
-            // Its own page, and by DNS rebinding another host.
+            // The allowed page, but another host, as by DNS rebinding.
             let rebound = ask.with("origin", PAGE).with("host", "evil.example");
             assert!(server.ask(&rebound).await.cors().is_empty(), "{what}");
         }
@@ -149,8 +149,8 @@ async fn nobody_else_is_told_that_a_page_may() {
 }
 
 #[tokio::test]
-async fn a_page_can_read_that_there_is_no_room_and_that_it_must_say_who_it_is() {
-    for road in ROADS {
+async fn a_page_can_read_that_the_server_is_full_and_that_it_must_authenticate() {
+    for road in SERVED_BY {
         let full = |config: &mut Config, http: &mut HttpConfig| {
             listed(config, http);
             (config.max_sessions, config.max_unused_sessions) = (1, 1);
@@ -180,15 +180,15 @@ fn names(list: Option<&str>) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_browser_is_told_what_its_page_may_send() {
+async fn a_preflight_response_lists_what_a_page_may_send() {
     let legacy =
         "authorization,content-type,accept,mcp-protocol-version,mcp-session-id,last-event-id";
     let modern = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, Mcp-Param-Zone";
     for (road, path) in [
-        (Road::Serve, "/mcp"),
-        (Road::Router, "/mcp"),
-        (Road::Serve, "/mcp/"),
-        (Road::Router, "/mcp/"),
+        (ServedBy::Serve, "/mcp"),
+        (ServedBy::Router, "/mcp"),
+        (ServedBy::Serve, "/mcp/"),
+        (ServedBy::Router, "/mcp/"),
     ] {
         let server = Server::start(road, listed).await;
         for (method, headers) in
@@ -226,7 +226,7 @@ async fn a_browser_is_told_what_its_page_may_send() {
         let allowed = "access-control-allow-private-network";
         assert_eq!(server.ask(&private(PAGE)).await.one(allowed), Some("true"), "it is listed");
         assert_eq!(server.ask(&private("http://localhost:5173")).await.one(allowed), None);
-        for stranger in STRANGERS {
+        for stranger in OTHER_ORIGINS {
             let answer = server.ask(&private(stranger).at("/mcp")).await;
             assert_eq!((answer.status, answer.cors()), (403, vec![]), "{stranger}");
         }
@@ -241,8 +241,8 @@ async fn a_browser_is_told_what_its_page_may_send() {
 }
 
 #[tokio::test]
-async fn where_everyone_may_call_every_page_may_read() {
-    for road in ROADS {
+async fn with_the_policy_any_every_page_may_read() {
+    for road in SERVED_BY {
         let server = Server::start(road, |_, http| http.origins = OriginPolicy::any()).await;
         for origin in ["https://evil.example", "null", "file://"] {
             let ask = Ask::modern("tools/list", json!({})).with("origin", origin);
@@ -261,8 +261,8 @@ async fn where_everyone_may_call_every_page_may_read() {
 }
 
 #[tokio::test]
-async fn a_server_that_others_reach_serves_their_clients_and_no_pages_of_other_hosts() {
-    let server = Server::start_at(Road::Serve, "0.0.0.0:0", None, |_, _| ()).await;
+async fn a_server_on_a_public_address_serves_clients_and_no_pages_of_other_hosts() {
+    let server = Server::start_at(ServedBy::Serve, "0.0.0.0:0", None, |_, _| ()).await;
     let mut local = server.clone();
     local.address.set_ip([127, 0, 0, 1].into());
     let ask = |host: &str| Ask::modern("tools/list", json!({})).with("host", host);
@@ -296,9 +296,9 @@ async fn a_server_that_others_reach_serves_their_clients_and_no_pages_of_other_h
 }
 
 #[tokio::test]
-async fn a_policy_that_was_named_is_kept_wherever_the_server_listens() {
+async fn a_configured_policy_is_kept_on_every_address() {
     let named = |_: &mut Config, http: &mut HttpConfig| http.origins = OriginPolicy::loopback();
-    let mut server = Server::start_at(Road::Serve, "0.0.0.0:0", None, named).await;
+    let mut server = Server::start_at(ServedBy::Serve, "0.0.0.0:0", None, named).await;
     server.address.set_ip([127, 0, 0, 1].into());
     let ask = |host: &str| Ask::modern("tools/list", json!({})).with("host", host);
     assert_eq!(server.ask(&ask("localhost")).await.status, 200);
@@ -306,13 +306,13 @@ async fn a_policy_that_was_named_is_kept_wherever_the_server_listens() {
 }
 
 #[tokio::test]
-async fn who_is_lost_is_told_where_the_endpoint_is() {
-    for road in ROADS {
+async fn the_response_at_a_wrong_path_names_the_endpoint() {
+    for road in SERVED_BY {
         let server = Server::start(road, |_, _| ()).await;
         let mut lost = vec!["/mcp/", "/mcp/?a=b"];
-        // Other paths are the application's own where it has a router.
+        // With a router, other paths belong to the application.
         lost.extend(
-            (road == Road::Serve)
+            (road == ServedBy::Serve)
                 .then_some(["/", "/mcp//", "/MCP", "/sse", "/mcp/x"])
                 .into_iter()
                 .flatten(),
@@ -340,12 +340,12 @@ async fn who_is_lost_is_told_where_the_endpoint_is() {
 }
 
 #[tokio::test]
-async fn any_path_that_a_router_takes_can_be_the_endpoint() {
+async fn every_path_that_a_router_accepts_can_be_the_endpoint() {
     let engine = Engine::builder("test", "1").start().await.unwrap();
     for path in ["/", "/a/b", "/{tenant}/mcp", "/{*rest}"] {
         let mut config = HttpConfig::default();
         config.path = path.to_owned();
-        // It panics where a path is none.
+        // Panics if the path is invalid.
         let _ = router(engine.clone(), config);
     }
 }

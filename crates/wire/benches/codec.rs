@@ -1,4 +1,4 @@
-//! What a message costs on its way in and out: bytes to values, values to bytes.
+//! The cost of decoding and encoding messages.
 
 use std::hint::black_box;
 
@@ -26,8 +26,8 @@ fn call(era: Era) -> Bytes {
     call.to_string().into()
 }
 
-/// All that is read before it is known which tool runs with what. It begins at the bytes each
-/// time, as parameters remember where their members are.
+/// Reads everything that is needed to choose the tool and its arguments. It decodes the bytes anew
+/// each time, because parameters cache where their members are.
 fn read(input: &Bytes) -> usize {
     let Ok(Message::Request(request)) = Message::decode(input) else { panic!("a request") };
     let call = CallTool::read(&request.params).expect("good parameters");

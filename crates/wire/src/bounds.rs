@@ -1,7 +1,7 @@
-//! Bounds on what a client writes, and how what it wrote is repeated.
+//! Bounds on what a client writes, and how error messages repeat it.
 //!
-//! A server keeps some of what a client sends for as long as a request, a stream or a session lasts,
-//! and repeats some of it in errors. Both are short, whatever the client sent.
+//! A server keeps some of what a client sends for as long as a request, a stream or a session
+//! lasts, and repeats some of it in errors. Both are short, whatever the client sends.
 
 use std::fmt::{self, Display, Write};
 
@@ -12,8 +12,8 @@ pub const MAX_ID: usize = 256;
 /// The longest name of a method, in bytes. A message with a longer one is refused.
 pub const MAX_METHOD: usize = 256;
 
-/// The longest name of a tool, prompt, argument or task, cursor and version, in bytes. A longer one
-/// names nothing.
+/// The longest name of a tool, prompt, argument or task, and the longest cursor and version, in
+/// bytes. A longer one names nothing.
 pub const MAX_NAME: usize = 1024;
 
 /// The longest URI of a resource, in bytes. A request with a longer one is refused.
@@ -22,8 +22,8 @@ pub const MAX_URI: usize = 8 * 1024;
 /// The longest `_meta` of a request, in bytes of JSON. A request with a longer one is refused.
 pub const MAX_META: usize = 64 * 1024;
 
-/// The longest description that a client gives of itself, in bytes of JSON without its icons. Of a
-/// longer one the icons are not kept; a request is refused if it is too long without them.
+/// The longest description that a client gives of itself, in bytes of JSON without its icons. The
+/// icons of a longer one are dropped; a request is refused if it is too long without them.
 pub const MAX_CLIENT_INFO: usize = 4 * 1024;
 
 /// The longest capabilities of a client, in bytes of JSON. A request with longer ones is refused.
@@ -32,11 +32,11 @@ pub const MAX_CAPABILITIES: usize = 16 * 1024;
 /// The longest reason that a client gives for a cancellation, in bytes. A longer one is cut.
 pub const MAX_REASON: usize = 1024;
 
-/// The most values of one message, names of members included, but for a call of a tool. A message with
-/// more is refused.
+/// The most values of one message other than a tool call, including the names of members. A message
+/// with more is refused.
 pub const MAX_VALUES: usize = 10_000;
 
-/// The most values of a call of a tool, names of members included, where nobody says another number.
+/// The default for the most values of a tool call, including the names of members.
 pub const MAX_ARGUMENT_VALUES: usize = 100_000;
 
 /// How many characters of a value an error message quotes.
@@ -46,7 +46,7 @@ const QUOTED_CHARS: usize = 80;
 const HEAD: usize = 256;
 const TAIL: usize = 128;
 
-/// A value as an error message shows it: control characters escaped, long ones cut.
+/// A value for an error message: control characters are escaped, and long values are cut.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let mut shown = String::new();
@@ -64,17 +64,19 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
-/// An explanation that may repeat what a client sent, as an error message has it: its beginning and
-/// its end, which say what was found and what was expected.
+/// An explanation for an error message, cut to its beginning and its end.
+///
+/// An explanation may repeat what a client sent. Its ends say what was found and what was expected.
 #[must_use]
 pub fn shortened(explanation: impl Display) -> String {
     let mut ends = Ends::default();
-    // Writing to memory does not fail, and what an explanation leaves out is its own choice.
+    // Writing to memory cannot fail. If the explanation's own `Display` fails, the text so far is
+    // used.
     let _ = write!(ends, "{explanation}");
     ends.join()
 }
 
-/// The beginning and the end of a text, however long it is.
+/// The beginning and the end of a text of any length.
 #[derive(Default)]
 struct Ends {
     head: String,
@@ -119,8 +121,8 @@ impl Ends {
     }
 }
 
-/// How many values a JSON text has, with the names of members; it stops counting above `most`. Says
-/// nothing about a text that is no JSON.
+/// How many values a JSON text has, including the names of members. It stops counting above `most`.
+/// The result for a text that is not JSON has no meaning.
 #[must_use]
 pub fn count_values(json: &[u8], most: usize) -> usize {
     let mut count = 0;
@@ -141,7 +143,7 @@ pub fn count_values(json: &[u8], most: usize) -> usize {
             }
             b'{' | b'[' => count += 1,
             b'}' | b']' | b':' | b',' | b' ' | b'\n' | b'\r' | b'\t' => {}
-            // A number, or one of the words of JSON.
+            // A number, `true`, `false` or `null`.
             _ => {
                 count += usize::from(!was_in_word);
                 in_word = true;

@@ -1,6 +1,6 @@
-//! Everything a server sends, turned into bytes.
+//! Encodes everything a server sends.
 //!
-//! A message is written without a trailing line break; framing is the transport's.
+//! A message is written without a trailing line break. The transport does the framing.
 
 use std::fmt::{Display, Write as _};
 
@@ -14,32 +14,32 @@ use crate::{
     Era, ErrorObject, Id, LogLevel, ProgressToken, SubscriptionId, meta_key, notification,
 };
 
-/// How long a client may keep a result, and for whom (2026-07-28, server/utilities/caching).
+/// How long a client may cache a result, and for whom (2026-07-28, server/utilities/caching).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheHint {
-    /// For how many milliseconds; 0 is "ask again each time".
+    /// The lifetime in milliseconds; 0 means "ask again each time".
     pub ttl_ms: u64,
-    /// Whether one user's copy may serve another.
+    /// Whether the copy of one user may be given to another user.
     pub scope: CacheScope,
 }
 
 impl Default for CacheHint {
-    /// Stale at once, and for the asking user alone: right for every server.
+    /// Stale at once, and only for the user who asked: safe for every server.
     fn default() -> Self {
         Self { ttl_ms: 0, scope: CacheScope::Private }
     }
 }
 
-/// A result before it meets the id and the era of its request.
+/// A result that does not yet depend on the id and the era of its request.
 ///
-/// `body` is a JSON object without `resultType`, `_meta` and caching members: those differ
-/// by era and are written around it.
+/// `body` is a JSON object without `resultType`, `_meta` and caching members: those differ by era
+/// and are written around it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultBody {
     body: Bytes,
     meta: Option<JsonObject>,
     cache: Option<CacheHint>,
-    says_failed: bool,
+    is_error: bool,
     is_task: bool,
 }
 
@@ -48,7 +48,7 @@ impl ResultBody {
     ///
     /// # Errors
     ///
-    /// -32603 if `value` does not serialize, or to something else.
+    /// -32603 if `value` does not serialize, or serializes to something else.
     pub fn new(value: &impl Serialize) -> Result<Self, ErrorObject> {
         let body = serde_json::to_vec(value)
             .map_err(|error| ErrorObject::internal(format!("result is not JSON: {error}")))?;
@@ -63,16 +63,16 @@ impl ResultBody {
             body,
             meta: None,
             cache: None,
-            says_failed: false,
+            is_error: false,
             is_task: false,
         })
     }
 
-    /// The result without any member.
+    /// A result without members.
     #[must_use]
     pub fn empty() -> Self {
         let body = Bytes::from_static(b"{}");
-        Self { body, meta: None, cache: None, says_failed: false, is_task: false }
+        Self { body, meta: None, cache: None, is_error: false, is_task: false }
     }
 
     /// Adds the result's own `_meta`.
@@ -82,28 +82,28 @@ impl ResultBody {
         self
     }
 
-    /// Notes that the result itself tells of a failure: `isError`.
+    /// Marks the result as one that reports a failure itself: `isError`.
     #[must_use]
-    pub fn that_says_failed(mut self, failed: bool) -> Self {
-        self.says_failed = failed;
+    pub fn with_is_error(mut self, failed: bool) -> Self {
+        self.is_error = failed;
         self
     }
 
-    /// Whether the result itself tells of a failure.
+    /// Whether the result itself reports a failure.
     #[must_use]
-    pub fn says_failed(&self) -> bool {
-        self.says_failed
+    pub fn is_error(&self) -> bool {
+        self.is_error
     }
 
-    /// Says that the result is a task, from which the result of the request can be had later
+    /// Marks the result as a task, from which the client gets the result of the request later
     /// (extension `io.modelcontextprotocol/tasks`).
     #[must_use]
-    pub fn that_is_a_task(mut self) -> Self {
+    pub fn as_task_result(mut self) -> Self {
         self.is_task = true;
         self
     }
 
-    /// The result alone, with its own `_meta`: as a task carries it.
+    /// The result alone, with its own `_meta`, as a task contains it.
     #[must_use]
     pub fn to_json(&self) -> Bytes {
         let own = self.meta.as_ref().filter(|meta| !meta.is_empty());
@@ -116,7 +116,7 @@ impl ResultBody {
         out.freeze()
     }
 
-    /// Says how long the result holds; written in the modern era only.
+    /// Sets how long a client may cache the result; written in the modern era only.
     #[must_use]
     pub fn with_cache(mut self, cache: CacheHint) -> Self {
         self.cache = Some(cache);
@@ -124,7 +124,7 @@ impl ResultBody {
     }
 }
 
-/// Who answers, encoded once.
+/// The identity of the server, encoded once.
 #[derive(Clone, Debug)]
 pub struct ServerIdentity {
     info: Implementation,
@@ -140,7 +140,7 @@ impl ServerIdentity {
         Self { info, meta_member }
     }
 
-    /// Name, version and the rest.
+    /// The name, the version and the other members.
     #[must_use]
     pub fn info(&self) -> &Implementation {
         &self.info
@@ -153,7 +153,7 @@ pub fn response(id: &Id, era: Era, server: &ServerIdentity, result: &ResultBody)
     response_of(id, era, server, result, None)
 }
 
-/// A response, of a listen where there is its subscription.
+/// A response; the response of a listen has its subscription.
 fn response_of(
     id: &Id,
     era: Era,
@@ -213,7 +213,7 @@ fn response_of(
     out.freeze()
 }
 
-/// One question to the client: a request of the server without an id.
+/// A request of the server to the client, without an id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// One of [`request`](crate::request).
@@ -222,8 +222,7 @@ pub struct Question {
     pub params: Value,
 }
 
-/// A response that asks for input before there can be a result (2026-07-28,
-/// basic/patterns/mrtr).
+/// A response that asks for input before there can be a result (2026-07-28, basic/patterns/mrtr).
 #[must_use]
 pub fn input_required<'a>(
     id: &Id,
@@ -268,7 +267,7 @@ pub fn request(id: &Id, question: &Question) -> Bytes {
     out.freeze()
 }
 
-/// A failed response; without an id where the request's could not be read.
+/// A failed response; without an id if the id of the request could not be read.
 #[must_use]
 pub fn error(id: Option<&Id>, error: &ErrorObject) -> Bytes {
     let mut out = BytesMut::with_capacity(128);
@@ -282,8 +281,9 @@ pub fn error(id: Option<&Id>, error: &ErrorObject) -> Bytes {
     out.freeze()
 }
 
-/// `notifications/progress`. `progress` and `total` must be finite; an empty message is left
-/// out.
+/// Appends `notifications/progress`.
+///
+/// `progress` and `total` must be finite. An empty message is left out.
 pub fn progress(
     out: &mut BytesMut,
     token: &ProgressToken,
@@ -310,7 +310,7 @@ pub fn progress(
     out.put_slice(b"}}");
 }
 
-/// Many of these may wait for a client: they take no more memory than they need.
+/// Copies a message without spare capacity: many of these may wait for a client.
 fn exactly(out: &BytesMut) -> Bytes {
     Bytes::copy_from_slice(out)
 }
@@ -348,7 +348,7 @@ pub fn notification(method: &str, params: Option<&Value>) -> Bytes {
     exactly(&out)
 }
 
-/// `notifications/subscriptions/acknowledged`: what a listen will hear.
+/// `notifications/subscriptions/acknowledged`: what a listen will receive.
 #[must_use]
 pub fn acknowledged(subscription: &SubscriptionId, granted: &NoticeFilter) -> Bytes {
     let mut out = BytesMut::with_capacity(224);
@@ -405,7 +405,8 @@ fn put_string(out: &mut BytesMut, text: &str) {
     put_json(out, text);
 }
 
-/// Serializing into memory fails only where a value has no JSON form, which then is `null`.
+/// Appends a value as JSON. Serializing into memory fails only for a value without a JSON form,
+/// which then becomes `null`.
 fn put_json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
     let start = out.len();
     if serde_json::to_writer(out.writer(), value).is_err() {

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One revision of the protocol that this crate speaks.
+/// One version of the protocol that this crate supports.
 ///
 /// The order is the order of publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,14 +35,14 @@ impl ProtocolVersion {
         Self::V2024_11_05,
     ];
 
-    /// The newest version that is opened by `initialize`.
+    /// The newest version that has `initialize`.
     pub const NEWEST_LEGACY: Self = Self::V2025_11_25;
 
-    /// What an HTTP request without `MCP-Protocol-Version` speaks, when nothing else tells
+    /// The version of an HTTP request without `MCP-Protocol-Version`, if nothing else names one
     /// (2025-11-25, basic/transports, "Protocol Version Header").
     pub const ASSUMED: Self = Self::V2025_03_26;
 
-    /// The version as it stands on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,13 +54,13 @@ impl ProtocolVersion {
         }
     }
 
-    /// The version that a text names, if this crate speaks it.
+    /// The version with this name, if this crate supports it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.as_str() == text)
     }
 
-    /// The era this version belongs to.
+    /// The era that this version belongs to.
     #[must_use]
     pub const fn era(self) -> Era {
         match self {
@@ -69,8 +69,8 @@ impl ProtocolVersion {
         }
     }
 
-    /// The version that answers an `initialize` asking for `requested`: the same if it is a
-    /// legacy one, else the newest that has a handshake (2025-11-25, basic/lifecycle).
+    /// The version that answers an `initialize` for `requested`: the same if it is a legacy
+    /// version, else the newest legacy version (2025-11-25, basic/lifecycle).
     #[must_use]
     pub fn negotiate(requested: &str) -> Self {
         Self::parse(requested)
@@ -78,13 +78,13 @@ impl ProtocolVersion {
             .unwrap_or(Self::NEWEST_LEGACY)
     }
 
-    /// Whether a content block may be a sound.
+    /// Whether a content block may be audio.
     #[must_use]
     pub fn has_audio(self) -> bool {
         self >= Self::V2025_03_26
     }
 
-    /// Whether a content block may name a resource without its contents.
+    /// Whether a content block may be a link to a resource, without its contents.
     #[must_use]
     pub fn has_resource_links(self) -> bool {
         self >= Self::V2025_06_18
@@ -96,9 +96,9 @@ impl ProtocolVersion {
         self >= Self::V2025_11_25
     }
 
-    /// Whether an event stream may begin with an empty event that only carries an id, and be
-    /// closed by the server before its response (2025-11-25, basic/transports). Older clients
-    /// try to parse the empty event as JSON.
+    /// Whether an event stream may begin with an empty event that only has an id, and may be closed
+    /// by the server before its response (2025-11-25, basic/transports). Older clients try to parse
+    /// the empty event as JSON.
     #[must_use]
     pub fn primes_streams(self) -> bool {
         self >= Self::V2025_11_25 && self.era() == Era::Legacy
@@ -111,11 +111,11 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
-/// The two shapes of the protocol.
+/// The two forms of the protocol.
 ///
-/// *Legacy* versions open a session with `initialize`; *modern* ones carry version, identity
-/// and capabilities on every request (2026-07-28, basic/versioning). Whatever differs between
-/// them is a method here, so that no other code compares versions.
+/// *Legacy* versions open a session with `initialize`. In *modern* versions each request names its
+/// version, client and capabilities (2026-07-28, basic/versioning). Every difference between the
+/// eras is a method here, so that no other code compares versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Era {
@@ -126,25 +126,25 @@ pub enum Era {
 }
 
 impl Era {
-    /// Whether every result says its `resultType`, and cacheable ones how long they hold.
+    /// Whether every result has a `resultType`, and cacheable results say how long they are valid.
     #[must_use]
     pub const fn results_are_typed(self) -> bool {
         matches!(self, Self::Modern)
     }
 
-    /// Whether `outputSchema` is one of an object, and `structuredContent` an object.
+    /// Whether `outputSchema` must describe an object, and `structuredContent` must be an object.
     #[must_use]
     pub const fn structured_is_object(self) -> bool {
         matches!(self, Self::Legacy)
     }
 
-    /// Whether the server may send requests of its own on a stream.
+    /// Whether the server may send its own requests on a stream.
     #[must_use]
     pub const fn server_may_ask(self) -> bool {
         matches!(self, Self::Legacy)
     }
 
-    /// The code of "there is no such resource".
+    /// The error code for a resource that does not exist.
     #[must_use]
     pub const fn resource_not_found_code(self) -> i32 {
         match self {

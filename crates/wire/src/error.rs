@@ -10,9 +10,9 @@ use crate::bounds::{quoted, shortened};
 pub mod code {
     /// The body is not JSON.
     pub const PARSE_ERROR: i32 = -32700;
-    /// The body is JSON but no single JSON-RPC 2.0 message.
+    /// The body is JSON but not one JSON-RPC 2.0 message.
     pub const INVALID_REQUEST: i32 = -32600;
-    /// There is no such method.
+    /// The method does not exist.
     pub const METHOD_NOT_FOUND: i32 = -32601;
     /// The parameters do not fit the method.
     pub const INVALID_PARAMS: i32 = -32602;
@@ -22,16 +22,17 @@ pub mod code {
     pub const HEADER_MISMATCH: i32 = -32020;
     /// The client did not declare a capability that the request needs.
     pub const MISSING_CAPABILITY: i32 = -32021;
-    /// The version is none that the server speaks.
+    /// The server does not support the protocol version.
     pub const UNSUPPORTED_VERSION: i32 = -32022;
-    /// The user is to visit web pages first, in 2025-11-25 only.
+    /// The user must visit web pages first, in 2025-11-25 only.
     pub const URL_ELICITATION_REQUIRED: i32 = -32042;
-    /// There is no such resource, up to 2025-11-25.
+    /// The resource does not exist, up to 2025-11-25.
     pub const RESOURCE_NOT_FOUND_LEGACY: i32 = -32002;
-    /// The server takes no more work now: it shuts down, or a limit is reached. An
-    /// application code, outside of the range that JSON-RPC and MCP reserve; `docs/ERRORS.md` has all.
+    /// The server accepts no more work now: it is shutting down, or a limit is reached. An
+    /// application code, outside of the range that JSON-RPC and MCP reserve; `docs/ERRORS.md` lists
+    /// all codes.
     pub const UNAVAILABLE: i32 = 503;
-    /// The call was cancelled and its client still waits.
+    /// The call was cancelled while its client still waits.
     pub const CANCELLED: i32 = 499;
 }
 
@@ -42,7 +43,7 @@ pub struct ErrorObject {
     pub code: i32,
     /// One sentence, lowercase, that names what is wrong and where.
     pub message: String,
-    /// Anything a program can use.
+    /// Details for a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
 }
@@ -61,7 +62,7 @@ impl ErrorObject {
         self
     }
 
-    /// -32601: there is no such method.
+    /// -32601: the method does not exist.
     #[must_use]
     pub fn method_not_found(method: &str) -> Self {
         Self::new(code::METHOD_NOT_FOUND, format!("method not found: {}", quoted(method)))
@@ -86,7 +87,7 @@ impl ErrorObject {
             .with_data(json!({ "requiredCapabilities": required }))
     }
 
-    /// -32022: the version is none that the server speaks.
+    /// -32022: the server does not support the protocol version.
     #[must_use]
     pub fn unsupported_version(requested: &str) -> Self {
         let supported = ProtocolVersion::ALL.map(ProtocolVersion::as_str);
@@ -94,14 +95,14 @@ impl ErrorObject {
             .with_data(json!({ "supported": supported, "requested": quoted(requested) }))
     }
 
-    /// There is no such resource: -32602 in the modern era, -32002 before.
+    /// The resource does not exist: -32602 in the modern era, -32002 before.
     #[must_use]
     pub fn resource_not_found(era: crate::Era, uri: &str) -> Self {
         Self::new(era.resource_not_found_code(), "resource not found")
             .with_data(json!({ "uri": shortened(uri) }))
     }
 
-    /// The server takes no more work now.
+    /// The server accepts no more work now.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(code::UNAVAILABLE, message)
@@ -126,7 +127,7 @@ impl From<crate::headers::HeaderMismatch> for ErrorObject {
 mod tests {
     use std::collections::BTreeMap;
 
-    /// The codes of this file, by their names.
+    /// The codes of this file, by name.
     fn codes() -> BTreeMap<&'static str, i32> {
         let lines = include_str!("error.rs").lines().map(str::trim);
         let constants =
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_our_own_are_outside_of_what_is_reserved() {
+    fn application_codes_are_outside_of_the_reserved_range() {
         let of_protocols =
             [-32700, -32600, -32601, -32602, -32603, -32020, -32021, -32022, -32002, -32042];
         for (name, code) in codes() {

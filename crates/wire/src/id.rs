@@ -1,4 +1,4 @@
-//! What a client names its requests and their progress by.
+//! The ids of requests, and the tokens of their progress.
 
 use std::fmt;
 
@@ -9,21 +9,23 @@ use crate::bounds::MAX_ID;
 
 /// The id of a request: a string or an integer, answered with the same JSON type.
 ///
-/// An integer may be written in any way that JSON has: `1.0` and `1e3` are [`Id::Number`], too.
+/// An integer may be written in any way that JSON allows: `1.0` and `1e3` are [`Id::Number`], too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
     /// An integer.
     Number(i64),
     /// A string.
     Text(Box<str>),
-    /// Any other number, to the letter: an integer beyond 64 bits, or, as a progress token, one
-    /// with a fraction.
+    /// Any other number, exactly as written: an integer beyond 64 bits, or, as a progress token, a
+    /// number with a fraction.
     Literal(Box<str>),
 }
 
 impl Id {
-    /// Reads an id from raw JSON; `None` if it is neither a string nor a number that a 64 bit float
-    /// can come near to, or longer than [`MAX_ID`].
+    /// Reads an id from raw JSON.
+    ///
+    /// `None` if it is neither a string nor a number that a 64 bit float can approximate, or if it
+    /// is longer than [`MAX_ID`].
     #[must_use]
     pub fn from_json(raw: &str) -> Option<Self> {
         if raw.len() > MAX_ID {
@@ -35,12 +37,12 @@ impl Id {
         if let Some(number) = integer(raw) {
             return Some(Self::Number(number));
         }
-        // Serde reads no number that is infinite, and nothing that is no number.
+        // Serde accepts only valid numbers that are not infinite.
         serde_json::from_str::<f64>(raw).ok().map(|_| Self::Literal(raw.into()))
     }
 
-    /// As [`from_json`](Self::from_json), and not a number with a fraction, which no request may
-    /// have as its id (2026-07-28, basic/index, "Requests").
+    /// As [`from_json`](Self::from_json), but `None` for a number with a fraction, which no request
+    /// may have as its id (2026-07-28, basic/index, "Requests").
     pub(crate) fn of_request(raw: &str) -> Option<Self> {
         Self::from_json(raw).filter(|id| match id {
             Self::Literal(text) => Decimal::read(text).is_some_and(|number| number.exponent >= 0),
@@ -48,7 +50,7 @@ impl Id {
         })
     }
 
-    /// The bytes of its text; of a number of 64 bits there is none.
+    /// The length of its text in bytes; 0 for a number of 64 bits.
     #[must_use]
     pub fn text_len(&self) -> usize {
         match self {
@@ -89,7 +91,7 @@ impl Serialize for Id {
     }
 }
 
-/// From JSON alone: only there a number is read to the letter.
+/// Only from JSON: other formats do not provide the exact text of a number.
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(input)?;
@@ -100,8 +102,8 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// The integer that a JSON number is, however it is written; `None` if it has a fraction, or more than
-/// 64 bits.
+/// The integer that a JSON number represents, however it is written; `None` if it has a fraction,
+/// or more than 64 bits.
 fn integer(raw: &str) -> Option<i64> {
     if let Ok(number) = raw.parse() {
         return Some(number);
@@ -112,10 +114,9 @@ fn integer(raw: &str) -> Option<i64> {
     format!("{}{}{}", number.sign, number.digits, "0".repeat(zeros)).parse().ok()
 }
 
-/// A JSON number, taken apart.
 struct Decimal {
     sign: &'static str,
-    /// Without a zero at either end; zero itself has one digit.
+    /// Without zeros at either end; the number zero has one digit.
     digits: String,
     /// The power of ten that the digits are multiplied by.
     exponent: i64,
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_64_bits_is_kept_to_the_letter_and_one_with_a_fraction_is_no_id() {
+    fn a_number_beyond_64_bits_is_kept_exactly_and_a_fraction_is_not_an_id() {
         for text in ["9223372036854775808", "18446744073709551616", "1e30", "-1.5e300"] {
             assert_eq!(Id::of_request(text), literal(text), "{text}");
             assert_eq!(Id::from_json(text).unwrap().to_json(), text);
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_handed_on_as_json_to_the_letter() {
+    fn an_id_is_serialized_exactly_as_it_was_written() {
         for text in ["[1,\"a\"]", "[18446744073709551616,-1.50]"] {
             let ids: Vec<Id> = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&ids).unwrap(), text);

@@ -37,7 +37,7 @@ impl LogLevel {
         Self::Emergency,
     ];
 
-    /// The level as it stands on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

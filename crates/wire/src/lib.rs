@@ -1,19 +1,18 @@
 //! The Model Context Protocol as values.
 //!
-//! This crate knows how MCP looks on the wire, in both of its eras, and nothing about who
-//! sends it: no runtime, no actors, no sockets. Everything here is a pure function of bytes.
+//! This crate knows how MCP looks on the wire, in both of its eras, and nothing about the sender:
+//! no runtime, no actors, no sockets. Everything here is a pure function of bytes.
 //!
-//! * [`Message`] is what a client sends, decoded without copying its parameters.
+//! * [`Message`] is a message of a client, decoded without copying its parameters.
 //! * [`Era`] answers every yes/no question that follows from the protocol version.
-//! * [`Notice`] is what every session may hear; [`EncodedNotice`] is one turned into bytes once.
+//! * [`Notice`] is a notification for many sessions; [`EncodedNotice`] is a notice encoded once.
 //! * [`encode`] writes everything a server sends.
-//! * [`ErrorObject`] and [`code`] hold every error a server answers with.
-//! * [`bounds`] has what a client may write at most, and cuts what is repeated of it.
+//! * [`ErrorObject`] and [`code`] contain every error a server answers with.
+//! * [`bounds`] limits what a client may write, and cuts what errors repeat of it.
 //! * [`uri`] has the normal form by which URIs are compared.
 //! * [`headers`] compares the routing headers of Streamable HTTP with the body.
 //!
-//! Descriptors, contents and results come from the official crate and are re-exported as
-//! [`model`].
+//! Descriptors, contents and results come from the official crate and are re-exported as [`model`].
 
 pub mod bounds;
 pub mod encode;

@@ -1,4 +1,4 @@
-//! What a client sends, decoded.
+//! The messages of a client, and how they are decoded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,23 +15,24 @@ use crate::{ErrorObject, Id, Method, Params, RequestMeta, code};
 /// One message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Wants an answer.
+    /// A request, which needs a response.
     Request(Box<Request>),
-    /// Wants none.
+    /// A notification, which has no response.
     Notification(Box<Notification>),
-    /// Answers a request of the server; legacy only.
+    /// A response to a request of the server; legacy only.
     Response(Response),
 }
 
-/// A request of the client, as [`Request::new`] or [`Message::decode`] makes it: its `meta` is what its
-/// `params` have.
+/// A request of the client.
+///
+/// [`Request::new`] and [`Message::decode`] create it: its `meta` is the `_meta` of its `params`.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its id, to be echoed.
+    /// The id, which the response repeats.
     pub id: Id,
-    /// What it asks for.
+    /// The method.
     pub method: Method,
-    /// With which parameters.
+    /// The parameters.
     pub params: Params,
     /// The `_meta` of its parameters.
     pub meta: Arc<RequestMeta>,
@@ -48,7 +49,7 @@ impl Request {
         Ok(Self { id, method, params, meta })
     }
 
-    /// The request as JSON, which [`Message::decode`] reads again: to hand it on.
+    /// The request as JSON, to forward it. [`Message::decode`] reads it again.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let (id, method) = (self.id.to_json(), string(self.method.as_str()));
@@ -62,7 +63,7 @@ impl Request {
 
 impl PartialEq for Request {
     fn eq(&self, other: &Self) -> bool {
-        // The parameters have the `_meta`.
+        // The parameters contain the `_meta`.
         (&self.id, &self.method, &self.params) == (&other.id, &other.method, &other.params)
     }
 }
@@ -72,23 +73,23 @@ impl Eq for Request {}
 /// A notification of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// What it tells.
+    /// The method.
     pub method: Method,
-    /// With which parameters.
+    /// The parameters.
     pub params: Params,
 }
 
-/// An answer of the client to a request of the server.
+/// A response of the client to a request of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The id of the server's request.
     pub id: Id,
-    /// What it says.
+    /// The result or the error.
     pub outcome: ResponseOutcome,
 }
 
 impl Response {
-    /// An answer that says that there is none.
+    /// A response with an error.
     #[must_use]
     pub fn failed(id: Id, error: &ErrorObject) -> Self {
         let error = serde_json::to_vec(error).unwrap_or_else(|_| b"{}".to_vec());
@@ -96,7 +97,7 @@ impl Response {
     }
 }
 
-/// What a client answered.
+/// The outcome of a client's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseOutcome {
     /// The raw JSON of the result.
@@ -105,11 +106,11 @@ pub enum ResponseOutcome {
     Error(Bytes),
 }
 
-/// Why bytes are no message, with the id of the request where it could be read.
+/// Why bytes are not a message, with the id of the request if it could be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
-    /// The id to answer, if there was one.
+    /// The id for the error response, if there was one.
     pub id: Option<Id>,
     /// [`code::PARSE_ERROR`], [`code::INVALID_REQUEST`], or [`code::INVALID_PARAMS`] for the
     /// `_meta` of a request.
@@ -140,7 +141,7 @@ struct Envelope<'a> {
     jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    // Some write each member that they do not use as `null`.
+    // Some clients write each unused member as `null`.
     #[serde(borrow, default)]
     method: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "Option::deserialize")]
@@ -151,7 +152,7 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Keeps `null` apart from an absent member.
+/// Distinguishes `null` from an absent member.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     input: D,
 ) -> Result<Option<T>, D::Error> {
@@ -161,26 +162,26 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 impl Message {
     /// Decodes one JSON-RPC 2.0 message. Its parameters stay raw and share `input`'s buffer.
     ///
-    /// What a server keeps of a message is short: see [`bounds`](crate::bounds). The answer to a
-    /// question that has more values than [`MAX_VALUES`] is decoded as an error, so that who asked
-    /// hears of it.
+    /// The parts of a message that a server keeps are short: see [`bounds`](crate::bounds). The
+    /// response to a question that has more values than [`MAX_VALUES`] is decoded as an error, so
+    /// that the caller is notified.
     ///
     /// # Errors
     ///
-    /// [`code::PARSE_ERROR`] if `input` is no JSON, [`code::INVALID_REQUEST`] if it is a
-    /// batch, or no message for any other reason (2026-07-28, basic/index, "Messages");
+    /// [`code::PARSE_ERROR`] if `input` is not JSON, [`code::INVALID_REQUEST`] if it is a batch, or
+    /// not a message for any other reason (2026-07-28, basic/index, "Messages");
     /// [`code::INVALID_PARAMS`] as [`RequestMeta::read`].
     pub fn decode(input: &Bytes) -> Result<Self, DecodeError> {
         Self::decode_within(input, MAX_ARGUMENT_VALUES)
     }
 
-    /// As [`decode`](Self::decode), where a call of a tool may have so many values.
+    /// As [`decode`](Self::decode), with another limit of values for a tool call.
     ///
     /// # Errors
     ///
     /// As [`decode`](Self::decode).
     pub fn decode_within(input: &Bytes, max_argument_values: usize) -> Result<Self, DecodeError> {
-        // A byte order mark is no JSON, and some write one all the same (RFC 8259, section 8.1).
+        // A byte order mark is not JSON, but some clients write one (RFC 8259, section 8.1).
         let without = input.strip_prefix(b"\xef\xbb\xbf").map(|text| input.slice_ref(text));
         let input = without.as_ref().unwrap_or(input);
         let first = input.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -189,13 +190,13 @@ impl Message {
             code: code::PARSE_ERROR,
             message: format!("parse error: {}", shortened(error)),
         };
-        // JSON is UTF-8 (RFC 8259), also in what a parser may skip.
+        // JSON is UTF-8 (RFC 8259), also in parts that a parser may skip.
         let text = ByteString::try_from(input.clone()).map_err(|error| parse_error(&error))?;
         let envelope: Envelope<'_> = match serde_json::from_str(&text) {
             Ok(envelope) if first == Some(&b'{') => envelope,
             Ok(_) => return Err(not_an_object(input)),
             Err(error) => {
-                // Only a second look tells a text that is no JSON from one that is no message.
+                // A second pass tells a text that is not JSON from JSON that is not a message.
                 return Err(match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
                     Err(error) => parse_error(&error),
                     Ok(_) if first != Some(&b'{') => not_an_object(input),
@@ -209,7 +210,7 @@ impl Message {
         envelope.into_message(&text, max_argument_values)
     }
 
-    /// The message as JSON, which [`decode`](Self::decode) reads again: to hand it on.
+    /// The message as JSON, to forward it. [`decode`](Self::decode) reads it again.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         match self {
@@ -234,7 +235,7 @@ fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A message with these members, whose values are JSON.
+/// A message with these members. Their values are JSON.
 fn object(members: &[(&str, &[u8])]) -> Bytes {
     let mut out = b"{\"jsonrpc\":\"2.0\"".to_vec();
     for (name, json) in members {
@@ -247,7 +248,7 @@ fn object(members: &[(&str, &[u8])]) -> Bytes {
     out.into()
 }
 
-/// The id of what is no message otherwise.
+/// The id of JSON that is otherwise not a message.
 fn id(text: &str) -> Option<Id> {
     #[derive(Deserialize)]
     struct Named<'a> {
@@ -277,7 +278,7 @@ impl Envelope<'_> {
     ) -> Result<Message, DecodeError> {
         let id = match self.id.map(RawValue::get) {
             None => None,
-            Some("null") if self.is_told() => None,
+            Some("null") if self.is_notification() => None,
             Some(raw) if raw.len() > MAX_ID => {
                 let message = format!("invalid id: it has more than {MAX_ID} bytes");
                 return Err(DecodeError::invalid(None, message));
@@ -326,9 +327,9 @@ impl Envelope<'_> {
         })
     }
 
-    /// Whether this is a notification, whose id may be `null` as that of a request may not: nobody
-    /// waits for an answer to it.
-    fn is_told(&self) -> bool {
+    /// Whether this is a notification. The id of a notification may be `null`, unlike the id of a
+    /// request, because nothing waits for a response.
+    fn is_notification(&self) -> bool {
         let method = self.method.map_or("", RawValue::get);
         method.starts_with("\"notifications/")
     }
@@ -341,7 +342,7 @@ impl Envelope<'_> {
             return Ok(Message::Response(Response { id: id.clone(), outcome }));
         }
         let raw = |value: &RawValue| input.slice_ref(value.get()).into_bytes();
-        // A result of `null` beside an error is none.
+        // A result of `null` beside an error counts as absent.
         let result = self.result.filter(|result| result.get() != "null" || self.error.is_none());
         let outcome = match (result, self.error) {
             (Some(result), None) => ResponseOutcome::Result(raw(result)),

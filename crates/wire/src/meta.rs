@@ -15,22 +15,22 @@ use crate::{ErrorObject, Id, LogLevel, Params, ProtocolVersion};
 
 /// The keys of `_meta` that the protocol reserves (2026-07-28, basic/index, "`_meta`").
 pub mod meta_key {
-    /// The version of the request.
+    /// The protocol version of the request.
     pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-    /// Who sends it.
+    /// The client that sends the request.
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-    /// What the sender can do.
+    /// The capabilities of the client.
     pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-    /// The least severe log message it wants to hear.
+    /// The severity of the least severe log message that the client wants.
     pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-    /// Which `subscriptions/listen` a notification belongs to.
+    /// The `subscriptions/listen` that a notification belongs to.
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-    /// Who answers.
+    /// The server that answers.
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 }
 
-/// The token that a client wants to see in the progress of its request: a string or a
-/// number, echoed with the same JSON type.
+/// The token by which a client recognizes the progress of its request: a string or a number,
+/// returned with the same JSON type.
 pub type ProgressToken = Id;
 
 /// W3C trace context, as the client sent it.
@@ -47,29 +47,29 @@ pub struct TraceContext {
     pub baggage: Option<String>,
 }
 
-/// The `_meta` of a request, in either era. What the protocol does not know stays in
+/// The `_meta` of a request, in either era. Members that the protocol does not define are only in
 /// [`raw`](Self::raw).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RequestMeta {
-    /// Where progress is to be reported, if anywhere.
+    /// The token for progress notifications, if the client wants them.
     pub progress_token: Option<ProgressToken>,
-    /// The version a modern request speaks.
+    /// The protocol version of a modern request.
     pub protocol_version: Option<String>,
-    /// Who sends a modern request.
+    /// The client that sends a modern request.
     pub client_info: Option<Arc<Implementation>>,
-    /// What the sender of a modern request can do.
+    /// The capabilities of the client that sends a modern request.
     pub client_capabilities: Option<Arc<ClientCapabilities>>,
-    /// The least severe log message a modern request wants to hear.
+    /// The severity of the least severe log message that a modern request wants.
     pub log_level: Option<LogLevel>,
     /// The trace that the request belongs to.
     pub trace: TraceContext,
-    /// The whole `_meta` as raw JSON; empty where there was none.
+    /// The whole `_meta` as raw JSON; empty if there was none.
     pub raw: Bytes,
 }
 
 #[derive(Deserialize)]
-struct Known<'a> {
+struct ProtocolMembers<'a> {
     #[serde(borrow, default, rename = "progressToken")]
     progress_token: Option<&'a RawValue>,
     #[serde(default, rename = "io.modelcontextprotocol/protocolVersion")]
@@ -89,14 +89,16 @@ struct Known<'a> {
 }
 
 impl RequestMeta {
-    /// Reads the `_meta` of a request's parameters. One that is to the letter the one before, as
-    /// with most clients, is not read again.
+    /// Reads the `_meta` of a request's parameters.
+    ///
+    /// If it is exactly the same text as the previous one, as with most clients, it is not parsed
+    /// again.
     ///
     /// # Errors
     ///
-    /// -32602 if `_meta` is no object, a reserved member has the wrong type, or either is longer
-    /// than [`bounds`](crate::bounds) say. A trace context that is too long is left out, as nobody is
-    /// refused for a wish.
+    /// -32602 if `_meta` is not an object, a reserved member has the wrong type, or either is
+    /// longer than [`bounds`](crate::bounds) allow. A trace context that is too long is left out,
+    /// because it is optional and no reason to refuse a request.
     pub fn read(params: &Params) -> Result<Arc<Self>, ErrorObject> {
         let raw = params.member(Member::Meta)?.unwrap_or_default();
         let known =
@@ -115,14 +117,14 @@ impl RequestMeta {
         if raw.is_empty() {
             return Ok(Self::default());
         }
-        // Serde would take a list for a struct, too.
+        // Serde would accept a list for a struct, too.
         if !raw.starts_with('{') {
             return Err(ErrorObject::invalid_params("invalid params._meta: must be an object"));
         }
         if raw.len() > MAX_META {
             return Err(too_long("params._meta", MAX_META));
         }
-        let known: Known<'_> = serde_json::from_str(raw).map_err(|error| {
+        let known: ProtocolMembers<'_> = serde_json::from_str(raw).map_err(|error| {
             ErrorObject::invalid_params(format!("invalid params._meta: {}", shortened(error)))
         })?;
         let progress_token = known.progress_token.map(|raw| progress_token(raw.get()));
@@ -147,13 +149,13 @@ impl RequestMeta {
         })
     }
 
-    /// Checks that this is the `_meta` of a modern request, and which version it speaks
+    /// Checks that this is the `_meta` of a modern request, and returns its protocol version
     /// (2026-07-28, basic/index, "Per-request protocol fields").
     ///
     /// # Errors
     ///
-    /// -32602 if a required member is missing, -32022 if the version is unknown or belongs to
-    /// the legacy era.
+    /// -32602 if a required member is missing, -32022 if the version is unknown or belongs to the
+    /// legacy era.
     pub fn require_modern(&self) -> Result<ProtocolVersion, ErrorObject> {
         let missing = |key| ErrorObject::invalid_params(format!("missing params._meta[\"{key}\"]"));
         let requested =
@@ -168,8 +170,8 @@ impl RequestMeta {
     }
 }
 
-/// A progress token, from raw JSON. Any number is echoed to the letter. One that nobody could read
-/// again (`1e999`) is none: a call is not refused for a wish.
+/// Reads a progress token from raw JSON. A number keeps its value. A number that nobody could read
+/// again (`1e999`) counts as no token: it is no reason to refuse a call.
 fn progress_token(raw: &str) -> Result<Option<ProgressToken>, ErrorObject> {
     let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     match ProgressToken::from_json(raw) {
@@ -180,7 +182,7 @@ fn progress_token(raw: &str) -> Result<Option<ProgressToken>, ErrorObject> {
     }
 }
 
-/// A longer trace context is none (W3C Trace Context, section 3; W3C Baggage, section 3.3).
+/// A longer trace context is ignored (W3C Trace Context, section 3; W3C Baggage, section 3.3).
 const MAX_TRACE_PARENT: usize = 128;
 const MAX_TRACE_STATE: usize = 512;
 const MAX_BAGGAGE: usize = 8 * 1024;
@@ -189,7 +191,8 @@ fn too_long(what: &str, most: usize) -> ErrorObject {
     ErrorObject::invalid_params(format!("{what} has more than {most} bytes"))
 }
 
-/// Who a client says it is. Its icons are not kept where they make it long.
+/// Reads the description that a client gives of itself. Its icons are dropped if they make it too
+/// long.
 ///
 /// # Errors
 ///
@@ -206,11 +209,11 @@ pub(crate) fn read_client_info(raw: &str) -> Result<Implementation, String> {
     Ok(info)
 }
 
-/// What a client says it can do.
+/// Reads the capabilities of a client.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with them.
 pub(crate) fn read_capabilities(raw: &str) -> Result<ClientCapabilities, String> {
     if raw.len() > MAX_CAPABILITIES {
         return Err(format!("they have more than {MAX_CAPABILITIES} bytes"));
@@ -218,10 +221,10 @@ pub(crate) fn read_capabilities(raw: &str) -> Result<ClientCapabilities, String>
     serde_json::from_str(raw).map_err(shortened)
 }
 
-/// What was read last, and what it is.
+/// The text that was read last, and its value.
 type Last<T> = RefCell<Option<(Box<str>, Arc<T>)>>;
 
-/// More bytes are not kept.
+/// The longest text that is kept for the next request, in bytes.
 const MAX_KEPT: usize = 4096;
 
 thread_local! {
@@ -230,8 +233,7 @@ thread_local! {
     static CAPABILITIES: Last<ClientCapabilities> = const { RefCell::new(None) };
 }
 
-/// Reads what clients say of themselves in every request: what is the same as the last time is not
-/// read again.
+/// Reads what a client repeats in every request. The same text as last time is not parsed again.
 fn read_once<T>(
     last: &'static LocalKey<Last<T>>,
     key: &str,
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_request_must_say_its_version_and_capabilities() {
+    fn a_modern_request_must_have_a_version_and_capabilities() {
         let meta = read(serde_json::json!({"_meta": {meta_key::PROTOCOL_VERSION: "2026-07-28"}}));
         let error = meta.unwrap().require_modern().unwrap_err();
         assert_eq!(error.code, code::INVALID_PARAMS);
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_of_itself_is_short_and_its_icons_are_kept_if_they_are() {
+    fn client_info_is_bounded_and_long_icons_are_dropped() {
         let info = |name: &str, icon: &str| {
             serde_json::json!({"_meta": {meta_key::CLIENT_INFO: {
                 "name": name, "version": "1", "icons": [{"src": icon}],
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_of_itself_is_read_anew_when_it_differs() {
+    fn client_info_is_parsed_again_when_it_differs() {
         let name = |name: &str| {
             let info = serde_json::json!({"name": name, "version": "1"});
             let read = read(serde_json::json!({"_meta": {meta_key::CLIENT_INFO: info}}));
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_members_are_kept_to_the_letter() {
+    fn unknown_members_are_kept_exactly() {
         let meta = RequestMeta::read(&Params::from_json(
             r#"{"_meta":{"com.example/x": {"b":1,"a":2.50}}}"#,
         ));

@@ -4,7 +4,7 @@ use crate::params::Member;
 
 macro_rules! methods {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A method that a client may name. Nothing outside of this crate spells one out.
+        /// A method that a client may send. Only this crate writes the names out.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Method {
@@ -14,10 +14,10 @@ macro_rules! methods {
         }
 
         impl Method {
-            /// Every method that is known by name.
+            /// Every method with a variant of its own.
             pub const KNOWN: &[Self] = &[$(Self::$variant,)*];
 
-            /// The method that a name stands for.
+            /// The method with this name.
             #[must_use]
             pub fn parse(name: &str) -> Self {
                 match name {
@@ -41,9 +41,9 @@ macro_rules! methods {
 methods! {
     /// Opens a legacy session.
     Initialize = "initialize",
-    /// Asks whether the other side is there; legacy only.
+    /// Asks whether the other side is reachable; legacy only.
     Ping = "ping",
-    /// Asks a modern server who it is.
+    /// Asks a modern server for its identity.
     Discover = "server/discover",
     /// Lists the tools.
     ToolsList = "tools/list",
@@ -57,7 +57,7 @@ methods! {
     ResourcesRead = "resources/read",
     /// Asks for updates of a resource; legacy only.
     ResourcesSubscribe = "resources/subscribe",
-    /// Ends them; legacy only.
+    /// Ends the updates of a resource; legacy only.
     ResourcesUnsubscribe = "resources/unsubscribe",
     /// Lists the prompts.
     PromptsList = "prompts/list",
@@ -67,24 +67,25 @@ methods! {
     Complete = "completion/complete",
     /// Sets the log level of the session; legacy only.
     SetLevel = "logging/setLevel",
-    /// Opens a modern stream of change notices.
+    /// Opens a modern stream of notices.
     Listen = "subscriptions/listen",
-    /// Looks at a task; modern only, as the other two (extension `io.modelcontextprotocol/tasks`).
+    /// Reads the state of a task; modern only, as the other two (extension
+    /// `io.modelcontextprotocol/tasks`).
     TasksGet = "tasks/get",
-    /// Answers what a task asks.
+    /// Answers the questions of a task.
     TasksUpdate = "tasks/update",
     /// Asks a task to end early.
     TasksCancel = "tasks/cancel",
-    /// The client has read the answer to `initialize`.
+    /// The client has read the response to `initialize`.
     Initialized = "notifications/initialized",
-    /// The client gives up a request.
+    /// The client cancels a request.
     Cancelled = "notifications/cancelled",
     /// The client's roots changed; legacy only.
     RootsListChanged = "notifications/roots/list_changed",
 }
 
 impl Method {
-    /// Whether the method exists in the era that its request speaks.
+    /// Whether the method exists in an era.
     #[must_use]
     pub fn exists_in(&self, era: crate::Era) -> bool {
         match self {
@@ -102,14 +103,14 @@ impl Method {
         }
     }
 
-    /// Whether its answer may ask for input first (2026-07-28, basic/patterns/mrtr, "Supported
+    /// Whether its response may ask for input first (2026-07-28, basic/patterns/mrtr, "Supported
     /// Requests").
     #[must_use]
     pub fn may_ask(&self) -> bool {
         matches!(self, Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead)
     }
 
-    /// Whether it belongs to the tasks extension, which a client has to declare.
+    /// Whether the method belongs to the tasks extension, which a client has to declare.
     #[must_use]
     pub fn is_of_tasks(&self) -> bool {
         matches!(self, Self::TasksGet | Self::TasksUpdate | Self::TasksCancel)
@@ -134,19 +135,19 @@ impl fmt::Display for Method {
     }
 }
 
-/// Requests of a server to its client; in the modern era they travel inside of results.
+/// Requests of a server to its client; in the modern era they are sent inside of results.
 pub mod request {
-    /// Asks the user.
+    /// Asks the user for input.
     pub const ELICIT: &str = "elicitation/create";
     /// Asks the client's model.
     pub const SAMPLE: &str = "sampling/createMessage";
-    /// Asks which roots the client works in.
+    /// Asks for the client roots.
     pub const LIST_ROOTS: &str = "roots/list";
 }
 
 /// Notifications that a server sends.
 pub mod notification {
-    /// A call came closer to its end.
+    /// A call has made progress.
     pub const PROGRESS: &str = "notifications/progress";
     /// A log message.
     pub const MESSAGE: &str = "notifications/message";
@@ -158,11 +159,11 @@ pub mod notification {
     pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
     /// A resource changed.
     pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
-    /// The server waits for the answer to a request of its own no longer; legacy only.
+    /// The server no longer waits for the response to its own request; legacy only.
     pub const CANCELLED: &str = "notifications/cancelled";
     /// The status of a task changed.
     pub const TASKS: &str = "notifications/tasks";
-    /// The user is done with a web page; in 2025-11-25 only.
+    /// The user has finished on a web page; in 2025-11-25 only.
     pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// A `subscriptions/listen` is open.
     pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";

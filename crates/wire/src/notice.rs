@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Id, meta_key, notification};
 
-/// One of the lists that a client is told about.
+/// A list whose changes are announced to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ListKind {
@@ -19,10 +19,10 @@ pub enum ListKind {
 }
 
 impl ListKind {
-    /// All of them.
+    /// All lists.
     pub const ALL: [Self; 3] = [Self::Tools, Self::Resources, Self::Prompts];
 
-    /// The notification that tells of a change.
+    /// The method of the notification that announces a change.
     #[must_use]
     pub const fn method(self) -> &'static str {
         match self {
@@ -33,33 +33,32 @@ impl ListKind {
     }
 }
 
-/// What all sessions may hear: a change of a list, of a resource or of a task, or a custom
-/// event.
+/// A notification that many sessions may receive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A list changed.
     ListChanged(ListKind),
     /// The resource with this URI changed.
     ResourceUpdated(Arc<str>),
-    /// A task has another status.
+    /// The status of a task changed.
     Task {
-        /// Which task.
+        /// The id of the task.
         id: Arc<str>,
         /// Grows with each change of the task.
         version: u64,
-        /// The whole task as it is now, as the JSON of an object.
+        /// The whole current task, as the JSON of an object.
         task: Bytes,
     },
-    /// An application's own notification.
+    /// The application's own notification.
     Custom {
         /// Its method.
         method: Arc<str>,
-        /// Its parameters, an object, if it has any.
+        /// Its parameters, an object, if there are any.
         params: Option<Value>,
     },
 }
 
-/// The id of the `subscriptions/listen` request that a stream of notices answers, as JSON.
+/// The id of the `subscriptions/listen` request that opened a stream of notices, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionId(Bytes);
 
@@ -77,13 +76,13 @@ impl SubscriptionId {
     }
 }
 
-/// A notice turned into bytes once, for any number of sessions.
+/// A notice, encoded once for any number of sessions.
 ///
-/// The eras differ only by the subscription id, which is spliced in while writing.
+/// The eras differ only in the subscription id, which is inserted while writing.
 #[derive(Clone, Debug)]
 pub struct EncodedNotice {
     notice: Notice,
-    /// Up to where `_meta` goes: the last member of `params`, or of the message itself.
+    /// The message up to where `_meta` goes: the last member of `params`, or of the message itself.
     open: Bytes,
     has_params: bool,
 }
@@ -117,7 +116,7 @@ impl EncodedNotice {
             format!(r#"{{"jsonrpc":"2.0","method":{method}"#)
         };
         let notice = match notice {
-            // They are in the message, and can be large.
+            // The message contains these parts already, and they can be large.
             Notice::Custom { method, .. } => Notice::Custom { method, params: None },
             Notice::Task { id, version, .. } => Notice::Task { id, version, task: Bytes::new() },
             other => other,
@@ -125,7 +124,7 @@ impl EncodedNotice {
         Self { notice, open: open.into(), has_params }
     }
 
-    /// The notice itself, without what only its message carries.
+    /// The notice, without the parts that only the message contains.
     #[must_use]
     pub fn notice(&self) -> &Notice {
         &self.notice
@@ -137,7 +136,7 @@ impl EncodedNotice {
         self.open.len() + 4 + subscription.map_or(0, |id| id.0.len() + SPLICE_LEN)
     }
 
-    /// Appends the message, with the subscription it belongs to in the modern era.
+    /// Appends the message, with its subscription in the modern era.
     pub fn write(&self, out: &mut BytesMut, subscription: Option<&SubscriptionId>) {
         out.put_slice(&self.open);
         match (subscription, self.has_params) {

@@ -2,9 +2,10 @@
 
 use serde_json::{Number, Value};
 
-/// Makes integers of all numbers that are some, however they are written, at every depth: to JSON Schema
-/// `1.0` and `1e3` are integers, and a Rust type of one takes nothing else. Beyond 64 bits, a number stays as it
-/// is.
+/// Turns all integral numbers into integers, at every depth.
+///
+/// To JSON Schema `1.0` and `1e3` are integers, but a Rust integer type does not accept them. A
+/// number beyond 64 bits stays as it is.
 pub fn settle(value: &mut Value) {
     match value {
         Value::Number(number) => {
@@ -18,7 +19,7 @@ pub fn settle(value: &mut Value) {
     }
 }
 
-/// The integer that a float is, if it is one of 64 bits.
+/// The integer that a float represents, if it is one of 64 bits.
 fn integer(float: f64) -> Option<Number> {
     const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;
     const LEAST_I64: f64 = -9_223_372_036_854_775_808.0;
@@ -41,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_an_integer_is_one_at_every_depth_and_the_rest_stays() {
+    fn integral_numbers_become_integers_at_every_depth_and_others_stay() {
         for (sent, read) in [
             ("1.0", "1"),
             ("1e3", "1000"),

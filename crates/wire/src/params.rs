@@ -19,13 +19,13 @@ use read::{capabilities, client_info, given, or_default};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Initialize {
-    /// The newest version the client speaks.
+    /// The newest version that the client supports.
     #[serde(deserialize_with = "read::version")]
     pub protocol_version: String,
-    /// What the client can do.
+    /// The capabilities of the client.
     #[serde(deserialize_with = "capabilities")]
     pub capabilities: ClientCapabilities,
-    /// Who it is.
+    /// The name and version of the client.
     #[serde(deserialize_with = "client_info")]
     pub client_info: Implementation,
 }
@@ -34,7 +34,7 @@ pub struct Initialize {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[non_exhaustive]
 pub struct List {
-    /// Where the page begins; absent for the first.
+    /// Where the page begins; absent for the first page.
     #[serde(default, deserialize_with = "read::cursor")]
     pub cursor: Option<String>,
 }
@@ -43,18 +43,18 @@ pub struct List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallTool<'a> {
-    /// Which tool.
+    /// The name of the tool.
     pub name: std::borrow::Cow<'a, str>,
     /// Its arguments, raw.
     pub arguments: Option<&'a str>,
 }
 
 impl<'a> CallTool<'a> {
-    /// Reads the parameters, whose arguments stay raw.
+    /// Reads the parameters; the arguments stay raw.
     ///
     /// # Errors
     ///
-    /// -32602 without a name, or if it is no string or longer than [`MAX_NAME`].
+    /// -32602 without a name, or if the name is not a string or longer than [`MAX_NAME`].
     pub fn read(params: &'a Params) -> Result<Self, ErrorObject> {
         let name = params.string(Member::Name)?;
         let name = name.ok_or_else(|| raw::invalid(&"missing field `name`"))?;
@@ -63,23 +63,23 @@ impl<'a> CallTool<'a> {
     }
 }
 
-/// What a retried request carries beside its own parameters (2026-07-28,
-/// basic/patterns/mrtr).
+/// The members that a retried request adds to its own parameters (2026-07-28, basic/patterns/mrtr).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// The answers, by the key of their question.
+    /// The answers, by the keys of their questions.
     pub input_responses: Option<serde_json::Map<String, serde_json::Value>>,
-    /// What the result that asked gave to be sent back.
+    /// The state token of the result that asked, sent back by the client.
     pub request_state: Option<String>,
 }
 
 impl Retry {
-    /// Reads what the parameters of a request say of a retry.
+    /// Reads the members of a retry from the parameters of a request.
     ///
     /// # Errors
     ///
-    /// -32602 if a member has the wrong type, or the answers have more than [`MAX_VALUES`].
+    /// -32602 if a member has the wrong type, or if the answers have more values than
+    /// [`MAX_VALUES`].
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
         let responses = params.member(Member::InputResponses)?;
         if responses.is_some_and(|raw| count_values(raw.as_bytes(), MAX_VALUES) > MAX_VALUES) {
@@ -94,7 +94,7 @@ impl Retry {
     }
 }
 
-/// Answers of a client by their keys.
+/// Reads the answers of a client, by their keys.
 fn answers<'de, D: Deserializer<'de>>(
     input: D,
 ) -> Result<serde_json::Map<String, serde_json::Value>, D::Error> {
@@ -107,7 +107,7 @@ fn answers<'de, D: Deserializer<'de>>(
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct ResourceUri {
-    /// Which resource.
+    /// The URI of the resource.
     #[serde(deserialize_with = "read::uri")]
     pub uri: String,
 }
@@ -116,7 +116,7 @@ pub struct ResourceUri {
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct GetPrompt {
-    /// Which prompt.
+    /// The name of the prompt.
     #[serde(deserialize_with = "read::name")]
     pub name: String,
     /// Its arguments.
@@ -128,16 +128,16 @@ pub struct GetPrompt {
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Complete {
-    /// What is completed.
+    /// The prompt or the resource template.
     pub r#ref: CompletionRef,
-    /// Which of its arguments.
+    /// The argument to complete.
     pub argument: CompletionArgument,
-    /// What is known already.
+    /// The arguments that are known already.
     #[serde(default, deserialize_with = "or_default")]
     pub context: CompletionContext,
 }
 
-/// What a completion is for.
+/// The object of a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type")]
 #[non_exhaustive]
@@ -165,7 +165,7 @@ pub struct CompletionArgument {
     /// Its name.
     #[serde(deserialize_with = "read::name")]
     pub name: String,
-    /// What has been typed so far.
+    /// The text typed so far.
     pub value: String,
 }
 
@@ -173,7 +173,7 @@ pub struct CompletionArgument {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct CompletionContext {
-    /// By name.
+    /// The values, by name.
     #[serde(default, deserialize_with = "given")]
     pub arguments: BTreeMap<String, String>,
 }
@@ -182,7 +182,7 @@ pub struct CompletionContext {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct SetLevel {
-    /// The least severe message the session wants.
+    /// The severity of the least severe message that the session wants.
     pub level: LogLevel,
 }
 
@@ -191,7 +191,7 @@ pub struct SetLevel {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct OneTask {
-    /// Which task.
+    /// The id of the task.
     #[serde(deserialize_with = "read::task_id")]
     pub task_id: String,
 }
@@ -201,10 +201,10 @@ pub struct OneTask {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct UpdateTask {
-    /// Which task.
+    /// The id of the task.
     #[serde(deserialize_with = "read::task_id")]
     pub task_id: String,
-    /// The answers, by the key of their question.
+    /// The answers, by the keys of their questions.
     #[serde(deserialize_with = "answers")]
     pub input_responses: serde_json::Map<String, serde_json::Value>,
 }
@@ -214,9 +214,9 @@ pub struct UpdateTask {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Cancelled {
-    /// The request that is given up.
+    /// The id of the cancelled request.
     pub request_id: crate::Id,
-    /// Why, for logs; a long one is cut.
+    /// The reason, for logs; a long reason is cut.
     #[serde(default, deserialize_with = "read::reason")]
     pub reason: Option<String>,
 }
@@ -225,7 +225,7 @@ pub struct Cancelled {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Listen {
-    /// What the client wants to hear.
+    /// The notices that the client wants to receive.
     pub notifications: NoticeFilter,
 }
 
@@ -238,7 +238,7 @@ impl Listen {
     pub fn read(params: &Params) -> Result<Self, ErrorObject> {
         let raw = params.member(Member::Notifications)?;
         let raw = raw.ok_or_else(|| raw::invalid(&"missing field `notifications`"))?;
-        // Serde would take a list for a struct, too.
+        // Serde would accept a list for a struct, too.
         if !raw.starts_with('{') {
             return Err(raw::invalid(&"notifications must be an object"));
         }
@@ -247,7 +247,7 @@ impl Listen {
     }
 }
 
-/// What a `subscriptions/listen` asks for, and what its acknowledgment grants.
+/// The notices that a `subscriptions/listen` asks for, or that its acknowledgment grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

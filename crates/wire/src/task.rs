@@ -15,7 +15,7 @@ use crate::encode::ResultBody;
 /// The name of the extension, as both sides declare it.
 pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
-/// Whether a client can be given a task.
+/// Whether a client accepts tasks as results.
 #[must_use]
 pub fn takes_tasks(capabilities: &ClientCapabilities) -> bool {
     let declared = capabilities.extensions.as_ref();
@@ -29,29 +29,29 @@ pub fn tasks_required() -> ErrorObject {
     ErrorObject::missing_capability(required)
 }
 
-/// How far a task is, with what belongs to that. How it serializes is for stores; clients see
-/// a [`TaskView`].
+/// The status of a task, with the data that belongs to it. Stores serialize it; clients see a
+/// [`TaskView`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
-    /// It runs.
+    /// The task runs.
     Working,
-    /// It waits for answers of the client.
+    /// The task waits for answers of the client.
     InputRequired {
-        /// The questions that are open, by their keys.
+        /// The open questions, by their keys.
         input_requests: Map<String, Value>,
     },
-    /// It has come to a result, which may say that the tool failed.
+    /// The task has a result, which may say that the tool failed.
     Completed {
-        /// What the request would have been answered with.
+        /// The result for the response to the request.
         result: Box<RawValue>,
     },
-    /// It has come to an error of the protocol.
+    /// The task has ended with a protocol error.
     Failed {
-        /// What the request would have been answered with.
+        /// The error for the response to the request.
         error: ErrorObject,
     },
-    /// It was ended early.
+    /// The task was cancelled.
     Cancelled,
 }
 
@@ -68,11 +68,11 @@ impl TaskStatus {
         }
     }
 
-    /// It has come to this result.
+    /// The status of a task with this result.
     ///
     /// # Errors
     ///
-    /// -32603 if it is no JSON.
+    /// -32603 if the result is not JSON.
     pub fn completed(result: &ResultBody) -> Result<Self, ErrorObject> {
         let json = String::from_utf8(result.to_json().into()).ok();
         match json.map(RawValue::from_string) {
@@ -81,29 +81,29 @@ impl TaskStatus {
         }
     }
 
-    /// Whether it stays so.
+    /// Whether the status is final.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         !matches!(self, Self::Working | Self::InputRequired { .. })
     }
 }
 
-/// A task as it is told, the seed that a call is answered with as well as all that follows.
+/// A task as clients see it: in the response to the call, and in everything later.
 #[derive(Debug)]
 pub struct TaskView<'a> {
-    /// Its name, which nobody can guess.
+    /// The id of the task, which nobody can guess.
     pub id: &'a str,
-    /// How far it is.
+    /// The status of the task.
     pub status: &'a TaskStatus,
-    /// For people.
+    /// A message for people.
     pub message: Option<&'a str>,
-    /// Milliseconds since 1970.
+    /// When the task was created, in milliseconds since 1970.
     pub created_at: u64,
-    /// Milliseconds since 1970.
+    /// When the task last changed, in milliseconds since 1970.
     pub updated_at: u64,
-    /// For how many milliseconds from its creation it is kept; `None` for ever.
+    /// How many milliseconds after its creation the task is kept; `None` means forever.
     pub ttl_ms: Option<u64>,
-    /// How many milliseconds a client should let pass before it asks again.
+    /// How many milliseconds a client should wait before it asks again.
     pub poll_interval_ms: u64,
 }
 
@@ -131,7 +131,7 @@ impl TaskView<'_> {
     ///
     /// # Errors
     ///
-    /// -32603 if it does not serialize, which it does.
+    /// -32603 if the task does not serialize, which does not happen.
     pub fn to_result(&self) -> Result<ResultBody, ErrorObject> {
         let (mut input_requests, mut result, mut error) = (None, None, None);
         match self.status {
@@ -155,10 +155,10 @@ impl TaskView<'_> {
     }
 }
 
-/// What the result in a completed task begins with: it is a whole one, and says its type.
+/// The beginning of the result in a completed task: the type of the result.
 const TYPED: &str = "{\"resultType\":";
 
-/// A result as a task carries it. What is stored may be of before results said their type.
+/// A result as a task contains it. A stored result may have been written before results had a type.
 fn typed(result: &RawValue) -> Cow<'_, RawValue> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_says_what_belongs_to_its_status() {
+    fn a_task_has_the_members_of_its_status() {
         assert_eq!(
             shown(&TaskStatus::Working),
             json!({"taskId": "t", "status": "working", "createdAt": "2025-11-25T10:10:00.000Z",
@@ -219,19 +219,19 @@ mod tests {
     }
 
     #[test]
-    fn the_result_in_a_task_says_its_type_once_wherever_it_comes_from() {
+    fn the_result_in_a_task_names_its_type_once_wherever_it_comes_from() {
         for (stored, shown) in [
             ("{}", r#"{"resultType":"complete"}"#),
             ("{ }", r#"{"resultType":"complete"}"#),
             (r#"{"content":[]}"#, r#"{"resultType":"complete","content":[]}"#),
-            // A store that writes JSON anew.
+            // As a store that formats JSON in another way.
             (r#"{ "content": [] }"#, r#"{"resultType":"complete","content": [] }"#),
             (
                 r#"{"content":[],"resultType":"complete"}"#,
                 r#"{"content":[],"resultType":"complete"}"#,
             ),
             (r#"{"resultType":"complete"}"#, r#"{"resultType":"complete"}"#),
-            // Of the result itself, not of what is in it.
+            // The type must be a member of the result itself, not of a value inside it.
             (r#"{"a":{"resultType":"x"}}"#, r#"{"resultType":"complete","a":{"resultType":"x"}}"#),
         ] {
             let stored = RawValue::from_string(stored.into()).unwrap();

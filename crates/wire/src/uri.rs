@@ -1,16 +1,16 @@
-//! The normal form of a URI, by which URIs are compared.
+//! The normal form of a URI. URIs are compared by it.
 
 use std::fmt::Write as _;
 
-/// The form that all spellings of a URI have in common (RFC 3986, section 6.2): the scheme is in lowercase;
-/// what must be escaped is, with uppercase digits; what need not be is not; a path behind a host has no dot
-/// segments.
-/// Of the schemes that the web gives a meaning to, the host is in lowercase, too, the default port is left
-/// out, and a path is never empty.
+/// The normal form of a URI: the same for all its spellings (RFC 3986, section 6.2).
 ///
-/// Two URIs that differ by more are different. In particular a host is taken as it is written in other
-/// schemes, where it is the author's own name for something: `user://Ada` is not `user://ada`. What is no URI
-/// at all has a normal form, too.
+/// The scheme is in lowercase. Characters that must be escaped are escaped, with uppercase digits;
+/// all others are not. A path behind a host has no dot segments. For the schemes that the web
+/// defines, also the host is in lowercase, the default port is left out, and a path is never empty.
+///
+/// Two URIs with any other difference are different. In particular, the host of any other scheme is
+/// kept as written, because it is a name that the author chose: `user://Ada` is not `user://ada`. A
+/// text that is not a URI has a normal form, too.
 #[must_use]
 pub fn normal(uri: &str) -> String {
     let (scheme, rest) = split_scheme(uri);
@@ -54,7 +54,7 @@ pub fn normal(uri: &str) -> String {
     out
 }
 
-/// Schemes whose hosts are names on a network, or of this machine, and their ports.
+/// The schemes whose hosts are names on a network, or of this machine, and their default ports.
 const SPECIAL: [(&str, &str); 6] =
     [("http", "80"), ("https", "443"), ("ws", "80"), ("wss", "443"), ("ftp", "21"), ("file", "")];
 
@@ -107,8 +107,8 @@ fn put_host(out: &mut String, authority: &str, default_port: &str) {
     }
 }
 
-/// Appends `text`, in which everything is escaped that is not unreserved, a delimiter within a part of a URI, or
-/// one of `allowed`. A percent sign that escapes nothing stands for itself.
+/// Appends `text`, and escapes every character except unreserved ones, delimiters within a part of
+/// a URI, and those in `allowed`. A percent sign that begins no escape is escaped itself.
 fn escape(out: &mut String, text: &str, allowed: &str) {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -135,7 +135,7 @@ fn escape(out: &mut String, text: &str, allowed: &str) {
     }
 }
 
-/// The byte whose two digits these begin with.
+/// The byte that two hexadecimal digits encode, if `digits` begins with two.
 fn escaped(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
@@ -172,7 +172,7 @@ fn put_without_dots(out: &mut String, path: &str) {
     }
 }
 
-/// What a part of a URI in its normal form stands for; `None` if that is no text.
+/// Decodes the escapes in a part of a URI in its normal form; `None` if the result is not UTF-8.
 #[must_use]
 pub fn decode(part: &str) -> Option<String> {
     let bytes = part.as_bytes();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_mean_different_things_stays_different() {
+    fn uris_that_may_differ_in_meaning_stay_different() {
         for (one, other) in [
             ("user://Ada", "user://ada"),
             ("x://a/b", "x://a/B"),
@@ -257,7 +257,7 @@ mod tests {
         }
 
         #[test]
-        fn escaping_what_need_not_be_changes_nothing(text in "[ -~ü]{0,30}") {
+        fn unneeded_escapes_change_nothing(text in "[ -~ü]{0,30}") {
             let all: String = text.bytes().map(|byte| match byte {
                 b'/' | b'%' | b'?' | b'#' | b'@' | b':' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*'
                 | b'+' | b',' | b';' | b'=' => (byte as char).to_string(),

@@ -1,4 +1,4 @@
-//! Many clients that listen, and do nothing else.
+//! Many clients that only listen.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,38 +17,38 @@ use crate::BOUND;
 use crate::http::{Http, Peer};
 use crate::server::Server;
 
-/// Sessions that are being opened at one time.
+/// Sessions that are opened concurrently.
 const AT_ONCE: usize = 64;
 
-/// Connections from one address: the kernel has some 28,000 ports for each.
+/// Connections per source address: the kernel has about 28,000 ports for each.
 const PORTS: usize = 10_000;
 
-/// Clients with an open stream each.
+/// Clients with one open stream each.
 pub(crate) struct Audience {
     sessions: usize,
-    heard: Arc<Heard>,
+    heard: Arc<Received>,
     _reading: JoinSet<()>,
 }
 
-/// What all clients have heard.
+/// What all clients together have received.
 #[derive(Default)]
-struct Heard {
-    /// Changes that were made.
+struct Received {
+    /// Changes made so far.
     changes: AtomicUsize,
-    /// Notices that will have been heard once all have heard of all of them.
+    /// Notices that all clients together must have received by now.
     due: AtomicUsize,
     notices: AtomicUsize,
-    /// More of them than there were changes, at one client.
+    /// Notices beyond the number of changes, received by one client.
     too_many: AtomicUsize,
     ended: AtomicUsize,
-    /// Told when all have heard of all changes, or when one never will.
+    /// Notified when all clients have received all notices, or when one stream has ended.
     all: Notify,
-    /// When the last one heard.
+    /// When the last notice arrived.
     at: Mutex<Option<Instant>>,
 }
 
 impl Audience {
-    /// Opens so many sessions, and says how long that took.
+    /// Opens the sessions, and returns how long that took.
     pub(crate) async fn open(to: SocketAddr, era: Era, sessions: usize) -> (Self, Duration) {
         let begun = Instant::now();
         let opening = stream::iter(0..sessions).map(|n| open(to, era, n));
@@ -58,12 +58,12 @@ impl Audience {
             .await
             .unwrap_or_else(|error| panic!("a session could not be opened: {error}"));
         let took = begun.elapsed();
-        let heard = Arc::<Heard>::default();
+        let heard = Arc::<Received>::default();
         let reading = streams.into_iter().map(|stream| listen(stream, heard.clone()));
         (Self { sessions, _reading: reading.collect(), heard }, took)
     }
 
-    /// Makes one change, and says how long it took until all have heard of it.
+    /// Makes one change, and returns how long it took until all clients were notified.
     pub(crate) async fn hears_of(&mut self, server: &mut Server) -> Duration {
         let heard = &self.heard;
         let change = heard.changes.fetch_add(1, Ordering::SeqCst) + 1;
@@ -81,14 +81,14 @@ impl Audience {
         panic!("{lost} of {all} did not hear of change {change}, and {ended} streams ended");
     }
 
-    /// Checks that nobody heard of a change twice.
+    /// Checks that no client was notified of a change twice.
     pub(crate) fn heard_no_more(&self) {
         let too_many = self.heard.too_many.load(Ordering::SeqCst);
         assert_eq!(too_many, 0, "some heard of a change twice");
     }
 }
 
-/// A client whose stream is open. What it hears from here on are changes.
+/// Opens a client's stream. All further messages on it are notices of changes.
 async fn open(to: SocketAddr, era: Era, n: usize) -> io::Result<Http> {
     let socket = TcpSocket::new_v4()?;
     let host = u8::try_from(2 + n / PORTS).map_err(io::Error::other)?;
@@ -110,7 +110,7 @@ async fn open(to: SocketAddr, era: Era, n: usize) -> io::Result<Http> {
     Ok(http)
 }
 
-async fn listen(mut http: Http, heard: Arc<Heard>) {
+async fn listen(mut http: Http, heard: Arc<Received>) {
     let mut notices = 0;
     while let Ok(Some(message)) = http.data().await {
         if !message.contains("notifications/tools/list_changed") {

@@ -1,4 +1,4 @@
-//! The server that is measured, in a process of its own.
+//! The measured server, in its own process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::BOUND;
 use crate::http::{Http, Peer};
 
-/// A server that was started. It ends with this.
+/// A started server. Dropping it kills the process.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -21,7 +21,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(program: &Path) -> Self {
-        // A port that was free just now is free still, as good as always.
+        // The port was free a moment ago, so it is almost certainly still free.
         let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = free.local_addr().expect("a bound address");
         drop(free);
@@ -38,10 +38,10 @@ impl Server {
         Self { address, child }
     }
 
-    /// Changes the list of tools, and returns when it began to: connecting is no part of that.
+    /// Changes the list of tools. Returns when the call began, without the time to connect.
     pub(crate) async fn change(&mut self) -> Instant {
         let mut http = Http::connect(self.address).await.expect("the server listens");
-        // The same tool anew each time, so that the list does not grow.
+        // Replaces the same tool each time, so that the list does not grow.
         let call = Peer::Modern.call(1, "add_tool", json!({"name": "grown"}));
         let begun = Instant::now();
         let answered = async {
@@ -59,13 +59,12 @@ impl Server {
         resident(self.id())
     }
 
-    /// The time that it has spent on processors so far, to the nanosecond: that of `stat` is too
-    /// coarse for a few sessions.
+    /// The CPU time of the process so far, in nanoseconds: `stat` is too coarse for a few sessions.
     pub(crate) fn cpu(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("Linux");
         let spent = threads.map(|thread| {
             let file = thread.expect("a thread").path().join("schedstat");
-            // A thread may end while this looks.
+            // A thread may end during this loop.
             let times = std::fs::read_to_string(file).unwrap_or_default();
             times.split(' ').next().and_then(|spent| spent.parse::<u64>().ok()).unwrap_or_default()
         });
@@ -81,7 +80,7 @@ impl Server {
     }
 }
 
-/// Builds the example `everything` beside this program, and says where it is.
+/// Builds the example `everything` next to this program, and returns its path.
 pub(crate) fn build(is_test: bool) -> PathBuf {
     let this = std::env::current_exe().expect("a program");
     // target/release/deps/growth
@@ -89,7 +88,7 @@ pub(crate) fn build(is_test: bool) -> PathBuf {
     let mut cargo = std::process::Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--package", "stentor-examples", "--example", "everything"]);
     cargo.arg("--target-dir").arg(target);
-    // Where nothing is measured, what the tests were built with will do.
+    // A test run measures nothing, so it uses the debug build.
     if !is_test {
         cargo.arg("--release");
     }
@@ -97,11 +96,11 @@ pub(crate) fn build(is_test: bool) -> PathBuf {
     target.join(if is_test { "debug" } else { "release" }).join("examples/everything")
 }
 
-/// How many files a process may have open: this one, and so those it starts.
+/// The limit of open files of this process. Processes that it starts inherit it.
 pub(crate) fn open_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let number = line.and_then(|line| line.split_whitespace().next()).expect("a limit");
-    // Anything else is `unlimited`.
+    // The only other value is `unlimited`.
     number.parse().unwrap_or(usize::MAX)
 }

@@ -1,5 +1,5 @@
-//! A node of the suite `cluster`: joins with the settings that are its argument, says on a line
-//! where it is reached, then reads a [`NodeOrder`] a line and answers each with a line.
+//! A node of the suite `cluster`. It joins with the settings from its argument and prints its
+//! addresses on one line. Then it reads one [`NodeOrder`] per line and answers each with a line.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
-    AsTask, Context, Engine, Mutation, NodeId, Resource, ResourceError, SessionKind, Shelf,
+    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceError, SessionKind,
     TemplateVars, Tool, ToolError, resource_template, tool,
 };
 use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
@@ -51,7 +51,7 @@ async fn paced(args: Steps, ctx: Context) -> Result<&'static str, ToolError> {
     Ok("counted")
 }
 
-/// Says each line once, whoever reads.
+/// Sends each line once.
 async fn lines(args: Steps, ctx: Context) -> Result<&'static str, ToolError> {
     for n in 1..=args.count {
         ctx.notify("notifications/example/line", json!({ "n": n }));
@@ -60,8 +60,8 @@ async fn lines(args: Steps, ctx: Context) -> Result<&'static str, ToolError> {
     Ok("said")
 }
 
-/// A tool that says which node ran it.
-fn says_where(name: &str, node: &NodeId) -> Tool {
+/// A tool that answers with the name of the node that ran it.
+fn node_name_tool(name: &str, node: &NodeId) -> Tool {
     let node = node.to_string();
     tool(name, move |args: Wait| {
         let node = node.clone();
@@ -74,9 +74,9 @@ fn says_where(name: &str, node: &NodeId) -> Tool {
     })
 }
 
-fn offers(node: &NodeId, stage: &Stage) -> [Tool; 6] {
+fn own_tools(node: &NodeId, stage: &Stage) -> [Tool; 6] {
     [
-        says_where(&format!("echo-{node}"), node),
+        node_name_tool(&format!("echo-{node}"), node),
         tool(format!("ask-{node}"), ask),
         tool(format!("paced-{node}"), paced),
         tool(format!("lines-{node}"), lines),
@@ -105,7 +105,7 @@ async fn main() -> Result<(), Failure> {
         .item(resource_template("test://{name}", "any", |vars: TemplateVars, _ctx| async move {
             Ok::<_, ResourceError>(vars["name"].clone())
         }));
-    for tool in offers(&node, &stage) {
+    for tool in own_tools(&node, &stage) {
         builder = builder.tool(tool);
     }
     let engine = builder.start().await?;
@@ -129,30 +129,30 @@ async fn main() -> Result<(), Failure> {
     let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
     answer(&addresses).await?;
     tokio::spawn(async move {
-        if let Err(error) = obey(&engine, &cluster, &stage).await {
+        if let Err(error) = run_orders(&engine, &cluster, &stage).await {
             eprintln!("{error}");
         }
-        // The test is over, whatever still runs.
+        // The test has ended; exit even if something still runs.
         std::process::exit(1);
     });
     served.await??;
-    // Without waiting for who reads the orders.
+    // Exits without waiting for the task that reads orders.
     std::process::exit(0)
 }
 
-async fn obey(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result<(), Failure> {
+async fn run_orders(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
             NodeOrder::Put(names, description) => {
                 let put = |name: &String| {
-                    Mutation::put(says_where(name, engine.node()).description(&*description))
+                    Mutation::put(node_name_tool(name, engine.node()).description(&*description))
                 };
                 engine.catalog().apply(names.iter().map(put)).await?;
                 answer(&()).await?;
             }
             NodeOrder::Remove(names) => {
-                let remove = |name| Mutation::Remove(Shelf::Tools, name);
+                let remove = |name| Mutation::Remove(ItemKind::Tools, name);
                 engine.catalog().apply(names.into_iter().map(remove)).await?;
                 answer(&()).await?;
             }
@@ -189,8 +189,8 @@ async fn count(engine: &Engine, cluster: &Cluster) -> Result<NodeCensus, Failure
     Ok(NodeCensus {
         sessions: clients.count(),
         calls: engine.calls().len(),
-        errands: cluster.errands(),
-        held: engine.tally().held,
+        peer_requests: cluster.peer_requests(),
+        held: engine.counters().held,
         untold: stentor_tests::untold(engine, Some(cluster)).await?,
         links: linked.map(|other| other.node.to_string()).collect(),
         tools: catalog.tool_names().map(str::to_owned).collect(),

@@ -1,5 +1,5 @@
-//! The server of the suite `durable`: keeps its tasks in the file that is its argument, and says
-//! on a line where it serves HTTP.
+//! The server of the suite `durable`. It stores its tasks in the file named by its argument, and
+//! prints its HTTP address on a line.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -31,7 +31,7 @@ struct Steps {
     ms: u64,
 }
 
-/// Counts, and says from where on it did.
+/// Counts, and answers with the step from which it began.
 async fn steps(args: Steps, ctx: Context) -> Result<String, ToolError> {
     let from = ctx.last_checkpoint().and_then(Value::as_u64).unwrap_or(0);
     for step in from..args.count {

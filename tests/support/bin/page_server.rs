@@ -1,5 +1,6 @@
-//! The server of `tests/interop/browser.sh`: one engine, and its endpoint in each way that matters to
-//! a page. The arguments are origins that may call; where each endpoint is, is a line of its own.
+//! The server of `tests/interop/browser.sh`: one engine, with one endpoint for each configuration
+//! that matters to a web page. The arguments are the allowed origins. For each endpoint it prints a
+//! line with its name and port.
 
 use std::error::Error;
 use std::future::pending;
@@ -11,7 +12,7 @@ use stentor::http::{HttpConfig, OriginPolicy, router, serve_on};
 use stentor::{Context, Engine, ToolError, raw_tool, tool};
 use tokio::net::TcpListener;
 
-/// Says something before its answer, so that that is a stream.
+/// Reports progress before the answer, so that the response is a stream.
 async fn count(ctx: Context) -> Result<&'static str, ToolError> {
     for step in 1..=3 {
         ctx.report_progress(f64::from(step), Some(3.0), format!("step {step}"));
@@ -39,9 +40,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
 
     let mut out = std::io::stdout();
-    let mut listen = async |road: &str, address: &str| -> Result<TcpListener, Box<dyn Error>> {
+    let mut listen = async |endpoint: &str, address: &str| -> Result<TcpListener, Box<dyn Error>> {
         let listener = TcpListener::bind(address).await?;
-        writeln!(out, "{road} {}", listener.local_addr()?.port())?;
+        writeln!(out, "{endpoint} {}", listener.local_addr()?.port())?;
         out.flush()?;
         Ok(listener)
     };
@@ -49,12 +50,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     listed.origins = policy;
     let mut closed = listed.clone();
     closed.require_identity = true;
-    for (road, address, config) in [
+    for (endpoint, address, config) in [
         ("serve", "127.0.0.1:0", listed.clone()),
         ("open", "0.0.0.0:0", HttpConfig::default()),
         ("closed", "127.0.0.1:0", closed),
     ] {
-        let listener = listen(road, address).await?;
+        let listener = listen(endpoint, address).await?;
         tokio::spawn(serve_on(engine.clone(), listener, config, pending()));
     }
     let listener = listen("router", "127.0.0.1:0").await?;

@@ -1,4 +1,4 @@
-//! The server of the suite `soak`: reads a [`Command`] a line, and answers each with a line.
+//! The server of the suite `soak`. It reads one [`Command`] per line and answers each with a line.
 
 use std::error::Error;
 
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let engine = engine.clone();
             tokio::spawn(async move {
                 let (reader, writer) = socket.into_split();
-                // A client that goes away is no failure.
+                // A client that disconnects is not an error.
                 let _ = stentor::stdio::serve_on(&engine, reader, writer).await;
             });
         }

@@ -1,4 +1,4 @@
-//! Gossip: who is there, where, what it says of itself, and who fell silent. `chitchat` does it.
+//! Gossip, by `chitchat`: which nodes exist, their addresses, their values, and which are silent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -6,54 +6,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{
-    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState as Said,
+    ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState as GossipState,
     ProtocolVersion, spawn_chitchat,
 };
 use ractor::ActorRef;
 use stentor_engine::NodeId;
 
 use super::Shared;
-use super::relay::RelayMsg;
+use super::manager::MeshMsg;
 use super::seal::{Bound, SealedSocket};
 use crate::config::{ClusterConfig, ClusterError};
 
-/// Keys under which a node says where it is and that it leaves. Others begin with a plus.
+/// The keys of a node's address and of its leaving. All other keys begin with a plus sign.
 const LINK: &str = "link";
 const LEFT: &str = "left";
 
-/// A node that gossip sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) generation: u64,
-    /// Where it listens for links.
+    /// Where the node accepts links.
     pub(crate) addr: SocketAddr,
-    /// It said that it leaves.
+    /// The node has announced that it leaves.
     pub(crate) left: bool,
-    pub(crate) said: BTreeMap<String, String>,
+    pub(crate) values: BTreeMap<String, String>,
 }
 
 impl Member {
-    /// Nothing, if it is no node of ours.
-    fn read(id: &ChitchatId, state: &Said) -> Option<(NodeId, Self)> {
+    /// `None` if this is not a node of Stentor.
+    fn from_gossip(id: &ChitchatId, state: &GossipState) -> Option<(NodeId, Self)> {
         let node = NodeId::new(&*id.node_id).ok()?;
-        let said = state
+        let values = state
             .key_values()
             .filter_map(|(key, value)| Some((key.strip_prefix('+')?.to_owned(), value.to_owned())));
         let member = Self {
             generation: id.generation_id,
             addr: state.get(LINK)?.parse().ok()?,
             left: state.contains_key(LEFT),
-            said: said.collect(),
+            values: values.collect(),
         };
         Some((node, member))
     }
 }
 
-/// All nodes that gossip sees alive but this one. Of one that was started again, both are seen
-/// for a while: the newer counts.
-fn members(node: &NodeId, alive: &BTreeMap<ChitchatId, Said>) -> HashMap<NodeId, Member> {
+/// All other nodes that gossip shows alive. For a while, gossip shows both runs of a restarted
+/// node: the newer one counts.
+fn members(node: &NodeId, alive: &BTreeMap<ChitchatId, GossipState>) -> HashMap<NodeId, Member> {
     let mut members: HashMap<NodeId, Member> = HashMap::new();
-    for (other, member) in alive.iter().filter_map(|(id, state)| Member::read(id, state)) {
+    for (other, member) in alive.iter().filter_map(|(id, state)| Member::from_gossip(id, state)) {
         let newer = members.get(&other).is_none_or(|known| known.generation < member.generation);
         if newer && other != *node {
             members.insert(other, member);
@@ -62,11 +61,13 @@ fn members(node: &NodeId, alive: &BTreeMap<ChitchatId, Said>) -> HashMap<NodeId,
     members
 }
 
-/// The detector's settings. It gives a node up when it is silent for `phi_threshold` times the
-/// mean of the last intervals and of five that are assumed. No more are remembered than that,
-/// so that a new node is given up as fast, and in a busy cluster none too early.
+/// The settings of the failure detector. It gives a node up when the node is silent for
+/// `phi_threshold` times the mean of the last five intervals and of five assumed ones. It remembers
+/// no more than that, so that it gives up a new node as fast as an old one, and not too early in a
+/// busy cluster.
 fn detector(config: &ClusterConfig) -> FailureDetectorConfig {
-    // Nodes hear of each other about twice in an interval: 8 * (5 * usual + 5 * assumed) / 10.
+    // Nodes receive gossip of each other about twice per interval: 8 * (5 * usual + 5 * assumed) /
+    // 10.
     let usual = config.gossip_interval / 2;
     let assumed = (config.give_up_after / 4).saturating_sub(usual);
     FailureDetectorConfig {
@@ -78,7 +79,6 @@ fn detector(config: &ClusterConfig) -> FailureDetectorConfig {
     }
 }
 
-/// The gossip of this node.
 pub(crate) struct Gossip {
     shared: Arc<Shared>,
     chitchat: Arc<ChitchatHandle>,
@@ -90,7 +90,7 @@ impl Gossip {
         shared: Arc<Shared>,
         socket: SealedSocket,
         link: SocketAddr,
-        relay: ActorRef<RelayMsg>,
+        mesh_actor: ActorRef<MeshMsg>,
     ) -> Result<Self, ClusterError> {
         let config = &shared.config;
         let address = socket.address();
@@ -108,8 +108,8 @@ impl Gossip {
             protocol_version: ProtocolVersion::V1,
         };
         let transport = Bound::new(socket);
-        let said = vec![(LINK.to_owned(), link.to_string())];
-        let chitchat = spawn_chitchat(chitchat, said, &transport)
+        let values = vec![(LINK.to_owned(), link.to_string())];
+        let chitchat = spawn_chitchat(chitchat, values, &transport)
             .await
             .map_err(|error| ClusterError::Start(format!("{error:#}")))?;
         let mut alive = chitchat.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
@@ -120,13 +120,13 @@ impl Gossip {
             let watch = async {
                 while alive.changed().await.is_ok() {
                     let members = members(&watching.node, &alive.borrow_and_update());
-                    if relay.cast(RelayMsg::Members(members)).is_err() {
+                    if mesh_actor.cast(MeshMsg::Members(members)).is_err() {
                         return;
                     }
                 }
             };
             tokio::select! {
-                // A node that has no relay any more is none, and must not look like one.
+                // A node without its mesh actor has stopped, so other nodes must not see it alive.
                 () = watching.stop.cancelled() => drop(watched.initiate_shutdown()),
                 () = watch => {}
                 ended = ended => {
@@ -134,7 +134,7 @@ impl Gossip {
                         Ok(()) => stentor_engine::log!(debug, "gossip has ended"),
                         Err(error) => stentor_engine::log!(error, %error, "gossip failed: this is no node any more"),
                     }
-                    relay.stop(None);
+                    mesh_actor.stop(None);
                 }
             }
         });
@@ -145,12 +145,12 @@ impl Gossip {
         self.address
     }
 
-    pub(crate) async fn say(&self, key: &str, value: &str) {
+    pub(crate) async fn set(&self, key: &str, value: &str) {
         let key = format!("+{key}");
         self.chitchat.with_chitchat(|chitchat| chitchat.self_node_state().set(&key, value)).await;
     }
 
-    /// Says that this node leaves, and waits until others should know.
+    /// Announces that this node leaves, and waits until the others should know.
     pub(crate) async fn leave(&self) {
         self.chitchat.with_chitchat(|chitchat| chitchat.self_node_state().set(LEFT, "")).await;
         if self.chitchat.with_chitchat(|chitchat| chitchat.live_nodes().count()).await > 1 {
@@ -164,16 +164,16 @@ impl Gossip {
 mod tests {
     use super::*;
 
-    fn run(node: &str, generation: u64, said: &[(&str, &str)]) -> (ChitchatId, Said) {
-        let mut state = Said::for_test();
-        for (key, value) in said {
+    fn run(node: &str, generation: u64, values: &[(&str, &str)]) -> (ChitchatId, GossipState) {
+        let mut state = GossipState::for_test();
+        for (key, value) in values {
             state.set(key, value);
         }
         (ChitchatId::new(node, generation, ([127, 0, 0, 1], 1).into()), state)
     }
 
     #[test]
-    fn of_a_node_that_was_started_again_the_newer_run_counts() {
+    fn the_newer_run_of_a_restarted_node_counts() {
         let link = (LINK, "127.0.0.1:7");
         let alive = BTreeMap::from([
             run("b", 1, &[link, (LEFT, "")]),
@@ -187,7 +187,7 @@ mod tests {
             generation: 2,
             addr: ([127, 0, 0, 1], 7).into(),
             left: false,
-            said: BTreeMap::from([("mood".to_owned(), "fine".to_owned())]),
+            values: BTreeMap::from([("mood".to_owned(), "fine".to_owned())]),
         };
         assert_eq!(members, HashMap::from([(NodeId::new("b").unwrap(), b)]));
     }

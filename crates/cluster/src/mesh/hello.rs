@@ -1,9 +1,9 @@
-//! How the two ends of a new connection prove to each other that they know the cookie, and say
-//! who they are. It comes before anything else on the connection, and after TLS.
+//! The handshake on a new connection: both ends prove that they know the cookie, and exchange their
+//! names. It comes before anything else on the connection, and after TLS.
 //!
-//! Both say hello, with something random in it; then both prove, the one that connected first,
-//! with a keyed hash over both hellos and who of the two it is. So no proof can be used
-//! again, or turned back to where it came from.
+//! Both ends send a hello that contains random numbers. Then both send a proof, the dialling end
+//! first: a keyed hash of both hellos and of the role of the sender. So a proof cannot be replayed,
+//! and cannot be reflected to its sender.
 
 use std::io;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use sha2::Sha256;
 use stentor_engine::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// How long a stranger may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the handshake of a stranger may take.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION: u32 = 1;
 const MAX_HELLO: u16 = 1_024;
-const PROOF: usize = 32;
+const PROOF_BYTES: usize = 32;
 
-/// What one end says of itself.
+/// The introduction of one end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     version: u32,
     cluster: String,
     pub(crate) node: NodeId,
     pub(crate) generation: u64,
-    /// The number by which it will know what comes over this link.
+    /// The number of this link in messages to the sender of the hello.
     pub(crate) link: u64,
-    /// What it takes before it has handled it, and in one frame.
+    /// The most bytes that the sender accepts unhandled, and in one frame.
     pub(crate) window: u64,
     pub(crate) max_frame: u64,
     nonce: [u64; 2],
@@ -42,15 +42,14 @@ impl Hello {
             cluster: shared.config.cluster.clone(),
             node: shared.node.clone(),
             generation: shared.generation,
-            link: super::unguessable(),
+            link: super::random_u64(),
             window: shared.config.max_in_flight as u64,
             max_frame: shared.config.max_frame as u64,
-            nonce: [super::unguessable(), super::unguessable()],
+            nonce: [super::random_u64(), super::random_u64()],
         }
     }
 }
 
-/// Why a connection is no link.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelloError {
     #[error("the connection broke: {0}")]
@@ -67,23 +66,22 @@ pub(crate) enum HelloError {
     Cookie,
 }
 
-/// Which end of a connection this is.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
-    /// It connected, to this node.
+    /// This end connected to this node.
     Dialled(NodeId),
-    /// It was connected to.
+    /// This end accepted the connection.
     Accepted,
 }
 
-/// Proves this end to the other and the other to this. The other's hello.
+/// Proves this end to the other, and checks the proof of the other. Returns the other's hello.
 pub(crate) async fn prove(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     end: &End,
     hello: &Hello,
     cookie: &str,
 ) -> Result<Hello, HelloError> {
-    tokio::time::timeout(PATIENCE, exchange(stream, end, hello, cookie)).await?
+    tokio::time::timeout(HELLO_TIMEOUT, exchange(stream, end, hello, cookie)).await?
 }
 
 async fn exchange(
@@ -95,9 +93,9 @@ async fn exchange(
     let mine = serde_json::to_vec(hello).map_err(io::Error::from)?;
     match end {
         End::Dialled(node) => {
-            say(stream, &mine).await?;
-            let theirs = hear(stream).await?;
-            let other = understood(&theirs, hello)?;
+            write_hello(stream, &mine).await?;
+            let theirs = read_hello(stream).await?;
+            let other = parse_hello(&theirs, hello)?;
             if other.node != *node {
                 return Err(HelloError::OtherNode(other.node));
             }
@@ -108,9 +106,9 @@ async fn exchange(
             Ok(other)
         }
         End::Accepted => {
-            let theirs = hear(stream).await?;
-            let other = understood(&theirs, hello)?;
-            say(stream, &mine).await?;
+            let theirs = read_hello(stream).await?;
+            let other = parse_hello(&theirs, hello)?;
+            write_hello(stream, &mine).await?;
             let proof = |role| proof(cookie, role, &theirs, &mine);
             check(stream, proof(b"dialled")).await?;
             stream.write_all(&proof(b"accepted").finalize().into_bytes()).await?;
@@ -120,13 +118,13 @@ async fn exchange(
     }
 }
 
-async fn say(stream: &mut (impl AsyncWrite + Unpin), hello: &[u8]) -> io::Result<()> {
+async fn write_hello(stream: &mut (impl AsyncWrite + Unpin), hello: &[u8]) -> io::Result<()> {
     stream.write_u16(hello.len().try_into().map_err(io::Error::other)?).await?;
     stream.write_all(hello).await?;
     stream.flush().await
 }
 
-async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, HelloError> {
+async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, HelloError> {
     let len = stream.read_u16().await?;
     if len > MAX_HELLO {
         return Err(HelloError::Unknown);
@@ -136,7 +134,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, HelloErr
     Ok(hello)
 }
 
-fn understood(theirs: &[u8], mine: &Hello) -> Result<Hello, HelloError> {
+fn parse_hello(theirs: &[u8], mine: &Hello) -> Result<Hello, HelloError> {
     let other: Hello = serde_json::from_slice(theirs).map_err(|_| HelloError::Unknown)?;
     if other.version != VERSION {
         return Err(HelloError::Unknown);
@@ -163,15 +161,15 @@ async fn check(
     stream: &mut (impl AsyncRead + Unpin),
     expected: Hmac<Sha256>,
 ) -> Result<(), HelloError> {
-    let mut proof = [0; PROOF];
+    let mut proof = [0; PROOF_BYTES];
     stream.read_exact(&mut proof).await?;
     expected.verify_slice(&proof).map_err(|_| HelloError::Cookie)
 }
 
-/// A hash with a key that comes from the cookie, and is for this use alone.
-pub(crate) fn keyed(cookie: &str, what_for: &[u8]) -> Hmac<Sha256> {
+/// A hash whose key is derived from the cookie, for this purpose only.
+pub(crate) fn keyed(cookie: &str, purpose: &[u8]) -> Hmac<Sha256> {
     let mut key = mac(cookie.as_bytes());
-    key.update(what_for);
+    key.update(purpose);
     mac(&key.finalize().into_bytes())
 }
 
@@ -191,14 +189,14 @@ mod tests {
             cluster: cluster.to_owned(),
             node: NodeId::new(node).unwrap(),
             generation: 1,
-            link: super::super::unguessable(),
+            link: super::super::random_u64(),
             window: 2,
             max_frame: 1,
-            nonce: [super::super::unguessable(), 7],
+            nonce: [super::super::random_u64(), 7],
         }
     }
 
-    /// What the one that connected to `b` as `a` and the one that was connected to find.
+    /// The results at both ends: `a` connects to a node `b`.
     async fn meet(
         (a, cookie_a): (Hello, &str),
         (b, cookie_b): (Hello, &str),
@@ -211,14 +209,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_of_a_cluster_learn_who_the_other_is() {
+    async fn two_nodes_of_a_cluster_exchange_their_hellos() {
         let (a, b) = (hello("x", "a"), hello("x", "b"));
         let (at_a, at_b) = meet((a.clone(), "cookie"), (b.clone(), "cookie")).await;
         assert_eq!((at_a.unwrap(), at_b.unwrap()), (b, a));
     }
 
     #[tokio::test]
-    async fn who_does_not_know_the_cookie_is_refused() {
+    async fn a_node_with_a_wrong_cookie_is_refused() {
         let (a, b) = (hello("x", "a"), hello("x", "b"));
         let (at_a, at_b) = meet((a, "cookie"), (b, "biscuit")).await;
         assert!(at_a.is_err());
@@ -234,8 +232,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proof_turned_back_proves_nothing() {
-        // Who sends back whatever it is sent.
+    async fn a_reflected_proof_is_refused() {
+        // A peer that echoes everything.
         let (mut near, far) = tokio::io::duplex(4_096);
         let (mut from, mut to) = tokio::io::split(far);
         let echo = tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
@@ -246,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_of_a_stranger_panic(bytes: Vec<u8>) {
+        fn no_bytes_of_a_stranger_cause_a_panic(bytes: Vec<u8>) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let mut stranger = tokio_test_stream(bytes);
             let result = runtime.block_on(async {
@@ -256,7 +254,7 @@ mod tests {
         }
     }
 
-    /// A stream that says this, hears nothing and ends.
+    /// A stream that yields these bytes, ignores writes and ends.
     fn tokio_test_stream(bytes: Vec<u8>) -> impl AsyncRead + AsyncWrite + Unpin {
         tokio::io::join(io::Cursor::new(bytes), tokio::io::sink())
     }

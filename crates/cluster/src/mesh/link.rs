@@ -1,4 +1,4 @@
-//! Links: how they are made, what is sent over them, and how they are cut.
+//! Links: making, sending and cutting.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,41 +19,40 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::hello::{self, End, Hello, HelloError, PATIENCE};
-use super::relay::RelayMsg;
+use super::hello::{self, End, HELLO_TIMEOUT, Hello, HelloError};
+use super::link_message::LinkMessage;
+use super::manager::MeshMsg;
 use super::window::{Flow, cost};
-use super::wire::Parcel;
 use super::{SendError, Shared};
 
-/// How long it takes to try again to make a link: at first, and at most.
+/// The delay before another attempt to make a link: the first one, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// The sending end of a link that is up.
 pub(crate) struct Link {
-    /// The other node's relay, as it is mirrored here.
-    relay: ActorCell,
-    /// The number by which the other node knows this link.
+    /// The other node's mesh actor, as `ractor_cluster` mirrors it here.
+    remote_actor: ActorCell,
+    /// The other node's number for this link.
     number: u64,
     max_frame: usize,
     flow: Mutex<Flow>,
-    /// The relay knows that the other node is to be told what was handled here.
-    to_tell: AtomicBool,
-    room: Notify,
+    /// Whether the mesh actor has been asked to report what was handled here.
+    report_requested: AtomicBool,
+    space: Notify,
     cut: CancellationToken,
-    /// How often it was looked at since something came.
+    /// How often the link was checked since it last received something.
     silent: AtomicU32,
 }
 
 impl Link {
-    pub(crate) fn new(relay: ActorCell, proven: &Proof, cut: CancellationToken) -> Self {
+    pub(crate) fn new(remote_actor: ActorCell, proven: &Proof, cut: CancellationToken) -> Self {
         let Proof { mine, theirs } = proven;
         Self {
-            relay,
+            remote_actor,
             number: theirs.link,
             max_frame: usize::try_from(mine.max_frame.min(theirs.max_frame)).unwrap_or(usize::MAX),
             flow: Mutex::new(Flow::new(mine.window.min(theirs.window))),
-            to_tell: AtomicBool::new(false),
-            room: Notify::new(),
+            report_requested: AtomicBool::new(false),
+            space: Notify::new(),
             cut,
             silent: AtomicU32::new(0),
         }
@@ -68,69 +67,69 @@ impl Link {
         }
         let mut flow = self.flow.lock();
         if !flow.reserve(cost(frame.len())) {
-            return Err(SendError::NoRoom);
+            return Err(SendError::WindowFull);
         }
-        // With the lock, so that frames go in the order in which they were counted.
-        self.post(flow.tell(), Some(frame))
+        // Sent under the lock, so that frames leave in the order in which the window counted them.
+        self.send_message(flow.report(), Some(frame))
     }
 
     pub(crate) async fn send(&self, frame: &Bytes) -> Result<(), SendError> {
         loop {
-            let mut room = std::pin::pin!(self.room.notified());
-            // Before the attempt, or the room that comes right after it is missed.
-            room.as_mut().enable();
+            let mut space = std::pin::pin!(self.space.notified());
+            // Before the attempt; otherwise space that becomes free right after it is missed.
+            space.as_mut().enable();
             match self.try_send(frame) {
-                Err(SendError::NoRoom) => {}
+                Err(SendError::WindowFull) => {}
                 done => return done,
             }
             tokio::select! {
-                () = room => {}
+                () = space => {}
                 () = self.cut.cancelled() => return Err(SendError::NotConnected),
             }
         }
     }
 
-    /// The other node says how much it has handled. Whether there is room again for those who
-    /// found none.
-    pub(crate) fn handled_there(&self, up_to: u64) -> bool {
+    /// The other node reports how much it has handled. Returns whether refused senders can try
+    /// again.
+    pub(crate) fn remote_handled(&self, up_to: u64) -> bool {
         self.silent.store(0, Ordering::Relaxed);
-        let again = self.flow.lock().handled_there(up_to);
+        let again = self.flow.lock().remote_handled(up_to);
         if again {
-            self.room.notify_waiters();
+            self.space.notify_waiters();
         }
         again
     }
 
-    /// A frame of so many bytes came. Whether there may be one.
-    pub(crate) fn came(&self, bytes: usize) -> bool {
-        self.flow.lock().came(cost(bytes))
+    /// A frame of this size arrived. Returns whether the window allows it.
+    pub(crate) fn received(&self, bytes: usize) -> bool {
+        self.flow.lock().received(cost(bytes))
     }
 
-    /// A frame of so many bytes was handled here. Whether the other node is to be told soon: it
-    /// was not told just now.
+    /// A frame of this size was handled here. Returns whether this must still be reported to the
+    /// other node.
     fn handled(&self, bytes: usize) -> bool {
         let mut flow = self.flow.lock();
         let now = flow.handled(cost(bytes));
         if now {
-            let _ = self.post(flow.tell(), None);
+            let _ = self.send_message(flow.report(), None);
         }
         !now
     }
 
-    /// Tells the other node what was handled here, if it does not know.
-    pub(crate) fn tell(&self) {
-        self.to_tell.store(false, Ordering::Relaxed);
+    /// Reports to the other node what was handled here, if it does not know yet.
+    pub(crate) fn report_handled(&self) {
+        self.report_requested.store(false, Ordering::Relaxed);
         let mut flow = self.flow.lock();
-        if flow.owed() > 0 {
-            let _ = self.post(flow.tell(), None);
+        if flow.unreported() > 0 {
+            let _ = self.send_message(flow.report(), None);
         }
     }
 
-    /// Is called regularly, at both ends: says something, so that the other end hears of this
-    /// one. How often it was called since something came.
+    /// Both ends call this regularly. Sends a message, so that the other end receives something
+    /// from this one. Returns how often it was called since something arrived.
     pub(crate) fn check(&self) -> u32 {
         let mut flow = self.flow.lock();
-        let _ = self.post(flow.tell(), None);
+        let _ = self.send_message(flow.report(), None);
         self.silent.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -138,36 +137,38 @@ impl Link {
         self.flow.lock().in_flight()
     }
 
-    fn post(&self, handled: u64, frame: Option<&Bytes>) -> Result<(), SendError> {
-        let args = Parcel::encode(self.number, handled, frame.map(AsRef::as_ref));
+    fn send_message(&self, handled: u64, frame: Option<&Bytes>) -> Result<(), SendError> {
+        let args = LinkMessage::encode(self.number, handled, frame.map(AsRef::as_ref));
         let message = SerializedMessage::Cast { variant: String::new(), args, metadata: None };
-        self.relay.send_serialized(message).map_err(|_| SendError::NotConnected)
+        self.remote_actor.send_serialized(message).map_err(|_| SendError::NotConnected)
     }
 }
 
-/// A frame that came and is not handled, until this is dropped.
+/// A received frame. Dropping the receipt marks the frame as handled.
 pub(crate) struct Receipt {
     pub(crate) link: Arc<Link>,
     pub(crate) bytes: usize,
-    pub(crate) relay: ActorRef<RelayMsg>,
+    pub(crate) mesh_actor: ActorRef<MeshMsg>,
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if self.link.handled(self.bytes) && !self.link.to_tell.swap(true, Ordering::Relaxed) {
-            let _ = self.relay.cast(RelayMsg::Handled);
+        if self.link.handled(self.bytes)
+            && !self.link.report_requested.swap(true, Ordering::Relaxed)
+        {
+            let _ = self.mesh_actor.cast(MeshMsg::Handled);
         }
     }
 }
 
-/// What both ends of a link said.
+/// The hellos of both ends of a link.
 #[derive(Debug)]
 pub(crate) struct Proof {
     pub(crate) mine: Hello,
     pub(crate) theirs: Hello,
 }
 
-/// A connection whose two ends have proven themselves.
+/// A connection whose two ends have proven that they know the cookie.
 pub(crate) struct Proven {
     pub(crate) proof: Proof,
     pub(crate) end: End,
@@ -178,7 +179,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// [Connects](dial) to a node until it works, `attempts` having failed before.
+/// [Dials](dial) a node until it works, after `attempts` failed attempts.
 pub(super) async fn until_proven(
     shared: &Shared,
     node: NodeId,
@@ -192,7 +193,7 @@ pub(super) async fn until_proven(
         }
         match dial(shared, node.clone(), addr).await {
             Ok(proven) => return proven,
-            // One that has just died looks like this, too.
+            // Logged once: a node that has just died causes the same error.
             Err(error) if attempts == 3 => {
                 stentor_engine::log!(warn, %node, %addr, %error, attempts, "cannot make a link to a node");
             }
@@ -204,7 +205,6 @@ pub(super) async fn until_proven(
     }
 }
 
-/// Connects to a node.
 pub(crate) async fn dial(
     shared: &Shared,
     node: NodeId,
@@ -212,25 +212,25 @@ pub(crate) async fn dial(
 ) -> Result<Proven, HelloError> {
     let tls = shared.config.tls.as_ref();
     if !shared.config.may_dial(addr.ip())
-        || tls.is_none() && !shared.config.may_talk_plainly(addr.ip())
+        || tls.is_none() && !shared.config.allows_plaintext(addr.ip())
     {
         let error = "the configuration does not allow to connect to this address";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, error).into());
     }
-    let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(addr)).await??;
+    let stream = tokio::time::timeout(HELLO_TIMEOUT, TcpStream::connect(addr)).await??;
     stream.set_nodelay(true)?;
     let end = End::Dialled(node);
     match tls {
         Some(tls) => {
             let connecting = tls.connector.connect(tls.name.clone(), stream);
-            let stream = tokio::time::timeout(PATIENCE, connecting).await??;
+            let stream = tokio::time::timeout(HELLO_TIMEOUT, connecting).await??;
             proven(shared, end, stream, |_| ()).await
         }
         None => proven(shared, end, stream, |_| ()).await,
     }
 }
 
-/// `is_proven` is told that the other end has proven itself.
+/// Runs the handshake. `is_proven` is called once the other end has proven itself.
 pub(super) async fn proven<S: Stream + 'static>(
     shared: &Shared,
     end: End,
@@ -243,7 +243,7 @@ pub(super) async fn proven<S: Stream + 'static>(
     Ok(Proven { proof: Proof { mine, theirs }, end, stream: Box::new(stream) })
 }
 
-/// A connection as the node server takes it, which can be cut from elsewhere.
+/// A connection for the node server, which a token can cut.
 pub(crate) struct LinkStream {
     pub(crate) stream: Box<dyn Stream>,
     pub(crate) label: String,
@@ -263,8 +263,8 @@ impl ClusterBidiStream for LinkStream {
     }
 }
 
-/// Half of a connection. When it is cut, it ends, whatever the other node does: one that is
-/// frozen would keep a write waiting for ever.
+/// Half of a connection. Cutting ends it, whatever the other node does: a frozen node would block a
+/// write for ever.
 struct Cuttable<H> {
     half: H,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,

@@ -1,6 +1,6 @@
-//! Takes connections of other nodes, and of whoever else comes.
+//! Accepts connections from other nodes, and from any other client.
 //!
-//! What somebody costs who has not proven anything is bounded in number, time and bytes.
+//! A connection that has not proven itself is bounded in number, time and bytes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,25 +17,24 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::hello::{End, HelloError, PATIENCE};
+use super::hello::{End, HELLO_TIMEOUT, HelloError};
 use super::link::{Proven, proven};
-use super::relay::RelayMsg;
+use super::manager::MeshMsg;
 use super::strangers::Strangers;
 
-/// Bytes that are read of somebody who has proven nothing: room for certificates.
-const MOST_BYTES: usize = 128 * 1024;
+/// Bytes that are read before the other end has proven itself: enough for certificates.
+const MAX_UNPROVEN_BYTES: usize = 128 * 1024;
 
-/// Connections that were refused are told of together, once in so long.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Refused connections are logged together, at most once in this time.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How long to wait when no connection can be accepted, as with too many open files, which does not
-/// pass at once.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, for example with too many open files: that condition does not
+/// end at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Takes connections of other nodes.
 pub(super) struct Listener {
     pub(super) shared: Arc<Shared>,
-    pub(super) relay: ActorRef<RelayMsg>,
+    pub(super) mesh_actor: ActorRef<MeshMsg>,
 }
 
 impl Listener {
@@ -45,7 +44,7 @@ impl Listener {
     }
 
     async fn accept(self, listener: TcpListener) {
-        let Self { shared, relay } = self;
+        let Self { shared, mesh_actor } = self;
         let mut strangers = Strangers::new(shared.config.max_strangers);
         let (mut tasks, mut refused) = (JoinSet::new(), Refused::default());
         for number in 0.. {
@@ -53,30 +52,30 @@ impl Listener {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
                         let is_known = shared.is_known(from.ip());
-                        let spoke = Arc::new(AtomicBool::new(false));
-                        let stream = Bounded::new(stream, spoke.clone());
-                        let task = tasks.spawn(prove_itself(shared.clone(), stream, number, from));
-                        let task = ((task, from), spoke);
+                        let has_sent = Arc::new(AtomicBool::new(false));
+                        let stream = Bounded::new(stream, has_sent.clone());
+                        let task = tasks.spawn(accept_within_limit(shared.clone(), stream, number, from));
+                        let task = ((task, from), has_sent);
                         let gives_way = strangers.admit(number, from.ip(), is_known, task);
                         refused.gave_way(gives_way.map(|stranger| stranger.task));
                     }
                     Err(error) => {
-                        // One more can be opened when one is closed.
+                        // Closing a connection allows to open another.
                         refused.gave_way(strangers.give_way().map(|stranger| stranger.task));
                         refused.add(None, &error);
-                        sleep(PAUSE).await;
+                        sleep(ACCEPT_RETRY).await;
                     }
                 },
                 Some(done) = tasks.join_next() => {
-                    // Who gave way is not there any more.
+                    // A task that was aborted to give way is no longer among the strangers.
                     let Ok((number, from, result)) = done else { continue };
                     strangers.forget(number);
                     match result {
-                        Ok(proven) => drop(relay.cast(RelayMsg::Proven(Box::new(proven)))),
+                        Ok(proven) => drop(mesh_actor.cast(MeshMsg::Proven(Box::new(proven)))),
                         Err(error) => refused.add(Some(from), &error),
                     }
                 }
-                () = sleep_until(refused.tell_at), if refused.count > 0 => refused.tell(),
+                () = sleep_until(refused.log_at), if refused.count > 0 => refused.log(),
             }
         }
     }
@@ -84,14 +83,14 @@ impl Listener {
 
 type Outcome = (u64, SocketAddr, Result<Proven, HelloError>);
 
-async fn prove_itself(
+async fn accept_within_limit(
     shared: Arc<Shared>,
     stream: Bounded,
     number: u64,
     from: SocketAddr,
 ) -> Outcome {
-    // All of it together: each step could be drawn out by itself.
-    let result = timeout(PATIENCE, accepted(&shared, stream)).await;
+    // One timeout for all steps: a stranger could stretch each single step.
+    let result = timeout(HELLO_TIMEOUT, accepted(&shared, stream)).await;
     (number, from, result.unwrap_or_else(|late| Err(late.into())))
 }
 
@@ -100,37 +99,35 @@ async fn accepted(shared: &Shared, stream: Bounded) -> Result<Proven, HelloError
     match &shared.config.tls {
         Some(tls) => {
             let stream = tls.acceptor.accept(stream).await?;
-            proven(shared, End::Accepted, stream, |stream| stream.get_mut().0.lift()).await
+            proven(shared, End::Accepted, stream, |stream| stream.get_mut().0.remove_limit()).await
         }
-        None => proven(shared, End::Accepted, stream, Bounded::lift).await,
+        None => proven(shared, End::Accepted, stream, Bounded::remove_limit).await,
     }
 }
 
 impl Shared {
-    /// Whether a node of the cluster is at this address.
+    /// Whether a node of the cluster has this address.
     fn is_known(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.nodes.lock().values().any(|(addr, _)| addr.ip().to_canonical() == ip)
     }
 }
 
-/// A connection of which only so much is read, and the last of it, until the other end has proven
-/// itself.
+/// A connection from which only a limited number of bytes is read until the other end has proven
+/// itself. The read that reaches the limit is still returned whole.
 struct Bounded {
     stream: TcpStream,
-    left: usize,
-    /// Whether the other end has said something.
-    spoke: Arc<AtomicBool>,
+    remaining: usize,
+    has_sent: Arc<AtomicBool>,
 }
 
 impl Bounded {
-    const fn new(stream: TcpStream, spoke: Arc<AtomicBool>) -> Self {
-        Self { stream, left: MOST_BYTES, spoke }
+    const fn new(stream: TcpStream, has_sent: Arc<AtomicBool>) -> Self {
+        Self { stream, remaining: MAX_UNPROVEN_BYTES, has_sent }
     }
 
-    /// It is bounded no more.
-    const fn lift(&mut self) {
-        self.left = usize::MAX;
+    const fn remove_limit(&mut self) {
+        self.remaining = usize::MAX;
     }
 }
 
@@ -140,16 +137,16 @@ impl AsyncRead for Bounded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return Poll::Ready(Err(io::Error::other("it says too much")));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.left < usize::MAX {
+        if self.remaining < usize::MAX {
             let read = buf.filled().len() - before;
-            self.left = self.left.saturating_sub(read);
+            self.remaining = self.remaining.saturating_sub(read);
             if read > 0 {
-                self.spoke.store(true, Ordering::Relaxed);
+                self.has_sent.store(true, Ordering::Relaxed);
             }
         }
         read
@@ -174,30 +171,30 @@ impl AsyncWrite for Bounded {
     }
 }
 
-/// Connections that were refused and not told of yet.
+/// Refused connections that are not logged yet.
 struct Refused {
     count: u64,
     gave_way: u64,
     last: String,
-    tell_at: Instant,
+    log_at: Instant,
 }
 
 impl Default for Refused {
     fn default() -> Self {
-        // The first one is told at once.
-        Self { count: 0, gave_way: 0, last: String::new(), tell_at: Instant::now() }
+        // The first one is logged at once.
+        Self { count: 0, gave_way: 0, last: String::new(), log_at: Instant::now() }
     }
 }
 
 impl Refused {
     fn add(&mut self, from: Option<SocketAddr>, error: &dyn std::fmt::Display) {
         self.count += 1;
-        if self.count == 1 || self.tell_at <= Instant::now() {
+        if self.count == 1 || self.log_at <= Instant::now() {
             self.last = from.map_or_else(|| error.to_string(), |from| format!("{from}: {error}"));
         }
     }
 
-    /// Who has to go is cut off.
+    /// Aborts the task of a stranger that gives way.
     fn gave_way(&mut self, stranger: Option<(AbortHandle, SocketAddr)>) {
         if let Some((task, from)) = stranger {
             task.abort();
@@ -206,7 +203,7 @@ impl Refused {
         }
     }
 
-    fn tell(&mut self) {
+    fn log(&mut self) {
         let Self { count, gave_way, last, .. } = self;
         stentor_engine::log!(
             info,
@@ -216,7 +213,7 @@ impl Refused {
             "refused connections to the link port"
         );
         (self.count, self.gave_way) = (0, 0);
-        self.tell_at = Instant::now() + TELL_EVERY;
+        self.log_at = Instant::now() + LOG_EVERY;
     }
 }
 

@@ -1,5 +1,5 @@
-//! The node server of `ractor_cluster`, as far as the relay uses it: it carries what goes from one
-//! relay to another over connections that it is given, and makes and accepts none by itself.
+//! The node server of `ractor_cluster`, as the mesh actor uses it: it carries messages between mesh
+//! actors over the connections that it is given. It makes and accepts none itself.
 
 use std::sync::Arc;
 
@@ -14,42 +14,45 @@ use rustls::sign::CertifiedKey;
 
 use super::Shared;
 use super::hello::keyed;
-use super::relay::RelayMsg;
+use super::manager::MeshMsg;
 
-/// Starts it, as a child of the relay, which is told what becomes of links.
+/// Starts the node server as a child of the mesh actor, and subscribes the actor to its link
+/// events.
 pub(super) async fn start(
     shared: &Shared,
-    relay: &ActorRef<RelayMsg>,
+    mesh_actor: &ActorRef<MeshMsg>,
 ) -> Result<ActorRef<NodeServerMessage>, ActorProcessingErr> {
-    // Another run of this node is another one, so that old and new do not compete.
+    // The name contains the generation, so that a restarted node does not compete with its earlier
+    // run.
     let run = format!("{}.{}", shared.node, shared.generation);
     let server = NodeServer::new(
         0,
         cookie(shared),
         run.clone(),
         run,
-        Some(IncomingEncryptionMode::Tls(nobody()?)),
+        Some(IncomingEncryptionMode::Tls(rejecting_acceptor()?)),
         Some(NodeConnectionMode::Isolated),
     )
     .with_listen_addr(std::net::Ipv4Addr::LOCALHOST.into())
-    // What the node server wraps a frame in is far less.
+    // The node server adds far less than 4 KiB to a frame.
     .with_max_inbound_frame_size(shared.config.max_frame as u64 + 4_096);
-    let (server, _) = Actor::spawn_linked(None, server, (), relay.get_cell()).await?;
+    let (server, _) = Actor::spawn_linked(None, server, (), mesh_actor.get_cell()).await?;
     server.cast(NodeServerMessage::SubscribeToEvents {
-        id: "relay".to_owned(),
-        subscription: Box::new(Sessions(relay.clone())),
+        id: "mesh".to_owned(),
+        subscription: Box::new(Sessions(mesh_actor.clone())),
     })?;
     Ok(server)
 }
 
-/// What the node servers prove to each other. Who holds a link has proven more already.
+/// The secret between node servers. The ends of a link have proven more already.
 fn cookie(shared: &Shared) -> String {
     let secret = keyed(&shared.config.cookie, b"stentor node server").finalize();
     secret.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Lets nobody in. The node server insists on a port of its own, but its links come from here.
-fn nobody() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
+/// Accepts no connection. The node server requires a port of its own, but its links come from the
+/// listener of the mesh.
+fn rejecting_acceptor() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
     #[derive(Debug)]
     struct NoCertificate;
     impl ResolvesServerCert for NoCertificate {
@@ -65,11 +68,11 @@ fn nobody() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
     Ok(Arc::new(config).into())
 }
 
-/// Tells the relay what becomes of links. Their label is their number.
-struct Sessions(ActorRef<RelayMsg>);
+/// Sends the mesh actor the events of links. The label of a link is its number.
+struct Sessions(ActorRef<MeshMsg>);
 
 impl Sessions {
-    fn tell(&self, session: &NodeServerSessionInformation, message: impl FnOnce(u64) -> RelayMsg) {
+    fn send(&self, session: &NodeServerSessionInformation, message: impl FnOnce(u64) -> MeshMsg) {
         if let Ok(number) = session.peer_addr.parse() {
             let _ = self.0.cast(message(number));
         }
@@ -82,10 +85,10 @@ impl NodeEventSubscription for Sessions {
     fn node_session_authenticated(&self, _: NodeServerSessionInformation) {}
 
     fn node_session_ready(&self, session: NodeServerSessionInformation) {
-        self.tell(&session, |number| RelayMsg::Ready(number, session.node_id));
+        self.send(&session, |number| MeshMsg::Ready(number, session.node_id));
     }
 
     fn node_session_disconnected(&self, session: NodeServerSessionInformation) {
-        self.tell(&session, RelayMsg::Ended);
+        self.send(&session, MeshMsg::Ended);
     }
 }

@@ -1,4 +1,4 @@
-//! Another node, as the relay knows it, and how far the link to it has come.
+//! Another node, as the mesh actor knows it, and the state of the link to it.
 
 use std::sync::Arc;
 
@@ -8,49 +8,50 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::NodeState;
 use super::gossip::Member;
 use super::link::{Link, Proof, Proven};
+use super::link_message::LinkMessage;
 use super::window::cost;
-use super::wire::Parcel;
 
-/// Another node.
 pub(super) struct Peer {
     pub(super) member: Member,
     pub(super) state: NodeState,
-    /// The connection that the node server has.
-    pub(super) session: Option<Session>,
-    /// The one that it gets when it is done with that.
+    /// The connection that the node server has now.
+    pub(super) session: Option<LinkSession>,
+    /// The connection that replaces it once it has ended.
     pub(super) next: Option<Proven>,
-    /// Set while a link is being made from here.
+    /// Set while this node dials.
     pub(super) dialling: Option<DropGuard>,
-    /// How often that was tried since there was one.
+    /// How often this node has dialled since the last link.
     pub(super) attempts: u32,
 }
 
-/// A connection in the care of the node server.
-pub(super) struct Session {
+/// A connection that the node server has.
+pub(super) struct LinkSession {
     pub(super) proof: Proof,
     pub(super) cut: CancellationToken,
     pub(super) stage: Stage,
 }
 
 pub(super) enum Stage {
-    /// The node servers have not made it ready. The other may be before ours and send already.
-    Early(Early),
+    /// The link is not ready yet. The other node server may be ready earlier, so messages may
+    /// already arrive.
+    Connecting(EarlyMessages),
     Up(Arc<Link>),
     Cut,
 }
 
-/// What comes before a link is up.
+/// The messages that arrive before a link is up.
 #[derive(Default)]
-pub(super) struct Early {
-    pub(super) parcels: Vec<Parcel>,
+pub(super) struct EarlyMessages {
+    pub(super) messages: Vec<LinkMessage>,
     cost: u64,
 }
 
-impl Early {
-    /// Keeps a parcel; `false` if that is more than a window, as nothing is told to be handled yet.
-    pub(super) fn push(&mut self, parcel: Parcel, window: usize) -> bool {
-        self.cost += cost(parcel.frame.as_ref().map_or(0, Bytes::len));
-        self.parcels.push(parcel);
+impl EarlyMessages {
+    /// Keeps a message. `false` if the messages exceed twice the window: nothing is reported as
+    /// handled yet, so a correct sender stops before.
+    pub(super) fn push(&mut self, message: LinkMessage, window: usize) -> bool {
+        self.cost += cost(message.frame.as_ref().map_or(0, Bytes::len));
+        self.messages.push(message);
         self.cost <= 2 * window as u64
     }
 }

@@ -1,9 +1,9 @@
-//! The gossip socket, which takes only what was sealed by somebody who knows the cookie, and
-//! sends only to where a node may send at all.
+//! The gossip socket. It accepts only messages that were sealed with a key from the cookie, and
+//! sends only to addresses to which the node may send.
 //!
-//! How messages of gossip are written is `chitchat`'s own affair. So its socket is one on
-//! loopback that talks to another one here, the turn: what comes out is sealed and sent on, and
-//! what comes with a good seal goes in.
+//! The encoding of gossip messages is internal to `chitchat`. So `chitchat` gets a socket on
+//! loopback that talks to another socket of this node, the bridge. The bridge seals outgoing
+//! messages and sends them on, and passes incoming messages with a valid seal to `chitchat`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,12 +21,13 @@ use tokio::net::UdpSocket;
 
 use super::{Shared, hello};
 
-/// What is before each message: the hash of the rest.
+/// The length of the seal before each message, in bytes: a hash of the message.
 const SEAL: usize = 16;
-/// The largest datagram.
-const MAX: usize = 65_507;
-/// Between two sockets on loopback nothing takes long: then it was lost, or not understood.
-const TURN: Duration = Duration::from_millis(200);
+/// The largest UDP datagram, in bytes.
+const MAX_DATAGRAM: usize = 65_507;
+/// How long to wait for a message between the two loopback sockets. After this time the message was
+/// lost or not understood.
+const BRIDGE_TIMEOUT: Duration = Duration::from_millis(200);
 
 pub(crate) struct SealedSocket {
     shared: Arc<Shared>,
@@ -34,10 +35,10 @@ pub(crate) struct SealedSocket {
     outer: UdpSocket,
     address: SocketAddr,
     inner: Inner,
-    turn: UdpSocket,
-    turn_addr: SocketAddr,
-    /// Where the message came from that went in.
-    came: Option<SocketAddr>,
+    bridge: UdpSocket,
+    bridge_addr: SocketAddr,
+    /// The source of the message that was passed to `chitchat`.
+    received_from: Option<SocketAddr>,
     buf: Vec<u8>,
 }
 
@@ -46,23 +47,22 @@ impl SealedSocket {
         let outer = UdpSocket::bind(shared.config.gossip).await?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let inner = Inner::open(loopback).await?;
-        let turn = UdpSocket::bind(loopback).await?;
-        // So it hears nobody else.
-        turn.connect(inner.local_addr()?).await?;
+        let bridge = UdpSocket::bind(loopback).await?;
+        // So that the bridge receives from `chitchat` only.
+        bridge.connect(inner.local_addr()?).await?;
         Ok(Self {
             key: hello::keyed(&shared.config.cookie, b"stentor gossip"),
-            turn_addr: turn.local_addr()?,
+            bridge_addr: bridge.local_addr()?,
             address: outer.local_addr()?,
             shared,
             outer,
             inner,
-            turn,
-            came: None,
-            buf: vec![0; MAX],
+            bridge,
+            received_from: None,
+            buf: vec![0; MAX_DATAGRAM],
         })
     }
 
-    /// Where others reach it.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -73,21 +73,21 @@ impl SealedSocket {
         seal
     }
 
-    /// Waits for a message with a good seal, and puts it in.
-    async fn take_in(&mut self) -> anyhow::Result<()> {
+    /// Waits for a message with a valid seal, and passes it to `chitchat`.
+    async fn receive_sealed(&mut self) -> anyhow::Result<()> {
         loop {
             let (len, from) = match self.outer.recv_from(&mut self.buf).await {
                 Ok(received) => received,
-                // What the network says of something that was sent before, such as that nobody
-                // listens there, is no reason to hear nobody any more.
+                // The network may report errors of earlier sends, for example that the port is
+                // closed. The socket must continue to receive.
                 Err(error) => {
                     stentor_engine::log!(debug, %error, "the gossip socket");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
             };
-            // Nobody there could be answered. What comes from nowhere costs a look at its address: the
-            // hash takes as long as the datagram is.
+            // The node could not answer such an address. The check comes before the hash, whose
+            // cost grows with the datagram.
             if !self.shared.config.may_dial(from.ip()) {
                 continue;
             }
@@ -96,10 +96,10 @@ impl SealedSocket {
                 stentor_engine::log!(debug, %from, "gossip without the seal of the cluster");
                 continue;
             }
-            // Nothing of before is in there that could be taken for this.
+            // Removes an old message that could be mistaken for this one.
             while self.inner.recv().now_or_never().is_some() {}
-            self.came = Some(from);
-            self.turn.send(&self.buf[SEAL..len]).await?;
+            self.received_from = Some(from);
+            self.bridge.send(&self.buf[SEAL..len]).await?;
             return Ok(());
         }
     }
@@ -119,13 +119,13 @@ impl Socket for SealedSocket {
         if !self.shared.config.may_dial(to.ip()) {
             return Ok(SendOutcome { num_bytes_sent: 0 });
         }
-        // Nothing of before is on its way out.
-        while self.turn.try_recv(&mut self.buf).is_ok() {}
-        self.inner.send(self.turn_addr, envelope).await?;
-        let out = self.turn.recv(&mut self.buf[SEAL..]);
-        let len = tokio::time::timeout(TURN, out).await.context("lost on loopback")??;
+        // Removes an old message that was not sent on.
+        while self.bridge.try_recv(&mut self.buf).is_ok() {}
+        self.inner.send(self.bridge_addr, envelope).await?;
+        let out = self.bridge.recv(&mut self.buf[SEAL..]);
+        let len = tokio::time::timeout(BRIDGE_TIMEOUT, out).await.context("lost on loopback")??;
         anyhow::ensure!(
-            SEAL + len < MAX,
+            SEAL + len < MAX_DATAGRAM,
             "what nodes say of themselves is too long for a datagram"
         );
         let seal = self.seal(&self.buf[SEAL..SEAL + len]).finalize().into_bytes();
@@ -134,21 +134,21 @@ impl Socket for SealedSocket {
         Ok(SendOutcome { num_bytes_sent })
     }
 
-    /// May be dropped at any time: what went in is waited for the next time.
+    /// Cancel safe: the next call waits for the message that was passed on.
     async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
         loop {
-            if let Some(from_addr) = self.came {
-                let turned = async {
+            if let Some(from_addr) = self.received_from {
+                let bridged = async {
                     loop {
                         let outcome = self.inner.recv().await?;
-                        // Others on this machine can send to loopback, too.
-                        if outcome.from_addr == self.turn_addr {
+                        // Other processes on this machine can send to loopback too.
+                        if outcome.from_addr == self.bridge_addr {
                             return anyhow::Ok(outcome);
                         }
                     }
                 };
-                let received = tokio::time::timeout(TURN, turned).await;
-                self.came = None;
+                let received = tokio::time::timeout(BRIDGE_TIMEOUT, bridged).await;
+                self.received_from = None;
                 match received {
                     Ok(outcome) => return Ok(RecvOutcome { from_addr, ..outcome? }),
                     Err(_) => {
@@ -156,12 +156,12 @@ impl Socket for SealedSocket {
                     }
                 }
             }
-            self.take_in().await?;
+            self.receive_sealed().await?;
         }
     }
 }
 
-/// A socket that is bound already, so that its port is known before gossip begins.
+/// A socket that is bound already, so that its port is known before gossip starts.
 pub(crate) struct Bound(Mutex<Option<SealedSocket>>);
 
 impl Bound {

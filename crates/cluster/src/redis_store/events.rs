@@ -1,4 +1,5 @@
-//! What was sent on streams: each is a Redis stream, whose ids are the numbers of the frames.
+//! The event store: each stream is a Redis stream, whose ids are the sequence numbers of the
+//! frames.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,14 +11,14 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use redis::RedisResult;
 use redis::aio::ConnectionManager;
-use stentor_engine::outlet::policy::{Class, Retention};
-use stentor_engine::outlet::{Delivered, EventLog, EventStore, Frame, Reopened, Replay};
+use stentor_engine::stream::policy::{Class, Retention};
+use stentor_engine::stream::{Delivered, EventLog, EventStore, Frame, Reopened, Replay};
 use stentor_engine::{Seq, SessionId, StreamId};
 
 use super::RedisStore;
-use super::writer::{Link, Stream, id};
+use super::writer::{Stream, WriterHandle, id};
 
-/// An entry of a Redis stream: its id, and names and values one after the other.
+/// An entry of a Redis stream: its id, then alternating names and values.
 type Entry = (String, Vec<Vec<u8>>);
 
 impl RedisStore {
@@ -28,7 +29,7 @@ impl RedisStore {
     fn log(&self, stream: Stream, retention: Retention) -> RedisLog {
         RedisLog {
             connection: self.connection.clone(),
-            link: self.link.clone(),
+            writer: self.writer.clone(),
             stream: Arc::new(stream),
             index: VecDeque::new(),
             bytes: 0,
@@ -57,8 +58,8 @@ impl EventStore for RedisStore {
     ) -> BoxFuture<'a, Option<Reopened>> {
         async move {
             let key = self.key(session, stream);
-            // It may have been here just now.
-            self.link.settled().await;
+            // This node may have had the stream until now: its frames may still wait to be written.
+            self.writer.flush().await;
             let read = read(self.connection.clone(), &key, "-".to_owned(), "+".to_owned()).await;
             let entries = match read {
                 Ok(entries) => entries,
@@ -68,30 +69,30 @@ impl EventStore for RedisStore {
                 }
             };
             let last = entries.last().map(|(event, _)| (event.0, event.1))?;
-            // What was before the first one, or a gap, was let go of or lost.
+            // Frames before the first entry, or before the last gap, were evicted or lost.
             let first = entries.iter().rposition(|(_, gap)| *gap).unwrap_or(0);
             let floor = entries[first].0.0.0;
             let mut log = self.log(Stream::new(key, true, floor), retention);
             for (event, _) in &entries {
                 log.count(event);
             }
-            log.link.is_here(&log.stream);
+            log.writer.mark_live(&log.stream);
             Some(Reopened { log: Box::new(log), last })
         }
         .boxed()
     }
 }
 
-/// The log of one stream. It knows the numbers and sizes of what is kept, and not more.
+/// The log of one stream. It keeps only the numbers and sizes of the stored frames.
 struct RedisLog {
     connection: ConnectionManager,
-    link: Arc<Link>,
+    writer: Arc<WriterHandle>,
     stream: Arc<Stream>,
-    /// Number and size of each frame that is kept.
+    /// The number and size of each stored frame.
     index: VecDeque<(u64, usize)>,
-    /// What is kept, in bytes as they are counted in memory.
+    /// The total size of the stored frames, as counted in memory, in bytes.
     bytes: usize,
-    /// What is before this was let go of.
+    /// Frames before this number were evicted.
     kept: u64,
     retention: Retention,
     left: bool,
@@ -110,8 +111,8 @@ impl RedisLog {
         self.bytes += weight;
     }
 
-    /// Lets go of what is more than this; `true` if something was.
-    fn let_go(&mut self, retention: Retention) -> bool {
+    /// Evicts the oldest frames that exceed the limits; `true` if there were any.
+    fn evict(&mut self, retention: Retention) -> bool {
         let before = self.kept;
         while (self.index.len() > retention.frames.max(1)
             || (self.bytes > retention.bytes && self.index.len() > 1))
@@ -127,11 +128,11 @@ impl RedisLog {
 impl EventLog for RedisLog {
     fn append(&mut self, event: &Delivered) {
         if self.index.is_empty() {
-            self.link.is_here(&self.stream);
+            self.writer.mark_live(&self.stream);
         }
         self.count(event);
-        self.let_go(self.retention);
-        self.link.append(&self.stream, event, self.kept);
+        self.evict(self.retention);
+        self.writer.append(&self.stream, event, self.kept);
     }
 
     fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay> {
@@ -141,13 +142,14 @@ impl EventLog for RedisLog {
             let complete = next.0 >= kept.max(stream.floor.load(Ordering::Acquire));
             return ready(Replay { events: Vec::new(), complete }).boxed();
         };
-        let (link, connection) = (self.link.clone(), self.connection.clone());
+        let (writer, connection) = (self.writer.clone(), self.connection.clone());
         async move {
-            link.settled().await;
+            writer.flush().await;
             let (key, floor) = (&stream.key, || stream.floor.load(Ordering::Acquire));
             match read(connection, key, format!("{}-0", next.0), id(last)).await {
                 Ok(entries) => {
-                    // It may also have expired, or been let go of by who manages the server.
+                    // Frames may also have expired, or the administrator of the server may have
+                    // removed them.
                     let complete = next.0 >= kept.max(floor()) && entries.len() == wanted;
                     let events = entries.into_iter().map(|(event, _)| event).collect();
                     Replay { events, complete }
@@ -167,8 +169,8 @@ impl EventLog for RedisLog {
     }
 
     fn trim(&mut self, retention: Retention) {
-        if self.let_go(retention) {
-            self.link.trim(&self.stream, self.kept);
+        if self.evict(retention) {
+            self.writer.trim(&self.stream, self.kept);
         }
     }
 
@@ -179,14 +181,14 @@ impl EventLog for RedisLog {
 
 impl Drop for RedisLog {
     fn drop(&mut self) {
-        // One that nothing was said on is not there.
+        // A stream without frames has no key on the server.
         if !self.index.is_empty() {
-            self.link.is_gone(&self.stream, self.left);
+            self.writer.mark_closed(&self.stream, self.left);
         }
     }
 }
 
-/// Frames that are kept, each with whether some are missing before it.
+/// Reads stored frames, each with whether frames are missing before it.
 async fn read(
     mut connection: ConnectionManager,
     key: &str,
@@ -199,7 +201,7 @@ async fn read(
     Ok(entries.into_iter().filter_map(decode).collect())
 }
 
-/// `None` if it was not written by a store like this.
+/// `None` if the entry was not written by this kind of store.
 fn decode((id, fields): Entry) -> Option<(Delivered, bool)> {
     let seq = id.split_once('-')?.0.parse().ok()?;
     let (mut class, mut reply, mut gap, mut text) = (None, None, false, None);

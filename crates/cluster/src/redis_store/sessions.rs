@@ -1,4 +1,4 @@
-//! Who has which session: a hash with the node, the number of moves, and the session as JSON.
+//! The session store: a hash for each session, with its node, its number of moves, and its JSON.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 use redis::aio::ConnectionManager;
 use redis::{Cmd, FromRedisValue, RedisError};
 use stentor_engine::{
-    Claim, NodeId, SessionId, SessionRecord, SessionStore, SessionStoreError as Failed,
+    NodeId, SessionId, SessionRecord, SessionStore, SessionStoreError as Failed, TakeOver,
 };
 
 use super::RedisStore;
 
-// Scripts, as each decides by what is there, and does nothing or all of it.
+// Scripts, because each operation reads stored values, and then does nothing or everything.
 
 const SAVE: &str = "
 local known = redis.call('HMGET', KEYS[1], 'node', 'moves')
@@ -24,7 +24,7 @@ redis.call('HSET', KEYS[1], 'node', ARGV[1], 'moves', ARGV[2], 'record', ARGV[3]
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1";
 
-const CLAIM: &str = "
+const TAKE_OVER: &str = "
 local node = redis.call('HGET', KEYS[1], 'node')
 if not node then return {} end
 local record = redis.call('HGET', KEYS[1], 'record')
@@ -60,20 +60,20 @@ async fn run<T: FromRedisValue>(
 }
 
 fn millis(time: Duration) -> u64 {
-    // Redis takes no more, and adds the time of the day to it.
+    // Redis accepts no larger value, and adds the current time to it.
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::MAX >> 16)
 }
 
-/// What the script of that name says.
-fn claim_of(mut answer: Vec<String>) -> Result<Claim, Failed> {
+/// Decodes the result of the `TAKE_OVER` script.
+fn parse_take_over(mut answer: Vec<String>) -> Result<TakeOver, Failed> {
     let (record, moves) = (answer.pop(), answer.pop());
     match (record, moves) {
         (Some(record), Some(moves)) => {
             let record: SessionRecord = serde_json::from_str(&record).map_err(failed)?;
-            Ok(Claim::Given(Box::new(record.with_moves(moves.parse().map_err(failed)?))))
+            Ok(TakeOver::Given(Box::new(record.with_moves(moves.parse().map_err(failed)?))))
         }
-        (Some(node), None) => Ok(Claim::Held(NodeId::new(node).map_err(failed)?)),
-        (None, _) => Ok(Claim::Unknown),
+        (Some(node), None) => Ok(TakeOver::Held(NodeId::new(node).map_err(failed)?)),
+        (None, _) => Ok(TakeOver::Unknown),
     }
 }
 
@@ -93,18 +93,18 @@ impl SessionStore for RedisStore {
         .boxed()
     }
 
-    fn claim<'a>(
+    fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
         principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
-    ) -> BoxFuture<'a, Result<Claim, Failed>> {
+    ) -> BoxFuture<'a, Result<TakeOver, Failed>> {
         async move {
-            let mut claim = self.script(CLAIM, session);
-            // None is one argument less.
-            claim.arg(from.as_str()).arg(by.as_str()).arg(principal);
-            claim_of(run(&claim, self.connection.clone()).await?)
+            let mut take_over = self.script(TAKE_OVER, session);
+            // Without a principal there is one argument less.
+            take_over.arg(from.as_str()).arg(by.as_str()).arg(principal);
+            parse_take_over(run(&take_over, self.connection.clone()).await?)
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
-//! The one task that writes what the logs of all streams append.
+//! The one task that writes the frames of all streams.
 //!
-//! What waits for it is bounded in number and in bytes. What does not fit, or cannot be written, is
-//! lost to those that come back, which the log of its stream then knows.
+//! The frames that wait are bounded in number and in bytes. A frame that does not fit or cannot be
+//! written is lost for clients that resume, and the log of its stream is marked as incomplete.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,41 +13,41 @@ use metrics::counter;
 use parking_lot::Mutex;
 use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisError, RedisResult, Value};
-use stentor_engine::outlet::{Delivered, Frame};
+use stentor_engine::stream::{Delivered, Frame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Things to do that may wait.
+/// Operations that may wait.
 const QUEUE: usize = 8_192;
 
-/// The most that is done with one message to the server and back.
+/// The most operations in one round trip to the server.
 const BATCH: usize = 256;
 
-/// What a frame costs beside its text while it waits, in bytes.
+/// The memory that a waiting frame takes beside its text, in bytes.
 const FRAME_COST: usize = 128;
 
-/// A stream as its log and the writer know it.
+/// The state of a stream that its log and the writer share.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) key: String,
     /// Bytes that wait to be written.
     pub(super) waiting: AtomicUsize,
-    /// What is before this is not all there.
+    /// Frames before this number are not complete on the server.
     pub(super) floor: AtomicU64,
-    /// Something was lost since the last frame that was written, or will be next.
+    /// Frames were lost since the last one that was written; the next one carries a mark.
     gap: AtomicBool,
-    /// There is nothing left of an earlier stream of that name.
-    begun: AtomicBool,
+    /// Whether the key holds no data of an earlier stream.
+    cleared: AtomicBool,
 }
 
 impl Stream {
-    pub(super) fn new(key: String, begun: bool, floor: u64) -> Self {
+    pub(super) fn new(key: String, cleared: bool, floor: u64) -> Self {
         Self {
             key,
             waiting: AtomicUsize::new(0),
             floor: AtomicU64::new(floor),
             gap: AtomicBool::new(false),
-            begun: AtomicBool::new(begun),
+            cleared: AtomicBool::new(cleared),
         }
     }
 
@@ -58,52 +58,51 @@ impl Stream {
     }
 }
 
-/// Something that is done to a stream after what came before.
+/// An operation. The writer keeps their order.
 #[derive(Debug)]
 pub(super) enum Op {
-    /// Writes a frame, and lets go of those before a number.
+    /// Writes a frame, and evicts the frames before this number.
     Append(Arc<Stream>, Delivered, u64),
-    /// Lets go of those before a number.
+    /// Evicts the frames before this number.
     Trim(Arc<Stream>, u64),
-    /// Nobody comes back for it.
-    Forget(Arc<Stream>),
-    /// All that came before is done.
+    /// Deletes the stream: no client resumes it.
+    Delete(Arc<Stream>),
+    /// Reports that all earlier operations are done.
     Sync(oneshot::Sender<()>),
 }
 
-/// The way to the writer.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct WriterHandle {
     ops: mpsc::Sender<Op>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// Bytes that wait, of all streams.
+    /// Bytes of all streams that wait.
     waiting: AtomicUsize,
     max_waiting: usize,
     keep: Duration,
-    /// The keys of streams that are here, which are not to expire.
+    /// The keys of this node's open streams, which must not expire.
     live: Mutex<HashSet<String>>,
 }
 
-impl Link {
+impl WriterHandle {
     pub(super) fn start(
         connection: ConnectionManager,
         keep: Duration,
         max_waiting: usize,
     ) -> Arc<Self> {
-        let (ops, todo) = mpsc::channel(QUEUE);
+        let (ops, queue) = mpsc::channel(QUEUE);
         let live = Mutex::default();
         let shared = Arc::new(Shared { waiting: AtomicUsize::new(0), max_waiting, keep, live });
         let writer = Writer { shared: shared.clone(), connection, failed: false };
-        // It ends when the store and all logs are dropped.
-        tokio::spawn(writer.run(todo));
+        // The task ends when the store and all logs are dropped.
+        tokio::spawn(writer.run(queue));
         Arc::new(Self { ops, shared })
     }
 
-    /// Has a frame written, and all before `kept` let go of. Never waits.
+    /// Queues a frame to be written, and frames before `kept` to be evicted. Never waits.
     pub(super) fn append(&self, stream: &Arc<Stream>, event: &Delivered, kept: u64) {
         let (seq, cost) = (event.0.0, cost(event));
         let before = self.shared.waiting.fetch_add(cost, Ordering::AcqRel);
@@ -112,34 +111,35 @@ impl Link {
         if fits && self.ops.try_send(Op::Append(stream.clone(), event.clone(), kept)).is_ok() {
             return;
         }
-        self.shared.waits_no_more(stream, cost);
+        self.shared.release(stream, cost);
         stream.lost(seq);
     }
 
     pub(super) fn trim(&self, stream: &Arc<Stream>, kept: u64) {
-        // If there is no room, the next frame trims, too.
+        // If the queue is full, the next frame trims the stream instead.
         let _ = self.ops.try_send(Op::Trim(stream.clone(), kept));
     }
 
-    pub(super) fn is_here(&self, stream: &Stream) {
+    pub(super) fn mark_live(&self, stream: &Stream) {
         self.shared.live.lock().insert(stream.key.clone());
     }
 
-    /// The stream is not here any more; what is kept of it stays for some time, or not.
-    pub(super) fn is_gone(&self, stream: &Arc<Stream>, stays: bool) {
+    /// This node has closed the stream. With `stays`, its data expires later; otherwise it is
+    /// deleted.
+    pub(super) fn mark_closed(&self, stream: &Arc<Stream>, stays: bool) {
         self.shared.live.lock().remove(&stream.key);
         if !stays {
-            // If there is no room, it expires.
-            let _ = self.ops.try_send(Op::Forget(stream.clone()));
+            // If the queue is full, the data expires instead.
+            let _ = self.ops.try_send(Op::Delete(stream.clone()));
         }
     }
 
-    /// Waits until all that was to be done so far is done, or has failed.
-    pub(super) async fn settled(&self) {
-        let (done, told) = oneshot::channel();
+    /// Waits until all operations so far are done or have failed.
+    pub(super) async fn flush(&self) {
+        let (done, done_receiver) = oneshot::channel();
         if self.ops.send(Op::Sync(done)).await.is_ok() {
-            // Without the writer nothing more is done either.
-            let _ = told.await;
+            // An error means that the writer has ended, so there is nothing to wait for.
+            let _ = done_receiver.await;
         }
     }
 }
@@ -149,7 +149,7 @@ fn cost(event: &Delivered) -> usize {
 }
 
 impl Shared {
-    fn waits_no_more(&self, stream: &Stream, cost: usize) {
+    fn release(&self, stream: &Stream, cost: usize) {
         self.waiting.fetch_sub(cost, Ordering::AcqRel);
         stream.waiting.fetch_sub(cost, Ordering::AcqRel);
     }
@@ -158,18 +158,18 @@ impl Shared {
 struct Writer {
     shared: Arc<Shared>,
     connection: ConnectionManager,
-    /// It was logged that the server is gone.
+    /// Whether the failure of the server has been logged.
     failed: bool,
 }
 
 impl Writer {
-    async fn run(mut self, mut todo: mpsc::Receiver<Op>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Op>) {
         let mut renew = interval((self.shared.keep / 4).max(Duration::from_millis(1)));
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                count = todo.recv_many(&mut batch, BATCH) => {
+                count = queue.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
                     }
@@ -180,13 +180,14 @@ impl Writer {
                 }
             }
             match self.write(&batch).await {
-                Ok(true) => self.works(),
+                Ok(true) => self.log_recovered(),
                 Ok(false) => {}
                 Err(error) => {
-                    self.fails(&error);
-                    // Without waiting for a server that is gone once for each batch.
+                    self.log_failure(&error);
+                    // Drops everything that waits, so that it does not wait for an unreachable
+                    // server batch by batch.
                     while batch.len() < QUEUE
-                        && let Ok(op) = todo.try_recv()
+                        && let Ok(op) = queue.try_recv()
                     {
                         batch.push(op);
                     }
@@ -200,42 +201,42 @@ impl Writer {
             for op in batch.drain(..) {
                 match op {
                     Op::Append(stream, event, _) => {
-                        self.shared.waits_no_more(&stream, cost(&event));
+                        self.shared.release(&stream, cost(&event));
                     }
                     Op::Sync(done) => {
-                        // Who waited may have gone.
+                        // The task that waited may have ended.
                         let _ = done.send(());
                     }
-                    Op::Trim(..) | Op::Forget(_) => {}
+                    Op::Trim(..) | Op::Delete(_) => {}
                 }
             }
         }
     }
 
-    fn works(&mut self) {
+    fn log_recovered(&mut self) {
         if std::mem::replace(&mut self.failed, false) {
             stentor_engine::log!(info, "what is sent to clients is kept on the Redis server again");
         }
     }
 
-    fn fails(&mut self, error: &RedisError) {
+    fn log_failure(&mut self, error: &RedisError) {
         if !std::mem::replace(&mut self.failed, true) {
             stentor_engine::log!(error, %error, "what is sent to clients is not kept on the Redis server");
         }
     }
 
-    /// Does all of it in one go, if the server is there. What it refuses is lost. `true` if it did
-    /// something, and refused nothing.
+    /// Sends the batch in one round trip. Frames that the server refuses are lost. `true` if there
+    /// was something to do and the server refused nothing.
     async fn write(&mut self, batch: &[Op]) -> Result<bool, RedisError> {
         let mut pipe = redis::pipe();
         pipe.ignore_errors();
-        let (mut begun, mut written, mut touched) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut cleared, mut written, mut touched) = (Vec::new(), Vec::new(), HashSet::new());
         for op in batch {
             match op {
                 Op::Append(stream, event, kept) => {
-                    if !stream.begun.swap(true, Ordering::AcqRel) {
+                    if !stream.cleared.swap(true, Ordering::AcqRel) {
                         pipe.cmd("DEL").arg(&stream.key).ignore();
-                        begun.push(stream);
+                        cleared.push(stream);
                     }
                     let gap = stream.gap.swap(false, Ordering::AcqRel);
                     add(&mut pipe, stream, event, *kept, gap);
@@ -246,7 +247,7 @@ impl Writer {
                     pipe.cmd("XTRIM").arg(&stream.key);
                     pipe.arg(("MINID", min_id(*kept))).ignore();
                 }
-                Op::Forget(stream) => {
+                Op::Delete(stream) => {
                     pipe.cmd("DEL").arg(&stream.key).ignore();
                     touched.remove(stream.key.as_str());
                 }
@@ -261,7 +262,7 @@ impl Writer {
         }
         let results = pipe.query_async::<Vec<RedisResult<Value>>>(&mut self.connection).await;
         let results = results.inspect_err(|_| {
-            begun.iter().for_each(|stream| stream.begun.store(false, Ordering::Release));
+            cleared.iter().for_each(|stream| stream.cleared.store(false, Ordering::Release));
         })?;
         let (count, mut refused) = (written.len(), Vec::new());
         for ((stream, seq), result) in written.into_iter().zip(results) {
@@ -272,8 +273,8 @@ impl Writer {
         }
         if let Some(error) = refused.first() {
             match refused.len() == count {
-                true => self.fails(error),
-                // Another node goes on with the stream, and its numbers are above those of this one.
+                true => self.log_failure(error),
+                // Another node continues the stream, with higher numbers.
                 false => stentor_engine::log!(debug, %error, "some of what was sent is not kept"),
             }
         }
@@ -285,7 +286,7 @@ impl Writer {
         pipe.cmd("PEXPIRE").arg(key).arg(keep.clamp(1, u64::MAX >> 16)).ignore();
     }
 
-    /// Keeps the streams that are here from being forgotten.
+    /// Keeps this node's open streams from expiring.
     async fn renew(&mut self) {
         let live: Vec<_> = self.shared.live.lock().iter().cloned().collect();
         for some in live.chunks(BATCH) {
@@ -295,13 +296,13 @@ impl Writer {
                 self.expire(&mut pipe, key);
             }
             if let Err(error) = pipe.query_async::<Value>(&mut self.connection).await {
-                return self.fails(&error);
+                return self.log_failure(&error);
             }
         }
     }
 }
 
-/// The id of a frame: its number is the first part, as 0-0 is none.
+/// The id of a frame. The first part is its number; the second is 1, because 0-0 is not a valid id.
 pub(super) fn id(seq: u64) -> String {
     format!("{seq}-1")
 }

@@ -2,14 +2,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use stentor_engine::{Shelf, Topic};
+use stentor_engine::{ItemKind, Topic};
 
 use super::*;
 
-/// Several nodes, what is on the way between them, and what each shows its clients.
+/// Several nodes, the messages in flight between them, and what each node shows its clients.
 struct World {
     nodes: Vec<Node>,
-    /// What is on the way from one to the other, while there is a link.
+    /// The messages in flight from one node to another, while there is a link.
     links: BTreeMap<(usize, usize), VecDeque<Frame>>,
 }
 
@@ -17,10 +17,10 @@ struct Node {
     replica: Replica,
     offered: BTreeSet<u8>,
     shown: BTreeMap<usize, BTreeSet<u8>>,
-    /// What it heard of each node's topics, in order; all may have changed with `None`.
-    heard: BTreeMap<usize, Vec<Option<u8>>>,
-    /// What it told since each other node was first connected.
-    told: Vec<u8>,
+    /// The topics of each node that changed, in order; `None` means that all may have changed.
+    received: BTreeMap<usize, Vec<Option<u8>>>,
+    /// The topics that this node announced, in order.
+    announced: Vec<u8>,
     first_up: BTreeMap<usize, usize>,
 }
 
@@ -35,7 +35,7 @@ fn name(index: usize) -> NodeId {
 
 fn definition(name: u8) -> Definition {
     let json = Bytes::from(format!(r#"{{"name":"{name}"}}"#));
-    Definition { shelf: Shelf::Tools, key: name.to_string().into(), ordinal: name.into(), json }
+    Definition { kind: ItemKind::Tools, key: name.to_string().into(), ordinal: name.into(), json }
 }
 
 fn topic(uri: u8) -> Fact {
@@ -48,8 +48,8 @@ impl World {
             replica: Replica::new(index as u64 + 1),
             offered: BTreeSet::new(),
             shown: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            told: Vec::new(),
+            received: BTreeMap::new(),
+            announced: Vec::new(),
             first_up: BTreeMap::new(),
         };
         Self { nodes: (0..size).map(node).collect(), links: BTreeMap::new() }
@@ -67,11 +67,11 @@ impl World {
                 Effect::Offers(_, None) => {
                     node.shown.remove(&from);
                 }
-                Effect::Missed => node.heard.entry(from).or_default().push(None),
-                Effect::Told(facts) => {
+                Effect::Missed => node.received.entry(from).or_default().push(None),
+                Effect::Notices(facts) => {
                     for fact in facts {
                         let Fact::Changed(Topic::Resource(uri)) = fact else { panic!("{fact:?}") };
-                        node.heard.entry(from).or_default().push(Some(uri.parse().unwrap()));
+                        node.received.entry(from).or_default().push(Some(uri.parse().unwrap()));
                     }
                 }
                 Effect::Have(position) => {
@@ -110,14 +110,14 @@ impl World {
         self.perform(at, from, effect);
     }
 
-    /// Sends what is new, at most as many updates as there is room for.
-    fn publish(&mut self, at: usize, to: usize, mut room: usize) {
-        while let Some(link) = self.links.get_mut(&(at, to)).filter(|_| room > 0) {
-            let Some(update) = self.nodes[at].replica.news_for(&name(to)) else { return };
+    /// Sends what is new, in at most `space` updates.
+    fn publish(&mut self, at: usize, to: usize, mut space: usize) {
+        while let Some(link) = self.links.get_mut(&(at, to)).filter(|_| space > 0) {
+            let Some(update) = self.nodes[at].replica.update_for(&name(to)) else { return };
             let position = update.to;
             link.push_back(Frame::News(update));
-            self.nodes[at].replica.sent(&name(to), position);
-            room -= 1;
+            self.nodes[at].replica.mark_sent(&name(to), position);
+            space -= 1;
         }
     }
 
@@ -126,15 +126,15 @@ impl World {
         match frame {
             None => return false,
             Some(Frame::Have(position)) => {
-                self.nodes[to].replica.has(&name(from), position);
+                self.nodes[to].replica.on_position(&name(from), position);
                 if position.is_none() {
-                    let told = self.nodes[to].told.len();
-                    self.nodes[to].first_up.insert(from, told);
+                    let announced = self.nodes[to].announced.len();
+                    self.nodes[to].first_up.insert(from, announced);
                 }
                 self.publish(to, from, usize::MAX);
             }
             Some(Frame::News(update)) => {
-                let effects = self.nodes[to].replica.news(&name(from), update);
+                let effects = self.nodes[to].replica.on_update(&name(from), update);
                 self.perform(to, from, effects);
             }
         }
@@ -146,13 +146,13 @@ impl World {
         for (a, b) in (0..size).flat_map(|a| (0..size).map(move |b| (a, b))) {
             self.up(a, b);
         }
-        let mut moved = true;
-        while moved {
-            moved = false;
+        let mut delivered = true;
+        while delivered {
+            delivered = false;
             for (a, b) in (0..size).flat_map(|a| (0..size).map(move |b| (a, b))) {
                 self.publish(a, b, usize::MAX);
                 while self.deliver(a, b) {
-                    moved = true;
+                    delivered = true;
                 }
             }
         }
@@ -201,8 +201,8 @@ proptest! {
                     node.offered = names;
                 }
                 Step::Tell(node, uri) => {
-                    world.nodes[node].replica.tell(topic(uri));
-                    world.nodes[node].told.push(uri);
+                    world.nodes[node].replica.add_fact(topic(uri));
+                    world.nodes[node].announced.push(uri);
                 }
                 Step::Up(a, b) => world.up(a, b),
                 Step::Down(a, b) => world.down(a, b),
@@ -218,16 +218,16 @@ proptest! {
         for (at, node) in world.nodes.iter().enumerate() {
             for (from, other) in world.nodes.iter().enumerate().filter(|(from, _)| *from != at) {
                 prop_assert_eq!(node.shown.get(&from), Some(&other.offered), "at {} of {}", at, from);
-                // Each topic that changed since they first met was heard of, and none more often
-                // than it changed.
+                // Each topic that changed since the two nodes first met was received, and none more
+                // often than it changed.
                 let since = other.first_up.get(&at).copied().unwrap_or_default();
-                let changed = &other.told[since..];
-                let heard = node.heard.get(&from).map(Vec::as_slice).unwrap_or_default();
+                let changed = &other.announced[since..];
+                let received = node.received.get(&from).map(Vec::as_slice).unwrap_or_default();
                 for uri in 0..4 {
                     let count = |all: &[u8]| all.iter().filter(|it| **it == uri).count();
-                    let times = heard.iter().filter(|it| **it == Some(uri)).count();
-                    prop_assert!(times <= count(&other.told), "{} is told too often", uri);
-                    let all_may_have = heard.contains(&None);
+                    let times = received.iter().filter(|it| **it == Some(uri)).count();
+                    prop_assert!(times <= count(&other.announced), "{} is told too often", uri);
+                    let all_may_have = received.contains(&None);
                     prop_assert!(count(changed) == 0 || times > 0 || all_may_have, "{} is lost", uri);
                 }
             }
@@ -236,35 +236,35 @@ proptest! {
 }
 
 #[test]
-fn a_node_that_comes_back_is_shown_at_once_and_told_only_what_is_new() {
+fn a_returning_node_is_shown_at_once_and_only_its_news_is_announced() {
     let mut world = World::new(2);
     world.nodes[0].replica.offer(vec![definition(1)]);
     world.settle();
     world.dead(1, 0);
     assert_eq!(world.nodes[1].shown.get(&0), None);
-    world.nodes[0].replica.tell(topic(7));
+    world.nodes[0].replica.add_fact(topic(7));
     world.up(0, 1);
     assert_eq!(world.nodes[1].shown.get(&0), Some(&BTreeSet::from([1])), "before any frame");
     world.settle();
-    assert_eq!(world.nodes[1].heard.get(&0), Some(&vec![Some(7)]));
+    assert_eq!(world.nodes[1].received.get(&0), Some(&vec![Some(7)]));
 }
 
 #[test]
-fn what_is_shown_anew_confirms_what_was_told_over_this_link_and_nothing_else() {
-    let (mut teller, mut hearer) = (Replica::new(1), Replica::new(2));
+fn a_restored_offer_confirms_only_facts_received_over_this_link() {
+    let (mut sender, mut receiver) = (Replica::new(1), Replica::new(2));
     let (one, other) = (name(1), name(2));
-    let seq = teller.offer(vec![definition(1)]);
-    let shown = |replica: &Replica| match &replica.shown()[..] {
+    let seq = sender.offer(vec![definition(1)]);
+    let shown = |replica: &Replica| match &replica.shown_offers()[..] {
         [(_, Effect::Offers(seq, Some(_)))] => *seq,
         effects => panic!("{effects:?}"),
     };
-    hearer.up(&one);
-    teller.has(&other, None);
-    let update = teller.news_for(&other).expect("something new");
-    hearer.news(&one, update);
-    assert_eq!(shown(&hearer), seq);
-    // Another run of the node may be at the other end now.
-    hearer.down(&one);
-    hearer.up(&one);
-    assert_eq!(shown(&hearer), 0);
+    receiver.up(&one);
+    sender.on_position(&other, None);
+    let update = sender.update_for(&other).expect("something new");
+    receiver.on_update(&one, update);
+    assert_eq!(shown(&receiver), seq);
+    // The other end may be another run of the node now.
+    receiver.down(&one);
+    receiver.up(&one);
+    assert_eq!(shown(&receiver), 0);
 }

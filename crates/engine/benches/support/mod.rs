@@ -1,4 +1,4 @@
-//! What the benchmarks share: clients in memory, in either era.
+//! Code that the benchmarks share: clients in memory, of either era.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
@@ -6,19 +6,19 @@ use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::outlet::{Delivered, Inlet};
-use stentor_engine::port::Answer;
+use stentor_engine::stream::{Delivered, StreamReceiver};
+use stentor_engine::transport_api::Answer;
 use stentor_engine::{Engine, EngineBuilder};
 use stentor_wire::{Message, Method, ProtocolVersion, Request, meta_key};
 use tokio::runtime::{Builder, Runtime};
 
-/// Two threads on every machine, so that figures of different machines are alike.
+/// Two threads on every machine, so that results of different machines are comparable.
 pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Runs a client where a server's connections run: on a thread of the runtime's own. From
-/// outside of them every message would have to wake another thread.
+/// Runs a client where a server's connections run: on a thread of the runtime. From another thread,
+/// every message would have to wake a thread of the runtime.
 pub(crate) fn on_worker<T: Send + 'static>(
     runtime: &Runtime,
     client: impl Future<Output = T> + Send + 'static,
@@ -31,13 +31,11 @@ pub(crate) fn start(runtime: &Runtime, builder: EngineBuilder) -> Engine {
     runtime.block_on(builder.start()).expect("an engine")
 }
 
-/// The bytes of a legacy request.
 pub(crate) fn legacy(id: u64, method: &str, params: Value) -> Bytes {
     let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
     request.to_string().into()
 }
 
-/// The bytes of a modern request.
 pub(crate) fn modern(id: u64, method: &str, mut params: Value) -> Bytes {
     params["_meta"][meta_key::PROTOCOL_VERSION] = json!("2026-07-28");
     params["_meta"][meta_key::CLIENT_INFO] = json!({"name": "bench", "version": "1.0.0"});
@@ -71,22 +69,21 @@ pub(crate) async fn answer(engine: &Engine, bytes: &Bytes) -> Answer {
     engine.answer(version, request, None).await.expect("not refused")
 }
 
-/// The stream of an answer that is one.
-pub(crate) fn stream(answer: Answer) -> Inlet {
+pub(crate) fn stream(answer: Answer) -> StreamReceiver {
     match answer {
-        Answer::Stream(inlet) => inlet,
+        Answer::Stream(receiver) => receiver,
         Answer::Now(bytes, _) => panic!("{}", String::from_utf8_lossy(&bytes)),
     }
 }
 
-/// Reads a stream to its end, as bytes. Returns how many frames there were; `out` has the last.
+/// Reads a stream to its end, as bytes. Returns the number of frames; `out` has the last one.
 pub(crate) async fn to_end(
-    inlet: &mut Inlet,
+    receiver: &mut StreamReceiver,
     batch: &mut Vec<Delivered>,
     out: &mut BytesMut,
 ) -> usize {
     let mut frames = 0;
-    while inlet.next(batch).await {
+    while receiver.next(batch).await {
         for (_, _, frame) in batch.drain(..) {
             frames += 1;
             out.clear();

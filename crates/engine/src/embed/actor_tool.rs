@@ -9,15 +9,14 @@ use serde::de::DeserializeOwned;
 use crate::Context;
 use crate::handler::{IntoToolResult, Tool, ToolError, shape, tool};
 
-/// Where the answer to a call goes.
 type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 
 /// A tool whose work is done by an actor.
 ///
-/// `message` makes the message that asks the actor, from the arguments, the [`Context`] of
-/// the call and the port for its answer; it takes all three, or leaves out the arguments, the
-/// context, or both. The answer is a `Result` of anything that is [`IntoToolResult`]. The
-/// types say what clients see, and arguments are checked, as with [`tool`].
+/// `message` makes the message to the actor from the arguments, the [`Context`] of the call and
+/// the reply port. It takes all three, or leaves out the arguments, the context, or both. The reply
+/// is a `Result` of any [`IntoToolResult`]. The types define the schemas that clients see, and
+/// arguments are checked, as with [`tool`].
 ///
 /// `actor` is the [`ActorRef`], or a closure that finds the current one: an actor that was
 /// restarted has a new reference (see [`FindActor`]).
@@ -26,15 +25,15 @@ type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 ///
 /// # Errors
 ///
-/// The caller is told at once that the actor has gone when none is found, when it ends while
-/// the call waits, even if somebody else holds the port by then, and when the port is dropped
-/// unused. It reads the tool's name there, and nothing of what happened.
+/// The call fails at once with an error that the actor has gone: when no actor is found, when the
+/// actor ends while the call waits, even if another owner has the port by then, and when the port
+/// is dropped unused. The error contains the tool's name and no details.
 ///
 /// # Cancellation
 ///
-/// A call that is cancelled waits no more, and its port is closed: the actor sees so with
-/// [`RpcReplyPort::is_closed`] before it begins, and with [`Context::cancelled`] in the midst
-/// of its work. It is not stopped.
+/// A cancelled call waits no more, and its port is closed. The actor notices this with
+/// [`RpcReplyPort::is_closed`] before it begins, and with [`Context::cancelled`] during its work.
+/// The actor is not stopped.
 ///
 /// ```
 /// use ractor::{ActorRef, RpcReplyPort};
@@ -67,7 +66,7 @@ type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 ///     match message {
 ///         ConverterMsg::Convert(args, ctx, reply) => {
 ///             ctx.report_progress(1.0, Some(2.0), "reading");
-///             // Whoever asked may have gone.
+///             // The requester may have ended.
 ///             let _ = reply.send(Ok(format!("{} is converted", args.path)));
 ///         }
 ///         ConverterMsg::Waiting(reply) => drop(reply.send(Ok("none".to_owned()))),
@@ -83,10 +82,10 @@ pub fn actor_tool<M, S>(
     message.into_tool(name.into(), actor)
 }
 
-/// Where the actor is that does the work of a tool.
+/// Finds the actor that does the work of a tool.
 ///
-/// A reference stands for one life of an actor. A closure can look up the current one, where
-/// its supervisor puts it:
+/// A reference is valid for one life of an actor. A closure can look up the current reference where
+/// the actor's supervisor stores it:
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -102,7 +101,7 @@ pub fn actor_tool<M, S>(
 /// assert!(converter.find().is_none());
 /// ```
 pub trait FindActor<M>: Send + Sync + 'static {
-    /// The actor as it is now, if there is one. Asked once for each call; must not block.
+    /// The current actor, if there is one. Called once for each call; must not block.
     fn find(&self) -> Option<ActorRef<M>>;
 }
 
@@ -121,10 +120,10 @@ where
     }
 }
 
-/// A function that makes a message from a call; see [`actor_tool`]. `S` tells the shapes of
-/// functions apart and is always inferred.
+/// A function that makes a message from a call; see [`actor_tool`]. `S` distinguishes the shapes of
+/// functions and is always inferred.
 pub trait ActorToolFn<M, S>: Send + Sync + 'static {
-    /// The tool of this name whose calls are sent to the actor.
+    /// Makes the tool with this name. Its calls are sent to the actor.
     fn into_tool(self, name: String, actor: impl FindActor<M>) -> Tool;
 }
 
@@ -156,7 +155,6 @@ actor_tool_fn!(shape::Arguments<A>, (args: A), [A]);
 actor_tool_fn!(shape::ContextOnly, (ctx: Context), []);
 actor_tool_fn!(shape::Nothing, (), []);
 
-/// Sends the message, and waits for the answer or the end of the actor.
 async fn ask<M: Message, T: IntoToolResult>(
     name: &str,
     actor: &impl FindActor<M>,
@@ -169,8 +167,8 @@ async fn ask<M: Message, T: IntoToolResult>(
     let answered = tokio::select! {
         biased;
         answered = &mut answer => answered.ok(),
-        // The port may outlive the actor: somebody else has it, or the message came too late
-        // to be dropped with the mailbox.
+        // The port may outlive the actor: another owner has it, or the message arrived too late to
+        // be dropped with the mailbox.
         _ = actor.wait(None) => answer.try_recv().ok(),
     };
     answered.unwrap_or_else(|| Err(gone()))

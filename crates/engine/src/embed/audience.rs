@@ -1,4 +1,4 @@
-//! Who is to hear a notification of the application's own.
+//! The sessions that receive a notification of the application's own.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use stentor_wire::{Era, ProtocolVersion};
 use crate::ids::SessionId;
 use crate::session::SessionEntry;
 
-/// Some of the sessions: those for which all that is said here holds.
+/// A selection of sessions: those that fulfil all conditions.
 ///
 /// ```
 /// use stentor_engine::Audience;
@@ -39,29 +39,29 @@ impl Audience {
         Self { session: Some(session), ..Self::default() }
     }
 
-    /// Those that this principal opened.
+    /// Only sessions that this principal opened.
     #[must_use]
     pub fn principal(mut self, principal: impl Into<Arc<str>>) -> Self {
         self.principal = Some(principal.into());
         self
     }
 
-    /// Those whose client gives itself this name.
+    /// Only sessions whose client has this name.
     #[must_use]
     pub fn client(mut self, name: impl Into<Arc<str>>) -> Self {
         self.client = Some(name.into());
         self
     }
 
-    /// Those that speak this version.
+    /// Only sessions with this protocol version.
     #[must_use]
     pub fn version(mut self, version: ProtocolVersion) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// Those of this era. Modern clients hear only what they listen to, which the protocol
-    /// limits to its own notices: nobody of [`Era::Modern`] hears a custom one.
+    /// Only sessions of this era. Modern clients receive only what they listen to, which the
+    /// protocol limits to its own notices, so no client of [`Era::Modern`] receives a custom one.
     #[must_use]
     pub fn era(mut self, era: Era) -> Self {
         self.era = Some(era);
@@ -75,7 +75,7 @@ impl Audience {
         )
     }
 
-    /// The one session that it can be at most.
+    /// The one session that the audience is limited to, if there is one.
     pub(crate) fn only(&self) -> Option<&SessionId> {
         self.session.as_ref()
     }

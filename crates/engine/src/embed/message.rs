@@ -1,4 +1,4 @@
-//! What an actor of the host can tell an engine.
+//! Messages from actors of the host to an engine.
 
 use ractor::{ActorRef, RpcReplyPort};
 use serde_json::Value;
@@ -8,27 +8,28 @@ use super::Audience;
 use crate::engine::Engine;
 use crate::ids::{CallId, SessionId};
 use crate::registry::{CatalogError, Change, Mutation};
-use crate::root::{RootView, Tick};
 use crate::session::SessionView;
+use crate::supervisor::{SupervisorView, Tick};
 
 /// A message to an engine, for actors that have its [`Engine::actor`].
 ///
-/// What one actor sends is done in its order: who hears of something and then looks finds what
-/// was changed before. Only announcements of changes may come later, after their window. Each has a method of [`Engine`] or of its
-/// [`catalog`](Engine::catalog) beside it, for code that can await. Mailboxes of ractor have
-/// no bound: who sends without end takes the methods, which wait.
+/// Messages of one actor are handled in order: a client that is notified and then reads sees all
+/// changes that were sent before. Only announcements of changes may come later, after their window.
+/// Each message has a corresponding method of [`Engine`] or of its [`catalog`](Engine::catalog),
+/// for async code. Mailboxes of ractor have no bound: an actor that sends without end should use
+/// the methods, which wait.
 ///
-/// Ports whose question has no answer any more, as the engine stops, are dropped.
+/// When the engine stops, reply ports that have no answer yet are dropped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EngineMsg {
-    /// Changes the catalog: all of it or nothing. Every client is told of lists that differ.
-    /// What is refused without a port to say so is logged.
+    /// Applies mutations to the catalog, all or none. Every client is notified of the lists that
+    /// differ. If the mutations are refused and there is no reply port, the error is logged.
     Apply(Vec<Mutation>, Option<RpcReplyPort<Result<Change, CatalogError>>>),
-    /// Tells every client that a list changed, as
-    /// [`Engine::send_tool_list_changed`] and its like do.
+    /// Notifies every client that a list changed, as [`Engine::send_tool_list_changed`] and the
+    /// similar methods do.
     ListChanged(ListKind),
-    /// Tells every client that watches it that a resource changed.
+    /// Notifies every client that watches a resource that the resource changed.
     ResourceUpdated(String),
     /// Sends a notification of the application's own. Its parameters should be a JSON object.
     Notify(Audience, String, Option<Value>),
@@ -40,11 +41,11 @@ pub enum EngineMsg {
     RestartSession(SessionId),
     /// Cancels a call.
     CancelCall(CallId),
-    /// Asks the root about itself.
-    Observe(RpcReplyPort<RootView>),
+    /// Asks the supervisor for a view of itself.
+    Observe(RpcReplyPort<SupervisorView>),
     /// Shuts the engine down, as [`Engine::shutdown`] does.
     Shutdown,
-    /// Time has passed; only the engine itself can say so.
+    /// Time has passed. Only the engine itself can send this.
     #[doc(hidden)]
     Tick(Tick),
 }
@@ -54,8 +55,8 @@ crate::message!(EngineMsg);
 impl Engine {
     /// The engine as an actor, for other actors to send [`EngineMsg`]s to.
     ///
-    /// Its end is the engine's end. It is to be stopped with [`EngineMsg::Shutdown`] or
-    /// [`Engine::shutdown`]; whoever stops it otherwise cuts off what is under way.
+    /// When this actor ends, the engine ends. Stop it with [`EngineMsg::Shutdown`] or
+    /// [`Engine::shutdown`]; any other stop cuts off calls that run.
     #[must_use]
     pub fn actor(&self) -> ActorRef<EngineMsg> {
         self.root().clone()

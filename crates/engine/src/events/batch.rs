@@ -11,15 +11,14 @@ use ractor::{ActorRef, ActorStatus};
 use super::ring::Ring;
 use super::{EngineEvent, Subscriber};
 
-/// What waits for one actor, and whether a batch is on its way there.
 struct Waiting {
     ring: Ring,
-    rung: bool,
+    batch_sent: bool,
 }
 
-/// Rings at an actor, once until it has looked.
+/// Sends a batch to an actor, and no further one until the actor has read it.
 pub(super) struct Bell<M, W> {
-    // Apart from the rest: a batch must not keep its own actor's mailbox.
+    // Apart from the actor: a batch must not keep the mailbox of its own actor alive.
     waiting: Arc<Mutex<Waiting>>,
     actor: ActorRef<M>,
     wrap: W,
@@ -27,7 +26,7 @@ pub(super) struct Bell<M, W> {
 
 impl<M, W> Bell<M, W> {
     pub(super) fn new(actor: ActorRef<M>, capacity: usize, wrap: W) -> Self {
-        let waiting = Waiting { ring: Ring::new(capacity), rung: false };
+        let waiting = Waiting { ring: Ring::new(capacity), batch_sent: false };
         Self { waiting: Arc::new(Mutex::new(waiting)), actor, wrap }
     }
 }
@@ -38,19 +37,20 @@ where
     W: Fn(EventBatch) -> M + Send + Sync,
 {
     fn push(&self, event: &EngineEvent) -> bool {
-        // Asked each time: a batch that is never read would keep it from being rung at.
+        // Checked for each event: if a batch is never read, no further one is sent, and no send
+        // would notice that the actor has ended.
         if self.actor.get_status() >= ActorStatus::Draining {
             return false;
         }
         {
             let mut waiting = self.waiting.lock();
             waiting.ring.push(event.clone());
-            if std::mem::replace(&mut waiting.rung, true) {
+            if std::mem::replace(&mut waiting.batch_sent, true) {
                 return true;
             }
         }
         let batch = EventBatch(Some(self.waiting.clone()));
-        // The host's code, which must not bring down whoever emits.
+        // `wrap` is the host's code; its panic must not end the caller.
         catch_unwind(AssertUnwindSafe(|| self.actor.cast((self.wrap)(batch)).is_ok()))
             .unwrap_or_else(|_| {
                 crate::log!(error, actor = %self.actor.get_id(), "wrapping a batch of events panicked");
@@ -59,15 +59,14 @@ where
     }
 
     fn close(&self) {
-        // Its batch can still be read; the subscription itself is gone.
+        // A batch that is on its way can still be read.
     }
 }
 
-/// Word that events wait for an actor; from [`Engine::subscribe`](crate::Engine::subscribe).
+/// Notifies an actor that events wait for it; from [`Engine::subscribe`](crate::Engine::subscribe).
 ///
-/// Iterating takes all that wait at that moment, in order, and lets the next batch come. A
-/// batch that is dropped instead loses nothing: what waits comes with the next one, which the
-/// next event sends.
+/// Iterating takes all events that wait at that moment, in order, and allows the next batch. If a
+/// batch is dropped instead, no event is lost: the next event sends a batch with all that wait.
 #[must_use = "events wait until it is iterated"]
 pub struct EventBatch(Option<Arc<Mutex<Waiting>>>);
 
@@ -82,11 +81,11 @@ impl IntoIterator for EventBatch {
     type IntoIter = vec_deque::IntoIter<EngineEvent>;
 
     fn into_iter(mut self) -> Self::IntoIter {
-        // Taken out, as the drop at the end must not undo the ring of a later event.
+        // Taken out, because the drop at the end must not reset the flag of a later event.
         let waiting = self.0.take();
         let taken = waiting.map(|waiting| {
             let mut waiting = waiting.lock();
-            waiting.rung = false;
+            waiting.batch_sent = false;
             waiting.ring.take()
         });
         taken.unwrap_or_default().into_iter()
@@ -96,7 +95,7 @@ impl IntoIterator for EventBatch {
 impl Drop for EventBatch {
     fn drop(&mut self) {
         if let Some(waiting) = &self.0 {
-            waiting.lock().rung = false;
+            waiting.lock().batch_sent = false;
         }
     }
 }

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use super::ring::Ring;
 use super::{EngineEvent, Events, Subscriber};
 
-/// The side of a receiver that is written to.
 pub(super) struct Inbox {
     state: Mutex<State>,
     reader: AtomicWaker,
@@ -34,7 +33,7 @@ impl Subscriber for Inbox {
     fn push(&self, event: &EngineEvent) -> bool {
         {
             let mut state = self.state.lock();
-            // It may be closed while an event is on its way: nothing comes after the end.
+            // The subscription may be closed while an event arrives: no event follows the end.
             if state.closed {
                 return false;
             }
@@ -50,8 +49,7 @@ impl Subscriber for Inbox {
     }
 }
 
-/// What happens in an engine, one event after the other; from
-/// [`Engine::events`](crate::Engine::events).
+/// The events of an engine, in order; from [`Engine::events`](crate::Engine::events).
 ///
 /// Also a [`Stream`]. Dropping it ends the subscription.
 pub struct EventReceiver {
@@ -70,20 +68,20 @@ impl EventReceiver {
         Self { inbox, events }
     }
 
-    /// The next event; `None` once the engine has stopped and all have been read.
+    /// The next event; `None` once the engine has stopped and all events have been read.
     ///
     /// Cancel safe: no event is lost.
     pub async fn next(&mut self) -> Option<EngineEvent> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// An event that waits already, if there is one.
+    /// The next event, if one waits already.
     pub fn try_next(&mut self) -> Option<EngineEvent> {
         self.inbox.state.lock().ring.pop()
     }
 
     fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<EngineEvent>> {
-        // First, so that an event which comes between the two is not slept through.
+        // Registered first, so that an event between the two steps wakes the reader.
         self.inbox.reader.register(cx.waker());
         let mut state = self.inbox.state.lock();
         match state.ring.pop() {

@@ -1,4 +1,4 @@
-//! What waits for one subscriber: so many events, and how many had to make room.
+//! The events that wait for one subscriber, and how many were dropped.
 
 use std::collections::VecDeque;
 
@@ -8,13 +8,13 @@ use super::EngineEvent;
 pub(super) struct Ring {
     events: VecDeque<EngineEvent>,
     capacity: usize,
-    /// Events that came before all that wait.
+    /// Dropped events, which came before all that wait.
     missed: u64,
 }
 
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
-        // Grows as it fills: a large bound costs nothing until it is needed.
+        // Grows as it fills: a large capacity costs nothing until it is used.
         Self { events: VecDeque::new(), capacity: capacity.max(1), missed: 0 }
     }
 

@@ -12,7 +12,7 @@ fn emit(events: &Events, number: u64) {
     events.emit(|| EngineEvent::CatalogChanged { revision, lists: Vec::new() });
 }
 
-/// An event of [`emit`] as its number, and what was missed as a word.
+/// The number of an event of [`emit`], or the count of missed events.
 fn short(event: EngineEvent) -> String {
     match event {
         EngineEvent::CatalogChanged { revision, .. } => revision.to_string(),
@@ -31,16 +31,16 @@ fn subscribers(events: &Events) -> usize {
 
 enum ListenerMsg {
     Events(EventBatch),
-    /// Says that it is busy, and is until it is told otherwise.
+    /// Reports that the actor is busy, and keeps it busy until the other channel is used.
     Busy(oneshot::Sender<()>, oneshot::Receiver<()>),
-    /// Drops the batches that come, or reads them again.
+    /// Whether to drop batches instead of reading them.
     Ignore(bool),
     Flush(ractor::RpcReplyPort<()>),
 }
 
 crate::message!(ListenerMsg);
 
-/// Hands on what each message brought it.
+/// Forwards the events of each batch to the test.
 struct Listener;
 
 impl Actor for Listener {
@@ -51,20 +51,20 @@ impl Actor for Listener {
     async fn pre_start(
         &self,
         _myself: ActorRef<ListenerMsg>,
-        heard: Self::Arguments,
+        seen: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok((heard, false))
+        Ok((seen, false))
     }
 
     async fn handle(
         &self,
         _myself: ActorRef<ListenerMsg>,
         message: ListenerMsg,
-        (heard, ignores): &mut Self::State,
+        (seen, ignores): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ListenerMsg::Events(batch) if *ignores => drop(batch),
-            ListenerMsg::Events(batch) => heard.send(batch.into_iter().map(short).collect())?,
+            ListenerMsg::Events(batch) => seen.send(batch.into_iter().map(short).collect())?,
             ListenerMsg::Busy(begun, over) => {
                 let _ = begun.send(());
                 over.await?;
@@ -76,17 +76,16 @@ impl Actor for Listener {
     }
 }
 
-struct Heard {
+struct Subscribed {
     actor: ActorRef<ListenerMsg>,
     batches: mpsc::UnboundedReceiver<Vec<String>>,
-    /// Messages of the subscription that were sent.
     sent: Arc<AtomicUsize>,
 }
 
-impl Heard {
+impl Subscribed {
     async fn subscribe(events: &Events, capacity: usize) -> Self {
-        let (heard, batches) = mpsc::unbounded_channel();
-        let (actor, _) = Actor::spawn(None, Listener, heard).await.unwrap();
+        let (seen, batches) = mpsc::unbounded_channel();
+        let (actor, _) = Actor::spawn(None, Listener, seen).await.unwrap();
         let sent = Arc::new(AtomicUsize::new(0));
         let counted = sent.clone();
         events.subscribe(actor.clone(), capacity, move |batch| {
@@ -100,7 +99,7 @@ impl Heard {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Keeps the actor in one message until what is returned is used.
+    /// Keeps the actor in one message until the returned sender is used.
     async fn busy(&self) -> oneshot::Sender<()> {
         let ((begun, has_begun), (end, over)) = (oneshot::channel(), oneshot::channel());
         self.actor.cast(ListenerMsg::Busy(begun, over)).unwrap();
@@ -108,7 +107,7 @@ impl Heard {
         end
     }
 
-    /// Waits until the actor has handled all it was sent.
+    /// Waits until the actor has handled all messages.
     async fn flush(&self) {
         self.actor.call(ListenerMsg::Flush, None).await.unwrap().unwrap();
     }
@@ -123,7 +122,7 @@ fn without_a_subscriber_no_event_is_made() {
 }
 
 #[test]
-fn a_receiver_hears_all_in_order() {
+fn a_receiver_gets_all_events_in_order() {
     let events = Events::default();
     emit(&events, 1);
     let mut receiver = events.receiver(8);
@@ -132,7 +131,7 @@ fn a_receiver_hears_all_in_order() {
 }
 
 #[test]
-fn what_a_slow_receiver_missed_stands_in_its_place() {
+fn a_slow_receiver_gets_the_count_of_missed_events_in_their_place() {
     let events = Events::default();
     let mut receiver = events.receiver(2);
     (1..=2).for_each(|number| emit(&events, number));
@@ -144,7 +143,7 @@ fn what_a_slow_receiver_missed_stands_in_its_place() {
 }
 
 #[test]
-fn a_receiver_without_capacity_has_room_for_one() {
+fn a_receiver_of_capacity_zero_has_space_for_one_event() {
     let events = Events::default();
     let mut receiver = events.receiver(0);
     (1..=3).for_each(|number| emit(&events, number));
@@ -170,12 +169,12 @@ fn subscribers_do_not_disturb_each_other() {
 async fn a_receiver_that_waits_is_woken() {
     let events = Events::default();
     let mut receiver = events.receiver(4);
-    let told = events.clone();
-    let (heard, ()) = tokio::join!(receiver.next(), async move {
+    let copy = events.clone();
+    let (seen, ()) = tokio::join!(receiver.next(), async move {
         tokio::task::yield_now().await;
-        emit(&told, 1);
+        emit(&copy, 1);
     });
-    assert_eq!(heard.map(short).as_deref(), Some("1"));
+    assert_eq!(seen.map(short).as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -195,24 +194,24 @@ async fn after_the_end_a_receiver_reads_what_waits_and_then_nothing() {
 async fn a_receiver_that_waits_is_woken_by_the_end() {
     let events = Events::default();
     let mut receiver = events.receiver(4);
-    let (heard, ()) = tokio::join!(receiver.next(), async {
+    let (seen, ()) = tokio::join!(receiver.next(), async {
         tokio::task::yield_now().await;
         events.close();
     });
-    assert!(matches!(heard, Some(EngineEvent::Stopped)));
+    assert!(matches!(seen, Some(EngineEvent::Stopped)));
     assert!(receiver.next().await.is_none());
 }
 
 #[tokio::test]
 async fn a_busy_actor_has_one_message_in_its_mailbox_for_ten_thousand_events() {
     let events = Events::default();
-    let mut listener = Heard::subscribe(&events, 3).await;
+    let mut listener = Subscribed::subscribe(&events, 3).await;
     let over = listener.busy().await;
     (1..=10_000).for_each(|number| emit(&events, number));
     assert_eq!(listener.sent(), 1);
     over.send(()).unwrap();
-    let heard = listener.batches.recv().await.unwrap();
-    assert_eq!(heard, ["9997 missed", "9998", "9999", "10000"]);
+    let seen = listener.batches.recv().await.unwrap();
+    assert_eq!(seen, ["9997 missed", "9998", "9999", "10000"]);
     listener.flush().await;
     emit(&events, 10_001);
     assert_eq!(listener.batches.recv().await.unwrap(), ["10001"], "the next one rings again");
@@ -220,24 +219,24 @@ async fn a_busy_actor_has_one_message_in_its_mailbox_for_ten_thousand_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_actor_hears_all_in_order_while_it_reads() {
+async fn an_actor_receives_all_events_in_order_while_it_reads() {
     let events = Events::default();
-    let mut listener = Heard::subscribe(&events, 10_000).await;
-    let told = events.clone();
+    let mut listener = Subscribed::subscribe(&events, 10_000).await;
+    let copy = events.clone();
     let emitting =
-        tokio::task::spawn_blocking(move || (1..=10_000).for_each(|number| emit(&told, number)));
-    let mut heard = Vec::new();
-    while heard.len() < 10_000 {
-        heard.extend(listener.batches.recv().await.unwrap());
+        tokio::task::spawn_blocking(move || (1..=10_000).for_each(|number| emit(&copy, number)));
+    let mut seen = Vec::new();
+    while seen.len() < 10_000 {
+        seen.extend(listener.batches.recv().await.unwrap());
     }
     emitting.await.unwrap();
-    assert!(heard.iter().map(|number| number.parse::<u64>().unwrap()).eq(1..=10_000));
+    assert!(seen.iter().map(|number| number.parse::<u64>().unwrap()).eq(1..=10_000));
 }
 
 #[tokio::test]
 async fn a_batch_that_is_dropped_unread_comes_with_the_next_one() {
     let events = Events::default();
-    let mut listener = Heard::subscribe(&events, 2).await;
+    let mut listener = Subscribed::subscribe(&events, 2).await;
     listener.actor.cast(ListenerMsg::Ignore(true)).unwrap();
     for number in 1..=3 {
         emit(&events, number);
@@ -252,7 +251,7 @@ async fn a_batch_that_is_dropped_unread_comes_with_the_next_one() {
 #[tokio::test]
 async fn an_actor_that_has_ended_is_unsubscribed() {
     let events = Events::default();
-    let listener = Heard::subscribe(&events, 4).await;
+    let listener = Subscribed::subscribe(&events, 4).await;
     let mut receiver = events.receiver(4);
     let _busy = listener.busy().await;
     emit(&events, 1);
@@ -265,9 +264,9 @@ async fn an_actor_that_has_ended_is_unsubscribed() {
 }
 
 #[tokio::test]
-async fn wrapping_that_panics_ends_the_subscription_alone() {
+async fn a_panic_while_wrapping_ends_only_that_subscription() {
     let events = Events::default();
-    let listener = Heard::subscribe(&events, 4).await;
+    let listener = Subscribed::subscribe(&events, 4).await;
     events.subscribe(listener.actor.clone(), 4, |_batch| -> ListenerMsg { panic!("a bug") });
     emit(&events, 1);
     assert_eq!(subscribers(&events), 1);
@@ -275,7 +274,7 @@ async fn wrapping_that_panics_ends_the_subscription_alone() {
 }
 
 #[tokio::test]
-async fn a_change_of_the_catalog_is_heard_and_the_end_of_the_engine_is() {
+async fn a_change_of_the_catalog_and_the_end_of_the_engine_are_events() {
     let engine = Engine::builder("s", "1").start().await.unwrap();
     let events = engine.events(16);
     let noon = || tool("noon", || async { Ok::<_, ToolError>("12:00") });
@@ -283,9 +282,9 @@ async fn a_change_of_the_catalog_is_heard_and_the_end_of_the_engine_is() {
     engine.catalog().remove_tool("no such tool").await.unwrap();
     engine.catalog().add(noon()).await.expect_err("its name is taken");
     engine.shutdown().await;
-    let heard: Vec<_> = events.collect().await;
-    let [EngineEvent::CatalogChanged { revision, lists }, EngineEvent::Stopped] = &heard[..] else {
-        panic!("{heard:?}");
+    let seen: Vec<_> = events.collect().await;
+    let [EngineEvent::CatalogChanged { revision, lists }, EngineEvent::Stopped] = &seen[..] else {
+        panic!("{seen:?}");
     };
     assert_eq!((*revision, &lists[..]), (added.revision, &[ListKind::Tools][..]));
 }

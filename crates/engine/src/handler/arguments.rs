@@ -1,4 +1,4 @@
-//! The arguments of a tool, before the tool has them.
+//! The arguments of a tool, before they are parsed.
 
 use bytestring::ByteString;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use stentor_wire::{ErrorObject, numbers};
 use super::ToolError;
 use crate::offload::LARGE;
 
-/// The arguments of a tool as the client wrote them, which are read when the tool runs.
+/// The arguments of a tool as the client wrote them. They are parsed when the tool runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments(ByteString);
 
@@ -30,22 +30,22 @@ impl Arguments {
         Self(json)
     }
 
-    /// Whether it takes long to read them.
+    /// Whether they take long to parse.
     pub(crate) fn are_large(&self) -> bool {
         self.0.len() > LARGE
     }
 
-    /// Reads them.
+    /// Parses the arguments.
     ///
     /// # Errors
     ///
-    /// -32602 if they have a number that is beyond all bounds.
+    /// -32602 if they contain a number that is out of range.
     pub(crate) fn read(&self) -> Result<Value, ToolError> {
         let mut read = serde_json::from_str(&self.0).map_err(|error| {
             let message = format!("invalid arguments: {}", shortened(error));
             ToolError::protocol(ErrorObject::invalid_params(message))
         })?;
-        // An integer is one to the code, too, however the client wrote it.
+        // The code receives integers as integers, however the client wrote them.
         numbers::settle(&mut read);
         Ok(read)
     }

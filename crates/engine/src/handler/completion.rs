@@ -10,24 +10,24 @@ use stentor_wire::encode::ResultBody;
 
 use super::Running;
 
-/// The most values that one answer may have (server/utilities/completion).
+/// The most values that one answer may contain (server/utilities/completion).
 const MAX_VALUES: usize = 100;
 
-/// What is being completed: one argument of a prompt or of a resource template.
+/// A request to complete one argument of a prompt or of a resource template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
     /// The argument's name.
     pub argument: String,
-    /// What has been typed so far.
+    /// The text that has been typed so far.
     pub value: String,
-    /// Arguments that are known already, by name.
+    /// Arguments that are already known, by name.
     pub known: BTreeMap<String, String>,
 }
 
 type Run = dyn Fn(Completion) -> Running<Vec<String>> + Send + Sync;
 
-/// The author's code that completes arguments: all values that fit, best first.
+/// The author's code that completes arguments. It returns all values that fit, best first.
 #[derive(Clone)]
 pub(crate) struct Completer(Arc<Run>);
 
@@ -51,7 +51,7 @@ impl Completer {
     }
 }
 
-/// The answer of `completion/complete`: at most a hundred values, and whether there are more.
+/// The result of `completion/complete`: at most a hundred values, and whether there are more.
 pub(crate) fn completed(mut values: Vec<String>) -> Result<ResultBody, ErrorObject> {
     let total = values.len();
     values.truncate(MAX_VALUES);
@@ -66,7 +66,7 @@ mod tests {
     use stentor_wire::{Era, Id};
 
     #[test]
-    fn at_most_a_hundred_values_are_told_and_that_there_are_more() {
+    fn at_most_a_hundred_values_are_sent_and_whether_there_are_more() {
         let values = (0..250).map(|n| n.to_string()).collect();
         let server = ServerIdentity::new(Implementation::new("s", "1"));
         let body = super::completed(values).unwrap();

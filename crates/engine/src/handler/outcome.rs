@@ -1,4 +1,4 @@
-//! What the author's code returns, and what becomes of it.
+//! The outcomes of the author's code, and their form for clients.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use stentor_wire::{Era, ErrorObject, code};
 
 use crate::task::{AskError, InputRequired};
 
-/// Why a call failed: something the model can act on, or an error of the protocol.
+/// Why a call failed: a message that the model can act on, or an error of the protocol.
 ///
-/// `?` turns every [`std::error::Error`] into one that the model reads; write
-/// [`CallError::protocol`] for the rest. It implements no `Error` itself, as that is what
-/// makes `?` work.
+/// `?` turns every [`std::error::Error`] into a message for the model. For other errors, use
+/// [`CallError::protocol`]. `CallError` does not implement `Error`, because `?` could not convert
+/// other errors then.
 #[derive(Clone, PartialEq)]
 pub struct CallError(Kind);
 
@@ -33,8 +33,8 @@ pub type ResourceError = CallError;
 pub type PromptError = CallError;
 
 impl CallError {
-    /// A failure that the model reads and can act on. In a tool it becomes a result with
-    /// `isError: true`, elsewhere a JSON-RPC error.
+    /// A failure that the model reads and can act on. A tool turns it into a result with
+    /// `isError: true`, a resource or prompt into a JSON-RPC error.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self(Kind::Message(message.into()))
@@ -52,16 +52,16 @@ impl CallError {
         Self::protocol(ErrorObject::invalid_params(message))
     }
 
-    /// No failure, but questions: a modern client gets them as the answer to its request,
-    /// which is over then, and sends the answers with a new one. Nothing waits meanwhile, and
-    /// the code runs again from the top; see [`InputRequired`].
+    /// Questions instead of a failure. A modern client gets them as the response to its request,
+    /// which ends, and sends the answers with a new request. Nothing waits meanwhile, and the code
+    /// runs again from the start; see [`InputRequired`].
     #[must_use]
     pub fn input_required(asked: InputRequired) -> Self {
         Self(Kind::Ask(Box::new(asked)))
     }
 
-    /// The same as a client of this era can read it. That it lacks a capability has a code of its own
-    /// in the modern era only: others read it as any failure.
+    /// The same error in a form that a client of this era can read. Only the modern era has a code
+    /// for a missing capability; legacy clients get it as an ordinary failure.
     pub(crate) fn in_words_of(self, era: Era) -> Self {
         match self.0 {
             Kind::Protocol(ErrorObject { code: code::MISSING_CAPABILITY, message, data })
@@ -98,7 +98,7 @@ impl fmt::Display for CallError {
 
 impl<E: std::error::Error + 'static> From<E> for CallError {
     fn from(error: E) -> Self {
-        // An error of the protocol keeps its code on its way through `?`.
+        // An error of the protocol keeps its code through `?`.
         let any = &error as &dyn std::any::Any;
         match (any.downcast_ref::<ErrorObject>(), any.downcast_ref::<AskError>()) {
             (Some(protocol), _) => Self::protocol(protocol.clone()),
@@ -110,10 +110,10 @@ impl<E: std::error::Error + 'static> From<E> for CallError {
     }
 }
 
-/// What a tool may return.
+/// A type that a tool may return.
 ///
-/// Texts become one text block, content blocks stand for themselves, [`Structured`] adds
-/// `structuredContent` and an output schema, and a [`CallToolResult`] says everything.
+/// A text becomes one text block. Content blocks are used as they are. [`Structured`] adds
+/// `structuredContent` and an output schema. A [`CallToolResult`] sets everything.
 pub trait IntoToolResult: Send + 'static {
     /// The schema of `structuredContent`, if results of this type have one.
     #[must_use]
@@ -158,7 +158,7 @@ impl IntoToolResult for CallToolResult {
     }
 }
 
-/// A structured result: `structuredContent`, the same as text for older clients, and an
+/// A structured result: `structuredContent`, the same value as text for older clients, and an
 /// output schema made from the type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Structured<T>(pub T);

@@ -17,10 +17,10 @@ use crate::task::Pace;
 type Run =
     dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
 
-/// The arguments of a prompt, by name. Required ones are there.
+/// The arguments of a prompt, by name. Required arguments are always present.
 pub type PromptArgs = BTreeMap<String, String>;
 
-/// A prompt: what clients see of it, and the code that fills it in.
+/// A prompt: the descriptor that clients see, and the code that fills it in.
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) descriptor: model::Prompt,
@@ -34,8 +34,8 @@ impl fmt::Debug for Prompt {
     }
 }
 
-/// A prompt from an async function of its arguments, of arguments and [`Context`], or of
-/// nothing.
+/// Makes a prompt from an async function of the arguments, of the arguments and a [`Context`], of a
+/// [`Context`], or of nothing.
 ///
 /// ```
 /// use stentor_engine::{PromptArgs, PromptError, prompt};
@@ -57,41 +57,41 @@ pub fn prompt<M>(name: impl Into<String>, function: impl PromptFn<M>) -> Prompt 
 }
 
 impl Prompt {
-    /// The name that clients ask for.
+    /// The name by which clients request the prompt.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.descriptor.name
     }
 
-    /// What the prompt is for.
+    /// Sets what the prompt is for.
     #[must_use]
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.descriptor.description = Some(description.into());
         self
     }
 
-    /// A name for people.
+    /// Sets a name for people.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.descriptor.title = Some(title.into());
         self
     }
 
-    /// Pictures for people.
+    /// Sets icons for people.
     #[must_use]
     pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
         self.descriptor.icons = Some(icons.into_iter().collect());
         self
     }
 
-    /// The descriptor's own `_meta`.
+    /// Sets the `_meta` of the descriptor.
     #[must_use]
     pub fn meta(mut self, meta: MetaObject) -> Self {
         self.descriptor.meta = Some(meta);
         self
     }
 
-    /// Declares an argument. A request without a required one is refused.
+    /// Declares an argument. A request without a required argument is refused.
     #[must_use]
     pub fn argument(
         mut self,
@@ -106,7 +106,8 @@ impl Prompt {
         self
     }
 
-    /// Completes arguments while they are typed: all values that fit, best first.
+    /// Sets the function that completes arguments while they are typed. It returns all values that
+    /// fit, best first.
     #[must_use]
     pub fn complete<F, Fut>(mut self, function: F) -> Self
     where
@@ -118,7 +119,6 @@ impl Prompt {
     }
 }
 
-/// A prompt as the catalog holds it.
 #[derive(Debug)]
 pub(crate) struct PromptEntry {
     prompt: Prompt,
@@ -146,7 +146,7 @@ impl PromptEntry {
         self.prompt.completer.as_ref()
     }
 
-    /// The required arguments that are missing.
+    /// Checks that all required arguments are present.
     pub(crate) fn check_arguments(&self, arguments: &PromptArgs) -> Result<(), ErrorObject> {
         let declared = self.prompt.descriptor.arguments.iter().flatten();
         let missing: Vec<_> = declared
@@ -174,7 +174,7 @@ impl PromptEntry {
     }
 }
 
-/// What a prompt may return.
+/// A type that a prompt may return.
 pub trait IntoPromptResult: Send + 'static {
     /// The result as clients see it.
     fn into_prompt_result(self) -> GetPromptResult;

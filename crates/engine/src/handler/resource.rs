@@ -18,56 +18,56 @@ type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, 
     + Send
     + Sync;
 
-/// The variables of a resource template, by name, percent-decoded. What the URI leaves out, as it may
-/// with most expressions but `{var}` and `{+var}`, is not among them.
+/// The variables of a resource template, by name, percent-decoded. A variable that the URI leaves
+/// out is not included; most expressions allow that, but not `{var}` and `{+var}`.
 pub type TemplateVars = BTreeMap<String, String>;
 
 macro_rules! descriptor_methods {
     () => {
-        /// What it is, for the model.
+        /// Sets what it is, for the model.
         #[must_use]
         pub fn description(mut self, description: impl Into<String>) -> Self {
             self.descriptor.description = Some(description.into());
             self
         }
 
-        /// A name for people.
+        /// Sets a name for people.
         #[must_use]
         pub fn title(mut self, title: impl Into<String>) -> Self {
             self.descriptor.title = Some(title.into());
             self
         }
 
-        /// The MIME type of its contents.
+        /// Sets the MIME type of the contents.
         #[must_use]
         pub fn mime_type(mut self, mime_type: impl Into<String>) -> Self {
             self.descriptor.mime_type = Some(mime_type.into());
             self
         }
 
-        /// Pictures for people.
+        /// Sets icons for people.
         #[must_use]
         pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
             self.descriptor.icons = Some(icons.into_iter().collect());
             self
         }
 
-        /// Who it is for, how important it is, and when it changed.
+        /// Sets who it is for, how important it is, and when it changed.
         #[must_use]
         pub fn annotations(mut self, annotations: Annotations) -> Self {
             self.descriptor.annotations = Some(annotations);
             self
         }
 
-        /// The descriptor's own `_meta`.
+        /// Sets the `_meta` of the descriptor.
         #[must_use]
         pub fn meta(mut self, meta: MetaObject) -> Self {
             self.descriptor.meta = Some(meta);
             self
         }
 
-        /// For how long a client may keep what it read, in milliseconds, and whether one
-        /// user's copy may serve another. Without it: not at all.
+        /// Sets for how long a client may cache the contents, in milliseconds, and whether the copy
+        /// of one user may serve another. Without it the client may not cache them.
         #[must_use]
         pub fn cache(mut self, ttl_ms: u64, scope: CacheScope) -> Self {
             self.cache = CacheHint { ttl_ms, scope };
@@ -76,7 +76,7 @@ macro_rules! descriptor_methods {
     };
 }
 
-/// A resource with a fixed URI: what clients see of it, and the code that reads it.
+/// A resource with a fixed URI: the descriptor that clients see, and the code that reads it.
 #[derive(Clone)]
 pub struct Resource {
     pub(crate) descriptor: model::Resource,
@@ -90,7 +90,7 @@ impl fmt::Debug for Resource {
     }
 }
 
-/// A resource that is read by an async function.
+/// Makes a resource that an async function reads.
 ///
 /// ```
 /// use stentor_engine::{Context, ResourceError, resource};
@@ -117,7 +117,7 @@ where
 }
 
 impl Resource {
-    /// A resource that never changes by itself.
+    /// Makes a text resource that never changes by itself.
     ///
     /// ```
     /// let readme = stentor_engine::Resource::text("docs://readme", "readme", "Read me.");
@@ -133,7 +133,7 @@ impl Resource {
         .mime_type("text/plain")
     }
 
-    /// As [`text`](Self::text), for anything else.
+    /// Makes a binary resource that never changes by itself.
     #[must_use]
     pub fn bytes(
         uri: impl Into<String>,
@@ -153,7 +153,7 @@ impl Resource {
         &self.descriptor.uri
     }
 
-    /// Its size in bytes, for clients that want to know before they read.
+    /// Sets the size in bytes, for clients that want to know it before they read.
     #[must_use]
     pub fn size(mut self, bytes: u64) -> Self {
         self.descriptor.size = Some(bytes);
@@ -180,10 +180,9 @@ impl fmt::Debug for ResourceTemplate {
     }
 }
 
-/// A family of resources: every URI that fits the template is read by one async function of
-/// its variables.
+/// Makes a family of resources: one async function reads every URI that fits the template.
 ///
-/// Templates follow RFC 6570 up to level 3, with lists besides:
+/// Templates follow RFC 6570 up to level 3, and also allow lists:
 ///
 /// | expression | matches |
 /// |---|---|
@@ -193,9 +192,10 @@ impl fmt::Debug for ResourceTemplate {
 /// | `{?q,limit}`, `{&more}`, `{;x,y}` | pairs of these names and values, any of them, in any order |
 /// | `{/parts*}` and other lists | one or more, joined as they were (`a/b/c`) |
 ///
-/// Others are refused when the template is added. URIs are compared in their
-/// [normal form](stentor_wire::uri::normal), so that `my file` and `my%20file` are the same. Values are decoded,
-/// and may hold anything then, `/` and `..` among it: check them before they become part of a path.
+/// Other expressions are refused when the template is added. URIs are compared in their [normal
+/// form](stentor_wire::uri::normal), so that `my file` and `my%20file` are the same. Values are
+/// decoded, and may then contain anything, also `/` and `..`: check them before they become part of
+/// a path.
 ///
 /// ```
 /// use stentor_engine::{Context, ResourceError, TemplateVars, resource_template};
@@ -231,7 +231,8 @@ impl ResourceTemplate {
         &self.descriptor.uri_template
     }
 
-    /// Completes variables while they are typed: all values that fit, best first.
+    /// Sets the function that completes variables while they are typed. It returns all values that
+    /// fit, best first.
     #[must_use]
     pub fn complete<F, Fut>(mut self, function: F) -> Self
     where
@@ -245,7 +246,6 @@ impl ResourceTemplate {
     descriptor_methods!();
 }
 
-/// A resource as the catalog holds it.
 #[derive(Debug)]
 pub(crate) struct ResourceEntry {
     resource: Resource,
@@ -276,7 +276,6 @@ impl ResourceEntry {
     }
 }
 
-/// A resource template as the catalog holds it.
 #[derive(Debug)]
 pub(crate) struct TemplateEntry {
     template: ResourceTemplate,
@@ -302,7 +301,7 @@ impl TemplateEntry {
         self.template.completer.as_ref()
     }
 
-    /// How to read a URI, in its normal form, if it fits the template.
+    /// The reader of a URI in its normal form, if the URI fits the template.
     pub(crate) fn reader(&self, normal: &str) -> Option<Reader> {
         let vars = self.pattern.variables(normal)?;
         Some(Reader {
@@ -315,7 +314,6 @@ impl TemplateEntry {
     }
 }
 
-/// What reads one URI.
 pub(crate) struct Reader {
     read: Arc<Read>,
     vars: TemplateVars,
@@ -332,7 +330,7 @@ impl Reader {
             let mut result = running.await?;
             if let Some(declared) = declared {
                 for contents in &mut result.contents {
-                    give_type(contents, &declared);
+                    set_missing_type(contents, &declared);
                 }
             }
             Ok(result)
@@ -341,8 +339,7 @@ impl Reader {
     }
 }
 
-/// Contents whose author did not say their type have the one that was declared.
-fn give_type(contents: &mut ResourceContents, declared: &str) {
+fn set_missing_type(contents: &mut ResourceContents, declared: &str) {
     if let ResourceContents::TextResourceContents { mime_type, .. }
     | ResourceContents::BlobResourceContents { mime_type, .. } = contents
         && mime_type.is_none()
@@ -351,7 +348,7 @@ fn give_type(contents: &mut ResourceContents, declared: &str) {
     }
 }
 
-/// What reading a resource may return.
+/// A type that the code of a resource may return.
 pub trait IntoContents: Send + 'static {
     /// The contents of `uri` as clients see them.
     fn into_contents(self, uri: &str) -> Vec<ResourceContents>;

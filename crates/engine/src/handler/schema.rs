@@ -1,4 +1,4 @@
-//! JSON Schema: made from types, checked when something is registered, applied to arguments
+//! JSON Schema: generated from types, checked when an item is registered, and applied to arguments
 //! before the author's code runs.
 
 mod check;
@@ -22,10 +22,10 @@ const MAX_NODES: usize = 16_384;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
-    /// The schema is no valid schema of its dialect, or uses a `$ref` to somewhere else.
+    /// The schema is invalid in its dialect, or has a `$ref` to another document.
     #[error("{0}")]
     Invalid(String),
-    /// The schema is written in a dialect that is not known here.
+    /// The schema uses a dialect that is not supported.
     #[error("the dialect '{0}' is not supported; 2020-12, 2019-09 and drafts 4, 6 and 7 are")]
     Dialect(String),
     /// The schema is too deep.
@@ -34,10 +34,10 @@ pub enum SchemaError {
     /// The schema is too large.
     #[error("the schema has more than {MAX_NODES} members and items")]
     TooLarge,
-    /// A tool takes an object, and no object fits the schema.
+    /// A tool takes an object, but no object fits the schema.
     #[error("the schema must have \"type\": \"object\"")]
     NotAnObject,
-    /// A URI template is none, or one that no URI could be matched with.
+    /// A URI template is invalid, or no URI can match it.
     #[error(transparent)]
     Template(#[from] super::TemplateError),
     /// A form has a field that clients cannot show.
@@ -50,7 +50,7 @@ pub enum SchemaError {
     Header(#[from] stentor_wire::headers::ParamHeaderError),
 }
 
-/// The dialect that a schema names; 2020-12 without.
+/// The dialect that a schema names; 2020-12 if it names none.
 fn dialect(schema: &Value) -> Result<jsonschema::Draft, SchemaError> {
     use jsonschema::Draft;
     let Some(named) = schema.get("$schema") else { return Ok(Draft::Draft202012) };
@@ -90,7 +90,7 @@ fn measure(value: &Value, depth: usize, nodes: &mut usize) -> Result<(), SchemaE
     }
 }
 
-/// The schema of a type, 2020-12, self-contained.
+/// The schema of a type: 2020-12, without references to other documents.
 pub(crate) fn of_type<T: JsonSchema>() -> JsonObject {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
     let object = schema.ensure_object();
@@ -98,7 +98,7 @@ pub(crate) fn of_type<T: JsonSchema>() -> JsonObject {
     object.clone()
 }
 
-/// The schema of a form: flat, as the protocol allows no references there.
+/// The schema of a form: flat, because the protocol allows no references in forms.
 pub(crate) fn form_schema<T: JsonSchema>() -> JsonObject {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
@@ -113,8 +113,8 @@ pub(crate) fn form_schema<T: JsonSchema>() -> JsonObject {
     object.clone()
 }
 
-/// Writes a field as forms have it (client/elicitation): one that may be left out is of its
-/// plain type, choices have titles, and number formats are left out.
+/// Rewrites a field for a form (client/elicitation): an optional field has its plain type, choices
+/// have titles, and number formats are left out.
 fn simplify_field(field: &mut Value) {
     let Value::Object(field) = field else { return };
     if let Some(Value::Array(types)) = field.get("type")
@@ -158,7 +158,6 @@ fn simplify_field(field: &mut Value) {
     }
 }
 
-/// The schema of a call without arguments.
 pub(crate) fn no_arguments() -> JsonObject {
     JsonObject::from_iter([
         ("type".to_owned(), Value::from("object")),
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_has_only_what_forms_may_have() {
+    fn a_form_schema_has_only_what_the_protocol_allows() {
         #[derive(JsonSchema)]
         #[allow(dead_code, reason = "only its schema is looked at")]
         struct Form {
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_to_somewhere_else_is_refused_not_fetched() {
+    fn a_reference_to_another_document_is_refused_and_not_fetched() {
         for reference in ["https://example.com/s.json", "file:///etc/passwd", "other.json"] {
             let schema = json!({"type": "object", "properties": {"a": {"$ref": reference}}});
             assert!(matches!(compile(schema), Err(SchemaError::Invalid(_))), "{reference}");

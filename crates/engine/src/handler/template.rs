@@ -1,4 +1,4 @@
-//! URI templates (RFC 6570), read backwards: from a URI to the variables that make it.
+//! URI templates (RFC 6570), matched backwards: from a URI to the values of the variables.
 
 use std::fmt::Write as _;
 
@@ -14,46 +14,44 @@ pub enum TemplateError {
     /// A brace has no counterpart.
     #[error("the URI template '{0}' has a brace without its counterpart")]
     Brace(String),
-    /// An expression is none, or one for which no URI says what its variables were.
+    /// An expression is invalid, or no URI can tell what its variables were.
     #[error("the expression '{expression}' of a URI template {why}")]
     Expression {
-        /// With its braces.
+        /// The expression with its braces.
         expression: String,
         /// What is wrong.
         why: &'static str,
     },
-    /// It has more or longer expressions than can be matched.
+    /// The template has more or longer expressions than can be matched.
     #[error("the URI template is too large")]
     TooLarge,
 }
 
 /// A template that URIs are matched against.
 ///
-/// Literals and URIs are compared in their [normal form](uri::normal), so that it does not matter
-/// who escapes what. What is matched takes time in proportion to the length of the URI.
+/// Literals and URIs are compared in their [normal form](uri::normal), so that differences in
+/// escaping do not matter. Matching takes time in proportion to the length of the URI.
 #[derive(Clone, Debug)]
 pub(crate) struct UriTemplate {
     pattern: Regex,
-    /// One for each group of the pattern.
     groups: Vec<Group>,
 }
 
-/// What a part of a URI gives.
+/// What one group of the pattern captures.
 #[derive(Clone, Debug)]
 enum Group {
-    /// One variable.
     One(String),
-    /// Pairs of these names and values, in any order.
+    /// Pairs of these names and values, in any order, with this separator.
     Pairs(Vec<String>, char),
 }
 
-/// What the operator of an expression stands for (RFC 6570, appendix A).
+/// How the operator of an expression writes values (RFC 6570, appendix A).
 #[derive(Clone, Copy)]
 struct Operator {
     first: &'static str,
     separator: char,
     named: bool,
-    /// What a value consists of.
+    /// The characters of a value, as the content of a regex class.
     value: &'static str,
 }
 
@@ -61,14 +59,15 @@ const UNRESERVED: &str = r"A-Za-z0-9\-._~%";
 const ANY: &str = r"!-~";
 
 impl Operator {
-    /// The operator, and the variables behind it.
+    /// The operator of an expression, and the variables after it.
     fn of(expression: &str) -> (Self, &str) {
         let (first, separator, named, value) = match expression.chars().next() {
             Some('+') => ("", ',', false, ANY),
             Some('#') => ("#", ',', false, ANY),
             Some('.') => (".", '.', false, UNRESERVED),
             Some('/') => ("/", '/', false, UNRESERVED),
-            // What is not escaped, as it should be, still is no separator.
+            // A character that should be escaped but is not is part of the value, unless it is a
+            // separator.
             Some(';') => (";", ';', true, r"!-~--[#/;?]"),
             Some('?') => ("?", '&', true, r"!-~--[#&]"),
             Some('&') => ("&", '&', true, r"!-~--[#&]"),
@@ -82,7 +81,7 @@ impl Operator {
         (Self { first, separator, named, value }, &expression[1..])
     }
 
-    /// Adds what matches an expression with these variables.
+    /// Adds the pattern of an expression with these variables.
     fn put(
         self,
         names: &[String],
@@ -107,7 +106,7 @@ impl Operator {
             if names.len() > 1 { format!("[{value}]--[{between}]") } else { value.to_owned() };
         let last = if explodes { format!("{value}{between}") } else { own.clone() };
         let greedy = if lazy { "?" } else { "" };
-        // One without anything in front of it is always there, if only as nothing.
+        // A variable without a prefix always matches, if only as an empty text.
         let mut open = 0;
         for (index, name) in names.iter().enumerate() {
             let before = if index == 0 { &first } else { &between };
@@ -128,8 +127,8 @@ impl UriTemplate {
     pub(crate) fn new(template: &str) -> Result<Self, TemplateError> {
         let unbalanced = || TemplateError::Brace(template.to_owned());
         let mut expressions = Vec::new();
-        // The literals of a template have their normal form as parts of a URI, in which each
-        // expression is a word that stands nowhere else, and does not begin as a digit.
+        // The literals of a template are normalized as parts of a URI. For this, each expression is
+        // replaced by a word that occurs nowhere else, and does not begin with a digit.
         let (mut word, bare) = ("word".to_owned(), uri::normal(template));
         while template.contains(&word) || bare.contains(&word) {
             word.push('x');
@@ -163,7 +162,7 @@ impl UriTemplate {
             };
             let (names, explodes) = variables_of(variables, operator).map_err(wrong)?;
             pattern.push_str(&regex::escape(literal));
-            // A name before a suffix ends where the suffix begins.
+            // A value before a suffix ends where the suffix begins.
             let lazy = expressions.get(index + 1).is_some_and(|next| next.starts_with('.'))
                 && behind.starts_with('.');
             operator.put(&names, explodes, lazy, &mut pattern, &mut groups);
@@ -175,8 +174,8 @@ impl UriTemplate {
         Ok(Self { pattern, groups })
     }
 
-    /// The variables of a URI in its normal form; `None` if it does not fit. One that the URI leaves
-    /// out is not among them.
+    /// The variables of a URI in its normal form; `None` if the URI does not fit. A variable that
+    /// the URI leaves out is not included.
     pub(crate) fn variables(&self, normal: &str) -> Option<TemplateVars> {
         let found = self.pattern.captures(normal)?;
         let mut vars = TemplateVars::new();
@@ -201,7 +200,7 @@ impl UriTemplate {
     }
 }
 
-/// A variable that is there twice has the same value twice.
+/// Adds a variable. `None` if the value is invalid, or if the variable has another value already.
 fn put(vars: &mut TemplateVars, name: &str, part: &str) -> Option<()> {
     let value = uri::decode(part)?;
     match vars.get(name) {
@@ -213,7 +212,7 @@ fn put(vars: &mut TemplateVars, name: &str, part: &str) -> Option<()> {
     }
 }
 
-/// The names of an expression's variables, and whether the last is a list.
+/// The names of an expression's variables, and whether the last variable is a list.
 fn variables_of(text: &str, operator: Operator) -> Result<(Vec<String>, bool), &'static str> {
     let mut names = Vec::new();
     let mut explodes = false;
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_never_match_is_refused_by_its_name() {
+    fn an_expression_that_could_never_match_is_refused_and_named() {
         for (template, named) in [
             ("x://s{?q*}", "{?q*}"),
             ("x://s{;q*}", "{;q*}"),
@@ -372,20 +371,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_expanded_is_read_back(
+        fn variables_of_an_expanded_template_are_read_back(
             operator in prop::sample::select(vec!["", "+", "#", ".", "/", ";", "?", "&"]),
             value in "[ -~ü/%.]{1,12}",
             second in "[a-zé%&=]{1,12}",
             literal in "[a-zü ]{0,5}",
         ) {
-            // A segment of dots alone means another place.
+            // A segment of only dots refers to another path.
             prop_assume!(operator != "/" && !operator.is_empty() || !["." , ".."].contains(&&*value));
             prop_assume!(!value.split('/').any(|part| [".", ".."].contains(&part)));
             let vars = [("v", &*value), ("w", &*second)];
             let start = format!("x://h/{literal}");
             let one = format!("{start}{}", expand(operator, &vars[..1]));
             prop_assert_eq!(read(&format!("{start}{{{operator}v}}"), &one), is(&vars[..1]), "{}", one);
-            // Where a separator is not escaped, nobody can tell.
+            // A separator that is not escaped cannot be distinguished from a part of a value.
             if !(["+", "#"].contains(&operator) && value.contains(',') || operator == "." && value.contains('.')) {
                 let two = format!("{start}{}", expand(operator, &vars));
                 prop_assert_eq!(read(&format!("{start}{{{operator}v,w}}"), &two), is(&vars), "{}", two);

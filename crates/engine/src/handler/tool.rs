@@ -14,9 +14,10 @@ use stentor_wire::model::{
 };
 use stentor_wire::{Era, ErrorObject, ProtocolVersion};
 
-use super::told::Told;
+use super::descriptor::ToolDescriptor;
 use super::{
-    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, fit, schema,
+    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, downgrade,
+    schema,
 };
 use crate::Context;
 use crate::task::Pace;
@@ -24,11 +25,11 @@ use crate::tasks::AsTask;
 
 type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
 
-/// A tool: what clients see of it, and the code behind it.
+/// A tool: the descriptor that clients see, and the code behind it.
 ///
-/// Made by [`tool`] from an async function, or by [`raw_tool`] when its schema is known only
-/// at run time. Nothing is checked before the tool is added to an engine, which then says
-/// what is wrong.
+/// Make one with [`tool`] from an async function, or with [`raw_tool`] when its schema is known
+/// only at run time. The tool is checked when it is added to an engine, which then returns what is
+/// wrong.
 #[derive(Clone)]
 pub struct Tool {
     pub(crate) descriptor: model::Tool,
@@ -43,12 +44,12 @@ impl fmt::Debug for Tool {
     }
 }
 
-/// A tool from an async function.
+/// Makes a tool from an async function.
 ///
-/// The function takes its arguments (any type that is [`DeserializeOwned`] and
-/// [`JsonSchema`]) and a [`Context`], or only one of them, or nothing, and returns a
-/// `Result` of anything that is [`IntoToolResult`]. Arguments are checked against the schema
-/// of their type before it runs.
+/// The function takes its arguments (any type that is [`DeserializeOwned`] and [`JsonSchema`]) and
+/// a [`Context`], or only one of them, or nothing. It returns a `Result` of anything that is
+/// [`IntoToolResult`]. Arguments are checked against the schema of their type before the function
+/// runs.
 ///
 /// ```
 /// use schemars::JsonSchema;
@@ -79,12 +80,12 @@ pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
     Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
 }
 
-/// A tool whose schema is known only at run time.
+/// Makes a tool whose schema is known only at run time.
 ///
-/// `input_schema` is a JSON Schema of an object. It reaches clients as it is, but for what some of
-/// them cannot read: of subschemas `true` becomes `{}` and `false` becomes `{"not": {}}`, formats that
+/// `input_schema` is a JSON Schema of an object. Clients receive it without the parts that some of
+/// them cannot read: the subschema `true` becomes `{}`, `false` becomes `{"not": {}}`, formats that
 /// validators do not know are left out, and the root says `"type": "object"` and has `properties`.
-/// The function gets arguments that fit it.
+/// The function receives arguments that fit the schema.
 ///
 /// ```
 /// use serde_json::json;
@@ -104,7 +105,8 @@ where
 {
     let schema = match input_schema {
         Value::Object(schema) => schema,
-        // No object fits it: refused when the tool is added, where an error can be returned.
+        // No object fits this schema, so the tool is refused when it is added, where an error can
+        // be returned.
         _ => JsonObject::from_iter([("const".to_owned(), Value::Null)]),
     };
     let mut descriptor = model::Tool::new_with_raw(name.into(), None, Arc::new(schema));
@@ -117,65 +119,65 @@ where
 }
 
 impl Tool {
-    /// The name that clients call.
+    /// The name by which clients call the tool.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.descriptor.name
     }
 
-    /// What the tool does, for the model.
+    /// Sets what the tool does, for the model.
     #[must_use]
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.descriptor.description = Some(description.into().into());
         self
     }
 
-    /// A name for people.
+    /// Sets a name for people.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.descriptor.title = Some(title.into());
         self
     }
 
-    /// Whether calls become tasks, whose result the client fetches later.
+    /// Sets whether calls become tasks, whose result the client fetches later.
     #[must_use]
     pub fn as_task(mut self, as_task: AsTask) -> Self {
         self.as_task = as_task;
         self
     }
 
-    /// A task that ran when the server ended, in whatever way, runs again when it is back: with
-    /// the same arguments, and what it saved with
-    /// [`Context::checkpoint`](crate::Context::checkpoint). Others fail then, and so do those whose
-    /// tool is added only after the engine has started.
+    /// Makes tasks of this tool resumable: a task that ran when the server ended, in whatever way,
+    /// runs again when the server is back. It has the same arguments, and the value that it saved
+    /// with [`Context::checkpoint`](crate::Context::checkpoint). Other tasks fail then, and so do
+    /// tasks whose tool is added only after the engine has started.
     #[must_use]
     pub fn resumable(mut self) -> Self {
         self.resumable = true;
         self
     }
 
-    /// Hints about what the tool does to the world.
+    /// Sets hints about the effects of the tool.
     #[must_use]
     pub fn annotations(mut self, annotations: ToolAnnotations) -> Self {
         self.descriptor.annotations = Some(annotations);
         self
     }
 
-    /// Pictures for people.
+    /// Sets icons for people.
     #[must_use]
     pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
         self.descriptor.icons = Some(icons.into_iter().collect());
         self
     }
 
-    /// The schema of `structuredContent`, where the function's type does not tell.
+    /// Sets the schema of `structuredContent`, if the type of the function does not have it.
     #[must_use]
     pub fn output_schema(mut self, schema: JsonObject) -> Self {
         self.descriptor.output_schema = Some(Arc::new(schema));
         self
     }
 
-    /// The descriptor's own `_meta`.
+    /// Sets the `_meta` of the descriptor.
     #[must_use]
     pub fn meta(mut self, meta: MetaObject) -> Self {
         self.descriptor.meta = Some(meta);
@@ -183,11 +185,11 @@ impl Tool {
     }
 }
 
-/// A tool that has been checked, as the catalog holds it.
+/// A checked tool, as the catalog keeps it.
 #[derive(Debug)]
 pub(crate) struct ToolEntry {
     tool: Tool,
-    told: Told,
+    descriptor: ToolDescriptor,
     schema: InputSchema,
     output: Option<InputSchema>,
     headers: ParamHeaders,
@@ -201,13 +203,12 @@ impl ToolEntry {
         let output =
             tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
         let headers = ParamHeaders::from_schema(input)?;
-        let told = Told::of(&tool.descriptor)?;
-        Ok(Self { tool, told, schema, output, headers, pace: Arc::default() })
+        let descriptor = ToolDescriptor::of(&tool.descriptor)?;
+        Ok(Self { tool, descriptor, schema, output, headers, pace: Arc::default() })
     }
 
-    /// What clients of an era are told of it, as JSON.
     pub(crate) fn json(&self, era: Era) -> &Bytes {
-        self.told.json(era)
+        self.descriptor.json(era)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -230,7 +231,7 @@ impl ToolEntry {
         &self.headers
     }
 
-    /// Runs the author's code, after its arguments have been found to fit.
+    /// Checks the arguments, then runs the author's code.
     pub(crate) async fn call(
         self: Arc<Self>,
         arguments: Arguments,
@@ -238,7 +239,7 @@ impl ToolEntry {
     ) -> Result<CallToolResult, ToolError> {
         let arguments = if arguments.are_large() {
             let (offload, this) = (ctx.call().core.offload.clone(), self.clone());
-            // Boxed, as few calls come here and all make room for it.
+            // Boxed to keep the common future small: few calls come here.
             Box::pin(offload.run(move || this.read(&arguments))).await?
         } else {
             self.read(&arguments)?
@@ -246,7 +247,7 @@ impl ToolEntry {
         (self.tool.run)(arguments, ctx).await
     }
 
-    /// Reads arguments and finds whether they fit.
+    /// Parses arguments and checks them against the schema.
     fn read(&self, arguments: &Arguments) -> Result<Value, ToolError> {
         let arguments = arguments.read()?;
         let problems = self.schema.problems(&arguments);
@@ -259,8 +260,8 @@ impl ToolEntry {
         Err(ToolError::new(message))
     }
 
-    /// What a client is told of an outcome: a result, also of a failure that the model can
-    /// act on, or an error of the protocol.
+    /// The result for the client: also a failure that the model can act on is a result, any other
+    /// failure is an error of the protocol.
     pub(crate) fn result(
         &self,
         outcome: Result<CallToolResult, ToolError>,
@@ -283,17 +284,17 @@ impl ToolEntry {
                 ))));
             }
             if !version.era().structured_is_object() {
-                // Where nothing fits: what is declared must be there.
+                // `null` instead of no value, because a declared value must exist.
                 result.structured_content.get_or_insert(Value::Null);
             }
         }
-        fit::tool_result(&mut result, version);
+        downgrade::tool_result(&mut result, version);
         Ok(result)
     }
 }
 
-/// An async function that can be a tool; see [`tool`]. `M` tells the shapes of functions
-/// apart and is always inferred.
+/// An async function that can be a tool; see [`tool`]. `M` distinguishes the parameter lists of
+/// functions, and is always inferred.
 pub trait ToolFn<M>: Send + Sync + 'static {
     /// The schema of the arguments.
     fn input_schema(&self) -> JsonObject;
@@ -305,7 +306,7 @@ pub trait ToolFn<M>: Send + Sync + 'static {
     fn call(&self, arguments: Value, ctx: Context) -> Running<Result<CallToolResult, ToolError>>;
 }
 
-/// The shapes of functions that [`ToolFn`] tells apart.
+/// The parameter lists that [`ToolFn`] distinguishes.
 #[allow(missing_debug_implementations, reason = "never constructed")]
 pub(crate) mod shape {
     use std::marker::PhantomData;
@@ -348,7 +349,8 @@ macro_rules! tool_fn {
     };
 }
 
-/// Arguments that fit the schema but not the type, as where the author wrote either by hand.
+/// Converts arguments to their type. They may fit the schema but not the type if the author wrote
+/// one of them by hand.
 fn typed<A: DeserializeOwned>(arguments: Value) -> Result<A, ToolError> {
     serde_json::from_value(arguments)
         .map_err(|error| ToolError::new(format!("invalid arguments: {}", shortened(error))))

@@ -1,4 +1,4 @@
-//! One notice to many.
+//! Writes one notice to many subscribers.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -6,36 +6,40 @@ use std::sync::Arc;
 use stentor_wire::{EncodedNotice, SubscriptionId};
 
 use super::{Subscriber, SubscriberKey};
-use crate::outlet::Outlet;
-use crate::outlet::policy::Class;
+use crate::stream::StreamSender;
+use crate::stream::policy::Class;
 
-/// How many are told in one go, between which other tasks have their turn.
-const AT_ONCE: usize = 64;
+/// Subscribers that a task writes to in one go, before other tasks get their turn.
+const PART: usize = 64;
 
-/// Somebody who is to be told.
 #[derive(Debug)]
-pub(super) struct Told {
-    outlet: Outlet,
+pub(super) struct Recipient {
+    sender: StreamSender,
     subscription: Option<SubscriptionId>,
 }
 
-impl Told {
+impl Recipient {
     pub(super) fn new(key: &SubscriberKey, subscriber: &Subscriber) -> Self {
-        Self { outlet: subscriber.outlet.clone(), subscription: key.subscription.clone() }
+        Self { sender: subscriber.sender.clone(), subscription: key.subscription.clone() }
     }
 }
 
-/// Tells all of them, many at a time on as many threads as there are, and is done when all have been told:
-/// so what one hears is in the order in which it was said.
-pub(super) async fn tell(told: Vec<Told>, class: Class, notice: Arc<EncodedNotice>) {
-    let mut parts = Vec::with_capacity(told.len() / AT_ONCE);
-    let mut told = told.into_iter();
-    while told.len() > AT_ONCE {
-        let (part, notice) = (told.by_ref().take(AT_ONCE).collect(), notice.clone());
-        parts.push(tokio::spawn(async move { tell_some(part, class, &notice) }));
+/// Writes a notice to all recipients, in parts that run on all threads of the runtime. Returns when
+/// all parts are written, so that each subscriber receives notices in the order in which they were
+/// published.
+pub(super) async fn write_to_all(
+    recipients: Vec<Recipient>,
+    class: Class,
+    notice: Arc<EncodedNotice>,
+) {
+    let mut parts = Vec::with_capacity(recipients.len() / PART);
+    let mut recipients = recipients.into_iter();
+    while recipients.len() > PART {
+        let (part, notice) = (recipients.by_ref().take(PART).collect(), notice.clone());
+        parts.push(tokio::spawn(async move { write_part(part, class, &notice) }));
     }
-    tell_some(told.collect(), class, &notice);
-    // What was begun is told to its end, also if the hub ends before.
+    write_part(recipients.collect(), class, &notice);
+    // A part that has begun is written to its end, even if the hub ends before.
     for part in parts {
         if let Err(error) = part.await
             && let Ok(panic) = error.try_into_panic()
@@ -45,8 +49,8 @@ pub(super) async fn tell(told: Vec<Told>, class: Class, notice: Arc<EncodedNotic
     }
 }
 
-fn tell_some(told: Vec<Told>, class: Class, notice: &Arc<EncodedNotice>) {
-    for Told { outlet, subscription } in told {
-        outlet.notice_now(class, notice.clone(), subscription);
+fn write_part(recipients: Vec<Recipient>, class: Class, notice: &Arc<EncodedNotice>) {
+    for Recipient { sender, subscription } in recipients {
+        sender.notice_directly(class, notice.clone(), subscription);
     }
 }

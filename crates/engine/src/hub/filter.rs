@@ -1,4 +1,4 @@
-//! The pure part of the hub: who hears what.
+//! The pure part of the hub: which notices a subscriber receives.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,10 +6,9 @@ use std::sync::Arc;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{ListKind, Notice, uri};
 
-/// Resources that a client watches: as it wrote their URIs, by the normal form of those.
+/// The resources that a client watches: each URI as the client wrote it, by its normal form.
 pub(crate) type Watched = HashMap<Arc<str>, Arc<str>>;
 
-/// What a subscriber hears.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     lists: [bool; ListKind::ALL.len()],
@@ -19,13 +18,13 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// A legacy session hears every list and every custom notice, and the resources it
-    /// subscribes to.
+    /// A legacy session receives the notices of every list, all custom notices, and updates of the
+    /// resources that it subscribes to.
     pub(crate) fn legacy(watched: &Watched) -> Self {
         Self { lists: [true; 3], resources: watched.clone(), tasks: Vec::new(), custom: true }
     }
 
-    /// A modern listen hears what was granted, and nothing else.
+    /// A modern listen receives what it was granted, and nothing else.
     pub(crate) fn granted(granted: &NoticeFilter) -> Self {
         let mut lists = [false; 3];
         lists[ListKind::Tools as usize] = granted.tools_list_changed;
@@ -37,41 +36,39 @@ impl Filter {
         Self { lists, resources, tasks, custom: false }
     }
 
-    pub(crate) fn hears(&self, notice: &Notice) -> bool {
+    pub(crate) fn passes(&self, notice: &Notice) -> bool {
         match notice {
             Notice::ListChanged(kind) => self.lists[*kind as usize],
             Notice::ResourceUpdated(uri) => self.watched_as(&uri::normal(uri)).is_some(),
-            // The hub knows who hears of which task.
+            // The hub itself keeps the subscribers of each task.
             Notice::Task { .. } => false,
             Notice::Custom { .. } => self.custom,
         }
     }
 
-    /// How the client wrote the URI of a resource, given in its normal form, if it hears of that.
+    /// The URI as the client wrote it, given its normal form, if the client watches that resource.
     pub(crate) fn watched_as(&self, normal: &str) -> Option<&Arc<str>> {
         self.resources.get(normal)
     }
 
-    /// Whether it lets nothing through, whatever happens.
-    pub(crate) fn is_deaf(&self) -> bool {
+    pub(crate) fn is_empty_filter(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The resources whose updates it lets through, in the normal form of their URIs.
+    /// The resources whose updates pass, as normal forms of their URIs.
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<str>> {
         self.resources.keys()
     }
 
-    /// The tasks that it lets through.
     pub(crate) fn tasks(&self) -> &[Arc<str>] {
         &self.tasks
     }
 
-    /// Every notice of a list or a resource that it lets through.
+    /// Every notice of a list or a resource that passes.
     pub(crate) fn everything(&self) -> impl Iterator<Item = Notice> {
         let lists = ListKind::ALL.into_iter().map(Notice::ListChanged);
         let resources = self.resources.values().cloned().map(Notice::ResourceUpdated);
-        lists.filter(|notice| self.hears(notice)).chain(resources)
+        lists.filter(|notice| self.passes(notice)).chain(resources)
     }
 
     pub(crate) fn watch(&mut self, uri: Arc<str>) {
@@ -83,10 +80,10 @@ impl Filter {
     }
 }
 
-/// A resource as a client watches it.
+/// The entry of a resource that a client watches: the URI's normal form, and the URI as written.
 pub(crate) fn watched(uri: Arc<str>) -> (Arc<str>, Arc<str>) {
     let normal = uri::normal(&uri);
-    // Mostly the same memory.
+    // Usually both share one allocation.
     let normal = if *normal == *uri { uri.clone() } else { normal.into() };
     (normal, uri)
 }
@@ -102,23 +99,23 @@ mod tests {
         }))
         .unwrap();
         let filter = Filter::granted(&granted);
-        assert!(filter.hears(&Notice::ListChanged(ListKind::Prompts)));
-        assert!(!filter.hears(&Notice::ListChanged(ListKind::Tools)));
-        assert!(filter.hears(&Notice::ResourceUpdated("a://1".into())));
-        assert!(!filter.hears(&Notice::ResourceUpdated("a://2".into())));
-        assert!(!filter.hears(&Notice::Custom { method: "x".into(), params: None }));
+        assert!(filter.passes(&Notice::ListChanged(ListKind::Prompts)));
+        assert!(!filter.passes(&Notice::ListChanged(ListKind::Tools)));
+        assert!(filter.passes(&Notice::ResourceUpdated("a://1".into())));
+        assert!(!filter.passes(&Notice::ResourceUpdated("a://2".into())));
+        assert!(!filter.passes(&Notice::Custom { method: "x".into(), params: None }));
     }
 
     #[test]
-    fn a_legacy_session_hears_resources_only_while_it_watches_them() {
+    fn a_legacy_session_receives_updates_of_resources_only_while_it_watches_them() {
         let mut filter = Filter::legacy(&Watched::new());
         let updated = Notice::ResourceUpdated("a://1".into());
-        assert!(!filter.hears(&updated));
+        assert!(!filter.passes(&updated));
         filter.watch("a://1".into());
-        assert!(filter.hears(&updated));
-        assert!(filter.hears(&Notice::ResourceUpdated("A://%31".into())));
+        assert!(filter.passes(&updated));
+        assert!(filter.passes(&Notice::ResourceUpdated("A://%31".into())));
         filter.unwatch("A://%31");
-        assert!(!filter.hears(&updated));
-        assert!(ListKind::ALL.into_iter().all(|kind| filter.hears(&Notice::ListChanged(kind))));
+        assert!(!filter.passes(&updated));
+        assert!(ListKind::ALL.into_iter().all(|kind| filter.passes(&Notice::ListChanged(kind))));
     }
 }

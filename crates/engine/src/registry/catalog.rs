@@ -1,4 +1,4 @@
-//! The pure part of the registry: the lists at one revision, and what a change makes of them.
+//! The pure part of the registry: the lists at one revision, and how mutations change them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,38 +6,34 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use stentor_wire::{Era, ListKind, uri};
 
-use super::abroad::{Abroad, Conflict, ForeignShelves, union};
 use super::list::{InvalidCursor, Json, List};
-use super::mutation::{CatalogError, Checked, Entry, Shelf};
+use super::mutation::{CatalogError, Checked, Entry, ItemKind};
+use super::remote_items::{Conflict, RemoteItems, RemoteOffer, union};
 use crate::handler::{PromptEntry, Reader, ResourceEntry, TemplateEntry, ToolEntry};
 use crate::ids::{NodeId, Revision};
-use crate::peers::Definition;
+use crate::remote::Definition;
 
-/// The lists at one revision. Immutable: a change makes a new one, and readers keep theirs.
+/// The lists at one revision. Immutable: a mutation makes a new catalog, and readers keep theirs.
 ///
-/// Clients see what all nodes of a cluster offer; without one, what this engine does.
+/// Clients see the items of all nodes of a cluster; without a cluster, the items of this engine.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     revision: Revision,
     next_ordinal: u64,
-    own: Shelves,
-    /// What other nodes offer.
-    abroad: ForeignShelves,
-    /// What clients see.
+    own: OwnItems,
+    remote: RemoteItems,
     shown: Arc<Shown>,
 }
 
-/// What this engine offers.
 #[derive(Clone, Debug, Default)]
-struct Shelves {
+struct OwnItems {
     tools: List<Arc<ToolEntry>>,
     resources: List<Arc<ResourceEntry>>,
     templates: List<Arc<TemplateEntry>>,
     prompts: List<Arc<PromptEntry>>,
 }
 
-impl Shelves {
-    /// Puts what is left in order, after some was removed.
+impl OwnItems {
     fn settle(&mut self) {
         self.tools.settle();
         self.resources.settle();
@@ -46,7 +42,7 @@ impl Shelves {
     }
 }
 
-/// What all nodes offer.
+/// The items of all nodes, as clients see them.
 #[derive(Debug, Default)]
 struct Shown {
     tools: List<Offer<ToolEntry>>,
@@ -54,24 +50,23 @@ struct Shown {
     templates: List<Offer<TemplateEntry>>,
     prompts: List<Offer<PromptEntry>>,
     conflicts: Vec<Conflict>,
-    /// The URIs of resources and templates that are not in their normal form, by that.
+    /// Resource URIs and URI templates that are not in their normal form, by that form.
     spelled: OnceLock<HashMap<String, Arc<str>>>,
 }
 
-/// Where an item is that clients see.
+/// An item that clients see, and where it is.
 #[derive(Debug)]
 pub(crate) enum Offer<E> {
-    /// Here.
     Own(Arc<E>),
-    /// On other nodes only.
-    Abroad(Abroad),
+    /// Only on other nodes.
+    Remote(RemoteOffer),
 }
 
 impl<E> Clone for Offer<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Own(entry) => Self::Own(entry.clone()),
-            Self::Abroad(abroad) => Self::Abroad(abroad.clone()),
+            Self::Remote(remote) => Self::Remote(remote.clone()),
         }
     }
 }
@@ -83,7 +78,7 @@ where
     fn json(&self, era: Era) -> &Bytes {
         match self {
             Self::Own(entry) => entry.json(era),
-            Self::Abroad(abroad) => abroad.json(era),
+            Self::Remote(remote) => remote.json(era),
         }
     }
 }
@@ -133,29 +128,29 @@ impl Catalog {
         self.shown.prompts.keys()
     }
 
-    /// What nodes of a cluster define differently. Clients see the definition that most nodes
-    /// have, on every node the same.
+    /// Items that nodes of a cluster define differently. Clients see the definition of most nodes;
+    /// every node shows the same.
     #[must_use]
     pub fn conflicts(&self) -> &[Conflict] {
         &self.shown.conflicts
     }
 
-    /// What this engine itself offers, for other nodes.
+    /// The definitions of this engine's own items, for other nodes.
     #[must_use]
     pub fn definitions(&self) -> Vec<Definition> {
-        fn of<E: Json>(shelf: Shelf, list: &List<E>) -> impl Iterator<Item = Definition> {
+        fn of<E: Json>(kind: ItemKind, list: &List<E>) -> impl Iterator<Item = Definition> {
             list.entries().map(move |(key, ordinal, entry)| Definition {
-                shelf,
+                kind,
                 key: key.clone(),
                 ordinal,
                 json: entry.json(Era::Modern).clone(),
             })
         }
         let own = &self.own;
-        of(Shelf::Tools, &own.tools)
-            .chain(of(Shelf::Resources, &own.resources))
-            .chain(of(Shelf::Templates, &own.templates))
-            .chain(of(Shelf::Prompts, &own.prompts))
+        of(ItemKind::Tools, &own.tools)
+            .chain(of(ItemKind::Resources, &own.resources))
+            .chain(of(ItemKind::Templates, &own.templates))
+            .chain(of(ItemKind::Prompts, &own.prompts))
             .collect()
     }
 
@@ -163,22 +158,18 @@ impl Catalog {
         self.shown.tools.get(name)
     }
 
-    /// A tool of this engine itself.
     pub(crate) fn own_tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
         self.own.tools.get(name)
     }
 
-    /// A prompt of this engine itself.
     pub(crate) fn own_prompt(&self, name: &str) -> Option<&Arc<PromptEntry>> {
         self.own.prompts.get(name)
     }
 
-    /// A resource template of this engine itself.
     pub(crate) fn own_template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
         self.shown.find(&self.own.templates, uri_template, &uri::normal(uri_template))
     }
 
-    /// How this engine itself reads a URI.
     pub(crate) fn own_reader(&self, uri: &str) -> Option<Reader> {
         if let Some(resource) = self.own.resources.get(uri) {
             return Some(resource.reader());
@@ -198,12 +189,12 @@ impl Catalog {
         self.shown.find(&self.shown.templates, uri_template, &uri::normal(uri_template))
     }
 
-    /// How to read a URI: a resource of that URI, however it is spelled, or the first template that
+    /// The reader of a URI: the resource with that URI in any spelling, or the first template that
     /// fits.
     pub(crate) fn reader(&self, uri: &str) -> Option<Readable> {
         let readable = |offer: &Offer<ResourceEntry>| match offer {
             Offer::Own(resource) => Readable::Own(resource.reader()),
-            Offer::Abroad(abroad) => Readable::Abroad(abroad.clone()),
+            Offer::Remote(remote) => Readable::Remote(remote.clone()),
         };
         if let Some(as_listed) = self.shown.resources.get(uri) {
             return Some(readable(as_listed));
@@ -213,32 +204,31 @@ impl Catalog {
         resource.map(readable).or_else(|| {
             self.shown.templates.iter().find_map(|template| match template {
                 Offer::Own(template) => template.reader(&normal).map(Readable::Own),
-                Offer::Abroad(abroad) => {
-                    abroad.fits(&normal).then(|| Readable::Abroad(abroad.clone()))
+                Offer::Remote(remote) => {
+                    remote.fits(&normal).then(|| Readable::Remote(remote.clone()))
                 }
             })
         })
     }
 
-    /// A page of a list as the JSON of its result.
     pub(crate) fn page(
         &self,
-        shelf: Shelf,
+        kind: ItemKind,
         era: Era,
         cursor: Option<&str>,
         size: usize,
     ) -> Result<Bytes, InvalidCursor> {
         let shown = &self.shown;
-        match shelf {
-            Shelf::Tools => shown.tools.page("tools", era, cursor, size),
-            Shelf::Resources => shown.resources.page("resources", era, cursor, size),
-            Shelf::Templates => shown.templates.page("resourceTemplates", era, cursor, size),
-            Shelf::Prompts => shown.prompts.page("prompts", era, cursor, size),
+        match kind {
+            ItemKind::Tools => shown.tools.page("tools", era, cursor, size),
+            ItemKind::Resources => shown.resources.page("resources", era, cursor, size),
+            ItemKind::Templates => shown.templates.page("resourceTemplates", era, cursor, size),
+            ItemKind::Prompts => shown.prompts.page("prompts", era, cursor, size),
         }
     }
 
-    /// The catalog after all of `mutations`, and the lists that look different then. The
-    /// revision grows if any does.
+    /// The catalog after all `mutations`, and the lists that clients see differently. If there are
+    /// any, the revision grows.
     pub(crate) fn apply(
         &self,
         mutations: Vec<Checked>,
@@ -248,29 +238,30 @@ impl Catalog {
             next.apply_one(mutation)?;
         }
         next.own.settle();
-        Ok(next.shown_anew(self))
+        Ok(next.rebuilt(self))
     }
 
-    /// The catalog when another node offers this, or nothing any more.
-    pub(crate) fn with_abroad(
+    /// The catalog when another node offers these items, or nothing any more; and the lists that
+    /// differ.
+    pub(crate) fn with_remote(
         &self,
         node: &NodeId,
         definitions: Option<Vec<Definition>>,
     ) -> (Self, Vec<ListKind>) {
         let mut next = self.clone();
-        next.abroad = self.abroad.with(node, definitions);
-        next.shown_anew(self)
+        next.remote = self.remote.with(node, definitions);
+        next.rebuilt(self)
     }
 
-    /// Makes what clients see of what there is now.
-    fn shown_anew(mut self, before: &Self) -> (Self, Vec<ListKind>) {
-        let (own, abroad, mut conflicts) = (&self.own, &self.abroad, Vec::new());
+    /// Rebuilds the items that clients see. Returns the lists that differ from `before`.
+    fn rebuilt(mut self, before: &Self) -> (Self, Vec<ListKind>) {
+        let (own, remote, mut conflicts) = (&self.own, &self.remote, Vec::new());
         let found = &mut conflicts;
         self.shown = Arc::new(Shown {
-            tools: union(&own.tools, abroad, Shelf::Tools, found),
-            resources: union(&own.resources, abroad, Shelf::Resources, found),
-            templates: union(&own.templates, abroad, Shelf::Templates, found),
-            prompts: union(&own.prompts, abroad, Shelf::Prompts, found),
+            tools: union(&own.tools, remote, ItemKind::Tools, found),
+            resources: union(&own.resources, remote, ItemKind::Resources, found),
+            templates: union(&own.templates, remote, ItemKind::Templates, found),
+            prompts: union(&own.prompts, remote, ItemKind::Prompts, found),
             conflicts,
             spelled: OnceLock::new(),
         });
@@ -286,12 +277,12 @@ impl Catalog {
         let (entry, replace) = match mutation {
             Checked::Add(entry) => (entry, false),
             Checked::Put(entry) => (entry, true),
-            Checked::Remove(shelf, key) => {
-                match shelf {
-                    Shelf::Tools => self.own.tools.remove(&key),
-                    Shelf::Resources => self.own.resources.remove(&key),
-                    Shelf::Templates => self.own.templates.remove(&key),
-                    Shelf::Prompts => self.own.prompts.remove(&key),
+            Checked::Remove(kind, key) => {
+                match kind {
+                    ItemKind::Tools => self.own.tools.remove(&key),
+                    ItemKind::Resources => self.own.resources.remove(&key),
+                    ItemKind::Templates => self.own.templates.remove(&key),
+                    ItemKind::Prompts => self.own.prompts.remove(&key),
                 }
                 return Ok(());
             }
@@ -300,32 +291,32 @@ impl Catalog {
         self.next_ordinal += 1;
         fn put<E>(
             list: &mut List<Arc<E>>,
-            (shelf, key): (Shelf, &str),
+            (kind, key): (ItemKind, &str),
             ordinal: u64,
             entry: Arc<E>,
             replace: bool,
         ) -> Result<(), CatalogError> {
             match list.put(key, ordinal, entry.clone(), replace) {
                 true => Ok(()),
-                false => Err(CatalogError::Exists(shelf.noun(), key.to_owned())),
+                false => Err(CatalogError::Exists(kind.noun(), key.to_owned())),
             }
         }
         let own = &mut self.own;
         match entry {
             Entry::Tool(tool) => {
-                let key = (Shelf::Tools, tool.name());
+                let key = (ItemKind::Tools, tool.name());
                 put(&mut own.tools, key, ordinal, tool.clone(), replace)
             }
             Entry::Resource(resource) => {
-                let key = (Shelf::Resources, resource.uri());
+                let key = (ItemKind::Resources, resource.uri());
                 put(&mut own.resources, key, ordinal, resource.clone(), replace)
             }
             Entry::Template(template) => {
-                let key = (Shelf::Templates, template.uri_template());
+                let key = (ItemKind::Templates, template.uri_template());
                 put(&mut own.templates, key, ordinal, template.clone(), replace)
             }
             Entry::Prompt(prompt) => {
-                let key = (Shelf::Prompts, prompt.name());
+                let key = (ItemKind::Prompts, prompt.name());
                 put(&mut own.prompts, key, ordinal, prompt.clone(), replace)
             }
         }
@@ -333,13 +324,14 @@ impl Catalog {
 }
 
 impl Shown {
-    /// What has this URI, as it is spelled, in its normal form, or spelled in a way of its own.
+    /// The entry of this URI: as it is spelled, in its normal form, or in another spelling of that
+    /// form.
     fn find<'a, E>(&self, list: &'a List<E>, uri: &str, normal: &str) -> Option<&'a E> {
         let found = list.get(uri).or_else(|| list.get(normal));
         found.or_else(|| list.get(self.spelled().get(normal)?))
     }
 
-    /// Made when it is first looked for something under a URI that is not in the lists.
+    /// Built at the first lookup of a URI that is not in the lists.
     fn spelled(&self) -> &HashMap<String, Arc<str>> {
         self.spelled.get_or_init(|| {
             let all = self.resources.entries().map(|(key, ..)| key);
@@ -366,10 +358,9 @@ impl Shown {
     }
 }
 
-/// What reads a URI.
 pub(crate) enum Readable {
     Own(Reader),
-    Abroad(Abroad),
+    Remote(RemoteOffer),
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The pure part of announcing: a change at once, those that follow closely together.
+//! The pure part of announcing: a change at once, changes that follow it closely together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use stentor_wire::{ListKind, Notice};
 use tokio::time::Instant;
 
-/// A change that comes this soon after another one belongs to a burst, as from a loop that adds
-/// many tools. Changes further apart have causes of their own, and none is to wait for a next.
-const CLOSE: Duration = Duration::from_micros(250);
+/// A change that follows another one within this time belongs to a burst, such as a loop that adds
+/// many tools. Changes further apart have causes of their own, and none has to wait for the next.
+const BURST: Duration = Duration::from_micros(250);
 
-/// With fewer topics none is forgotten.
-const FEW: usize = 64;
+/// With fewer topics, none is removed.
+const MIN_SWEEP: usize = 64;
 
-/// What is announced together: all changes of one list, or of one resource.
+/// Changes that are announced together: all changes of one list, or of one resource.
 #[derive(
     Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -35,30 +35,31 @@ impl Topic {
     }
 }
 
-/// What a change comes to.
+/// When a change is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Touch {
-    /// It is announced now.
+    /// Now.
     Announce,
-    /// It is announced when its window is over, which opens now.
+    /// At the end of its window, which opens now.
     Open,
-    /// It is announced when its window is over, which is open.
+    /// At the end of its window, which is already open.
     Hold,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Announced at this time.
-    Told(Instant),
-    /// In its window, and whether it changed since that opened.
-    Window { changed: bool },
+    Announced(Instant),
+    /// In its window; `changed` if a change waits for the window's end.
+    Window {
+        changed: bool,
+    },
 }
 
-/// Which topics were announced just now or are in their window.
+/// The topics that were announced just now or are in their window.
 ///
 /// ```text
 ///          touch: announce            touch, close: open           over: announce, open
-///   quiet -----------------> told <-+ -------------------> changed <---+
+///   quiet ------------> announced <-+ -------------------> changed <---+
 ///     ^                       |  |  |                       |          |
 ///     |      (time goes by)   |  +--+ touch, not close:     | over     | touch: hold
 ///     +-----------------------+         announce            +------> unchanged
@@ -68,39 +69,39 @@ enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Coalesce {
     topics: HashMap<Topic, State>,
-    /// With so many it is looked which of them can be forgotten.
-    many: usize,
+    /// The number of topics at which those that were announced long ago are removed.
+    sweep_at: usize,
 }
 
 impl Coalesce {
-    /// A topic changed.
     pub(crate) fn touch(&mut self, topic: &Topic, now: Instant) -> Touch {
-        let is_close = |told: &Instant| now.saturating_duration_since(*told) < CLOSE;
+        let is_close = |at: &Instant| now.saturating_duration_since(*at) < BURST;
         match self.topics.get_mut(topic) {
             Some(State::Window { changed }) => {
                 *changed = true;
                 return Touch::Hold;
             }
-            Some(State::Told(told)) if !is_close(told) => *told = now,
+            Some(State::Announced(at)) if !is_close(at) => *at = now,
             Some(state) => {
                 *state = State::Window { changed: true };
                 return Touch::Open;
             }
             None => {
-                if self.topics.len() >= self.many.max(FEW) {
+                if self.topics.len() >= self.sweep_at.max(MIN_SWEEP) {
                     self.topics.retain(|_, state| match state {
-                        State::Told(told) => is_close(told),
+                        State::Announced(at) => is_close(at),
                         State::Window { .. } => true,
                     });
-                    self.many = 2 * self.topics.len();
+                    self.sweep_at = 2 * self.topics.len();
                 }
-                self.topics.insert(topic.clone(), State::Told(now));
+                self.topics.insert(topic.clone(), State::Announced(now));
             }
         }
         Touch::Announce
     }
 
-    /// Closes all windows: those who would have are gone. Returns what was held back.
+    /// Closes all windows, as the registry that would have closed them has ended. Returns the
+    /// topics that were held back.
     pub(crate) fn reset(&mut self) -> Vec<Topic> {
         let held = |(topic, state)| match state {
             State::Window { changed: true } => Some(topic),
@@ -109,7 +110,7 @@ impl Coalesce {
         self.topics.drain().filter_map(held).collect()
     }
 
-    /// A topic's window is over. `true` if it is to be announced now, and opened again.
+    /// A topic's window ends. `true` if the topic has to be announced now, with another window.
     pub(crate) fn over(&mut self, topic: &Topic) -> bool {
         match self.topics.get_mut(topic) {
             Some(State::Window { changed }) if *changed => {
@@ -123,7 +124,6 @@ impl Coalesce {
         }
     }
 
-    /// How many windows are open.
     pub(crate) fn open(&self) -> usize {
         self.topics.values().filter(|state| matches!(state, State::Window { .. })).count()
     }
@@ -154,18 +154,18 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
             assert_eq!(coalesce.open(), 0);
-            now += CLOSE;
+            now += BURST;
         }
     }
 
     #[test]
-    fn what_was_announced_long_ago_is_forgotten() {
+    fn topics_that_were_announced_long_ago_are_removed() {
         let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
         for n in 0..10_000 {
             coalesce.touch(&Topic::Resource(format!("a://{n}").into()), now);
-            now += CLOSE;
+            now += BURST;
         }
-        assert!(coalesce.topics.len() <= FEW);
+        assert!(coalesce.topics.len() <= MIN_SWEEP);
     }
 
     #[derive(Clone, Copy, Debug)]

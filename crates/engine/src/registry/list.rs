@@ -1,4 +1,4 @@
-//! One list in the order in which its entries were added.
+//! One list, in the order in which its entries were added.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,18 +15,16 @@ use stentor_wire::Era;
 #[error("invalid cursor")]
 pub(crate) struct InvalidCursor;
 
-/// Something that clients see as JSON.
 pub(super) trait Json {
-    /// As clients of an era see it. What differs between the eras follows from what the modern one
-    /// sees.
+    /// The JSON for clients of an era. What differs between the eras follows from the modern form.
     fn json(&self, era: Era) -> &Bytes;
 }
 
-/// Entries by their names, in the order of their ordinals.
+/// Entries by name, in the order of their ordinals.
 ///
-/// A cursor names the ordinal and the name of the last entry of a page, so it stays good whatever
-/// is added or removed meanwhile, and on every node. The name is there for items of several nodes,
-/// who count for themselves.
+/// A cursor contains the ordinal and the name of the last entry of a page. So it stays good
+/// whatever is added or removed meanwhile, and on every node. The name is needed for items of
+/// several nodes, because each node has ordinals of its own.
 #[derive(Clone, Debug)]
 pub(super) struct List<E>(IndexMap<Arc<str>, (u64, E), RandomState>);
 
@@ -37,7 +35,6 @@ impl<E> Default for List<E> {
 }
 
 impl<E> List<E> {
-    /// A list of entries with different names.
     pub(super) fn of(entries: impl IntoIterator<Item = (Arc<str>, u64, E)>) -> Self {
         let entry = |(key, ordinal, entry)| (key, (ordinal, entry));
         let mut list: IndexMap<Arc<str>, (u64, E), RandomState> =
@@ -62,8 +59,8 @@ impl<E> List<E> {
         self.0.iter().map(|(key, (ordinal, entry))| (key, *ordinal, entry))
     }
 
-    /// Adds an entry, which has the largest ordinal, or puts it in the place of another. `false`
-    /// if the key is taken and must not be replaced.
+    /// Adds an entry, which has the largest ordinal, or replaces the entry with its name. `false`
+    /// if the name is taken and `replace` is not set.
     pub(super) fn put(&mut self, key: &str, ordinal: u64, entry: E, replace: bool) -> bool {
         match self.0.get_mut(key) {
             Some((_, held)) if replace => *held = entry,
@@ -75,13 +72,12 @@ impl<E> List<E> {
         true
     }
 
-    /// Removes an entry. The others are out of order until the list is [settled](Self::settle), so that
-    /// many can be removed in the time that it takes to look at the list once.
+    /// Removes an entry. The others are out of order until the list is [settled](Self::settle), so
+    /// that many removals cost one pass over the list.
     pub(super) fn remove(&mut self, key: &str) {
         self.0.swap_remove(key);
     }
 
-    /// Puts the entries in order again, after some were removed.
     pub(super) fn settle(&mut self) {
         let in_order = |(key, held): &(&Arc<str>, &(u64, E)),
                         (other, others): &(&Arc<str>, &(u64, E))| {
@@ -103,10 +99,10 @@ impl<E> List<E> {
 }
 
 impl<E: Json> List<E> {
-    /// Whether clients see another list: code may change behind an unchanged descriptor.
+    /// Whether clients see another list. Code may change behind an unchanged descriptor.
     pub(super) fn differs(&self, other: &Self) -> bool {
         fn same(a: &Bytes, b: &Bytes) -> bool {
-            // Mostly the same memory.
+            // Usually both share one allocation.
             (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
         }
         self.0.len() != other.0.len()
@@ -191,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_in_order_again() {
+    fn the_remaining_entries_are_in_order_after_settling() {
         let mut list = list(100);
         for n in (0..100).step_by(3) {
             list.remove(&format!("t{n}"));

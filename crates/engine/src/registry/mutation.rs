@@ -1,4 +1,4 @@
-//! What can be in the catalog, and a change of it: checked before the registry sees it.
+//! Items of the catalog, and mutations, which are checked before the registry receives them.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::handler::{
 };
 use crate::ids::Revision;
 
-/// What can be in the catalog.
+/// An item of the catalog.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Item {
-    /// A tool, known by its name.
+    /// A tool, identified by its name.
     Tool(Tool),
-    /// A resource, known by its URI.
+    /// A resource, identified by its URI.
     Resource(Resource),
-    /// A resource template, known by its URI template.
+    /// A resource template, identified by its URI template.
     Template(ResourceTemplate),
-    /// A prompt, known by its name.
+    /// A prompt, identified by its name.
     Prompt(Prompt),
 }
 
@@ -41,12 +41,12 @@ into_item! {
     Prompt => Prompt,
 }
 
-/// Which of the four shelves of the catalog something is on.
+/// The kind of an item.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Shelf {
+pub enum ItemKind {
     /// Tools.
     Tools,
     /// Resources.
@@ -57,8 +57,8 @@ pub enum Shelf {
     Prompts,
 }
 
-impl Shelf {
-    /// The list that clients are told about when the shelf changes.
+impl ItemKind {
+    /// The list whose change is announced when an item of this kind changes.
     #[must_use]
     pub const fn list(self) -> ListKind {
         match self {
@@ -84,50 +84,51 @@ impl Shelf {
 pub enum Mutation {
     /// Adds an item; an error if its name is taken.
     Add(Item),
-    /// Adds an item, or puts it in the place of the one with its name.
+    /// Adds an item, or replaces the item with its name.
     Put(Item),
-    /// Removes an item; nothing happens if there is none.
-    Remove(Shelf, String),
+    /// Removes an item; does nothing if there is none.
+    Remove(ItemKind, String),
 }
 
-/// What applying mutations changed.
+/// The effect of applied mutations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// The revision that now is the latest.
+    /// The latest revision.
     pub revision: Revision,
     /// The lists that clients see differently; empty if nothing changed.
     pub lists: Vec<ListKind>,
 }
 
-/// Why a change of the catalog is refused. Nothing of it has been applied then.
+/// Why a change of the catalog failed. None of it was applied, except perhaps if
+/// [`Interrupted`](Self::Interrupted).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogError {
     /// An item was added under a name that is taken.
     #[error("{0} '{1}' already exists")]
     Exists(&'static str, String),
-    /// A name is empty or too long, or has characters that it must not have.
+    /// A name is empty or too long, or has a character that is not allowed.
     #[error("{0} name '{1}' is invalid: {2}")]
     Name(&'static str, String, &'static str),
-    /// A schema or template is refused.
+    /// A schema or template is invalid.
     #[error("{0} '{1}' is invalid: {2}")]
     Schema(&'static str, String, SchemaError),
-    /// The registry is gone: the engine has stopped.
+    /// The engine has stopped, and the registry with it.
     #[error("the engine has stopped")]
     Stopped,
-    /// The registry crashed and restarts. Look at the catalog before trying again: the change
-    /// may have been made.
+    /// The registry crashed and restarts. Read the catalog before you try again: the change may
+    /// have been applied.
     #[error("the registry restarted during the change")]
     Interrupted,
 }
 
-/// An item that has been checked, which is the expensive part and needs no actor.
+/// A mutation that has been checked. Checking is the expensive part and needs no actor.
 #[derive(Clone, Debug)]
 pub(crate) enum Checked {
     Add(Entry),
     Put(Entry),
-    Remove(Shelf, String),
+    Remove(ItemKind, String),
 }
 
 #[derive(Clone, Debug)]
@@ -145,35 +146,34 @@ impl Mutation {
         Self::Add(item.into())
     }
 
-    /// Adds an item, or puts it in the place of the one with its name.
+    /// Adds an item, or replaces the item with its name.
     #[must_use]
     pub fn put(item: impl Into<Item>) -> Self {
         Self::Put(item.into())
     }
 
-    /// Removes a tool; nothing happens if there is none.
+    /// Removes a tool; does nothing if there is none.
     #[must_use]
     pub fn remove_tool(name: impl Into<String>) -> Self {
-        Self::Remove(Shelf::Tools, name.into())
+        Self::Remove(ItemKind::Tools, name.into())
     }
 
-    /// Checks schemas, templates and names.
     pub(crate) fn check(self) -> Result<Checked, CatalogError> {
         Ok(match self {
             Self::Add(item) => Checked::Add(item.check()?),
             Self::Put(item) => Checked::Put(item.check()?),
-            Self::Remove(shelf, key) => Checked::Remove(shelf, key),
+            Self::Remove(kind, key) => Checked::Remove(kind, key),
         })
     }
 }
 
 impl Item {
-    fn shelf(&self) -> Shelf {
+    fn kind(&self) -> ItemKind {
         match self {
-            Self::Tool(_) => Shelf::Tools,
-            Self::Resource(_) => Shelf::Resources,
-            Self::Template(_) => Shelf::Templates,
-            Self::Prompt(_) => Shelf::Prompts,
+            Self::Tool(_) => ItemKind::Tools,
+            Self::Resource(_) => ItemKind::Resources,
+            Self::Template(_) => ItemKind::Templates,
+            Self::Prompt(_) => ItemKind::Prompts,
         }
     }
 
@@ -187,7 +187,7 @@ impl Item {
     }
 
     fn check(self) -> Result<Entry, CatalogError> {
-        let (noun, key) = (self.shelf().noun(), self.key().to_owned());
+        let (noun, key) = (self.kind().noun(), self.key().to_owned());
         let invalid = |why| CatalogError::Name(noun, key.clone(), why);
         if key.is_empty() {
             return Err(invalid("it is empty"));

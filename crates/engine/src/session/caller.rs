@@ -1,4 +1,4 @@
-//! Who sends a request.
+//! The sender of a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,33 +7,32 @@ use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
 use crate::ids::SessionId;
-use crate::peers::Sender;
+use crate::remote::RemoteCaller;
 use crate::shares::{Connection, Share};
 
-/// What is known of the sender of a request: from `initialize` in the legacy era, from the
-/// request itself in the modern one.
+/// What is known of the sender of a request: from `initialize` in the legacy era, from the request
+/// itself in the modern one.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) version: ProtocolVersion,
     pub(crate) client: Option<Arc<Implementation>>,
     pub(crate) capabilities: Arc<ClientCapabilities>,
     pub(crate) session: Option<SessionId>,
-    /// Who has been authenticated, as far as the transport knows.
     pub(crate) principal: Option<Arc<str>>,
-    /// What it came on, where it belongs to no session.
+    /// The connection of a request that belongs to no session.
     pub(crate) connection: Option<Connection>,
-    /// Whether it can come back to a stream that was closed.
+    /// Whether the sender can come back to a stream that was closed.
     pub(crate) resumes: bool,
-    /// Of a legacy session, also one on another node.
+    /// Set on a legacy session, also if that is on another node.
     level: Option<SessionLevel>,
 }
 
-/// The least severe log message that a legacy session wants; running calls see it change.
+/// The least severe log message that a legacy session wants. Running calls see it change.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionLevel(Arc<AtomicU8>);
 
 impl Default for SessionLevel {
-    /// A client that never said gets what people usually want to see.
+    /// The level for a client that never set one: what people usually want to see.
     fn default() -> Self {
         Self(Arc::new(AtomicU8::new(LogLevel::Info as u8)))
     }
@@ -64,7 +63,7 @@ impl Caller {
         }
     }
 
-    /// Somebody on a legacy session who has not said yet who it is.
+    /// The sender on a legacy session before `initialize`.
     pub(crate) fn unknown(session: SessionId) -> Self {
         Self {
             version: ProtocolVersion::NEWEST_LEGACY,
@@ -78,7 +77,7 @@ impl Caller {
         }
     }
 
-    /// The sender of everything on a legacy session.
+    /// The sender of all messages on a legacy session.
     pub(crate) fn legacy(
         version: ProtocolVersion,
         initialize: params::Initialize,
@@ -97,7 +96,7 @@ impl Caller {
         }
     }
 
-    /// Who called before the server restarted.
+    /// The caller of a task from before the server restarted.
     pub(crate) fn of_task(capabilities: ClientCapabilities, principal: Option<Arc<str>>) -> Self {
         Self {
             version: ProtocolVersion::V2026_07_28,
@@ -111,10 +110,10 @@ impl Caller {
         }
     }
 
-    /// The sender of a request that another node passes on.
-    pub(crate) fn of_peer(sender: Sender) -> Self {
-        let own = SessionLevel::default();
-        own.set(sender.level);
+    /// The sender of a request that another node forwards.
+    pub(crate) fn of_peer(sender: RemoteCaller) -> Self {
+        let level = SessionLevel::default();
+        level.set(sender.level);
         Self {
             version: sender.version,
             client: sender.client,
@@ -123,40 +122,39 @@ impl Caller {
             principal: sender.principal,
             connection: sender.connection,
             resumes: sender.resumes,
-            level: Some(own),
+            level: Some(level),
         }
     }
 
-    /// Where a session changes how severe log messages are to be.
+    /// The level that a session shares with its calls.
     pub(super) fn session_level(&self) -> SessionLevel {
         self.level.clone().unwrap_or_default()
     }
 
-    /// The least severe log message that a legacy client wants.
     pub(crate) fn level(&self) -> LogLevel {
         let level = self.level.as_ref().map(|level| level.0.load(Ordering::Relaxed));
         let known = LogLevel::ALL.into_iter().find(|known| Some(*known as u8) == level);
         known.unwrap_or(LogLevel::Info)
     }
 
-    /// The same, known to be this principal.
+    /// Sets the principal.
     pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;
         self
     }
 
-    /// The same, on this connection.
+    /// Sets the connection.
     pub(crate) fn on(mut self, connection: Option<Connection>) -> Self {
         self.connection = connection;
         self
     }
 
-    /// Whose share it takes of what all callers share.
+    /// The share to which the caller's use of common resources counts.
     pub(crate) fn share(&self) -> Share {
         Share::of(self.principal.as_ref(), self.session.as_ref(), self.connection)
     }
 
-    /// The same, over a transport where a client can come back to a stream.
+    /// Sets whether the transport lets a client come back to a stream.
     pub(crate) fn resuming(mut self, resumes: bool) -> Self {
         self.resumes = resumes;
         self
@@ -166,7 +164,6 @@ impl Caller {
         self.version.era()
     }
 
-    /// Whether a log message of this severity reaches the sender.
     pub(crate) fn wants_log(&self, level: LogLevel, asked: Option<LogLevel>) -> bool {
         match self.era() {
             Era::Legacy => level >= self.level(),
@@ -180,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_modern_request_hears_nothing_it_did_not_ask_for() {
+    fn a_modern_request_receives_no_log_it_did_not_ask_for() {
         let caller = Caller::modern(ProtocolVersion::V2026_07_28, &RequestMeta::default(), None);
         assert!(!caller.wants_log(LogLevel::Emergency, None));
         assert!(caller.wants_log(LogLevel::Error, Some(LogLevel::Warning)));
@@ -188,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legacy_session_hears_from_its_level_on_and_calls_see_it_change() {
+    fn a_legacy_session_receives_logs_from_its_level_and_calls_see_it_change() {
         let level = SessionLevel::default();
         let initialize = serde_json::from_value(serde_json::json!({
             "protocolVersion": "2025-11-25", "capabilities": {},

@@ -1,7 +1,8 @@
-//! The way of sessions into the store that other nodes claim them from.
+//! Saves sessions in the store from which other nodes take them over.
 //!
-//! Who changes a session marks it, and goes on. One task saves what is marked, as it is then: a
-//! session is saved once at a time, however often it changes meanwhile.
+//! Code that changes a session marks it, and does not wait. One task saves the marked sessions, in
+//! the state that they have then: one save of a session at a time, however often it changes
+//! meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -19,34 +20,29 @@ use super::entry::{EndReason, SessionEntry, SessionKind};
 use super::store::{SessionStore, SessionStoreError};
 use crate::config::Config;
 use crate::core::Core;
-use crate::engine::LAST_MOMENT;
+use crate::engine::CANCEL_GRACE;
 use crate::ids::{NodeId, SessionId};
 
-/// Sessions that are saved at once.
-const AT_ONCE: usize = 64;
+const BATCH_SIZE: usize = 64;
 
-/// How long a store that failed is left alone.
-const PATIENCE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Saves sessions where other nodes find them.
 #[derive(Debug)]
 pub(crate) struct Saver {
     pub(crate) store: Arc<dyn SessionStore>,
     node: NodeId,
     marked: Mutex<Marked>,
-    news: Notify,
-    /// The most that may be marked: as many as may be open. What is not is saved with all others
-    /// later, or forgotten by the store in time.
-    most: usize,
+    wake: Notify,
+    /// The most sessions that may be marked: as many as may be open. A session that is not marked
+    /// is saved with all others later, or expires in the store.
+    max_marked: usize,
     keep_for: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Marked {
-    /// In the order in which they were marked.
     waiting: IndexMap<SessionId, Change>,
-    /// What is being done to the store now.
-    under_way: HashMap<SessionId, Change>,
+    being_written: HashMap<SessionId, Change>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,30 +57,30 @@ impl Saver {
             store: config.session_store.clone()?,
             node: config.node.clone(),
             marked: Mutex::default(),
-            news: Notify::new(),
-            most: config.max_sessions,
+            wake: Notify::new(),
+            max_marked: config.max_sessions,
             keep_for: config.session_idle_timeout.saturating_mul(2),
         })
     }
 
-    /// A session is to be saved as it is now, or as it will be until then.
+    /// Marks a session to be saved, in the state that it has when it is written.
     pub(crate) fn changed(&self, entry: &Arc<SessionEntry>) {
         if entry.kind() == SessionKind::Http {
             self.mark(entry.id(), Change::Saved(Arc::downgrade(entry)));
             if entry.is_closed() {
-                // It was closed just now, and what that marked is overwritten.
+                // The session closed just now, and its mark from that is overwritten.
                 self.closed(entry, entry.ending().unwrap_or(EndReason::Shutdown));
             }
         }
     }
 
-    /// A session is not here any more.
+    /// Marks a session that is not on this node any more.
     pub(crate) fn closed(&self, entry: &SessionEntry, reason: EndReason) {
         if entry.kind() != SessionKind::Http || entry.version().is_none() {
             return;
         }
         match reason {
-            // Another node carries it on.
+            // Another node continues it.
             EndReason::Moved => {
                 self.marked.lock().waiting.shift_remove(entry.id());
             }
@@ -96,35 +92,34 @@ impl Saver {
     fn mark(&self, id: &SessionId, change: Change) {
         {
             let mut marked = self.marked.lock();
-            if marked.waiting.len() >= self.most && !marked.waiting.contains_key(id) {
+            if marked.waiting.len() >= self.max_marked && !marked.waiting.contains_key(id) {
                 return;
             }
             marked.waiting.insert(id.clone(), change);
         }
-        self.news.notify_one();
+        self.wake.notify_one();
     }
 
-    /// Whether a session has ended here that the store still has.
+    /// Whether a session has ended on this node while the store still has it.
     pub(crate) fn has_ended(&self, id: &SessionId) -> bool {
         let marked = self.marked.lock();
-        let change = marked.waiting.get(id).or_else(|| marked.under_way.get(id));
+        let change = marked.waiting.get(id).or_else(|| marked.being_written.get(id));
         matches!(change, Some(Change::Ended))
     }
 
-    /// Saves what is marked until the engine ends.
     pub(crate) async fn run(core: Weak<Core>, ending: CancellationToken) {
         let Some(first) = core.upgrade() else { return };
         let Some(saver) = first.saver.clone() else { return };
         drop(first);
-        // All of them, well before the store may forget them.
-        let every = saver.keep_for / 4;
-        let mut next_round = Instant::now() + every;
+        // All sessions are saved again well before the store may expire them.
+        let interval = saver.keep_for / 4;
+        let mut next_round = Instant::now() + interval;
         let mut failed = false;
         loop {
             tokio::select! {
-                () = saver.news.notified() => {}
+                () = saver.wake.notified() => {}
                 () = sleep_until(next_round) => {
-                    next_round = Instant::now() + every;
+                    next_round = Instant::now() + interval;
                     let Some(core) = core.upgrade() else { return };
                     for entry in core.directory.all() {
                         if entry.version().is_some() {
@@ -133,15 +128,15 @@ impl Saver {
                     }
                 }
                 () = ending.cancelled() => {
-                    // What it takes longer for is saved no more.
-                    let _ = timeout(LAST_MOMENT, saver.save_marked(&core)).await;
+                    // What takes longer than this is not saved.
+                    let _ = timeout(CANCEL_GRACE, saver.save_marked(&core)).await;
                     return;
                 }
             }
             match saver.save_marked(&core).await {
                 Ok(()) if failed => {
                     failed = false;
-                    // It may have lost what it had.
+                    // The store may have lost its content, so all sessions are saved again.
                     next_round = Instant::now();
                     crate::log!(info, "sessions are saved again");
                 }
@@ -152,7 +147,7 @@ impl Saver {
                         crate::log!(error, %error, "sessions are not saved, and go on without");
                     }
                     tokio::select! {
-                        () = sleep(PATIENCE) => saver.news.notify_one(),
+                        () = sleep(RETRY_DELAY) => saver.wake.notify_one(),
                         () = ending.cancelled() => {}
                     }
                 }
@@ -162,24 +157,25 @@ impl Saver {
 
     async fn save_marked(&self, core: &Weak<Core>) -> Result<(), SessionStoreError> {
         loop {
-            let some: Vec<_> = {
+            let batch: Vec<_> = {
                 let mut marked = self.marked.lock();
-                let count = marked.waiting.len().min(AT_ONCE);
-                let some: Vec<_> = marked.waiting.drain(..count).collect();
-                marked.under_way = some.iter().cloned().collect();
-                some
+                let count = marked.waiting.len().min(BATCH_SIZE);
+                let batch: Vec<_> = marked.waiting.drain(..count).collect();
+                marked.being_written = batch.iter().cloned().collect();
+                batch
             };
-            if some.is_empty() {
+            if batch.is_empty() {
                 return Ok(());
             }
-            let done = join_all(some.iter().map(|(id, change)| self.write(core, id, change))).await;
+            let done =
+                join_all(batch.iter().map(|(id, change)| self.write(core, id, change))).await;
             let mut result = Ok(());
             let mut marked = self.marked.lock();
-            marked.under_way.clear();
-            for ((id, change), done) in some.into_iter().zip(done) {
+            marked.being_written.clear();
+            for ((id, change), done) in batch.into_iter().zip(done) {
                 if let Err(error) = done {
                     result = Err(error);
-                    // Again, unless it has changed meanwhile.
+                    // Marked again, unless the session has changed meanwhile.
                     marked.waiting.entry(id).or_insert(change);
                 }
             }

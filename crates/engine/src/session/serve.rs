@@ -1,6 +1,7 @@
-//! Requests that concern the catalog and not the session: answered from it, or begun as calls.
+//! Requests that concern the catalog and not the session: they are answered from the catalog, or
+//! begin a call.
 //!
-//! Whoever has such a request in hand serves it (see [`Session`](super::Session)).
+//! The code that has received the request serves it (see [`Session`](super::Session)).
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::dispatch::{Dispatch, Scope, Target, dispatch};
 use crate::request_budget::{OverBudget, cost_of_call};
 use crate::task::{self, Responder, Run};
 
-/// Serves a request of a session: a call that is to run, or `None` if that is all.
+/// Serves a request of a session. Returns the call to run, or `None` if nothing remains to do.
 pub(crate) fn serve(
     core: &Arc<Core>,
     entry: &SessionEntry,
@@ -20,7 +21,7 @@ pub(crate) fn serve(
     request: Box<Request>,
     responder: Responder,
 ) -> Option<Box<Run>> {
-    // Also what is answered at once may wait to be read.
+    // An immediate answer, too, takes memory until the client reads it.
     if core.requests.is_scarce() && entry.requests().is_too_much() {
         responder.answer(Err(ErrorObject::unavailable(OverBudget.to_string())));
         return None;
@@ -43,7 +44,7 @@ pub(crate) fn serve(
     }
 }
 
-/// Lets a call in: a new one, or the retry of one that waits.
+/// Admits a call: a new one, or the retry of one that awaits input.
 fn admit(
     core: &Arc<Core>,
     entry: &SessionEntry,
@@ -52,7 +53,7 @@ fn admit(
     request: Box<Request>,
 ) -> Result<task::Start, ErrorObject> {
     let in_use = || ErrorObject::new(code::INVALID_REQUEST, "the request id is in use");
-    // Asked first, as a retry uses up the state of the call that waits.
+    // Checked first, because a retry uses up the state of the call that waits.
     if entry.calls().is_open(&request.id) {
         return Err(in_use());
     }
@@ -61,7 +62,7 @@ fn admit(
     let begins = task::enter(core, &caller, &request, &target)?;
     let cancel = begins.cancel();
     let open = Some(entry.calls().open(&request.id, &cancel).ok_or_else(in_use)?);
-    // After it is among the open ones: whoever closes the session either sees it, or was here.
+    // Checked after the call is registered: if the session closes later, it finds the call.
     if entry.is_closed() {
         return Err(ErrorObject::unavailable("the session has ended"));
     }

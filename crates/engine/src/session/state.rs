@@ -1,4 +1,4 @@
-//! The pure part of a session: what a request means, given what came before.
+//! The pure part of a session: what a request means, given the messages before it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use stentor_wire::{
 use super::caller::{Caller, SessionLevel};
 use crate::hub::filter::{self, Filter, Watched};
 use crate::ids::SessionId;
-use crate::peers::Watching;
+use crate::remote::Watching;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 
 /// What a request asks of its session.
@@ -21,49 +21,45 @@ use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 pub(crate) enum Decision {
     /// The client opened the session; answer with this version.
     Initialized(ProtocolVersion),
-    /// It only had to be remembered.
+    /// The session only had to remember something. Answer with an empty result.
     Done,
-    /// Tell the client about this resource, if it can be read.
+    /// Notify the client of changes of this resource, if it can be read.
     Watch(String),
-    /// No longer.
     Unwatch(String),
-    /// Open a stream of notices; which of these tasks it may hear of, too, is to be found out.
+    /// Open a stream of notices, after it is known which of these tasks the client may receive.
     Listen(Caller, NoticeFilter, Vec<String>),
-    /// It concerns the catalog, not the session.
+    /// The request concerns the catalog, not the session.
     Dispatch(Caller),
-    /// It is wrong.
     Refuse(ErrorObject),
 }
 
-/// A stream of notices that is open.
 #[derive(Debug)]
 struct Listen {
     subscription: SubscriptionId,
-    /// What it hears; it shares its texts with the hub.
+    /// Shares its strings with the hub.
     filter: Filter,
-    /// Whether that is all it is granted. Before, it hears nothing.
+    /// Whether `filter` is final. Until then the listen receives nothing.
     decided: bool,
-    /// What the client is told first, until it is.
+    /// The acknowledgment, until it is sent. It is the first frame.
     unsaid: Option<Bytes>,
-    /// Its tasks on other nodes.
     watching: Option<Arc<Watching>>,
-    /// What is counted of it, in bytes.
+    /// The bytes that are counted for it.
     cost: usize,
 }
 
-/// What a session hears in one of its roles.
+/// One subscription of a session: of its legacy client, or of one listen.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     /// The listen; `None` for a legacy client.
     pub(crate) id: Option<SubscriptionId>,
     pub(crate) filter: Filter,
-    /// What the client is to be told before anything else: the acknowledgment of a listen. Whoever
-    /// gets it says it.
+    /// The acknowledgment of a listen, which is the first frame. The code that takes it from the
+    /// state must send it.
     pub(crate) unsaid: Option<Bytes>,
 }
 
 impl Listen {
-    fn heard(&mut self) -> Option<Subscription> {
+    fn take_subscription(&mut self) -> Option<Subscription> {
         let (id, filter) = (Some(self.subscription.clone()), self.filter.clone());
         self.decided.then(|| Subscription { id, filter, unsaid: self.unsaid.take() })
     }
@@ -76,11 +72,11 @@ impl Listen {
     }
 }
 
-/// What a session remembers between messages.
+/// The state that a session keeps between messages.
 #[derive(Debug)]
 pub(crate) struct SessionState {
     id: SessionId,
-    /// Whether a request with modern `_meta` is served: on a pipe, but not on a legacy HTTP
+    /// Whether requests with modern `_meta` are served: on a pipe, but not on a legacy HTTP
     /// session.
     serves_modern: bool,
     max_subscriptions: usize,
@@ -89,7 +85,7 @@ pub(crate) struct SessionState {
     watched: Watched,
     listens: HashMap<Id, Listen>,
     initialized: bool,
-    /// What is counted of its client and its subscriptions.
+    /// The bytes that are counted for its client and its subscriptions.
     charge: Charge,
 }
 
@@ -113,11 +109,11 @@ impl SessionState {
         }
     }
 
-    /// A session that is one listen.
+    /// The state of a session that is one listen.
     ///
     /// # Errors
     ///
-    /// If the budget of requests does not allow for it.
+    /// If the budget of requests does not allow it.
     pub(crate) fn listening(
         id: SessionId,
         request: Id,
@@ -130,8 +126,8 @@ impl SessionState {
         Ok(state)
     }
 
-    /// A session that another node had.
-    pub(super) fn carried_on(
+    /// The state of a session that another node had.
+    pub(super) fn from_record(
         id: SessionId,
         max_subscriptions: usize,
         client: Caller,
@@ -148,7 +144,6 @@ impl SessionState {
         state
     }
 
-    /// The resources that a legacy client watches.
     pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
         self.watched.values()
     }
@@ -157,12 +152,11 @@ impl SessionState {
         &self.id
     }
 
-    /// Counts what is kept of what its client sent.
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         self.charge.meter()
     }
 
-    /// The client of a legacy session, once it has sent `initialize`.
+    /// The client of a legacy session, after `initialize`.
     pub(crate) fn legacy(&self) -> Option<&Caller> {
         self.legacy.as_ref()
     }
@@ -215,8 +209,8 @@ impl SessionState {
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
-        // Not remembered before it is known whose they are: a session that crashes meanwhile must
-        // not come back with somebody else's.
+        // The listen does not contain the tasks before their owner is known: a session that crashes
+        // meanwhile must not come back with tasks of another owner.
         let cost = self.charge_listen(&request.id, &granted)?;
         let tasks = std::mem::take(&mut granted.task_ids);
         let mut listen = Listen::new(&request.id, &granted, cost);
@@ -242,7 +236,7 @@ impl SessionState {
         ))
     }
 
-    /// The client watches a resource from here on, unless it watches as many as it may.
+    /// Subscribes the client to a resource, unless it has as many subscriptions as it may have.
     pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
         let (normal, uri) = filter::watched(uri);
         if self.watched.contains_key(&normal) {
@@ -256,14 +250,13 @@ impl SessionState {
         Ok(())
     }
 
-    /// It does so no longer.
     pub(crate) fn unwatch(&mut self, uri: &str) {
         if let Some(written) = self.watched.remove(&*uri::normal(uri)) {
             self.charge.shrink(cost_of(&written));
         }
     }
 
-    /// A legacy client said that it is ready; `true` the first time.
+    /// Records that a legacy client is ready. `true` the first time.
     pub(crate) fn on_initialized(&mut self) -> bool {
         self.legacy.is_some() && !std::mem::replace(&mut self.initialized, true)
     }
@@ -272,66 +265,67 @@ impl SessionState {
         self.initialized
     }
 
-    /// Says what a listen is granted in the end. `false` if it has ended.
+    /// Sets what a listen is granted in the end. `false` if the listen has ended.
     pub(crate) fn grant(&mut self, request: &Id, granted: NoticeFilter) -> bool {
         let listen = self.listens.get_mut(request);
-        let goes_on = listen.is_some();
+        let is_open = listen.is_some();
         if let Some(listen) = listen {
             *listen = Listen::new(request, &granted, listen.cost);
         }
-        goes_on
+        is_open
     }
 
-    /// A listen hears of tasks on other nodes, too.
+    /// Keeps the subscriptions of a listen on other nodes.
     pub(crate) fn watches(&mut self, request: &Id, watching: Option<Arc<Watching>>) {
         if let Some(listen) = self.listens.get_mut(request) {
             listen.watching = watching;
         }
     }
 
-    /// Ends a listen, if `request` opened one.
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
         let listen = self.listens.remove(request)?;
         self.charge.shrink(listen.cost);
         Some(listen.subscription)
     }
 
-    /// Ends all listens.
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
         let ended: Vec<_> = self.listens.drain().collect();
         self.charge.shrink(ended.iter().map(|(_, listen)| listen.cost).sum());
         ended.into_iter().map(|(request, listen)| (request, listen.subscription)).collect()
     }
 
-    /// What the session hears now: as a legacy client, and with each of its listens.
+    /// All subscriptions now: of the legacy client, and of each listen.
     pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
-        let legacy = self.heard_as_client();
-        legacy.into_iter().chain(self.listens.values_mut().filter_map(Listen::heard)).collect()
+        let legacy = self.legacy_subscription();
+        legacy
+            .into_iter()
+            .chain(self.listens.values_mut().filter_map(Listen::take_subscription))
+            .collect()
     }
 
-    /// What a legacy client hears, once it has sent `initialize`.
-    pub(crate) fn heard_as_client(&self) -> Option<Subscription> {
+    /// The subscription of a legacy client, after `initialize`.
+    pub(crate) fn legacy_subscription(&self) -> Option<Subscription> {
         let filter = self.legacy.is_some().then(|| Filter::legacy(&self.watched))?;
         Some(Subscription { id: None, filter, unsaid: None })
     }
 
-    /// What a listen hears, if `request` opened one.
+    /// The subscription of a listen, if `request` opened one and its tasks are known.
     pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
-        self.listens.get_mut(request).and_then(Listen::heard)
+        self.listens.get_mut(request).and_then(Listen::take_subscription)
     }
 
-    /// How many listens are open and resources watched.
+    /// Number of open listens and watched resources.
     pub(crate) fn subscribed(&self) -> usize {
         self.listens.len() + self.watched.len()
     }
 }
 
-/// What is counted of a subscription.
+/// The bytes that are counted for a subscription.
 fn cost_of(text: &str) -> usize {
     SUBSCRIPTION_COST + text.len()
 }
 
-/// What a listen is granted: everything it asks for, each resource once.
+/// Grants a listen everything that it asks for, each resource once.
 pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
     let mut granted = listen.notifications;
     let mut seen = HashSet::new();

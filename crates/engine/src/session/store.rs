@@ -1,4 +1,4 @@
-//! Where sessions are kept that are to survive their node.
+//! The store of sessions that must survive their node.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,24 +8,27 @@ use futures::future::BoxFuture;
 use super::SessionRecord;
 use crate::ids::{NodeId, SessionId};
 
-/// Keeps what identifies legacy HTTP sessions where all nodes find it, so that another node can
-/// carry on those of one that died: who the client is, its log level, what it watches.
+/// Keeps the identity of legacy HTTP sessions where all nodes find it, so that another node can
+/// continue the sessions of a node that died: the client, its log level, and the resources that it
+/// watches.
 ///
-/// What was sent to them is in the [`EventStore`](crate::outlet::EventStore), which should be
-/// shared, too. Nobody waits for a session to be saved, not even its `initialize`: a node that dies
-/// within the moment takes with it what changed in that moment.
+/// The frames that were sent are in the [`EventStore`](crate::stream::EventStore), which should be
+/// shared, too. Nothing waits until a session is saved, not even the answer to `initialize`: a node
+/// that dies loses what changed in its last moment.
 ///
 /// [`testing::session_store_keeps_its_contract`](crate::testing::session_store_keeps_its_contract)
-/// says what every store has to do.
+/// checks what every store has to do.
 pub trait SessionStore: Debug + Send + Sync + 'static {
-    /// Keeps a session that this node has, in the place of what was kept of it, for at least this
-    /// time from now on; `false`, and nothing is kept, if another node has it by now. A node has it
-    /// that saves it after [more moves](SessionRecord::moves) than are known, or after as many if
-    /// it had it before.
+    /// Saves a session that this node has, in place of its earlier record, for at least `keep_for`
+    /// from now on. `false`, and nothing is saved, if another node has the session by now.
+    ///
+    /// A node has a session if it saves it after [more moves](SessionRecord::moves) than the store
+    /// knows, or after as many moves if it had the session before.
     ///
     /// # Errors
     ///
-    /// [`SessionStoreError`]. It is tried again. When dropped early, it may be kept or not.
+    /// [`SessionStoreError`]. The engine tries again. When dropped early, the session may be saved
+    /// or not.
     fn save<'a>(
         &'a self,
         node: &'a NodeId,
@@ -33,29 +36,31 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         keep_for: Duration,
     ) -> BoxFuture<'a, Result<bool, SessionStoreError>>;
 
-    /// Gives a session to the node `by` if `from` has it, with one move more. Of several nodes that
-    /// ask at once one gets it.
+    /// Gives a session to the node `by` if the node `from` has it, and adds one move. If several
+    /// nodes ask at once, one of them gets it.
     ///
-    /// Only for its own [principal](SessionRecord::principal), to the byte: for any other, and for
-    /// none where it has one or one where it has none, it is [`Claim::Unknown`] and stays as it is.
-    /// Whoever has only heard the id of a session must neither move it nor learn that it is there.
+    /// Only for the session's own [principal](SessionRecord::principal), compared byte by byte. For
+    /// any other principal, for none where the session has one, and for one where the session has
+    /// none, the result is [`TakeOver::Unknown`] and the session stays unchanged. A stranger who
+    /// only knows the id of a session must neither move it nor learn that it exists.
     ///
     /// # Errors
     ///
-    /// [`SessionStoreError`]. When dropped early, it may have been given.
-    fn claim<'a>(
+    /// [`SessionStoreError`]. When dropped early, the session may have been given.
+    fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
         principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
-    ) -> BoxFuture<'a, Result<Claim, SessionStoreError>>;
+    ) -> BoxFuture<'a, Result<TakeOver, SessionStoreError>>;
 
-    /// Forgets a session if this node has it.
+    /// Removes a session if this node has it.
     ///
     /// # Errors
     ///
-    /// [`SessionStoreError`]. It is tried again. When dropped early, it may be forgotten or not.
+    /// [`SessionStoreError`]. The engine tries again. When dropped early, the session may be
+    /// removed or not.
     fn remove<'a>(
         &'a self,
         node: &'a NodeId,
@@ -63,18 +68,18 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), SessionStoreError>>;
 }
 
-/// What a node is told that claims a session.
+/// The result for a node that takes over a session.
 #[derive(Clone, Debug)]
-pub enum Claim {
-    /// The node has it from now on.
+pub enum TakeOver {
+    /// The node that asked has the session from now on.
     Given(Box<SessionRecord>),
-    /// This node has it, and keeps it.
+    /// This node has the session, and keeps it.
     Held(NodeId),
-    /// There is no such session, or it is not this principal's.
+    /// No such session exists, or it belongs to another principal.
     Unknown,
 }
 
-/// A store of sessions failed.
+/// A session store failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the store of sessions failed: {0}")]
 pub struct SessionStoreError(pub Box<dyn std::error::Error + Send + Sync>);

@@ -1,5 +1,4 @@
-//! The streams of a session: how each is opened, and which are kept for a client that comes
-//! back.
+//! The streams of a session: how each is opened, and which are kept for a client that reconnects.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,77 +8,82 @@ use parking_lot::Mutex;
 use super::EndReason;
 use crate::core::Core;
 use crate::ids::{Seq, SessionId, StreamId};
-use crate::outlet::policy::Class;
-use crate::outlet::{Log, Notified, Outlet, StreamRecord, Tally, Terms, WhenGone};
+use crate::stream::policy::Class;
+use crate::stream::{Counters, Log, Notified, StreamRecord, StreamSender, Terms, WhenGone};
 use crate::task::{Cancel, CancelWhenGone};
 
-/// The streams that a session writes to.
 #[derive(Clone, Debug)]
 pub(crate) enum Streams {
-    /// One pipe or listen for everything.
-    One(Outlet),
+    /// One stream for everything: of a pipe, or of a listen.
+    One(StreamSender),
     /// A standalone stream for what belongs to no request; each request has its own.
-    Http(Outlet),
-    /// Each request has its own, and nothing else is said.
+    Http(StreamSender),
+    /// Each request has its own stream, and nothing else is sent.
     None,
 }
 
 impl Streams {
-    /// The one stream of a pipe, or of a listen, which ends with its reply. Its session ends
-    /// when its reader goes away.
+    /// The one stream of a pipe, or of a listen, which ends with its reply. The session ends when
+    /// the reader disconnects.
     pub(crate) fn one(core: &Arc<Core>, id: &SessionId, one_reply: bool) -> Self {
         let gone = Box::new(EndWhenGone(core.clone(), id.clone()));
         let terms = Terms { limits: core.config.limits, one_reply };
         let stream = StreamId::STANDALONE;
-        Self::One(Outlet::new(stream, terms, core.session_tally(), WhenGone::Close(gone), None))
+        Self::One(StreamSender::new(
+            stream,
+            terms,
+            core.session_counters(),
+            WhenGone::Close(gone),
+            None,
+        ))
     }
 
-    /// The standalone stream of a legacy HTTP session.
     pub(crate) fn http(core: &Arc<Core>, id: &SessionId) -> Self {
         let gone = Box::new(LeaveWhenGone(core.clone(), id.clone()));
         let log = log(core, id, StreamId::STANDALONE);
         let terms = Terms { limits: core.config.limits, one_reply: false };
         let stream = StreamId::STANDALONE;
-        Self::Http(Outlet::new(
+        Self::Http(StreamSender::new(
             stream,
             terms,
-            core.session_tally(),
-            WhenGone::Tell(gone),
+            core.session_counters(),
+            WhenGone::Notify(gone),
             Some(log),
         ))
     }
 
     /// The standalone stream of a session that another node had.
-    pub(super) fn carried_on(core: &Core, log: Log, record: StreamRecord) -> Self {
+    pub(super) fn from_record(core: &Core, log: Log, record: StreamRecord) -> Self {
         let terms = Terms { limits: core.config.limits, one_reply: false };
         let stream = StreamId::STANDALONE;
-        let outlet = Outlet::new(stream, terms, core.session_tally(), WhenGone::Wait, None);
-        outlet.carry_on(log, record);
-        Self::Http(outlet)
+        let sender =
+            StreamSender::new(stream, terms, core.session_counters(), WhenGone::Wait, None);
+        sender.restore(log, record);
+        Self::Http(sender)
     }
 
-    /// Where notices go.
-    pub(crate) fn notices(&self) -> Option<&Outlet> {
+    pub(crate) fn notices(&self) -> Option<&StreamSender> {
         match self {
-            Self::One(outlet) | Self::Http(outlet) => Some(outlet),
+            Self::One(sender) | Self::Http(sender) => Some(sender),
             Self::None => None,
         }
     }
 }
 
-/// The stream of one request on a legacy HTTP session. It outlives its reader: a client that
-/// goes away has not cancelled. It has no log before it is kept for a client that comes back:
-/// most answers are one message.
-pub(super) fn of_request(core: &Core, stream: StreamId, tally: Arc<Tally>) -> Outlet {
+/// The stream of one request on a legacy HTTP session.
+///
+/// It outlives its reader, because a client that disconnects has not cancelled. It has no log
+/// before it is kept for a client that reconnects, because most answers are one message.
+pub(super) fn of_request(core: &Core, stream: StreamId, counters: Arc<Counters>) -> StreamSender {
     let terms = Terms { limits: core.config.limits, one_reply: true };
-    Outlet::new(stream, terms, tally, WhenGone::Wait, None)
+    StreamSender::new(stream, terms, counters, WhenGone::Wait, None)
 }
 
 /// The stream of a modern HTTP call, which is cancelled when the client closes it.
-pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> Outlet {
+pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> StreamSender {
     let terms = Terms { limits: core.config.limits, one_reply: true };
     let gone = WhenGone::Close(Box::new(CancelWhenGone(cancel.clone())));
-    Outlet::new(StreamId(1), terms, core.stateless_tally.clone(), gone, None)
+    StreamSender::new(StreamId(1), terms, core.stateless_counters.clone(), gone, None)
 }
 
 pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
@@ -87,8 +91,8 @@ pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
     Log::new(core.config.event_store.open(session, stream, retention), retention)
 }
 
-/// The log of a stream of a node that died, and the stream as it goes on: with numbers from
-/// `first` on, which that node has not given out, whatever it did not get round to write.
+/// Reopens the log of a stream whose node died, and continues the stream. Its numbers go on at
+/// `first`, above all numbers that the node gave out, even those that it had not written yet.
 pub(crate) async fn reopen(
     core: &Core,
     session: &SessionId,
@@ -101,13 +105,13 @@ pub(crate) async fn reopen(
     let record = StreamRecord::begins_at(stream, first.max(Seq(last.0 + 1)));
     let record = match stream {
         StreamId::STANDALONE => record,
-        // Nothing follows an answer; else it ended with its node.
+        // Nothing follows an answer. A stream without an answer ended with its node.
         _ => record.over(class == Class::Reply),
     };
     Some((Log::new(reopened.log, retention), record))
 }
 
-/// Tells a session that its reader is gone for good.
+/// Ends a session when its reader has disconnected for good.
 #[derive(Debug)]
 struct EndWhenGone(Arc<Core>, SessionId);
 
@@ -119,7 +123,7 @@ impl Notified for EndWhenGone {
     }
 }
 
-/// Tells that a client has gone that may have opened its session for nothing.
+/// Counts a session as left when its client disconnects and has not used it.
 #[derive(Debug)]
 struct LeaveWhenGone(Arc<Core>, SessionId);
 
@@ -135,56 +139,56 @@ impl Notified for LeaveWhenGone {
     }
 }
 
-/// Ends the streams of a session when the last one drops it that may still answer on them:
-/// the session itself, and each of its calls.
+/// Ends the streams of a session when the last owner that may still answer on them drops it. Owners
+/// are the session itself, and each of its calls.
 #[derive(Debug)]
 pub(crate) struct FinishStreams(pub(super) Streams);
 
 impl Drop for FinishStreams {
     fn drop(&mut self) {
-        if let Some(outlet) = self.0.notices() {
-            outlet.finish();
+        if let Some(sender) = self.0.notices() {
+            sender.finish();
         }
     }
 }
 
-/// Streams of requests that a client may come back to, oldest first.
+/// Streams of requests that a client may resume, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<VecDeque<Outlet>>);
+pub(super) struct Kept(Mutex<VecDeque<StreamSender>>);
 
 impl Kept {
-    /// Keeps one while its call runs, and for some calls more.
-    pub(super) fn keep(&self, outlet: Outlet, answered: usize) {
-        Self::put(&mut self.0.lock(), outlet, answered);
+    /// Keeps a stream while its call runs, and after that among the last `answered` ones.
+    pub(super) fn keep(&self, sender: StreamSender, answered: usize) {
+        Self::put(&mut self.0.lock(), sender, answered);
     }
 
-    fn put(streams: &mut VecDeque<Outlet>, outlet: Outlet, answered: usize) {
+    fn put(streams: &mut VecDeque<StreamSender>, sender: StreamSender, answered: usize) {
         let finished = streams.iter().filter(|stream| stream.is_finished()).count();
         if finished >= answered
-            && let Some(oldest) = streams.iter().position(Outlet::is_finished)
+            && let Some(oldest) = streams.iter().position(StreamSender::is_finished)
         {
             streams.remove(oldest);
         }
-        streams.push_back(outlet);
+        streams.push_back(sender);
     }
 
-    /// As [`keep`](Self::keep), unless the same stream is kept already; returns the one that is.
-    pub(super) fn keep_once(&self, outlet: Outlet, answered: usize) -> Outlet {
+    /// Like [`keep`](Self::keep), unless the same stream is kept already. Returns the kept stream.
+    pub(super) fn keep_once(&self, sender: StreamSender, answered: usize) -> StreamSender {
         let mut streams = self.0.lock();
-        if let Some(kept) = streams.iter().find(|kept| kept.stream() == outlet.stream()) {
-            // The other one goes on with the log.
-            outlet.leave_log();
+        if let Some(kept) = streams.iter().find(|kept| kept.stream_id() == sender.stream_id()) {
+            // The kept stream continues the log.
+            sender.leave_log();
             return kept.clone();
         }
-        Self::put(&mut streams, outlet.clone(), answered);
-        outlet
+        Self::put(&mut streams, sender.clone(), answered);
+        sender
     }
 
-    pub(super) fn find(&self, stream: StreamId) -> Option<Outlet> {
-        self.0.lock().iter().find(|outlet| outlet.stream() == stream).cloned()
+    pub(super) fn find(&self, stream: StreamId) -> Option<StreamSender> {
+        self.0.lock().iter().find(|sender| sender.stream_id() == stream).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Outlet> {
+    pub(super) fn all(&self) -> Vec<StreamSender> {
         self.0.lock().iter().cloned().collect()
     }
 

@@ -1,4 +1,4 @@
-//! How a running call is told to end.
+//! How a running call is cancelled.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use stentor_wire::{ErrorObject, Id, code};
 use tokio_util::sync::CancellationToken;
 
-use super::seal::StateError;
-use crate::outlet::Notified;
+use super::state_token::StateError;
+use crate::stream::Notified;
 
-/// Why a call is to end before its code returned.
+/// Why a call ends before its code returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CancelReason {
@@ -22,22 +22,22 @@ pub enum CancelReason {
     TimedOut,
     /// The client did not answer a question in time.
     Abandoned,
-    /// It gave way to other callers, who had less of what all share.
+    /// The call gave way to callers with a smaller share.
     GaveWay,
     /// The application cancelled it.
     Application,
     /// The session ended.
     SessionEnded,
-    /// The engine shuts down and the call took longer than it may.
+    /// The engine shuts down, and the call took longer than the shutdown allows.
     Shutdown,
 }
 
 impl CancelReason {
-    /// What the client is told; nothing where it does not want or cannot get an answer.
+    /// The error for the client; `None` where the client wants no response or cannot get one.
     pub(crate) fn error(&self) -> Option<ErrorObject> {
         match self {
             Self::Client(_) | Self::Disconnected => None,
-            // A retry that comes in the moment in which it is too late.
+            // For a retry that arrives just when the time is over.
             Self::Abandoned => Some(ErrorObject::invalid_params(StateError::Expired.to_string())),
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
             Self::GaveWay => Some(gave_way()),
@@ -48,7 +48,7 @@ impl CancelReason {
     }
 }
 
-/// What the client is told whose call gave way.
+/// The error for a client whose call gave way.
 pub(crate) fn gave_way() -> ErrorObject {
     let why = "the call gave way to other callers: no caller has more of what all share; \
                ask for less at once, and again later";
@@ -71,14 +71,14 @@ impl fmt::Display for CancelReason {
     }
 }
 
-/// Ends one call, once; the first reason counts.
+/// Cancels one call, once; the first reason counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cancel(Arc<Mutex<Cancelled>>);
 
 #[derive(Debug, Default)]
 struct Cancelled {
     reason: Option<CancelReason>,
-    /// Made for who waits: most calls end before anybody does.
+    /// Made for the first code that waits for it: most calls end before that.
     token: Option<CancellationToken>,
 }
 
@@ -86,7 +86,6 @@ impl Cancel {
     pub(crate) fn cancel(&self, reason: CancelReason) {
         let token = {
             let mut cancelled = self.0.lock();
-            // A later reason changes nothing.
             cancelled.reason.get_or_insert(reason);
             cancelled.token.clone()
         };
@@ -95,20 +94,19 @@ impl Cancel {
         }
     }
 
-    /// What is cancelled with it.
     pub(crate) fn token(&self) -> CancellationToken {
-        let (token, is_over) = {
+        let (token, is_cancelled_already) = {
             let mut cancelled = self.0.lock();
-            let is_over = cancelled.reason.is_some();
-            (cancelled.token.get_or_insert_default().clone(), is_over)
+            let is_cancelled_already = cancelled.reason.is_some();
+            (cancelled.token.get_or_insert_default().clone(), is_cancelled_already)
         };
-        if is_over {
+        if is_cancelled_already {
             token.cancel();
         }
         token
     }
 
-    /// Why it is to end; asked once it is.
+    /// Why the call was cancelled. To be read only once it was.
     pub(crate) fn reason(&self) -> CancelReason {
         self.0.lock().reason.clone().unwrap_or(CancelReason::Shutdown)
     }
@@ -118,7 +116,7 @@ impl Cancel {
     }
 }
 
-/// Ends a modern HTTP call whose client went away.
+/// Cancels a modern HTTP call when its client disconnects.
 #[derive(Debug)]
 pub(crate) struct CancelWhenGone(pub(crate) Cancel);
 
@@ -132,7 +130,7 @@ impl Notified for CancelWhenGone {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OpenCalls(Arc<Mutex<foldhash::HashMap<Id, Cancel>>>);
 
-/// One call's place among the open ones; dropping it takes it out.
+/// One call's entry among the open calls. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct OpenCall {
     calls: OpenCalls,
@@ -140,7 +138,8 @@ pub(crate) struct OpenCall {
 }
 
 impl OpenCalls {
-    /// `None` if a call of that id is open: ids must not be used again while it runs.
+    /// Adds a call. `None` if a call with that id is open: a client must not use an id again while
+    /// its call runs.
     pub(crate) fn open(&self, id: &Id, cancel: &Cancel) -> Option<OpenCall> {
         let mut calls = self.0.lock();
         if calls.contains_key(id) {
@@ -150,7 +149,6 @@ impl OpenCalls {
         Some(OpenCall { calls: self.clone(), id: id.clone() })
     }
 
-    /// Whether a call of that id runs.
     pub(crate) fn is_open(&self, id: &Id) -> bool {
         self.0.lock().contains_key(id)
     }
@@ -171,7 +169,6 @@ impl OpenCalls {
         }
     }
 
-    /// The requests whose calls run now.
     pub(crate) fn ids(&self) -> Vec<Id> {
         self.0.lock().keys().cloned().collect()
     }

@@ -15,55 +15,52 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::Cancel;
-use super::lane::{Lane, Lanes};
-use super::rounds::Rounds;
+use super::output::{CallOutput, CallOutputs};
+use super::pending_inputs::PendingInputs;
 use crate::core::Core;
 use crate::engine::CatalogHandle;
 use crate::events::{CallRef, EngineEvent};
 use crate::handler::{Arguments, CallError};
 use crate::ids::{CallId, SessionId, TaskId};
-use crate::outlet::Frame;
-use crate::outlet::policy::Class;
 use crate::registry::Topic;
-use crate::session::{Caller, Questions};
+use crate::session::{Caller, PendingRequests};
+use crate::stream::Frame;
+use crate::stream::policy::Class;
 use crate::tasks::LiveTask;
 
-/// A running call, as the author's code sees it: it reports progress, writes log messages,
-/// changes the catalog, notices that the client gave up.
+/// A running call, as the author's code sees it. It reports progress, writes log messages, changes
+/// the catalog, and notices that the client gave up.
 ///
-/// Clones are cheap and belong to the same call. Everything that only tells may be called
-/// from sync code and from any thread, never blocks, and does nothing once the call has been
-/// answered.
+/// Clones are cheap and belong to the same call. Methods that only send something may be called
+/// from sync code and from any thread, never block, and do nothing once the call has been answered.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Call>);
 
-/// What a [`Context`] is made of.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) caller: Caller,
     pub(crate) call: CallRef,
     pub(crate) cancel: Cancel,
-    /// Where the call speaks now.
-    pub(crate) lane: Lanes,
-    /// Questions of a modern call, once there are some.
-    pub(crate) rounds: OnceLock<Arc<Rounds>>,
-    /// Where a legacy call asks.
-    pub(crate) questions: Option<Questions>,
-    /// What the author's code gave to be sent back, and the client did.
+    pub(crate) output: CallOutputs,
+    /// The questions of a modern call and the answers that came before them, once there are some.
+    pub(crate) inputs: OnceLock<Arc<PendingInputs>>,
+    /// The open questions of the session, to which a legacy call adds its own.
+    pub(crate) questions: Option<PendingRequests>,
+    /// The state that the author's code gave, and that the client sent back.
     pub(crate) explicit: Option<Value>,
-    /// The arguments of a tool whose calls can become tasks.
+    /// The arguments, if calls of this tool can become tasks.
     pub(crate) arguments: Option<Arguments>,
-    /// Asks for the call to become a task.
-    pub(crate) handover: Notify,
-    /// Told once it is one.
-    pub(crate) handed_over: Notify,
+    /// Notified to make the call a task.
+    pub(crate) task_requested: Notify,
+    /// Notified once the call is a task.
+    pub(crate) task_started: Notify,
     pub(crate) task: OnceLock<Arc<LiveTask>>,
-    /// What a run before this one saved.
+    /// The checkpoint that an earlier run of the task saved.
     pub(crate) checkpoint: Option<Value>,
 }
 
-fn in_words(progress: f64, total: Option<f64>, message: &dyn Display) -> String {
+fn progress_text(progress: f64, total: Option<f64>, message: &dyn Display) -> String {
     let message = message.to_string();
     match total {
         _ if !message.is_empty() => message,
@@ -73,16 +70,16 @@ fn in_words(progress: f64, total: Option<f64>, message: &dyn Display) -> String 
 }
 
 impl Call {
-    pub(crate) fn lane(&self) -> Arc<Lane> {
-        self.lane.load_full()
+    pub(crate) fn output(&self) -> Arc<CallOutput> {
+        self.output.load_full()
     }
 
-    pub(crate) fn rounds(&self) -> &Arc<Rounds> {
-        self.rounds.get_or_init(Arc::default)
+    pub(crate) fn inputs(&self) -> &Arc<PendingInputs> {
+        self.inputs.get_or_init(Arc::default)
     }
 
-    /// Tells who watches the engine, also of calls whose client did not ask for progress.
-    fn heard(&self, progress: f64, total: Option<f64>) {
+    /// Emits an event, also for a call whose client did not ask for progress.
+    fn emit_progress(&self, progress: f64, total: Option<f64>) {
         let call = || self.call.clone();
         self.core.events.emit(|| EngineEvent::CallProgressed { call: call(), progress, total });
     }
@@ -99,15 +96,14 @@ impl Context {
 
     // Progress
 
-    /// Reports how far the call is: `progress` of `total`, in any unit, and a message for
-    /// people.
+    /// Reports how far the call is: `progress` of `total`, in any unit, and a message for people.
     ///
-    /// Goes to the client if it asked for progress, and `progress` is a finite number larger
-    /// than the last one; otherwise nothing is sent, and the message is not even formatted.
-    /// While the client keeps up it gets every value; when it falls behind the latest wins.
-    /// The last value always goes out before the result.
+    /// The client receives it if it asked for progress and `progress` is a finite number larger
+    /// than the last one. Otherwise nothing is sent, and the message is not even formatted. A
+    /// client that keeps up receives every value. When it falls behind, the latest value replaces
+    /// older ones. The last value is always sent before the result.
     ///
-    /// In a task the message becomes its `statusMessage`, or the numbers if it is empty.
+    /// In a task the message becomes its `statusMessage`; if the message is empty, the numbers do.
     ///
     /// ```
     /// # fn f(ctx: stentor_engine::Context) {
@@ -117,59 +113,59 @@ impl Context {
     /// # }
     /// ```
     pub fn report_progress(&self, progress: f64, total: Option<f64>, message: impl Display) {
-        self.0.heard(progress, total);
+        self.0.emit_progress(progress, total);
         if let Some(task) = self.0.task.get() {
-            return task.report(in_words(progress, total, &message));
+            return task.report(progress_text(progress, total, &message));
         }
-        let lane = self.0.lane.load();
-        if lane.gate.token().is_some() {
-            lane.outlet.progress(&lane.gate, progress, total, &message);
+        let output = self.0.output.load();
+        if output.gate.token().is_some() {
+            output.sender.progress(&output.gate, progress, total, &message);
         }
     }
 
-    /// As [`report_progress`](Self::report_progress), at the pace of the client: waits while
-    /// it is behind, so that it gets every value. Cancel safe.
+    /// As [`report_progress`](Self::report_progress), at the pace of the client: waits while the
+    /// client is behind, so that it receives every value. Cancel safe.
     pub async fn report_progress_paced(
         &self,
         progress: f64,
         total: Option<f64>,
         message: impl Display + Sync,
     ) {
-        self.0.heard(progress, total);
+        self.0.emit_progress(progress, total);
         if let Some(task) = self.0.task.get() {
-            return task.report(in_words(progress, total, &message));
+            return task.report(progress_text(progress, total, &message));
         }
-        let lane = self.0.lane();
-        if lane.gate.token().is_some() {
-            lane.outlet.progress_paced(&lane.gate, progress, total, &message).await;
+        let output = self.0.output();
+        if output.gate.token().is_some() {
+            output.sender.progress_paced(&output.gate, progress, total, &message).await;
         }
     }
 
     /// Whether the client asked for progress of this call.
     #[must_use]
     pub fn wants_progress(&self) -> bool {
-        self.0.lane.load().gate.token().is_some()
+        self.0.output.load().gate.token().is_some()
     }
 
     // Log messages
 
     /// Writes a log message with any severity, logger name and JSON data.
     ///
-    /// It goes to the client if the severity is at least the one it asked for: with
-    /// `logging/setLevel` in the legacy era (without: `info`), on the request itself in the
-    /// modern one (without: nothing).
+    /// The client receives it if the severity is at least the one that the client asked for: with
+    /// `logging/setLevel` in the legacy era (without: `info`), on the request itself in the modern
+    /// era (without: nothing).
     pub fn log(&self, level: LogLevel, logger: Option<&str>, data: impl Serialize) {
-        let lane = self.0.lane.load();
-        if self.0.caller.wants_log(level, lane.meta.log_level) {
+        let output = self.0.output.load();
+        if self.0.caller.wants_log(level, output.meta.log_level) {
             let message = encode::log(level, logger, &data);
-            lane.outlet.say(&lane.gate, Class::Log, Frame::Log(level, message));
+            output.sender.send(&output.gate, Class::Log, Frame::Log(level, message));
         }
     }
 
     /// Whether a log message of this severity would be sent.
     #[must_use]
     pub fn wants_log(&self, level: LogLevel) -> bool {
-        self.0.caller.wants_log(level, self.0.lane.load().meta.log_level)
+        self.0.caller.wants_log(level, self.0.output.load().meta.log_level)
     }
 
     /// Writes a log message for debugging.
@@ -202,7 +198,7 @@ impl Context {
         self.log(LogLevel::Critical, None, data);
     }
 
-    /// Writes a message that asks for action at once.
+    /// Writes a message that requires action at once.
     pub fn alert(&self, data: impl Serialize) {
         self.log(LogLevel::Alert, None, data);
     }
@@ -212,36 +208,36 @@ impl Context {
         self.log(LogLevel::Emergency, None, data);
     }
 
-    // Telling everybody
+    // Notices
 
-    /// Tells every client that the list of tools changed. A change of the
+    /// Notifies every client that the list of tools changed. A change of the
     /// [`catalog`](Self::catalog) does so by itself.
     pub fn send_tool_list_changed(&self) {
         self.0.core.announce_list(ListKind::Tools);
     }
 
-    /// Tells every client that the list of resources changed.
+    /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
         self.0.core.announce_list(ListKind::Resources);
     }
 
-    /// Tells every client that the list of prompts changed.
+    /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
         self.0.core.announce_list(ListKind::Prompts);
     }
 
-    /// Tells every client that watches this resource that it changed.
+    /// Notifies every client that subscribes to this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
         self.0.core.announce(Topic::Resource(uri.into()));
     }
 
-    /// Sends a notification of the application's own to the client of this call, on the
-    /// stream of this call. `params` should be a JSON object.
+    /// Sends a notification of the application's own to the client of this call, on the stream of
+    /// this call. `params` should be a JSON object.
     pub fn notify(&self, method: &str, params: impl Serialize) {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         let message = encode::notification(method, params.as_ref());
-        let lane = self.0.lane.load();
-        lane.outlet.say(&lane.gate, Class::Custom, Frame::Message(message));
+        let output = self.0.output.load();
+        output.sender.send(&output.gate, Class::Custom, Frame::Message(message));
     }
 
     /// The tools, resources and prompts, to read and to change.
@@ -252,44 +248,46 @@ impl Context {
 
     // Tasks
 
-    /// Makes a task of the call: its client gets the task as the answer, and fetches the result
-    /// later. For tools with [`AsTask::OnDemand`](crate::AsTask::OnDemand). Does nothing in a
-    /// call that is one already, and in the legacy era, where a call goes on as it is.
+    /// Makes the call a task: its client receives the task as the response, and fetches the result
+    /// later. For tools with [`AsTask::OnDemand`](crate::AsTask::OnDemand). Does nothing in a call
+    /// that is a task already, and in the legacy era, where the call continues as it is.
     ///
-    /// What is to be asked before the client gets the task is asked before this.
+    /// A question that the client must answer before it receives the task has to be asked before
+    /// this.
     ///
     /// # Errors
     ///
-    /// -32021 if a modern client takes no tasks; what went wrong with storing it, where the call has
-    /// been answered with that already. Cancel safe: it becomes one or not.
+    /// -32021 if a modern client does not support tasks, or if calls of the tool cannot become
+    /// tasks. If the task cannot be stored, the request is answered with that error, and the code
+    /// is dropped at this `await`. Cancel safe: the call becomes a task or not.
     pub async fn become_task(&self) -> Result<(), CallError> {
         if self.0.task.get().is_some() || self.era() == Era::Legacy {
             return Ok(());
         }
-        let takes = takes_tasks(&self.0.lane.load().capabilities);
+        let takes = takes_tasks(&self.0.output.load().capabilities);
         if !takes || self.0.arguments.is_none() {
             return Err(CallError::protocol(tasks_required()));
         }
-        // Before the request, so that its answer is not missed. A call that cannot become one is
-        // over, and so is this.
-        let handed_over = self.0.handed_over.notified();
-        self.0.handover.notify_one();
-        handed_over.await;
+        // Created before the request, so that its notification is not missed. A call that cannot
+        // become a task ends, and this code ends with it.
+        let task_started = self.0.task_started.notified();
+        self.0.task_requested.notify_one();
+        task_started.await;
         Ok(())
     }
 
-    /// The name of the task that the call has become.
+    /// The id of the task that the call has become.
     #[must_use]
     pub fn task_id(&self) -> Option<TaskId> {
         self.0.task.get().map(|task| task.id())
     }
 
-    /// Saves what a [resumable](crate::Tool::resumable) tool needs to go on with after a restart
-    /// of the server. Nothing happens in a call that is no task.
+    /// Saves what a [resumable](crate::Tool::resumable) tool needs to continue after a restart of
+    /// the server. Does nothing in a call that is not a task.
     ///
     /// # Errors
     ///
-    /// What the store says; the last checkpoint that was saved is still there then.
+    /// If the value has no JSON form, or the store fails; the last saved checkpoint is kept then.
     pub async fn checkpoint(&self, value: impl Serialize) -> Result<(), CallError> {
         let Some(task) = self.0.task.get() else { return Ok(()) };
         let value = serde_json::to_value(value)?;
@@ -297,7 +295,7 @@ impl Context {
         Ok(())
     }
 
-    /// What the tool saved last, in a task that goes on after a restart of the server.
+    /// The last checkpoint, in a task that runs again after a restart of the server.
     #[must_use]
     pub fn last_checkpoint(&self) -> Option<&Value> {
         self.0.checkpoint.as_ref()
@@ -305,38 +303,39 @@ impl Context {
 
     // Cancellation
 
-    /// Waits until the call is to end early. The code is then polled once more, and dropped
-    /// at its next `await`. Cancel safe.
+    /// Waits until the call has to end early. The code is then polled once more, and dropped at its
+    /// next `await`. Cancel safe.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.cancel.token().cancelled_owned()
     }
 
-    /// A token that is cancelled when the call is to end early, to hand to other code.
+    /// A token that is cancelled when the call has to end early, for other code.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        // Its own, so that who cancels it ends nothing else.
+        // A child token, so that cancelling it does not cancel the call.
         self.0.cancel.token().child_token()
     }
 
-    /// Whether the call is to end early.
+    /// Whether the call has to end early.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.cancel.is_cancelled()
     }
 
-    /// Closes the connection on which a legacy client waits for this call, as a server may
-    /// that does not want to hold it open (2025-11-25, basic/transports). The call goes on;
-    /// the client comes back for the result, and for what was said meanwhile.
+    /// Closes the connection on which a legacy client waits for this call. A server may do so if it
+    /// does not want to keep the connection open (2025-11-25, basic/transports). The call
+    /// continues. The client reconnects for the result, and for the messages that were sent
+    /// meanwhile.
     ///
-    /// Does nothing where a client could not come back: in the modern era, on a pipe, and
-    /// before 2025-11-25.
+    /// Does nothing where a client cannot reconnect: in the modern era, on a pipe, and before
+    /// 2025-11-25.
     pub fn close_stream(&self) {
         if self.0.caller.version.primes_streams() && self.0.caller.resumes {
-            self.0.lane.load().outlet.detach();
+            self.0.output.load().sender.detach();
         }
     }
 
-    // Who asks
+    // The request and its client
 
     /// The era of the request.
     #[must_use]
@@ -350,26 +349,25 @@ impl Context {
         self.0.caller.version
     }
 
-    /// Name and version of the client, as it says itself; modern clients may keep it to
-    /// themselves.
+    /// Name and version of the client, as it declares them; a modern client may omit them.
     #[must_use]
     pub fn client_info(&self) -> Option<&Implementation> {
         self.0.caller.client.as_deref()
     }
 
-    /// What the client says it can do; in the modern era, with the request that is under way.
+    /// The capabilities that the client declares; in the modern era, those of the current request.
     #[must_use]
     pub fn client_capabilities(&self) -> Arc<ClientCapabilities> {
-        self.0.lane.load().capabilities.clone()
+        self.0.output.load().capabilities.clone()
     }
 
-    /// The session; `None` for modern requests over HTTP, which have none.
+    /// The session; `None` for modern requests over HTTP, which have no session.
     #[must_use]
     pub fn session_id(&self) -> Option<&SessionId> {
         self.0.caller.session.as_ref()
     }
 
-    /// The name of the call within the engine.
+    /// The id of the call within the engine.
     #[must_use]
     pub fn call_id(&self) -> CallId {
         self.0.call.id
@@ -381,17 +379,17 @@ impl Context {
         &self.0.call.request
     }
 
-    /// The W3C trace that the request belongs to: the one that is under way, if the call has
-    /// asked its modern client something. It stands in the `mcp.call` span of the call, too.
+    /// The W3C trace context of the current request: after a question to a modern client, that of
+    /// the retry. The `mcp.call` span of the call contains the trace context of the first request.
     #[must_use]
     pub fn trace_context(&self) -> TraceContext {
-        self.0.lane.load().meta.trace.clone()
+        self.0.output.load().meta.trace.clone()
     }
 
-    /// The whole `_meta` of the request that is under way; an empty object if it has none.
+    /// The whole `_meta` of the current request; an empty object if it has none.
     #[must_use]
     pub fn request_meta(&self) -> serde_json::Map<String, Value> {
-        let meta = serde_json::from_slice(&self.0.lane.load().meta.raw);
+        let meta = serde_json::from_slice(&self.0.output.load().meta.raw);
         let mut meta: serde_json::Map<String, Value> = meta.unwrap_or_default();
         meta.values_mut().for_each(numbers::settle);
         meta

@@ -1,32 +1,34 @@
-//! Where a call runs first, judged by how its like went.
+//! Decides where a call runs first, from how earlier runs of the same code went.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Code that works longer than this without waiting holds up who else uses its thread.
+/// Code that works longer than this without waiting blocks other work on its thread.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// So many runs in a row have to be done at once before it is counted on.
+/// So many runs in a row have to end at once before the next run is expected to do so.
 const PROVEN: u32 = 16;
 
-/// How the runs of one piece of the author's code went: one tool, one resource, one prompt.
+/// How the runs of one tool, resource or prompt went.
 ///
-/// Most code is done when it is first looked at, as it waits for nothing: an actor for it would
-/// cost more than the code. But code that works for long, or tells of its progress without ever
-/// waiting, needs a task of its own to be heard meanwhile. Which is which it shows by itself.
+/// Most code ends at its first poll, because it waits for nothing: an actor for it would cost more
+/// than the code. But code that works for long, or reports progress without ever waiting, needs a
+/// task actor, so that the client receives its messages meanwhile. The runs show which kind of code
+/// it is.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Runs in a row that were done at once.
+    /// How many runs in a row ended at once.
     streak: AtomicU32,
 }
 
 impl Pace {
-    /// Whether the next run is expected to be done at once, so that it needs no task.
+    /// Whether the next run is expected to end at once, so that it needs no actor.
     pub(super) fn is_proven(&self) -> bool {
         self.streak.load(Ordering::Relaxed) >= PROVEN
     }
 
-    /// A run was looked at once: whether that took it to its end, in silence, and how long.
+    /// Records the first poll of a run: whether the run ended there and sent nothing, and how long
+    /// the poll took.
     pub(super) fn saw(&self, ended_in_silence: bool, took: Duration) {
         if !ended_in_silence || took > AT_ONCE {
             self.streak.store(0, Ordering::Relaxed);
@@ -44,7 +46,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_a_streak_of_quick_and_silent_runs_proves_anything(
+        fn only_quick_and_silent_runs_in_a_row_prove_a_call(
             runs in proptest::collection::vec((any::<bool>(), 0..3_000_u64), 0..80),
         ) {
             let pace = Pace::default();
@@ -57,7 +59,7 @@ mod tests {
         }
 
         #[test]
-        fn one_slow_run_is_enough_to_doubt(quick in PROVEN..100) {
+        fn one_slow_run_resets_the_streak(quick in PROVEN..100) {
             let pace = Pace::default();
             for _ in 0..quick {
                 pace.saw(true, Duration::ZERO);

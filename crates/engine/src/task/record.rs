@@ -1,4 +1,4 @@
-//! What is known of the calls that run: to see them, to cancel them, to tell of them.
+//! The running calls of an engine: to list them, to cancel them, to emit their events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,27 +14,27 @@ use crate::core::Core;
 use crate::events::{CallOutcome, CallRef, EngineEvent};
 use crate::ids::CallId;
 
-/// A call that runs, at one moment.
+/// A running call, at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CallView {
-    /// Which call.
+    /// The call.
     pub call: CallRef,
-    /// What the client asked for.
+    /// The method of its request.
     pub method: Method,
-    /// How long it has run.
+    /// How long the call has run.
     pub age: Duration,
 }
 
-/// All calls of an engine that run or wait for their client.
+/// All calls of an engine that have a task actor, also while they await input.
 #[derive(Debug, Default)]
 pub(crate) struct RunningCalls {
     next: AtomicU64,
-    calls: DashMap<CallId, Known, RandomState>,
+    calls: DashMap<CallId, RunningCall, RandomState>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct RunningCall {
     call: CallRef,
     method: Method,
     started: Instant,
@@ -47,26 +47,25 @@ impl RunningCalls {
     }
 
     pub(crate) fn views(&self) -> Vec<CallView> {
-        let view = |known: &Known| CallView {
-            call: known.call.clone(),
-            method: known.method.clone(),
-            age: known.started.elapsed(),
+        let view = |running: &RunningCall| CallView {
+            call: running.call.clone(),
+            method: running.method.clone(),
+            age: running.started.elapsed(),
         };
-        self.calls.iter().map(|known| view(known.value())).collect()
+        self.calls.iter().map(|running| view(running.value())).collect()
     }
 
-    /// Cancels all that run now.
     pub(crate) fn cancel_all(&self, reason: &CancelReason) {
-        // Collected first: who is told may end at once, and takes its entry out.
-        let cancels: Vec<_> = self.calls.iter().map(|known| known.cancel.clone()).collect();
+        // Collected first: a cancelled call may end at once, and then removes its entry.
+        let cancels: Vec<_> = self.calls.iter().map(|running| running.cancel.clone()).collect();
         for cancel in cancels {
             cancel.cancel(reason.clone());
         }
     }
 
-    /// `false` if it does not run.
+    /// Cancels one call; `false` if it does not run.
     pub(crate) fn cancel(&self, id: CallId, reason: CancelReason) -> bool {
-        let cancel = self.calls.get(&id).map(|known| known.cancel.clone());
+        let cancel = self.calls.get(&id).map(|running| running.cancel.clone());
         if let Some(cancel) = &cancel {
             cancel.cancel(reason);
         }
@@ -74,17 +73,16 @@ impl RunningCalls {
     }
 }
 
-/// What is recorded of one call. Dropping it, in whatever way the call ends, tells who wants to
-/// know.
+/// What is recorded of one call. When dropped, in whatever way the call ends, it emits the event of
+/// that end.
 pub(crate) struct Record {
     core: Arc<Core>,
     call: CallRef,
     method: Method,
     cancel: Cancel,
     started: Instant,
-    /// Whether it is among the calls that run.
+    /// Whether the call is in [`RunningCalls`].
     enlisted: bool,
-    /// How it was answered, once it was.
     answered: Option<CallOutcome>,
 }
 
@@ -96,13 +94,14 @@ impl Record {
         Self { core, call, method, cancel, started, enlisted: false, answered: None }
     }
 
-    /// The call goes on for longer: it is one of those that are seen, and end with the engine.
+    /// Adds the call to the running calls, because it takes longer. From here on it is listed, and
+    /// the end of the engine cancels it.
     pub(crate) fn enlist(&mut self) {
         let (call, method, cancel) = (self.call.clone(), self.method.clone(), self.cancel.clone());
-        let known = Known { call, method, started: self.started, cancel };
-        self.core.running.calls.insert(self.call.id, known);
+        let running = RunningCall { call, method, started: self.started, cancel };
+        self.core.running.calls.insert(self.call.id, running);
         self.enlisted = true;
-        // After the insert: whoever ends the engine either sees it, or was seen here.
+        // After the insert: either the end of the engine finds this entry, or it is seen here.
         if self.core.ending.is_cancelled() {
             self.cancel.cancel(CancelReason::Shutdown);
         }
@@ -124,7 +123,7 @@ impl Drop for Record {
         }
         let was_cancelled = self.cancel.is_cancelled();
         if self.answered.is_none() && !was_cancelled {
-            // Killed. Whoever works for it elsewhere can stop.
+            // The call was killed. Another node that works for it can stop.
             self.cancel.cancel(CancelReason::SessionEnded);
         }
         self.core.events.emit(|| {
@@ -133,7 +132,7 @@ impl Drop for Record {
                 None if was_cancelled => {
                     EngineEvent::CallCancelled { call, reason: self.cancel.reason(), took }
                 }
-                // What is killed unanswered its responder answers so.
+                // The responder of a call that was killed unanswered sends this code.
                 answered => {
                     let outcome = answered.unwrap_or(CallOutcome::Error(code::INTERNAL_ERROR));
                     EngineEvent::CallFinished { call, outcome, took }

@@ -1,4 +1,4 @@
-//! The one answer of a request.
+//! Sends the one response to a request.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use super::CallPermit;
 use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
 use crate::events::CallOutcome;
-use crate::outlet::{Gate, Outlet};
 use crate::request_budget::Meter;
 use crate::session::FinishStreams;
+use crate::stream::{ProgressGate, StreamSender};
 
-/// Answers a request exactly once, whatever happens: made where the request comes in, it goes
-/// with it, and who drops it unanswered, by a panic or by being killed, answers with an error.
+/// Answers a request exactly once, in every case. A responder is made where the request is
+/// received, and stays with the request. If it is dropped unanswered, after a panic or because its
+/// actor is killed, it answers with an error.
 #[derive(Debug)]
 pub(crate) struct Responder {
     core: Arc<Core>,
-    outlet: Outlet,
+    sender: StreamSender,
     era: Era,
-    /// `None` once there is nothing to answer.
+    /// `None` once there is nothing more to answer.
     id: Option<Id>,
     method: Method,
-    came_in: Instant,
-    claim: Claim,
+    arrived: Instant,
+    permits: Permits,
     call: Option<Running>,
-    /// Counts what is kept of its caller.
     meter: Arc<Meter>,
 }
 
-/// What a client may claim anew once it has read the answer: its id, and room for one more.
+/// The request's id and its permit. Both become free before the response is sent, so that a client
+/// that has read the response can use them again.
 #[derive(Debug, Default)]
 #[expect(dead_code, reason = "held for their drops")]
-struct Claim {
+struct Permits {
     permit: Option<CallPermit>,
     open: Option<OpenCall>,
 }
 
-/// What a call holds until it is answered.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<ProgressGate>,
     pub(super) cancel: Cancel,
-    /// Counts it among those that a shutdown waits for.
+    /// Counts the call among the calls that a shutdown waits for.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) counted: TaskTrackerToken,
     #[expect(dead_code, reason = "held for its drop")]
@@ -53,28 +53,27 @@ pub(super) struct Running {
 }
 
 impl Responder {
-    /// For a request that came in; `permit` is its right to be running.
+    /// For a request that was received; `permit` is its right to run.
     pub(crate) fn new(
         core: Arc<Core>,
-        outlet: Outlet,
+        sender: StreamSender,
         era: Era,
         request: &Request,
         permit: impl Into<CallPermit>,
         meter: Arc<Meter>,
     ) -> Self {
         let (id, method) = (Some(request.id.clone()), request.method.clone());
-        let claim = Claim { permit: Some(permit.into()), open: None };
-        Self { core, outlet, era, id, method, came_in: Instant::now(), claim, call: None, meter }
+        let permits = Permits { permit: Some(permit.into()), open: None };
+        Self { core, sender, era, id, method, arrived: Instant::now(), permits, call: None, meter }
     }
 
-    /// Where the answer goes.
-    pub(crate) fn outlet(&self) -> &Outlet {
-        &self.outlet
+    pub(crate) fn sender(&self) -> &StreamSender {
+        &self.sender
     }
 
-    /// The request is a call that runs from here on.
+    /// Marks the request as a call that runs from here on.
     pub(super) fn running(mut self, open: Option<OpenCall>, call: Running) -> Self {
-        self.claim.open = open;
+        self.permits.open = open;
         self.call = Some(call);
         self
     }
@@ -83,58 +82,59 @@ impl Responder {
         self.send(outcome);
     }
 
-    /// Answers with a response that another node has written.
+    /// Answers with a response that another node has encoded.
     pub(crate) fn answer_encoded(mut self, response: bytes::Bytes, code: Option<i32>) {
-        if self.last_word().is_some() {
+        if self.close().is_some() {
             let outcome = code.map_or(CallOutcome::Ok, CallOutcome::Error);
-            self.core.metrics.operation(&self.method, outcome, self.came_in.elapsed());
-            self.outlet.reply(response, code);
+            self.core.metrics.operation(&self.method, outcome, self.arrived.elapsed());
+            self.sender.reply(response, code);
         }
     }
 
-    /// Answers with questions; the call goes on with the client's retry.
+    /// Answers with questions, for the client to retry with their answers.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
-        let Some(id) = self.last_word() else { return };
-        self.core.metrics.operation(&self.method, CallOutcome::Ok, self.came_in.elapsed());
+        let Some(id) = self.close() else { return };
+        self.core.metrics.operation(&self.method, CallOutcome::Ok, self.arrived.elapsed());
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
             encode::input_required(&id, &self.core.identity, questions, Some(request_state));
-        self.outlet.reply(bytes, None);
+        self.sender.reply(bytes, None);
     }
 
-    /// Ends the request without an answer: its client wants none, or gets it when its listen
-    /// ends.
+    /// Ends the request without a response: its client wants none, or gets the response when its
+    /// listen ends.
     pub(crate) fn withhold(mut self) {
-        self.hang_up();
+        self.end_unanswered();
     }
 
-    fn hang_up(&mut self) {
-        if self.last_word().is_some() {
-            self.outlet.finish_unanswered();
+    fn end_unanswered(&mut self) {
+        if self.close().is_some() {
+            self.sender.finish_unanswered();
         }
     }
 
     fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
-        let Some(id) = self.last_word() else { return };
-        let took = self.came_in.elapsed();
+        let Some(id) = self.close() else { return };
+        let took = self.arrived.elapsed();
         self.core.metrics.operation(&self.method, CallOutcome::of(&outcome), took);
         match outcome {
             Ok(result) => {
                 let bytes = encode::response(&id, self.era, &self.core.identity, &result);
-                self.outlet.reply(self.meter.counted(bytes), None);
+                self.sender.reply(self.meter.counted(bytes), None);
             }
-            Err(error) => self.outlet.reply(encode::error(Some(&id), &error), Some(error.code)),
+            Err(error) => self.sender.reply(encode::error(Some(&id), &error), Some(error.code)),
         }
     }
 
-    /// From here on nothing that the call says is sent, and the client may claim what the
-    /// request held: before it can read the answer.
-    fn last_word(&mut self) -> Option<Id> {
+    /// Closes the request: from here on nothing of the call is sent, and its permits are free
+    /// before the client can read the response. Returns the id, unless the request was closed
+    /// before.
+    fn close(&mut self) -> Option<Id> {
         let id = self.id.take()?;
         if let Some(call) = &self.call {
-            self.outlet.close_gate(&call.gate);
+            self.sender.close_gate(&call.gate);
         }
-        self.claim = Claim::default();
+        self.permits = Permits::default();
         Some(id)
     }
 }
@@ -148,7 +148,7 @@ impl Drop for Responder {
         match cancel.filter(Cancel::is_cancelled).map(|cancel| cancel.reason().error()) {
             None => self.send(Err(ErrorObject::internal("the call ended without an answer"))),
             Some(Some(error)) => self.send(Err(error)),
-            Some(None) => self.hang_up(),
+            Some(None) => self.end_unanswered(),
         }
     }
 }

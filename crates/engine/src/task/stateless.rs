@@ -1,4 +1,4 @@
-//! Calls that belong to no session: how many may run, and whose.
+//! Calls without a session: how many may run at once, and whose they are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,35 +10,35 @@ use super::{Cancel, CancelReason};
 use crate::session::Caller;
 use crate::shares::{Share, Shares, Ticket};
 
-/// How many calls without a session may run at once. While less than half of them do, nobody counts
-/// whose they are, but for large ones. When all do, a caller with less gets the place of the oldest one that is known of
-/// the greediest.
+/// Bounds how many calls without a session run at once. While less than half of them run, only
+/// large calls are counted by caller. When all run, a caller with a smaller share gets the place of
+/// the oldest counted call of the largest share.
 #[derive(Debug)]
 pub(crate) struct StatelessCalls {
     permits: Arc<Semaphore>,
     max: usize,
-    crowd: Mutex<Shares<Slot>>,
-    /// Calls that gave way and have not ended: the permits that they give back are taken out.
+    shares: Mutex<Shares<Slot>>,
+    /// How many calls gave way and have not ended. The permits that they give back are removed.
     owed: AtomicUsize,
 }
 
-/// From how many bytes on it is counted whose a call is, however few run.
+/// A call of more bytes than this is counted by caller, however few calls run.
 const LARGE: usize = 64 * 1024;
 
-/// How a call is cancelled that is let in first and made then.
+/// The cancel handle of a call. It is set later: a call gets its permit before it is made.
 type Slot = Arc<OnceLock<Cancel>>;
 
 /// The right of a call to run.
 #[derive(Debug)]
 pub(crate) struct CallPermit {
-    /// `None` for one in the place of another.
+    /// `None` for a call that runs in the place of another.
     permit: Option<OwnedSemaphorePermit>,
-    /// Where it is counted.
+    /// The call's entry, if it is counted by caller.
     counted: Option<(Arc<StatelessCalls>, Ticket, Slot)>,
 }
 
 impl CallPermit {
-    /// The call that has it is cancelled so.
+    /// Sets the cancel handle of the call that has this permit.
     pub(crate) fn is_of(&self, cancel: &Cancel) {
         if let Some((.., slot)) = &self.counted {
             // Set once: a permit is for one call.
@@ -57,48 +57,49 @@ impl StatelessCalls {
     pub(crate) fn new(max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(max));
-        Self { permits, max, crowd: Mutex::default(), owed: AtomicUsize::new(0) }
+        Self { permits, max, shares: Mutex::default(), owed: AtomicUsize::new(0) }
     }
 
-    /// The right to run a call that takes so many bytes. Another call may be cancelled for it. `None` if there is no room.
+    /// Gives a call of so many bytes the right to run, and may cancel another call for it. `None`
+    /// if there is no space.
     pub(crate) fn enter(self: &Arc<Self>, caller: &Caller, bytes: usize) -> Option<CallPermit> {
         let (permit, slot) = (self.permit(), Slot::default());
         if let Some(permit) = permit {
             if bytes <= LARGE && self.permits.available_permits() >= self.max / 2 {
                 return Some(permit.into());
             }
-            let ticket = self.crowd.lock().insert(caller.share(), bytes, true, slot.clone());
+            let ticket = self.shares.lock().insert(caller.share(), bytes, true, slot.clone());
             let counted = Some((self.clone(), ticket, slot));
             return Some(CallPermit { permit: Some(permit), counted });
         }
         let share = caller.share();
-        let (ticket, victim) = {
-            let mut crowd = self.crowd.lock();
-            let ticket = crowd.insert(share.clone(), bytes, true, slot.clone());
-            let victim = crowd.busy_gives_way(&share).and_then(|it| crowd.remove(it.ticket));
-            let Some(victim) = victim else {
-                crowd.remove(ticket);
+        let (ticket, target) = {
+            let mut shares = self.shares.lock();
+            let ticket = shares.insert(share.clone(), bytes, true, slot.clone());
+            let target = shares.busy_gives_way(&share).and_then(|it| shares.remove(it.ticket));
+            let Some(target) = target else {
+                shares.remove(ticket);
                 return None;
             };
-            (ticket, victim)
+            (ticket, target)
         };
         self.owed.fetch_add(1, Ordering::AcqRel);
-        // One that is just being made runs on.
-        if let Some(victim) = victim.get() {
-            victim.cancel(CancelReason::GaveWay);
+        // A call that is just being made has no handle yet, and runs on.
+        if let Some(target) = target.get() {
+            target.cancel(CancelReason::GaveWay);
         }
         Some(CallPermit { permit: None, counted: Some((self.clone(), ticket, slot)) })
     }
 
-    /// One call gives way to a caller who has less; returns how many bytes it takes.
+    /// Makes one call give way to a caller with a smaller share. Returns the bytes of that call.
     pub(crate) fn give_way(&self, newcomer: &Share) -> Option<usize> {
-        let (cost, victim) = {
-            let mut crowd = self.crowd.lock();
-            let victim = crowd.busy_gives_way(newcomer)?;
-            (victim.cost, crowd.remove(victim.ticket)?)
+        let (cost, target) = {
+            let mut shares = self.shares.lock();
+            let target = shares.busy_gives_way(newcomer)?;
+            (target.cost, shares.remove(target.ticket)?)
         };
-        if let Some(victim) = victim.get() {
-            victim.cancel(CancelReason::GaveWay);
+        if let Some(target) = target.get() {
+            target.cancel(CancelReason::GaveWay);
         }
         Some(cost)
     }
@@ -112,7 +113,7 @@ impl StatelessCalls {
             {
                 return Some(permit);
             }
-            // It is that of a call which gave way, in whose place another one runs.
+            // A call that gave way has returned this permit, and another call runs in its place.
             permit.forget();
         }
     }
@@ -121,7 +122,7 @@ impl StatelessCalls {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         if let Some((calls, ticket, _)) = &self.counted {
-            calls.crowd.lock().remove(*ticket);
+            calls.shares.lock().remove(*ticket);
             if self.permit.is_none() {
                 calls.permits.add_permits(1);
             }

@@ -1,4 +1,4 @@
-//! A task that runs.
+//! A running task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ use crate::core::Core;
 use crate::hub::HubMsg;
 use crate::ids::TaskId;
 use crate::shares::{Share, Ticket};
-use crate::task::{Cancel, CancelReason, Rounds};
+use crate::task::{Cancel, CancelReason, PendingInputs};
 
-/// When the end of a task is stored again that could not be.
-const STORE_AGAIN: Duration = Duration::from_secs(5);
-/// How long it takes an engine that ends to say so at most.
-const A_MOMENT: Duration = Duration::from_millis(500);
+/// How long to wait before the end of a task is stored again, after the store failed.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// A supervisor that ends marks its engine as ending within this time.
+const ENDING_DELAY: Duration = Duration::from_millis(500);
 
 /// A call that becomes a task.
 pub(crate) struct NewTask {
@@ -32,35 +32,34 @@ pub(crate) struct NewTask {
     pub(crate) capabilities: Value,
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) share: Share,
-    pub(crate) rounds: Arc<Rounds>,
+    pub(crate) inputs: Arc<PendingInputs>,
     pub(crate) cancel: Cancel,
 }
 
-/// What is known of a task while its code runs.
 #[derive(Debug)]
 pub(crate) struct LiveTask {
     record: Mutex<TaskRecord>,
-    rounds: Arc<Rounds>,
+    inputs: Arc<PendingInputs>,
     cancel: Cancel,
-    /// Since when a message waits to be told to listeners, and when they were told last.
-    telling: Mutex<Telling>,
+    /// Whether a message waits to be sent to listeners, and when the last one was sent.
+    reports: Mutex<Reports>,
     reported: Notify,
-    /// The right to write to the store, so that what is written comes there in its order.
+    /// Permits one write to the store at a time, so that the writes arrive in order.
     turn: Semaphore,
     share: Share,
     ticket: Ticket,
-    /// Its place is another task's, and the store is to forget it.
+    /// Whether another task has its place, so that the store has to forget it.
     gave_way: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Telling {
-    waits: bool,
+struct Reports {
+    waiting: bool,
     last: Option<Instant>,
 }
 
 impl LiveTask {
-    /// Makes a task of a call. It is stored when this returns.
+    /// Makes a task of a call. The task is stored when this returns.
     pub(crate) async fn create(core: &Arc<Core>, new: NewTask) -> Result<TaskGuard, ErrorObject> {
         let config = &core.config.tasks;
         let now = core.tasks.now();
@@ -80,8 +79,9 @@ impl LiveTask {
             checkpoint: None,
             version: 1,
         };
-        // Guarded first: a call that is killed while it is stored must not look as if it ran.
-        let guard = Self::guard(core, record, new.share, new.rounds, new.cancel);
+        // The guard comes first: if the call is killed while the task is stored, the task must not
+        // look as if it still ran.
+        let guard = Self::guard(core, record, new.share, new.inputs, new.cancel);
         let stored = match &guard.task {
             Some(task) => task.store(core, || task.record.lock().clone()).await,
             None => Ok(()),
@@ -95,35 +95,35 @@ impl LiveTask {
         }
     }
 
-    /// A task that is stored already, and runs again from here on.
+    /// Runs a stored task again.
     pub(crate) fn run(
         core: &Arc<Core>,
         mut record: TaskRecord,
-        rounds: Arc<Rounds>,
+        inputs: Arc<PendingInputs>,
         cancel: Cancel,
     ) -> TaskGuard {
-        // Nobody waits for an answer to what the last run asked, and its keys are used up.
+        // Nobody waits for answers to the questions of the last run, and their keys are used up.
         record.status = TaskStatus::Working;
-        rounds.ask_anew(core.tasks.now());
+        inputs.ask_anew(core.tasks.now());
         let share = Share::of(record.owner.as_ref(), None, None);
-        Self::guard(core, record, share, rounds, cancel)
+        Self::guard(core, record, share, inputs, cancel)
     }
 
     fn guard(
         core: &Arc<Core>,
         record: TaskRecord,
         share: Share,
-        rounds: Arc<Rounds>,
+        inputs: Arc<PendingInputs>,
         cancel: Cancel,
     ) -> TaskGuard {
-        rounds.belong_to_task();
+        inputs.belong_to_task();
         let id = record.id.clone();
         let ticket = core.tasks.held.enter(&share, &record);
         let task = Arc::new(Self {
             record: Mutex::new(record),
-            rounds,
+            inputs,
             cancel,
-            telling: Mutex::default(),
+            reports: Mutex::default(),
             reported: Notify::new(),
             turn: Semaphore::new(1),
             share,
@@ -146,21 +146,19 @@ impl LiveTask {
         self.record.lock().is_expired(now)
     }
 
-    /// The task as a client sees it now.
     pub(crate) fn result(&self) -> Result<ResultBody, ErrorObject> {
         self.record.lock().result()
     }
 
-    /// What a listener is told of it now.
     pub(super) fn notice(&self) -> Notice {
         notice(&self.record.lock())
     }
 
     pub(super) fn answer(&self, answers: Map<String, Value>) {
-        self.rounds.answer(answers);
+        self.inputs.answer(answers);
     }
 
-    /// The client wants it no more; its code has some time to notice.
+    /// Cancels the task for its client. The code gets some time to end.
     pub(super) fn cancel(&self) {
         self.end(CancelReason::Client(None));
     }
@@ -169,13 +167,14 @@ impl LiveTask {
         self.cancel.cancel(reason);
     }
 
-    /// Another task takes its place: it ends, who listens is told why, and nothing of it is kept.
+    /// Gives its place to another task: this task ends, its listeners are notified of the reason,
+    /// and nothing of it is kept.
     pub(super) fn give_way(&self) {
         self.gave_way.store(true, Ordering::Release);
         self.end(CancelReason::GaveWay);
     }
 
-    /// Hands it to the store, where others give way if need be.
+    /// Writes the task to the store. Other tasks give way if necessary.
     async fn store(
         &self,
         core: &Core,
@@ -186,45 +185,45 @@ impl LiveTask {
             return Ok(());
         }
         let stored = core.tasks.held.put(core, &self.share, &record).await;
-        // Its place was taken while it was being stored.
+        // The task gave way while it was being stored.
         if gave_way() {
             return core.config.tasks.store.forget(&self.id()).await;
         }
         stored
     }
 
-    /// Says how far it is; listeners are told at a bounded rate, who looks sees it at once.
+    /// Sets the status message. Listeners are notified at a bounded rate; a client that polls sees
+    /// the message at once.
     pub(crate) fn report(&self, message: String) {
         let mut record = self.record.lock();
         if !record.status.is_terminal() {
             record.message = Some(message);
             drop(record);
-            self.telling.lock().waits = true;
+            self.reports.lock().waiting = true;
             self.reported.notify_one();
         }
     }
 
-    /// Tells listeners of the last report, when it is time. Cancel safe.
-    pub(crate) async fn tell_reports(&self, core: &Core) {
+    /// Notifies listeners of the last report, when the interval has passed. Cancel safe.
+    pub(crate) async fn send_reports(&self, core: &Core) {
         loop {
-            let (waits, last) = {
-                let telling = self.telling.lock();
-                (telling.waits, telling.last)
+            let (waiting, last) = {
+                let reports = self.reports.lock();
+                (reports.waiting, reports.last)
             };
-            if waits {
+            if waiting {
                 if let Some(last) = last {
                     sleep_until(last + core.config.tasks.message_interval).await;
                 }
-                self.telling.lock().last = Some(Instant::now());
+                self.reports.lock().last = Some(Instant::now());
                 return self.change(core, |_| {});
             }
             self.reported.notified().await;
         }
     }
 
-    /// Shows which questions are open now.
     pub(crate) fn show_questions(&self, core: &Core) {
-        let open = self.rounds.open_questions();
+        let open = self.inputs.open_questions();
         self.change(core, |record| {
             record.status = match open.is_empty() {
                 true => TaskStatus::Working,
@@ -233,15 +232,15 @@ impl LiveTask {
         });
     }
 
-    /// Keeps what the code needs to go on after a restart.
+    /// Stores what the code needs to continue after a restart.
     pub(crate) async fn checkpoint(
         self: &Arc<Self>,
         core: &Arc<Core>,
         value: Value,
     ) -> Result<(), TaskStoreError> {
         let (task, core) = (self.clone(), core.clone());
-        // On its own: code that has begun to save and then does not go on with it must not keep
-        // the turn from the end of its task.
+        // In a runtime task of its own: code that stops polling a save must not keep this permit
+        // from the end of its task.
         let saving = tokio::spawn(async move {
             let _turn = task.turn.acquire().await;
             let record = {
@@ -271,16 +270,16 @@ impl LiveTask {
         }
     }
 
-    /// Tells listeners, in the order of the changes.
+    /// Notifies listeners. The lock is still held, so the notices are in the order of the changes.
     fn publish(&self, core: &Core, mut record: MutexGuard<'_, TaskRecord>) {
         record.version += 1;
         record.updated_at = core.tasks.now();
-        self.telling.lock().waits = false;
-        core.tell_hub(HubMsg::Publish(notice(&record)));
+        self.reports.lock().waiting = false;
+        core.send_to_hub(HubMsg::Publish(notice(&record)));
     }
 
-    /// It has come to an end: stored first, then told. If the store fails it is told at once, and
-    /// lives on until it could be stored, or has expired.
+    /// Ends the task: its end is stored first, then published. If the store fails, the end is
+    /// published at once, and the task stays live until it could be stored, or has expired.
     async fn finish(&self, core: &Core, status: TaskStatus) {
         let _turn = self.turn.acquire().await;
         let ended = |status: TaskStatus| {
@@ -291,7 +290,7 @@ impl LiveTask {
             record.status = status;
             record.version += 1;
             record.updated_at = core.tasks.now();
-            // It never runs again.
+            // The task never runs again, so it needs neither.
             record.checkpoint = None;
             record.arguments = Value::Null;
             record
@@ -308,17 +307,17 @@ impl LiveTask {
         core.tasks.held.change(self.ticket, &record, false);
         {
             let mut shown = self.record.lock();
-            // A change since then has the number that this one was given.
+            // A change made meanwhile may have taken the version of this record.
             record.version = shown.version + 1;
             *shown = record.clone();
-            core.tell_hub(HubMsg::Publish(notice(&shown)));
+            core.send_to_hub(HubMsg::Publish(notice(&shown)));
         }
         while let Err(error) = &stored
             && !record.is_expired(core.tasks.now())
         {
             crate::log!(error, %error, "the end of a task could not be stored");
             tokio::select! {
-                () = sleep(STORE_AGAIN) => stored = self.store(core, || record.clone()).await,
+                () = sleep(STORE_RETRY) => stored = self.store(core, || record.clone()).await,
                 () = core.ending.cancelled() => break,
             }
         }
@@ -326,8 +325,8 @@ impl LiveTask {
     }
 }
 
-/// The right of a call to run as a task. Dropping it unfinished fails the task, but for an
-/// engine that ends: there it is as if the process had ended.
+/// The right of a call to run as a task. When dropped unfinished, it fails the task. Only if the
+/// engine ends, the stored task stays as it is, as if the process had ended.
 pub(crate) struct TaskGuard {
     core: Arc<Core>,
     task: Option<Arc<LiveTask>>,
@@ -340,14 +339,14 @@ impl TaskGuard {
     }
 
     pub(crate) async fn finish(mut self, status: TaskStatus) {
-        // Taken only afterwards, so that who is killed meanwhile has not finished.
+        // Cleared only afterwards, so that a guard that is dropped meanwhile has not finished.
         if let Some(task) = self.task.clone() {
             task.finish(&self.core, status).await;
         }
         self.task = None;
     }
 
-    /// It never was a task.
+    /// Removes the task, as if the call had never been a task.
     fn forget(mut self) {
         if let Some(task) = self.task.take() {
             self.core.tasks.live.remove(&task.id());
@@ -364,8 +363,9 @@ impl Drop for TaskGuard {
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let core = self.core.clone();
             runtime.spawn(async move {
-                // A root that ends kills its tasks first, and says that it ended then.
-                if timeout(A_MOMENT, core.ending.cancelled()).await.is_ok() {
+                // A supervisor that ends kills its task actors first, and marks the engine as
+                // ending after that.
+                if timeout(ENDING_DELAY, core.ending.cancelled()).await.is_ok() {
                     core.tasks.live.remove(&task.id());
                     return;
                 }

@@ -1,9 +1,9 @@
 //! Tasks in a file, which survive the process.
 //!
-//! Two threads serve the file, each with a bounded queue. One writes: what has gathered while
-//! it committed goes into the next commit together, so that many puts share one fsync. The other
-//! reads, from the last commit, and so waits for no disk. Neither is a thread of the runtime,
-//! whose queue for blocking work has no bound.
+//! Two threads serve the file, each with a bounded queue. The writer puts all changes that gathered
+//! during one commit into the next commit, so that many puts share one fsync. The reader reads from
+//! the last commit, and so does not wait for the disk. Neither is a thread of the runtime, whose
+//! queue for blocking work has no bound.
 
 mod file;
 mod open;
@@ -26,14 +26,15 @@ pub use open::TaskFileError;
 use tables::{Bounds, Entry, SWEEP};
 use worker::Worker;
 
-/// Keeps tasks in a file, with [`redb`](https://docs.rs/redb): they survive the process, in
-/// whatever way it ends, and the machine.
+/// Keeps tasks in a file, with [`redb`](https://docs.rs/redb). They survive the process, in
+/// whatever way it ends, and a crash of the machine.
 ///
-/// Nobody but the user of the process may read the file, on Unix: it is made with mode 0600, and one
-/// that others may read or write loses these rights when it is opened. The tasks in it are in clear.
+/// On Unix only the user of the process may read the file: it is created with mode 0600, and a file
+/// that others may read or write loses these rights when it is opened. The tasks in the file are
+/// not encrypted.
 ///
-/// A task that was put is on the disk. Dropping the store closes the file, for which it waits
-/// until the last commit is done.
+/// A task that was put is on the disk. Dropping the store closes the file, and waits until the last
+/// commit is done.
 #[derive(Debug)]
 pub struct RedbTaskStore {
     writer: Worker<Write>,
@@ -41,19 +42,19 @@ pub struct RedbTaskStore {
 }
 
 impl RedbTaskStore {
-    /// Opens a file, or makes it: for at most 100,000 tasks, and 1 GiB of them.
+    /// Opens or creates a file, for at most 100,000 tasks and 1 GiB of them.
     ///
-    /// The file is read once from its beginning to its end, to see that it is sound.
+    /// The whole file is read once, to check that it is not damaged.
     ///
     /// # Errors
     ///
-    /// [`TaskFileError`]; a file is open in one process at a time.
+    /// [`TaskFileError`]; a file can be open in one process at a time.
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, TaskFileError> {
         Self::open_with(path, 100_000, 1024 * 1024 * 1024).await
     }
 
-    /// As [`open`](Self::open), for at most so many tasks, and bytes of them. One that is there
-    /// may always change to one that takes no more room. The file itself takes up to a few times
+    /// As [`open`](Self::open), for at most so many tasks, and bytes of them. A stored task may
+    /// always be replaced by one that takes no more space. The file itself takes up to a few times
     /// as much.
     ///
     /// # Errors
@@ -82,16 +83,16 @@ impl RedbTaskStore {
         let (ready, opened) = oneshot::channel();
         let writer = Worker::start("stentor-tasks-w", move |mut jobs| {
             let file = open().map(Arc::new);
-            let mine = file.as_ref().ok().cloned();
-            // Without anybody who waits for it there are no jobs either.
+            let own = file.as_ref().ok().cloned();
+            // If nobody waits for the file any more, nobody sends jobs either.
             let _ = ready.send(file);
-            let Some(file) = mine else { return };
+            let Some(file) = own else { return };
             let mut batch = Vec::new();
             while jobs.blocking_recv_many(&mut batch, worker::QUEUE) > 0 {
                 file.write(std::mem::take(&mut batch));
             }
         })?;
-        // Nobody answers if the thread has panicked.
+        // The sender is dropped without a result if the thread has panicked.
         let damaged = |_| TaskFileError::Damaged("opening it panics".to_owned());
         let file = opened.await.map_err(damaged)??;
         let reader = Worker::start("stentor-tasks-r", move |mut jobs| {
@@ -135,10 +136,10 @@ impl TaskStore for RedbTaskStore {
         async move {
             let mut forgotten = 0;
             loop {
-                // Some at a time, so that puts get their turn.
-                let some = self.writer.ask(|reply| Write::Sweep(now, reply)).await?;
-                forgotten += some;
-                if some < SWEEP {
+                // Some tasks at a time, so that puts are served in between.
+                let count = self.writer.ask(|reply| Write::Sweep(now, reply)).await?;
+                forgotten += count;
+                if count < SWEEP {
                     return Ok(forgotten);
                 }
             }

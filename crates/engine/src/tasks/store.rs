@@ -1,4 +1,4 @@
-//! Where tasks are kept.
+//! The store of tasks.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,40 +12,41 @@ use stentor_wire::{ErrorObject, TaskStatus, TaskView, encode::ResultBody};
 
 use crate::ids::TaskId;
 
-/// A task as it is stored: what clients see, and what it takes to run it again.
+/// A task as it is stored: the data that clients see, and the data to run it again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskRecord {
-    /// Its name, which nobody can guess.
+    /// Its id, which nobody can guess.
     pub id: TaskId,
-    /// Who may see it, as authenticated by the transport; `None` where nobody is.
+    /// The principal that may see it, as authenticated by the transport; `None` without
+    /// authentication.
     pub owner: Option<Arc<str>>,
     /// The tool that was called.
     pub tool: String,
-    /// With what.
+    /// The arguments of the call.
     pub arguments: Value,
-    /// What the client could do when it called.
+    /// The capabilities that the client declared with the call.
     pub capabilities: Value,
-    /// How far it is.
+    /// Its status.
     pub status: TaskStatus,
-    /// For people.
+    /// A message for people.
     pub message: Option<String>,
     /// Milliseconds since 1970.
     pub created_at: u64,
     /// Milliseconds since 1970.
     pub updated_at: u64,
-    /// For how many milliseconds from its creation it is kept; `None` for ever.
+    /// For how many milliseconds after its creation it is kept; `None` means for ever.
     pub ttl_ms: Option<u64>,
-    /// How many milliseconds a client should let pass before it asks again.
+    /// How many milliseconds a client should wait before it polls again.
     pub poll_interval_ms: u64,
-    /// What the tool saved last.
+    /// The last checkpoint that the tool saved.
     pub checkpoint: Option<Value>,
     /// Grows with each change that clients see.
     pub version: u64,
 }
 
 impl TaskRecord {
-    /// Whether it may be forgotten at this time, in milliseconds since 1970.
+    /// Whether the task may be forgotten at this time, in milliseconds since 1970.
     #[must_use]
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at().is_some_and(|expires| expires <= now)
@@ -55,7 +56,6 @@ impl TaskRecord {
         self.ttl_ms.map(|ttl| self.created_at.saturating_add(ttl))
     }
 
-    /// The task as a client sees it.
     pub(crate) fn result(&self) -> Result<ResultBody, ErrorObject> {
         let view = TaskView {
             id: self.id.as_str(),
@@ -69,8 +69,8 @@ impl TaskRecord {
         view.to_result()
     }
 
-    /// What it counts for in a store that is bounded by bytes. It does not grow when a task ends
-    /// without a result, so that each one can.
+    /// The bytes that the task counts for in a bounded store. They do not grow when a task ends
+    /// without a result, so that every task can end.
     pub(super) fn weight(&self) -> usize {
         let status = match &self.status {
             TaskStatus::Completed { result } => result.get().len(),
@@ -82,11 +82,11 @@ impl TaskRecord {
     }
 }
 
-/// Why a store does not do what it is asked.
+/// Why a store did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskStoreError {
-    /// As many tasks, or bytes of them, are kept as may be.
+    /// The store has as many tasks, or bytes of them, as it may keep.
     #[error("the store of tasks is full")]
     Full,
     /// The store failed.
@@ -94,13 +94,13 @@ pub enum TaskStoreError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Keeps tasks, so that their clients can come back for them.
+/// Keeps tasks, so that their clients can fetch them later.
 ///
-/// [`testing::task_store_keeps_its_contract`](crate::testing::task_store_keeps_its_contract)
-/// says what every store has to do.
+/// [`testing::task_store_keeps_its_contract`](crate::testing::task_store_keeps_its_contract) checks
+/// what every store has to do.
 pub trait TaskStore: Debug + Send + Sync + 'static {
-    /// Keeps a task, in the place of the one with its id. Once this returns the task is there,
-    /// whatever this store is made to survive.
+    /// Stores a task, and replaces a task with the same id. Once this returns, the task is stored,
+    /// and survives what this store is made to survive.
     fn put(&self, task: TaskRecord) -> BoxFuture<'_, Result<(), TaskStoreError>>;
 
     /// The task with that id.
@@ -109,13 +109,13 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
         id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<TaskRecord>, TaskStoreError>>;
 
-    /// All tasks that have not come to an end, for an engine that starts.
+    /// All tasks that have not ended, for an engine that starts.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskRecord>, TaskStoreError>>;
 
-    /// Forgets a task before it expires, so that another one finds room; does nothing if there is none
-    /// of that name.
+    /// Forgets a task before it expires, to make space for another one. Does nothing if there is no
+    /// task with this id.
     ///
-    /// Without code of its own a store keeps as little of it as it can until the next
+    /// The default implementation keeps as little of the task as it can until the next
     /// [`sweep`](Self::sweep).
     fn forget<'a>(&'a self, id: &'a TaskId) -> BoxFuture<'a, Result<(), TaskStoreError>> {
         async move {
@@ -128,8 +128,8 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
         .boxed()
     }
 
-    /// Forgets the tasks that are [expired](TaskRecord::is_expired) at this time; returns how
-    /// many.
+    /// Forgets the tasks that are [expired](TaskRecord::is_expired) at this time. Returns how many
+    /// tasks it forgot.
     fn sweep(&self, now: u64) -> BoxFuture<'_, Result<usize, TaskStoreError>>;
 }
 
@@ -151,8 +151,8 @@ impl Default for MemoryTaskStore {
 }
 
 impl MemoryTaskStore {
-    /// A store of at most so many tasks, and bytes of them. One that is there may always change
-    /// to one that takes no more room.
+    /// Makes a store of at most so many tasks, and bytes of them. A stored task may always be
+    /// replaced by one that takes no more space.
     #[must_use]
     pub fn new(max_count: usize, max_bytes: usize) -> Self {
         Self {
@@ -245,12 +245,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_keeps_its_contract() {
+    async fn the_memory_store_keeps_its_contract() {
         crate::testing::task_store_keeps_its_contract(&MemoryTaskStore::default()).await;
     }
 
     #[tokio::test]
-    async fn it_is_bounded_and_what_is_there_can_still_end() {
+    async fn the_store_is_bounded_and_a_stored_task_can_still_end() {
         let store = MemoryTaskStore::new(1, 4_000);
         let one = crate::testing::task_record("a");
         store.put(one.clone()).await.unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_client_declares_takes_room() {
+    async fn the_capabilities_of_a_client_count_as_bytes() {
         let store = MemoryTaskStore::new(9, 4_000);
         let capabilities = serde_json::json!({"experimental": {"x": "x".repeat(9_000)}});
         let large = TaskRecord { capabilities, ..crate::testing::task_record("a") };

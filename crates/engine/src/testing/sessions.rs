@@ -1,4 +1,4 @@
-//! What a store of sessions has to do, and one that the engines of one process share.
+//! What a session store has to do, and a store that the engines of one process share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,48 +8,48 @@ use futures::future::{BoxFuture, join_all, ready};
 use parking_lot::Mutex;
 
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
-use crate::outlet::policy::Retention;
-use crate::outlet::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
-use crate::session::{Claim, SessionRecord, SessionStore, SessionStoreError};
+use crate::session::{SessionRecord, SessionStore, SessionStoreError, TakeOver};
+use crate::stream::policy::Retention;
+use crate::stream::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 
-/// Keeps sessions, and what was sent to them, for several engines of one process, as a store does
-/// that nodes share.
+/// Keeps sessions and their streams for several engines of one process, like a store that nodes
+/// share.
 #[derive(Clone, Debug, Default)]
 pub struct SharedStore {
     sessions: Arc<Mutex<HashMap<SessionId, (NodeId, SessionRecord)>>>,
     streams: Streams,
 }
 
-type Streams = Arc<Mutex<HashMap<(SessionId, StreamId), Kept>>>;
+type Streams = Arc<Mutex<HashMap<(SessionId, StreamId), KeptStream>>>;
 
 #[derive(Debug)]
-struct Kept {
+struct KeptStream {
     log: Box<dyn EventLog>,
     last: Option<Delivered>,
 }
 
 impl SharedStore {
-    /// The sessions that are kept, and the nodes that have them.
+    /// The stored sessions, and the nodes that have them.
     #[must_use]
     pub fn owners(&self) -> Vec<(SessionId, NodeId)> {
         let sessions = self.sessions.lock();
         sessions.iter().map(|(id, (node, _))| (id.clone(), node.clone())).collect()
     }
 
-    /// What is kept of a session.
+    /// The stored record of a session.
     #[must_use]
     pub fn session(&self, session: &SessionId) -> Option<SessionRecord> {
         self.sessions.lock().get(session).map(|(_, record)| record.clone())
     }
 
-    /// The streams of a session that are kept.
+    /// The stored streams of a session.
     #[must_use]
     pub fn streams(&self, session: &SessionId) -> Vec<StreamId> {
         let streams = self.streams.lock();
         streams.keys().filter(|(of, _)| of == session).map(|(_, stream)| *stream).collect()
     }
 
-    /// Loses what is kept of a stream, as if its node had died before it wrote anything.
+    /// Removes a stream, as if its node had died before it wrote anything.
     pub fn forget_stream(&self, session: &SessionId, stream: StreamId) {
         self.streams.lock().remove(&(session.clone(), stream));
     }
@@ -72,17 +72,17 @@ impl SharedStore {
         principal: Option<&str>,
         from: &NodeId,
         by: &NodeId,
-    ) -> Claim {
+    ) -> TakeOver {
         match self.sessions.lock().get_mut(session) {
-            Some((_, record)) if record.principal() != principal => Claim::Unknown,
+            Some((_, record)) if record.principal() != principal => TakeOver::Unknown,
             Some((owner, record)) if owner == from => {
                 *owner = by.clone();
                 let moves = record.moves() + 1;
                 *record = record.clone().with_moves(moves);
-                Claim::Given(Box::new(record.clone()))
+                TakeOver::Given(Box::new(record.clone()))
             }
-            Some((owner, _)) => Claim::Held(owner.clone()),
-            None => Claim::Unknown,
+            Some((owner, _)) => TakeOver::Held(owner.clone()),
+            None => TakeOver::Unknown,
         }
     }
 
@@ -104,13 +104,13 @@ impl SessionStore for SharedStore {
         Box::pin(ready(Ok(self.keep(node, session))))
     }
 
-    fn claim<'a>(
+    fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
         principal: Option<&'a str>,
         from: &'a NodeId,
         by: &'a NodeId,
-    ) -> BoxFuture<'a, Result<Claim, SessionStoreError>> {
+    ) -> BoxFuture<'a, Result<TakeOver, SessionStoreError>> {
         Box::pin(ready(Ok(self.give(session, principal, from, by))))
     }
 
@@ -133,7 +133,7 @@ impl EventStore for SharedStore {
     ) -> Box<dyn EventLog> {
         let (key, log) =
             ((session.clone(), stream), MemoryEventStore.open(session, stream, retention));
-        self.streams.lock().insert(key.clone(), Kept { log, last: None });
+        self.streams.lock().insert(key.clone(), KeptStream { log, last: None });
         Box::new(SharedLog { key, streams: self.streams.clone(), left: false })
     }
 
@@ -161,7 +161,7 @@ struct SharedLog {
 }
 
 impl SharedLog {
-    fn with<T>(&self, then: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+    fn with<T>(&self, then: impl FnOnce(&mut KeptStream) -> T) -> Option<T> {
         self.streams.lock().get_mut(&self.key).map(then)
     }
 }
@@ -205,7 +205,7 @@ impl Drop for SharedLog {
 ///
 /// # Panics
 ///
-/// Never, as it is well known.
+/// Never, because the record is valid.
 #[must_use]
 pub fn session_record(node: &NodeId) -> SessionRecord {
     let id = SessionId::random(node);
@@ -224,11 +224,11 @@ pub fn session_record(node: &NodeId) -> SessionRecord {
 }
 
 /// Checks what every [`SessionStore`] has to do: give a session to one node at a time, as it was
-/// saved last, for who opened it only, and heed no other.
+/// saved last, only for the principal that opened it, and obey no other.
 ///
 /// # Panics
 ///
-/// If it does not.
+/// If the store does not do it.
 pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     let json = |record: &SessionRecord| serde_json::to_value(record).expect("a session is JSON");
     let node = |name: &str| NodeId::new(name).expect("a name");
@@ -237,14 +237,16 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     let (session, other) = (session_record(&one), session_record(&one));
     let id = session.id();
     let ann = session.principal();
-    let claim =
-        async |from: &NodeId, by: &NodeId| store.claim(id, ann, from, by).await.expect("it works");
+    let take_over = async |from: &NodeId, by: &NodeId| {
+        store.take_over(id, ann, from, by).await.expect("it works")
+    };
     let save = async |node: &NodeId, record: &SessionRecord| {
         store.save(node, record, keep_for).await.expect("it works")
     };
-    let held = |claim: Claim, by: &NodeId| matches!(claim, Claim::Held(node) if node == *by);
+    let held =
+        |take_over: TakeOver, by: &NodeId| matches!(take_over, TakeOver::Held(node) if node == *by);
 
-    assert!(matches!(claim(&one, &two).await, Claim::Unknown), "an empty store has nothing");
+    assert!(matches!(take_over(&one, &two).await, TakeOver::Unknown), "an empty store has nothing");
     assert!(save(&one, &session).await && save(&one, &other).await);
     let mut changed = json(&session);
     changed["watched"] = serde_json::json!(["test://ä", "b"]);
@@ -254,41 +256,43 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     for stranger in [None, Some(""), Some("bob"), Some("Ann"), Some("ann "), Some("a"), Some("änn")]
     {
         for from in [&one, &two] {
-            let answer = store.claim(id, stranger, from, &two).await.expect("it works");
-            assert!(matches!(answer, Claim::Unknown), "it is not there for {stranger:?}");
+            let answer = store.take_over(id, stranger, from, &two).await.expect("it works");
+            assert!(matches!(answer, TakeOver::Unknown), "it is not there for {stranger:?}");
         }
     }
-    assert!(held(claim(&two, &two).await, &one), "two does not have it");
-    let Claim::Given(given) = claim(&one, &two).await else { panic!("one has it") };
+    assert!(held(take_over(&two, &two).await, &one), "two does not have it");
+    let TakeOver::Given(given) = take_over(&one, &two).await else { panic!("one has it") };
     assert_eq!(json(&given), json(&changed.clone().with_moves(1)), "as it was saved last");
-    assert!(held(claim(&one, &three).await, &two), "it is given once");
+    assert!(held(take_over(&one, &three).await, &two), "it is given once");
 
     assert!(!save(&one, &changed).await, "one does not have it any more");
     store.remove(&one, id).await.expect("it works");
-    let Claim::Given(given) = claim(&two, &two).await else { panic!("two still has it") };
+    let TakeOver::Given(given) = take_over(&two, &two).await else { panic!("two still has it") };
     assert_eq!(given.moves(), 2, "it moves with each claim");
     assert!(!save(&three, &given).await, "nobody else has it after as many moves");
-    assert!(save(&three, &given.clone().with_moves(3)).await, "it was handed over");
+    assert!(save(&three, &given.clone().with_moves(3)).await, "it has migrated");
     assert!(!save(&two, &given).await);
-    assert!(held(claim(&two, &two).await, &three));
+    assert!(held(take_over(&two, &two).await, &three));
 
     let many: Vec<_> = (0..16).map(|index| node(&format!("n{index}"))).collect();
-    let claims = join_all(many.iter().map(|by| claim(&three, by))).await;
-    let given = claims.iter().filter(|claim| matches!(claim, Claim::Given(_))).count();
+    let claims = join_all(many.iter().map(|by| take_over(&three, by))).await;
+    let given = claims.iter().filter(|take_over| matches!(take_over, TakeOver::Given(_))).count();
     assert_eq!(given, 1, "of many who claim it at once one gets it");
-    let winner = claims.iter().position(|claim| matches!(claim, Claim::Given(_)));
+    let winner = claims.iter().position(|take_over| matches!(take_over, TakeOver::Given(_)));
     let winner = &many[winner.expect("one")];
     assert!(
-        claims.into_iter().all(|claim| matches!(claim, Claim::Given(_)) || held(claim, winner))
+        claims
+            .into_iter()
+            .all(|take_over| matches!(take_over, TakeOver::Given(_)) || held(take_over, winner))
     );
 
     store.remove(winner, id).await.expect("it works");
-    assert!(matches!(claim(winner, &one).await, Claim::Unknown), "it is forgotten");
-    let rest = store.claim(other.id(), ann, &one, &two).await.expect("it works");
-    assert!(matches!(rest, Claim::Given(_)), "and no other is");
+    assert!(matches!(take_over(winner, &one).await, TakeOver::Unknown), "it is forgotten");
+    let rest = store.take_over(other.id(), ann, &one, &two).await.expect("it works");
+    assert!(matches!(rest, TakeOver::Given(_)), "and no other is");
     store.remove(&two, other.id()).await.expect("it works");
 
-    // Whatever its name has in it, and none at all.
+    // Principals of any characters, and none at all.
     for principal in [None, Some(""), Some("0"), Some("null"), Some("a\"\\\u{1}\u{0}\n ü 語")] {
         let mut record = json(&session_record(&one));
         record["principal"] = principal.into();
@@ -297,12 +301,12 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
         assert!(save(&one, &record).await);
         for stranger in [None, Some(""), Some("0"), Some("1"), Some("null"), Some("ann")] {
             if stranger != principal {
-                let answer = store.claim(id, stranger, &one, &two).await.expect("it works");
-                assert!(matches!(answer, Claim::Unknown), "{principal:?} is not {stranger:?}");
+                let answer = store.take_over(id, stranger, &one, &two).await.expect("it works");
+                assert!(matches!(answer, TakeOver::Unknown), "{principal:?} is not {stranger:?}");
             }
         }
-        let own = store.claim(id, principal, &one, &two).await.expect("it works");
-        assert!(matches!(own, Claim::Given(_)), "{principal:?} is itself");
+        let own = store.take_over(id, principal, &one, &two).await.expect("it works");
+        assert!(matches!(own, TakeOver::Given(_)), "{principal:?} is itself");
         store.remove(&two, id).await.expect("it works");
     }
 }
@@ -312,7 +316,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_keeps_its_contracts() {
+    async fn the_shared_store_keeps_the_contracts() {
         let store = SharedStore::default();
         session_store_keeps_its_contract(&store).await;
         assert_eq!(store.owners(), []);

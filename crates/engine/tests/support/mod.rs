@@ -1,4 +1,4 @@
-//! A client at the other end of an in-memory pipe, with time in the test's hands.
+//! A client at the other end of an in-memory pipe, with paused time.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::outlet::Inlet;
-use stentor_engine::port::{HttpSession, Pipe, Source};
+use stentor_engine::stream::StreamReceiver;
+use stentor_engine::transport_api::{HttpSession, Pipe, Source};
 use stentor_engine::{Context, Engine, EngineBuilder, Tool, ToolError, resource, tool};
 use stentor_wire::{Message, Request, meta_key};
 
@@ -39,7 +39,8 @@ async fn panics() -> Result<String, ToolError> {
     panic!("a secret of the tool")
 }
 
-/// Asks so often, and waits for each answer for 10 ms; counts how often it has.
+/// Asks this many questions, waits 10 ms for the answer to each, and counts the questions in
+/// `asked`.
 pub(crate) fn impatient(times: usize, asked: Arc<AtomicUsize>) -> Tool {
     #[derive(serde::Deserialize, schemars::JsonSchema)]
     struct Name {
@@ -61,22 +62,22 @@ pub(crate) fn impatient(times: usize, asked: Arc<AtomicUsize>) -> Tool {
 
 pub(crate) struct Client {
     pub(crate) pipe: Pipe,
-    inlet: Inlet,
+    receiver: StreamReceiver,
     received: std::collections::VecDeque<Value>,
 }
 
 impl Client {
     pub(crate) async fn connect(engine: &Engine) -> Self {
-        let (pipe, inlet) = engine.open_pipe().await.expect("a pipe");
-        Self { pipe, inlet, received: Default::default() }
+        let (pipe, receiver) = engine.open_pipe().await.expect("a pipe");
+        Self { pipe, receiver, received: Default::default() }
     }
 
-    /// A legacy client that has shaken hands.
+    /// A legacy client that has completed the handshake.
     pub(crate) async fn legacy(engine: &Engine) -> Self {
         Self::legacy_that(engine, json!({})).await
     }
 
-    /// One that has these capabilities.
+    /// A legacy client with these capabilities.
     pub(crate) async fn legacy_that(engine: &Engine, can: Value) -> Self {
         let mut client = Self::connect(engine).await;
         client
@@ -105,7 +106,7 @@ impl Client {
     pub(crate) async fn next(&mut self) -> Option<Value> {
         let mut batch = Vec::new();
         while self.received.is_empty() {
-            if !self.inlet.next(&mut batch).await {
+            if !self.receiver.next(&mut batch).await {
                 return None;
             }
             for (_, _, frame) in batch.drain(..) {
@@ -117,7 +118,7 @@ impl Client {
         self.received.pop_front()
     }
 
-    /// The response to a request; what came before it is in the second place.
+    /// The response to a request, and the messages before it.
     pub(crate) async fn answer(&mut self, id: impl Into<Value>) -> (Value, Vec<Value>) {
         let (id, mut before) = (id.into(), Vec::new());
         loop {
@@ -150,16 +151,16 @@ pub(crate) fn methods(messages: &[Value]) -> Vec<&str> {
     messages.iter().filter_map(|message| message["method"].as_str()).collect()
 }
 
-/// A legacy session over HTTP, whose client has said who it is.
+/// A legacy session over HTTP whose client has sent `initialize`.
 pub(crate) async fn http_session(engine: &Engine) -> HttpSession {
     let session = engine.open_http_session(Source::default()).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},
     });
-    let mut inlet = session.request(request(0, "initialize", params)).await.unwrap();
+    let mut receiver = session.request(request(0, "initialize", params)).await.unwrap();
     let mut answer = Vec::new();
-    while inlet.next(&mut answer).await {}
+    while receiver.next(&mut answer).await {}
     assert_eq!(answer.len(), 1);
     session
 }

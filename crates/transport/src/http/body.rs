@@ -1,4 +1,4 @@
-//! What a response says, and how a server that is not ours writes it.
+//! The content of a response, and the body by which hyper or axum writes it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,17 +12,14 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::events::{COMMENT, Events, PROBE};
 use super::flow::Flow;
 
-/// What a response says.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// All of it; nothing, where it is empty.
     Full(Bytes),
-    /// What a stream says, as it says it.
     Events(Box<Events>),
 }
 
 impl Content {
-    /// As a body, which says every so often that it is alive.
+    /// As a body, which writes a keep-alive comment when it has been quiet.
     pub(super) fn into_body(self, keep_alive: Duration, flow: Option<Flow>) -> ReplyBody {
         match self {
             Self::Full(bytes) => ReplyBody::Full(bytes),
@@ -35,7 +32,6 @@ impl Content {
     }
 }
 
-/// The body of a response.
 #[derive(Debug)]
 pub(super) enum ReplyBody {
     Full(Bytes),
@@ -48,9 +44,9 @@ pub(super) struct EventBody {
     events: Events,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
-    /// Whether something was written to see if the client is there.
+    /// Whether a comment was written to find out if the client has disconnected.
     probed: bool,
-    /// Of the connection, where it is known.
+    /// The flow of the connection, where it is known.
     flow: Option<Flow>,
 }
 

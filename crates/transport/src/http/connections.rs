@@ -1,6 +1,5 @@
-//! The open connections of a server, and what each may cost.
+//! The open connections of a server, and the limits of each.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{self, Future, pending, poll_fn};
 use std::net::SocketAddr;
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use http::{Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -28,55 +28,55 @@ use super::flow::Flow;
 use super::stream::{self, Takeover};
 use super::upload::Upload;
 use super::watched::{Limits, Watched};
-use super::{CLOSE, Endpoint, handle, not_here};
+use super::{CLOSE, Endpoint, handle, wrong_path_response};
 
-/// What the head of a request has beyond its headers' names and values: the first line, and
+/// The size of a request's head beyond the names and values of its headers: the first line, and
 /// four bytes for each header.
 const HEAD_ROOM: usize = 4 * 1024;
 
-/// hyper takes no smaller buffer.
+/// hyper accepts no smaller buffer.
 const MIN_BUFFER: usize = 8 * 1024;
 
-/// How long a client that was refused before all of its request was read gets to read why.
+/// How long a refused client, whose request was not read to its end, may read the refusal.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How many idle connections are looked up at once, when one has to be closed for another. To find
-/// them takes a look at each connection.
-const LOOKED_UP: usize = 64;
+/// How many idle connections one search collects, when a connection has to be closed for another. A
+/// search looks at every connection.
+const IDLE_BATCH: usize = 64;
 
-/// The connections that are open. Dropping it closes them.
+/// The open connections. Dropping this closes them.
 #[derive(Debug)]
 pub(super) struct Connections {
     shared: Arc<Shared>,
     max: usize,
     tasks: JoinSet<()>,
     pub(super) open: HashMap<Id, (Flow, AbortHandle)>,
-    /// Those that were idle for the longest, that one last.
+    /// The connections that were idle the longest, the longest last, with what [`Flow::idle`]
+    /// returned.
     idle: Vec<(Id, (bool, u64))>,
-    /// How many were closed for others, and are not away yet.
+    /// How many connections were closed for others and have not ended yet.
     pub(super) cut: usize,
 }
 
-/// What all connections have in common.
+/// What all connections share.
 #[derive(Debug)]
 struct Shared {
     http: http1::Builder,
     endpoint: Endpoint,
     limits: Arc<Limits>,
     born: Instant,
-    /// Set once no further request is served.
+    /// Cancelled once no further request is served.
     closing: CancellationToken,
-    /// The same, to look at with each request: the token has one lock for all connections.
+    /// The same as a flag, checked on each request: the token has one lock for all connections.
     is_closing: AtomicBool,
 }
 
 impl Connections {
-    /// At most `max` of them.
     pub(super) fn new(endpoint: Endpoint, max: usize) -> Self {
         let config = &endpoint.config;
         let mut http = http1::Builder::new();
-        // `Watched` does both for less: hyper sets a timer for each request, and takes another buffer
-        // to see if the client goes away while it is answered.
+        // `Watched` does both at a lower cost: hyper sets a timer for each request, and uses
+        // another buffer to notice that the client has disconnected while its request is answered.
         http.header_read_timeout(None).half_close(true).max_buf_size(buffer(config.max_headers));
         let limits = Arc::new(Limits {
             write: endpoint.engine.stall_timeout(),
@@ -87,22 +87,21 @@ impl Connections {
         let is_closing = AtomicBool::new(false);
         let born = Instant::now();
         let shared = Arc::new(Shared { http, endpoint, limits, born, closing, is_closing });
-        let (tasks, open, idle) = (JoinSet::new(), HashMap::new(), Vec::new());
+        let (tasks, open, idle) = (JoinSet::new(), HashMap::default(), Vec::new());
         Self { shared, max: max.max(1), tasks, open, idle, cut: 0 }
     }
 
-    /// Whether another one may be opened, as far as it is known which have ended.
+    /// Whether another connection may be opened, as far as ended connections are known.
     pub(super) fn has_room(&self) -> bool {
         self.tasks.len() - self.cut < self.max
     }
 
-    /// Serves a connection until it ends.
     #[cfg(test)]
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         self.open_from(None, io);
     }
 
-    /// As `open`, for one that comes from this address.
+    /// As `open`, for a connection from this address.
     pub(super) fn open_from(
         &mut self,
         other_end: Option<SocketAddr>,
@@ -116,12 +115,13 @@ impl Connections {
         self.open.insert(task.id(), (flow, task));
     }
 
-    /// Closes the connection that is idle for the longest, if any is: one on which no request has come,
-    /// or only a part of a head; else one whose body does not go on. No other is ever closed for this.
+    /// Closes the connection that has been idle the longest, if any is idle: one without a request
+    /// or with an unfinished head, else one whose body has stopped arriving. No other connection is
+    /// ever closed for this reason.
     pub(super) fn cut_idle(&mut self) -> bool {
-        for looked in [false, true] {
-            if looked {
-                self.look_for_idle();
+        for search in [false, true] {
+            if search {
+                self.find_idle();
             }
             while let Some((id, idle)) = self.idle.pop() {
                 let Some((flow, task)) = self.open.get(&id) else { continue };
@@ -135,7 +135,7 @@ impl Connections {
         false
     }
 
-    fn look_for_idle(&mut self) {
+    fn find_idle(&mut self) {
         let open = self.open.iter();
         let idle = open.filter_map(|(id, (flow, _))| Some((*id, flow.idle()?)));
         let mut idle: Vec<_> = idle.collect();
@@ -143,22 +143,22 @@ impl Connections {
             idle.retain(|(_, (head, _))| *head);
         }
         let since = |(_, (_, since)): &(Id, (bool, u64))| *since;
-        if idle.len() > LOOKED_UP {
-            idle.select_nth_unstable_by_key(LOOKED_UP, since);
-            idle.truncate(LOOKED_UP);
+        if idle.len() > IDLE_BATCH {
+            idle.select_nth_unstable_by_key(IDLE_BATCH, since);
+            idle.truncate(IDLE_BATCH);
         }
         idle.sort_unstable_by_key(|one| std::cmp::Reverse(since(one)));
         self.idle = idle;
     }
 
-    /// Clears away those that have ended.
+    /// Removes the connections that have ended.
     pub(super) fn sweep(&mut self) {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.forget(ended);
         }
     }
 
-    /// Waits until one has ended; `None` if there is none. Cancel safe.
+    /// Waits until a connection has ended; `None` if there is none. Cancel safe.
     pub(super) async fn ended(&mut self) -> Option<()> {
         let ended = self.tasks.join_next_with_id().await?;
         self.forget(ended);
@@ -175,8 +175,8 @@ impl Connections {
         }
     }
 
-    /// Closes those that are idle at once, and with them those whose request was not read to its end;
-    /// others when they have sent what they hold, and all after `limit`.
+    /// Closes idle connections, and those with an unfinished request, at once; the others when they
+    /// have sent their responses, and all of them after `limit`.
     pub(super) async fn close(mut self, limit: Duration) {
         self.shared.is_closing.store(true, Ordering::Release);
         self.shared.closing.cancel();
@@ -185,15 +185,17 @@ impl Connections {
     }
 }
 
-/// Serves a connection: requests, and a stream whenever the answer of one is a stream.
+/// Serves a connection: requests, and a stream whenever a response is a stream.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut io: Watched<S>,
     shared: Arc<Shared>,
     connection: Option<Connection>,
 ) {
-    // Until a client says something hyper is not there, which would take its buffers to hear that.
+    // hyper starts only when the client has sent something, because hyper allocates its buffers
+    // first.
     while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
-        // Boxed, as what it takes to serve requests is gone while a stream is written.
+        // Boxed: this future is dropped before a stream is written, and its memory is freed with
+        // it.
         let (taken, takeover) = match Box::pin(requests(io, &shared, connection)).await {
             After::Stream(taken, takeover) => (taken, takeover),
             After::Linger(io) => return linger(io, &shared).await,
@@ -206,30 +208,30 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// Lets the client of a connection that is closed read its answer, although not all that it sent is
-/// read.
+/// Lets a client read its response before the connection is closed, although its request was not
+/// read to its end.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>, shared: &Shared) {
     io.flow().waits(Instant::now());
     let lingering = async {
-        // Done by hyper, as a rule.
+        // hyper has usually done this already.
         let _ = io.shutdown().await;
         io.linger().await;
     };
     let lingering = timeout(LINGER, lingering);
-    // Whether it is over or not, the connection is closed.
+    // Elapsed or not, the connection is closed now.
     let _ = shared.closing.run_until_cancelled(lingering).await;
 }
 
-/// What comes after the requests of a connection.
+/// What follows the requests of a connection.
 enum After<S> {
     Stream(Watched<S>, Takeover),
     Linger(Watched<S>),
     Nothing,
 }
 
-/// Serves requests until one is answered by a stream, or the connection ends.
+/// Serves requests until a response is a stream, or the connection ends.
 ///
-/// No `async fn`, which has room for the connection twice.
+/// Not an `async fn`: that would reserve space for the connection twice.
 fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
@@ -242,7 +244,8 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     async move {
         let (mut closing, mut woken, mut told) = (pin!(shared.closing.cancelled()), None, false);
         let ended = poll_fn(|cx| {
-            // The token is asked once for each waker, which it then wakes, and once it is set.
+            // The token is polled once for each new waker, which it then wakes, and once after it
+            // is cancelled.
             let will_wake = woken.as_ref().is_some_and(|waker: &Waker| waker.will_wake(cx.waker()));
             if !told && (!will_wake || shared.is_closing.load(Ordering::Acquire)) {
                 told = closing.as_mut().poll(cx).is_ready();
@@ -253,13 +256,13 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(ended) => Poll::Ready(Err(ended)),
-                // Not while an answer before it is still on its way.
+                // The previous response is still being written.
                 Poll::Pending if flow.is_blocked() => Poll::Pending,
                 Poll::Pending => {
                     let takeover = slot.lock().take();
                     match takeover {
                         Some(takeover) => Poll::Ready(Ok(takeover)),
-                        // The rest of a request is not waited for: it would be refused.
+                        // The rest of a request is not awaited: the request would be refused.
                         None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
                         None => Poll::Pending,
                     }
@@ -271,7 +274,8 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Ok(takeover) => {
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
-                // Nothing of the request itself, which has been read to its end.
+                // The buffer contains no part of the request itself, which has been read to its
+                // end.
                 io.unread(&parts.read_buf);
                 return After::Stream(io, takeover);
             }
@@ -280,7 +284,7 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if let Err(error) = &ended {
             stentor_engine::log!(debug, %error, "a connection broke");
         }
-        // A head that is too large, or is none, hyper refuses by itself.
+        // hyper itself refuses a head that is too large or invalid.
         match flow.lingers() || ended.is_err_and(|error| error.is_parse()) {
             true => After::Linger(connection.into_parts().io.into_inner()),
             false => After::Nothing,
@@ -288,7 +292,7 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// Where a response is put that is a stream.
+/// Where a response that is a stream is put.
 type Slot = Arc<Mutex<Option<Takeover>>>;
 
 /// Answers the requests of one connection.
@@ -303,14 +307,14 @@ struct Requests {
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
-    // Boxed, as hyper keeps room for one of these for as long as the connection is open.
+    // Boxed, because hyper reserves space for one such future as long as the connection is open.
     type Future = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
         if request.uri().path() != shared.endpoint.config.path {
             let unread = !request.body().is_end_stream();
-            let response = not_here(&shared.endpoint, &request.into_parts().0);
+            let response = wrong_path_response(&shared.endpoint, &request.into_parts().0);
             let keep_alive = shared.endpoint.config.keep_alive;
             let mut response = response.map(|content| content.into_body(keep_alive, None));
             if unread {
@@ -326,13 +330,13 @@ impl Service<Request<Incoming>> for Requests {
         if let Some(connection) = self.connection {
             head.extensions.insert(connection);
         }
-        // Only of a POST the body is read.
+        // Only POST requests have their body read.
         let goes_on = match head.method {
             Method::POST => flow.goes_on(),
             _ => flow.asked(),
         };
         if !goes_on {
-            // The connection was closed for another one before this came.
+            // The connection was closed for another one before this request arrived.
             return Box::pin(pending());
         }
         let body = Upload::new(body, Some(flow.clone()));
@@ -346,7 +350,7 @@ impl Service<Request<Incoming>> for Requests {
                 Content::Events(events) if may_take_over => {
                     let last = last || shared.closing.is_cancelled();
                     *slot.lock() = Some(Takeover { head, events, last });
-                    // The connection is taken away from hyper, and this with it.
+                    // The connection is taken from hyper, which drops this future.
                     pending().await
                 }
                 content => {
@@ -361,31 +365,31 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Whether a stream that answers the request can be written without hyper: in chunks, and with
-/// nothing left of the request, whose body is read to its end only if it is a POST.
+/// Whether the stream that answers the request can be written without hyper. It needs chunks, and a
+/// request that is read to its end, which is the case for a POST or for a request without a body.
 fn may_take_over(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11
         && (request.method() == Method::POST || request.body().is_end_stream())
 }
 
-/// Whether the client wants the connection closed after the answer.
+/// Whether the client wants the connection closed after the response.
 fn is_last(request: &Request<Incoming>) -> bool {
     let options = request.headers().get_all(header::CONNECTION).iter();
     let mut options = options.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
-/// The size of hyper's buffers for one connection: a head that is too large must fit, so that
-/// it is this crate that refuses it.
+/// The size of hyper's buffers for one connection: a head that is too large must fit, so that this
+/// crate refuses it and not hyper.
 ///
-/// What a connection holds while it serves requests, by hyper 1.12's `proto/h1/io.rs`:
+/// What a connection keeps while it serves requests, by hyper 1.12's `proto/h1/io.rs`:
 /// - 8 KiB for the heads of responses;
 /// - 8 KiB to read into, up to this size after a large request;
 /// - the body of a response that its client does not read;
 /// - 4 KiB that the client sends ahead while a request is answered.
 ///
-/// While it is a stream it holds nothing of that, and when its client does not read one batch of
-/// the outlet, of 16 KiB unless a single message is larger.
+/// While the connection is a stream it keeps none of this. If its client does not read, it keeps
+/// one batch of the stream receiver: 16 KiB, unless a single message is larger.
 fn buffer(max_headers: usize) -> usize {
     max_headers.saturating_add(HEAD_ROOM).max(MIN_BUFFER)
 }

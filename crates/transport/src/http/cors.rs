@@ -1,8 +1,7 @@
-//! What the browser of a page of another origin is told (CORS): that the page may send its request,
-//! and that it may read what is answered, whatever that is. Which pages there are, the
-//! [policy](super::OriginPolicy) says.
+//! CORS: response headers that allow a page of another origin to send its request, and to read
+//! every response. The [policy](super::OriginPolicy) decides which pages.
 //!
-//! Cookies mean nothing here, so nothing allows them.
+//! Credentials are not allowed, because the endpoint uses no cookies.
 //!
 //! Specification: <https://fetch.spec.whatwg.org/#http-cors-protocol>.
 
@@ -16,20 +15,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Response, reply};
 
-/// The headers of both eras that a page may set, all lines of a request together.
+/// The headers that a page may set, for both eras, as one header value.
 const SETTABLE: &str = "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, \
                         last-event-id, mcp-method, mcp-name";
 
-/// What the headers begin with that mirror arguments of a tool, which nobody here knows all of.
+/// The prefix of the headers that mirror a tool's arguments. Their full list is not known here.
 const PARAM: &str = "mcp-param-";
 
-/// The headers that a page may read.
 const READABLE: HeaderValue =
     HeaderValue::from_static("WWW-Authenticate, Mcp-Session-Id, MCP-Protocol-Version, Retry-After");
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
-/// How long a browser may remember that, in seconds; none does for longer.
+/// How long a browser may cache a preflight response, in seconds; no browser caches it for longer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 const ALLOW_PRIVATE_NETWORK: HeaderName =
@@ -37,24 +35,24 @@ const ALLOW_PRIVATE_NETWORK: HeaderName =
 const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 
-/// A page that may call.
+/// A web page that may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page<'a> {
-    /// Its origin, as its browser says it.
+    /// Its origin, as its browser sends it.
     pub(super) origin: &'a HeaderValue,
-    /// Whether the policy lists that by name.
+    /// Whether the policy lists the origin by name.
     pub(super) is_named: bool,
 }
 
 impl<'a> Page<'a> {
-    /// The page that asks, whichever it is.
+    /// The page that sends the request, whatever its origin is.
     pub(super) fn sole(headers: &'a HeaderMap) -> Option<Self> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let (origin, other) = (origins.next()?, origins.next());
         other.is_none().then_some(Self { origin, is_named: false })
     }
 
-    /// Lets it read an answer.
+    /// Lets the page read a response.
     pub(super) fn share(&self, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
@@ -62,7 +60,7 @@ impl<'a> Page<'a> {
         headers.insert(VARY, HeaderValue::from_static("Origin"));
     }
 
-    /// The answer to its browser, which asks before it sends the request itself.
+    /// The response to the preflight request of the page's browser.
     pub(super) fn preflight(&self, asked: &HeaderMap) -> Response {
         let mut response = reply::empty(StatusCode::NO_CONTENT);
         let headers = response.headers_mut();
@@ -79,13 +77,13 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Whether a request is a browser's question if a page may send another one.
+/// Whether a request is a browser's preflight: may a page send the real request?
 pub(super) fn is_preflight(head: &Parts) -> bool {
     head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers that a page may set: there is no wildcard for a part of a name, and `*` leaves
-/// `authorization` out.
+/// The headers that a page may set. Each is named, because CORS has no wildcard for a part of a
+/// name, and `*` does not include `authorization`.
 fn settable(asked: &HeaderMap) -> HeaderValue {
     let mut names = SETTABLE.to_owned();
     for list in asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
@@ -97,7 +95,7 @@ fn settable(asked: &HeaderMap) -> HeaderValue {
             }
         }
     }
-    // Nothing but names is in it.
+    // The list contains only valid header names.
     HeaderValue::try_from(names).unwrap_or(HeaderValue::from_static(SETTABLE))
 }
 
@@ -153,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_asks_for_never_makes_more_than_names() {
+    fn a_preflight_response_contains_only_header_names() {
         for text in texts(&["mcp-param-", "a", ",", " ", "\t", "*", "é", "\""]) {
             for name in asked(&[&text]) {
                 assert!(FIXED.contains(&&*name) || name.starts_with(PARAM), "{text}: {name}");
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_origins_none_is_a_page() {
+    fn several_origin_headers_name_no_page() {
         let one = map(&[(ORIGIN, "https://a.example")]);
         assert_eq!(Page::sole(&one).unwrap().origin, "https://a.example");
         let two = map(&[(ORIGIN, "https://a.example"), (ORIGIN, "https://b.example")]);

@@ -1,23 +1,23 @@
-//! What is known of a connection by all who have to do with it: how writing to its client goes, and what
-//! its client is waited for.
+//! The state of a connection, shared by the tasks that handle it: whether writing to the client is
+//! blocked, and what the server waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
-/// All of an answer is there, and may still be written; or the connection is new.
+/// The response is complete, but may not be written yet; or the connection is new.
 const ANSWERED: u8 = 0;
-/// The head of a request is waited for, or the rest of one.
+/// The server waits for the head of a request, or for the rest of it.
 const HEAD: u8 = 1;
-/// The body of a request is waited for, or the rest of one.
+/// The server waits for the body of a request, or for the rest of it.
 const BODY: u8 = 2;
-/// A request is answered, and its client not waited for.
+/// The server is answering a request, and does not wait for the client.
 const ANSWERING: u8 = 3;
-/// It is closed for another one.
+/// The connection is closed for another one.
 const CUT: u8 = 4;
 
-/// What is known of a connection. Clones are of the same one.
+/// The state of a connection. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Flow(Arc<Flags>);
 
@@ -27,17 +27,16 @@ struct Flags {
     stalled: AtomicBool,
     doubtful: AtomicBool,
     lingers: AtomicBool,
-    /// How often something came that the client was waited for.
+    /// How often the client has sent something that the server waited for, or got its response.
     came: AtomicUsize,
     phase: AtomicU8,
-    /// Since when the client is waited for, in milliseconds since `born`.
+    /// Since when the server waits for the client, in milliseconds since `born`.
     since: AtomicU64,
-    /// When the server began.
+    /// When the server started.
     born: Instant,
 }
 
 impl Flow {
-    /// Of a new connection of a server that began then.
     pub(super) fn new(born: Instant) -> Self {
         Self(Arc::new(Flags {
             blocked: AtomicBool::new(false),
@@ -51,7 +50,7 @@ impl Flow {
         }))
     }
 
-    /// Whether something is written that was not taken yet.
+    /// Whether written bytes wait for the client to read.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.blocked.load(Ordering::Relaxed)
     }
@@ -60,7 +59,7 @@ impl Flow {
         self.0.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// Whether the connection was given up because its client took nothing any more.
+    /// Whether the connection was closed because its client had stopped reading.
     pub(super) fn is_stalled(&self) -> bool {
         self.0.stalled.load(Ordering::Relaxed)
     }
@@ -69,30 +68,31 @@ impl Flow {
         self.0.stalled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether reading does not tell if the client is there: it has said that it sends no more, or has
-    /// sent more than is read. Then only writing to it tells.
+    /// Whether reading cannot show that the client has disconnected: the client has closed its
+    /// sending half, or has sent more than the server reads ahead. Then only a write can show it.
     pub(super) fn may_be_gone(&self) -> bool {
         self.0.doubtful.load(Ordering::Relaxed)
     }
 
-    /// The client may be gone. `false` if that was known.
+    /// Notes that the client may have disconnected. `false` if that was known.
     pub(super) fn doubt(&self) -> bool {
         !self.may_be_gone() && !self.0.doubtful.swap(true, Ordering::Relaxed)
     }
 
-    /// The head of a request was read, or a piece of its body, and more is to come. `false` if the
+    /// The head of a request or a piece of its body was read, and more is to come. `false` if the
     /// connection is closed for another one.
     pub(super) fn goes_on(&self) -> bool {
         self.0.came.fetch_add(1, Ordering::Relaxed);
         self.enter(BODY)
     }
 
-    /// All of a request was read that is to be. `false` if the connection is closed for another one.
+    /// The request was read as far as it is read at all. `false` if the connection is closed for
+    /// another one.
     pub(super) fn asked(&self) -> bool {
         self.enter(ANSWERING)
     }
 
-    /// The request has its answer, all of it; what of that is not written yet will be.
+    /// The response of the request is complete; its last bytes may not be written yet.
     pub(super) fn answered(&self) {
         self.0.came.fetch_add(1, Ordering::Relaxed);
         self.0.doubtful.store(false, Ordering::Relaxed);
@@ -107,31 +107,31 @@ impl Flow {
         !cut
     }
 
-    /// How often something came that the client was waited for.
+    /// The current value of the counter `Flags::came`.
     pub(super) fn came(&self) -> usize {
         self.0.came.load(Ordering::Relaxed)
     }
 
-    /// What is waited for, unless a request is answered now.
+    /// The value of `came` if the server waits for the client; `None` while it answers a request.
     pub(super) fn awaits(&self) -> Option<usize> {
         let answering = self.0.phase.load(Ordering::Relaxed) == ANSWERING;
         (!answering).then(|| self.came())
     }
 
-    /// Whether the head of a request is waited for.
     pub(super) fn awaits_head(&self) -> bool {
         self.0.phase.load(Ordering::Relaxed) == HEAD
     }
 
-    /// From now on the client is waited for.
+    /// Notes that the server waits for the client from now on.
     pub(super) fn waits(&self, now: Instant) {
         let since = now.saturating_duration_since(self.0.born).as_millis();
         self.0.since.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-        // All that was written before is with the kernel: else it would not be read.
+        // The response is written to the kernel: else the server would not read the next request.
         let _ = self.0.phase.compare_exchange(ANSWERED, HEAD, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Since when it is waited for the head of a request, or for more of a body; whichever, too.
+    /// Whether the server waits for a head (else for a body), and since when; `None` if it waits
+    /// for neither, or if a write is blocked.
     pub(super) fn idle(&self) -> Option<(bool, u64)> {
         let head = match self.0.phase.load(Ordering::Relaxed) {
             HEAD => true,
@@ -141,28 +141,26 @@ impl Flow {
         (!self.is_blocked()).then(|| (head, self.0.since.load(Ordering::Relaxed)))
     }
 
-    /// Whether a request is answered.
     pub(super) fn is_answering(&self) -> bool {
         self.awaits().is_none()
     }
 
-    /// The connection is closed after an answer although not all was read that its client sent.
+    /// Notes that the connection is closed after a response although the client's bytes were not
+    /// all read.
     pub(super) fn linger(&self) {
         self.0.lingers.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that is so.
     pub(super) fn lingers(&self) -> bool {
         self.0.lingers.load(Ordering::Relaxed)
     }
 
-    /// Whether it is closed for another one.
     pub(super) fn is_cut(&self) -> bool {
         self.0.phase.load(Ordering::Relaxed) == CUT
     }
 
-    /// Closes the connection for another one, unless something came since `idle` was asked. Whoever
-    /// does this ends its task.
+    /// Closes the connection for another one, unless the client has sent something since `idle` was
+    /// read. The caller then aborts the connection's task.
     pub(super) fn cut(&self, idle: (bool, u64)) -> bool {
         if self.idle() != Some(idle) {
             return false;

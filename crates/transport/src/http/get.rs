@@ -1,4 +1,4 @@
-//! GET: the stream of what belongs to no request of a legacy session.
+//! GET: the stream of a legacy session's messages that belong to no request.
 
 use http::request::Parts;
 use stentor_engine::{Seq, StreamId};
@@ -14,20 +14,22 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
     let principal = principal(&head.extensions);
     let session = legacy::session(endpoint, &head.headers, principal.as_deref()).await?;
     let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let (inlet, ids) = match last {
-        // An id that this server did not give names no stream, as one that is gone.
+    let (receiver, ids) = match last {
+        // An id that this server did not create names no stream, the same as the id of an ended
+        // stream.
         Some(last) => {
             let (stream, next) = parse_event_id(last).unwrap_or((StreamId(u64::MAX), Seq(0)));
             (session.resume(stream, next).await?, EventIds::Each)
         }
         None => {
-            let inlet = session.attach().await?;
-            // With an id from the beginning, a client is not lost whose path died before it heard
-            // anything: it gets what was written to it, and takes the place of its old connection.
+            let receiver = session.attach().await?;
+            // The id at the beginning helps a client whose connection failed before it received
+            // anything: it receives the frames written to the old connection, and takes that
+            // connection's place.
             let primed = |next| event_ids(endpoint, &session, next);
-            let ids = inlet.next_seq().map_or(EventIds::Each, primed);
-            (inlet, ids)
+            let ids = receiver.next_seq().map_or(EventIds::Each, primed);
+            (receiver, ids)
         }
     };
-    Ok(reply::stream(inlet, Vec::new(), ids))
+    Ok(reply::stream(receiver, Vec::new(), ids))
 }

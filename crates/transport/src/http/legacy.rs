@@ -3,7 +3,7 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
-use stentor_engine::port::{HttpSession, Source};
+use stentor_engine::transport_api::{HttpSession, Source};
 use stentor_wire::bounds::quoted;
 use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
@@ -22,13 +22,13 @@ pub(super) async fn message(
             if request.method == Method::Initialize
                 && !headers.contains_key(&names::SESSION_ID) =>
         {
-            // Boxed, as few requests open a session and all make room for what is awaited here.
+            // Boxed to keep the common future small: few requests open a session.
             Box::pin(initialize(endpoint, source, wants, request)).await
         }
         Message::Request(request) => {
             let session = session(endpoint, headers, source.principal.as_deref()).await?;
-            let inlet = session.request(request).await?;
-            Ok(reply::call(endpoint, Some(&session), wants, inlet).await.0)
+            let receiver = session.request(request).await?;
+            Ok(reply::call(endpoint, Some(&session), wants, receiver).await.0)
         }
         Message::Notification(notification) => {
             let session = session(endpoint, headers, source.principal.as_deref()).await?;
@@ -50,10 +50,10 @@ async fn initialize(
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
     let session = endpoint.engine.open_http_session(source).await?;
-    let inlet = session.request(request).await?;
-    let (mut response, failed) = reply::call(endpoint, Some(&session), wants, inlet).await;
+    let receiver = session.request(request).await?;
+    let (mut response, failed) = reply::call(endpoint, Some(&session), wants, receiver).await;
     if failed {
-        // It is here, as it was opened just now.
+        // The session exists: it was opened just now.
         let _ = session.end(EndReason::Refused).await;
     } else if let Ok(id) = HeaderValue::from_str(session.id().as_str()) {
         response.headers_mut().insert(&names::SESSION_ID, id);
@@ -78,7 +78,7 @@ pub(super) async fn session(
     Ok(endpoint.engine.http_session(id, principal).await?)
 }
 
-/// DELETE: the client needs its session no longer.
+/// DELETE: ends the session.
 pub(super) async fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
     let principal = principal(&head.extensions);
     let session = session(endpoint, &head.headers, principal.as_deref()).await?;

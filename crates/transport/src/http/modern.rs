@@ -1,9 +1,9 @@
-//! A modern request: everything it needs is in it and in its headers.
+//! A modern request: it is complete in itself, with its body and headers.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use stentor_engine::port::{Answer, Source};
+use stentor_engine::transport_api::{Answer, Source};
 use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
@@ -28,14 +28,14 @@ pub(super) async fn request(
     let answer = endpoint.engine.answer(version, request, source).await?;
     Ok(match answer {
         Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
-        Answer::Stream(inlet) if listens => reply::stream(inlet, Vec::new(), EventIds::None),
-        Answer::Stream(inlet) => reply::call(endpoint, None, wants, inlet).await.0,
+        Answer::Stream(receiver) if listens => reply::stream(receiver, Vec::new(), EventIds::None),
+        Answer::Stream(receiver) => reply::call(endpoint, None, wants, receiver).await.0,
     })
 }
 
 /// Compares the headers with the body (2026-07-28, basic/transports/streamable-http, "Request
-/// Metadata"). A version that both agree on comes first, so that a client that speaks another
-/// one is told so, whatever else is new to it.
+/// Metadata"). The version is checked first, so that a client of another version receives a version
+/// error, whatever else differs.
 async fn check(
     endpoint: &Endpoint,
     headers: &HeaderMap,
@@ -46,7 +46,8 @@ async fn check(
         check_protocol_version(version, header(&names::PROTOCOL_VERSION))?;
     }
     let version = request.meta.require_modern()?;
-    // A client in use sends none with `tasks/*`, which the official suite takes: a wrong one it refuses.
+    // One client in use sends no `Mcp-Name` with `tasks/*`, and the official conformance suite
+    // accepts that. A wrong value is refused.
     let may_lack = request.method.is_of_tasks() && !headers.contains_key(&names::NAME);
     let name = named(request).filter(|_| !may_lack);
     let method = request.method.as_str();
@@ -62,8 +63,8 @@ fn lift(mismatch: HeaderMismatch) -> ErrorObject {
     mismatch.into()
 }
 
-/// What the `Mcp-Name` header mirrors, for a method that has one. A body without it is refused
-/// later, for its parameters.
+/// The value that the `Mcp-Name` header mirrors, for a method that has one. A body without it is
+/// refused later, for its parameters.
 fn named(request: &Request) -> Option<Cow<'_, str>> {
     request.params.string(request.method.name_member()?).ok()?
 }

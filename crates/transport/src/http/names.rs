@@ -1,5 +1,4 @@
-//! The protocol's headers, as names: a text would have to be read as one each time that it is looked
-//! up.
+//! The protocol's headers as `HeaderName`s: a string would be parsed again at each lookup.
 
 use http::HeaderName;
 use stentor_wire::headers;

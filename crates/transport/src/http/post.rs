@@ -1,10 +1,10 @@
-//! POST: one message of a client. Which era it belongs to is decided here.
+//! POST: one message of a client. This module decides to which era it belongs.
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use stentor_engine::port::Source;
+use stentor_engine::transport_api::Source;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
@@ -25,7 +25,7 @@ where
     let wants = guard::negotiate_post(headers)?;
     guard::check_content_type(headers)?;
     let Some(body) = upload::read(endpoint, body).await? else {
-        // The client broke off; nobody reads what is answered.
+        // The client broke off; nobody reads this response.
         return Ok(reply::empty(StatusCode::BAD_REQUEST));
     };
     let message = match endpoint.engine.decode(body).await {
@@ -45,13 +45,13 @@ where
     };
     let source =
         Source { principal: principal(&head.extensions), connection: connection(&head.extensions) };
-    // Boxed, as two small futures are had for less than one of more than a kilobyte.
+    // Boxed: two small futures cost less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
             Box::pin(modern::request(endpoint, headers, source, wants, request)).await
         }
-        // No notification of a client has a meaning of its own here: it cancels by closing the
-        // stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
+        // A modern client's notifications have no effect: the client cancels a request by closing
+        // its stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
         (Era::Modern, Message::Notification(_)) => Ok(reply::accepted()),
         (Era::Modern, Message::Response(response)) => {
             let error = ErrorObject::new(code::INVALID_REQUEST, "a client must not send responses");
@@ -64,8 +64,9 @@ where
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
 }
 
-/// Modern is what says so in `_meta`. `initialize` is legacy, and so is what belongs to a session, whatever
-/// version their header names; of the rest, what names no legacy version there is modern (2026-07-28,
+/// Decides the era of a message. A message with a protocol version in `_meta` is modern. Of the
+/// others, `initialize` and messages of a session are legacy, whatever version their header names.
+/// For the rest the version in the header decides; without that header they are legacy (2026-07-28,
 /// basic/versioning, "Backward Compatibility").
 fn era(headers: &HeaderMap, message: &Message) -> Result<Era, ErrorObject> {
     let says_so = match message {

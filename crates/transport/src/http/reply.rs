@@ -1,11 +1,11 @@
-//! Responses: which status and headers an answer has.
+//! Responses: their status and headers.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use stentor_engine::Seq;
-use stentor_engine::outlet::{Delivered, Frame, Inlet};
-use stentor_engine::port::{HttpSession, Refused};
+use stentor_engine::stream::{Delivered, Frame, StreamReceiver};
+use stentor_engine::transport_api::{HttpSession, Refused};
 use stentor_wire::{Era, ErrorObject, Id, code, encode};
 
 use super::body::Content;
@@ -18,8 +18,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The status of a response, by the code of its error. In the legacy era the status is the
-/// transport's alone: a response is a response, whatever it says.
+/// The status of a response, by the code of its error. In the legacy era the status describes the
+/// transport only: every response has 200, also one with an error.
 fn status(era: Era, error: Option<i32>) -> StatusCode {
     match (era, error) {
         (Era::Legacy, _) | (_, None) => StatusCode::OK,
@@ -35,7 +35,6 @@ fn status(era: Era, error: Option<i32>) -> StatusCode {
     }
 }
 
-/// One JSON message.
 pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
     let mut response = Response::new(Content::Full(body));
     *response.status_mut() = status;
@@ -44,12 +43,11 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
     response
 }
 
-/// An error with a status of its own.
 pub(super) fn error(status: StatusCode, id: Option<&Id>, error: &ErrorObject) -> Response {
     json(status, encode::error(id, error))
 }
 
-/// A message was accepted that has no answer.
+/// 202: the message was accepted and has no response.
 pub(super) fn accepted() -> Response {
     empty(StatusCode::ACCEPTED)
 }
@@ -60,7 +58,8 @@ pub(super) fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// What the endpoint refuses by itself; with the id of the request, where it was read.
+/// The response to a request that the endpoint refuses by itself; with the id of the request, if it
+/// was read.
 pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     let code = match refusal.status() {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
@@ -73,7 +72,7 @@ pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(refusal, Refusal::ContentEncoding { .. }) {
-        // What would be read (RFC 9110, section 12.5.3).
+        // The encoding that the server accepts (RFC 9110, section 12.5.3).
         response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     response
@@ -91,7 +90,7 @@ impl From<Refused> for Refusal {
     }
 }
 
-/// An answer that is there already, in the form the client prefers.
+/// A response that is ready at once, in the form that the client prefers.
 pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> Response {
     match (wants, status(era, error)) {
         (Wants::EventStream, StatusCode::OK) => {
@@ -102,31 +101,31 @@ pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> R
     }
 }
 
-/// The answer of a call: plain JSON if it comes soon and alone, else an event stream. Returns
-/// whether the request has failed already, too.
+/// The response of a call: plain JSON if it is ready soon and nothing comes before it, else an
+/// event stream. The `bool` is whether the request has failed already.
 pub(super) async fn call(
     endpoint: &Endpoint,
     session: Option<&HttpSession>,
     wants: Wants,
-    mut inlet: Inlet,
+    mut receiver: StreamReceiver,
 ) -> (Response, bool) {
     let era = if session.is_some() { Era::Legacy } else { Era::Modern };
     let mut batch = Vec::new();
-    // Elapsed or not, what was taken is in the batch.
-    let _ = tokio::time::timeout(endpoint.config.json_grace, inlet.next(&mut batch)).await;
+    // Elapsed or not, the frames read so far are in the batch.
+    let _ = tokio::time::timeout(endpoint.config.json_grace, receiver.next(&mut batch)).await;
     if let [(_, _, Frame::Reply(bytes, error))] = &batch[..]
-        && inlet.is_drained()
+        && receiver.is_drained()
     {
         return (now(era, wants, bytes, *error), error.is_some());
     }
     let ids = session.map_or(EventIds::None, |session| {
-        session.keep(&inlet, &batch);
+        session.keep(&receiver, &batch);
         event_ids(endpoint, session, Seq(0))
     });
-    (stream(inlet, batch, ids), false)
+    (stream(receiver, batch, ids), false)
 }
 
-/// Which ids the events of a legacy session have.
+/// The event ids of a legacy session.
 pub(super) fn event_ids(endpoint: &Endpoint, session: &HttpSession, next: Seq) -> EventIds {
     match session.version() {
         Some(version) if version.primes_streams() => {
@@ -138,9 +137,8 @@ pub(super) fn event_ids(endpoint: &Endpoint, session: &HttpSession, next: Seq) -
     }
 }
 
-/// An event stream that begins with `batch`.
-pub(super) fn stream(inlet: Inlet, batch: Vec<Delivered>, ids: EventIds) -> Response {
-    with_event_headers(Content::Events(Box::new(Events::new(inlet, batch, ids))))
+pub(super) fn stream(receiver: StreamReceiver, batch: Vec<Delivered>, ids: EventIds) -> Response {
+    with_event_headers(Content::Events(Box::new(Events::new(receiver, batch, ids))))
 }
 
 fn with_event_headers(content: Content) -> Response {
@@ -148,7 +146,7 @@ fn with_event_headers(content: Content) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, EVENTS);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    // Some proxies hold a response back until they have a buffer full of it.
+    // Some proxies hold a response back until a buffer is full.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }

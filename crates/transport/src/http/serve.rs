@@ -1,4 +1,4 @@
-//! A whole server in one line.
+//! A whole HTTP server in one line.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,45 +16,46 @@ use super::connections::Connections;
 use super::{Endpoint, HttpConfig};
 use crate::signal;
 
-/// Before a connection is accepted again when that failed and none could be closed for it, or one that
-/// waits is served when none was idle.
+/// The wait before the next accept when accepting failed and no connection could be closed, and
+/// before the next attempt to serve a waiting connection when no connection was idle.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often what is left of connections that ended is cleared away.
+/// How often ended connections are removed from the list.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// That connections cannot be accepted is said this often at most.
-const SAID_AGAIN: Duration = Duration::from_secs(60);
+/// The shortest interval between two log messages that connections cannot be accepted.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many bytes the kernel takes that it cannot send yet, for a client that does not read.
+/// How many unsent bytes the kernel buffers for a client that does not read.
 ///
-/// By itself it takes megabytes, and then no more until a third of them is gone: a client that
-/// reads slowly would look like one that does not read. What is on its way to the client does not
-/// count, so this takes nothing from a fast one.
+/// By default the kernel takes megabytes, and then nothing more until a third of them is sent: a
+/// client that reads slowly would look like one that does not read. Bytes on their way to the
+/// client do not count, so a fast client loses nothing.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const MAX_UNSENT: u32 = 16 * 1024;
 
-/// Why a server could not be, or ended early.
+/// Why a server could not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The address could not be bound.
     #[error("cannot listen: {0}")]
     Bind(io::Error),
-    /// The engine ended, and nobody had asked it to: its root was killed, or failed. The listener is
-    /// closed and all connections are by now, so that another engine may be served there.
+    /// The engine ended without a shutdown: its supervisor was killed, or failed. The listener and
+    /// all connections are closed by now, so that another engine may be served on the same address.
     #[error(transparent)]
     Ended(#[from] EndedUnasked),
 }
 
-/// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down: open
-/// listens are answered, running calls get their time. A second signal ends the process at
-/// once.
+/// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down.
 ///
-/// On a loopback address only requests for this machine by its own name are accepted, which
-/// keeps web pages of other machines out; on any other address, requests of all clients but the
-/// pages of other hosts ([`OriginPolicy::default`](super::OriginPolicy::default)). Take
-/// [`serve_on`] to say it precisely.
+/// On shutdown, open listens are answered and running calls may finish within their time. A second
+/// signal ends the process at once.
+///
+/// On a loopback address, only requests for this machine by its own name are accepted, which keeps
+/// web pages of other machines out. On any other address, requests of all clients but the pages of
+/// other hosts are accepted ([`OriginPolicy::default`](super::OriginPolicy::default)). Use
+/// [`serve_on`] to configure this.
 ///
 /// # Errors
 ///
@@ -69,7 +70,7 @@ pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), Se
     serve_on(engine, listener, config, shutdown).await
 }
 
-/// Listens, with room for `backlog` connections that were not accepted yet, from the beginning on.
+/// Listens with a backlog of `backlog` connections from the start.
 async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpListener> {
     let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     for address in lookup_host(address).await? {
@@ -78,7 +79,7 @@ async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpList
                 SocketAddr::V4(_) => TcpSocket::new_v4()?,
                 SocketAddr::V6(_) => TcpSocket::new_v6()?,
             };
-            // Connections of a server before this one may linger. On Windows this means more.
+            // Connections of a previous server may linger. On Windows this option means more.
             #[cfg(not(windows))]
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
@@ -92,23 +93,26 @@ async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpList
     Err(failed)
 }
 
-/// Serves a listener of one's own until `shutdown` completes or the engine ends, then
-/// drains as [`serve`] does. Dropping the future closes all connections.
+/// Serves your own listener until `shutdown` completes or the engine ends, then drains as [`serve`]
+/// does.
 ///
-/// A client that takes nothing of what is written for it for
-/// [`Config::stall_timeout`](stentor_engine::Config::stall_timeout) loses its connection: a legacy
-/// one can come back to its streams, a modern call is cancelled.
+/// Dropping the future closes all connections.
 ///
-/// It speaks HTTP/1.1, in which the memory of a connection has a bound, and a client that has
-/// stopped reading can be told from one with nothing to read; a proxy in front speaks HTTP/2.
+/// A client that reads nothing for [`Config::stall_timeout`](stentor_engine::Config::stall_timeout)
+/// while bytes are waiting loses its connection. A legacy client can reconnect to its streams; a
+/// modern call is cancelled.
 ///
-/// Where an engine is to follow another one on the same address, keep the listener and hand out a
-/// copy of it (`std::net::TcpListener::try_clone`): clients that come between the two wait, and
-/// nothing is bound anew. Or bind anew once this has returned: the listener is closed then.
+/// It speaks HTTP/1.1, in which the memory of a connection is bounded, and in which a client that
+/// has stopped reading differs from a client with nothing to read. A proxy in front can speak
+/// HTTP/2.
+///
+/// To serve another engine later on the same address, keep the listener and pass a copy of it
+/// (`std::net::TcpListener::try_clone`): clients that connect in between wait, and nothing is bound
+/// again. Or bind again after this function has returned: the listener is closed then.
 ///
 /// # Errors
 ///
-/// [`ServeError::Ended`]. A connection that cannot be accepted is logged, and the next one may be.
+/// [`ServeError::Ended`]. A connection that cannot be accepted is logged, and the server goes on.
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
@@ -117,13 +121,13 @@ pub async fn serve_on(
 ) -> Result<(), ServeError> {
     let gone_after = engine.stall_timeout();
     let tuned = tune(&SockRef::from(&listener), gone_after);
-    // Of one that listens already this changes the backlog.
+    // On a listener that listens already, this changes its backlog.
     let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
     if let Err(error) = tuned.and_then(|()| SockRef::from(&listener).listen(backlog)) {
         stentor_engine::log!(debug, %error, "the listener keeps its defaults");
     }
     if let Ok(address) = listener.local_addr() {
-        settle(&mut config, address);
+        apply_address(&mut config, address);
     }
     let max = config.max_connections.min(most_by_files());
     let close_timeout = config.close_timeout;
@@ -135,7 +139,7 @@ pub async fn serve_on(
         }
         let begun = Instant::now();
         engine.shutdown().await;
-        // What calls did not use of their time is left for what they said.
+        // The time that calls did not use is left for their responses.
         let left = engine.drain_timeout().saturating_sub(begun.elapsed());
         (engine.stopped().await, left.max(close_timeout))
     };
@@ -148,21 +152,21 @@ pub async fn serve_on(
         connections.close(left).await;
         ended.asked()
     };
-    // Not in the task of the caller: that may be one that no thread of the runtime runs, which
+    // Not in the task of the caller: that task may run outside the runtime's worker threads, and
     // would have to be woken for each connection.
     let serving = AbortOnDropHandle::new(tokio::spawn(serving));
     match serving.await {
         Ok(ended) => Ok(ended?),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_cancelled) => Ok(()),
         },
     }
 }
 
-/// How many connections the process may have, by how many files it may have open: some are left for
-/// everything else.
+/// How many connections the process may have, by its limit of open files. Some files are reserved
+/// for everything else.
 fn most_by_files() -> usize {
     #[cfg(unix)]
     {
@@ -178,8 +182,8 @@ fn less_reserve(limit: usize) -> usize {
     limit.saturating_sub((limit / 16).clamp(16, 256)).max(1)
 }
 
-/// Makes what was not said fit the address, and says what does not fit it.
-fn settle(config: &mut HttpConfig, address: SocketAddr) {
+/// Adapts the default policy to the address, and logs a warning for settings that do not fit it.
+fn apply_address(config: &mut HttpConfig, address: SocketAddr) {
     config.origins = std::mem::take(&mut config.origins).bound_to(address.ip());
     if config.origins.is_loopback() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -202,21 +206,22 @@ async fn accept_all(
     connections: &mut Connections,
     gone_after: Duration,
 ) -> Infallible {
-    // Those that end are not waited for: each would wake who accepts.
+    // Ended connections are removed periodically, not awaited: each would wake this task.
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut inherited, mut said) = (false, None);
+    let (mut inherited, mut last_logged) = (false, None);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) if is_of_client(&error) => continue,
                 Err(error) => {
-                    // As a rule no file or memory is left, which one less connection gives back.
-                    make_room(connections).await;
-                    if said.is_none_or(|said: Instant| said.elapsed() >= SAID_AGAIN) {
+                    // Usually no file descriptor or memory is left. Closing one connection frees
+                    // some.
+                    free_a_connection(connections).await;
+                    if last_logged.is_none_or(|last: Instant| last.elapsed() >= LOG_INTERVAL) {
                         stentor_engine::log!(error, %error, "cannot accept a connection");
-                        said = Some(Instant::now());
+                        last_logged = Some(Instant::now());
                     }
                     continue;
                 }
@@ -234,23 +239,24 @@ async fn accept_all(
     }
 }
 
-/// Waits until a connection has ended, of the idle ones the oldest if there are any; but not for long.
-async fn make_room(connections: &mut Connections) {
+/// Closes the connection that is idle the longest, if any is idle, and waits until one connection
+/// has ended, but not for long.
+async fn free_a_connection(connections: &mut Connections) {
     connections.cut_idle();
     if let Ok(None) = timeout(PAUSE, connections.ended()).await {
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Whether the client was gone before it was accepted.
+/// Whether accepting failed because the client had disconnected already.
 fn is_of_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Whether a connection has its options from the listener, and so all have that are accepted after
-/// it. One that was there before the listener had them, or on a system that does not hand them on,
-/// gets its own.
+/// Whether a connection has inherited its options from the listener; then all later connections
+/// have, too. A connection that was older than the options, or on a system without inheritance,
+/// gets its own options here.
 fn inherits(stream: &TcpStream, gone_after: Duration) -> bool {
     if stream.nodelay().unwrap_or(false) {
         return true;
@@ -261,15 +267,16 @@ fn inherits(stream: &TcpStream, gone_after: Duration) -> bool {
     false
 }
 
-/// Sets the options of a connection; or of a listener, whose connections have them from their
-/// beginning where the system hands them on, as Linux does.
+/// Sets the options of a connection, or of a listener. The connections of a listener inherit them
+/// on some systems, as on Linux.
 fn tune(socket: &SockRef<'_>, gone_after: Duration) -> io::Result<()> {
-    // What is written is whole messages: nothing is gained by waiting for more.
+    // Writes are whole messages: waiting for more bytes gains nothing.
     socket.set_tcp_nodelay(true)?;
     #[cfg(any(target_os = "android", target_os = "linux"))]
     {
         socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
-        // A machine that vanished says nothing; by itself the kernel asks for a quarter of an hour.
+        // A machine that vanished sends nothing. By default the kernel retries for a quarter of an
+        // hour.
         socket.set_tcp_user_timeout(Some(gone_after))?;
     }
     #[cfg(not(any(target_os = "android", target_os = "linux")))]

@@ -1,7 +1,7 @@
-//! An event stream on a connection of its own: once a response is a stream, nothing is left to do
-//! for an HTTP server but to write chunks, so hyper gives the connection back with all it held.
+//! An event stream that owns its connection. Once a response is a stream, only chunks are left to
+//! write, so hyper gives the connection back and frees its buffers.
 //!
-//! What a quiet stream keeps is its socket, its inlet and a timer.
+//! A quiet stream keeps only its socket, its stream receiver and a timer.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -14,31 +14,30 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::response;
 use parking_lot::Mutex;
-use stentor_engine::outlet::WriteNow;
+use stentor_engine::stream::DirectWrite;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::events::{COMMENT, Events, PROBE, USUAL};
 use super::watched::Watched;
 
-/// How the size of a chunk is written: so many digits, and the end of the line.
+/// The length of a chunk's size line: the digits and the line end.
 const SIZE_LINE: usize = 8 + END.len();
 
-/// What ends a chunk.
+/// The end of a chunk.
 const END: &[u8] = b"\r\n";
 
-/// A response that takes its connection over.
 #[derive(Debug)]
 pub(super) struct Takeover {
     pub(super) head: response::Parts,
     pub(super) events: Box<Events>,
-    /// Whether the client wants the connection closed after it.
+    /// Whether the client wants the connection closed after the stream.
     pub(super) last: bool,
 }
 
-/// Writes a stream to its end. Gives the connection back, unless it is closed or broken.
+/// Writes a stream to its end. Returns the connection, unless it is closed or broken.
 ///
-/// No `async fn`, which keeps what it is given twice, and this for as long as the stream is open.
+/// Not an `async fn`: that would store its arguments twice, for as long as the stream is open.
 pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     takeover: Takeover,
@@ -48,7 +47,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let stream = Arc::new(Stream(Mutex::new(Some(Writer {
         io: io.awaited(),
         events: *events,
-        out: start(&head, last),
+        out: head_bytes(&head, last),
         begun: false,
         probed: false,
         flushed: false,
@@ -68,7 +67,8 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// A stream for the task of its connection, and for who [writes to it](WriteNow) in its place; nothing once it is over.
+/// A stream, shared by the task of its connection and by the hub, which [writes
+/// directly](DirectWrite) in place of the task; `None` once it has ended.
 struct Stream<S>(Mutex<Option<Writer<S>>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
@@ -87,10 +87,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> WriteNow for Stream<S> {
-    fn write_now(&self) -> bool {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> DirectWrite for Stream<S> {
+    fn write_directly(&self) -> bool {
         let Some(mut writer) = self.0.try_lock() else { return false };
-        writer.as_mut().is_none_or(Writer::write_now)
+        writer.as_mut().is_none_or(Writer::write_directly)
     }
 }
 
@@ -100,14 +100,13 @@ impl<S> fmt::Debug for Stream<S> {
     }
 }
 
-/// The head of the response.
-fn start(head: &response::Parts, last: bool) -> BytesMut {
+fn head_bytes(head: &response::Parts, last: bool) -> BytesMut {
     let mut out = BytesMut::with_capacity(512);
     let mut line = |parts: &[&[u8]]| {
         parts.iter().for_each(|part| out.put_slice(part));
         out.put_slice(b"\r\n");
     };
-    // With its reason, which is there for those who are used to one.
+    // With the reason phrase, for clients that expect one.
     let reason = head.status.canonical_reason().unwrap_or_default();
     line(&[b"HTTP/1.1 ", head.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
     for (name, value) in &head.headers {
@@ -125,26 +124,26 @@ fn start(head: &response::Parts, last: bool) -> BytesMut {
 struct Writer<S> {
     io: Watched<S>,
     events: Events,
-    /// What is not written yet.
+    /// The bytes that are not written yet.
     out: BytesMut,
-    /// Whether that is more than the head.
+    /// Whether `out` was filled beyond the head.
     begun: bool,
-    /// Whether something was written to see if the client is there.
+    /// Whether a comment was written to find out if the client has disconnected.
     probed: bool,
     flushed: bool,
-    /// Whether nothing follows that.
+    /// Whether the stream has ended: nothing follows `out`.
     over: bool,
-    /// Whether the connection is closed then.
+    /// Whether the connection is closed after the stream.
     last: bool,
     keep_alive: Duration,
-    /// When something was written last.
+    /// When bytes were last put into `out`.
     written: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
     fn poll(&mut self, cx: &mut Context<'_>, mut quiet: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         loop {
-            // The head goes out with the first events, if there are any.
+            // The head is written together with the first events, if there are any.
             let has_room = self.out.is_empty() || !std::mem::replace(&mut self.begun, true);
             let filled = has_room && !self.over && self.fill(cx);
             if !filled && self.out.is_empty() && self.flushed {
@@ -161,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                 } else {
                     ready!(quiet.as_mut().poll(cx));
                 }
-                // Armed anew only when it fires: most streams are written to more often.
+                // The timer is reset only when it fires: most streams are written to more often.
                 let due = self.written + self.keep_alive;
                 if probes || due <= Instant::now() {
                     self.chunk(|_, out| out.put_slice(COMMENT));
@@ -178,21 +177,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
         }
     }
 
-    /// Writes what waits, in the place of the task. `false` if something is left.
-    fn write_now(&mut self) -> bool {
-        // What was written before this is still on its way.
+    /// Writes the waiting frames in place of the task. `false` if something is left to write.
+    fn write_directly(&mut self) -> bool {
+        // The previous bytes are not written yet.
         if !self.out.is_empty() || !self.flushed {
             return false;
         }
         if self.events.take_ready() {
             self.chunk(|events, out| events.write(out));
         }
-        // Whatever is not ready is asked for once more by the task.
+        // The task polls again for whatever is not ready.
         let mut cx = Context::from_waker(Waker::noop());
         matches!(self.flush(&mut cx), Poll::Ready(Ok(())))
     }
 
-    /// Takes what waits; `true` if there was something, or there will be nothing any more.
+    /// Takes the waiting frames; `true` if there were any, or if the stream has ended.
     fn fill(&mut self, cx: &mut Context<'_>) -> bool {
         match self.events.poll_ready(cx) {
             Poll::Ready(true) => self.chunk(|events, out| events.write(out)),
@@ -211,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
         let start = self.out.len();
         self.out.put_bytes(b'0', SIZE_LINE);
         write(&mut self.events, &mut self.out);
-        seal(&mut self.out, start);
+        finish_chunk(&mut self.out, start);
         self.written = Instant::now();
         self.flushed = false;
     }
@@ -224,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
             }
             self.out.advance(written);
         }
-        // Nothing is kept for the next ones.
+        // Keep no buffer for the next events.
         self.out = BytesMut::new();
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.flushed = true;
@@ -232,8 +231,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
     }
 }
 
-/// Writes the size of a chunk into the room that was left for it, and ends the chunk.
-fn seal(out: &mut BytesMut, start: usize) {
+/// Writes the size of a chunk into the space reserved for it, and ends the chunk.
+fn finish_chunk(out: &mut BytesMut, start: usize) {
     let mut size = out.len() - start - SIZE_LINE;
     let (digits, end) = out[start..start + SIZE_LINE].split_at_mut(SIZE_LINE - END.len());
     for digit in digits.iter_mut().rev() {

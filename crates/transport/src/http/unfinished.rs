@@ -1,4 +1,4 @@
-//! What is held of requests that have not come to their end: one budget for all connections.
+//! The budget of unfinished requests: one for all connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// What a request that has not come to its end costs beside what was read of it, in bytes: the
-/// buffer that it is read into.
+/// What an unfinished request costs beside the bytes read of it, in bytes: the buffer that it is
+/// read into.
 pub(super) const OVERHEAD: usize = 8 * 1024;
 
-/// The requests that are waited for. One that is there at once is never among them.
+/// The requests that the server waits for. A request that arrives at once is never among them.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     max: usize,
-    held: Mutex<Held>,
+    held: Mutex<Buffered>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Buffered {
     bytes: usize,
     next: u64,
     requests: HashMap<u64, Request>,
@@ -29,13 +29,12 @@ struct Held {
 struct Request {
     bytes: usize,
     since: Instant,
-    /// Woken when it has to give way.
+    /// Woken when the request has to give way.
     waker: Option<Waker>,
     gives_way: bool,
 }
 
 impl Unfinished {
-    /// At most `max` bytes.
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, held: Mutex::default() })
     }
@@ -56,8 +55,8 @@ impl Unfinished {
     }
 }
 
-impl Held {
-    /// The request that has held the most for the longest.
+impl Buffered {
+    /// The request that has kept the most for the longest.
     fn greediest(&mut self) -> Option<&mut Request> {
         let now = Instant::now();
         let holds = |request: &Request| {
@@ -69,7 +68,6 @@ impl Held {
     }
 }
 
-/// What one request holds.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<Unfinished>,
@@ -77,8 +75,8 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// So much is held now. Where there is no room for it the greediest give way: `false` if this one
-    /// has to.
+    /// Sets how many bytes the request keeps now. When the budget is full, the greediest requests
+    /// give way. Returns `false` if this request has to give way.
     pub(super) fn hold(&self, bytes: usize) -> bool {
         let mut held = self.of.held.lock();
         let held = &mut *held;
@@ -102,7 +100,7 @@ impl Share {
         held.requests.get(&self.key).is_some_and(|request| !request.gives_way)
     }
 
-    /// Completes when this one has to give way.
+    /// Completes when this request has to give way.
     pub(super) fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut held = self.of.held.lock();
         match held.requests.get_mut(&self.key) {

@@ -1,4 +1,5 @@
-//! The body of a request: read whole, within a size, at a rate, and out of one budget for all.
+//! Reads the body of a request, with a limit of its size, a minimum rate, and one budget for all
+//! requests.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,14 +15,14 @@ use super::guard::Refusal;
 use super::unfinished::Share;
 use super::{BodyError, Endpoint};
 
-/// The least that is taken for a body that comes in pieces.
+/// The smallest buffer for a body that arrives in pieces.
 const MIN_BUFFER: usize = 16 * 1024;
 
 /// The body of a request, as its client sends it.
 #[derive(Debug)]
 pub(super) struct Upload<B> {
     body: B,
-    /// Of the connection, where it is known.
+    /// The flow of the connection, where it is known.
     flow: Option<Flow>,
     over: bool,
 }
@@ -32,7 +33,7 @@ impl<B: Body> Upload<B> {
         Self { body, flow, over }
     }
 
-    /// Whether nothing of it is left to be read.
+    /// Whether the body has been read to its end.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
@@ -57,7 +58,7 @@ impl<B: Body + Unpin> Body for Upload<B> {
             Some(flow) => flow.asked(),
             None => true,
         };
-        // Else the connection is closed for another one, and this with it.
+        // The connection was closed to make room for another one; dropping it drops this task.
         if goes_on { Poll::Ready(frame) } else { Poll::Pending }
     }
 
@@ -70,7 +71,7 @@ impl<B: Body + Unpin> Body for Upload<B> {
     }
 }
 
-/// Reads a body to its end; `None` if its client broke off.
+/// Reads a body to its end; `None` if the client broke off.
 pub(super) async fn read<B>(endpoint: &Endpoint, body: &mut B) -> Result<Option<Bytes>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -82,8 +83,8 @@ where
         return Err(too_large);
     }
     let mut pace = Pace { endpoint, received: 0, waited: false, late: None };
-    // Most bodies are of one piece, which is handed on as it is. Pieces are put together: each would
-    // hold all of the buffer that it was read into.
+    // Most bodies have one piece, which is returned without a copy. Several pieces are copied
+    // together: each piece would keep alive the whole buffer that it was read into.
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = pace.frame(body).await? {
         let Ok(frame) = frame else { return Ok(None) };
@@ -107,12 +108,12 @@ where
     Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
 }
 
-/// How a body comes.
+/// How a body arrives.
 struct Pace<'a> {
     endpoint: &'a Endpoint,
     received: usize,
     waited: bool,
-    /// Of one that was not there at once.
+    /// For a body that did not arrive at once.
     late: Option<Late>,
 }
 
@@ -123,7 +124,6 @@ struct Late {
 }
 
 impl Pace<'_> {
-    /// The next piece.
     async fn frame<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
@@ -133,7 +133,8 @@ impl Pace<'_> {
                 self.waited = false;
                 return Poll::Ready(Ok(frame));
             }
-            // What has come already is there the next time: only the rest costs a timer.
+            // A piece that has arrived already is ready at the next poll: only a body that is still
+            // missing costs a timer.
             if !std::mem::replace(&mut self.waited, true) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -143,7 +144,7 @@ impl Pace<'_> {
         .await
     }
 
-    /// Why the body is waited for no longer.
+    /// Completes with the reason when the body must not be waited for any longer.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
         let (config, received) = (&self.endpoint.config, self.received);
         let late = self.late.get_or_insert_with(|| Late::new(self.endpoint, received));
@@ -163,12 +164,12 @@ impl Pace<'_> {
         Poll::Pending
     }
 
-    /// Makes room for all that was received.
+    /// Grows the buffer for all that was received.
     fn make_room(&mut self, whole: &mut BytesMut, limit: usize) -> Result<(), Refusal> {
         if whole.capacity() >= self.received {
             return Ok(());
         }
-        // By what has come, and not by what the client says that it will send.
+        // By the bytes received, not by the size that the client announces.
         let size = self.received.max(whole.capacity().saturating_mul(2)).max(MIN_BUFFER);
         let size = size.min(limit).max(self.received);
         self.late.get_or_insert_with(|| Late::new(self.endpoint, 0));
@@ -179,7 +180,7 @@ impl Pace<'_> {
         Ok(())
     }
 
-    /// So much is held, of a body that was not there at once.
+    /// Counts the kept bytes in the budget, for a body that did not arrive at once.
     fn count(&self, held: usize) -> Result<(), Refusal> {
         match &self.late {
             Some(late) if !late.share.hold(held) => Err(Refusal::NoRoomForBody),

@@ -1,5 +1,5 @@
-//! A client's connection, which fails when the client has gone away, has stopped reading, or takes too
-//! long to ask for something. What was read from it too early can be put back.
+//! A client's connection. It fails when the client has closed it, has stopped reading, or takes too
+//! long to send a request. Bytes that were read too early can be put back.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -16,49 +16,49 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::flow::Flow;
 use super::unfinished::{Share, Unfinished};
 
-/// What a client may send ahead while a request of it is answered, in bytes.
+/// How many bytes a client may send ahead while its request is answered.
 const AHEAD: usize = 4 * 1024;
 
-/// How long a client may take, and what is done about it.
+/// The time limits of a client, and the budget of unfinished heads.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// Until it takes something of what is written.
+    /// Until the client reads some of the written bytes.
     pub(super) write: Duration,
-    /// Until the head of a request was read, from when the one before was answered; and then for each
+    /// From the end of the previous response until the head of a request was read; then for each
     /// piece of its body.
     pub(super) read: Duration,
-    /// The budget of heads that have not come to their end.
     pub(super) unfinished: Arc<Unfinished>,
 }
 
-/// A connection that fails when nothing of what is written was taken for some time, or a request does
-/// not come. While one is answered, reading has no limit: the client of an event stream sends nothing for
+/// A connection that fails when the client reads nothing for some time, or sends no request. While
+/// a request is answered, reading has no limit: the client of an event stream sends nothing for
 /// hours.
 ///
-/// While a request is answered nobody waits for the next one. Then it is read as it is flushed, which
-/// hyper does each time that it looks at a connection: so it is noticed when the client
-/// [may be gone](Flow::may_be_gone), and fails when it is.
+/// While a request is answered, nothing polls the connection for the next one. So the connection
+/// reads ahead on each flush, and hyper flushes each time that it polls a connection. In this way
+/// the connection notices that the client [may be gone](Flow::may_be_gone), and fails when the
+/// client has disconnected.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     io: S,
     limits: Arc<Limits>,
-    /// What is waited for, and since when.
+    /// The value of [`Flow::came`] when the server began to wait for the client, and when that was.
     waits: Option<(usize, Instant)>,
-    /// Goes off when that may have taken too long; not set anew for each request, as that would cost
-    /// more than to look at the clock.
+    /// Fires when the client may have taken too long. Not reset for each request: that would cost
+    /// more than to read the clock.
     late: Option<Pin<Box<Sleep>>>,
-    /// How much was read since this came.
+    /// The value of [`Flow::came`], and how many bytes were read since it had this value.
     read: (usize, usize),
-    /// Counts that, while it is a part of a head.
+    /// Counts these bytes in the budget while they are part of a head.
     share: Option<Share>,
-    /// Runs while a write is pending. Most clients never make one wait.
+    /// Runs while a write is pending. Most clients never make a write wait.
     overdue: Option<Pin<Box<Sleep>>>,
     flow: Flow,
-    /// Whether somebody waits to read it, and will see that the client is gone.
+    /// Whether a pending read will notice that the client has disconnected.
     awaited: bool,
-    /// Whether the client sends no more. It may still read.
+    /// Whether the client has closed its sending half. It may still read.
     over: bool,
-    /// What was read too early: it is read first.
+    /// Bytes that were read too early. The next read returns them first.
     unread: BytesMut,
 }
 
@@ -83,17 +83,17 @@ impl<S> Watched<S> {
         &self.flow
     }
 
-    /// The same, for who [reads ahead](Self::read_ahead) by itself.
+    /// The same connection, for a caller that [reads ahead](Self::read_ahead) by itself.
     pub(super) fn awaited(mut self) -> Self {
         self.awaited = true;
         (self.late, self.share) = (None, None);
         self
     }
 
-    /// Takes back what was read last and not used.
+    /// Puts back the bytes that were read last and not used.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            // Copied, as also a small part of a buffer keeps all of it.
+            // Copied, because even a small slice of a buffer keeps the whole buffer alive.
             self.unread = [bytes, &self.unread].concat()[..].into();
         }
     }
@@ -117,7 +117,8 @@ impl<S> Watched<S> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
     }
 
-    /// Whether the client takes too long to ask for something, or others need what it holds meanwhile.
+    /// Completes when the client takes too long to send a request, or its unfinished request has to
+    /// give way to others.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(next) = self.flow.awaits() else { return Poll::Pending };
         let since = match self.waits {
@@ -144,7 +145,6 @@ impl<S> Watched<S> {
         Poll::Pending
     }
 
-    /// More was read.
     fn count(&mut self, bytes: usize) {
         let came = self.flow.came();
         match &mut self.read {
@@ -153,7 +153,7 @@ impl<S> Watched<S> {
         }
     }
 
-    /// Whether part of a head was read, and has to give way. A body is counted by who reads it.
+    /// Whether part of a head was read, and has to give way. A body is counted by its reader.
     fn gives_way(&mut self, cx: &mut Context<'_>, came: usize) -> bool {
         let (before, read) = self.read;
         if before != came || read == 0 || !self.flow.awaits_head() {
@@ -167,8 +167,8 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Notices when the client goes away or may have, and keeps what it sends: up to some limit, from
-    /// which on the rest waits in the kernel.
+    /// Notices when the client has disconnected or may have. Keeps what the client sends, up to
+    /// [`AHEAD`] bytes; the rest waits in the kernel.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while !self.over && self.unread.len() < AHEAD {
             let mut bytes = [MaybeUninit::uninit(); AHEAD];
@@ -179,7 +179,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
                 Poll::Ready(()) => self.unread.extend_from_slice(buf.filled()),
             }
         }
-        // Whoever has more to send looks like one that is gone: what it says is not read.
+        // The client has closed its sending half, or the buffer is full. From now on reading cannot
+        // show that the client has disconnected.
         if self.flow.doubt() {
             cx.waker().wake_by_ref();
         }
@@ -190,7 +191,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     pub(super) async fn begun(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let read = self.read_ahead(cx);
-            // Also of a client that says nothing after it.
+            // Checked first, so that bytes are served even if the client closed its sending half
+            // after them.
             if !self.unread.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -203,8 +205,8 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         .await
     }
 
-    /// Reads what a client still sends, and forgets it, until it sends no more. A connection that is
-    /// closed with something unread is reset, and the client may lose its answer by that.
+    /// Reads and discards what the client still sends, until it sends no more. Closing a connection
+    /// with unread bytes resets it, and then the client may lose its response.
     pub(super) async fn linger(&mut self) {
         poll_fn(|cx| {
             loop {
@@ -280,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         let flushed = ready!(self.watch(cx, flushed));
         if !self.awaited {
-            // The head has come to its end.
+            // The head has been read.
             self.share = None;
             self.read_ahead(cx)?;
         }

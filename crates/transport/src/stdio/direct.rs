@@ -1,9 +1,8 @@
-//! Pipes and sockets that this process was started with, read and written by the runtime's
-//! reactor.
+//! Reads and writes inherited pipes and sockets with the runtime's reactor.
 //!
-//! Whether waiting is allowed is a property of the open file, not of the descriptor: the other
-//! processes that have it open would see it change. So it is never set on what was inherited. A
-//! pipe is opened anew. A socket cannot be; each of its operations says that it must not wait.
+//! Non-blocking mode is a property of the open file, not of the descriptor: other processes that
+//! have the file open would see the change. So it is never set on an inherited file. A pipe is
+//! opened again. A socket cannot be opened again, so each operation on it has a flag not to wait.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -38,7 +37,7 @@ pub(super) fn writer(fd: BorrowedFd<'_>) -> io::Result<Writer> {
 }
 
 enum Kind {
-    /// With the name it can be opened by.
+    /// With the path to open it again.
     Pipe(String),
     Socket,
 }
@@ -48,8 +47,8 @@ impl Kind {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let target = std::fs::read_link(&path)?;
         let target = target.to_string_lossy();
-        // Not a FIFO with a name in the file system: opened after its last writer has left, it
-        // would never report its end.
+        // Not a FIFO with a name in the file system: if it is opened after its last writer has
+        // closed it, it never reports its end.
         if target.starts_with("pipe:[") {
             Ok(Self::Pipe(path))
         } else if target.starts_with("socket:[") {
@@ -66,7 +65,7 @@ struct Socket(AsyncFd<OwnedFd>);
 
 impl Socket {
     fn new(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Self> {
-        // A descriptor of its own, as each can be registered once.
+        // A descriptor of its own, because each can be registered only once.
         #[allow(deprecated, reason = "sound with an `OwnedFd`, and what replaces it is unsafe")]
         AsyncFd::with_interest(fd.try_clone_to_owned()?, interest).map(Self)
     }
@@ -85,7 +84,7 @@ impl AsyncRead for Socket {
             let read = ready.try_io(|fd| Ok(recv(fd, room, RecvFlags::DONTWAIT)?.0));
             let Ok(read) = read else { continue };
             let read = read?;
-            // Less than wanted is all there was: whatever follows is reported.
+            // A short read has emptied the buffer: the reactor reports when more arrives.
             if 0 < read && read < wanted {
                 ready.clear_ready();
             }
@@ -114,7 +113,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Does nothing: the socket is not this process's alone.
+    /// Does nothing: other processes use the socket, too.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -133,7 +132,7 @@ mod tests {
 
     const O_NONBLOCK: u32 = 0o4000;
 
-    /// More than pipes and sockets hold.
+    /// More bytes than pipes and sockets buffer.
     const MUCH: usize = 3 << 20;
 
     fn bytes() -> Vec<u8> {
@@ -147,17 +146,17 @@ mod tests {
         u32::from_str_radix(flags.trim(), 8).unwrap() & O_NONBLOCK == 0
     }
 
-    /// Sends back what comes on `stdin`, to a client that writes and reads without end, and
-    /// checks that what was inherited is as it was.
+    /// Echoes `stdin` to `stdout` for a client that writes and reads without pause. Checks that the
+    /// inherited files were not changed.
     async fn echoes(
-        (stdin, mut asks): (impl AsFd, impl Write + Send + 'static),
-        (stdout, mut hears): (impl AsFd, impl Read + Send + 'static),
+        (stdin, mut input): (impl AsFd, impl Write + Send + 'static),
+        (stdout, mut output): (impl AsFd, impl Read + Send + 'static),
     ) {
-        let asking = thread::spawn(move || asks.write_all(&bytes()).unwrap());
-        let hearing = thread::spawn(move || {
-            let mut heard = Vec::new();
-            hears.read_to_end(&mut heard).unwrap();
-            heard
+        let writing = thread::spawn(move || input.write_all(&bytes()).unwrap());
+        let reading = thread::spawn(move || {
+            let mut received = Vec::new();
+            output.read_to_end(&mut received).unwrap();
+            received
         });
         let mut reader = reader(stdin.as_fd()).unwrap();
         let mut writer = writer(stdout.as_fd()).unwrap();
@@ -165,49 +164,49 @@ mod tests {
         assert_eq!(copied, MUCH as u64, "all was read, and then the end");
         assert!(may_wait(&stdin) && may_wait(&stdout), "others would see that it is changed");
         drop((writer, stdout));
-        asking.join().unwrap();
-        assert_eq!(hearing.join().unwrap(), bytes());
+        writing.join().unwrap();
+        assert_eq!(reading.join().unwrap(), bytes());
     }
 
     #[tokio::test]
     async fn pipes_are_read_and_written() {
-        let (stdin, asks) = io::pipe().unwrap();
-        let (hears, stdout) = io::pipe().unwrap();
-        echoes((stdin, asks), (stdout, hears)).await;
+        let (stdin, input) = io::pipe().unwrap();
+        let (output, stdout) = io::pipe().unwrap();
+        echoes((stdin, input), (stdout, output)).await;
     }
 
     #[tokio::test]
     async fn sockets_are_read_and_written() {
-        let (stdin, asks) = UnixStream::pair().unwrap();
-        let (hears, stdout) = UnixStream::pair().unwrap();
-        echoes((stdin, asks), (stdout, hears)).await;
+        let (stdin, input) = UnixStream::pair().unwrap();
+        let (output, stdout) = UnixStream::pair().unwrap();
+        echoes((stdin, input), (stdout, output)).await;
     }
 
     #[tokio::test]
-    async fn one_socket_is_both() {
+    async fn one_socket_serves_both_directions() {
         let (near, far) = UnixStream::pair().unwrap();
         let answering = async {
             let mut reader = reader(far.as_fd()).unwrap();
             let mut writer = writer(far.as_fd()).unwrap();
             tokio::io::copy(&mut reader, &mut writer).await.unwrap()
         };
-        let asking = tokio::task::spawn_blocking(move || {
-            let mut heard = [0; 4];
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut received = [0; 4];
             for _ in 0..100 {
                 (&near).write_all(b"ping").unwrap();
-                (&near).read_exact(&mut heard).unwrap();
+                (&near).read_exact(&mut received).unwrap();
             }
-            heard
+            received
         });
-        let (copied, heard) = tokio::join!(answering, asking);
-        assert_eq!((copied, &heard.unwrap()), (400, b"ping"));
+        let (copied, received) = tokio::join!(answering, writing);
+        assert_eq!((copied, &received.unwrap()), (400, b"ping"));
     }
 
     #[tokio::test]
-    async fn what_was_said_before_the_end_is_read() {
-        let (stdin, mut asks) = io::pipe().unwrap();
-        asks.write_all(b"last words").unwrap();
-        drop(asks);
+    async fn bytes_before_the_end_are_read() {
+        let (stdin, mut input) = io::pipe().unwrap();
+        input.write_all(b"last words").unwrap();
+        drop(input);
         let mut reader = reader(stdin.as_fd()).unwrap();
         let mut read = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut reader, &mut read).await.unwrap();
@@ -215,16 +214,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_hears_no_more_is_noticed() {
-        let (hears, stdout) = io::pipe().unwrap();
+    async fn a_closed_reader_is_noticed() {
+        let (output, stdout) = io::pipe().unwrap();
         let mut pipe = writer(stdout.as_fd()).unwrap();
-        drop(hears);
+        drop(output);
         let error = pipe.write_all(b"hello").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 
-        let (hears, stdout) = UnixStream::pair().unwrap();
+        let (output, stdout) = UnixStream::pair().unwrap();
         let mut socket = writer(stdout.as_fd()).unwrap();
-        drop(hears);
+        drop(output);
         let error = socket.write_all(b"hello").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }

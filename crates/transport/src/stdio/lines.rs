@@ -8,28 +8,27 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::skipped::Skipped;
 
-/// How much is read at once: little where little comes, so that a pipe that is idle holds
-/// little, and a whole pipe of the kernel's where there was more than that.
+/// How many bytes are read at once: few after a small read, so that an idle pipe keeps little
+/// memory, and a whole pipe buffer of the kernel after a read that filled its buffer.
 const LITTLE: usize = 16 * 1024;
 const MUCH: usize = 64 * 1024;
 
-/// One line, without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Whole(Bytes),
-    /// It was longer than it may be, and has been skipped.
+    /// The line was longer than allowed, and was skipped.
     TooLong(Skipped),
 }
 
-/// Reads lines and skips those that are too long, however long they are. As an iterator, the
-/// lines that need no further reading; at the end, a rest without a line end is a line.
+/// Reads lines, and skips lines that are too long, however long they are. The iterator returns the
+/// lines that need no further reading. At the end of the input, a rest without a line end is a
+/// line.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     reader: R,
     buffer: BytesMut,
-    /// Up to where the buffer has no line end.
+    /// The buffer has no line end before this position.
     searched: usize,
-    /// How much is to be read at once.
     room: usize,
     skipped: Option<Skipped>,
     ended: bool,
@@ -49,7 +48,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// Reads until there is a line; `false` at the end. Cancel safe.
+    /// Reads until a line is complete; `false` at the end of the input. Cancel safe.
     pub(super) async fn fill(&mut self) -> io::Result<bool> {
         while !self.find_end() {
             if self.ended {
@@ -68,7 +67,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Ok(true)
     }
 
-    /// Searches on for the first line end, and stops before it.
+    /// Continues the search for the first line end, and stops before it.
     fn find_end(&mut self) -> bool {
         let found = memchr(b'\n', &self.buffer[self.searched..]);
         self.searched += found.unwrap_or(self.buffer.len() - self.searched);
@@ -79,8 +78,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.skipped.is_some() || !self.buffer.is_empty()
     }
 
-    /// Returns how much there is room for. A buffer that was used up is not used again: lines
-    /// that are still needed may hold it, and it may have grown with a long one.
+    /// Returns how many bytes fit into the buffer. A buffer whose lines were all taken is not used
+    /// again: lines still in use may keep it alive, and a long line may have grown it.
     fn make_room(&mut self) -> usize {
         let spare = self.buffer.capacity() - self.buffer.len();
         if self.buffer.is_empty() && !(self.room / 2..=self.room).contains(&spare) {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn much_is_read_at_once_where_there_is_much_and_little_is_kept_when_it_is_over() {
+    async fn reads_grow_with_the_input_and_little_memory_is_kept_afterwards() {
         let mut input = vec![b'x'; 1 << 20];
         input.extend_from_slice(b"\n");
         input.extend(b"short\n".repeat(40_000));

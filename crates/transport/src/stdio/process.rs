@@ -14,7 +14,7 @@ use super::direct;
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// The process's stdin: read directly where that is possible, and else by a thread.
+/// The process's stdin, read directly if possible, else by a thread.
 pub(super) fn stdin() -> Reader {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     match direct::reader(io::stdin().as_fd()) {
@@ -24,7 +24,7 @@ pub(super) fn stdin() -> Reader {
     Box::new(read_by_thread())
 }
 
-/// The process's stdout: written directly where that is possible, and else by threads.
+/// The process's stdout, written directly if possible, else by threads.
 pub(super) fn stdout() -> Writer {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     match direct::writer(io::stdout().as_fd()) {
@@ -34,8 +34,8 @@ pub(super) fn stdout() -> Writer {
     Box::new(tokio::io::stdout())
 }
 
-/// A thread of its own: tokio's reads on its pool, where one that never returns would hold up
-/// the end of the runtime.
+/// Reads stdin in a thread of its own. tokio would read in its pool, where a read that never
+/// returns would block the shutdown of the runtime.
 fn read_by_thread() -> impl AsyncRead + Send + Unpin {
     let (chunks, received) = tokio::sync::mpsc::channel::<io::Result<bytes::Bytes>>(4);
     let reader = move || {

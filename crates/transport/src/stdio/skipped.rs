@@ -1,19 +1,19 @@
-//! What is to be known of a line that is too long to be kept.
+//! What the server keeps of a line that is too long.
 
 use memchr::memchr2;
 use stentor_wire::{DecodeError, ErrorObject, Id, Message, Response, code};
 
-/// The longest name of a member, and the longest id, that are looked at, in bytes.
+/// The longest member name and the longest id that are kept, in bytes.
 const MAX_KEPT: usize = 1024;
 
-/// A message that is read piece by piece, of which only the id is kept, and what kind of message it
-/// is: its other end is told by its id that it was too long, and does not wait for an answer.
+/// A message that is read piece by piece. Only its id and its kind are kept. So the client receives
+/// an error with the id of its message, and does not wait for a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Skipped {
     depth: usize,
     in_string: bool,
     is_escaped: bool,
-    /// Behind the colon of a member of the message itself.
+    /// Whether the current position is behind the colon of a member of the message itself.
     in_value: bool,
     name: Vec<u8>,
     value: Vec<u8>,
@@ -23,11 +23,10 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// Reads the next piece of the line.
     pub(super) fn read(&mut self, mut piece: &[u8]) {
         while let Some((&byte, rest)) = piece.split_first() {
             if self.in_string && !self.is_escaped && self.depth != 1 {
-                // Most of what is long is a text, or full of them.
+                // Most of a long message is strings.
                 let Some(end) = memchr2(b'"', b'\\', piece) else { return };
                 if end > 0 {
                     piece = &piece[end..];
@@ -71,7 +70,7 @@ impl Skipped {
         }
     }
 
-    /// Keeps the names of the message's own members, and of their values that of the id.
+    /// Keeps the names of the message's own members, and the value of the id.
     fn keep(&mut self, byte: u8) {
         let is_id = self.in_value && self.name == b"\"id\"";
         let kept = match self.in_value {
@@ -98,11 +97,11 @@ impl Skipped {
         self.value.clear();
     }
 
-    /// What is handed in instead: an error to be answered with, or, of an answer, the word that it
-    /// could not be read.
+    /// The message to process instead: an error that answers a request, or, for a response, a
+    /// failed response.
     pub(super) fn instead(mut self, limit: usize) -> Result<Message, DecodeError> {
         if self.depth == 1 {
-            // A line that was cut off.
+            // The line ended inside the object.
             self.end_member();
         }
         let message = format!("a message must not be longer than {limit} bytes");
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_known_by_its_id_wherever_that_is_and_however_it_is_cut() {
+    fn the_id_of_a_message_is_found_wherever_it_is_and_however_the_message_is_split() {
         let long = "x\\\"}{]id:1,".repeat(50);
         for (line, id, answers) in [
             (

@@ -61,7 +61,7 @@ fn call(id: u64, tool: &str) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}).to_string() + "\n"
 }
 
-/// What was written, each piece as it was.
+/// The written pieces, one entry for each write.
 #[derive(Clone, Default)]
 struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -91,7 +91,7 @@ async fn message(hears: &mut BufReader<DuplexStream>) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_at_once_is_answered_at_once() {
+async fn lines_that_are_read_at_once_are_answered_in_one_write() {
     let pieces = Pieces::default();
     let lines = "no message\n".repeat(LINES_AT_ONCE);
     serve_on(&engine().await, lines.as_bytes(), pieces.clone()).await.unwrap();
@@ -102,7 +102,7 @@ async fn what_is_read_at_once_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_go_out_while_there_is_always_more_to_read() {
+async fn responses_are_written_while_there_is_always_more_to_read() {
     let pieces = Pieces::default();
     let endless = tokio::io::repeat(b'\n').take(1 << 20).chain(&b"no message\n"[..]);
     let endless = endless.chain(tokio::io::repeat(b'\n'));
@@ -137,7 +137,7 @@ async fn the_last_progress_comes_a_moment_before_the_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_asked_before_the_end_is_answered() {
+async fn requests_before_the_end_of_input_are_answered() {
     let engine = engine().await;
     let pieces = Pieces::default();
     serve_on(&engine, call(1, "sleep").as_bytes(), pieces.clone()).await.unwrap();
@@ -146,7 +146,7 @@ async fn what_was_asked_before_the_end_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_long_is_answered_by_its_id_and_an_answer_that_is_fails_its_question() {
+async fn a_long_request_is_answered_with_its_id_and_a_long_answer_fails_its_question() {
     let engine = engine().await;
     let (mut asks, stdin) = tokio::io::duplex(4096);
     let (stdout, hears) = tokio::io::duplex(4096);
@@ -185,7 +185,7 @@ async fn what_is_too_long_is_answered_by_its_id_and_an_answer_that_is_fails_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_is_read_until_enough_waits_and_then_answered_in_full() {
+async fn a_client_that_does_not_read_is_throttled_and_later_answered_in_full() {
     const CALLS: u64 = 20_000;
     let engine = engine().await;
     let (mut asks, stdin) = tokio::io::duplex(4096);
@@ -215,7 +215,7 @@ fn line(message: &Value) -> String {
     message.to_string() + "\n"
 }
 
-/// What a client hears that says this and then nothing more.
+/// What the server writes to a client that sends `says` and then closes its input.
 async fn hears(engine: &Engine, says: String) -> Vec<Value> {
     let pieces = Pieces::default();
     serve_on(engine, says.as_bytes(), pieces.clone()).await.unwrap();
@@ -225,7 +225,7 @@ async fn hears(engine: &Engine, says: String) -> Vec<Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_of_its_input_a_listen_has_its_result() {
+async fn at_the_end_of_input_a_listen_gets_its_result() {
     let mut listen: Value = serde_json::from_str(&call(1, "steps")).unwrap();
     listen["method"] = "subscriptions/listen".into();
     listen["params"]["notifications"] = json!({"toolsListChanged": true});
@@ -238,7 +238,7 @@ async fn at_the_end_of_its_input_a_listen_has_its_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_of_its_input_a_question_is_over() {
+async fn at_the_end_of_input_a_question_ends() {
     let info = json!({"name": "c", "version": "1"});
     let can = json!({"elicitation": {}});
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": can, "clientInfo": info});
@@ -256,14 +256,14 @@ async fn at_the_end_of_its_input_a_question_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_end_of_its_input_calls_and_tasks_have_one_deadline() {
+async fn after_the_end_of_input_calls_and_tasks_share_one_deadline() {
     let engine = engine().await;
-    let (pipe, mut inlet) = engine.open_pipe().await.unwrap();
+    let (pipe, mut receiver) = engine.open_pipe().await.unwrap();
     for (id, tool) in [(1, "forever"), (2, "forever_as_a_task")] {
         pipe.deliver(stentor_wire::Message::decode(&call(id, tool).into())).await.unwrap();
     }
     let mut batch = Vec::new();
-    assert!(inlet.next(&mut batch).await, "the task");
+    assert!(receiver.next(&mut batch).await, "the task");
     let began = Instant::now();
     assert_eq!(leave(&engine, Some(&pipe)).await, Ended::Shutdown);
     let took = began.elapsed();
@@ -280,14 +280,14 @@ async fn an_engine_that_is_killed_is_an_error() {
     let serving = serve_on(&engine, stdin, Pieces::default());
     let killing = async {
         tokio::task::yield_now().await;
-        engine.root_cell().kill();
+        engine.supervisor_cell().kill();
     };
     let (served, ()) = tokio::join!(serving, killing);
     assert!(matches!(served, Err(StdioError::Ended(EndedUnasked::Killed))), "{served:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_hears_the_answer_has_heard_of_what_its_call_changed() {
+async fn a_change_is_announced_before_the_response_of_its_call() {
     let engine = engine().await;
     let (mut asks, stdin) = tokio::io::duplex(4096);
     let (stdout, hears) = tokio::io::duplex(4096);
@@ -300,10 +300,10 @@ async fn who_hears_the_answer_has_heard_of_what_its_call_changed() {
             json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         asks.write_all(line(&initialize).as_bytes()).await.unwrap();
         assert_eq!(message(&mut hears).await["id"], 0);
-        // Often, as the code is run in place once it is known to be done at once.
+        // Many times, because the code runs in place once it is known to finish at once.
         for id in 1..50 {
             for (tool, list) in [("change", "tools"), ("tell", "prompts")] {
-                // Apart, so that it is no burst.
+                // A pause, so that the changes are not a burst.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let params = json!({"name": tool});
                 let call =

@@ -1,4 +1,4 @@
-//! Two things that wake each other, in one task.
+//! Runs a future whose parts wake each other, in one task.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,30 +8,30 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
 
-/// How often a future goes on at once before others get their turn.
+/// How many times a future is polled again before other tasks get their turn.
 const TURNS: usize = 16;
 
-/// Nobody polls the future: to wake it is to wake the task.
+/// The future is not being polled: waking it wakes the task.
 const IDLE: u8 = 0;
 const POLLED: u8 = 1;
-/// It is to be polled once more, which has been seen to.
+/// The future will be polled once more; no further wake is needed.
 const WOKEN: u8 = 2;
 
-/// Runs a future that wakes itself. It goes on at once, where a task that wakes itself would
-/// go through the scheduler, and maybe to another thread.
+/// Runs a future that wakes itself. It is polled again at once; otherwise the task would go through
+/// the scheduler, and maybe to another thread.
 pub(super) async fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
-    let bell = Arc::new(Bell { state: AtomicU8::new(IDLE), task: AtomicWaker::new() });
-    let waker = Waker::from(bell.clone());
+    let flag = Arc::new(WakeFlag { state: AtomicU8::new(IDLE), task: AtomicWaker::new() });
+    let waker = Waker::from(flag.clone());
     poll_fn(move |cx| {
-        bell.task.register(cx.waker());
+        flag.task.register(cx.waker());
         for _ in 0..TURNS {
-            // Acquires what was done before it was woken.
-            bell.state.swap(POLLED, Ordering::AcqRel);
+            // Synchronizes with what happened before the wake.
+            flag.state.swap(POLLED, Ordering::AcqRel);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-            let rests =
-                bell.state.compare_exchange(POLLED, IDLE, Ordering::AcqRel, Ordering::Acquire);
-            if polled.is_ready() || rests.is_ok() {
+            let is_idle =
+                flag.state.compare_exchange(POLLED, IDLE, Ordering::AcqRel, Ordering::Acquire);
+            if polled.is_ready() || is_idle.is_ok() {
                 return polled;
             }
         }
@@ -41,12 +41,12 @@ pub(super) async fn at_once<T>(future: impl Future<Output = T>) -> T {
     .await
 }
 
-struct Bell {
+struct WakeFlag {
     state: AtomicU8,
     task: AtomicWaker,
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -58,7 +58,7 @@ impl Wake for Bell {
     }
 }
 
-/// Lets the rest of the task have its turn. Within [`at_once`], that is all it does.
+/// Lets the other parts of the task run. Within [`at_once`] it does nothing else.
 pub(super) async fn turn() {
     let mut taken = false;
     poll_fn(|cx| {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wakes_itself_goes_on_at_once_and_the_task_is_not_woken() {
+    fn a_future_that_wakes_itself_is_polled_again_without_waking_the_task() {
         let woken = Arc::new(Count::default());
         let waker = Waker::from(woken.clone());
         let mut turns = pin!(at_once(async {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_woken_with_its_task() {
+    fn a_waiting_future_is_woken_with_its_task() {
         let woken = Arc::new(Count::default());
         let waker = Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);
@@ -128,23 +128,23 @@ mod tests {
     }
 
     #[test]
-    fn what_never_rests_lets_others_have_their_turn() {
+    fn a_future_that_always_wakes_itself_lets_other_tasks_run() {
         let woken = Arc::new(Count::default());
         let waker = Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);
         let mut turns = 0;
-        let mut restless = Box::pin(at_once(async {
+        let mut endless = Box::pin(at_once(async {
             loop {
                 turns += 1;
                 turn().await;
             }
         }));
         for _ in 0..2 {
-            let polled: Poll<()> = restless.as_mut().poll(&mut cx);
+            let polled: Poll<()> = endless.as_mut().poll(&mut cx);
             assert!(polled.is_pending());
             assert_eq!(woken.taken(), 1, "it is to be polled again");
         }
-        drop(restless);
+        drop(endless);
         assert_eq!(turns, 2 * TURNS);
     }
 

@@ -1,4 +1,4 @@
-//! The endpoint on both of its roads, and HTTP to it, byte for byte.
+//! The endpoint, served in both ways, and raw HTTP requests to it.
 #![allow(dead_code, unreachable_pub, reason = "each suite takes what it needs")]
 
 use std::net::SocketAddr;
@@ -12,16 +12,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// How an endpoint is had.
+/// How an endpoint is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Road {
+pub enum ServedBy {
     Serve,
     Router,
 }
 
-pub const ROADS: [Road; 2] = [Road::Serve, Road::Router];
+pub const SERVED_BY: [ServedBy; 2] = [ServedBy::Serve, ServedBy::Router];
 
-/// An endpoint.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub engine: Engine,
@@ -29,13 +28,13 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(road: Road, tune: impl Fn(&mut Config, &mut HttpConfig)) -> Self {
+    pub async fn start(road: ServedBy, tune: impl Fn(&mut Config, &mut HttpConfig)) -> Self {
         Self::start_at(road, "127.0.0.1:0", None, tune).await
     }
 
-    /// Everybody who comes to it is this principal, on the road where that can be.
+    /// Each request has this principal, if the endpoint is served by a router.
     pub async fn start_at(
-        road: Road,
+        road: ServedBy,
         address: &str,
         principal: Option<&str>,
         tune: impl Fn(&mut Config, &mut HttpConfig),
@@ -55,11 +54,11 @@ impl Server {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         match road {
-            Road::Serve => {
+            ServedBy::Serve => {
                 let serving = serve_on(engine.clone(), listener, http, std::future::pending());
                 tokio::spawn(serving);
             }
-            Road::Router => {
+            ServedBy::Router => {
                 let mut app = router(engine.clone(), http);
                 if let Some(principal) = principal {
                     app = app.layer(axum::Extension(Principal(principal.into())));
@@ -70,12 +69,12 @@ impl Server {
         Self { engine, address }
     }
 
-    /// Asks it, over a connection of its own.
+    /// Sends a request over a connection of its own.
     pub async fn ask(&self, ask: &Ask) -> Answer {
         ask.send(self.address).await
     }
 
-    /// Opens a legacy session; its id.
+    /// Opens a legacy session, and returns its id.
     pub async fn session(&self) -> String {
         let answer = self.ask(&Ask::initialize()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -86,7 +85,6 @@ impl Server {
     }
 }
 
-/// One HTTP request.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub method: &'static str,
@@ -148,7 +146,6 @@ impl Ask {
         self
     }
 
-    /// Adds a header.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -159,7 +156,7 @@ impl Ask {
         self
     }
 
-    /// What a browser asks before a page sends a request.
+    /// The preflight request that a browser sends before the request of a page.
     pub fn preflight(origin: &str, method: &str, headers: &str) -> Self {
         Self::new("OPTIONS")
             .with("origin", origin)
@@ -191,7 +188,7 @@ impl Ask {
     }
 }
 
-/// What came: of a stream its head and the first of what it says.
+/// A response: of a stream, the head and the first bytes of the body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -210,7 +207,7 @@ impl Answer {
             match stream.read_buf(read).await {
                 Ok(0) => return,
                 Ok(_) => {}
-                // What it did not read, and says so after its answer.
+                // A reset after the response: the server did not read all of the request.
                 Err(_) if !read.is_empty() => return,
                 Err(error) => panic!("{error}"),
             }
@@ -234,13 +231,12 @@ impl Answer {
         }
     }
 
-    /// The values of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let same = self.headers.iter().filter(|(it, _)| it == name);
         same.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a header that is there once.
+    /// The value of a header that may occur once.
     pub fn one(&self, name: &str) -> Option<&str> {
         match self.all(name)[..] {
             [] => None,
@@ -249,7 +245,7 @@ impl Answer {
         }
     }
 
-    /// What a browser is told of who may do what.
+    /// The CORS headers of the response.
     pub fn cors(&self) -> Vec<&(String, String)> {
         self.headers.iter().filter(|(name, _)| name.starts_with("access-control-")).collect()
     }

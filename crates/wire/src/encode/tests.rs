@@ -17,14 +17,14 @@ fn answered(era: Era, result: &ResultBody) -> Value {
 }
 
 #[test]
-fn a_legacy_result_is_as_ever() {
+fn a_legacy_result_has_no_modern_members() {
     let result = ResultBody::new(&json!({"content": []})).unwrap().with_cache(CacheHint::default());
     assert_eq!(answered(Era::Legacy, &result), json!({"content": []}));
     assert_eq!(answered(Era::Legacy, &ResultBody::empty()), json!({}));
 }
 
 #[test]
-fn a_modern_result_says_its_type_its_server_and_how_long_it_holds() {
+fn a_modern_result_names_its_type_its_server_and_its_lifetime() {
     let result = ResultBody::new(&json!({"tools": []})).unwrap().with_cache(CacheHint::default());
     assert_eq!(
         answered(Era::Modern, &result),
@@ -52,7 +52,7 @@ fn a_result_that_is_no_object_is_refused() {
 }
 
 #[test]
-fn questions_travel_in_a_result_or_as_requests() {
+fn questions_are_sent_in_a_result_or_as_requests() {
     let question = Question { method: crate::request::ELICIT, params: json!({"message": "?"}) };
     let asked = input_required(&Id::Number(1), &server(), [("name", &question)], Some("state"));
     let result = parsed(&asked)["result"].take();

@@ -23,7 +23,7 @@ fn a_request_keeps_the_type_of_its_id_and_its_raw_params() {
 }
 
 #[test]
-fn a_request_whose_meta_or_members_make_no_sense_is_refused_by_its_id() {
+fn a_request_with_invalid_meta_or_members_is_refused_with_its_id() {
     for params in
         [r#"{"_meta":[]}"#, r#"{"_meta":{"progressToken":{}}}"#, r#"{"name":"a","name":"b"}"#]
     {
@@ -48,7 +48,7 @@ fn a_client_may_answer_a_request_of_the_server() {
 }
 
 #[test]
-fn what_is_no_json_is_a_parse_error() {
+fn text_that_is_not_json_is_a_parse_error() {
     for text in ["", "{", "{\"jsonrpc\":", "nonsense", "{\"a\":1}}", "\u{0}"] {
         assert_eq!(refused(text).0, code::PARSE_ERROR, "{text:?}");
     }
@@ -57,7 +57,7 @@ fn what_is_no_json_is_a_parse_error() {
 }
 
 #[test]
-fn what_is_json_but_no_message_is_an_invalid_request() {
+fn json_that_is_not_a_message_is_an_invalid_request() {
     for text in [
         "[]",
         r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
@@ -94,7 +94,7 @@ fn an_error_names_the_request_where_its_id_could_be_read() {
 }
 
 #[test]
-fn what_may_be_left_out_may_be_null() {
+fn optional_members_may_be_null() {
     let bare = decode(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).unwrap();
     for members in [r#""params":null"#, r#""params":null,"result":null,"error":null"#] {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping",{members}}}"#);
@@ -137,7 +137,7 @@ fn an_id_is_any_integer_and_is_answered_as_the_same_number() {
 }
 
 #[test]
-fn what_is_handed_on_is_read_as_it_was() {
+fn an_encoded_message_decodes_to_itself() {
     for text in [
         r#"{"jsonrpc":"2.0","id":"a\"b","method":"tools/call","params":{"name":"x","n":1.50}}"#,
         r#"{"jsonrpc":"2.0","id":7,"method":"own/\u00e9","params":{}}"#,
@@ -175,7 +175,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_kept_of_a_message_is_short() {
+fn long_parts_of_a_message_are_refused() {
     let long = "x".repeat(2_000);
     for (id, method, params) in [
         (format!("\"{long}\""), "ping".to_owned(), "{}".to_owned()),
@@ -214,7 +214,7 @@ fn a_message_has_a_bounded_number_of_values() {
 }
 
 #[test]
-fn an_answer_with_too_many_values_is_an_error_for_who_asked() {
+fn a_response_with_too_many_values_becomes_an_error() {
     let text =
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"a":[{}]}}}}"#, vec!["0"; 11_000].join(","));
     let Ok(Message::Response(response)) = decode(&text) else { panic!() };

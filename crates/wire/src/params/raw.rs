@@ -1,4 +1,4 @@
-//! Parameters as the client wrote them, taken apart once.
+//! Parameters as the client wrote them. Their members are located once.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -14,18 +14,18 @@ use crate::bounds::{count_values, shortened};
 
 /// The `params` of a message: raw JSON in the message's own buffer, or nothing.
 ///
-/// Where the members are that many parts of a server look at is found once, as the message is read.
+/// The members that many parts of a server need are located once, when the message is read.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    /// The parameters, or a whole message that has them.
+    /// The parameters, or the whole message that contains them.
     source: ByteString,
     in_message: bool,
-    /// How many values the source has; of a short one nobody counts them.
+    /// How many values the source has; 0 for a short source, whose values are not counted.
     values: usize,
     members: OnceLock<Members>,
 }
 
-/// A member that is read without reading the others.
+/// A member that can be read without reading the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Member {
@@ -47,7 +47,7 @@ pub enum Member {
     Notifications,
 }
 
-/// Their names, in the same order.
+/// The names of the members, in the order of [`Member`].
 const NAMES: [&str; 8] = [
     "_meta",
     "name",
@@ -60,11 +60,11 @@ const NAMES: [&str; 8] = [
 ];
 const MEMBERS: usize = NAMES.len();
 
-/// Where each [`Member`] begins and ends in the source; nowhere, where it is not.
+/// The start and the end of each [`Member`] in the source; both are 0 if the member is absent.
 #[derive(Clone, Debug, Default)]
 struct Members {
     places: [(u32, u32); MEMBERS],
-    /// The name of one that is there twice.
+    /// The name of a member that occurs twice.
     twice: Option<&'static str>,
 }
 
@@ -76,13 +76,13 @@ pub(crate) struct Seen<'a> {
 
 impl<'de> Deserialize<'de> for Seen<'de> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(Look)
+        input.deserialize_map(ParamsVisitor)
     }
 }
 
-struct Look;
+struct ParamsVisitor;
 
-impl<'de> Visitor<'de> for Look {
+impl<'de> Visitor<'de> for ParamsVisitor {
     type Value = Seen<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for Look {
     }
 }
 
-/// Which member a key names, by its place in [`NAMES`].
+/// The member that a key names, as an index into [`NAMES`].
 struct Key(Option<usize>);
 
 impl<'de> Deserialize<'de> for Key {
@@ -127,10 +127,10 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Shorter texts are not worth to be counted.
+/// Values of a shorter text are not counted.
 const SHORT: usize = 256;
 
-/// How many values a JSON text has, up to one more than `most`; 0 if it is short.
+/// How many values a JSON text has, counted up to `most` + 1; 0 if the text is short.
 pub(crate) fn values_of(text: &str, most: usize) -> usize {
     if text.len() <= SHORT { 0 } else { count_values(text.as_bytes(), most) }
 }
@@ -148,36 +148,36 @@ impl Params {
         Self { source, in_message: false, values, members: OnceLock::new() }
     }
 
-    /// The parameters of a message, which have been seen.
+    /// The parameters of a message, whose members are located already.
     pub(crate) fn of_message(message: &ByteString, seen: &Seen<'_>, values: usize) -> Self {
         let members = Members::of(seen, message);
         Self { source: message.clone(), in_message: true, values, members: members.into() }
     }
 
-    /// A part of them, such as a [`member`](Self::member), that shares their buffer.
+    /// A part of the parameters, such as a [`member`](Self::member), that shares their buffer.
     ///
     /// # Panics
     ///
-    /// If it is no part of them.
+    /// If `part` is not a part of the parameters.
     #[must_use]
     pub fn share(&self, part: &str) -> ByteString {
         self.source.slice_ref(part)
     }
 
-    /// How many bytes they keep in memory: those of the whole message that they came in.
+    /// How many bytes the parameters keep in memory: those of the whole message.
     #[must_use]
     pub fn source_len(&self) -> usize {
         self.source.len()
     }
 
-    /// How many values they have at most, with the names of members: 0 where they are so short that
-    /// nobody counted.
+    /// How many values the parameters have at most, including the names of members; 0 if they are
+    /// so short that the values were not counted.
     #[must_use]
     pub fn values(&self) -> usize {
         self.values
     }
 
-    /// The raw JSON; `{}` where the message had none.
+    /// The raw JSON; `{}` if the message had none.
     #[must_use]
     pub fn as_json(&self) -> &[u8] {
         #[derive(Deserialize)]
@@ -191,14 +191,14 @@ impl Params {
         if !self.in_message {
             return self.source.as_bytes();
         }
-        // Few methods need all of it, and look once.
+        // Parsed here, because few methods need the whole parameters, and only once.
         match serde_json::from_str::<Message<'_>>(&self.source) {
             Ok(message) => message.params.get().as_bytes(),
             Err(_) => b"{}",
         }
     }
 
-    /// Reads the parameters as `T`.
+    /// Parses the parameters as `T`.
     ///
     /// # Errors
     ///
@@ -216,11 +216,12 @@ impl Params {
         parsed.map_err(|error| invalid(&error))
     }
 
-    /// One member as raw JSON, if it is there. Of those that may be left out, `null` is not.
+    /// One member as raw JSON, if it is present. An optional member that is `null` counts as
+    /// absent.
     ///
     /// # Errors
     ///
-    /// -32602 if one of the known members is there twice.
+    /// -32602 if one of the known members occurs twice.
     pub fn member(&self, member: Member) -> Result<Option<&str>, ErrorObject> {
         let members = match self.members.get() {
             Some(members) => members,
@@ -241,10 +242,10 @@ impl Params {
     ///
     /// # Errors
     ///
-    /// As [`member`](Self::member), and if it is something else.
+    /// As [`member`](Self::member), and if it is not a string.
     pub fn string(&self, member: Member) -> Result<Option<Cow<'_, str>>, ErrorObject> {
         let Some(raw) = self.member(member)? else { return Ok(None) };
-        // One without escapes is borrowed.
+        // A string without escapes is borrowed.
         let borrowed = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         if let Some(text) = borrowed.filter(|text| !text.contains('\\')) {
             return Ok(Some(Cow::Borrowed(text)));
@@ -265,12 +266,12 @@ impl Params {
 impl Members {
     fn of(seen: &Seen<'_>, source: &str) -> Self {
         let start = source.as_ptr() as usize;
-        // No message is nearly as long as that.
+        // No message is nearly as long as 4 GiB.
         let place = |at: usize| u32::try_from(at).unwrap_or_default();
         let mut places = [(0, 0); MEMBERS];
         for (index, raw) in seen.members.iter().enumerate() {
             let Some(raw) = raw else { continue };
-            // Of those that may be left out, `null` is nothing.
+            // An optional member that is `null` counts as absent.
             let may_be_null = ["name", "uri", "taskId"].contains(&NAMES[index]);
             if raw.get() != "null" || may_be_null {
                 let at = raw.get().as_ptr() as usize - start;
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_a_message_are_where_they_are_and_the_rest_is_found() {
+    fn members_are_found_in_a_whole_message() {
         let json = r#"{ "x":1, "name": "a", "_meta": {"b" :2} }"#;
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{json}}}"#);
         let Ok(Message::Request(request)) = Message::decode(&Bytes::from(text)) else { panic!() };
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_the_wrong_type_or_there_twice_is_refused() {
+    fn a_member_of_the_wrong_type_or_a_repeated_member_is_refused() {
         for wrong in ["1", "null", "{}", "[\"a\"]"] {
             let params = Params::from_json(format!(r#"{{"name":{wrong}}}"#));
             assert!(params.string(Member::Name).is_err(), "{wrong}");

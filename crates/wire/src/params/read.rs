@@ -1,4 +1,4 @@
-//! How members of parameters are read: none is longer than [`bounds`](crate::bounds) say.
+//! Reads members of parameters. None is longer than [`bounds`](crate::bounds) allow.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::bounds::{MAX_NAME, MAX_REASON, MAX_URI};
 use crate::meta;
 
-/// What may be left out may be `null`, too.
+/// An optional member may be `null`, too.
 pub(super) fn or_default<'de, T, D>(input: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de> + Default,
@@ -19,7 +19,7 @@ where
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
-/// Arguments by name, without those that are `null`.
+/// Reads arguments by name, without those that are `null`.
 pub(super) fn given<'de, D: Deserializer<'de>>(
     input: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
@@ -27,7 +27,7 @@ pub(super) fn given<'de, D: Deserializer<'de>>(
     Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
-/// A text of at most so many bytes, with what it is called in errors.
+/// Reads a text of at most `most` bytes; errors call it `what`.
 fn at_most<'de, D: Deserializer<'de>>(
     input: D,
     what: &str,
@@ -68,7 +68,7 @@ pub(super) fn cursor<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Strin
     Ok(cursor)
 }
 
-/// A reason is for logs: one that is too long is cut.
+/// Reads a reason. It is only for logs, so a long reason is cut.
 pub(super) fn reason<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
     let mut reason = Option::<String>::deserialize(input)?;
     if let Some(text) = &mut reason {

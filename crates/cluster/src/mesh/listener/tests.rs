@@ -1,4 +1,4 @@
-//! Real connections to a listener, and a relay that only says whose were proven.
+//! Real connections to a listener, and a mesh actor that only reports which nodes were proven.
 
 use ractor::{Actor, ActorProcessingErr};
 use stentor_engine::NodeId;
@@ -12,19 +12,19 @@ use crate::config::ClusterConfig;
 
 const COOKIE: &str = "what all nodes know";
 
-/// Nothing waits so long when all is well.
-const SOON: Duration = Duration::from_secs(30);
+/// Far longer than any step takes.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Proofs;
 
 impl Actor for Proofs {
-    type Msg = RelayMsg;
+    type Msg = MeshMsg;
     type State = mpsc::UnboundedSender<NodeId>;
     type Arguments = Self::State;
 
     async fn pre_start(
         &self,
-        _: ActorRef<RelayMsg>,
+        _: ActorRef<MeshMsg>,
         proven: Self::State,
     ) -> Result<Self::State, ActorProcessingErr> {
         Ok(proven)
@@ -32,12 +32,12 @@ impl Actor for Proofs {
 
     async fn handle(
         &self,
-        _: ActorRef<RelayMsg>,
-        message: RelayMsg,
-        tell: &mut Self::State,
+        _: ActorRef<MeshMsg>,
+        message: MeshMsg,
+        sender: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        if let RelayMsg::Proven(proven) = message {
-            tell.send(proven.proof.theirs.node)?;
+        if let MeshMsg::Proven(proven) = message {
+            sender.send(proven.proof.theirs.node)?;
         }
         Ok(())
     }
@@ -59,20 +59,20 @@ fn shared(name: &str, max_strangers: usize) -> Arc<Shared> {
 impl Port {
     async fn open(max_strangers: usize) -> Self {
         let shared = shared("b", max_strangers);
-        let (tell, proven) = mpsc::unbounded_channel();
-        let (relay, _) = Actor::spawn(None, Proofs, tell).await.unwrap();
+        let (sender, proven) = mpsc::unbounded_channel();
+        let (mesh_actor, _) = Actor::spawn(None, Proofs, sender).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        tokio::spawn(Listener { shared: shared.clone(), relay }.run(listener));
+        tokio::spawn(Listener { shared: shared.clone(), mesh_actor }.run(listener));
         Self { shared, addr, proven }
     }
 
-    /// A node connects, which takes no longer than it takes.
-    async fn is_reached_by(&mut self, name: &str) {
+    /// Lets a node connect, and waits until it is proven.
+    async fn accepts_node(&mut self, name: &str) {
         let own = shared(name, 1);
         let dialled = dial(&own, NodeId::new("b").unwrap(), self.addr);
-        timeout(SOON, dialled).await.expect("in time").expect("a link");
-        let proven = timeout(SOON, self.proven.recv()).await.expect("in time");
+        timeout(TEST_TIMEOUT, dialled).await.expect("in time").expect("a link");
+        let proven = timeout(TEST_TIMEOUT, self.proven.recv()).await.expect("in time");
         assert_eq!(proven.unwrap().as_str(), name);
     }
 }
@@ -83,16 +83,16 @@ impl Drop for Port {
     }
 }
 
-/// Waits until the other end has closed the connection, whatever it said before.
+/// Waits until the other end has closed the connection, whatever it sent before.
 async fn closed(mut stream: TcpStream) {
-    let mut said = Vec::new();
-    let _ = timeout(SOON, stream.read_to_end(&mut said)).await.expect("it is closed");
+    let mut received = Vec::new();
+    let _ = timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await.expect("it is closed");
 }
 
 #[tokio::test]
-async fn a_node_is_let_in_however_many_strangers_hold_connections_and_renew_them() {
+async fn a_node_is_accepted_while_many_strangers_hold_and_renew_connections() {
     let mut port = Port::open(64).await;
-    // Twice as many as may be, each made anew as soon as it is closed.
+    // Twice as many as allowed. Each is renewed as soon as it is closed.
     let (opened, mut all_opened) = mpsc::unbounded_channel();
     for _ in 0..128 {
         let (addr, opened) = (port.addr, opened.clone());
@@ -106,64 +106,64 @@ async fn a_node_is_let_in_however_many_strangers_hold_connections_and_renew_them
         });
     }
     for _ in 0..512 {
-        timeout(SOON, all_opened.recv()).await.expect("in time");
+        timeout(TEST_TIMEOUT, all_opened.recv()).await.expect("in time");
     }
     for name in ["a", "c", "d"] {
         let begun = std::time::Instant::now();
-        port.is_reached_by(name).await;
-        // Far less than a single stranger may take.
-        assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        port.accepts_node(name).await;
+        // Far less than the time limit of a single stranger.
+        assert!(begun.elapsed() < HELLO_TIMEOUT / 2, "{:?}", begun.elapsed());
     }
 }
 
 #[tokio::test]
-async fn who_came_first_gives_way_and_no_other() {
+async fn only_the_oldest_stranger_gives_way() {
     let mut port = Port::open(2).await;
     let mut strangers = Vec::new();
     for _ in 0..3 {
         strangers.push(TcpStream::connect(port.addr).await.unwrap());
     }
     closed(strangers.remove(0)).await;
-    // The others are still waited for.
+    // The others are still open.
     for mut stranger in strangers {
         assert_eq!(stranger.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         stranger.write_all(&[0, 0]).await.unwrap();
         closed(stranger).await;
     }
-    port.is_reached_by("a").await;
+    port.accepts_node("a").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_has_so_much_time_in_all_and_no_more() {
+async fn a_stranger_has_a_total_time_limit() {
     let port = Port::open(2).await;
     let mut stranger = TcpStream::connect(port.addr).await.unwrap();
     let begun = Instant::now();
-    // A byte now and then.
-    let (mut said, mut heard) = (0, [0]);
+    // The stranger sends one byte from time to time.
+    let (mut sent, mut received) = (0, [0]);
     stranger.write_all(&512_u16.to_be_bytes()).await.unwrap();
-    while !matches!(timeout(PAUSE, stranger.read(&mut heard)).await, Ok(Ok(0) | Err(_))) {
+    while !matches!(timeout(ACCEPT_RETRY, stranger.read(&mut received)).await, Ok(Ok(0) | Err(_))) {
         let _ = stranger.write_all(b" ").await;
-        said += 1;
-        assert!(said < 400, "it goes on and on");
+        sent += 1;
+        assert!(sent < 400, "it goes on and on");
     }
-    assert!(begun.elapsed() <= PATIENCE + PAUSE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= HELLO_TIMEOUT + ACCEPT_RETRY, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn of_a_stranger_only_so_much_is_read() {
+async fn only_a_limited_number_of_bytes_is_read_from_a_stranger() {
     let (near, far) = pair().await;
-    let spoke = Arc::new(AtomicBool::new(false));
-    let mut bounded = Bounded { left: 10, ..Bounded::new(near, spoke.clone()) };
+    let has_sent = Arc::new(AtomicBool::new(false));
+    let mut bounded = Bounded { remaining: 10, ..Bounded::new(near, has_sent.clone()) };
     let mut far = far;
     far.write_all(&[7; 30]).await.unwrap();
     let mut read = [0; 8];
-    assert!(!spoke.load(Ordering::Relaxed));
+    assert!(!has_sent.load(Ordering::Relaxed));
     bounded.read_exact(&mut read).await.unwrap();
-    assert!(spoke.load(Ordering::Relaxed));
-    // To the end of what is read at once.
+    assert!(has_sent.load(Ordering::Relaxed));
+    // The read that reaches the limit is returned whole.
     bounded.read_exact(&mut read).await.unwrap();
     assert!(bounded.read_exact(&mut read).await.is_err());
-    bounded.lift();
+    bounded.remove_limit();
     bounded.read_exact(&mut read).await.unwrap();
 }
 
@@ -174,7 +174,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn addresses_of_nodes_are_known_also_of_those_that_are_gone() {
+fn the_addresses_of_dead_nodes_are_still_known() {
     let shared = shared("b", 1);
     let seen = [("a", [10, 0, 0, 1], NodeState::Alive), ("c", [10, 0, 0, 2], NodeState::Dead)];
     for (name, ip, state) in seen {
@@ -185,13 +185,13 @@ fn addresses_of_nodes_are_known_also_of_those_that_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_many_are_refused_there_is_a_line_for_them_now_and_then() {
+async fn refused_connections_are_logged_at_a_limited_rate() {
     let mut refused = Refused::default();
     let mut lines = 0;
     for _ in 0..1_000 {
         refused.add(Some(([10, 0, 0, 1], 1).into()), &"no");
-        if refused.tell_at <= Instant::now() {
-            refused.tell();
+        if refused.log_at <= Instant::now() {
+            refused.log();
             lines += 1;
         }
         tokio::time::advance(Duration::from_millis(25)).await;

@@ -1,4 +1,4 @@
-//! Nodes as processes: the test's end, and what the processes do.
+//! Nodes as processes: the test's end, and the code of the processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -18,24 +18,24 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::super::{Mesh, MeshHandler, PeerInfo, Receipt, SendError};
-use super::SOON;
+use super::TEST_TIMEOUT;
 use crate::config::{ClusterConfig, ClusterError, ClusterTls};
 
 const SETTINGS: &str = "STENTOR_MESH_TEST_NODE";
-/// What a node says is told by this from what the test harness in its process says.
+/// Distinguishes the lines of a node from those of the test harness in its process.
 const MARK: &str = "@ ";
 
-/// The number of a frame that its receiver cannot bear.
+/// The number of a frame on which its receiver panics.
 const BREAK: u64 = u64::MAX;
 
-/// A node in a process of its own.
+/// A node in its own process.
 pub(super) struct Node {
     pub(super) name: &'static str,
     child: AsyncMutex<Child>,
     pid: Pid,
     input: AsyncMutex<ChildStdin>,
     lines: watch::Receiver<Vec<String>>,
-    /// Lines before this one are forgotten.
+    /// Lines before this index are ignored.
     from: Mutex<usize>,
 }
 
@@ -51,12 +51,12 @@ impl Node {
             .spawn()
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (heard, lines) = watch::channel(Vec::new());
+        let (sender, lines) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut output = BufReader::new(output).lines();
             while let Ok(Some(line)) = output.next_line().await {
                 if let Some(line) = line.strip_prefix(MARK) {
-                    heard.send_modify(|lines| lines.push(line.to_owned()));
+                    sender.send_modify(|lines| lines.push(line.to_owned()));
                 }
             }
         });
@@ -70,16 +70,15 @@ impl Node {
             from: Mutex::new(0),
         };
         let started = |line: &str| line.starts_with("listens") || line.starts_with("refused");
-        node.hears("that it started", started).await;
+        node.wait_for_line("that it started", started).await;
         node
     }
 
-    /// Where it gossips.
     pub(super) fn gossip(&self) -> String {
         format!("127.0.0.1:{}", self.ports().1)
     }
 
-    /// Where it listens for links, and where it gossips.
+    /// The ports for links and for gossip.
     pub(super) fn ports(&self) -> (u16, u16) {
         let lines = self.lines.borrow();
         let listens = lines.iter().find_map(|line| line.strip_prefix("listens ")).unwrap();
@@ -87,31 +86,31 @@ impl Node {
         (link.parse().unwrap(), gossip.parse().unwrap())
     }
 
-    pub(super) async fn tell(&self, line: &str) {
+    pub(super) async fn command(&self, line: &str) {
         let line = format!("{line}\n");
         self.input.lock().await.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// Waits for a line that begins so.
-    pub(super) async fn sees(&self, begin: &str) -> String {
-        self.hears(begin, |line| is(line, begin)).await
+    /// Waits for a line that starts with these words.
+    pub(super) async fn wait_for(&self, begin: &str) -> String {
+        self.wait_for_line(begin, |line| is(line, begin)).await
     }
 
-    async fn hears(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+    async fn wait_for_line(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         let mut lines = self.lines.clone();
         let from = *self.from.lock();
         let found = |lines: &Vec<String>| lines[from..].iter().any(|line| fits(line));
-        match tokio::time::timeout(SOON, lines.wait_for(found)).await {
+        match tokio::time::timeout(TEST_TIMEOUT, lines.wait_for(found)).await {
             Ok(Ok(lines)) => lines[from..].iter().find(|line| fits(line)).unwrap().clone(),
             _ => panic!("{} never saw '{what}' but {:?}", self.name, self.lines.borrow()),
         }
     }
 
-    pub(super) fn saw(&self, begin: &str) -> bool {
+    pub(super) fn has_printed(&self, begin: &str) -> bool {
         self.lines.borrow()[*self.from.lock()..].iter().any(|line| is(line, begin))
     }
 
-    /// What it saw so far does not count any more.
+    /// Ignores all lines so far.
     pub(super) fn forget(&self) {
         *self.from.lock() = self.lines.borrow().len();
     }
@@ -122,7 +121,7 @@ impl Node {
 
     pub(super) async fn ends(&self) {
         let mut child = self.child.lock().await;
-        assert!(tokio::time::timeout(SOON, child.wait()).await.unwrap().unwrap().success());
+        assert!(tokio::time::timeout(TEST_TIMEOUT, child.wait()).await.unwrap().unwrap().success());
     }
 
     pub(super) fn freeze(&self) {
@@ -134,16 +133,16 @@ impl Node {
     }
 }
 
-/// Whether the line's first words are these.
+/// Whether the line starts with these words.
 fn is(line: &str, begin: &str) -> bool {
     line.strip_prefix(begin).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// A network between nodes that can stop to carry anything.
+/// A network between nodes that can stop carrying data.
 pub(super) struct Network(watch::Sender<usize>);
 
 impl Network {
-    /// Carries what comes to this address to the same port of another.
+    /// Forwards connections to this address to the same port of another.
     pub(super) async fn between(from: SocketAddr, to: IpAddr) -> Self {
         let listener = TcpListener::bind(from).await.unwrap();
         let to = SocketAddr::new(to, from.port());
@@ -159,7 +158,7 @@ impl Network {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
                         _ = stalled.wait_for(|stalled| *stalled >= number) => {}
                     }
-                    // Both are open, and nothing comes.
+                    // Both connections stay open, and carry nothing.
                     std::future::pending::<()>().await;
                     drop((near, far));
                 });
@@ -168,13 +167,13 @@ impl Network {
         network
     }
 
-    /// Connections up to this one carry nothing any more.
+    /// Connections up to this number carry nothing from now on.
     pub(super) fn stall(&self, up_to: usize) {
         self.0.send_replace(up_to);
     }
 }
 
-/// An authority that issues keys for nodes.
+/// A certificate authority for nodes.
 pub(super) struct Keys {
     authority: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
@@ -195,22 +194,23 @@ impl Keys {
     }
 }
 
-/// What a process does that was started as a node. In any other it is no test of anything.
+/// The code of a node's process. In any other process this test does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node() {
     let Ok(settings) = std::env::var(SETTINGS) else { return };
     let settings: Value = serde_json::from_str(&settings).unwrap();
     let node = NodeId::new(settings["name"].as_str().unwrap()).unwrap();
-    let mesh = match Mesh::start(node.clone(), config(&settings), Arc::new(Tell::default())).await {
-        Ok(mesh) => mesh,
-        Err(error) => return refused(&error),
-    };
+    let mesh =
+        match Mesh::start(node.clone(), config(&settings), Arc::new(Reporter::default())).await {
+            Ok(mesh) => mesh,
+            Err(error) => return refused(&error),
+        };
     let (link, gossip) = mesh.addresses();
-    say(format!("listens {} {}", link.port(), gossip.port()));
+    print_line(format!("listens {} {}", link.port(), gossip.port()));
     let stopping = mesh.clone();
     tokio::spawn(async move {
         stopping.stopped().await;
-        say("stopped".to_owned());
+        print_line("stopped".to_owned());
     });
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = input.next_line().await {
@@ -228,18 +228,19 @@ async fn node() {
                 while in_flight(&mesh, &of) > 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                say(format!("drained {of}"));
+                print_line(format!("drained {of}"));
             }
-            ["say", key, value] => mesh.say(key, value).await,
+            ["say", key, value] => mesh.set_gossip(key, value).await,
             ["cut", of] => mesh.cut(&peer(of)),
             ["view"] => {
                 for seen in mesh.view() {
-                    say(format!("view {} {:?} {}", seen.node, seen.state, seen.connected));
+                    print_line(format!("view {} {:?} {}", seen.node, seen.state, seen.connected));
                 }
-                say("viewed".to_owned());
+                print_line("viewed".to_owned());
             }
             ["second"] => {
-                let second = Mesh::start(peer("z"), config(&settings), Arc::new(Tell::default()));
+                let second =
+                    Mesh::start(peer("z"), config(&settings), Arc::new(Reporter::default()));
                 refused(&second.await.unwrap_err());
             }
             ["leave"] => return mesh.leave().await,
@@ -276,14 +277,14 @@ fn config(settings: &Value) -> ClusterConfig {
     config
 }
 
-fn say(line: String) {
-    // In one piece, and not where the test harness would keep it.
+fn print_line(line: String) {
+    // In one write, and not to where the test harness captures output.
     let line = format!("{MARK}{line}\n");
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
 fn refused(error: &ClusterError) {
-    say(format!("refused {}", format!("{error:?}").replace('(', " ")));
+    print_line(format!("refused {}", format!("{error:?}").replace('(', " ")));
 }
 
 fn numbered(number: u64, last: bool, size: usize) -> Bytes {
@@ -298,7 +299,7 @@ async fn send(mesh: Mesh, to: NodeId, count: u64, size: usize) {
     for number in 1..=count {
         let frame = numbered(number, number == count, size);
         if let Err(error) = mesh.send(&to, &frame).await {
-            return say(format!("unsent {to} {error:?}"));
+            return print_line(format!("unsent {to} {error:?}"));
         }
     }
 }
@@ -307,42 +308,42 @@ fn fill(mesh: &Mesh, to: &NodeId, size: usize) {
     loop {
         match mesh.try_send(to, &numbered(0, false, size)) {
             Ok(()) => {}
-            Err(SendError::NoRoom) => break,
+            Err(SendError::WindowFull) => break,
             Err(error) => panic!("{error}"),
         }
     }
-    say(format!("full {to} {}", in_flight(mesh, to)));
+    print_line(format!("full {to} {}", in_flight(mesh, to)));
 }
 
 fn in_flight(mesh: &Mesh, to: &NodeId) -> u64 {
     mesh.view().into_iter().find(|seen| seen.node == *to).unwrap().in_flight
 }
 
-/// Tells the test what happens, and that frames of a row come in their order.
+/// Reports the events to the test, and checks that the frames of a row arrive in order.
 #[derive(Default)]
-struct Tell(Mutex<HashMap<NodeId, u64>>);
+struct Reporter(Mutex<HashMap<NodeId, u64>>);
 
-impl MeshHandler for Tell {
-    fn alive(&self, node: &NodeId, said: &BTreeMap<String, String>) {
-        let said = said.iter().map(|(key, value)| format!(" {key}={value}"));
-        say(format!("alive {node}{}", said.collect::<String>()));
+impl MeshHandler for Reporter {
+    fn alive(&self, node: &NodeId, values: &BTreeMap<String, String>) {
+        let values = values.iter().map(|(key, value)| format!(" {key}={value}"));
+        print_line(format!("alive {node}{}", values.collect::<String>()));
     }
 
     fn up(&self, node: &NodeId, _: &PeerInfo) {
-        say(format!("up {node}"));
+        print_line(format!("up {node}"));
     }
 
     fn down(&self, node: &NodeId) {
         self.0.lock().remove(node);
-        say(format!("down {node}"));
+        print_line(format!("down {node}"));
     }
 
-    fn room(&self, node: &NodeId) {
-        say(format!("room {node}"));
+    fn space_available(&self, node: &NodeId) {
+        print_line(format!("room {node}"));
     }
 
     fn dead(&self, node: &NodeId) {
-        say(format!("dead {node}"));
+        print_line(format!("dead {node}"));
     }
 
     fn frame(&self, from: &NodeId, mut frame: Bytes, _: Receipt) {
@@ -355,10 +356,10 @@ impl MeshHandler for Tell {
         let row = rows.entry(from.clone()).or_default();
         *row += 1;
         if number != *row {
-            return say(format!("disorder {from} {number} for {row}"));
+            return print_line(format!("disorder {from} {number} for {row}"));
         }
         if last {
-            say(format!("got {from} {number}"));
+            print_line(format!("got {from} {number}"));
             *row = 0;
         }
     }

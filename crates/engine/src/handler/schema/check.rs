@@ -1,5 +1,5 @@
-//! Values held against a schema: quickly where they fit, and where they do not, with the first few
-//! reasons and at a bounded cost.
+//! Checks values against a schema: quickly if they fit. If they do not, returns the first few
+//! problems, at a bounded cost.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use stentor_wire::model::JsonObject;
 
 use super::{SchemaError, dialect, measure};
 
-/// A model needs a few problems to mend its call, not all of them.
+/// A model needs a few problems to correct its call, not all of them.
 const MAX_PROBLEMS: usize = 8;
 
-/// The validator collects all problems before it names the first. It may do so for a value of so
-/// many values; a larger one is cut down before.
+/// The validator collects all problems before it returns the first. It may do so for a value that
+/// contains at most so many values; a larger one is cut down before.
 const MAX_COLLECTED: usize = 1_000;
 
-/// Of a large value so many items of each array are looked at.
+/// In a large value, so many items of each array are checked.
 const ITEMS_OF_LARGE: usize = 8;
 
-/// Longer strings are not repeated in a problem.
+/// Strings of more bytes are not repeated in a problem.
 const MAX_REPEATED: usize = 80;
 
-/// One thing that is wrong with the arguments of a call.
+/// One problem with the arguments of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArgumentProblem {
-    /// Where, as a JSON pointer into the arguments; empty for the arguments themselves. A long one is
-    /// cut.
+    /// The place, as a JSON pointer into the arguments; empty for the arguments themselves. A long
+    /// pointer is cut.
     pub path: String,
     /// What is wrong. Long values are not repeated.
     pub message: String,
-    /// The rule that says so, as a JSON pointer into the schema.
+    /// The violated rule, as a JSON pointer into the schema.
     pub rule: String,
 }
 
@@ -70,11 +70,10 @@ impl From<ValidationError<'_>> for ArgumentProblem {
     }
 }
 
-/// A compiled schema.
 pub(crate) struct InputSchema {
     validator: Validator,
-    /// Whether the first problem can be found alone: where one of several schemas is to fit, all
-    /// problems with each of them are collected.
+    /// Whether the validator can find the first problem alone. In a schema with choices, it
+    /// collects all problems with each choice.
     names_first: bool,
 }
 
@@ -85,7 +84,7 @@ impl fmt::Debug for InputSchema {
 }
 
 impl InputSchema {
-    /// Compiles a schema. A `$ref` to anything outside of it is an error: nothing is fetched.
+    /// Compiles a schema. A `$ref` to another document is an error: nothing is fetched.
     pub(crate) fn compile(schema: &JsonObject) -> Result<Self, SchemaError> {
         let schema = Value::Object(schema.clone());
         let mut nodes = 0;
@@ -97,7 +96,7 @@ impl InputSchema {
         Ok(Self { validator, names_first: !has_choices(&schema) })
     }
 
-    /// What is wrong with `value`, the first few things; empty if nothing is.
+    /// The first few problems with `value`; empty if it fits.
     pub(crate) fn problems(&self, value: &Value) -> Vec<ArgumentProblem> {
         if self.validator.is_valid(value) {
             return Vec::new();
@@ -128,7 +127,6 @@ impl InputSchema {
     }
 }
 
-/// Whether a schema has places where one of several may fit.
 fn has_choices(schema: &Value) -> bool {
     match schema {
         Value::Object(members) => members
@@ -139,7 +137,7 @@ fn has_choices(schema: &Value) -> bool {
     }
 }
 
-/// How many values there are in one, up to one more than `most`.
+/// How many values `value` contains, itself included. Stops at one more than `most`.
 fn count(value: &Value, most: usize) -> usize {
     let mut count = 1;
     let mut add = |value: &Value| {
@@ -155,7 +153,6 @@ fn count(value: &Value, most: usize) -> usize {
     count
 }
 
-/// The same with only the first items of each array.
 fn first_items(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().take(ITEMS_OF_LARGE).map(first_items).collect(),
@@ -194,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_value_has_one_problem_that_says_where_it_is() {
+    fn a_large_value_has_one_problem_that_names_its_path() {
         let mut items = vec![json!("a"); 50_000];
         items[49_000] = json!(1);
         let schema = compile(json!({"properties": {"items": {"items": {"type": "string"}}}}));
@@ -204,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_value_is_held_against_choices_at_a_bounded_cost() {
+    fn a_large_value_is_checked_against_choices_at_a_bounded_cost() {
         let schema = compile(json!({"properties": {"items": {"anyOf": [
             {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "boolean"}]}},
             {"type": "null"},
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn no_problem_repeats_what_is_long() {
+    fn no_problem_repeats_a_long_value() {
         let long = "x".repeat(1 << 20);
         let schema = compile(json!({
             "type": "object",

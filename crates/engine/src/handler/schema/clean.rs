@@ -1,8 +1,8 @@
-//! What clients are told of a schema: the same schema, in the words that all of them read.
+//! Rewrites schemas for clients: the same schema, in keywords that all clients can read.
 //!
-//! Clients check what a server lists, and one tool that they cannot read costs them the whole list.
-//! Arguments and results are checked against the author's own schema; what is written here only
-//! goes out.
+//! Clients validate what a server lists. If they cannot read one tool, they lose the whole list.
+//! Arguments and results are checked against the author's own schema; the rewritten schema is only
+//! sent.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use stentor_wire::model::JsonObject;
 
 use super::{MAX_DEPTH, SchemaError};
 
-/// Writes a schema without what some clients cannot read: `true` and `false` where they look for an
-/// object, and formats that validators do not know. What fits it stays the same.
+/// Removes what some clients cannot read: `true` and `false` in the place of a schema object, and
+/// formats that validators do not know. The same values fit the schema afterwards.
 pub(crate) fn clean(schema: &mut JsonObject) {
     schema.retain(|keyword, value| keyword != "format" || is_known(value));
     for (keyword, value) in schema.iter_mut() {
@@ -22,7 +22,7 @@ pub(crate) fn clean(schema: &mut JsonObject) {
                 | "items",
                 value @ (Value::Object(_) | Value::Bool(_)),
             ) => clean_value(value),
-            // Here a boolean is what everybody writes, and no client minds it.
+            // A boolean is usual here, and no client refuses it.
             (
                 "additionalProperties"
                 | "additionalItems"
@@ -38,7 +38,7 @@ pub(crate) fn clean(schema: &mut JsonObject) {
                 | "dependencies",
                 Value::Object(named),
             ) => named.values_mut().for_each(clean_value),
-            // Data, or words of the author's own.
+            // Data, or keywords of the author's own.
             _ => {}
         }
     }
@@ -49,13 +49,14 @@ fn clean_value(schema: &mut Value) {
         Value::Object(schema) => clean(schema),
         Value::Bool(true) => *schema = Value::Object(JsonObject::new()),
         Value::Bool(false) => *schema = serde_json::json!({"not": {}}),
-        // The names in `dependencies` of older drafts.
+        // In older drafts, `dependencies` may contain lists of names.
         _ => {}
     }
 }
 
-/// Whether validators in use know a format: those of JSON Schema and OpenAPI that `ajv-formats` has. A
-/// strict one refuses a schema with any other, as schemars' own `uint8` or `partial-time`.
+/// Whether common validators know a format: those of JSON Schema and OpenAPI that `ajv-formats`
+/// has. A strict validator refuses a schema with any other format, such as `uint8` or
+/// `partial-time` from schemars.
 #[rustfmt::skip]
 fn is_known(format: &Value) -> bool {
     matches!(
@@ -69,43 +70,42 @@ fn is_known(format: &Value) -> bool {
     )
 }
 
-/// A tool's `inputSchema`. Arguments are an object, which every client wants its root to say:
-/// literally, and with the properties, if there are none.
+/// A tool's `inputSchema`. Arguments are an object. Every client requires the root to say so
+/// literally, and to have `properties`, even if there are none.
 pub(crate) fn input(schema: &JsonObject) -> Result<JsonObject, SchemaError> {
     if !Objects::of(schema).some {
         return Err(SchemaError::NotAnObject);
     }
-    let mut told = schema.clone();
-    clean(&mut told);
-    told.insert("type".to_owned(), "object".into());
-    told.entry("properties").or_insert_with(|| JsonObject::new().into());
-    Ok(told)
+    let mut descriptor = schema.clone();
+    clean(&mut descriptor);
+    descriptor.insert("type".to_owned(), "object".into());
+    descriptor.entry("properties").or_insert_with(|| JsonObject::new().into());
+    Ok(descriptor)
 }
 
-/// A tool's `outputSchema`.
 pub(crate) fn output(schema: &JsonObject) -> JsonObject {
-    let mut told = schema.clone();
-    clean(&mut told);
-    told
+    let mut descriptor = schema.clone();
+    clean(&mut descriptor);
+    descriptor
 }
 
-/// The same for the legacy era, which knows only schemas of an object whose root literally says so: it
-/// is not told of any other.
+/// The `outputSchema` for the legacy era, which allows only schemas of an object whose root says so
+/// literally; `None` for any other schema.
 pub(crate) fn legacy_output(schema: &JsonObject) -> Option<JsonObject> {
     if !Objects::of(schema).only {
         return None;
     }
-    let mut told = schema.clone();
-    told.insert("type".to_owned(), "object".into());
-    Some(told)
+    let mut descriptor = schema.clone();
+    descriptor.insert("type".to_owned(), "object".into());
+    Some(descriptor)
 }
 
-/// Whether objects fit a schema, as far as its shape tells.
+/// Whether objects fit a schema, as far as its structure shows.
 #[derive(Clone, Copy)]
 struct Objects {
-    /// Some may.
+    /// Some objects may fit.
     some: bool,
-    /// Nothing else does.
+    /// Only objects fit.
     only: bool,
 }
 
@@ -114,7 +114,7 @@ impl Objects {
 
     fn of(schema: &JsonObject) -> Self {
         let root = Value::Object(schema.clone());
-        Look { root: &root, seen: HashMap::new() }.at(&root, 0)
+        SchemaWalk { root: &root, seen: HashMap::new() }.at(&root, 0)
     }
 
     fn and(self, other: Self) -> Self {
@@ -126,14 +126,13 @@ impl Objects {
     }
 }
 
-/// A walk through a schema and what it refers to, which may be itself.
-struct Look<'a> {
+/// A walk through a schema and its references. A reference may lead back to itself.
+struct SchemaWalk<'a> {
     root: &'a Value,
-    /// What is known of the places that were referred to.
     seen: HashMap<&'a str, Objects>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> SchemaWalk<'a> {
     fn at(&mut self, schema: &'a Value, depth: usize) -> Objects {
         let schema = match schema {
             Value::Bool(false) => return Objects { some: false, only: true },
@@ -167,7 +166,7 @@ impl<'a> Look<'a> {
         if let Some(known) = self.seen.get(place) {
             return *known;
         }
-        // For what refers to it from within.
+        // For references to this place from inside it.
         self.seen.insert(place, Objects::ANYTHING);
         let target = place.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         let found = target.map_or(Objects::ANYTHING, |schema| self.at(schema, depth));

@@ -1,16 +1,17 @@
-//! The schema of a form, which is a small subset of JSON Schema (client/elicitation).
+//! The schema of a form: a small subset of JSON Schema (client/elicitation).
 
 use serde_json::Value;
 use stentor_wire::model::JsonObject;
 
 use super::{SchemaError, clean, measure};
 
-/// A form as clients are asked to show it.
+/// The schema of a form as it is sent to clients.
 ///
 /// # Errors
 ///
-/// It has a field that no form can have: clients refuse the question then.
-pub(crate) fn told(schema: &JsonObject) -> Result<JsonObject, SchemaError> {
+/// If the schema has a field that forms do not allow, because clients refuse the question then; or
+/// if it is too large or too deep, or no object fits it.
+pub(crate) fn descriptor(schema: &JsonObject) -> Result<JsonObject, SchemaError> {
     measure(&Value::Object(schema.clone()), 0, &mut 0)?;
     let mut form = clean::input(schema)?;
     let fields = form.get_mut("properties").and_then(Value::as_object_mut);
@@ -23,13 +24,13 @@ pub(crate) fn told(schema: &JsonObject) -> Result<JsonObject, SchemaError> {
     Ok(form)
 }
 
-/// The first field of a form that versions before 2025-11-25 do not have: a list of choices.
+/// The first field that versions before 2025-11-25 do not have: a list of choices.
 pub(crate) fn list_in(form: &JsonObject) -> Option<&str> {
     let mut fields = form.get("properties").and_then(Value::as_object).into_iter().flatten();
     fields.find(|(_, field)| field["type"] == "array").map(|(name, _)| name.as_str())
 }
 
-/// A text, a number, a boolean, or a list of choices. One choice is a text.
+/// Whether a field is a text, a number, a boolean, or a list of choices. A single choice is a text.
 fn is_field(field: &JsonObject) -> bool {
     match field.get("type").and_then(Value::as_str) {
         Some("string" | "number" | "integer" | "boolean") => true,
@@ -44,21 +45,21 @@ fn is_field(field: &JsonObject) -> bool {
     }
 }
 
-/// The formats that the protocol has for texts.
+/// Whether the protocol has this format for texts.
 fn is_known(format: &Value) -> bool {
     matches!(format.as_str(), Some("email" | "uri" | "date" | "date-time"))
 }
 
-/// Makes each of several choices that stand together one of its own: schemars puts those without a
-/// description into one `enum`.
+/// Splits groups of choices into single choices: schemars puts choices without a description into
+/// one `enum`.
 pub(super) fn part(choices: &mut Vec<Value>) {
-    let parted = std::mem::take(choices).into_iter().flat_map(|choice| match choice.get("enum") {
+    let split = std::mem::take(choices).into_iter().flat_map(|choice| match choice.get("enum") {
         Some(Value::Array(values)) => {
             values.iter().map(|value| serde_json::json!({"const": value})).collect()
         }
         _ => vec![choice],
     });
-    *choices = parted.collect();
+    *choices = split.collect();
 }
 
 #[cfg(test)]
@@ -71,8 +72,8 @@ mod tests {
 
     fn field(schema: Value) -> Result<Value, SchemaError> {
         let form = json!({"type": "object", "properties": {"a": schema}});
-        let told = told(form.as_object().expect("an object"))?;
-        Ok(told["properties"]["a"].clone())
+        let descriptor = descriptor(form.as_object().expect("an object"))?;
+        Ok(descriptor["properties"]["a"].clone())
     }
 
     #[test]
@@ -106,12 +107,12 @@ mod tests {
             let schema = json!({"type": "string", "format": format});
             assert_eq!(field(schema), Ok(json!({"type": "string"})));
         }
-        let nothing = told(json!({"type": "object"}).as_object().expect("an object"));
+        let nothing = descriptor(json!({"type": "object"}).as_object().expect("an object"));
         assert_eq!(nothing.expect("a form")["properties"], json!({}));
     }
 
     #[test]
-    fn choices_of_which_some_are_described_are_single_ones() {
+    fn choices_are_split_if_only_some_have_descriptions() {
         #[derive(JsonSchema)]
         #[allow(dead_code, reason = "only its schema is looked at")]
         enum Level {
@@ -125,8 +126,8 @@ mod tests {
         struct Form {
             level: Level,
         }
-        let told = told(&form_schema::<Form>()).expect("a form");
-        let choices = told["properties"]["level"]["oneOf"].as_array().expect("choices");
+        let descriptor = descriptor(&form_schema::<Form>()).expect("a form");
+        let choices = descriptor["properties"]["level"]["oneOf"].as_array().expect("choices");
         for (name, title) in [("Low", "Not much"), ("Medium", "Medium"), ("High", "High")] {
             assert!(choices.contains(&json!({"const": name, "title": title})), "{choices:?}");
         }

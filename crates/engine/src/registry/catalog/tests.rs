@@ -25,7 +25,7 @@ fn with(names: &[&str]) -> Catalog {
 
 fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, Option<String>) {
     let json: Value =
-        serde_json::from_slice(&catalog.page(Shelf::Tools, Era::Modern, cursor, size).unwrap())
+        serde_json::from_slice(&catalog.page(ItemKind::Tools, Era::Modern, cursor, size).unwrap())
             .unwrap();
     let names = json["tools"].as_array().unwrap().iter();
     let names = names.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect();
@@ -42,13 +42,13 @@ fn a_transaction_is_applied_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_changes_nothing_keeps_the_revision_and_announces_nothing() {
+fn mutations_without_effect_keep_the_revision_and_announce_nothing() {
     let catalog = with(&["a", "b"]);
     for mutations in [
         vec![],
-        vec![Mutation::Remove(Shelf::Tools, "x".to_owned())],
+        vec![Mutation::Remove(ItemKind::Tools, "x".to_owned())],
         vec![Mutation::Put(named("a").into())],
-        vec![Mutation::Add(named("c").into()), Mutation::Remove(Shelf::Tools, "c".to_owned())],
+        vec![Mutation::Add(named("c").into()), Mutation::Remove(ItemKind::Tools, "c".to_owned())],
     ] {
         let (next, lists) = apply(&catalog, mutations).unwrap();
         assert_eq!(lists, []);
@@ -64,7 +64,7 @@ fn a_template_changes_the_list_of_resources() {
 }
 
 #[test]
-fn a_bad_name_or_schema_is_named() {
+fn a_bad_name_or_schema_is_refused_with_the_reason() {
     let error = apply(&Catalog::default(), vec![Mutation::Add(named("").into())]).unwrap_err();
     assert!(matches!(error, CatalogError::Name("tool", ..)), "{error}");
     let bad = raw_tool("x", serde_json::json!({"type": "string"}), |_args, _ctx| async { Ok("") });
@@ -73,22 +73,22 @@ fn a_bad_name_or_schema_is_named() {
 }
 
 #[test]
-fn a_schema_comes_out_as_it_went_in() {
+fn a_schema_is_listed_as_it_was_given() {
     let schema =
         r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
     let tool = raw_tool("x", serde_json::from_str(schema).unwrap(), |_args, _ctx| async { Ok("") });
     let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
-    let page = catalog.page(Shelf::Tools, Era::Modern, None, 10).unwrap();
+    let page = catalog.page(ItemKind::Tools, Era::Modern, None, 10).unwrap();
     let page = std::str::from_utf8(&page).unwrap();
     assert!(page.contains(&schema.replace("1.50", "1.5")), "{page}");
 }
 
 #[test]
-fn a_foreign_cursor_is_refused() {
+fn a_cursor_that_the_list_did_not_give_out_is_refused() {
     let catalog = with(&["a"]);
     for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0, "a")] {
         assert_eq!(
-            catalog.page(Shelf::Tools, Era::Modern, Some(cursor), 1),
+            catalog.page(ItemKind::Tools, Era::Modern, Some(cursor), 1),
             Err(InvalidCursor),
             "{cursor}"
         );
@@ -116,7 +116,7 @@ proptest! {
         let catalog = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let (first, cursor) = page(&catalog, None, size);
         let mut mutations: Vec<_> = removed.iter()
-            .map(|n| Mutation::Remove(Shelf::Tools, names[*n].clone())).collect();
+            .map(|n| Mutation::Remove(ItemKind::Tools, names[*n].clone())).collect();
         mutations.push(Mutation::Add(named("new").into()));
         let (catalog, _) = apply(&catalog, mutations).unwrap();
         let (rest, _) = page(&catalog, cursor.as_deref(), 100);

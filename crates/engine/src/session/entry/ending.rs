@@ -1,4 +1,4 @@
-//! How a session ends: at once, by whoever wants it to. Its actor, if it has one, is stopped with it.
+//! How a session ends: at once, whoever ends it. Its actor, if there is one, is stopped.
 
 use std::sync::atomic::Ordering;
 
@@ -19,24 +19,24 @@ pub enum EndReason {
     Deleted,
     /// The client stayed away for too long.
     IdleTimeout,
-    /// The client opened it and went away, as too many others did.
+    /// The client opened it and disconnected, and too many other clients did the same.
     Unused,
-    /// The client's connection is gone, and nothing outlives it.
+    /// The client's connection is closed, and the session does not outlive it.
     Disconnected,
     /// `initialize` was refused.
     Refused,
     /// The application ended it.
     Ended,
-    /// It goes on on another node.
+    /// It continues on another node.
     Moved,
-    /// It crashed once more after some restarts.
+    /// It crashed again after several restarts.
     Crashed,
     /// The engine shuts down.
     Shutdown,
 }
 
 impl EndReason {
-    /// The reason in metrics.
+    /// The reason as it appears in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,62 +54,64 @@ impl EndReason {
 }
 
 impl SessionEntry {
-    /// Why it has ended, or is about to.
+    /// Why the session has ended, or is about to end.
     pub(crate) fn ending(&self) -> Option<EndReason> {
         *self.ending.lock()
     }
 
-    /// Nobody finds it any more, as it is to end.
+    /// Marks the session as about to end, so that no lookup finds it any more.
     pub(crate) fn retire(&self, reason: EndReason) {
         self.ending.lock().get_or_insert(reason);
     }
 
-    /// Whether it is out of everything it was in, or is being taken out.
+    /// Whether the session has been removed from everything, or is being removed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Ends it: takes it out of everything it is in, for good. The first reason counts. Does nothing
-    /// the second time.
+    /// Ends the session, and removes it from the directory and the hub for good.
+    ///
+    /// The first reason counts. A second call does nothing.
     pub(crate) fn end(&self, core: &Core, reason: EndReason) {
         let reason = *self.ending.lock().get_or_insert(reason);
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         crate::log!(debug, session = ?self.id, ?reason, "session ends");
-        // Who has gone reads no answer.
+        // A client that has disconnected reads no answer.
         if self.kind == SessionKind::Listen && reason != EndReason::Disconnected {
             self.end_listens(core);
         }
-        // Before it is not found any more, so that nobody looks for it elsewhere.
+        // Before the directory forgets the session, so that no lookup goes on to another node.
         if let Some(saver) = &core.saver {
             saver.closed(self, reason);
         }
         core.directory.remove(&self.id);
         {
-            // Told while it is locked, as all that the hub is told of a session.
+            // Notified while the state is locked, like every change that the hub receives of a
+            // session.
             let mut state = self.state();
             for subscription in state.subscriptions() {
-                core.tell_hub(HubMsg::Leave(self.key(subscription.id)));
+                core.send_to_hub(HubMsg::Leave(self.key(subscription.id)));
             }
         }
-        // They answer as they end, and the streams end after the last of them.
+        // Cancelled calls still answer, and the streams end after the last answer.
         self.calls.cancel_all(&match reason {
             EndReason::Shutdown => CancelReason::Shutdown,
             _ => CancelReason::SessionEnded,
         });
         self.stop_actor(core);
         self.changed.notify_waiters();
-        self.seat.lock().take();
-        self.presence.count_out();
+        self.permit.lock().take();
+        self.presence.uncount_left();
         self.finish.lock().take();
-        // From here on it may be a store's own code that runs.
+        // From here on a store's own code may run.
         if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
             let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
             streams.for_each(|stream| stream.leave_log());
         }
         self.kept.clear();
-        self.tell_trouble(&core.events);
+        self.report_losses(&core.events);
         if self.kind != SessionKind::Stateless {
             let session = self.id.clone();
             core.metrics.session(self.kind, reason, self.presence.age());
@@ -117,7 +119,7 @@ impl SessionEntry {
         }
     }
 
-    /// No new work is coming: ends what only waits.
+    /// Ends what only waits, because no new work will come.
     pub(crate) fn drain(&self, core: &Core) {
         match self.kind {
             SessionKind::Listen => self.end(core, EndReason::Shutdown),
@@ -125,29 +127,30 @@ impl SessionEntry {
         }
     }
 
-    /// Answers the listens, which ends them.
+    /// Answers all listens, which ends them.
     fn end_listens(&self, core: &Core) {
         let listens = {
-            // Locked until the hub is told: it learns of changes in the order in which they are made.
+            // Locked until the hub is notified: the hub receives changes in the order in which they
+            // were made.
             let mut state = self.state();
             let listens = state.end_listens();
             for (_, subscription) in &listens {
-                core.tell_hub(HubMsg::Leave(self.key(Some(subscription.clone()))));
+                core.send_to_hub(HubMsg::Leave(self.key(Some(subscription.clone()))));
             }
             listens
         };
         for (request, _) in listens {
-            if let Some(outlet) = self.streams.notices() {
-                outlet.reply(encode::listen_ended(&request, &core.identity), None);
+            if let Some(sender) = self.streams.notices() {
+                sender.reply(encode::listen_ended(&request, &core.identity), None);
             }
         }
     }
 
-    /// With it end the calls that run.
+    /// Stops the actor, and with it the calls that run.
     fn stop_actor(&self, core: &Core) {
         let Some(actor) = self.actor.lock().take() else { return };
-        // The root has nothing to do for a session that ended in good order, and is not woken. A
-        // shutdown waits for its children, and ends one that hangs in a message.
+        // The supervisor has nothing to do for a session that ended in order, so it is not woken. A
+        // shutdown waits for its children instead, and ends one that hangs in a message.
         if !core.is_draining()
             && self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
             && let Some(root) = actor.try_get_supervisor()

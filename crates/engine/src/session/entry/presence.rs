@@ -1,4 +1,4 @@
-//! What a client was seen to do with its session.
+//! When a client was last seen, and whether it used its session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -6,20 +6,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::directory::Seat;
+use crate::directory::SessionPermit;
 
-/// A client that opened a session takes this long at most until it asks for something or comes
-/// to hear its notices.
+/// The longest time from when a client opens a session until it sends a request or reads its
+/// notices.
 pub(crate) const TO_BE_USED: Duration = Duration::from_secs(1);
 
-/// When a client came, when it was heard of last, and whether it did anything but open its session.
+/// When a client came, when it was last seen, and whether it did more than open its session.
 #[derive(Debug)]
 pub(crate) struct Presence {
     opened: Instant,
     last_seen: Mutex<Instant>,
     used: AtomicBool,
-    /// Held from when it was seen to go away until the session is used after all.
-    unused: Mutex<Option<Seat>>,
+    /// Set while the session counts as left: from when the client was seen to disconnect until it
+    /// uses the session after all.
+    unused: Mutex<Option<SessionPermit>>,
 }
 
 impl Default for Presence {
@@ -47,34 +48,32 @@ impl Presence {
         self.used.load(Ordering::Acquire)
     }
 
-    /// The client was heard of.
     pub(crate) fn touch(&self) {
         *self.last_seen.lock() = Instant::now();
     }
 
-    /// The client asked for something.
     pub(crate) fn used(&self) {
         if !self.used.swap(true, Ordering::AcqRel) {
             self.unused.lock().take();
         }
     }
 
-    /// The client went away before it asked for anything. `is_closed` is asked after it is counted.
-    pub(super) fn unused(&self, seat: Seat, is_closed: impl FnOnce() -> bool) {
-        *self.unused.lock() = Some(seat);
-        // It may have asked meanwhile, or the session may have ended.
+    /// Counts the session as left by a client that sent no request. Calls `is_closed` after that.
+    pub(super) fn unused(&self, permit: SessionPermit, is_closed: impl FnOnce() -> bool) {
+        *self.unused.lock() = Some(permit);
+        // The client may have sent a request meanwhile, or the session may have ended.
         if self.is_used() || is_closed() {
             self.unused.lock().take();
         }
     }
 
-    /// Whether it is counted among those that went away.
+    /// Whether the session counts as left.
     pub(super) fn is_counted_unused(&self) -> bool {
         self.unused.lock().is_some()
     }
 
-    /// It is no longer counted among those; whether it was.
-    pub(super) fn count_out(&self) -> bool {
+    /// Stops counting the session as left. `true` if it was counted.
+    pub(super) fn uncount_left(&self) -> bool {
         self.unused.lock().take().is_some()
     }
 }

@@ -94,7 +94,7 @@ fn subscriptions_are_bounded() {
 }
 
 #[test]
-fn what_is_kept_of_a_client_is_counted_and_has_a_limit() {
+fn the_memory_for_a_client_is_counted_and_limited() {
     let meter = crate::request_budget::Meter::total(10_000);
     let id = SessionId::random(&crate::NodeId::random());
     let mut state = SessionState::new(id, true, 100, &meter);
@@ -128,7 +128,7 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     else {
         panic!("refused")
     };
-    let subscription = state.heard(&Id::Number(7)).and_then(|heard| heard.id).unwrap();
+    let subscription = state.heard(&Id::Number(7)).and_then(|found| found.id).unwrap();
     assert_eq!(subscription.as_json(), b"7");
     assert!(granted.tools_list_changed && !granted.prompts_list_changed);
     assert_eq!(granted.resource_subscriptions, ["a:1"]);
@@ -139,7 +139,7 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
 }
 
 #[test]
-fn a_listen_hears_nothing_before_it_is_known_which_tasks_are_its_own() {
+fn a_listen_receives_nothing_until_its_own_tasks_are_known() {
     let mut state = state(true);
     let params = json!({"_meta": modern(), "notifications": {
         "toolsListChanged": true, "taskIds": ["t"],
@@ -149,9 +149,9 @@ fn a_listen_hears_nothing_before_it_is_known_which_tasks_are_its_own() {
     let Decision::Listen(_, granted, _) = listen else { panic!("refused") };
     assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
     assert!(state.grant(&id, granted.clone()));
-    assert!(state.heard(&id).is_some_and(|heard| heard.unsaid.is_some()));
+    assert!(state.heard(&id).is_some_and(|found| found.unsaid.is_some()));
     assert_eq!(state.subscriptions().len(), 1);
-    // One that has ended meanwhile does not come back.
+    // A listen that has ended meanwhile does not come back.
     assert!(state.end_listen(&id).is_some());
     assert!(!state.grant(&id, granted));
     assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());

@@ -1,4 +1,4 @@
-//! The open file: what it is asked, one after the other or many at once. All of this blocks.
+//! The open file: reads one after the other, changes in batches. All functions here block.
 
 use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
@@ -9,19 +9,17 @@ use super::tables::{Bounds, Entry, TASKS, Tables, UNFINISHED};
 use crate::ids::TaskId;
 use crate::tasks::{TaskRecord, TaskStoreError};
 
-/// Where the outcome of a job goes.
 pub(super) type Reply<A> = oneshot::Sender<Result<A, TaskStoreError>>;
 
-/// A change of the file.
 #[derive(Debug)]
 pub(super) enum Write {
     Put(Entry, Reply<()>),
     Forget(TaskId, Reply<()>),
-    /// Forgets at most [`SWEEP`](super::tables::SWEEP) tasks that have expired by then.
+    /// Forgets at most [`SWEEP`](super::tables::SWEEP) tasks that have expired at this time, in
+    /// milliseconds since 1970.
     Sweep(u64, Reply<usize>),
 }
 
-/// A question to the file.
 #[derive(Debug)]
 pub(super) enum Read {
     Get(TaskId, Reply<Option<Vec<u8>>>),
@@ -36,11 +34,10 @@ fn failed(error: &redb::Error) -> TaskStoreError {
     TaskStoreError::Failed(error.to_string().into())
 }
 
-/// The open file.
 pub(super) struct File {
     opener: Opener,
     bounds: Bounds,
-    /// Held for writing only to open it anew; `None` if that has failed.
+    /// Locked for writing only to open it again; `None` if that has failed.
     db: RwLock<Option<Database>>,
 }
 
@@ -51,12 +48,12 @@ impl File {
         Ok(Self { opener, bounds, db: RwLock::new(Some(db)) })
     }
 
-    /// Does what has gathered in one commit, then answers.
+    /// Makes all changes of a batch in one commit, then replies.
     pub(super) fn write(&self, batch: Vec<Write>) {
         let done = self.commit(&batch);
         if let Err(error) = &done {
             crate::log!(error, %error, "a commit of tasks failed");
-            self.open_anew();
+            self.open_again();
         }
         let mut done = done.map(Vec::into_iter);
         for job in batch {
@@ -64,7 +61,7 @@ impl File {
                 Ok(outcomes) => outcomes.next().unwrap_or(Err(TaskStoreError::Full)),
                 Err(error) => Err(failed(error)),
             };
-            // Whoever asked may have gone.
+            // Fails if the caller no longer waits.
             match job {
                 Write::Put(_, reply) | Write::Forget(_, reply) => {
                     drop(reply.send(outcome.map(drop)))
@@ -93,8 +90,8 @@ impl File {
         Ok(outcomes)
     }
 
-    /// After an error, as of a full disk, a database refuses everything until it is opened again.
-    fn open_anew(&self) {
+    /// After an error, such as a full disk, a database refuses everything until it is opened again.
+    fn open_again(&self) {
         let mut db = self.db.write();
         *db = None;
         match (self.opener)() {
@@ -104,7 +101,7 @@ impl File {
     }
 
     pub(super) fn read(&self, job: Read) {
-        // Whoever asked may have gone.
+        // Fails if the caller no longer waits.
         match job {
             Read::Get(id, reply) => {
                 drop(reply.send(self.get(&id).map_err(|error| failed(&error))));

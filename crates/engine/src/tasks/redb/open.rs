@@ -1,4 +1,4 @@
-//! Opens the file, and says what is wrong with it.
+//! Opens the file, and reports what is wrong with it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,22 +11,22 @@ use redb::{
 
 use super::tables::{ABOUT, FORMAT, THIS_FORMAT, Tables};
 
-/// How much of the file is kept in memory.
+/// How many bytes of the file are cached in memory.
 const CACHE: usize = 32 * 1024 * 1024;
 /// Why a file of tasks could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskFileError {
-    /// It is open already, here or in another process.
+    /// The file is open already, here or in another process.
     #[error("the file of tasks is open already")]
     InUse,
-    /// It is not a file of tasks, or one of another version.
+    /// The file is not one of tasks, or is of another version.
     #[error("not a file of tasks: {0}")]
-    Foreign(String),
-    /// It was one.
+    NotATaskFile(String),
+    /// The file contains tasks, but is damaged.
     #[error("the file of tasks is damaged: {0}")]
     Damaged(String),
-    /// The operating system refuses.
+    /// The operating system refused to open the file.
     #[error("the file of tasks could not be opened: {0}")]
     Io(#[from] io::Error),
 }
@@ -35,7 +35,7 @@ impl TaskFileError {
     fn of_storage(error: StorageError) -> Self {
         match error {
             StorageError::Io(error) => match error.kind() {
-                io::ErrorKind::InvalidData => Self::Foreign(error.to_string()),
+                io::ErrorKind::InvalidData => Self::NotATaskFile(error.to_string()),
                 io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
                 _ => Self::Io(error),
             },
@@ -60,19 +60,18 @@ impl From<DatabaseError> for TaskFileError {
         match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
             DatabaseError::Storage(error) => Self::of_storage(error),
-            other => Self::Foreign(other.to_string()),
+            other => Self::NotATaskFile(other.to_string()),
         }
     }
 }
 
-/// What opens the database, the first time and again.
+/// Opens the database, the first time and again after an error.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, TaskFileError> + Send + Sync>;
 
-/// Opens the database in the file of this name.
 pub(super) fn opener(path: PathBuf) -> Opener {
     Box::new(move || {
         let mut builder = Database::builder();
-        // Without a check a damaged file is a panic some day.
+        // Without this check, a damaged file causes a panic later.
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
         let db = builder.create_with_backend(FileBackend::new(open_file(&path)?)?)?;
         sync_directory(&path)?;
@@ -80,7 +79,7 @@ pub(super) fn opener(path: PathBuf) -> Opener {
     })
 }
 
-/// Opens the file, or makes it: what clients asked and were answered is for nobody else to read.
+/// Opens or creates the file. Nobody else may read the requests and results of clients.
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -89,14 +88,14 @@ fn open_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Takes the rights of others away from a file that is known to be one of tasks, which may have been
-/// made by something else, or by a release that left them.
+/// Removes the rights of others from a file that is known to contain tasks. Another program, or an
+/// earlier release, may have given them.
 #[cfg(unix)]
 pub(super) fn keep_private(path: &Path) {
     use std::fs::{Permissions, metadata, set_permissions};
     use std::os::unix::fs::PermissionsExt as _;
 
-    let tighten = || -> io::Result<()> {
+    let remove_rights = || -> io::Result<()> {
         let mode = metadata(path)?.permissions().mode();
         if mode & 0o077 != 0 {
             set_permissions(path, Permissions::from_mode(mode & 0o7700))?;
@@ -104,7 +103,7 @@ pub(super) fn keep_private(path: &Path) {
         }
         Ok(())
     };
-    if let Err(error) = tighten() {
+    if let Err(error) = remove_rights() {
         tracing::warn!(
             file = %path.display(), %error,
             "the file of tasks can be read by others, which cannot be changed"
@@ -115,7 +114,7 @@ pub(super) fn keep_private(path: &Path) {
 #[cfg(not(unix))]
 pub(super) fn keep_private(_path: &Path) {}
 
-/// A file is only there after a power failure if its directory knows of it.
+/// A new file survives a power failure only if its directory was synced.
 fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix)
         && let Some(parent) = path.parent()
@@ -126,7 +125,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a new database one of tasks, and sees that another one is.
+/// Prepares a new database for tasks, and checks that an existing one is for tasks.
 pub(super) fn claim(db: &Database) -> Result<(), TaskFileError> {
     let is_new = {
         let transaction = db.begin_read().map_err(redb::Error::from)?;
@@ -137,7 +136,7 @@ pub(super) fn claim(db: &Database) -> Result<(), TaskFileError> {
                 let format = format.map(|format| format.value());
                 if format != Some(THIS_FORMAT) {
                     let what = format!("its format is {}", format.unwrap_or_default());
-                    return Err(TaskFileError::Foreign(what));
+                    return Err(TaskFileError::NotATaskFile(what));
                 }
                 false
             }
@@ -145,10 +144,10 @@ pub(super) fn claim(db: &Database) -> Result<(), TaskFileError> {
                 None => true,
                 Some(other) => {
                     let what = format!("it has a table '{}'", other.name());
-                    return Err(TaskFileError::Foreign(what));
+                    return Err(TaskFileError::NotATaskFile(what));
                 }
             },
-            Err(error) => return Err(TaskFileError::Foreign(error.to_string())),
+            Err(error) => return Err(TaskFileError::NotATaskFile(error.to_string())),
         }
     };
     if is_new {
@@ -159,7 +158,7 @@ pub(super) fn claim(db: &Database) -> Result<(), TaskFileError> {
 
 fn make(db: &Database) -> Result<(), redb::Error> {
     let transaction = db.begin_write()?;
-    // Opening a table makes it.
+    // Opening a table creates it.
     Tables::open(&transaction)?.about.insert(FORMAT, THIS_FORMAT)?;
     transaction.commit()?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What is in the file.
+//! The tables of the file.
 
 use redb::{
     ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, WriteTransaction,
@@ -7,26 +7,25 @@ use redb::{
 use crate::ids::TaskId;
 use crate::tasks::{TaskRecord, TaskStoreError};
 
-/// By id: when it expires, what it counts for, and its JSON.
+/// By id: the time of expiry, the counted bytes, and the JSON.
 pub(super) const TASKS: TableDefinition<'_, &str, (Option<u64>, u64, &[u8])> =
     TableDefinition::new("tasks");
-/// The ids of those that have not come to an end, so that a start need not look at all.
+/// The ids of tasks that have not ended, so that a start need not read all tasks.
 pub(super) const UNFINISHED: TableDefinition<'_, &str, ()> = TableDefinition::new("unfinished");
-/// When which id expires, in order, so that a sweep need not look at all.
+/// The times of expiry in order, with the ids, so that a sweep need not read all tasks.
 const EXPIRY: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiry");
-/// Of the file as a whole.
+/// Values for the file as a whole.
 pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("stentor");
 
-/// In [`ABOUT`]: which tables there are, and what they mean.
+/// In [`ABOUT`]: the version of the tables.
 pub(super) const FORMAT: &str = "format";
 pub(super) const THIS_FORMAT: u64 = 1;
-/// In [`ABOUT`]: what all tasks together count for. Their count is the length of the table.
+/// In [`ABOUT`]: the counted bytes of all tasks. Their number is the length of the table.
 const BYTES: &str = "bytes";
 
-/// How many tasks are forgotten in one commit at most.
+/// How many tasks one commit forgets at most.
 pub(super) const SWEEP: usize = 1_000;
 
-/// A task as it goes into the file.
 #[derive(Debug)]
 pub(super) struct Entry {
     id: TaskId,
@@ -48,14 +47,12 @@ impl Entry {
     }
 }
 
-/// How much may be kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) count: u64,
     pub(super) bytes: u64,
 }
 
-/// The tables while they are changed.
 pub(super) struct Tables<'t> {
     tasks: Table<'t, &'static str, (Option<u64>, u64, &'static [u8])>,
     unfinished: Table<'t, &'static str, ()>,
@@ -79,7 +76,7 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Whether there is something to commit.
+    /// Ends the changes. Returns whether there is something to commit.
     pub(super) fn close(mut self) -> Result<bool, redb::Error> {
         if self.changed {
             self.about.insert(BYTES, self.bytes)?;

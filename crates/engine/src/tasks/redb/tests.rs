@@ -13,7 +13,7 @@ use super::tables::{ABOUT, FORMAT};
 use super::*;
 use crate::testing::{task_record, task_store_keeps_its_contract};
 
-/// A directory that goes with its test.
+/// A directory that is removed after its test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -48,7 +48,7 @@ async fn found(store: &RedbTaskStore, id: &str) -> Option<TaskRecord> {
     store.get(&TaskId::new(id)).await.unwrap()
 }
 
-/// A disk that counts what is asked of it, and can fill up.
+/// A disk that counts syncs, and can be full.
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
@@ -115,7 +115,7 @@ async fn on_disk(scratch: &Scratch) -> (RedbTaskStore, Arc<DiskState>) {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn nobody_else_may_read_the_file() {
+async fn other_users_cannot_read_the_file() {
     use std::os::unix::fs::PermissionsExt as _;
     let scratch = Scratch::new();
     let mode = || fs::metadata(scratch.file()).unwrap().permissions().mode() & 0o7777;
@@ -125,14 +125,14 @@ async fn nobody_else_may_read_the_file() {
     store.put(task.clone()).await.unwrap();
     assert_eq!(mode(), 0o600, "as it is made");
     drop(store);
-    // As releases before this one left it, and as somebody else may have.
+    // Modes that earlier releases or other programs may have left.
     for (before, after) in [(0o644, 0o600), (0o666, 0o600), (0o640, 0o600), (0o700, 0o700)] {
         set(before);
         let store = RedbTaskStore::open(scratch.file()).await.unwrap();
         assert_eq!(mode(), after, "{before:o}");
         assert_eq!(json(&found(&store, "a").await.unwrap()), json(&task));
     }
-    // What is no file of tasks is somebody else's, and stays as it is.
+    // A file without tasks belongs to another program, and stays as it is.
     fs::write(scratch.file(), "dear diary").unwrap();
     set(0o644);
     RedbTaskStore::open(scratch.file()).await.unwrap_err();
@@ -140,13 +140,13 @@ async fn nobody_else_may_read_the_file() {
 }
 
 #[tokio::test]
-async fn it_keeps_its_contract() {
+async fn the_file_store_keeps_its_contract() {
     let scratch = Scratch::new();
     task_store_keeps_its_contract(&RedbTaskStore::open(scratch.file()).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn tasks_and_what_they_take_survive_reopening() {
+async fn tasks_and_their_counted_bytes_survive_reopening() {
     let scratch = Scratch::new();
     let (one, other) = (task_record("a"), task_record("b"));
     {
@@ -173,7 +173,7 @@ async fn tasks_and_what_they_take_survive_reopening() {
 }
 
 #[tokio::test]
-async fn it_is_bounded_by_bytes_and_what_is_there_can_still_end() {
+async fn the_store_is_bounded_by_bytes_and_a_stored_task_can_still_end() {
     let scratch = Scratch::new();
     let one = task_record("a");
     let store = RedbTaskStore::open_with(scratch.file(), 9, one.weight()).await.unwrap();
@@ -186,7 +186,7 @@ async fn it_is_bounded_by_bytes_and_what_is_there_can_still_end() {
 }
 
 #[tokio::test]
-async fn a_task_expires_when_it_said_last() {
+async fn a_task_expires_at_the_time_that_was_stored_last() {
     let scratch = Scratch::new();
     let store = RedbTaskStore::open(scratch.file()).await.unwrap();
     let later = TaskRecord { ttl_ms: Some(20_000), ..task_record("a") };
@@ -209,7 +209,7 @@ async fn a_sweep_forgets_more_than_fits_in_a_commit() {
 }
 
 #[tokio::test]
-async fn many_puts_share_a_commit_and_a_sweep_of_nothing_needs_none() {
+async fn many_puts_share_a_commit_and_an_empty_sweep_needs_none() {
     let scratch = Scratch::new();
     let (store, disk) = on_disk(&scratch).await;
     let syncs = || disk.syncs.swap(0, Ordering::Relaxed);
@@ -224,7 +224,7 @@ async fn many_puts_share_a_commit_and_a_sweep_of_nothing_needs_none() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_error_of_each_put_until_there_is_room() {
+async fn a_full_disk_is_an_error_of_each_put_until_there_is_space() {
     let scratch = Scratch::new();
     let (store, disk) = on_disk(&scratch).await;
     store.put(task_record("before")).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_full_disk_is_an_error_of_each_put_until_there_is_room() {
         assert!(matches!(outcome, Err(TaskStoreError::Failed(_))), "{outcome:?}");
     }
     disk.full.store(false, Ordering::Relaxed);
-    // The first one that fails has the file opened again.
+    // The first put that fails makes the store open the file again.
     let _ = store.put(task_record("after")).await;
     store.put(task_record("after")).await.unwrap();
     assert!(found(&store, "before").await.is_some());
@@ -243,7 +243,7 @@ async fn a_full_disk_is_an_error_of_each_put_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_file_is_open_once() {
+async fn a_file_can_be_open_only_once() {
     let scratch = Scratch::new();
     let store = RedbTaskStore::open(scratch.file()).await.unwrap();
     let again = RedbTaskStore::open(scratch.file()).await;
@@ -253,12 +253,12 @@ async fn a_file_is_open_once() {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_refused_and_left_alone() {
+async fn a_file_of_another_program_is_refused_and_not_changed() {
     let scratch = Scratch::new();
     for text in ["notes".to_owned(), "notes ".repeat(100_000)] {
         fs::write(scratch.file(), &text).unwrap();
         let opened = RedbTaskStore::open(scratch.file()).await;
-        assert!(matches!(opened, Err(TaskFileError::Foreign(_))), "{opened:?}");
+        assert!(matches!(opened, Err(TaskFileError::NotATaskFile(_))), "{opened:?}");
         assert_eq!(fs::read_to_string(scratch.file()).unwrap(), text);
     }
     let opened = RedbTaskStore::open(scratch.0.join("missing/tasks.redb")).await;
@@ -266,7 +266,7 @@ async fn a_file_of_somebody_else_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_database_of_somebody_else_or_of_another_version_is_refused() {
+async fn a_database_of_another_program_or_version_is_refused() {
     for (table, key) in [(TableDefinition::<&str, u64>::new("theirs"), "key"), (ABOUT, FORMAT)] {
         let scratch = Scratch::new();
         let db = Database::create(scratch.file()).unwrap();
@@ -275,7 +275,7 @@ async fn a_database_of_somebody_else_or_of_another_version_is_refused() {
         transaction.commit().unwrap();
         drop(db);
         let opened = RedbTaskStore::open(scratch.file()).await;
-        assert!(matches!(opened, Err(TaskFileError::Foreign(_))), "{opened:?}");
+        assert!(matches!(opened, Err(TaskFileError::NotATaskFile(_))), "{opened:?}");
     }
 }
 
@@ -297,9 +297,9 @@ async fn a_damaged_file_is_an_error() {
         damaged[page..][..64].iter_mut().for_each(|byte| *byte ^= 0x55);
         fs::write(scratch.file(), &damaged).unwrap();
         match RedbTaskStore::open(scratch.file()).await {
-            // What it was in was free.
+            // The damaged page was unused.
             Ok(store) => assert_eq!(store.unfinished().await.unwrap().len(), 300),
-            Err(TaskFileError::Damaged(_) | TaskFileError::Foreign(_)) => noticed += 1,
+            Err(TaskFileError::Damaged(_) | TaskFileError::NotATaskFile(_)) => noticed += 1,
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -1,4 +1,4 @@
-//! A thread that does one thing after the other.
+//! A thread that does one job after the other.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::file::Reply;
 use crate::tasks::TaskStoreError;
 
-/// How much may wait for a thread, and how much it is given at once at most. Who has more waits
-/// for room.
+/// How many jobs may wait for a thread, and how many it takes at once. Callers with more jobs wait
+/// for space.
 pub(super) const QUEUE: usize = 256;
 
-/// The thread, and the way to it. Dropping it lets the thread do what waits, and waits for it.
+/// A thread and its queue. When dropped, it waits until the thread has done the jobs in the queue.
 #[derive(Debug)]
 pub(super) struct Worker<J> {
     jobs: Option<mpsc::Sender<J>>,
@@ -29,7 +29,7 @@ impl<J: Send + 'static> Worker<J> {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Has something done, and waits for the answer.
+    /// Gives the thread a job, and waits for the reply.
     pub(super) async fn ask<A>(
         &self,
         job: impl FnOnce(Reply<A>) -> J,
@@ -46,8 +46,8 @@ impl<J> Drop for Worker<J> {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // One commit at most, as nobody waits for an answer any more. A thread that has
-            // panicked has said so.
+            // This takes one commit at most, because nobody waits for a reply any more. A thread
+            // that has panicked has reported it.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use stentor_engine::outlet::policy::Class;
+use stentor_engine::stream::policy::Class;
 use stentor_engine::{Context, ToolError, tool};
 use stentor_wire::meta_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
@@ -16,19 +16,20 @@ mod ending;
 mod leaving;
 mod streams;
 
-/// How long connections get to send what they hold.
+/// How long connections may take to send their last bytes.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
-/// What an in-memory connection holds in each direction, in place of the kernel.
+/// The buffer of an in-memory connection in each direction, in bytes. It stands for the kernel's
+/// buffers.
 const PIPE: usize = 4 * 1024;
 
-/// The characters of each message of `chatter`.
+/// The length of each message of `chatter`, in characters.
 const SAID: usize = 400;
 
-/// The characters that `recite` answers with.
+/// The length of the response of `recite`, in characters.
 const RECITED: usize = 100 * 1024;
 
-/// An engine, and what a call of `hold` waits for.
+/// An engine, and the `Notify` that calls of `quiet` and `hold` wait for.
 async fn engine() -> (Engine, Arc<Notify>) {
     let released = Arc::new(Notify::new());
     let held = released.clone();
@@ -71,7 +72,7 @@ fn connections(engine: &Engine, config: &HttpConfig) -> Connections {
     Connections::new(Endpoint::new(engine.clone(), config.clone()), config.max_connections)
 }
 
-/// The bytes of a modern request, with a header more.
+/// The bytes of a modern request, with one more header.
 fn request(method: &str, name: &str, header: &str) -> String {
     let meta = json!({
         meta_key::PROTOCOL_VERSION: "2026-07-28",
@@ -101,7 +102,7 @@ async fn send(client: &mut (impl AsyncWrite + Unpin), method: &str, name: &str) 
     client.write_all(request(method, name, "").as_bytes()).await.unwrap();
 }
 
-/// Reads until `wanted` was read, and gives everything up to there.
+/// Reads until `wanted` was read. Returns everything up to there.
 async fn read_until(client: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
     let mut read = Vec::new();
     loop {
@@ -115,7 +116,7 @@ async fn read_until(client: &mut (impl AsyncRead + Unpin), wanted: &str) -> Stri
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 #[tokio::test]
-async fn connections_are_tuned_whether_they_came_before_their_listener_was_or_after() {
+async fn connections_are_tuned_whether_they_came_before_or_after_their_listener_was_tuned() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connect = || TcpStream::connect(listener.local_addr().unwrap());
     let gone_after = Duration::from_secs(7);
@@ -141,7 +142,7 @@ async fn a_client_that_never_reads_is_disconnected_and_counted() {
     connections.ended().await.unwrap();
     let lasted = begun.elapsed().as_secs();
     assert!((60..65).contains(&lasted), "{lasted} s");
-    assert_eq!(engine.tally().closed, 1);
+    assert_eq!(engine.counters().closed, 1);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest.len(), PIPE, "what it had been sent");
@@ -163,9 +164,9 @@ async fn a_client_that_reads_slowly_but_steadily_is_not_disconnected() {
         () = reading => {}
         _ = connections.ended() => panic!("it was disconnected"),
     }
-    assert_eq!(engine.tally().closed, 0);
+    assert_eq!(engine.counters().closed, 0);
     connections.ended().await.unwrap();
-    assert_eq!(engine.tally().closed, 1, "it has stopped reading");
+    assert_eq!(engine.counters().closed, 1, "it has stopped reading");
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,11 +175,11 @@ async fn a_client_that_leaves_is_not_counted() {
     let mut connections = connections(&engine, &HttpConfig::default());
     drop(call(&mut connections, "chatter").await);
     connections.ended().await.unwrap();
-    assert_eq!(engine.tally().closed, 0);
+    assert_eq!(engine.counters().closed, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_of_an_answer_is_answered_after_it() {
+async fn requests_sent_ahead_of_a_response_are_answered_after_it() {
     let (engine, released) = engine().await;
     let config = HttpConfig { json_grace: Duration::from_secs(3600), ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
@@ -197,23 +198,23 @@ async fn what_was_sent_ahead_of_an_answer_is_answered_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_for_a_client_that_does_not_read_is_bounded() {
+async fn the_bytes_buffered_for_a_client_that_does_not_read_are_bounded() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let _client = call(&mut connections, "chatter").await;
     sleep(Duration::from_secs(5)).await;
-    let taken = engine.tally().delivered(Class::Log);
+    let taken = engine.counters().delivered(Class::Log);
     sleep(Duration::from_secs(50)).await;
-    assert_eq!(engine.tally().delivered(Class::Log), taken, "the body is still read");
-    assert!(engine.tally().dropped(Class::Log) > 1_000, "much more was said");
-    // Each is longer than what is said in it.
+    assert_eq!(engine.counters().delivered(Class::Log), taken, "the body is still read");
+    assert!(engine.counters().dropped(Class::Log) > 1_000, "much more was said");
+    // Each message is longer than its text.
     let buffers = PIPE + 20 * 1024 + 16 * 1024;
     let most = buffers / SAID;
     assert!(taken <= most as u64, "{taken} messages were taken");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
+async fn an_unfinished_head_is_not_awaited_forever() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let (mut client, server) = tokio::io::duplex(PIPE);
@@ -234,7 +235,7 @@ async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_with_nothing_to_say_outlives_every_limit() {
+async fn a_quiet_stream_is_not_closed_by_any_timeout() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let mut client = call(&mut connections, "hold").await;
@@ -247,7 +248,7 @@ async fn a_stream_with_nothing_to_say_outlives_every_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_is_too_large_is_refused_in_so_many_words() {
+async fn a_head_that_is_too_large_is_refused_with_a_clear_message() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     for (length, words) in [(17_000, "the headers are larger"), (100_000, "HTTP/1.1 431")] {
@@ -260,7 +261,7 @@ async fn a_head_that_is_too_large_is_refused_in_so_many_words() {
     }
 }
 
-/// A server on a free port, and what stops it.
+/// A server on a free port, and the sender that stops it.
 async fn served(
     engine: &Engine,
     config: HttpConfig,
@@ -274,7 +275,7 @@ async fn served(
 }
 
 #[tokio::test]
-async fn a_shutdown_closes_idle_connections_and_lets_responses_come_to_their_end() {
+async fn a_shutdown_closes_idle_connections_and_finishes_responses() {
     let (engine, released) = engine().await;
     let (address, stop, serving) = served(&engine, HttpConfig::default()).await;
     let silent = TcpStream::connect(address).await.unwrap();
@@ -300,7 +301,7 @@ async fn a_shutdown_closes_idle_connections_and_lets_responses_come_to_their_end
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_at_a_shutdown_is_sent_to_those_who_read_it_soon() {
+async fn a_shutdown_sends_pending_responses_to_clients_that_read_in_time() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let mut reads = call(&mut connections, "recite").await;
@@ -314,7 +315,7 @@ async fn what_is_held_at_a_shutdown_is_sent_to_those_who_read_it_soon() {
     assert_eq!(begun.elapsed().as_secs(), LAST_BYTES.as_secs());
 }
 
-/// How long until the server closes a connection on which nothing more comes.
+/// How long the server takes to close a connection on which nothing more is sent.
 async fn closed_after(mut client: DuplexStream) -> Duration {
     let begun = Instant::now();
     let read = timeout(Duration::from_secs(600), client.read_to_end(&mut Vec::new())).await;
@@ -323,10 +324,10 @@ async fn closed_after(mut client: DuplexStream) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
+async fn a_connection_without_a_request_is_closed_in_time() {
     let (engine, released) = engine().await;
     let limit = Duration::from_secs(5);
-    // A body may be slow here, if it goes on.
+    // With this configuration a body may be slow, if it keeps arriving.
     let config = HttpConfig { read_timeout: limit, min_body_rate: 0, ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
 
@@ -334,7 +335,7 @@ async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
     connections.open(server);
     assert_eq!(closed_after(silent).await, limit);
 
-    // A head that comes byte by byte has no more time.
+    // A head that arrives byte by byte gets no more time.
     let (mut slow, server) = tokio::io::duplex(PIPE);
     connections.open(server);
     let begun = Instant::now();
@@ -346,7 +347,7 @@ async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
     }
     assert!((limit..limit + Duration::from_secs(1)).contains(&begun.elapsed()), "{begun:?}");
 
-    // Nor has a body that does not go on; one that goes on has.
+    // A body that stops arriving gets no more time. A body that keeps arriving does.
     let whole = request("tools/call", "unknown", "");
     let (begins, ends) = whole.split_at(whole.len() - 20);
     let (mut vanished, server) = tokio::io::duplex(PIPE);
@@ -362,7 +363,7 @@ async fn a_connection_on_which_no_request_comes_is_closed_in_time() {
     }
     read_until(&mut slow, "\"error\"").await;
 
-    // From each answer on it has as much again.
+    // After each response the connection gets the whole time again.
     let (mut idle, server) = tokio::io::duplex(PIPE);
     connections.open(server);
     for _ in 0..3 {

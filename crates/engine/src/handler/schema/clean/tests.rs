@@ -86,10 +86,10 @@ fn a_format_that_validators_do_not_know_is_left_out_at_every_depth() {
 }
 
 #[test]
-fn data_and_names_are_no_schemas() {
+fn data_and_property_names_are_not_rewritten_as_schemas() {
     let schema = json!({
         "type": "object",
-        // Properties that are called as keywords are.
+        // Properties with the names of keywords.
         "properties": {"format": {"type": "string"}, "items": {"const": {"format": "uint8"}}},
         "required": ["format"],
         "default": {"not": true, "format": "uint8"},
@@ -105,8 +105,8 @@ fn data_and_names_are_no_schemas() {
 }
 
 #[test]
-fn arguments_are_literally_an_object_with_properties_or_refused() {
-    for (schema, told) in [
+fn an_input_schema_is_an_object_with_properties_or_is_refused() {
+    for (schema, descriptor) in [
         (json!({}), json!({"type": "object", "properties": {}})),
         (json!({"type": "object"}), json!({"type": "object", "properties": {}})),
         (json!({"type": ["null", "object"]}), json!({"type": "object", "properties": {}})),
@@ -120,14 +120,14 @@ fn arguments_are_literally_an_object_with_properties_or_refused() {
             json!({"oneOf": [{"const": "a"}, {"type": "object"}], "properties": {"x": {}},
                 "type": "object"}),
         ),
-        // What refers to itself.
+        // A schema that refers to itself.
         (
             json!({"anyOf": [{"$ref": "#"}, {"type": "object"}]}),
             json!({"anyOf": [{"$ref": "#"}, {"type": "object"}], "type": "object",
                 "properties": {}}),
         ),
     ] {
-        assert_eq!(input(&object(schema.clone())).map(Value::from), Ok(told), "{schema}");
+        assert_eq!(input(&object(schema.clone())).map(Value::from), Ok(descriptor), "{schema}");
     }
     for schema in [
         json!({"type": "string"}),
@@ -144,8 +144,8 @@ fn arguments_are_literally_an_object_with_properties_or_refused() {
 }
 
 #[test]
-fn the_legacy_era_is_told_of_results_that_are_always_objects() {
-    let told = |schema: Value| legacy_output(&object(schema)).map(Value::from);
+fn legacy_clients_receive_an_output_schema_only_for_results_that_are_objects() {
+    let descriptor = |schema: Value| legacy_output(&object(schema)).map(Value::from);
     for schema in [
         json!({"type": "object", "properties": {"a": {}}}),
         json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}),
@@ -155,7 +155,7 @@ fn the_legacy_era_is_told_of_results_that_are_always_objects() {
     ] {
         let mut expected = object(schema.clone());
         expected.insert("type".to_owned(), "object".into());
-        assert_eq!(told(schema), Some(expected.into()));
+        assert_eq!(descriptor(schema), Some(expected.into()));
     }
     for schema in [
         json!({}),
@@ -167,12 +167,12 @@ fn the_legacy_era_is_told_of_results_that_are_always_objects() {
         json!({"$ref": "#"}),
         json!({"enum": [{}, 1]}),
     ] {
-        assert_eq!(told(schema.clone()), None, "{schema}");
+        assert_eq!(descriptor(schema.clone()), None, "{schema}");
     }
 }
 
 #[test]
-fn what_refers_to_itself_a_thousandfold_is_looked_at_in_no_time() {
+fn a_schema_with_many_references_to_itself_is_checked_quickly() {
     let many = vec![json!({"$ref": "#"}); 10_000];
     assert_eq!(legacy_output(&object(json!({"anyOf": many}))), None);
 }
@@ -227,15 +227,15 @@ proptest! {
         values in proptest::collection::vec(values(), 8),
     ) {
         let author = InputSchema::compile(&object(schema.clone())).unwrap();
-        let told = cleaned(schema.clone());
-        prop_assert_eq!(&cleaned(told.clone()), &told);
-        let told = InputSchema::compile(&object(told)).unwrap();
+        let descriptor = cleaned(schema.clone());
+        prop_assert_eq!(&cleaned(descriptor.clone()), &descriptor);
+        let descriptor = InputSchema::compile(&object(descriptor)).unwrap();
         let (fits, legacy) = (Objects::of(&object(schema.clone())), legacy_output(&object(schema)));
         let legacy = legacy.map(|schema| InputSchema::compile(&schema).unwrap());
         for value in values {
             let fit = author.problems(&value).is_empty();
-            prop_assert_eq!(told.problems(&value).is_empty(), fit, "{}", value);
-            // What is said of objects holds.
+            prop_assert_eq!(descriptor.problems(&value).is_empty(), fit, "{}", value);
+            // `Objects` is right for this value.
             prop_assert!(!fit || !value.is_object() || fits.some, "{}", value);
             prop_assert!(!fit || value.is_object() || !fits.only, "{}", value);
             if let Some(legacy) = &legacy {

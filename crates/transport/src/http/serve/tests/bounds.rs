@@ -1,4 +1,4 @@
-//! What clients may take: of bodies that do not come to their end, and of connections.
+//! Limits of unfinished requests and of connections.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,7 +14,8 @@ use crate::http::unfinished::OVERHEAD;
 use crate::http::upload::Upload;
 use crate::http::{RETRY_AFTER, handle};
 
-/// A body that comes in pieces, each so long after the one before; then nothing, for ever.
+/// A body that arrives in pieces, with a pause before each. After the last piece it ends, or stays
+/// pending forever.
 struct Dripping {
     pieces: VecDeque<(Duration, Bytes)>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -51,7 +52,7 @@ impl Body for Dripping {
     }
 }
 
-/// The head of a call, as a router gets it; and its body.
+/// The head of a call, as a router receives it, and its body.
 fn parts() -> (http::request::Parts, String) {
     let text = request("tools/call", "unknown", "");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -63,7 +64,8 @@ fn parts() -> (http::request::Parts, String) {
     (request.body(()).unwrap().into_parts().0, body.to_owned())
 }
 
-/// Has it answered as `router` does: the status, how long it took, and whether it was the last.
+/// Answers it as `router` does. Returns the status, the time it took, and whether the response
+/// closes the connection.
 async fn routed(endpoint: &Endpoint, body: Dripping) -> (u16, Duration, bool) {
     let (begun, (head, _)) = (Instant::now(), parts());
     let response = handle(endpoint, &head, Upload::new(body, None)).await;
@@ -82,15 +84,16 @@ async fn a_body_has_to_arrive_at_a_rate_however_it_is_served() {
     let endpoint = Endpoint::new(engine.clone(), config.clone());
     let (_, body) = parts();
     let (second, length) = (Duration::from_secs(1), body.len());
-    // What is sent at once, what each second, and what becomes of it.
+    // The text, the size of a piece, the pause before each, whether the body ends; the status, and
+    // after how many seconds it is sent.
     for (text, size, pause, ends, status, took) in [
         (&body[..], length, Duration::ZERO, true, 200, 0),
         (&body[..], 50, Duration::ZERO, true, 200, 0),
-        // As fast as it has to be after the grace; and within the grace at any speed.
+        // Just fast enough after the grace period, and at any speed within it.
         (&body[..], 101, second, true, 200, length.div_ceil(101) as u64),
         (&body[..], length, 9 * second, true, 200, 9),
         (&body[..], length, 11 * second, true, 408, 10),
-        // For ever: nothing, part of it, and a byte now and then.
+        // Bodies that never end: one without a byte, one that stops, and two that are too slow.
         ("", 1, second, false, 408, 10),
         (&body[..200], 200, Duration::ZERO, false, 408, 12),
         (&body[..], 1, second, false, 408, 10),
@@ -103,7 +106,7 @@ async fn a_body_has_to_arrive_at_a_rate_however_it_is_served() {
     }
     assert_eq!(endpoint.unfinished.bytes(), 0);
 
-    // On a connection it is the same.
+    // The same over a connection.
     let mut connections = connections(&engine, &config);
     let text = request("tools/call", "unknown", "");
     let mut client = say(&mut connections, PIPE, &text[..text.len() - 20]).await;
@@ -132,7 +135,7 @@ async fn what_is_held_of_unfinished_bodies_has_one_bound_and_the_greediest_give_
     };
     let (old_large, old_small) = (send(60 * 1024), send(1024));
     sleep(Duration::from_secs(60)).await;
-    // Each takes a power of two, and a buffer besides.
+    // Each takes a power of two, plus the overhead.
     assert_eq!(endpoint.unfinished.bytes(), 64 * 1024 + OVERHEAD + 1024 + OVERHEAD);
     let new_large = send(60 * 1024);
     sleep(Duration::from_secs(1)).await;
@@ -143,9 +146,9 @@ async fn what_is_held_of_unfinished_bodies_has_one_bound_and_the_greediest_give_
     assert!(!new_large.is_finished() && !another.is_finished() && !old_small.is_finished());
     assert!(endpoint.unfinished.bytes() <= 200 * 1024);
 
-    // What is too much by itself gives way to itself.
+    // A body that is too large for the whole budget gives way itself.
     assert_eq!(send(300 * 1024).await.unwrap(), 503);
-    // Many that hold next to nothing are bounded, too.
+    // Many requests that keep almost nothing are bounded, too.
     let many: Vec<_> = (0..200).map(|_| send(1)).collect();
     sleep(Duration::from_secs(1)).await;
     let left = many.iter().filter(|one| !one.is_finished()).count();
@@ -157,7 +160,7 @@ async fn what_is_held_of_unfinished_bodies_has_one_bound_and_the_greediest_give_
 }
 
 #[tokio::test(start_paused = true)]
-async fn halves_of_heads_are_held_within_the_same_bound() {
+async fn unfinished_heads_count_in_the_same_budget() {
     let (engine, _) = engine().await;
     let config = HttpConfig { max_unfinished: 10 * OVERHEAD, ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
@@ -169,7 +172,7 @@ async fn halves_of_heads_are_held_within_the_same_bound() {
     }
     connections.sweep();
     assert_eq!(connections.open.len(), 8);
-    // The oldest have given way, and the others are served.
+    // The oldest requests have given way, and the others are served.
     assert_eq!(clients[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
     let last = clients.last_mut().unwrap();
     let rest = request("tools/call", "unknown", "");
@@ -179,7 +182,7 @@ async fn halves_of_heads_are_held_within_the_same_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
+async fn a_body_with_a_content_length_over_the_limit_is_refused_before_it_arrives() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let text = request("tools/call", "unknown", "");
@@ -190,12 +193,12 @@ async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
     assert!(told.starts_with("HTTP/1.1 413") && told.contains("connection: close"), "{told}");
 }
 
-/// How long requests are whose body is refused: more than the kernel takes for who does not read.
+/// The length of a refused body: more than the kernel buffers for a client that does not read.
 const UNREAD: usize = 4_000_000;
 
-// Over TCP, where a connection that is closed with something unread is reset.
+// Over TCP, because there a connection that is closed with unread bytes is reset.
 #[tokio::test]
-async fn a_refusal_that_leaves_a_body_unread_says_so_and_can_be_read() {
+async fn a_refusal_of_an_unread_body_closes_the_connection_and_can_be_read() {
     let (engine, _) = engine().await;
     let (address, _stop, _serving) = served(&engine, HttpConfig::default()).await;
     let good = request("tools/call", "unknown", "");
@@ -213,7 +216,7 @@ async fn a_refusal_that_leaves_a_body_unread_says_so_and_can_be_read() {
         let mut client = TcpStream::connect(address).await.unwrap();
         let text = format!("{head}content-length: {UNREAD}\r\n\r\n{}", "x".repeat(UNREAD));
         let (mut reads, mut writes) = client.split();
-        // As a client does that reads when it has sent all.
+        // As a client that reads only after it has sent everything.
         let sent = writes.write_all(text.as_bytes());
         let _ = timeout(Duration::from_secs(10), sent).await.unwrap();
         let mut told = Vec::new();
@@ -225,9 +228,9 @@ async fn a_refusal_that_leaves_a_body_unread_says_so_and_can_be_read() {
     }
 }
 
-// The clock is not stopped: it would run on while the kernel has something to do.
+// With the real clock: a paused clock would advance while the kernel is working.
 #[tokio::test]
-async fn one_connection_too_many_is_served_in_place_of_the_one_that_is_idle_for_the_longest() {
+async fn one_connection_too_many_replaces_the_connection_that_is_idle_the_longest() {
     let (engine, _) = engine().await;
     let config = HttpConfig { max_connections: 4, ..HttpConfig::default() };
     let (address, _stop, _serving) = served(&engine, config).await;
@@ -236,7 +239,8 @@ async fn one_connection_too_many_is_served_in_place_of_the_one_that_is_idle_for_
         sleep(Duration::from_millis(20)).await;
         client
     };
-    // One that is answered, one that was, one with half a head, one that says nothing.
+    // Four connections: one with a running call, one without a request, one with half a head, and
+    // one whose call has finished.
     let mut busy = connect().await;
     send(&mut busy, "tools/call", "hold").await;
     read_until(&mut busy, "waiting").await;
@@ -254,10 +258,10 @@ async fn one_connection_too_many_is_served_in_place_of_the_one_that_is_idle_for_
         served.expect("it is served at once");
         let closed = timeout(Duration::from_secs(5), oldest.read(&mut [0; 1])).await;
         assert_eq!(closed.expect("it was closed").unwrap_or(0), 0);
-        // They go on.
+        // Keeps the connection open.
         std::mem::forget(newcomer);
     }
-    // None is idle any more: the next one waits, and nobody is closed for it.
+    // No connection is idle any more: the next one waits, and no connection is closed for it.
     let mut newcomer = connect().await;
     send(&mut newcomer, "tools/call", "unknown").await;
     let served = timeout(Duration::from_millis(400), read_until(&mut newcomer, "unknown")).await;
@@ -267,7 +271,7 @@ async fn one_connection_too_many_is_served_in_place_of_the_one_that_is_idle_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_closed_for_another_only_while_nothing_is_owed_to_its_client() {
+async fn a_connection_is_closed_for_another_only_while_its_client_waits_for_nothing() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     assert!(!connections.cut_idle(), "there is none");
@@ -278,11 +282,12 @@ async fn a_connection_is_closed_for_another_only_while_nothing_is_owed_to_its_cl
     let _never_reads = say(&mut connections, PIPE, &request("tools/call", "recite", "")).await;
     let mut old = say(&mut connections, PIPE, &calls.replace("HTTP/1.1", "HTTP/1.0")).await;
     sleep(Duration::from_secs(1)).await;
-    // A body that does not go on is the last choice, and none of the others is one.
+    // A connection whose body has stopped arriving is closed last, and none of the others may be
+    // closed.
     assert!(connections.cut_idle());
     assert_eq!(uploads.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(!connections.cut_idle());
-    // Once a stream has ended its connection is idle.
+    // Once its stream has ended, a connection is idle.
     released.notify_waiters();
     assert!(answer(&mut streams, LAST_CHUNK).await.contains("released"));
     let mut rest = String::new();
@@ -297,7 +302,7 @@ async fn a_connection_is_closed_for_another_only_while_nothing_is_owed_to_its_cl
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_idle_connections_the_oldest_are_closed_first_one_after_the_other() {
+async fn the_connections_that_are_idle_the_longest_are_closed_first() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let mut clients = VecDeque::new();
@@ -313,7 +318,7 @@ async fn of_many_idle_connections_the_oldest_are_closed_first_one_after_the_othe
 }
 
 #[test]
-fn the_number_of_connections_is_less_than_that_of_files() {
+fn the_limit_of_connections_is_below_the_limit_of_open_files() {
     for (files, connections) in
         [(0, 1), (1, 1), (17, 1), (64, 48), (256, 240), (1_024, 960), (20_000, 19_744)]
     {
@@ -323,7 +328,7 @@ fn the_number_of_connections_is_less_than_that_of_files() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_are_refused_for_now_are_told_different_times() {
+async fn refused_clients_get_different_retry_times() {
     let (engine, _) = engine().await;
     let endpoint = Endpoint::new(engine.clone(), HttpConfig::default());
     engine.shutdown().await;
@@ -345,7 +350,7 @@ async fn those_who_are_refused_for_now_are_told_different_times() {
         let body = Dripping::new(&body, 10_000, Duration::ZERO, true);
         let response = handle(&endpoint, &head, Upload::new(body, None)).await;
         assert_eq!(response.status(), 503);
-        // Elsewhere there may be another server.
+        // Over a new connection the client may reach another server.
         assert_eq!(response.headers()["connection"], "close");
         let after = response.headers()["retry-after"].to_str().unwrap();
         told.push(after.parse::<u32>().unwrap());
@@ -357,7 +362,7 @@ async fn those_who_are_refused_for_now_are_told_different_times() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_whose_streams_end_are_told_different_times() {
+async fn clients_whose_streams_end_get_different_retry_times() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let session = super::streams::session(&mut connections).await;

@@ -1,4 +1,4 @@
-//! The end of a server: when it is asked to, and when its engine ends by itself.
+//! The end of a server: by a shutdown, or because its engine has ended by itself.
 
 use stentor_engine::EndedUnasked;
 
@@ -6,7 +6,7 @@ use super::streams::{answer, say};
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn half_a_head_and_half_a_body_do_not_hold_up_a_shutdown_and_running_calls_have_their_time() {
+async fn unfinished_requests_do_not_delay_a_shutdown_and_running_calls_may_finish() {
     let (engine, released) = engine().await;
     let config = HttpConfig { json_grace: Duration::from_secs(60), ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
@@ -15,7 +15,7 @@ async fn half_a_head_and_half_a_body_do_not_hold_up_a_shutdown_and_running_calls
     for end in [1, 20, whole.len() - 20, whole.len() - 1] {
         unfinished.push(say(&mut connections, PIPE, &whole[..end]).await);
     }
-    // Also where an answer was given before.
+    // The same on a connection that has already answered a request.
     let mut later = say(&mut connections, PIPE, &request("tools/call", "unknown", "")).await;
     answer(&mut later, "\"}}").await;
     later.write_all(&whole.as_bytes()[..20]).await.unwrap();
@@ -38,7 +38,7 @@ async fn half_a_head_and_half_a_body_do_not_hold_up_a_shutdown_and_running_calls
 }
 
 #[tokio::test]
-async fn with_half_a_head_and_half_a_body_open_a_server_ends_at_once() {
+async fn a_server_with_unfinished_requests_ends_at_once() {
     let (engine, _) = engine().await;
     let (address, stop, serving) = served(&engine, HttpConfig::default()).await;
     let whole = request("tools/call", "quiet", "");
@@ -56,9 +56,9 @@ async fn with_half_a_head_and_half_a_body_open_a_server_ends_at_once() {
 }
 
 #[test]
-fn all_of_a_shutdown_takes_less_than_docker_waits() {
+fn a_whole_shutdown_takes_less_time_than_docker_waits() {
     let drain = stentor_engine::Config::default().drain_timeout;
-    // Calls that do not end, and actors that do not, have half a second each.
+    // Calls and actors that do not end get half a second each.
     let most = drain + Duration::from_secs(1) + HttpConfig::default().close_timeout;
     assert!(most < Duration::from_secs(10), "{most:?}");
 }
@@ -70,36 +70,36 @@ async fn a_server_whose_engine_was_killed_does_not_end_well_and_its_listener_is_
     let mut client = TcpStream::connect(address).await.unwrap();
     send(&mut client, "tools/call", "hold").await;
     read_until(&mut client, "waiting").await;
-    engine.root_cell().kill_and_wait(None).await.unwrap();
+    engine.supervisor_cell().kill_and_wait(None).await.unwrap();
     let served = serving.await.unwrap();
     assert!(matches!(served, Err(ServeError::Ended(EndedUnasked::Killed))), "{served:?}");
     client.read_to_end(&mut Vec::new()).await.unwrap();
-    // So that another one can be served there.
+    // Another server can be started on the same address.
     TcpListener::bind(address).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_engine_that_follows_another_one_takes_the_same_listener_and_no_client_is_refused() {
+async fn a_second_engine_takes_the_same_listener_and_no_client_is_refused() {
     let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     kept.set_nonblocking(true).unwrap();
     let address = kept.local_addr().unwrap();
     for _ in 0..3 {
         let (engine, _) = engine().await;
         let listener = TcpListener::from_std(kept.try_clone().unwrap()).unwrap();
-        // It comes before anybody accepts.
+        // The client connects before the server accepts.
         let mut client = TcpStream::connect(address).await.unwrap();
         let never = std::future::pending();
         let serving =
             tokio::spawn(serve_on(engine.clone(), listener, HttpConfig::default(), never));
         send(&mut client, "tools/call", "unknown").await;
         read_until(&mut client, "unknown tool").await;
-        engine.root_cell().kill_and_wait(None).await.unwrap();
+        engine.supervisor_cell().kill_and_wait(None).await.unwrap();
         serving.await.unwrap().unwrap_err();
     }
 }
 
 #[tokio::test]
-async fn a_shutdown_that_was_asked_for_is_a_good_end_whoever_asked() {
+async fn a_requested_shutdown_is_not_an_error() {
     let (engine, _) = engine().await;
     let (_, _stop, serving) = served(&engine, HttpConfig::default()).await;
     engine.shutdown().await;

@@ -1,4 +1,4 @@
-//! Clients that go away, and those that only look like it.
+//! Clients that close their connection, and clients that only close their sending half.
 
 use super::streams::{LAST_CHUNK, answer, say};
 use super::*;
@@ -10,7 +10,7 @@ async fn running(engine: &Engine) {
     }
 }
 
-/// Waits until the server has noticed that a client is gone, and says how long that took.
+/// Waits until the server has noticed that a client has disconnected. Returns how long that took.
 async fn noticed(engine: &Engine, connections: &mut Connections) -> Duration {
     let left = Instant::now();
     connections.ended().await.unwrap();
@@ -20,7 +20,7 @@ async fn noticed(engine: &Engine, connections: &mut Connections) -> Duration {
     left.elapsed()
 }
 
-/// More than is read while a request is answered.
+/// More bytes than the server reads while it answers a request.
 fn far_ahead() -> String {
     request("tools/call", "unknown", "").repeat(20)
 }
@@ -56,16 +56,16 @@ async fn a_client_that_leaves_a_stream_is_noticed_at_once_whatever_it_sent_ahead
     }
 }
 
-/// A connection whose client has closed its half, and reads on.
+/// A connection whose client has closed its sending half, and still reads.
 async fn half_closed(connections: &mut Connections, text: &str) -> DuplexStream {
     let mut client = say(connections, 64 * 1024, text).await;
-    // Of a duplex this closes the one direction.
+    // For a duplex this closes only the sending direction.
     client.shutdown().await.unwrap();
     client
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_only_sends_no_more_gets_its_answer() {
+async fn a_client_that_closes_its_sending_half_gets_its_response() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     for version in ["HTTP/1.1", "HTTP/1.0"] {
@@ -83,7 +83,7 @@ async fn a_client_that_only_sends_no_more_gets_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_asked_before_a_client_sent_no_more_is_answered() {
+async fn requests_sent_before_a_client_closed_its_sending_half_are_answered() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let text = request("tools/call", "hold", "") + &far_ahead();
@@ -96,8 +96,7 @@ async fn what_was_asked_before_a_client_sent_no_more_is_answered() {
     assert_eq!(rest.matches("unknown tool").count(), 20, "{rest}");
 }
 
-// The clock is not stopped, and the kernel has its say: what is sent to a socket that was closed is
-// answered by a reset.
+// With the real clock and the real kernel: what is sent to a closed socket is answered by a reset.
 #[tokio::test]
 async fn over_tcp_a_client_that_leaves_is_noticed_at_once_whatever_it_sent_and_left_unread() {
     let (engine, _released) = engine().await;
@@ -108,7 +107,7 @@ async fn over_tcp_a_client_that_leaves_is_noticed_at_once_whatever_it_sent_and_l
             client.write_all(request("tools/call", "hold", "").as_bytes()).await.unwrap();
             running(&engine).await;
             let sending = client.write_all(ahead.as_bytes());
-            // It waits where it is more than the kernel takes.
+            // The write waits if the kernel's buffers are full.
             let _ = timeout(Duration::from_millis(100), sending).await;
             if reads {
                 read_until(&mut client, "waiting").await;
@@ -124,7 +123,7 @@ async fn over_tcp_a_client_that_leaves_is_noticed_at_once_whatever_it_sent_and_l
 }
 
 #[tokio::test]
-async fn over_tcp_a_client_that_only_sends_no_more_gets_its_answer() {
+async fn over_tcp_a_client_that_closes_its_sending_half_gets_its_response() {
     let (engine, released) = engine().await;
     let (address, _stop, _serving) = served(&engine, HttpConfig::default()).await;
     for tool in ["quiet", "hold"] {

@@ -1,4 +1,4 @@
-//! Event streams: each takes its connection over, and most give it back.
+//! Event streams: each takes over its connection, and most give it back.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -9,7 +9,7 @@ use tokio::io::ReadBuf;
 
 use super::*;
 
-/// Reads one response, which ends with `end`.
+/// Reads one response. It ends with `end`.
 pub(super) async fn answer(client: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut read = String::new();
     while !read.ends_with(end) {
@@ -19,7 +19,7 @@ pub(super) async fn answer(client: &mut (impl AsyncRead + Unpin), end: &str) -> 
     read
 }
 
-/// Opens a connection that holds `pipe` bytes in each direction, and sends `text` on it.
+/// Opens a connection with buffers of `pipe` bytes in each direction, and sends `text` on it.
 pub(super) async fn say(connections: &mut Connections, pipe: usize, text: &str) -> DuplexStream {
     let (mut client, server) = tokio::io::duplex(pipe);
     connections.open(server);
@@ -30,12 +30,12 @@ pub(super) async fn say(connections: &mut Connections, pipe: usize, text: &str) 
 pub(super) const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn requests_follow_a_stream_on_the_same_connection_also_those_sent_ahead() {
+async fn requests_after_a_stream_are_served_on_the_same_connection_even_if_sent_ahead() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let mut client = call(&mut connections, "hold").await;
     read_until(&mut client, "waiting").await;
-    // While the stream goes on.
+    // While the stream is open.
     for _ in 0..2 {
         send(&mut client, "tools/call", "unknown").await;
     }
@@ -53,7 +53,6 @@ async fn requests_follow_a_stream_on_the_same_connection_also_those_sent_ahead()
     assert!(answer(&mut client, LAST_CHUNK).await.contains("released"));
 }
 
-/// The chunks of a body.
 fn chunks(mut body: &str) -> Vec<&str> {
     let mut chunks = Vec::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
@@ -79,7 +78,7 @@ async fn each_chunk_of_a_stream_is_as_long_as_it_says() {
     assert_eq!(chunks[1], ":\n\n", "it was quiet");
     assert!(chunks[2].contains("released"), "{chunks:?}");
     assert_eq!(chunks[3..], [""]);
-    // As the head that other servers write.
+    // The same head that other servers write.
     for header in ["content-type: text/event-stream", "cache-control: no-store", "date: "] {
         assert!(head.contains(header), "{head}");
     }
@@ -95,11 +94,11 @@ async fn a_client_that_leaves_while_a_stream_is_quiet_is_noticed_at_once() {
     drop(client);
     connections.ended().await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(engine.tally().closed, 0);
+    assert_eq!(engine.counters().closed, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_wants_no_more_after_a_stream_gets_no_more() {
+async fn a_client_that_asks_to_close_is_disconnected_after_the_stream() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let text = request("tools/call", "hold", "connection: close\r\n");
@@ -113,7 +112,7 @@ async fn a_client_that_wants_no_more_after_a_stream_gets_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_begins_while_the_server_closes_is_the_last() {
+async fn a_stream_that_begins_during_a_shutdown_is_the_last_response_of_its_connection() {
     let (engine, released) = engine().await;
     let config = HttpConfig { json_grace: Duration::from_secs(2), ..HttpConfig::default() };
     let mut connections = connections(&engine, &config);
@@ -157,7 +156,7 @@ async fn a_client_of_http_1_0_that_leaves_is_noticed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_still_on_its_way_is_not_lost_to_the_stream_behind_it() {
+async fn a_response_that_is_still_being_written_is_not_lost_to_the_next_stream() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let both = request("tools/call", "recite", "") + &request("tools/call", "hold", "");
@@ -172,11 +171,11 @@ async fn an_answer_that_is_still_on_its_way_is_not_lost_to_the_stream_behind_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_is_sent_ahead_is_lost_however_much() {
+async fn no_request_that_is_sent_ahead_is_lost() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let ahead = 25;
-    // All at once: hyper reads more of it than a stream keeps.
+    // All at once: hyper reads more of them than a stream keeps.
     let text =
         request("tools/call", "hold", "") + &request("tools/call", "unknown", "").repeat(ahead);
     let mut client = say(&mut connections, 2 * text.len(), &text).await;
@@ -196,15 +195,15 @@ async fn a_client_that_leaves_is_noticed_also_while_it_does_not_read() {
     let mut connections = connections(&engine, &HttpConfig::default());
     let client = call(&mut connections, "chatter").await;
     sleep(Duration::from_secs(30)).await;
-    assert!(engine.tally().dropped(Class::Log) > 0, "it waits for the client");
+    assert!(engine.counters().dropped(Class::Log) > 0, "it waits for the client");
     let begun = Instant::now();
     drop(client);
     connections.ended().await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(engine.tally().closed, 0);
+    assert_eq!(engine.counters().closed, 0);
 }
 
-/// The head of a GET of a session's stream.
+/// The head of the response to a GET of a session's stream.
 async fn head_of_stream(connections: &mut Connections, session: &str, more: &str) -> Vec<String> {
     let text = format!(
         "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
@@ -228,7 +227,7 @@ async fn a_stream_begins_with_the_same_head_as_one_that_hyper_writes() {
     let mut connections = connections(&engine, &HttpConfig::default());
     let session = session(&mut connections).await;
     let own = head_of_stream(&mut connections, &session, "\r\n").await;
-    // A body that nobody reads: hyper keeps such a connection.
+    // A request with a body that is never read: hyper keeps such a connection.
     let mut of_hyper =
         head_of_stream(&mut connections, &session, "content-length: 100\r\n\r\n").await;
     of_hyper.retain(|line| line != "connection: close");
@@ -236,7 +235,7 @@ async fn a_stream_begins_with_the_same_head_as_one_that_hyper_writes() {
     assert_eq!(own.len(), 5, "{own:?}");
 }
 
-/// Opens a legacy session, and gives its id.
+/// Opens a legacy session, and returns its id.
 pub(super) async fn session(connections: &mut Connections) -> String {
     let body = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -260,7 +259,7 @@ pub(super) async fn session(connections: &mut Connections) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_at_once_is_few_chunks() {
+async fn messages_sent_at_once_are_written_in_few_chunks() {
     let (engine, _) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let text = request("tools/call", "chatter", "");
@@ -283,7 +282,7 @@ pub(super) fn get(session: &str) -> String {
     )
 }
 
-/// The stream of a session's notices on a connection of its own.
+/// Opens the stream of a session's notices on a connection of its own.
 async fn notices(connections: &mut Connections, session: &str) -> DuplexStream {
     let mut client = say(connections, PIPE, &get(session)).await;
     answer(&mut client, "\r\n\r\n").await;
@@ -298,7 +297,7 @@ async fn what_a_client_takes_only_in_part_is_written_to_its_end_and_nothing_is_l
     let mut client = notices(&mut connections, &session).await;
     let told = 100;
     for index in 0..told {
-        // More than the connection holds, so that some of it waits for the client.
+        // More than the connection's buffers, so that some of it waits for the client.
         let params = json!({ "index": index, "text": "x".repeat(SAID) });
         engine.notify_all("test/told", params).await.unwrap();
         sleep(Duration::from_millis(1)).await;
@@ -313,7 +312,7 @@ async fn what_a_client_takes_only_in_part_is_written_to_its_end_and_nothing_is_l
     for (index, event) in events.enumerate() {
         assert!(event.contains(&format!("\"index\":{index},")), "{index}: {event}");
     }
-    assert_eq!(engine.tally().dropped(Class::Custom), 0);
+    assert_eq!(engine.counters().dropped(Class::Custom), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -322,7 +321,7 @@ async fn streams_that_many_write_to_at_once_are_in_order() {
     let mut connections = connections(&engine, &HttpConfig::default());
     let told: usize = 300;
     let mut clients = Vec::new();
-    // More than the hub tells in one go.
+    // More streams than the hub serves in one batch.
     for _ in 0..130 {
         let session = session(&mut connections).await;
         let mut client = notices(&mut connections, &session).await;
@@ -346,7 +345,7 @@ async fn streams_that_many_write_to_at_once_are_in_order() {
         let events = chunks(&read).concat();
         let events = events.split("\n\n").filter(|event| !event.is_empty());
         for (index, event) in events.enumerate() {
-            // Its id is that of the next one; the first one is empty.
+            // The id of an event names the following frame; the first event is empty.
             assert!(event.starts_with(&format!("id: 0-{index}\n")), "{index}: {event}");
             let told = index.checked_sub(1).map(|told| format!("{{\"index\":{told}}}"));
             assert!(event.contains(&told.unwrap_or_default()), "{index}: {event}");
@@ -355,8 +354,8 @@ async fn streams_that_many_write_to_at_once_are_in_order() {
     released.notify_one();
 }
 
-/// A connection, and how often it was looked at whether its client says something: its task does so
-/// each time that it is polled.
+/// A connection that counts how often it was polled for reading. Its task does so each time that it
+/// is polled.
 struct Polled {
     io: DuplexStream,
     looks: Arc<AtomicUsize>,
@@ -413,14 +412,14 @@ async fn a_notice_to_all_is_written_while_the_task_of_a_connection_sleeps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_more_is_answered_also_after_a_stream() {
+async fn a_client_that_closes_its_sending_half_after_a_stream_gets_its_response() {
     let (engine, released) = engine().await;
     let mut connections = connections(&engine, &HttpConfig::default());
     let mut client = call(&mut connections, "hold").await;
     read_until(&mut client, "waiting").await;
     released.notify_one();
     answer(&mut client, LAST_CHUNK).await;
-    // Without a turn for the connection in between.
+    // The connection's task does not run between these two.
     let text = request("tools/call", "unknown", "");
     poll_once(client.write_all(text.as_bytes()));
     poll_once(client.shutdown());
@@ -428,7 +427,7 @@ async fn a_client_that_says_nothing_more_is_answered_also_after_a_stream() {
     assert!(next.contains("unknown tool"), "{next}");
 }
 
-/// Polls a future that is to be ready at once.
+/// Polls a future that must be ready at once.
 fn poll_once(future: impl Future<Output = io::Result<()>>) {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(matches!(pin!(future).poll(&mut cx), Poll::Ready(Ok(()))));

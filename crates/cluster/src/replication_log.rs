@@ -1,0 +1,349 @@
+//! The facts that a node sends to all others, so that each node receives each fact once, whatever
+//! is lost on the way.
+//!
+//! A node has one [`ReplicationLog`], from which outdated facts are removed. Each other node has a
+//! [`Follower`] of it, reports its position from time to time, and receives the facts after that
+//! position. Nothing here waits, sends or reads a clock.
+//!
+//! ```text
+//!   offer, add_fact -> ReplicationLog -- since(follower.position()) --> Update -> Follower
+//!                        ^                                                           |
+//!                        +------------------------- position ------------------------+
+//! ```
+
+mod follower;
+mod latest;
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::{ItemKind, Topic};
+
+pub(crate) use follower::Follower;
+use latest::Latest;
+
+/// The size of a fact in an update beside its texts, in bytes.
+const FACT_BYTES: usize = 64;
+
+/// The kind and the name or URI of a definition.
+type Key = (ItemKind, Arc<str>);
+
+/// How far a follower has read a log.
+///
+/// A follower that has everything has the same number in all fields. One that starts again reads
+/// the definitions from the beginning, but must not receive notices twice, nor removals that it
+/// does not need: so those fields are ahead of `seq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// A random number for one run of the node.
+    pub(crate) life: u64,
+    /// All facts up to this number are known.
+    pub(crate) seq: u64,
+    /// No removal up to this number needs to be sent.
+    removals: u64,
+    /// No change of a topic up to this number needs to be sent.
+    topics: u64,
+    /// No notification up to this number needs to be sent.
+    notes: u64,
+}
+
+impl Position {
+    const fn up_to(life: u64, seq: u64) -> Self {
+        Self { life, seq, removals: seq, topics: seq, notes: seq }
+    }
+
+    fn max_seq(self) -> u64 {
+        self.seq.max(self.removals).max(self.topics).max(self.notes)
+    }
+
+    /// The same position, but with all facts up to `seq`.
+    fn advanced_to(self, seq: u64) -> Self {
+        Self {
+            life: self.life,
+            seq,
+            removals: self.removals.max(seq),
+            topics: self.topics.max(seq),
+            notes: self.notes.max(seq),
+        }
+    }
+}
+
+/// How much of the past a log keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplicationLimits {
+    /// The most removals. A follower that has missed more receives all definitions.
+    pub(crate) removals: usize,
+    /// The most topics. A follower that has missed changes of more is notified that it missed some.
+    pub(crate) topics: usize,
+    pub(crate) notes: usize,
+    /// The most bytes of notifications. The last notification is kept whatever its size.
+    pub(crate) note_bytes: usize,
+}
+
+impl Default for ReplicationLimits {
+    fn default() -> Self {
+        Self { removals: 4096, topics: 4096, notes: 1024, note_bytes: 1 << 20 }
+    }
+}
+
+/// The facts that take a [`Follower`] from one position to a later one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Update {
+    /// Where the follower must be.
+    pub(crate) from: Option<Position>,
+    /// Where the follower is afterwards.
+    pub(crate) to: Position,
+    /// The update starts from the beginning: it replaces all definitions.
+    pub(crate) whole: bool,
+    /// Some notices were dropped: everything may have changed.
+    pub(crate) missed: bool,
+    /// The update ends before the head of the log: the follower has to ask again.
+    pub(crate) more: bool,
+    /// The facts, oldest first.
+    pub(crate) facts: Vec<Fact>,
+}
+
+#[derive(Debug)]
+struct Offered {
+    seq: u64,
+    /// The last round in which it was offered.
+    round: u64,
+    definition: Definition,
+}
+
+/// A notification, and its size as JSON in bytes.
+#[derive(Debug)]
+struct Note {
+    fact: Fact,
+    bytes: usize,
+}
+
+/// All facts of a node. Each has a number, from 1. Only the last fact of each definition and each
+/// topic is kept.
+#[derive(Debug)]
+pub(crate) struct ReplicationLog {
+    life: u64,
+    limits: ReplicationLimits,
+    seq: u64,
+    /// Counts the calls of `offer` and the single definitions.
+    round: u64,
+    offered: HashMap<Key, Offered>,
+    /// The same definitions, by number.
+    puts: BTreeMap<u64, Definition>,
+    removals: Latest<Key>,
+    topics: Latest<Topic>,
+    notes: BTreeMap<u64, Note>,
+    /// The total size of `notes`, in bytes.
+    note_bytes: usize,
+    /// The number of the last notification that was dropped.
+    notes_floor: u64,
+}
+
+impl ReplicationLog {
+    pub(crate) fn new(life: u64, limits: ReplicationLimits) -> Self {
+        Self {
+            life,
+            limits,
+            seq: 0,
+            round: 0,
+            offered: HashMap::new(),
+            puts: BTreeMap::new(),
+            removals: Latest::default(),
+            topics: Latest::default(),
+            notes: BTreeMap::new(),
+            note_bytes: 0,
+            notes_floor: 0,
+        }
+    }
+
+    /// Replaces everything that is offered. `true` if that changes anything.
+    ///
+    /// Of two definitions with the same key, the first one counts.
+    pub(crate) fn offer(&mut self, definitions: impl IntoIterator<Item = Definition>) -> bool {
+        let before = self.seq;
+        self.round += 1;
+        for definition in definitions {
+            self.put(definition);
+        }
+        let gone = |offered: &Offered| offered.round != self.round;
+        let mut removed: Vec<_> = self
+            .offered
+            .values()
+            .filter(|offered| gone(offered))
+            .map(|offered| (offered.seq, key(&offered.definition)))
+            .collect();
+        // In the order of their offers, so that equal runs have equal logs.
+        removed.sort_unstable_by_key(|(seq, _)| *seq);
+        for (_, key) in removed {
+            self.remove(key);
+        }
+        self.seq != before
+    }
+
+    /// Adds a fact. A change replaces an older change of the same topic; a notification never
+    /// replaces another. A single definition is offered until the next [`offer`](Self::offer).
+    pub(crate) fn add_fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Put(definition) => {
+                self.round += 1;
+                self.put(definition);
+            }
+            Fact::Remove(kind, key) => self.remove((kind, key)),
+            Fact::Changed(topic) => {
+                self.seq += 1;
+                self.topics.insert(topic, self.seq);
+                self.topics.keep(self.limits.topics);
+            }
+            Fact::Notify { .. } => self.notify(fact),
+        }
+    }
+
+    /// The position of a follower that has everything.
+    pub(crate) fn head(&self) -> Position {
+        Position::up_to(self.life, self.seq)
+    }
+
+    /// The update for a follower at `from`.
+    ///
+    /// A follower without a position receives all current definitions and no past notices. The
+    /// update is about `max_bytes` long at most, but contains at least one fact if there is any.
+    pub(crate) fn since(&self, from: Option<Position>, max_bytes: usize) -> Update {
+        let Start { mut at, whole, missed } = self.start(from);
+        let (mut facts, mut bytes, mut more) = (Vec::new(), 0_usize, false);
+        for (seq, fact, size) in self.after(at) {
+            bytes = bytes.saturating_add(size);
+            if bytes > max_bytes && !facts.is_empty() {
+                more = true;
+                break;
+            }
+            at = at.advanced_to(seq);
+            facts.push(fact);
+        }
+        // Skips numbers whose facts no longer exist.
+        let to = if more { at } else { at.advanced_to(self.seq) };
+        Update { from, to, whole, missed, more, facts }
+    }
+
+    fn put(&mut self, definition: Definition) {
+        let (seq, round) = (self.seq + 1, self.round);
+        match self.offered.entry(key(&definition)) {
+            Entry::Occupied(mut entry) => {
+                let offered = entry.get_mut();
+                if std::mem::replace(&mut offered.round, round) == round
+                    || offered.definition == definition
+                {
+                    return;
+                }
+                self.puts.remove(&offered.seq);
+                (offered.seq, offered.definition) = (seq, definition.clone());
+            }
+            Entry::Vacant(entry) => {
+                self.removals.remove(entry.key());
+                entry.insert(Offered { seq, round, definition: definition.clone() });
+            }
+        }
+        self.puts.insert(seq, definition);
+        self.seq = seq;
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(offered) = self.offered.remove(&key) else { return };
+        self.puts.remove(&offered.seq);
+        self.seq += 1;
+        self.removals.insert(key, self.seq);
+        self.removals.keep(self.limits.removals);
+    }
+
+    fn notify(&mut self, fact: Fact) {
+        self.seq += 1;
+        // A fact that cannot be encoded is never sent, so its size does not matter.
+        let bytes = serde_json::to_vec(&fact).map_or(0, |text| text.len());
+        self.note_bytes += bytes;
+        self.notes.insert(self.seq, Note { fact, bytes });
+        // The last one stays, for followers that keep up.
+        while self.notes.len() > 1
+            && (self.notes.len() > self.limits.notes || self.note_bytes > self.limits.note_bytes)
+        {
+            let Some((seq, note)) = self.notes.pop_first() else { break };
+            self.note_bytes -= note.bytes;
+            self.notes_floor = seq;
+        }
+    }
+
+    /// The point from which a follower at `from` reads on.
+    fn start(&self, from: Option<Position>) -> Start {
+        let from_start = Position { seq: 0, ..self.head() };
+        let Some(from) = from else { return Start { at: from_start, whole: true, missed: false } };
+        if from.life != self.life || from.max_seq() > self.seq {
+            // It is unknown whether the follower received the last notices of the earlier run. All
+            // notices of this run are new to it.
+            let at = Position { notes: self.notes_floor, ..from_start };
+            return Start { at, whole: true, missed: true };
+        }
+        let mut at = from.advanced_to(from.seq);
+        let whole = at.removals < self.removals.floor();
+        if whole {
+            // Notices do not start again: the follower would receive them twice.
+            (at.seq, at.removals) = (0, self.seq);
+        }
+        let missed = at.topics < self.topics.floor() || at.notes < self.notes_floor;
+        if missed {
+            // `missed` is set once, and stands for all topics.
+            (at.topics, at.notes) = (self.seq, at.notes.max(self.notes_floor));
+        }
+        Start { at, whole, missed }
+    }
+
+    /// All facts that a follower at `at` lacks, in order, with their approximate sizes.
+    fn after(&self, at: Position) -> impl Iterator<Item = (u64, Fact, usize)> {
+        let after = |seq: u64| (Bound::Excluded(seq), Bound::Unbounded);
+        let mut puts = self.puts.range(after(at.seq)).peekable();
+        let mut removals = self.removals.after(at.removals).peekable();
+        let mut topics = self.topics.after(at.topics).peekable();
+        let mut notes = self.notes.range(after(at.notes)).peekable();
+        std::iter::from_fn(move || {
+            let heads = [
+                puts.peek().map(|(seq, _)| **seq),
+                removals.peek().map(|(seq, _)| *seq),
+                topics.peek().map(|(seq, _)| *seq),
+                notes.peek().map(|(seq, _)| **seq),
+            ];
+            let next = heads.into_iter().flatten().min();
+            let is_next = |head: Option<u64>| head.is_some() && head == next;
+            if is_next(heads[0]) {
+                let (seq, definition) = puts.next()?;
+                let size = FACT_BYTES + definition.key.len() + definition.json.len();
+                Some((*seq, Fact::Put(definition.clone()), size))
+            } else if is_next(heads[1]) {
+                let (seq, (kind, key)) = removals.next()?;
+                Some((seq, Fact::Remove(*kind, key.clone()), FACT_BYTES + key.len()))
+            } else if is_next(heads[2]) {
+                let (seq, topic) = topics.next()?;
+                let size = match topic {
+                    Topic::List(_) => FACT_BYTES,
+                    Topic::Resource(uri) => FACT_BYTES + uri.len(),
+                };
+                Some((seq, Fact::Changed(topic.clone()), size))
+            } else {
+                let (seq, note) = notes.next()?;
+                Some((*seq, note.fact.clone(), note.bytes))
+            }
+        })
+    }
+}
+
+struct Start {
+    at: Position,
+    whole: bool,
+    missed: bool,
+}
+
+fn key(definition: &Definition) -> Key {
+    (definition.kind, definition.key.clone())
+}

@@ -1,0 +1,147 @@
+//! A call whose code is on another node: to its client it is a call like any other.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use stentor_wire::{ErrorObject, Message, Request, Response, params};
+
+use super::{FrameBody, PeerEvent, PeerRequest, PeerStream, RemoteCaller};
+use crate::core::Core;
+use crate::dispatch::Failure;
+use crate::ids::NodeId;
+use crate::session::Caller;
+use crate::stream::Frame;
+use crate::stream::policy::Class;
+use crate::task::Context;
+
+/// A request that the first reachable one of these nodes must answer.
+pub(crate) struct RemoteCall {
+    nodes: Vec<NodeId>,
+    peer_request: PeerRequest,
+    subject: String,
+}
+
+impl fmt::Debug for RemoteCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteCall").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+/// The response of a remote call, encoded for its client, and its error code if it is an error.
+pub(crate) type Encoded = (Bytes, Option<i32>);
+
+impl RemoteCall {
+    pub(crate) fn new(
+        nodes: impl IntoIterator<Item = NodeId>,
+        caller: &Caller,
+        request: &Request,
+        subject: &str,
+    ) -> Self {
+        let sender = Box::new(RemoteCaller::from(caller));
+        let peer_request = PeerRequest::Request { sender, request: request.encode() };
+        Self { nodes: nodes.into_iter().collect(), peer_request, subject: subject.to_owned() }
+    }
+
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Lets the first node that can be reached answer the request.
+    pub(crate) async fn run(self, ctx: &Context) -> Result<Encoded, Failure> {
+        let Self { nodes, peer_request, subject } = self;
+        let (node, peer_stream) = begin(&ctx.call().core, &nodes, peer_request)
+            .ok_or_else(|| unavailable(format!("no node that has '{subject}' can be reached")))?;
+        let lost = || unavailable(format!("node {node}, which ran '{subject}', has gone"));
+        forward(peer_stream, ctx).await.unwrap_or_else(|| Err(lost()))
+    }
+}
+
+fn unavailable(message: String) -> Failure {
+    ErrorObject::unavailable(message).into()
+}
+
+fn begin(core: &Core, nodes: &[NodeId], peer_request: PeerRequest) -> Option<(NodeId, PeerStream)> {
+    let peers = core.peers()?;
+    nodes.iter().find_map(|node| {
+        let peer_stream = peers.ask(node, peer_request.clone()).ok()?;
+        Some((node.clone(), peer_stream))
+    })
+}
+
+/// Forwards frames to the client until the reply comes. `None` if it does not come.
+async fn forward(mut peer_stream: PeerStream, ctx: &Context) -> Option<Result<Encoded, Failure>> {
+    let mut questions = FuturesUnordered::new();
+    loop {
+        let event = tokio::select! {
+            event = peer_stream.next() => event?,
+            Some(answer) = questions.next() => {
+                if let Some(response) = answer {
+                    peer_stream.answer(response);
+                }
+                continue;
+            }
+        };
+        match event {
+            PeerEvent::Frames { frames, .. } => {
+                for frame in frames {
+                    match frame.body {
+                        FrameBody::Reply(reply, code) => return Some(Ok((reply, code))),
+                        FrameBody::Message(message) if frame.class == Class::Question => {
+                            // Waits, so that no more questions are asked than the client reads.
+                            ctx.call().output().sender.wait_for_space_to_ask().await;
+                            questions.extend(forward_question(ctx, message));
+                        }
+                        body => forward_frame(ctx, frame.class, body).await,
+                    }
+                }
+            }
+            PeerEvent::Detached => ctx.call().output.load().sender.detach(),
+            PeerEvent::Refused(refused) => {
+                return Some(Err(unavailable(refused.to_string())));
+            }
+            PeerEvent::Started { .. } => {}
+            PeerEvent::Ended | PeerEvent::Moved(_) => return None,
+        }
+    }
+}
+
+/// Sends a frame of the call to its client, at the pace of the client.
+async fn forward_frame(ctx: &Context, class: Class, body: FrameBody) {
+    let output = ctx.call().output();
+    match body {
+        FrameBody::Progress(progress, total, message) => {
+            ctx.report_progress_paced(progress, total, message).await;
+        }
+        FrameBody::Log(level, message) => {
+            output.sender.send(&output.gate, class, Frame::Log(level, message));
+        }
+        FrameBody::Message(message) | FrameBody::Reply(message, _) => {
+            output.sender.send(&output.gate, class, Frame::Message(message));
+        }
+    }
+}
+
+/// Asks the client a question of the call, or withdraws one. The answer comes under the id that the
+/// call gave to the question.
+fn forward_question(
+    ctx: &Context,
+    message: Bytes,
+) -> Option<impl Future<Output = Option<Response>> + use<>> {
+    let (questions, output) = (ctx.call().questions.as_ref()?, ctx.call().output());
+    let open = match Message::decode(&message).ok()? {
+        Message::Request(question) => Some(questions.expect(question.id)),
+        Message::Notification(given_up) => {
+            let params::Cancelled { request_id, .. } = given_up.params.parse().ok()?;
+            questions.withdraw(&request_id);
+            None
+        }
+        Message::Response(_) => return None,
+    };
+    output.sender.send(&output.gate, Class::Question, Frame::Message(message));
+    open.map(|open| async move {
+        let id = open.id().clone();
+        Some(Response { id, outcome: open.answer().await? })
+    })
+}

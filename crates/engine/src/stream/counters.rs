@@ -1,0 +1,163 @@
+//! Counters: what became of frames, and how many bytes streams hold.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::Delivered;
+use super::policy::{Class, Pressure};
+
+/// What became of frames, by class. Every count is also added to the engine's total.
+#[derive(Debug)]
+pub struct Counters {
+    delivered: [AtomicU64; Class::ALL.len()],
+    coalesced: [AtomicU64; Class::ALL.len()],
+    conflated: AtomicU64,
+    refused: AtomicU64,
+    dropped: [AtomicU64; Class::ALL.len()],
+    closed: AtomicU64,
+    held: AtomicUsize,
+    budget: usize,
+    total: Option<Arc<Counters>>,
+}
+
+/// A copy of a [`Counters`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CountersView {
+    /// Frames handed to the transport, by [`Class`].
+    pub delivered: [u64; Class::ALL.len()],
+    /// Frames not queued because the same frame was waiting, by [`Class`].
+    pub coalesced: [u64; Class::ALL.len()],
+    /// Progress values replaced by newer ones; of a stream that is not read, in steps of 64.
+    pub conflated: u64,
+    /// Progress values that did not increase or were not finite.
+    pub refused: u64,
+    /// Frames dropped because the client fell behind, by [`Class`].
+    pub dropped: [u64; Class::ALL.len()],
+    /// Streams closed because their client stopped reading.
+    pub closed: u64,
+    /// Bytes of memory in queues and in event logs. Accurate to 1 KiB for each stream on which
+    /// frames wait.
+    pub held: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LossCounters {
+    pub(crate) dropped: [u64; Class::ALL.len()],
+    pub(crate) closed: u64,
+}
+
+impl CountersView {
+    /// Frames of one class handed to the transport.
+    #[must_use]
+    pub fn delivered(&self, class: Class) -> u64 {
+        self.delivered[class as usize]
+    }
+
+    /// Frames of one class that were dropped.
+    #[must_use]
+    pub fn dropped(&self, class: Class) -> u64 {
+        self.dropped[class as usize]
+    }
+}
+
+impl Counters {
+    /// The counters of all sessions together, with their budget in bytes.
+    pub(crate) fn total(budget: usize) -> Self {
+        Self {
+            delivered: Default::default(),
+            coalesced: Default::default(),
+            conflated: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            dropped: Default::default(),
+            closed: AtomicU64::default(),
+            held: AtomicUsize::default(),
+            budget,
+            total: None,
+        }
+    }
+
+    /// The counters of one session, with its budget in bytes.
+    pub(crate) fn within(total: Arc<Counters>, budget: usize) -> Self {
+        Self { total: Some(total), ..Self::total(budget) }
+    }
+
+    /// Changes the bytes that a stream holds from `before` to `now`.
+    pub(crate) fn holds(&self, before: usize, now: usize) {
+        // A decrease is a large number; adding it wraps around to the right sum.
+        let change = now.wrapping_sub(before);
+        if change != 0 {
+            self.held.fetch_add(change, Ordering::Relaxed);
+            if let Some(total) = &self.total {
+                total.held.fetch_add(change, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The pressure on the session's budget or on the total budget, whichever is higher.
+    pub(crate) fn pressure(&self) -> Pressure {
+        let own = Pressure::of(self.held.load(Ordering::Relaxed), self.budget);
+        own.max(self.total.as_ref().map_or(Pressure::None, |total| total.pressure()))
+    }
+
+    pub(crate) fn delivered(&self, batch: &[Delivered]) {
+        let mut counts = [0; Class::ALL.len()];
+        for (_, class, _) in batch {
+            counts[*class as usize] += 1;
+        }
+        for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            self.add(count, |counters| &counters.delivered[index]);
+        }
+    }
+
+    pub(crate) fn coalesced(&self, class: Class) {
+        self.add(1, |counters| &counters.coalesced[class as usize]);
+    }
+
+    pub(crate) fn conflated(&self, count: u64) {
+        self.add(count, |counters| &counters.conflated);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.add(1, |counters| &counters.refused);
+    }
+
+    pub(crate) fn dropped(&self, class: Class, count: u64) {
+        self.add(count, |counters| &counters.dropped[class as usize]);
+    }
+
+    pub(crate) fn closed(&self) {
+        self.add(1, |counters| &counters.closed);
+    }
+
+    fn add(&self, count: u64, counter: impl Fn(&Self) -> &AtomicU64) {
+        counter(self).fetch_add(count, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            counter(total).fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn losses(&self) -> LossCounters {
+        LossCounters {
+            dropped: std::array::from_fn(|index| self.dropped[index].load(Ordering::Relaxed)),
+            closed: self.closed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn view(&self) -> CountersView {
+        let read = |counters: &[AtomicU64; Class::ALL.len()]| {
+            std::array::from_fn(|index| counters[index].load(Ordering::Relaxed))
+        };
+        CountersView {
+            delivered: read(&self.delivered),
+            coalesced: read(&self.coalesced),
+            conflated: self.conflated.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            dropped: read(&self.dropped),
+            closed: self.closed.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! **Owns** the life of the other actors: the hub, the registry and the actors of sessions are its
+//! children.
+//! **Receives** the end of every child, messages of the host's actors, and ticks to look for idle
+//! sessions and stalled streams.
+//! **Sends** all sessions to a new hub, and messages of the host to the actors that they are for.
+//! **Dies when** the engine shuts down, the host's supervisor stops, or restarts help no more.
+//! **Restarts as** nothing by itself: a supervisor of the host may restart the engine.
+
+mod restarts;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::embed::EngineMsg;
+use crate::engine::Engine;
+use crate::events::EngineEvent;
+use crate::hub::{HubActor, HubMsg};
+use crate::ids::SessionId;
+use crate::registry::{
+    CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
+};
+use crate::remote::Fact;
+use crate::session::{
+    EndReason, Session, SessionEntry, SessionKind, SessionState, Streams, TO_BE_USED, rejoin_all,
+};
+use crate::shares::Share;
+use crate::task::CancelReason;
+use crate::tasks;
+use futures::FutureExt as _;
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr,
+    SupervisionEvent,
+};
+pub(crate) use restarts::Restarts;
+use stentor_wire::Notice;
+use tokio::time::Instant;
+
+/// With more restarts than this within a minute, the supervisor gives up. Each session has a budget
+/// of its own, so that no client uses up this one.
+const MOST_RESTARTS: usize = 10;
+
+const METER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A view of the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SupervisorView {
+    /// Restarts of registry, hub and the stateless session within the last minute.
+    pub recent_restarts: usize,
+    /// Sessions in the directory.
+    pub sessions: usize,
+}
+
+/// Starts a search for idle sessions and stalled streams. Only the engine can make one.
+#[derive(Debug)]
+pub struct Tick(());
+
+pub(crate) struct SupervisorState {
+    core: Arc<Core>,
+    registry: ActorId,
+    hub: ActorId,
+    restarts: Restarts,
+    metered: Instant,
+}
+
+pub(crate) struct SupervisorActor;
+
+impl Actor for SupervisorActor {
+    type Msg = EngineMsg;
+    type State = SupervisorState;
+    type Arguments = Arc<Core>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<EngineMsg>,
+        core: Arc<Core>,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let cell = myself.get_cell();
+        let hub = spawn_hub(&core, cell.clone()).await?;
+        let registry = spawn_registry(&core, cell.clone(), false).await?;
+        open_stateless(&core, cell).await;
+        core.refs.supervisor.store(Some(Arc::new(myself.clone())));
+        let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
+        let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
+        myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
+        let restarts = Restarts::at_most(MOST_RESTARTS);
+        Ok(SupervisorState { core, registry, hub, restarts, metered: Instant::now() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<EngineMsg>,
+        message: EngineMsg,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let core = state.core.clone();
+        record_failure(&core, async { state.on_message(myself, message) }).await
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<EngineMsg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let core = state.core.clone();
+        record_failure(&core, state.on_supervision(&myself, event)).await
+    }
+
+    /// Not called when the actor is killed.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<EngineMsg>,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.core.end.ask();
+        Ok(())
+    }
+}
+
+/// Records why the supervisor fails: ractor notifies the actor's own supervisor, but not the code
+/// that serves the engine.
+async fn record_failure(
+    core: &Core,
+    work: impl Future<Output = Result<(), ActorProcessingErr>>,
+) -> Result<(), ActorProcessingErr> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    let done = done.unwrap_or_else(|_panic| Err("the root panicked".into()));
+    if let Err(error) = &done {
+        core.end.fail(error.to_string());
+    }
+    done
+}
+
+impl SupervisorState {
+    fn on_message(
+        &mut self,
+        myself: ActorRef<EngineMsg>,
+        message: EngineMsg,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            EngineMsg::Apply(mutations, reply) => self.on_apply(mutations, reply),
+            EngineMsg::ListChanged(kind) => self.in_order(RegistryMsg::Announce(Topic::List(kind))),
+            EngineMsg::ResourceUpdated(uri) => {
+                self.in_order(RegistryMsg::Announce(Topic::Resource(uri.into())));
+            }
+            EngineMsg::Notify(audience, method, params) => {
+                let method: Arc<str> = method.into();
+                self.core.send_to_peers(|| Fact::Notify {
+                    audience: audience.clone(),
+                    method: method.clone(),
+                    params: params.clone(),
+                });
+                let notice = Notice::Custom { method, params };
+                self.in_order(RegistryMsg::PassOn(self.core.notification(&audience, notice, None)));
+            }
+            EngineMsg::Sessions(reply) => {
+                // The requester may have ended.
+                let _ = reply.send(self.core.directory.views());
+            }
+            EngineMsg::EndSession(id) => {
+                self.core.end_session(&id);
+            }
+            EngineMsg::RestartSession(id) => {
+                self.core.restart_session(&id);
+            }
+            EngineMsg::CancelCall(id) => {
+                self.core.running.cancel(id, CancelReason::Application);
+            }
+            EngineMsg::Observe(reply) => self.on_observe(reply),
+            EngineMsg::Shutdown => {
+                let engine = Engine::new(self.core.clone(), myself);
+                // In a task of its own, because it waits for this actor to end.
+                tokio::spawn(async move { engine.shutdown().await });
+            }
+            EngineMsg::Tick(_) => self.on_tick(),
+        }
+        Ok(())
+    }
+
+    async fn on_supervision(
+        &mut self,
+        myself: &ActorRef<EngineMsg>,
+        event: SupervisionEvent,
+    ) -> Result<(), ActorProcessingErr> {
+        let child = match event {
+            SupervisionEvent::ActorFailed(child, error) => {
+                crate::log!(error, child = %child.get_id(), %error, "an actor failed");
+                child
+            }
+            // `kill()` also ends an actor with a reason.
+            SupervisionEvent::ActorTerminated(child, _, Some(reason)) => {
+                crate::log!(error, child = %child.get_id(), %reason, "an actor ended");
+                child
+            }
+            // A session that stopped by itself has cleaned up and needs no restart.
+            SupervisionEvent::ActorTerminated(child, _, None)
+                if self.never_stops(child.get_id()) =>
+            {
+                child
+            }
+            _ => return Ok(()),
+        };
+        self.on_child_ended(myself, child.get_id()).await
+    }
+
+    /// Whether this child does not stop as long as the engine runs.
+    fn never_stops(&self, child: ActorId) -> bool {
+        let stateless = self.core.stateless.load();
+        [self.registry, self.hub].contains(&child)
+            || stateless.as_ref().is_some_and(|entry| entry.is_actor(child))
+    }
+
+    /// The restart table.
+    async fn on_child_ended(
+        &mut self,
+        myself: &ActorRef<EngineMsg>,
+        child: ActorId,
+    ) -> Result<(), ActorProcessingErr> {
+        let root = myself.get_cell();
+        match child {
+            // From the last published catalog. The revision continues, and all lists are announced.
+            id if id == self.registry => {
+                self.spend_restart("registry")?;
+                self.registry = spawn_registry(&self.core, root, true).await?;
+            }
+            // Empty. Every session joins again, and its client is notified of what it may have
+            // missed.
+            id if id == self.hub => {
+                self.spend_restart("hub")?;
+                self.hub = spawn_hub(&self.core, root).await?;
+                rejoin_all(&self.core);
+            }
+            // As the same session. Its calls were answered when they ended.
+            session => {
+                let Some(entry) = self.core.directory.of_actor(session) else { return Ok(()) };
+                if entry.kind() == SessionKind::Stateless {
+                    self.spend_restart("session of stateless calls")?;
+                    Session::new(self.core.clone(), entry).begin_actor(root, Some(session)).await;
+                } else {
+                    self.restart_session(root, session, entry).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn restart_session(&self, root: ActorCell, crashed: ActorId, entry: Arc<SessionEntry>) {
+        let may = !self.core.is_draining() && entry.may_restart();
+        let session = entry.id().clone();
+        self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
+        let again = Session::new(self.core.clone(), entry.clone());
+        if may && again.begin_actor(root, Some(crashed)).await {
+            crate::log!(warn, ?session, "restarted");
+            self.core.metrics.restarted("session");
+            self.core.events.emit(|| EngineEvent::SessionRestarted { session });
+        } else {
+            entry.end(&self.core, EndReason::Crashed);
+        }
+    }
+
+    fn spend_restart(&mut self, what: &'static str) -> Result<(), ActorProcessingErr> {
+        if !self.restarts.spend() {
+            return Err(
+                format!("the {what} failed once more after {MOST_RESTARTS} restarts").into()
+            );
+        }
+        crate::log!(warn, what, "restarting");
+        self.core.metrics.restarted(what);
+        self.core.events.emit(|| EngineEvent::ActorRestarted { actor: what });
+        Ok(())
+    }
+
+    fn on_apply(
+        &self,
+        mutations: Vec<Mutation>,
+        reply: Option<RpcReplyPort<Result<Change, CatalogError>>>,
+    ) {
+        let refuse = |error: CatalogError, reply: Option<RpcReplyPort<_>>| match reply {
+            Some(reply) => {
+                let _ = reply.send(Err(error));
+            }
+            None => crate::log!(warn, %error, "a change of the catalog is refused"),
+        };
+        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>();
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(error) => return refuse(error, reply),
+        };
+        let registry = self.core.refs.registry.load_full();
+        let Some(registry) = registry else { return refuse(CatalogError::Stopped, reply) };
+        if let Err(MessagingErr::SendErr(RegistryMsg::Apply(_, reply))) =
+            registry.cast(RegistryMsg::Apply(checked, reply))
+        {
+            refuse(CatalogError::Interrupted, reply);
+        }
+    }
+
+    /// Sends a message through the registry, so that it is handled after the changes of the catalog
+    /// that were sent before.
+    fn in_order(&self, message: RegistryMsg) {
+        if let Some(registry) = &*self.core.refs.registry.load() {
+            // A registry that has crashed would have lost the message.
+            if let Err(MessagingErr::SendErr(message)) = registry.cast(message) {
+                match message {
+                    RegistryMsg::Announce(topic) => self.core.announce(topic),
+                    RegistryMsg::PassOn(message) => self.core.send_to_hub(message),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if self.metered.elapsed() >= METER_INTERVAL {
+            self.metered = Instant::now();
+            self.core.metrics.record(&self.core);
+            tasks::sweep(&self.core);
+        }
+        let config = &self.core.config;
+        for session in self.core.directory.all() {
+            for stream in session.close_stalled(config.stall_timeout) {
+                crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
+            }
+            session.report_losses(&self.core.events);
+            session.look();
+            if session.is_idle(config.session_idle_timeout) {
+                session.end(&self.core, EndReason::IdleTimeout);
+            }
+        }
+        self.end_unused();
+    }
+
+    /// Ends sessions that were opened but are not used, down to the number that may be kept.
+    /// Includes sessions whose client left unnoticed.
+    fn end_unused(&self) {
+        let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
+        let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();
+        let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
+            return;
+        };
+        unused.sort_unstable_by_key(|(since, _)| *since);
+        for (since, session) in unused.into_iter().take(too_many) {
+            // A session that has just been opened is about to be used.
+            if since.elapsed() >= TO_BE_USED {
+                session.end(&self.core, EndReason::Unused);
+            }
+        }
+    }
+
+    fn on_observe(&mut self, reply: RpcReplyPort<SupervisorView>) {
+        let sessions = self.core.directory.len();
+        let view = SupervisorView { recent_restarts: self.restarts.recent(), sessions };
+        let _ = reply.send(view);
+    }
+}
+
+impl Drop for SupervisorState {
+    fn drop(&mut self) {
+        self.core.end.begin();
+        // The author's code may keep the engine, which keeps the core: everything is dropped here.
+        self.core.draining.cancel();
+        self.core.end_calls();
+        for session in self.core.directory.all() {
+            session.end(&self.core, EndReason::Shutdown);
+        }
+        self.core.stateless.store(None);
+        self.core.clear_catalog();
+        self.core.peers.store(None);
+        self.core.refs.clear();
+        self.core.events.close();
+        self.core.end.over();
+    }
+}
+
+async fn spawn_hub(core: &Arc<Core>, root: ActorCell) -> Result<ActorId, SpawnErr> {
+    let (hub, _) = Actor::spawn_linked(None, HubActor, core.clone(), root).await?;
+    let id = hub.get_id();
+    core.refs.hub.store(Some(Arc::new(hub)));
+    // A flush that was sent meanwhile was lost.
+    core.send_to_hub(HubMsg::Flush);
+    Ok(id)
+}
+
+async fn spawn_registry(
+    core: &Arc<Core>,
+    root: ActorCell,
+    restarted: bool,
+) -> Result<ActorId, SpawnErr> {
+    let args = RegistryArgs { core: core.clone(), restarted };
+    let (registry, _) = Actor::spawn_linked(None, RegistryActor, args, root).await?;
+    let id = registry.get_id();
+    core.refs.registry.store(Some(Arc::new(registry)));
+    if let Some(peers) = core.peers().filter(|_| restarted) {
+        peers.registry_restarted();
+    }
+    Ok(id)
+}
+
+/// Opens the session that is the parent of all calls without a session.
+async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
+    let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
+    let state = SessionState::new(
+        id.clone(),
+        kind.serves_modern(),
+        0,
+        &core.session_meter(&Share::of(None, Some(&id), None)),
+    );
+    let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
+    let entry = Arc::new(entry);
+    core.stateless.store(Some(entry.clone()));
+    core.directory.insert(entry.clone());
+    // It serves the calls of all clients, so its actor starts now and not at the first call.
+    Session::new(core.clone(), entry).begin_actor(root, None).await;
+}
