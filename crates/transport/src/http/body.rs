@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::events::{COMMENT, Events, PROBE};
+use super::events::{COMMENT, Events, next_probe};
 use super::flow::Flow;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Content {
             Self::Events(events) => {
                 let quiet = Box::pin(sleep(keep_alive));
                 let events = *events;
-                ReplyBody::Events(EventBody { events, keep_alive, quiet, probed: false, flow })
+                ReplyBody::Events(EventBody { events, keep_alive, quiet, probe: None, flow })
             }
         }
     }
@@ -44,8 +44,8 @@ pub(super) struct EventBody {
     events: Events,
     keep_alive: Duration,
     quiet: Pin<Box<Sleep>>,
-    /// Whether a comment was written to find out if the client has disconnected.
-    probed: bool,
+    /// The interval between comments that find out if the client has disconnected.
+    probe: Option<Duration>,
     /// The flow of the connection, where it is known.
     flow: Option<Flow>,
 }
@@ -64,14 +64,17 @@ impl EventBody {
             }
             Poll::Ready(false) => return Poll::Ready(None),
             Poll::Pending => {
-                let probes = self.may_be_gone() && !std::mem::replace(&mut self.probed, true);
-                if !probes {
+                let may_be_gone = self.may_be_gone();
+                if !may_be_gone || self.probe.is_some() {
                     ready!(self.quiet.as_mut().poll(cx));
+                }
+                if may_be_gone {
+                    self.probe = Some(next_probe(self.probe));
                 }
                 Bytes::from_static(COMMENT)
             }
         };
-        let pause = if self.probed { PROBE.min(self.keep_alive) } else { self.keep_alive };
+        let pause = self.probe.unwrap_or(self.keep_alive).min(self.keep_alive);
         self.quiet.as_mut().reset(Instant::now() + pause);
         Poll::Ready(Some(written))
     }

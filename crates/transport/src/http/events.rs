@@ -11,9 +11,16 @@ use stentor_engine::{Seq, StreamId};
 /// The keep-alive of a quiet stream: a comment.
 pub(super) const COMMENT: &[u8] = b":\n\n";
 
-/// The keep-alive interval for a client that may have disconnected: if it has disconnected, its
-/// kernel answers a write with a reset.
-pub(super) const PROBE: Duration = Duration::from_millis(250);
+/// The intervals between comments to a client that may have disconnected: if it has disconnected, its
+/// kernel answers a write with a reset, so that a later write fails. They double, because most resets
+/// come at once, and a client that is still there should not receive many comments.
+const PROBES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(250));
+
+/// The interval after this one; the first one after `None`.
+pub(super) fn next_probe(probe: Option<Duration>) -> Duration {
+    let (first, last) = PROBES;
+    probe.map_or(first, |probe| (2 * probe).min(last))
+}
 
 /// The usual upper size of an event, in bytes.
 pub(super) const USUAL: usize = 192;
@@ -27,7 +34,10 @@ pub(super) enum EventIds {
     /// Each event has an id, and the stream begins with an empty event. So a client can reconnect
     /// even before the first frame was sent. `next` is the frame to resume from, and `retry` is how
     /// long the client waits first.
-    Primed { next: Seq, retry: Duration },
+    Primed {
+        next: Seq,
+        retry: Duration,
+    },
 }
 
 /// Writes an event id: the stream, and the number of the frame that follows.

@@ -211,9 +211,9 @@ async fn accept_all(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut inherited, mut last_logged) = (false, None);
     loop {
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) if is_of_client(&error) => continue,
                 Err(error) => {
                     // Usually no file descriptor or memory is left. Closing one connection frees
@@ -235,7 +235,7 @@ async fn accept_all(
         while !connections.has_room() && !connections.cut_idle() {
             let _ = timeout(PAUSE, connections.ended()).await;
         }
-        connections.open_from(stream.peer_addr().ok(), stream);
+        connections.open_from(Some(address), stream);
     }
 }
 

@@ -18,7 +18,7 @@ use stentor_engine::stream::DirectWrite;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::events::{COMMENT, Events, PROBE, USUAL};
+use super::events::{COMMENT, Events, USUAL, next_probe};
 use super::watched::Watched;
 
 /// The length of a chunk's size line: the digits and the line end.
@@ -49,7 +49,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         events: *events,
         out: head_bytes(&head, last),
         begun: false,
-        probed: false,
+        probe: None,
         flushed: false,
         over: false,
         last,
@@ -128,8 +128,8 @@ struct Writer<S> {
     out: BytesMut,
     /// Whether `out` was filled beyond the head.
     begun: bool,
-    /// Whether a comment was written to find out if the client has disconnected.
-    probed: bool,
+    /// The interval between comments that find out if the client has disconnected.
+    probe: Option<Duration>,
     flushed: bool,
     /// Whether the stream has ended: nothing follows `out`.
     over: bool,
@@ -153,28 +153,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                     (false, _) => {}
                 }
                 self.io.read_ahead(cx)?;
-                let probes = self.io.flow().may_be_gone() && !self.probed;
-                if probes {
-                    self.probed = true;
-                    self.keep_alive = PROBE.min(self.keep_alive);
-                } else {
+                let may_be_gone = self.io.flow().may_be_gone();
+                let probes_now = may_be_gone && self.probe.is_none();
+                if !probes_now {
                     ready!(quiet.as_mut().poll(cx));
                 }
                 // The timer is reset only when it fires: most streams are written to more often.
-                let due = self.written + self.keep_alive;
-                if probes || due <= Instant::now() {
-                    self.chunk(|_, out| out.put_slice(COMMENT));
-                    quiet.as_mut().reset(self.written + self.keep_alive);
-                } else {
+                let due = self.written + self.pause();
+                if !probes_now && due > Instant::now() {
                     quiet.as_mut().reset(due);
                     continue;
                 }
+                if may_be_gone {
+                    self.probe = Some(next_probe(self.probe));
+                }
+                self.chunk(|_, out| out.put_slice(COMMENT));
+                quiet.as_mut().reset(self.written + self.pause());
             }
             if self.flush(cx)?.is_pending() {
                 self.io.read_ahead(cx)?;
                 return Poll::Pending;
             }
         }
+    }
+
+    /// How long the stream may be quiet before a comment is written.
+    fn pause(&self) -> Duration {
+        self.probe.unwrap_or(self.keep_alive).min(self.keep_alive)
     }
 
     /// Writes the waiting frames in place of the task. `false` if something is left to write.

@@ -127,12 +127,28 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Values of a shorter text are not counted.
-const SHORT: usize = 256;
+/// Fewer values than this are not counted.
+const FEW: usize = 64;
 
-/// How many values a JSON text has, counted up to `most` + 1; 0 if the text is short.
+/// How many values a JSON text has, counted up to `most` + 1; 0 if it has few.
 pub(crate) fn values_of(text: &str, most: usize) -> usize {
-    if text.len() <= SHORT { 0 } else { count_values(text.as_bytes(), most) }
+    match has_few_values(text.as_bytes()) && most >= FEW {
+        true => 0,
+        false => count_values(text.as_bytes(), most),
+    }
+}
+
+/// Whether a JSON text has at most [`FEW`] values. A text with many separators in its strings may be
+/// taken for one with more. This costs far less than counting exactly.
+fn has_few_values(json: &[u8]) -> bool {
+    // Every value and every name but the first follows one of these.
+    let is_separator = |byte: &u8| u8::from(matches!(byte, b',' | b':' | b'[' | b'{'));
+    let mut separators = 0;
+    // The count of a chunk fits into a byte, so that the compiler counts many bytes at once.
+    json.chunks(usize::from(u8::MAX)).all(|chunk| {
+        separators += usize::from(chunk.iter().map(is_separator).sum::<u8>());
+        separators < FEW
+    })
 }
 
 pub(super) fn invalid(error: &dyn Display) -> ErrorObject {
