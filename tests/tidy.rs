@@ -1,0 +1,164 @@
+//! What keeps the tree readable: words, lengths, links.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines that a Rust file may have.
+const MAX_LINES: usize = 500;
+
+/// Folders of the workspace that are read.
+const FOLDERS: [&str; 4] = ["crates", "examples", "tests", "docs"];
+
+/// Files that name retired words on purpose: the glossary, this test, and decisions of the past.
+const HISTORY: [&str; 3] = ["docs/GLOSSARY.md", "tests/tidy.rs", "docs/adr/"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// All files of the project with one of these extensions, as paths from its root.
+fn files(extensions: &[&str]) -> Vec<String> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => collect(&path, found),
+                // A link is read where it leads.
+                false if path.is_symlink() => {}
+                false => found.push(path),
+            }
+        }
+    }
+    let root = root();
+    let mut found: Vec<_> = ["README.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    for folder in FOLDERS {
+        collect(&root.join(folder), &mut found);
+    }
+    let has_extension = |path: &PathBuf| {
+        path.extension().is_some_and(|it| extensions.iter().any(|wanted| it == *wanted))
+    };
+    let relative = |path: PathBuf| path.strip_prefix(&root).ok()?.to_str().map(str::to_owned);
+    let mut files: Vec<_> = found.into_iter().filter(has_extension).filter_map(relative).collect();
+    files.sort();
+    files
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The words that the glossary retires: those of the first column of its last table.
+fn retired_words() -> BTreeSet<String> {
+    let glossary = read("docs/GLOSSARY.md");
+    let (_, table) = glossary.split_once("## Retired words").expect("the table of retired words");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next());
+    let words = rows.skip(1).flat_map(|cell| {
+        let (words, _) = cell.split_once('(').unwrap_or((cell, ""));
+        words.split(',').map(|word| word.trim().to_owned()).collect::<Vec<_>>()
+    });
+    words.collect()
+}
+
+/// The words of a line, also those that a name is made of: `OpenErrand` and `open_errand` have two.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before = ' ';
+    for letter in line.chars() {
+        if !letter.is_alphabetic() || (letter.is_uppercase() && before.is_lowercase()) {
+            words.push(String::new());
+        }
+        if letter.is_alphabetic()
+            && let Some(word) = words.last_mut()
+        {
+            word.extend(letter.to_lowercase());
+        }
+        before = letter;
+    }
+    words
+}
+
+#[test]
+fn no_retired_word_comes_back() {
+    let retired = retired_words();
+    assert!(retired.contains("errand") && retired.len() > 20, "{retired:?}");
+    let mut found = Vec::new();
+    for path in files(&["rs", "md", "sh", "py", "mjs", "toml"]) {
+        if HISTORY.iter().any(|it| path.starts_with(it)) {
+            continue;
+        }
+        for (index, line) in read(&path).lines().enumerate() {
+            let is_retired = |word: &String| {
+                let singular = word.strip_suffix('s').unwrap_or(word);
+                let names_a_lane = singular == "lane" && !path.starts_with("crates/");
+                (retired.contains(word) || retired.contains(singular)) && !names_a_lane
+            };
+            if let Some(word) = words(line).into_iter().find(is_retired) {
+                found.push(format!("{path}:{}: {word}", index + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "see docs/GLOSSARY.md:\n{}", found.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let length = |path: &String| read(path).lines().count();
+    let mut long = files(&["rs"]);
+    long.retain(|path| length(path) > MAX_LINES);
+    assert!(long.is_empty(), "more than {MAX_LINES} lines: {long:?}");
+}
+
+/// The targets of the links of a document, without those in blocks of code.
+fn links(document: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in document.lines() {
+        in_code ^= line.trim_start().starts_with("```");
+        if in_code {
+            continue;
+        }
+        let after = line.split("](").skip(1);
+        links.extend(after.filter_map(|rest| rest.split(')').next()).map(str::to_owned));
+    }
+    links
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = document.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
+        kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for path in files(&["md"]) {
+        let document = read(&path);
+        let folder = root().join(&path).parent().expect("a folder").to_owned();
+        for link in links(&document) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { root().join(&path) } else { folder.join(file) };
+            let leads = match (target.exists(), anchor) {
+                (exists, "") => exists,
+                (exists, anchor) => {
+                    exists
+                        && anchors(&fs::read_to_string(&target).unwrap_or_default())
+                            .contains(anchor)
+                }
+            };
+            if !leads {
+                broken.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
