@@ -6,7 +6,7 @@ use std::path::Path;
 /// The files that declare limits.
 const DECLARED: [&str; 9] = [
     "crates/engine/src/config.rs",
-    "crates/engine/src/stream/policy.rs",
+    "crates/delivery/src/policy.rs",
     "crates/engine/src/request_budget.rs",
     "crates/engine/src/tasks.rs",
     "crates/transport/src/http.rs",

@@ -1,6 +1,6 @@
 //! What keeps the tree readable: words, lengths, links.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +99,59 @@ fn no_retired_word_comes_back() {
         }
     }
     assert!(found.is_empty(), "see docs/GLOSSARY.md:\n{}", found.join("\n"));
+}
+
+/// Crates whose modules stand in layers: each imports only modules below it. The engine is not one of
+/// them yet.
+const LAYERED: [&str; 4] = ["wire", "delivery", "transport", "cluster"];
+
+/// What each module of a crate imports from its other modules. A folder belongs to its module; tests
+/// and comments do not count.
+fn imports(name: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let source = format!("crates/{name}/src/");
+    let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
+    for path in files(&["rs"]) {
+        let Some(file) = path.strip_prefix(&source) else { continue };
+        let module = file.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+        if module == "lib" || file.contains("/tests") {
+            continue;
+        }
+        let text = read(&path);
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let code: String = code.collect::<Vec<_>>().join(" ");
+        let named = code.split("crate::").skip(1).flat_map(|rest| {
+            let group = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
+            let paths: Vec<_> =
+                group.map_or_else(|| vec![rest], |group| group.split(',').collect());
+            let first = |path: &str| -> String {
+                path.trim().chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect()
+            };
+            paths.into_iter().map(first).collect::<Vec<_>>()
+        });
+        let others = named.filter(|other| *other != module);
+        imports.entry(module.clone()).or_default().extend(others);
+    }
+    imports
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    for name in LAYERED {
+        let mut left = imports(name);
+        assert!(left.len() > 2, "{name}: {left:?}");
+        // Modules that import nothing that is left are taken away, until nothing more is.
+        loop {
+            let modules: BTreeSet<_> = left.keys().cloned().collect();
+            let before = left.len();
+            left.retain(|_, imported| !imported.is_disjoint(&modules));
+            if left.len() == before {
+                break;
+            }
+        }
+        let modules: Vec<_> = left.keys().collect();
+        assert!(modules.is_empty(), "{name}: a circle, or above one: {modules:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use stentor::cluster::Cluster;
-use stentor::stream::policy::Class;
+use stentor::delivery::policy::Class;
 use stentor::{Engine, SessionKind, Stopped};
 
 /// A snapshot of one node's activity, or of several nodes added together.

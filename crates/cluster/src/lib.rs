@@ -18,7 +18,7 @@
 //! * `replica.rs`: a node's own log, and what it has read of the logs of other nodes.
 //! * `announce_barrier.rs`: when a changed list is announced.
 //! * `peer_requests.rs`: requests that run on another node.
-//! * `migrate.rs`: how a node leaves, and where its sessions are afterwards.
+//! * `migrate.rs`, `successors.rs`: how a node leaves, and where its sessions are afterwards.
 //! * `redis_store.rs`: the store for sessions that must survive their node (feature `redis`).
 //! * `node_message.rs`, `message_sender.rs`: the messages between nodes, and how they are sent.
 //! * `node.rs`: an engine as a node; connects all of the above.
@@ -37,6 +37,7 @@ mod peer_requests;
 mod redis_store;
 mod replica;
 mod replication_log;
+mod successors;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};

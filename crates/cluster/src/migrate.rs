@@ -1,23 +1,16 @@
 //! How a node leaves: its sessions migrate to a successor.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream;
-use parking_lot::Mutex;
+use stentor_engine::NodeId;
 use stentor_engine::remote::{OutgoingMigration, PeerEvent, PeerRequest, SessionOp};
-use stentor_engine::{NodeId, SessionId};
 use tokio::time::{Instant, sleep};
 
 use crate::mesh::{Mesh, SendError};
 use crate::node::Node;
-
-/// The gossip key of a node that leaves and accepts no more sessions.
-const LEAVING: &str = "leaving";
-
-/// The gossip key under which a node lists the nodes whose successor it is.
-const SUCCEEDS: &str = "succeeds";
+use crate::successors::LEAVING;
 
 /// Sessions that migrate at the same time.
 const CONCURRENT_MIGRATIONS: usize = 64;
@@ -25,86 +18,6 @@ const CONCURRENT_MIGRATIONS: usize = 64;
 /// How long this node keeps receiving notices for migrated sessions: notices that were sent to it
 /// before have arrived by then, if they arrive at all.
 const LATE_NOTICE_DELAY: Duration = Duration::from_millis(250);
-
-/// The most names in the gossiped list of a successor, and the most nodes that are known to leave.
-/// A longer list loses its oldest names.
-const MAX_NAMES: usize = 64;
-
-/// Above this number, the successors of nodes that left are forgotten.
-const MAX_SUCCESSORS: usize = 4096;
-
-/// Which nodes have the sessions of nodes that left.
-#[derive(Debug, Default)]
-pub(crate) struct Successors {
-    /// For each node that left, its successor.
-    successors: Mutex<HashMap<NodeId, NodeId>>,
-    /// The nodes whose successor this node is.
-    succeeded: Mutex<Vec<NodeId>>,
-    /// Sessions that migrated from this node, and their new nodes.
-    moved: Mutex<HashMap<SessionId, NodeId>>,
-    /// Other nodes that are leaving.
-    leaving: Mutex<Vec<NodeId>>,
-}
-
-impl Successors {
-    /// Reads the gossip values of a node.
-    pub(crate) fn on_gossip(&self, node: &NodeId, values: &BTreeMap<String, String>) {
-        if let Some(succeeded) = values.get(SUCCEEDS) {
-            let mut successors = self.successors.lock();
-            if successors.len() > MAX_SUCCESSORS {
-                // Successors that still matter are gossiped again; sessions of the others ended
-                // long ago.
-                successors.clear();
-            }
-            for name in succeeded.split(',').take(MAX_NAMES) {
-                if let Ok(left) = NodeId::new(name) {
-                    successors.insert(left, node.clone());
-                }
-            }
-        }
-        let mut leaving = self.leaving.lock();
-        leaving.retain(|it| it != node);
-        if values.contains_key(LEAVING) && leaving.len() < MAX_NAMES {
-            leaving.push(node.clone());
-        }
-    }
-
-    pub(crate) fn successor(&self, node: &NodeId) -> Option<NodeId> {
-        self.successors.lock().get(node).cloned()
-    }
-
-    /// The node to which a session migrated from this one.
-    pub(crate) fn moved(&self, session: &SessionId) -> Option<NodeId> {
-        self.moved.lock().get(session).cloned()
-    }
-
-    /// Makes this node the successor of `node`. Returns the key and value to gossip, if this is
-    /// new.
-    pub(crate) fn become_successor_of(&self, node: &NodeId) -> Option<(&'static str, String)> {
-        let mut succeeded = self.succeeded.lock();
-        if succeeded.contains(node) {
-            return None;
-        }
-        // `node` may be a successor itself: then this node succeeds its predecessors too.
-        let mut all = self.successors.lock();
-        let before: Vec<_> =
-            all.iter().filter(|(_, by)| *by == node).map(|(left, _)| left.clone()).collect();
-        for left in before {
-            all.remove(&left);
-            succeeded.push(left);
-        }
-        all.remove(node);
-        succeeded.push(node.clone());
-        let excess = succeeded.len().saturating_sub(MAX_NAMES);
-        succeeded.drain(..excess);
-        let names: Vec<_> = succeeded.iter().map(NodeId::as_str).collect();
-        Some((SUCCEEDS, names.join(",")))
-    }
-
-    pub(crate) fn is_successor_of(&self, node: &NodeId) -> bool {
-        self.succeeded.lock().contains(node)
-    }
-}
 
 impl Node {
     /// Migrates all sessions, for about `patience` at most, and waits for the running requests to

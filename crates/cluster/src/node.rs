@@ -19,10 +19,10 @@ use crate::announce_barrier::{AnnounceBarrier, Lists, Settled};
 use crate::config::ClusterConfig;
 use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
 use crate::message_sender::MessageSender;
-use crate::migrate::Successors;
 use crate::node_message::{NodeMessage, UnknownMessage};
 use crate::peer_requests::{IncomingRequests, OutgoingRequests};
 use crate::replica::{Effect, Replica};
+use crate::successors::Successors;
 
 /// How many successors to follow from the node that a session's id names.
 const MAX_SUCCESSOR_HOPS: usize = 16;

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use stentor_engine::remote::{PeerEvent, PeerRequest, raw_json};
+use stentor_engine::remote::{PeerEvent, PeerRequest};
+use stentor_wire::raw_json;
 
 use crate::replication_log::{Position, Update};
 

@@ -11,7 +11,7 @@ mod store;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::stream::{Frame, StreamReceiver};
+use stentor_delivery::{Frame, StreamReceiver};
 use stentor_engine::transport_api::HttpSession;
 use stentor_engine::{Context, Engine, Seq, ToolError};
 use stentor_wire::{Message, Request};

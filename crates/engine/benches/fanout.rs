@@ -9,8 +9,8 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use serde_json::json;
-use stentor_engine::stream::StreamReceiver;
-use stentor_engine::stream::policy::Class;
+use stentor_delivery::StreamReceiver;
+use stentor_delivery::policy::Class;
 use stentor_engine::{Engine, ToolError, tool};
 use support::{answer, modern, on_worker, stream};
 use tokio::runtime::Runtime;

@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::stream::policy::{Class, Limits};
+use stentor_delivery::policy::{Class, Limits};
 use stentor_engine::{Context, Engine, ToolError, tool};
 use support::{answer, modern, on_worker, stream, to_end};
 use tokio::runtime::Runtime;

@@ -7,10 +7,10 @@ use crate::ids::NodeId;
 use crate::registry::ItemKind;
 use crate::request_budget::RequestBudget;
 use crate::session::SessionStore;
-use crate::stream::policy::{Budget, Limits, Retention};
-use crate::stream::{EventStore, MemoryEventStore};
 use crate::task::StateKey;
 use crate::tasks::TaskConfig;
+use stentor_delivery::policy::{Budget, Limits, Retention};
+use stentor_delivery::{EventStore, MemoryEventStore};
 use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
 use stentor_wire::encode::CacheHint;
 

@@ -31,11 +31,11 @@ use crate::request_budget::{Callers, Meter};
 use crate::server_hello::ServerHello;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind};
 use crate::shares::Share;
-use crate::stream::Counters;
 use crate::task::{
     AwaitingInput, Binding, CancelReason, RunningCalls, StateSealer, StateToken, StatelessCalls,
 };
 use crate::tasks::Tasks;
+use stentor_delivery::Counters;
 
 /// Custom notices that may wait for the hub. Above that, the application waits.
 const CUSTOM_NOTICES_IN_FLIGHT: usize = 1_024;

@@ -23,10 +23,10 @@ use crate::registry::{
 };
 use crate::server_hello::ServerHello;
 use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionView};
-use crate::stream::CountersView;
 use crate::supervisor::SupervisorActor;
 use crate::task::{CallView, CancelReason};
 use crate::tasks::{self, TaskStoreError};
+use stentor_delivery::CountersView;
 
 /// How long cancelled calls get to end.
 pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(500);

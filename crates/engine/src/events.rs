@@ -23,12 +23,12 @@ use crate::engine::Engine;
 use crate::ids::{CallId, Revision, SessionId};
 use crate::registry::Conflict;
 use crate::session::{EndReason, SessionKind};
-use crate::stream::policy::Class;
 use crate::task::CancelReason;
 use batch::Bell;
 pub use batch::EventBatch;
 pub use receiver::EventReceiver;
 use receiver::Inbox;
+use stentor_delivery::policy::Class;
 
 /// An event of an engine.
 #[derive(Clone, Debug)]

@@ -19,10 +19,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
 use crate::ids::SessionId;
-use crate::stream::StreamSender;
-use crate::stream::policy::Class;
 use fanout::Recipient;
 use filter::Filter;
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
 
 /// The key of a subscriber: a legacy session itself, or one listen of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

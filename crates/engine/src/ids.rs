@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use stentor_delivery::loggable;
+pub use stentor_delivery::{Seq, SessionId, StreamId};
 
 /// The name of a node in a cluster: short, of letters, digits, `-` and `_`.
 ///
@@ -92,12 +94,6 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// The part of an id that may be logged: its node, and enough to tell it from other ids.
-fn loggable(id: &str) -> &str {
-    let secret = id.find('.').map_or(0, |dot| dot + 1);
-    id.get(..secret + 6).unwrap_or_default()
-}
-
 /// This many random bytes as visible ASCII.
 pub(crate) fn random_text<const BYTES: usize>() -> String {
     let mut bits = [0_u8; BYTES];
@@ -106,70 +102,9 @@ pub(crate) fn random_text<const BYTES: usize>() -> String {
     URL_SAFE_NO_PAD.encode(bits)
 }
 
-/// The id of a session: the name of its node and 128 random bits, as visible ASCII. It fits into
-/// the `Mcp-Session-Id` header, and nobody can guess it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct SessionId(Arc<str>);
-
-impl SessionId {
-    pub(crate) fn random(node: &NodeId) -> Self {
-        Self(node.sign(&random_text::<16>()).into())
-    }
-
-    /// The id that a client sent.
-    pub(crate) fn named(id: &str) -> Self {
-        Self(id.into())
-    }
-
-    /// The id as clients send and receive it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for SessionId {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whoever knows the whole id owns the session, and debug output ends up in logs.
-        write!(f, "SessionId({}…)", loggable(&self.0))
-    }
-}
-
-/// The id of a stream within its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(pub u64);
-
-impl StreamId {
-    /// The stream of a legacy session for messages that belong to no request.
-    pub const STANDALONE: Self = Self(0);
-}
-
-impl fmt::Display for StreamId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The number of a frame in its stream, from 0. The numbers of dropped frames are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Seq(pub u64);
-
-impl Seq {
-    /// After the last frame that any stream can have: a reader that continues from here has read
-    /// everything. Small enough for software that stores numbers as floating point.
-    pub(crate) const END: Self = Self((1 << 53) - 1);
+/// The id of a new session on a node.
+pub(crate) fn new_session_id(node: &NodeId) -> SessionId {
+    SessionId::new(node.sign(&random_text::<16>()))
 }
 
 /// The number of the catalog's last change. It only grows, even when the registry restarts.
@@ -189,7 +124,7 @@ pub struct TaskId(Arc<str>);
 
 impl TaskId {
     pub(crate) fn random(node: &NodeId) -> Self {
-        Self(SessionId::random(node).0)
+        Self(node.sign(&random_text::<16>()).into())
     }
 
     /// An id that a client or a store gave.

@@ -5,7 +5,7 @@
 //! **supervisor** restarts them. All of them belong to one [`Engine`], a value: there are no
 //! globals, no actor names and no process groups, so two engines can live in one process.
 //!
-//! The path of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`stream`] → a transport.
+//! The path of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`delivery`] → a transport.
 
 #[cfg(not(feature = "cluster"))]
 macro_rules! message {
@@ -44,7 +44,6 @@ mod request_budget;
 mod server_hello;
 mod session;
 mod shares;
-pub mod stream;
 mod supervisor;
 mod task;
 mod tasks;
@@ -73,6 +72,7 @@ pub use session::{
     EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView, TakeOver,
 };
 pub use shares::Connection;
+pub use stentor_delivery as delivery;
 pub use stentor_wire::ListKind;
 pub use supervisor::SupervisorView;
 pub use task::{

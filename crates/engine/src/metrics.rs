@@ -26,7 +26,7 @@ use crate::core::Core;
 use crate::engine::Engine;
 use crate::events::CallOutcome;
 use crate::session::{EndReason, SessionKind};
-use crate::stream::policy::Class;
+use stentor_delivery::policy::Class;
 
 const OPERATION: &str = "mcp.server.operation.duration";
 const SESSION: &str = "mcp.server.session.duration";

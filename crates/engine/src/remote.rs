@@ -23,7 +23,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stentor_delivery::SerializedFrame;
 use stentor_wire::model::{ClientCapabilities, Implementation};
+use stentor_wire::raw_json;
 use stentor_wire::{ListKind, LogLevel, ProtocolVersion, Response};
 use tokio::sync::mpsc;
 
@@ -35,16 +37,15 @@ use crate::registry::{ItemKind, RegistryMsg, Topic};
 pub use crate::session::SessionRecord;
 use crate::session::{EndReason, rejoin_all};
 use crate::shares::Connection;
-use crate::stream::policy::Class;
 use crate::transport_api::Refused;
 pub(crate) use call::RemoteCall;
 pub(crate) use listen::{Granted, Watching, watch};
 pub(crate) use migrate::Migrations;
 pub use migrate::OutgoingMigration;
 pub use serve::PeerResponse;
-pub(crate) use serve::leave_out_largest;
+pub(crate) use serve::log_left_out;
 pub(crate) use session::RemoteSession;
-pub(crate) use stream::{Next, RemoteStream, written};
+pub(crate) use stream::RemoteStream;
 pub(crate) use take_over::Found;
 
 /// One item of a node's catalog, as clients see it.
@@ -223,25 +224,6 @@ pub enum PeerEvent {
     Ended,
 }
 
-/// A frame of a stream, serialized for another node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub struct SerializedFrame {
-    pub(crate) seq: u64,
-    pub(crate) class: Class,
-    pub(crate) body: FrameBody,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum FrameBody {
-    /// A response, and its error code if it is an error.
-    Reply(#[serde(with = "raw_json")] Bytes, Option<i32>),
-    Message(#[serde(with = "raw_json")] Bytes),
-    Log(LogLevel, #[serde(with = "raw_json")] Bytes),
-    Progress(f64, Option<f64>, String),
-}
-
 /// The way back to the node that serves a peer request. Dropping it cancels the request.
 pub trait ResponseControl: fmt::Debug + Send + Sync {
     /// Reports that `count` events were read, so that as many more may be sent.
@@ -401,32 +383,5 @@ impl Core {
             // `Peers::registry_restarted`.
             let _ = registry.cast(message);
         }
-    }
-}
-
-/// Raw JSON inside other JSON: for `#[serde(with)]` on [`Bytes`].
-pub mod raw_json {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-    use serde_json::value::RawValue;
-
-    /// Writes JSON.
-    ///
-    /// # Errors
-    ///
-    /// If `json` is not JSON, or the serializer fails.
-    pub fn serialize<S: Serializer>(json: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_slice(json).map_err(ser::Error::custom)?;
-        raw.serialize(to)
-    }
-
-    /// Reads JSON, without changing a byte of it.
-    ///
-    /// # Errors
-    ///
-    /// If the deserializer fails.
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let raw = Box::<RawValue>::deserialize(from).map_err(de::Error::custom)?;
-        Ok(Bytes::from(Box::<str>::from(raw).into_string()))
     }
 }

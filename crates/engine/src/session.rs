@@ -35,8 +35,6 @@ use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::remote::watch;
-use crate::stream::Frame;
-use crate::stream::policy::Class;
 use crate::task::{self, CancelReason, Responder, Run};
 use crate::tasks;
 pub(crate) use caller::Caller;
@@ -48,6 +46,8 @@ pub(crate) use saver::Saver;
 use serve::serve;
 use state::{Decision, Subscription};
 pub(crate) use state::{SessionState, grant};
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
 pub use store::{SessionStore, SessionStoreError, TakeOver};
 pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 

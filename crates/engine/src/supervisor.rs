@@ -17,7 +17,6 @@ use crate::embed::EngineMsg;
 use crate::engine::Engine;
 use crate::events::EngineEvent;
 use crate::hub::{HubActor, HubMsg};
-use crate::ids::SessionId;
 use crate::registry::{
     CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
 };
@@ -401,7 +400,7 @@ async fn spawn_registry(
 
 /// Opens the session that is the parent of all calls without a session.
 async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
-    let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Stateless);
+    let (id, kind) = (crate::ids::new_session_id(&core.config.node), SessionKind::Stateless);
     let state = SessionState::new(
         id.clone(),
         kind.serves_modern(),

@@ -2,7 +2,7 @@
 //!
 //! Applications do not use this module; `stentor-transport` and other transports do. A transport
 //! decodes bytes into [`Message`]s, delivers them here, and writes the
-//! [`Frame`](crate::stream::Frame)s that a [`StreamReceiver`] yields, in their order.
+//! [`Frame`](stentor_delivery::Frame)s that a [`StreamReceiver`] yields, in their order.
 //!
 //! [`Message`]: stentor_wire::Message
 
@@ -37,11 +37,11 @@ use crate::session::{
     SessionState, Streams, grant, of_stateless_call,
 };
 use crate::shares::{Connection, Share};
-use crate::stream::StreamReceiver;
 use crate::task::{self, Responder, Run};
 use crate::tasks;
 pub use http::HttpSession;
 pub use pipe::Pipe;
+use stentor_delivery::StreamReceiver;
 
 /// Why a request of a transport is refused before any actor receives it.
 #[derive(
@@ -173,7 +173,7 @@ impl Engine {
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, StreamReceiver), Refused> {
         let core = self.core();
-        let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Pipe);
+        let (id, kind) = (crate::ids::new_session_id(&core.config.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let streams = Streams::one(core, &id, false);
         let sender = streams.notices().cloned().ok_or(Refused::SessionEnded)?;
@@ -197,7 +197,7 @@ impl Engine {
         let core = self.core();
         let meter =
             core.session_meter(&Share::of(source.principal.as_ref(), None, source.connection));
-        let (id, kind) = (SessionId::random(&core.config.node), SessionKind::Http);
+        let (id, kind) = (crate::ids::new_session_id(&core.config.node), SessionKind::Http);
         let streams = Streams::http(core, &id);
         let max = core.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
@@ -226,7 +226,7 @@ impl Engine {
             return Ok(session);
         }
         // Boxed to keep the common future small: most sessions are on this node.
-        Box::pin(self.find_session(&SessionId::named(id), principal)).await
+        Box::pin(self.find_session(&SessionId::new(id), principal)).await
     }
 
     /// Continues a session that another node had.
@@ -327,7 +327,7 @@ impl Engine {
                 return Ok(Answer::Now(bytes, Some(error.code)));
             }
         };
-        let id = SessionId::random(&core.config.node);
+        let id = crate::ids::new_session_id(&core.config.node);
         let streams = Streams::one(core, &id, true);
         let sender = streams.notices().cloned().ok_or(Refused::ShuttingDown)?;
         let (receiver, request_id) = (sender.attach(), request.id.clone());

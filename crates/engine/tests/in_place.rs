@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::stream::policy::Class;
+use stentor_delivery::policy::Class;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Context, Engine, SessionKind, ToolError, tool};
 use stentor_wire::meta_key;

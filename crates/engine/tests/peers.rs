@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use nodes::Nodes;
 use serde_json::{Value, json};
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::{Answer, HttpSession};
 use stentor_engine::{CallError, Context, Engine, ToolError, tool};
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::HttpSession;
 use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, ToolError, tool};
 use support::{http_session, request};
@@ -44,7 +44,7 @@ async fn call(session: &HttpSession, tool: &str) -> StreamReceiver {
 async fn read(receiver: &mut StreamReceiver) -> Vec<(Seq, Value)> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(seq, _, frame): (Seq, _, stentor_engine::stream::Frame)| {
+    let message = |(seq, _, frame): (Seq, _, stentor_delivery::Frame)| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         (seq, serde_json::from_slice(&out).expect("JSON"))
@@ -79,7 +79,7 @@ async fn a_client_that_comes_back_a_thousand_times_misses_nothing_and_hears_noth
     }
     assert_eq!(seen, (0..LINES).collect::<Vec<_>>());
     assert!(drops >= 500, "{drops} drops");
-    assert_eq!(engine.counters().dropped(stentor_engine::stream::policy::Class::Log), 0);
+    assert_eq!(engine.counters().dropped(stentor_delivery::policy::Class::Log), 0);
 }
 
 #[tokio::test(start_paused = true)]

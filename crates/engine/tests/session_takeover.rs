@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
+use stentor_delivery::StreamReceiver;
 use stentor_engine::remote::{
     Fact, PeerEvent, PeerRequest, PeerStream, Peers, Reach, ResponseControl, SessionOp, Unreachable,
 };
-use stentor_engine::stream::StreamReceiver;
 use stentor_engine::testing::{SharedStore, session_record};
 use stentor_engine::transport_api::{HttpSession, Refused};
 use stentor_engine::{
@@ -142,7 +142,7 @@ fn request(id: i64, method: &str, params: Value) -> Box<Request> {
 async fn some(receiver: &mut StreamReceiver) -> Vec<(Seq, Value)> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(seq, _, frame): (Seq, _, stentor_engine::stream::Frame)| {
+    let message = |(seq, _, frame): (Seq, _, stentor_delivery::Frame)| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         (seq, serde_json::from_slice(&out).expect("JSON"))

@@ -245,7 +245,7 @@ async fn a_task_that_gives_way_fails_and_is_removed() {
 }
 
 /// Begins a call that keeps running; `None` if it is refused.
-async fn call(engine: &Engine, from: &Source) -> Option<stentor_engine::stream::StreamReceiver> {
+async fn call(engine: &Engine, from: &Source) -> Option<stentor_delivery::StreamReceiver> {
     let request = request("tools/call", json!({"name": "wait"}));
     match engine.answer(ProtocolVersion::V2026_07_28, request, from.clone()).await {
         Ok(Answer::Stream(receiver)) => Some(receiver),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::Answer;
 use stentor_engine::{AsTask, Context, Elicit, Engine, EngineBuilder, Tool, ToolError, tool};
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
@@ -108,7 +108,7 @@ async fn send(engine: &Engine, request: Box<Request>, principal: Option<&str>) -
 async fn messages(receiver: &mut StreamReceiver) -> Vec<Value> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(_, _, frame): &(_, _, stentor_engine::stream::Frame)| {
+    let message = |(_, _, frame): &(_, _, stentor_delivery::Frame)| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         serde_json::from_slice(&out).expect("JSON")

@@ -10,8 +10,8 @@ pub use stentor_engine::{
     Sample, Sampled, SchemaError, Seq, SessionId, SessionKind, SessionRecord, SessionStore,
     SessionStoreError, SessionView, StartError, StateKey, Stopped, StreamId, Structured,
     SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError,
-    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, actor_tool, metrics,
-    prompt, raw_tool, resource, resource_template, stream, testing, tool,
+    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, actor_tool, delivery,
+    metrics, prompt, raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

@@ -17,8 +17,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use stentor_engine::stream::policy::Class;
-use stentor_engine::stream::{Delivered, StreamReceiver};
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_engine::transport_api::{Pipe, Refused};
 use stentor_engine::{Ended, EndedUnasked, Engine};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};

@@ -15,6 +15,7 @@
 //! Descriptors, contents and results come from the official crate and are re-exported as [`model`].
 
 pub mod bounds;
+mod client;
 pub mod encode;
 mod era;
 mod error;
@@ -27,6 +28,7 @@ mod method;
 mod notice;
 pub mod numbers;
 pub mod params;
+pub mod raw_json;
 mod task;
 pub mod uri;
 

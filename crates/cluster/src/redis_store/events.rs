@@ -11,8 +11,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use redis::RedisResult;
 use redis::aio::ConnectionManager;
-use stentor_engine::stream::policy::{Class, Retention};
-use stentor_engine::stream::{Delivered, EventLog, EventStore, Frame, Reopened, Replay};
+use stentor_delivery::policy::{Class, Retention};
+use stentor_delivery::{Delivered, EventLog, EventStore, Frame, Reopened, Replay};
 use stentor_engine::{Seq, SessionId, StreamId};
 
 use super::RedisStore;

@@ -13,7 +13,7 @@ use metrics::counter;
 use parking_lot::Mutex;
 use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisError, RedisResult, Value};
-use stentor_engine::stream::{Delivered, Frame};
+use stentor_delivery::{Delivered, Frame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 

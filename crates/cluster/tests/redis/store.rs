@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::process::Signal;
 use stentor_cluster::{RedisConfig, RedisStore, RedisStoreError};
-use stentor_engine::stream::policy::{Class, Retention};
-use stentor_engine::stream::{EventStore as _, Frame};
+use stentor_delivery::policy::{Class, Retention};
+use stentor_delivery::{EventStore as _, Frame};
 use stentor_engine::testing::{
     event_store_keeps_its_contract, event_store_outlives_its_process, session_record,
     session_store_keeps_its_contract,

@@ -6,7 +6,7 @@ use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::stream::{Delivered, StreamReceiver};
+use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_engine::transport_api::Answer;
 use stentor_engine::{Engine, EngineBuilder};
 use stentor_wire::{Message, Method, ProtocolVersion, Request, meta_key};

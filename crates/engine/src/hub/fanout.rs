@@ -6,8 +6,8 @@ use std::sync::Arc;
 use stentor_wire::{EncodedNotice, SubscriptionId};
 
 use super::{Subscriber, SubscriberKey};
-use crate::stream::StreamSender;
-use crate::stream::policy::Class;
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
 
 /// Subscribers that a task writes to in one go, before other tasks get their turn.
 const PART: usize = 64;

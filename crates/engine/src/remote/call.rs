@@ -7,14 +7,15 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use stentor_wire::{ErrorObject, Message, Request, Response, params};
 
-use super::{FrameBody, PeerEvent, PeerRequest, PeerStream, RemoteCaller};
+use super::{PeerEvent, PeerRequest, PeerStream, RemoteCaller};
 use crate::core::Core;
 use crate::dispatch::Failure;
 use crate::ids::NodeId;
 use crate::session::Caller;
-use crate::stream::Frame;
-use crate::stream::policy::Class;
 use crate::task::Context;
+use stentor_delivery::Frame;
+use stentor_delivery::FrameBody;
+use stentor_delivery::policy::Class;
 
 /// A request that the first reachable one of these nodes must answer.
 pub(crate) struct RemoteCall {

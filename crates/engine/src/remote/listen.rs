@@ -14,12 +14,13 @@ use stentor_wire::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{FrameBody, PeerEvent, PeerRequest, PeerStream, Reach, RemoteCaller, SerializedFrame};
+use super::{PeerEvent, PeerRequest, PeerStream, Reach, RemoteCaller};
 use crate::core::Core;
 use crate::ids::NodeId;
 use crate::session::Caller;
-use crate::stream::StreamSender;
-use crate::stream::policy::Class;
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{FrameBody, SerializedFrame};
 
 /// What other nodes grant a listen.
 #[derive(Debug, Default)]

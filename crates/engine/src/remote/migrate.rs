@@ -7,12 +7,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{SerializedFrame, SessionRecord};
+use super::SessionRecord;
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::ids::SessionId;
 use crate::session::{EndReason, SessionEntry, SessionKind};
-use crate::stream::StreamSender;
+use stentor_delivery::SerializedFrame;
+use stentor_delivery::StreamSender;
 
 /// Sessions that are on their way to another node. Lookups for one wait until it has arrived.
 #[derive(Debug, Default)]

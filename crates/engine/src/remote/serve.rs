@@ -1,17 +1,17 @@
 //! Serves peer requests of other nodes.
 
 use bytes::Bytes;
-use serde::Deserialize;
-use stentor_wire::{DecodeError, Era, ErrorObject, Id, Message, Method, Request, Response, encode};
+use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
 
-use super::{Found, FrameBody, PeerEvent, PeerRequest, RemoteCaller, SerializedFrame, SessionOp};
+use super::{Found, PeerEvent, PeerRequest, RemoteCaller, SessionOp};
 use crate::dispatch::Scope;
 use crate::engine::Engine;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::session::{Caller, PendingRequests};
-use crate::stream::policy::Class;
-use crate::stream::{Delivered, Frame, StreamReceiver};
 use crate::transport_api::{Answer, Refused, stateless};
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, Frame, StreamReceiver};
+use stentor_delivery::{SerializedFrame, leave_out_largest};
 
 /// The response to a peer request: its events must be sent to the node that asked.
 ///
@@ -225,57 +225,21 @@ impl PeerResponse {
     }
 }
 
+/// Logs that a message of this length was left out.
+pub(crate) fn log_left_out(bytes: usize) {
+    crate::log!(warn, bytes, "a message is too large to be sent to another node");
+}
+
 impl PeerEvent {
     /// Makes an event smaller that is too large to be sent. Its largest frame becomes an error if
     /// it is a reply, and is removed otherwise. `false` if no frame is left.
     pub fn leave_out_largest(&mut self) -> bool {
         match self {
-            Self::Frames { frames, .. } => leave_out_largest(frames),
+            Self::Frames { frames, .. } => {
+                let left_out = leave_out_largest(frames);
+                left_out.inspect(|bytes| log_left_out(*bytes)).is_some()
+            }
             _ => false,
-        }
-    }
-}
-
-/// Makes frames smaller that are too large to be sent. The largest one becomes an error if it is a
-/// reply, and is removed otherwise. `false` if no frame is left.
-pub(crate) fn leave_out_largest(frames: &mut Vec<SerializedFrame>) -> bool {
-    let largest = (0..frames.len()).max_by_key(|index| frames[*index].body.len());
-    let Some(largest) = largest else { return false };
-    let body = &mut frames[largest].body;
-    crate::log!(warn, bytes = body.len(), "a message is too large to be sent to another node");
-    match body.too_large() {
-        Some(error) if error.len() < body.len() => *body = error,
-        _ => drop(frames.remove(largest)),
-    }
-    true
-}
-
-impl SerializedFrame {
-    /// Its length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.body.len()
-    }
-}
-
-impl FrameBody {
-    /// The error that replaces a reply that is too large.
-    fn too_large(&self) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Answered {
-            id: Id,
-        }
-        let Self::Reply(json, _) = self else { return None };
-        let Answered { id } = serde_json::from_slice(json).ok()?;
-        let error = "the answer is too large to be sent from one node to another";
-        let error = ErrorObject::internal(error);
-        Some(Self::Reply(encode::error(Some(&id), &error), Some(error.code)))
-    }
-
-    /// Its length in bytes.
-    fn len(&self) -> usize {
-        match self {
-            Self::Reply(json, _) | Self::Message(json) | Self::Log(_, json) => json.len(),
-            Self::Progress(_, _, message) => message.len(),
         }
     }
 }
@@ -308,6 +272,8 @@ impl From<&Caller> for RemoteCaller {
 
 #[cfg(test)]
 mod tests {
+    use stentor_delivery::FrameBody;
+
     use super::*;
 
     fn event_of(frames: impl IntoIterator<Item = FrameBody>) -> PeerEvent {

@@ -10,8 +10,8 @@ use super::stream::Unanswered;
 use super::{PeerEvent, PeerRequest, PeerStream, RemoteStream, SessionOp};
 use crate::engine::Engine;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
-use crate::stream::StreamReceiver;
 use crate::transport_api::Refused;
+use stentor_delivery::StreamReceiver;
 
 /// A session that moves more often than this during one operation counts as ended.
 const MAX_MOVES: usize = 4;

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use stentor_wire::{ErrorObject, Id, code, encode};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{FrameBody, PeerEvent, PeerStream, RemoteSession, SerializedFrame};
+use super::{PeerEvent, PeerStream, RemoteSession};
 use crate::ids::{Seq, StreamId};
-use crate::stream::policy::Class;
-use crate::stream::{Delivered, Frame, StreamReceiver};
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, Frame, StreamReceiver};
+use stentor_delivery::{Next, RemoteSource, SerializedFrame};
 
 #[derive(Debug)]
 pub(crate) struct RemoteStream {
@@ -39,15 +40,6 @@ pub(super) struct Unanswered {
     pub(super) session: Arc<RemoteSession>,
 }
 
-/// What [`RemoteStream::poll_next`] has read.
-#[derive(Debug)]
-pub(crate) enum Next {
-    Some,
-    End,
-    /// This receiver reads the rest of the stream.
-    From(StreamReceiver),
-}
-
 impl RemoteStream {
     /// `unanswered` is set for the stream of a request.
     pub(super) fn new(
@@ -71,48 +63,6 @@ impl RemoteStream {
     pub(crate) fn over(stream: StreamId) -> Self {
         let (source, frames) = (Source::Ended, VecDeque::new());
         Self { stream, next: None, source, frames, unanswered: None }
-    }
-
-    pub(crate) fn stream_id(&self) -> StreamId {
-        self.stream
-    }
-
-    pub(crate) fn next_seq(&self) -> Option<Seq> {
-        self.next
-    }
-
-    pub(crate) fn is_drained(&self) -> bool {
-        matches!(self.source, Source::Ended) && self.frames.is_empty()
-    }
-
-    pub(crate) fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        batch: &mut Vec<Delivered>,
-    ) -> Poll<Next> {
-        while self.frames.is_empty() {
-            match &mut self.source {
-                Source::Node(peer_stream) => match ready!(peer_stream.poll_next(cx)) {
-                    Some(event) => self.take(event),
-                    None => self.source = self.find_again(),
-                },
-                Source::Lost(search) => {
-                    let found = ready!(Pin::new(search).poll(cx));
-                    let unanswered = self.unanswered.take();
-                    self.source = Source::Ended;
-                    match found {
-                        Ok(Some(receiver)) => return Poll::Ready(Next::From(receiver)),
-                        Ok(None) | Err(_) => {
-                            self.frames.extend(unanswered.map(|it| lost_reply(&it.request)));
-                        }
-                    }
-                }
-                Source::Ended => return Poll::Ready(Next::End),
-            }
-        }
-        self.next = self.frames.back().map(|(seq, ..)| Seq(seq.0 + 1));
-        batch.extend(self.frames.drain(..));
-        Poll::Ready(Next::Some)
     }
 
     /// Searches for the stream after its node was lost.
@@ -149,6 +99,46 @@ impl RemoteStream {
     }
 }
 
+impl RemoteSource for RemoteStream {
+    fn stream_id(&self) -> StreamId {
+        self.stream
+    }
+
+    fn next_seq(&self) -> Option<Seq> {
+        self.next
+    }
+
+    fn is_drained(&self) -> bool {
+        matches!(self.source, Source::Ended) && self.frames.is_empty()
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<Next> {
+        while self.frames.is_empty() {
+            match &mut self.source {
+                Source::Node(peer_stream) => match ready!(peer_stream.poll_next(cx)) {
+                    Some(event) => self.take(event),
+                    None => self.source = self.find_again(),
+                },
+                Source::Lost(search) => {
+                    let found = ready!(Pin::new(search).poll(cx));
+                    let unanswered = self.unanswered.take();
+                    self.source = Source::Ended;
+                    match found {
+                        Ok(Some(receiver)) => return Poll::Ready(Next::From(receiver)),
+                        Ok(None) | Err(_) => {
+                            self.frames.extend(unanswered.map(|it| lost_reply(&it.request)));
+                        }
+                    }
+                }
+                Source::Ended => return Poll::Ready(Next::End),
+            }
+        }
+        self.next = self.frames.back().map(|(seq, ..)| Seq(seq.0 + 1));
+        batch.extend(self.frames.drain(..));
+        Poll::Ready(Next::Some)
+    }
+}
+
 /// The error for a client whose request was lost with its node, and its session with it.
 ///
 /// No node knows which numbers that node gave out. So the frame has the last number that exists: no
@@ -157,48 +147,4 @@ fn lost_reply(request: &Id) -> Delivered {
     let error = ErrorObject::unavailable("the node that had the session has gone");
     let reply = encode::error(Some(request), &error);
     (Seq(Seq::END.0 - 1), Class::Reply, Frame::Reply(reply, Some(code::UNAVAILABLE)))
-}
-
-impl SerializedFrame {
-    pub(super) fn of((seq, class, frame): &Delivered) -> Self {
-        let body = match frame {
-            Frame::Reply(json, code) => FrameBody::Reply(json.clone(), *code),
-            Frame::Message(json) => FrameBody::Message(json.clone()),
-            Frame::Log(level, json) => FrameBody::Log(*level, json.clone()),
-            Frame::Progress(value) => {
-                FrameBody::Progress(value.progress, value.total, value.message.to_string())
-            }
-            Frame::Dropped(level, _) => FrameBody::Log(*level, written(frame)),
-            Frame::Notice(..) => FrameBody::Message(written(frame)),
-        };
-        Self { seq: seq.0, class: *class, body }
-    }
-
-    /// Like [`of`](Self::of), but with progress as a message, which it is on a session's stream.
-    pub(crate) fn written(delivered: &Delivered) -> Self {
-        match delivered {
-            (seq, class, frame @ Frame::Progress(_)) => {
-                Self { seq: seq.0, class: *class, body: FrameBody::Message(written(frame)) }
-            }
-            other => Self::of(other),
-        }
-    }
-
-    /// Reads a frame of a session's stream, where progress is a message.
-    pub(crate) fn into_delivered(self) -> Option<Delivered> {
-        let frame = match self.body {
-            FrameBody::Reply(json, code) => Frame::Reply(json, code),
-            FrameBody::Message(json) => Frame::Message(json),
-            FrameBody::Log(level, json) => Frame::Log(level, json),
-            FrameBody::Progress(..) => return None,
-        };
-        Some((Seq(self.seq), self.class, frame))
-    }
-}
-
-/// Encodes a frame as its client reads it.
-pub(crate) fn written(frame: &Frame) -> bytes::Bytes {
-    let mut out = bytes::BytesMut::new();
-    frame.write(&mut out);
-    out.freeze()
 }

@@ -194,7 +194,7 @@ mod tests {
         let caller = Caller::legacy(
             ProtocolVersion::V2025_11_25,
             initialize.unwrap(),
-            SessionId::random(&crate::NodeId::random()),
+            crate::ids::new_session_id(&crate::NodeId::random()),
             level.clone(),
         );
         assert!(caller.wants_log(LogLevel::Info, None));

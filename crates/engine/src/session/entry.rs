@@ -33,10 +33,10 @@ use crate::directory::SessionPermit;
 use crate::events::{EngineEvent, Events};
 use crate::ids::{SessionId, StreamId};
 use crate::request_budget::Meter;
-use crate::stream::policy::Class;
-use crate::stream::{Counters, Delivered, LossCounters, StreamSender};
 use crate::supervisor::Restarts;
 use crate::task::OpenCalls;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Counters, Delivered, LossCounters, StreamSender};
 
 /// Messages of one client that may wait for its session. The actor handles each at once, so a few
 /// are enough to keep it busy.

@@ -13,10 +13,10 @@ use super::streams::{self, Kept};
 use crate::core::Core;
 use crate::directory::SessionPermit;
 use crate::ids::{Seq, SessionId, StreamId};
-use crate::remote::RemoteCaller;
+use crate::remote::{RemoteCaller, log_left_out};
 use crate::shares::Share;
-use crate::stream::{Log, StreamRecord, StreamSender};
 use crate::task::CancelReason;
+use stentor_delivery::{Log, StreamRecord, StreamSender};
 use stentor_wire::{ErrorObject, Id, encode};
 use tokio::time::{Duration, timeout};
 
@@ -78,7 +78,9 @@ impl SessionRecord {
         let streams = self.kept.iter_mut().chain([&mut self.notices]);
         past || streams
             .max_by_key(|stream| stream.largest_unread())
-            .is_some_and(StreamRecord::leave_out_largest)
+            .and_then(StreamRecord::leave_out_largest)
+            .inspect(|bytes| log_left_out(*bytes))
+            .is_some()
     }
 }
 
@@ -237,7 +239,7 @@ impl SessionEntry {
 const NUMBERS_PER_NODE: u64 = 1 << 32;
 
 impl Kept {
-    fn restore(&self, streams: Vec<crate::stream::StreamSender>) {
+    fn restore(&self, streams: Vec<stentor_delivery::StreamSender>) {
         for stream in streams {
             self.keep(stream, usize::MAX);
         }

@@ -12,7 +12,7 @@ use crate::ids::{NodeId, SessionId};
 /// continue the sessions of a node that died: the client, its log level, and the resources that it
 /// watches.
 ///
-/// The frames that were sent are in the [`EventStore`](crate::stream::EventStore), which should be
+/// The frames that were sent are in the [`EventStore`](stentor_delivery::EventStore), which should be
 /// shared, too. Nothing waits until a session is saved, not even the answer to `initialize`: a node
 /// that dies loses what changed in its last moment.
 ///

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use super::EndReason;
 use crate::core::Core;
 use crate::ids::{Seq, SessionId, StreamId};
-use crate::stream::policy::Class;
-use crate::stream::{Counters, Log, Notified, StreamRecord, StreamSender, Terms, WhenGone};
 use crate::task::{Cancel, CancelWhenGone};
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Counters, Log, Notified, StreamRecord, StreamSender, Terms, WhenGone};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Streams {

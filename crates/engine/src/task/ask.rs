@@ -20,13 +20,13 @@ use super::Context;
 use super::output::CallOutput;
 use super::pending_inputs::{AskedQuestion, PendingInputs, fits};
 use crate::handler::InputSchema;
-use crate::stream::Frame;
-use crate::stream::policy::Class;
 pub(super) use capabilities::lacking;
 pub use elicit::Elicit;
 use elicit::Form;
 pub use input_required::InputRequired;
 pub use sample::{Sample, Sampled};
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

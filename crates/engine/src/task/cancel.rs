@@ -8,7 +8,7 @@ use stentor_wire::{ErrorObject, Id, code};
 use tokio_util::sync::CancellationToken;
 
 use super::state_token::StateError;
-use crate::stream::Notified;
+use stentor_delivery::Notified;
 
 /// Why a call ends before its code returns.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,9 +24,9 @@ use crate::handler::{Arguments, CallError};
 use crate::ids::{CallId, SessionId, TaskId};
 use crate::registry::Topic;
 use crate::session::{Caller, PendingRequests};
-use crate::stream::Frame;
-use crate::stream::policy::Class;
 use crate::tasks::LiveTask;
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
 
 /// A running call, as the author's code sees it. It reports progress, writes log messages, changes
 /// the catalog, and notices that the client gave up.

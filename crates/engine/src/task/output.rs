@@ -8,7 +8,7 @@ use stentor_wire::RequestMeta;
 use stentor_wire::model::ClientCapabilities;
 
 use crate::session::Caller;
-use crate::stream::{ProgressGate, StreamSender};
+use stentor_delivery::{ProgressGate, StreamSender};
 
 /// The output for one request: its stream, and what the request declared.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::events::CallOutcome;
 use crate::request_budget::Meter;
 use crate::session::FinishStreams;
-use crate::stream::{ProgressGate, StreamSender};
+use stentor_delivery::{ProgressGate, StreamSender};
 
 /// Answers a request exactly once, in every case. A responder is made where the request is
 /// received, and stays with the request. If it is dropped unanswered, after a panic or because its

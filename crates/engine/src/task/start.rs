@@ -27,8 +27,8 @@ use crate::ids::NodeId;
 use crate::log::quietly;
 use crate::request_budget::Charge;
 use crate::session::{Caller, FinishStreams, PendingRequests, Session};
-use crate::stream::ProgressGate;
 use crate::tasks::{LiveTask, TaskRecord};
+use stentor_delivery::ProgressGate;
 
 /// A call that may run: the request, its caller, and where the response goes.
 pub(crate) struct Start {

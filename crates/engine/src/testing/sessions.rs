@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::session::{SessionRecord, SessionStore, SessionStoreError, TakeOver};
-use crate::stream::policy::Retention;
-use crate::stream::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
+use stentor_delivery::policy::Retention;
+use stentor_delivery::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 
 /// Keeps sessions and their streams for several engines of one process, like a store that nodes
 /// share.
@@ -208,7 +208,7 @@ impl Drop for SharedLog {
 /// Never, because the record is valid.
 #[must_use]
 pub fn session_record(node: &NodeId) -> SessionRecord {
-    let id = SessionId::random(node);
+    let id = crate::ids::new_session_id(node);
     let record = serde_json::json!({
         "id": id, "principal": "ann", "initialized": true, "watched": ["test://ä"],
         "next_stream": 3, "unanswered": [[2, "b"]], "moves": 0, "kept": [],

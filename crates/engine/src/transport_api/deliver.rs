@@ -9,8 +9,8 @@ use stentor_wire::{Era, Method, Request};
 use super::Refused;
 use crate::core::Core;
 use crate::session::{Inbound, MailboxPermit, OneWay, Session, SessionEntry, SessionMsg};
-use crate::stream::StreamSender;
 use crate::task::Responder;
+use stentor_delivery::StreamSender;
 
 /// Serves a request of a session, or hands it to the session's actor if an earlier message still
 /// waits there. Refuses it above the limit of running requests.

@@ -11,10 +11,11 @@ use super::deliver::{ask, tell};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
-use crate::remote::{RemoteSession, RemoteStream, SerializedFrame, SessionOp};
+use crate::remote::{RemoteSession, RemoteStream, SessionOp};
 use crate::session::{EndReason, OneWay, SessionEntry};
-use crate::stream::policy::Class;
-use crate::stream::{Delivered, StreamReceiver, StreamSender};
+use stentor_delivery::SerializedFrame;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, StreamReceiver, StreamSender};
 
 /// A legacy session over HTTP.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use super::deliver::{ask, tell};
 use crate::core::Core;
 use crate::engine::CANCEL_GRACE;
 use crate::session::{EndReason, MAX_WAITING_MESSAGES, OneWay, SessionEntry};
-use crate::stream::StreamSender;
+use stentor_delivery::StreamSender;
 
 /// The session of one client at the other end of a pipe.
 #[derive(Debug)]

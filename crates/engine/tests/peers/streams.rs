@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::{Context, Engine, Seq, ToolError, tool};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde_json::json;
-use stentor_engine::stream::DirectWrite;
+use stentor_delivery::DirectWrite;
 use stentor_engine::testing::{FaultTarget, kill};
 use tokio::time::{sleep, timeout};
 

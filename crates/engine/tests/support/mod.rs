@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::{HttpSession, Pipe, Source};
 use stentor_engine::{Context, Engine, EngineBuilder, Tool, ToolError, resource, tool};
 use stentor_wire::{Message, Request, meta_key};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use stentor_engine::stream::StreamReceiver;
+use stentor_delivery::StreamReceiver;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::transport_api::Answer;
 use stentor_engine::{AsTask, Context, ToolError};

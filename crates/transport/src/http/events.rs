@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use stentor_engine::stream::{Delivered, DirectWrite, StreamReceiver};
+use stentor_delivery::{Delivered, DirectWrite, StreamReceiver};
 use stentor_engine::{Seq, StreamId};
 
 /// The keep-alive of a quiet stream: a comment.

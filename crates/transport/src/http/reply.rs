@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use stentor_delivery::{Delivered, Frame, StreamReceiver};
 use stentor_engine::Seq;
-use stentor_engine::stream::{Delivered, Frame, StreamReceiver};
 use stentor_engine::transport_api::{HttpSession, Refused};
 use stentor_wire::{Era, ErrorObject, Id, code, encode};
 

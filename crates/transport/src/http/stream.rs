@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::response;
 use parking_lot::Mutex;
-use stentor_engine::stream::DirectWrite;
+use stentor_delivery::DirectWrite;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 

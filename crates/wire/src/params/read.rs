@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::bounds::{MAX_NAME, MAX_REASON, MAX_URI};
-use crate::meta;
+use crate::client::{read_capabilities, read_client_info};
 
 /// An optional member may be `null`, too.
 pub(super) fn or_default<'de, T, D>(input: D) -> Result<T, D::Error>
@@ -98,7 +98,7 @@ pub(super) fn task_ids<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String
 
 pub(super) fn client_info<'de, D: Deserializer<'de>>(input: D) -> Result<Implementation, D::Error> {
     let raw = Box::<RawValue>::deserialize(input)?;
-    meta::read_client_info(raw.get())
+    read_client_info(raw.get())
         .map_err(|error| D::Error::custom(format_args!("invalid clientInfo: {error}")))
 }
 
@@ -106,6 +106,6 @@ pub(super) fn capabilities<'de, D: Deserializer<'de>>(
     input: D,
 ) -> Result<ClientCapabilities, D::Error> {
     let raw = Box::<RawValue>::deserialize(input)?;
-    meta::read_capabilities(raw.get())
+    read_capabilities(raw.get())
         .map_err(|error| D::Error::custom(format_args!("invalid capabilities: {error}")))
 }

@@ -8,7 +8,7 @@ use stentor_wire::{Id, ProtocolVersion};
 
 use super::kind::SessionKind;
 use crate::ids::SessionId;
-use crate::stream::CountersView;
+use stentor_delivery::CountersView;
 
 /// A session at one moment.
 #[derive(Clone, Debug)]

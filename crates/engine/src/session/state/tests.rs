@@ -5,7 +5,12 @@ use super::*;
 
 fn state(serves_modern: bool) -> SessionState {
     let meter = crate::request_budget::Meter::total(1 << 20);
-    SessionState::new(SessionId::random(&crate::NodeId::random()), serves_modern, 2, &meter)
+    SessionState::new(
+        crate::ids::new_session_id(&crate::NodeId::random()),
+        serves_modern,
+        2,
+        &meter,
+    )
 }
 
 fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {
@@ -96,7 +101,7 @@ fn subscriptions_are_bounded() {
 #[test]
 fn the_memory_for_a_client_is_counted_and_limited() {
     let meter = crate::request_budget::Meter::total(10_000);
-    let id = SessionId::random(&crate::NodeId::random());
+    let id = crate::ids::new_session_id(&crate::NodeId::random());
     let mut state = SessionState::new(id, true, 100, &meter);
     let uris = |count: usize| (0..count).map(|n| format!("{n:01000}")).collect::<Vec<_>>();
     let params =

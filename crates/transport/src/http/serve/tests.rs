@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use stentor_engine::stream::policy::Class;
+use stentor_delivery::policy::Class;
 use stentor_engine::{Context, ToolError, tool};
 use stentor_wire::meta_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};

@@ -7,9 +7,10 @@ use std::future::ready;
 
 use futures::future::BoxFuture;
 
-use super::policy::{Class, Pressure, Retention};
-use super::{Counters, Delivered};
+use crate::counters::Counters;
+use crate::frame::Delivered;
 use crate::ids::{Seq, SessionId, StreamId};
+use crate::policy::{Class, Pressure, Retention};
 
 /// Stores frames that were sent on the streams of legacy HTTP sessions.
 ///
@@ -62,7 +63,7 @@ pub trait EventLog: Debug + Send + 'static {
     fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay>;
 
     /// Bytes that the log holds in the memory of this process now. They count towards the
-    /// [`Budget`](super::policy::Budget).
+    /// [`Budget`](crate::policy::Budget).
     fn held(&self) -> usize;
 
     /// Drops the oldest frames beyond `retention`, because memory is short.
@@ -82,24 +83,26 @@ pub struct Replay {
     pub complete: bool,
 }
 
+/// The log of a stream, with what the counters know of it.
 #[derive(Debug)]
-pub(crate) struct Log {
-    pub(super) events: Box<dyn EventLog>,
+pub struct Log {
+    pub(crate) events: Box<dyn EventLog>,
     retention: Retention,
     /// Frames before this one are lost, whatever the log reports.
-    pub(super) floor: Seq,
+    pub(crate) floor: Seq,
     /// The first frame that this node added to a stream of another node.
-    pub(super) restored_at: Seq,
+    pub(crate) restored_at: Seq,
     /// The bytes of the log that the counters already include.
     counted: usize,
 }
 
 impl Log {
-    pub(crate) fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
+    /// A log of which nothing is counted yet.
+    pub fn new(events: Box<dyn EventLog>, retention: Retention) -> Self {
         Self { events, retention, floor: Seq(0), restored_at: Seq(0), counted: 0 }
     }
 
-    pub(super) fn keep(&mut self, read: &[Delivered], counters: &Counters) {
+    pub(crate) fn keep(&mut self, read: &[Delivered], counters: &Counters) {
         for event in read {
             self.events.append(event);
         }
@@ -111,13 +114,13 @@ impl Log {
     }
 
     /// Updates the counters: the log may have shrunk by itself.
-    pub(super) fn recount(&mut self, counters: &Counters) {
+    pub(crate) fn recount(&mut self, counters: &Counters) {
         let held = self.events.held();
         counters.holds(std::mem::replace(&mut self.counted, held), held);
     }
 
     /// Removes the log's bytes from the counters, before the log is dropped.
-    pub(super) fn uncount(&self, counters: &Counters) {
+    pub(crate) fn uncount(&self, counters: &Counters) {
         counters.holds(self.counted, 0);
     }
 }
@@ -177,8 +180,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::stream::Frame;
-    use crate::stream::policy::Class;
+    use crate::Frame;
+    use crate::policy::Class;
 
     #[tokio::test]
     async fn the_memory_store_keeps_its_contract() {
@@ -188,11 +191,7 @@ mod tests {
     #[test]
     fn the_memory_store_is_bounded_in_bytes_but_keeps_the_newest_frame() {
         let retention = Retention { frames: 100, bytes: 1_000 };
-        let mut log = MemoryEventStore.open(
-            &SessionId::random(&crate::NodeId::random()),
-            StreamId(1),
-            retention,
-        );
+        let mut log = MemoryEventStore.open(&SessionId::new("one"), StreamId(1), retention);
         for seq in 0..10 {
             let frame = Frame::Message(Bytes::from(vec![b'x'; 300]));
             log.append(&(Seq(seq), Class::Custom, frame));

@@ -1,5 +1,6 @@
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use stentor_wire::Id;
+use stentor_wire::{EncodedNotice, Id, LogLevel};
 
 use super::*;
 

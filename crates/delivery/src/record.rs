@@ -3,15 +3,18 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::policy::Class;
-use super::{Frame, Log, StreamSender, wake};
+use crate::event_store::Log;
+use crate::frame::Frame;
 use crate::ids::{Seq, StreamId};
-use crate::remote::{SerializedFrame, leave_out_largest, written};
+use crate::policy::Class;
+use crate::sender::StreamSender;
+use crate::serialized::{SerializedFrame, leave_out_largest, written};
+use crate::shared::wake;
 
 /// A stream that another node continues. Its frames keep their numbers, because the client
 /// reports by number how far it has read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct StreamRecord {
+pub struct StreamRecord {
     stream: u64,
     /// The first frame from which on no frame is lost.
     floor: u64,
@@ -24,36 +27,37 @@ pub(crate) struct StreamRecord {
 
 impl StreamRecord {
     /// A stream of which only the number of the next frame is known.
-    pub(crate) fn begins_at(stream: StreamId, next: Seq) -> Self {
+    pub fn begins_at(stream: StreamId, next: Seq) -> Self {
         let (past, unread) = (Vec::new(), Vec::new());
         Self { stream: stream.0, floor: next.0, past, next: next.0, unread, finished: false }
     }
 
     /// The same stream after its end. Its log has all of its frames if `whole`.
-    pub(crate) fn over(mut self, whole: bool) -> Self {
+    pub fn over(mut self, whole: bool) -> Self {
         self.finished = true;
         self.floor = if whole { 0 } else { self.next };
         self
     }
 
     /// Whether the stream has ended and its log has all of its frames.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.finished && self.floor == 0
     }
 
     /// The same stream with `reply` as the last frame.
-    pub(crate) fn answered(mut self, reply: Bytes, error_code: Option<i32>) -> Self {
+    pub fn answered(mut self, reply: Bytes, error_code: Option<i32>) -> Self {
         let reply = (Seq(self.next), Class::Reply, Frame::Reply(reply, error_code));
         self.unread.push(SerializedFrame::written(&reply));
         self
     }
 
-    pub(crate) fn id(&self) -> StreamId {
+    /// The id of the stream.
+    pub fn id(&self) -> StreamId {
         StreamId(self.stream)
     }
 
     /// Leaves out the frames that were read; `false` if there are none.
-    pub(crate) fn forget_past(&mut self) -> bool {
+    pub fn forget_past(&mut self) -> bool {
         let some = !self.past.is_empty();
         if some {
             self.past.clear();
@@ -62,13 +66,14 @@ impl StreamRecord {
         some
     }
 
-    pub(crate) fn largest_unread(&self) -> usize {
+    /// The length of the largest unread frame, in bytes.
+    pub fn largest_unread(&self) -> usize {
         self.unread.iter().map(SerializedFrame::len).max().unwrap_or_default()
     }
 
     /// Leaves out the largest unread frame, or replaces a reply by an error, because the record is
     /// too large to be sent. `false` if there is no unread frame.
-    pub(crate) fn leave_out_largest(&mut self) -> bool {
+    pub fn leave_out_largest(&mut self) -> Option<usize> {
         leave_out_largest(&mut self.unread)
     }
 }
@@ -76,7 +81,7 @@ impl StreamRecord {
 impl StreamSender {
     /// Takes all frames out of the stream. Its reader ends. Frames that are queued here later wait
     /// to be [taken](Self::take_late_notifications), too.
-    pub(crate) async fn migrate(&self) -> StreamRecord {
+    pub async fn migrate(&self) -> StreamRecord {
         let (replay, floor, next, unread, finished, waker) = {
             let mut state = self.0.state.lock();
             let (next, mut unread) = (state.queue.read(), Vec::new());
@@ -109,7 +114,7 @@ impl StreamSender {
     }
 
     /// Takes out the application's own notifications that were queued after the migration.
-    pub(crate) fn take_late_notifications(&self) -> Vec<SerializedFrame> {
+    pub fn take_late_notifications(&self) -> Vec<SerializedFrame> {
         let mut state = self.0.state.lock();
         let mut unread = Vec::new();
         state.queue.take(&mut unread, usize::MAX, usize::MAX);
@@ -122,7 +127,7 @@ impl StreamSender {
     /// Adds the notifications that the former node of the stream received after the migration,
     /// except those that this node received as well: for a moment both nodes received
     /// notifications.
-    pub(crate) async fn add_missed(&self, missed: Vec<SerializedFrame>) {
+    pub async fn add_missed(&self, missed: Vec<SerializedFrame>) {
         let (replay, mut known) = {
             let mut state = self.0.state.lock();
             let waiting = state.queue.waiting_of(Class::Custom);
@@ -143,7 +148,7 @@ impl StreamSender {
     }
 
     /// Continues the stream of another node.
-    pub(crate) fn restore(&self, mut log: Log, record: StreamRecord) {
+    pub fn restore(&self, mut log: Log, record: StreamRecord) {
         log.floor = Seq(record.floor);
         log.restored_at = Seq(record.next + record.unread.len() as u64);
         let past: Vec<_> =

@@ -14,7 +14,7 @@
 //! A client *falls behind* when more frames wait for it than [`Limits`] allow. While a notice of a
 //! list or resource is unread, the same notice is not queued again, even if the client keeps up.
 //!
-//! A client is *stalled* when it has not read for [`Config::stall_timeout`](crate::Config)
+//! A client is *stalled* when it has not read for `Config::stall_timeout`
 //! although frames wait. Its HTTP stream is closed then. A legacy client can come back for the
 //! frames that were kept; a modern client listens again. A pipe is never closed for this: it has
 //! one client, and its queue is bounded.
@@ -79,8 +79,9 @@ impl Class {
         }
     }
 
+    /// Whether a frame of this class may be dropped.
     #[must_use]
-    pub(crate) const fn may_drop(self) -> bool {
+    pub const fn may_drop(self) -> bool {
         matches!(self.when_behind(), WhenBehind::DropOldest)
     }
 
@@ -172,15 +173,20 @@ impl Default for Budget {
     }
 }
 
+/// How much of a budget is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Pressure {
+pub enum Pressure {
+    /// Less than half.
     None,
+    /// Half or more.
     High,
+    /// All.
     Full,
 }
 
 impl Pressure {
-    pub(crate) const fn of(held: usize, budget: usize) -> Self {
+    /// The pressure when this many of a budget's bytes are held.
+    pub const fn of(held: usize, budget: usize) -> Self {
         if held >= budget {
             Self::Full
         } else if held >= budget / 2 {
@@ -196,7 +202,8 @@ const LAST_FRAMES: usize = 16;
 const LAST_BYTES: usize = 4 * 1024;
 
 impl Limits {
-    pub(crate) fn under(&self, pressure: Pressure) -> Self {
+    /// The limits under this pressure: a quarter from half of the budget on, and little when it is used up.
+    pub fn under(&self, pressure: Pressure) -> Self {
         match pressure {
             Pressure::None => *self,
             Pressure::High => Self {
@@ -216,7 +223,8 @@ impl Limits {
 }
 
 impl Retention {
-    pub(crate) fn under(self, pressure: Pressure) -> Self {
+    /// What is kept under this pressure.
+    pub fn under(self, pressure: Pressure) -> Self {
         match pressure {
             Pressure::None => self,
             Pressure::High => Self { frames: self.frames.div_ceil(4), bytes: self.bytes / 4 },
@@ -240,7 +248,7 @@ mod tests {
         };
         let here = table(include_str!("policy.rs"));
         assert_eq!(here.len(), Class::ALL.len() + 2);
-        assert_eq!(here, table(include_str!("../../../../docs/FLOWS.md")));
+        assert_eq!(here, table(include_str!("../../../docs/FLOWS.md")));
     }
 
     #[test]

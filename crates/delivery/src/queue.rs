@@ -3,41 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
-use stentor_wire::{EncodedNotice, ListKind, LogLevel, Notice, SubscriptionId, encode};
+use stentor_wire::{ListKind, Notice, SubscriptionId};
 
-use super::policy::{Class, Limits};
-use super::progress_gate::ProgressGate;
+use crate::frame::{Entry, Frame, ProgressValue, QueuedFrame};
 use crate::ids::Seq;
-
-/// One message to a client: encoded, or one cheap step before.
-#[derive(Clone, Debug)]
-pub enum Frame {
-    /// The response to a request, and the error code if it is an error.
-    Reply(Bytes, Option<i32>),
-    /// A complete message.
-    Message(Bytes),
-    /// A log message and its level.
-    Log(LogLevel, Bytes),
-    /// Reports to the client that this many log messages were dropped here, with the level of the
-    /// last of them.
-    Dropped(LogLevel, u64),
-    /// A notice that many streams share, and the subscription id to splice into it.
-    Notice(Arc<EncodedNotice>, Option<SubscriptionId>),
-    /// A progress value, encoded only when it is read: most values are replaced before.
-    Progress(ProgressValue),
-}
-
-/// A progress value that a call reported.
-#[derive(Clone, Debug)]
-pub struct ProgressValue {
-    pub(crate) gate: Arc<ProgressGate>,
-    pub(crate) progress: f64,
-    pub(crate) total: Option<f64>,
-    /// Stored inline if it is short.
-    pub(crate) message: CompactString,
-}
+use crate::policy::{Class, Limits};
+use crate::progress_gate::ProgressGate;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report<'a> {
@@ -45,51 +17,6 @@ pub(crate) struct Report<'a> {
     pub(crate) progress: f64,
     pub(crate) total: Option<f64>,
     pub(crate) message: &'a str,
-}
-
-impl Frame {
-    /// Appends the message as JSON, without a line break.
-    pub fn write(&self, out: &mut BytesMut) {
-        match self {
-            Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => {
-                out.extend_from_slice(bytes);
-            }
-            Self::Dropped(level, count) => {
-                let data = serde_json::json!({
-                    "dropped": count, "reason": "the client fell behind",
-                });
-                out.extend_from_slice(&encode::log(*level, Some("stentor"), &data));
-            }
-            Self::Notice(notice, subscription) => notice.write(out, subscription.as_ref()),
-            Self::Progress(value) => {
-                if let Some(token) = value.gate.token() {
-                    encode::progress(out, token, value.progress, value.total, &value.message);
-                }
-            }
-        }
-    }
-
-    /// The memory that the frame takes, in bytes.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        FRAME_COST
-            + match self {
-                Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
-                Self::Notice(notice, _) => match notice.notice() {
-                    Notice::Custom { .. } | Notice::Task { .. } => notice.len_hint(None),
-                    // Few of these exist, and all sessions share them: only the entry takes memory.
-                    Notice::ResourceUpdated(_) => 0,
-                    // At most one of each list waits for a subscription, and all sessions get
-                    // theirs at once: adding to the shared total would cost more than these frames
-                    // do.
-                    Notice::ListChanged(_) => return 0,
-                },
-                Self::Dropped(..) => 0,
-                Self::Progress(value) => {
-                    value.message.len() + value.gate.token().map_or(0, |token| token.text_len())
-                }
-            }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,26 +76,6 @@ impl Flags {
     }
 }
 
-#[derive(Debug)]
-struct Entry {
-    seq: u64,
-    /// `None` once the frame was dropped.
-    held: Option<QueuedFrame>,
-}
-
-#[derive(Debug)]
-struct QueuedFrame {
-    class: Class,
-    frame: Frame,
-    weight: usize,
-}
-
-impl QueuedFrame {
-    fn new(class: Class, frame: Frame) -> Self {
-        Self { class, weight: frame.weight(), frame }
-    }
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
@@ -187,10 +94,6 @@ pub(crate) struct Queue {
     finished: bool,
     closed: bool,
 }
-
-/// Bytes that a frame costs beside its text: its entry, in a queue that may have capacity for as
-/// many more, and the allocator's overhead for the text.
-const FRAME_COST: usize = 2 * size_of::<Entry>() + 32;
 
 /// A replaced message leaves its buffer to the next one, up to this capacity in bytes.
 const KEPT_TEXT: usize = 1024;

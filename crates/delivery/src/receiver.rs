@@ -6,43 +6,61 @@ use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Delivered, Shared, StreamSender, WhenGone};
+use crate::direct_write::DirectWrite;
+use crate::frame::Delivered;
 use crate::ids::{Seq, StreamId};
-use crate::remote::{Next, RemoteStream};
+use crate::shared::{Shared, WhenGone};
 
 /// The most a reader takes at once, so that few frames of a slow pipe are outside of its queue.
 const BATCH_FRAMES: usize = 256;
 const BATCH_BYTES: usize = 16 * 1024;
 
+/// A stream that another node has, as it arrives here.
+pub trait RemoteSource: Debug + Send + Sync + 'static {
+    /// The id of the stream within its session.
+    fn stream_id(&self) -> StreamId;
+
+    /// The number of the next frame, if the stream's node reports it.
+    fn next_seq(&self) -> Option<Seq>;
+
+    /// Whether no frame waits and none will follow.
+    fn is_drained(&self) -> bool;
+
+    /// Appends the frames that have arrived to `batch`, or waits for some.
+    fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<Next>;
+}
+
+/// The result of a read of a [`RemoteSource`].
+#[derive(Debug)]
+pub enum Next {
+    /// Frames were appended.
+    Some,
+    /// The stream has ended.
+    End,
+    /// This receiver reads the rest of the stream.
+    From(StreamReceiver),
+}
+
 /// The reading end of a stream. A transport drops it when the client has gone.
 #[derive(Debug)]
 pub struct StreamReceiver(Source);
 
-/// Writes the frames of a stream to its client, in place of the task that reads the stream.
-///
-/// The task of a connection sleeps most of the time. With thousands of connections, waking each
-/// task for one notice costs as much as writing the notice. So the hub writes directly to clients
-/// that keep up.
-pub trait DirectWrite: Debug + Send + Sync {
-    /// Takes the waiting frames and writes as much as the client accepts at once. `false` if the
-    /// task has to be woken: bytes are left, or the task is running now. Must not wait or block.
-    fn write_directly(&self) -> bool;
-}
-
 #[derive(Debug)]
 enum Source {
     Local(Reader),
-    /// On another node. Boxed because most streams are local.
-    Remote(Box<RemoteStream>),
+    /// Boxed because most streams are local.
+    Remote(Box<dyn RemoteSource>),
 }
 
 impl StreamReceiver {
-    pub(super) fn local(reader: Reader) -> Self {
+    pub(crate) fn local(reader: Reader) -> Self {
         Self(Source::Local(reader))
     }
 
-    pub(crate) fn remote(remote: RemoteStream) -> Self {
-        Self(Source::Remote(Box::new(remote)))
+    /// A receiver of a stream that another node has.
+    #[must_use]
+    pub fn remote(source: impl RemoteSource) -> Self {
+        Self(Source::Remote(Box::new(source)))
     }
 
     /// The id of the stream within its session.
@@ -65,10 +83,10 @@ impl StreamReceiver {
         }
     }
 
-    /// The writing end of the same stream, if the stream is on this node.
-    pub(crate) fn sender(&self) -> Option<StreamSender> {
+    /// What the writing end shares with this one, if the stream is on this node.
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
         match &self.0 {
-            Source::Local(reader) => Some(StreamSender(reader.shared.clone())),
+            Source::Local(reader) => Some(&reader.shared),
             Source::Remote(_) => None,
         }
     }
@@ -136,11 +154,11 @@ impl StreamReceiver {
 }
 
 #[derive(Debug)]
-pub(super) struct Reader {
-    pub(super) shared: Arc<Shared>,
-    pub(super) reader: u64,
+pub(crate) struct Reader {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reader: u64,
     /// Frames to repeat before the queue: they were sent to an earlier reader.
-    pub(super) replay: VecDeque<Delivered>,
+    pub(crate) replay: VecDeque<Delivered>,
 }
 
 impl Reader {
@@ -223,8 +241,9 @@ mod tests {
     use stentor_wire::{EncodedNotice, Id, ListKind, Notice};
 
     use super::*;
-    use crate::stream::policy::{Budget, Class, Limits};
-    use crate::stream::{Counters, Frame, ProgressGate, Terms, UNTOLD_BYTES, UNTOLD_VALUES};
+    use crate::policy::{Budget, Class, Limits};
+    use crate::shared::{UNTOLD_BYTES, UNTOLD_VALUES};
+    use crate::{Counters, Frame, ProgressGate, StreamSender, Terms};
 
     /// Counts how often the task of a connection is woken.
     #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::Delivered;
-use super::policy::{Class, Pressure};
+use crate::frame::Delivered;
+use crate::policy::{Class, Pressure};
 
 /// What became of frames, by class. Every count is also added to the engine's total.
 #[derive(Debug)]
@@ -41,10 +41,13 @@ pub struct CountersView {
     pub held: usize,
 }
 
+/// What was lost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LossCounters {
-    pub(crate) dropped: [u64; Class::ALL.len()],
-    pub(crate) closed: u64,
+pub struct LossCounters {
+    /// Frames dropped because the client fell behind, by [`Class`].
+    pub dropped: [u64; Class::ALL.len()],
+    /// Streams closed because their client stopped reading.
+    pub closed: u64,
 }
 
 impl CountersView {
@@ -63,7 +66,7 @@ impl CountersView {
 
 impl Counters {
     /// The counters of all sessions together, with their budget in bytes.
-    pub(crate) fn total(budget: usize) -> Self {
+    pub fn total(budget: usize) -> Self {
         Self {
             delivered: Default::default(),
             coalesced: Default::default(),
@@ -78,12 +81,12 @@ impl Counters {
     }
 
     /// The counters of one session, with its budget in bytes.
-    pub(crate) fn within(total: Arc<Counters>, budget: usize) -> Self {
+    pub fn within(total: Arc<Counters>, budget: usize) -> Self {
         Self { total: Some(total), ..Self::total(budget) }
     }
 
     /// Changes the bytes that a stream holds from `before` to `now`.
-    pub(crate) fn holds(&self, before: usize, now: usize) {
+    pub fn holds(&self, before: usize, now: usize) {
         // A decrease is a large number; adding it wraps around to the right sum.
         let change = now.wrapping_sub(before);
         if change != 0 {
@@ -95,12 +98,13 @@ impl Counters {
     }
 
     /// The pressure on the session's budget or on the total budget, whichever is higher.
-    pub(crate) fn pressure(&self) -> Pressure {
+    pub fn pressure(&self) -> Pressure {
         let own = Pressure::of(self.held.load(Ordering::Relaxed), self.budget);
         own.max(self.total.as_ref().map_or(Pressure::None, |total| total.pressure()))
     }
 
-    pub(crate) fn delivered(&self, batch: &[Delivered]) {
+    /// Counts frames that were handed to the transport.
+    pub fn delivered(&self, batch: &[Delivered]) {
         let mut counts = [0; Class::ALL.len()];
         for (_, class, _) in batch {
             counts[*class as usize] += 1;
@@ -110,23 +114,28 @@ impl Counters {
         }
     }
 
-    pub(crate) fn coalesced(&self, class: Class) {
+    /// Counts a frame that was not queued because the same was waiting.
+    pub fn coalesced(&self, class: Class) {
         self.add(1, |counters| &counters.coalesced[class as usize]);
     }
 
-    pub(crate) fn conflated(&self, count: u64) {
+    /// Counts progress values that newer ones replaced.
+    pub fn conflated(&self, count: u64) {
         self.add(count, |counters| &counters.conflated);
     }
 
-    pub(crate) fn refused(&self) {
+    /// Counts a progress value that did not increase or was not finite.
+    pub fn refused(&self) {
         self.add(1, |counters| &counters.refused);
     }
 
-    pub(crate) fn dropped(&self, class: Class, count: u64) {
+    /// Counts frames that were dropped because the client fell behind.
+    pub fn dropped(&self, class: Class, count: u64) {
         self.add(count, |counters| &counters.dropped[class as usize]);
     }
 
-    pub(crate) fn closed(&self) {
+    /// Counts a stream that was closed because its client stopped reading.
+    pub fn closed(&self) {
         self.add(1, |counters| &counters.closed);
     }
 
@@ -137,7 +146,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn losses(&self) -> LossCounters {
+    /// The counts of dropped frames and closed streams now.
+    pub fn losses(&self) -> LossCounters {
         LossCounters {
             dropped: std::array::from_fn(|index| self.dropped[index].load(Ordering::Relaxed)),
             closed: self.closed.load(Ordering::Relaxed),
