@@ -76,6 +76,17 @@ impl StreamSender {
         self.with_queue(class, |queue| queue.push(class, frame, &limits));
     }
 
+    /// As [`push`](Self::push), and runs `then` before anybody can read the frame. `then` must not
+    /// block, nor use this stream.
+    pub fn push_then(&self, class: Class, frame: Frame, then: impl FnOnce()) {
+        let limits = self.limits_of(class);
+        self.with_queue(class, |queue| {
+            let pushed = queue.push(class, frame, &limits);
+            then();
+            pushed
+        });
+    }
+
     /// Queues a notice that many streams share.
     pub fn notice(
         &self,

@@ -21,7 +21,7 @@ use crate::embed::{Audience, EngineMsg};
 use crate::end::End;
 use crate::engine::Stopped;
 use crate::events::Events;
-use crate::hub::HubMsg;
+use crate::hub::{Epoch, HubMsg, PendingBroadcasts};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
@@ -53,7 +53,7 @@ pub(crate) struct Core {
     pub(crate) directory: Directory,
     pub(crate) dirty: DirtySet,
     /// Topics that the hub must announce. They outlive a hub that crashes.
-    pub(crate) pending_broadcasts: DirtySet,
+    pub(crate) pending_broadcasts: PendingBroadcasts,
     /// What the registry announces together. It outlives a registry that crashes.
     pub(crate) coalesce: Mutex<Coalesce>,
     pub(crate) refs: Refs,
@@ -142,7 +142,7 @@ impl Core {
             server_hello,
             catalog: ArcSwap::from_pointee(catalog),
             dirty: DirtySet::default(),
-            pending_broadcasts: DirtySet::default(),
+            pending_broadcasts: PendingBroadcasts::default(),
             coalesce: Mutex::default(),
             refs: Refs::default(),
             migrations: Migrations::default(),
@@ -262,6 +262,11 @@ impl Core {
     fn client_session(&self, id: &SessionId) -> Option<Arc<SessionEntry>> {
         let session = self.directory.get(id.as_str());
         session.filter(|session| session.kind() != SessionKind::Stateless)
+    }
+
+    /// Sends the hub what somebody subscribes to. A change after this reaches the subscriber.
+    pub(crate) fn subscribe(&self, message: impl FnOnce(Epoch) -> HubMsg) {
+        self.pending_broadcasts.join(|epoch| self.send_to_hub(message(epoch)));
     }
 
     /// Makes the hub announce a topic: once, however often it changes before the hub looks at it.

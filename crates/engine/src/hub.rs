@@ -7,6 +7,7 @@
 
 mod fanout;
 pub(crate) mod filter;
+mod pending;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::core::Core;
 use crate::ids::SessionId;
 use fanout::Recipient;
 use filter::Filter;
+pub(crate) use pending::{Epoch, PendingBroadcasts};
 use stentor_delivery::StreamSender;
 use stentor_delivery::policy::Class;
 
@@ -55,10 +57,12 @@ pub struct HubView {
 
 #[derive(Debug)]
 pub(crate) enum HubMsg {
-    Join(SubscriberKey, Box<Subscriber>),
-    Refilter(SubscriberKey, Refilter),
+    /// A subscriber, and the epoch that it begins.
+    Join(SubscriberKey, Box<Subscriber>, Epoch),
+    /// A change of what a subscriber receives, and the epoch that it begins.
+    Refilter(SubscriberKey, Refilter, Epoch),
     Leave(SubscriberKey),
-    /// The hub's dirty set has topics to publish.
+    /// There are pending broadcasts.
     Flush,
     Publish(Notice),
     /// The status of a task, for a subscriber that has just joined.
@@ -84,6 +88,8 @@ pub(crate) struct HubState {
     /// The subscribers of each task, and the last version that each has received.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
     published: u64,
+    /// The epoch of the last join. What changed later waits for its own join.
+    epoch: Epoch,
 }
 
 pub(crate) struct HubActor;
@@ -99,6 +105,7 @@ impl Actor for HubActor {
         core: Arc<Core>,
     ) -> Result<HubState, ActorProcessingErr> {
         Ok(HubState {
+            epoch: core.pending_broadcasts.epoch(),
             core,
             subscribers: IndexMap::default(),
             watchers: HashMap::default(),
@@ -114,8 +121,14 @@ impl Actor for HubActor {
         state: &mut HubState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            HubMsg::Join(key, subscriber) => state.on_join(key, *subscriber),
-            HubMsg::Refilter(key, refilter) => state.on_refilter(&key, refilter),
+            HubMsg::Join(key, subscriber, epoch) => {
+                state.on_join(key, *subscriber);
+                state.on_epoch(epoch).await;
+            }
+            HubMsg::Refilter(key, refilter, epoch) => {
+                state.on_refilter(&key, refilter);
+                state.on_epoch(epoch).await;
+            }
             HubMsg::Leave(key) => state.on_leave(&key),
             HubMsg::Flush => state.on_flush().await,
             HubMsg::Publish(notice) => state.on_publish(notice).await,
@@ -195,8 +208,13 @@ impl HubState {
         }
     }
 
+    async fn on_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.on_flush().await;
+    }
+
     async fn on_flush(&mut self) {
-        for topic in self.core.pending_broadcasts.take() {
+        for topic in self.core.pending_broadcasts.take(self.epoch) {
             self.on_publish(topic.notice()).await;
         }
     }

@@ -354,7 +354,8 @@ impl Session {
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();
         state.watch(uri.clone())?;
-        self.core.send_to_hub(HubMsg::Refilter(self.entry.key(None), Refilter::Watch(uri)));
+        let (key, watch) = (self.entry.key(None), Refilter::Watch(uri));
+        self.core.subscribe(|epoch| HubMsg::Refilter(key, watch, epoch));
         drop(state);
         self.core.session_changed(&self.entry);
         Ok(ResultBody::empty())
@@ -364,7 +365,8 @@ impl Session {
         let mut state = self.entry.state();
         state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
-        self.core.send_to_hub(HubMsg::Refilter(self.entry.key(None), unwatch));
+        let key = self.entry.key(None);
+        self.core.subscribe(|epoch| HubMsg::Refilter(key, unwatch, epoch));
         drop(state);
         self.core.session_changed(&self.entry);
         ResultBody::empty()
@@ -420,13 +422,18 @@ impl Session {
             return;
         }
         let Subscription { id, filter, unsaid } = subscription;
-        if let Some(acknowledgment) = unsaid {
-            // Sent before the join, so that it is the first frame. Its class is never dropped:
-            // without its acknowledgment a listen sends nothing.
-            sender.push(Class::Reply, Frame::Message(acknowledgment));
+        let key = self.entry.key(id);
+        let subscriber = Box::new(Subscriber { sender: sender.clone(), filter });
+        let join = || self.core.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
+        match unsaid {
+            // Queued before the join, so that it is the first frame; and the hub receives the join
+            // before the client can read it, so that no change after it is lost. Its class is never
+            // dropped: without its acknowledgment a listen sends nothing.
+            Some(acknowledgment) => {
+                sender.push_then(Class::Reply, Frame::Message(acknowledgment), join);
+            }
+            None => join(),
         }
-        let subscriber = Box::new(Subscriber { sender, filter });
-        self.core.send_to_hub(HubMsg::Join(self.entry.key(id), subscriber));
     }
 
     /// Joins the hub with all subscriptions of the session. The hub may contain them already.
