@@ -20,7 +20,7 @@ use crate::shares::{Group, Share};
 ///
 /// Counted are: calls that run, wait for an answer or became tasks, with their parameters;
 /// subscriptions, with their URIs; clients' descriptions of themselves; and large responses until
-/// they are read. Other frames that wait for clients have a [budget](super::stream::policy::Budget)
+/// they are read. Other frames that wait for clients have a [budget](stentor_delivery::policy::Budget)
 /// of their own.
 ///
 /// A caller is a principal if it is known, otherwise everything from one address. A caller gets at
