@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stentor_engine::remote::Peers as _;
+use stentor_engine::remote::PeerFacts as _;
 use stentor_engine::{Engine, NodeId};
 use tokio_util::task::AbortOnDropHandle;
 

@@ -11,81 +11,55 @@
 //! A node keeps a link only while gossip shows the other node alive; then it cuts the link. That
 //! detects a frozen node whose connections still look healthy. A link that receives nothing
 //! although gossip arrives is cut too, and made again.
+//!
+//! The files in layers. Each file imports only files of the layers before its own:
+//!
+//! 1. `window.rs`, `strangers.rs`, `link_message.rs`, `member.rs`, `shared.rs`
+//! 2. `hello.rs`
+//! 3. `seal.rs`, `mesh_message.rs`
+//! 4. `link.rs`, `listener.rs`, `node_server.rs`, `gossip.rs`
+//! 5. `handler.rs`, `peer.rs`
+//! 6. `manager.rs`
+//! 7. `mesh.rs`
 
 mod gossip;
+mod handler;
 mod hello;
 mod link;
 mod link_message;
 mod listener;
 mod manager;
+mod member;
+mod mesh_message;
 mod node_server;
 mod peer;
 mod seal;
+mod shared;
 mod strangers;
 mod window;
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
 use ractor::{Actor, ActorRef};
 use stentor_engine::NodeId;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClusterConfig, ClusterError};
 use gossip::Gossip;
-use link::Link;
-pub(crate) use link::Receipt;
+pub(crate) use handler::{MeshHandler, PeerInfo};
+use link::{Link, Links};
+pub(crate) use link::{Receipt, SendError};
 use listener::Listener;
-use manager::{MeshActor, MeshArgs, MeshMsg};
+use manager::{MeshActor, MeshArgs};
+use mesh_message::MeshMsg;
 use seal::SealedSocket;
-
-/// Receives the events of a mesh. The calls come in order, one at a time. They must not block: they
-/// run in the mesh actor.
-///
-/// For one node: `alive`, then any number of `up` to `down`, then `dead`.
-pub(crate) trait MeshHandler: Send + Sync + 'static {
-    /// Gossip shows this node: for the first time, again, or with [values](Mesh::set_gossip) that
-    /// changed.
-    fn alive(&self, node: &NodeId, values: &BTreeMap<String, String>);
-    /// There is a link to this node: frames can be sent.
-    fn up(&self, node: &NodeId, info: &PeerInfo);
-    /// The link has ended. Frames in flight may be lost.
-    fn down(&self, node: &NodeId);
-    /// The window has space again, after [`SendError::WindowFull`].
-    fn space_available(&self, node: &NodeId);
-    /// The failure detector has given this node up, or the node has left.
-    fn dead(&self, node: &NodeId);
-    /// A frame, in the order of sending. When the receipt is dropped, the frame counts as handled,
-    /// and the other node's window has space again. A handler that queues the frame queues the
-    /// receipt with it, so the window also bounds that queue.
-    fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt);
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PeerInfo {
-    /// The address on which it accepts links.
-    pub(crate) addr: SocketAddr,
-    /// The run of the node: a larger number after a restart.
-    pub(crate) generation: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SendError {
-    /// The window is full. [`MeshHandler::space_available`] is called when it has space.
-    #[error("too much is on the way to this node")]
-    WindowFull,
-    #[error("there is no link to this node")]
-    NotConnected,
-    /// One of the two nodes does not accept frames of this size.
-    #[error("the frame is too large")]
-    TooLarge,
-}
+pub use shared::NodeState;
+use shared::Shared;
+pub(crate) use shared::random_u64;
 
 /// The state of another node, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,18 +77,6 @@ pub struct NodeView {
     pub in_flight: u64,
 }
 
-/// The state of a node, from gossip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// Its gossip arrives.
-    Alive,
-    /// Its gossip has not arrived for too long.
-    Dead,
-    /// It has left the cluster.
-    Left,
-}
-
 /// This node in its cluster.
 ///
 /// A process has at most one node, because `ractor` knows all actors of a process, whoever started
@@ -124,34 +86,10 @@ pub(crate) struct Mesh(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
+    links: Arc<Links>,
     mesh_actor: ActorRef<MeshMsg>,
     gossip: Gossip,
     addresses: (SocketAddr, SocketAddr),
-}
-
-pub(crate) struct Shared {
-    node: NodeId,
-    /// Set at the start: distinguishes a restarted node from its earlier run.
-    generation: u64,
-    config: ClusterConfig,
-    links: RwLock<HashMap<NodeId, Arc<Link>>>,
-    /// The nodes that gossip has shown, with their addresses.
-    nodes: Mutex<BTreeMap<NodeId, (SocketAddr, NodeState)>>,
-    /// Stops all tasks of the mesh.
-    stop: CancellationToken,
-}
-
-impl Shared {
-    fn new(node: NodeId, config: ClusterConfig) -> Self {
-        Self {
-            node,
-            generation: generation(),
-            config,
-            links: RwLock::default(),
-            nodes: Mutex::default(),
-            stop: CancellationToken::new(),
-        }
-    }
 }
 
 impl Mesh {
@@ -176,7 +114,8 @@ impl Mesh {
             source: std::io::Error::other(format!("{error:#}")),
         };
         let socket = SealedSocket::bind(shared.clone()).await.map_err(bind)?;
-        let args = MeshArgs { shared: shared.clone(), handler };
+        let links = Arc::<Links>::default();
+        let args = MeshArgs { shared: shared.clone(), links: links.clone(), handler };
         let spawned = Actor::spawn(None, MeshActor, args).await;
         let (mesh_actor, _) = spawned.map_err(|error| ClusterError::Start(error.to_string()))?;
         let gossip =
@@ -191,7 +130,7 @@ impl Mesh {
         tokio::spawn(
             Listener { shared: shared.clone(), mesh_actor: mesh_actor.clone() }.run(listener),
         );
-        Ok(Self(Arc::new(Inner { shared, mesh_actor, gossip, addresses })))
+        Ok(Self(Arc::new(Inner { shared, links, mesh_actor, gossip, addresses })))
     }
 
     /// Sends a frame, if the window has space for it now.
@@ -206,15 +145,15 @@ impl Mesh {
     }
 
     fn link(&self, to: &NodeId) -> Result<Arc<Link>, SendError> {
-        self.0.shared.links.read().get(to).cloned().ok_or(SendError::NotConnected)
+        self.0.links.read().get(to).cloned().ok_or(SendError::NotConnected)
     }
 
     pub(crate) fn is_connected(&self, node: &NodeId) -> bool {
-        self.0.shared.links.read().contains_key(node)
+        self.0.links.read().contains_key(node)
     }
 
     pub(crate) fn connected(&self) -> Vec<NodeId> {
-        self.0.shared.links.read().keys().cloned().collect()
+        self.0.links.read().keys().cloned().collect()
     }
 
     pub(crate) fn node(&self) -> &NodeId {
@@ -233,7 +172,7 @@ impl Mesh {
     }
 
     pub(crate) fn view(&self) -> Vec<NodeView> {
-        let links = self.0.shared.links.read().clone();
+        let links = self.0.links.read().clone();
         let nodes = self.0.shared.nodes.lock();
         let seen = nodes.iter().map(|(node, (addr, state))| {
             let link = links.get(node);
@@ -287,18 +226,6 @@ impl Drop for Inner {
         self.shared.stop.cancel();
         self.mesh_actor.stop(None);
     }
-}
-
-/// Grows with each start of a node, as long as its clock moves forward.
-fn generation() -> u64 {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A number that cannot be guessed.
-pub(crate) fn random_u64() -> u64 {
-    // Without randomness from the operating system, no secret is possible.
-    getrandom::u64().expect("the operating system gives random bytes")
 }
 
 #[cfg(test)]

@@ -20,9 +20,16 @@ const CONCURRENT_MIGRATIONS: usize = 64;
 const LATE_NOTICE_DELAY: Duration = Duration::from_millis(250);
 
 impl Node {
+    /// Leaves the cluster in order.
+    pub(crate) async fn leave(&self) {
+        let Some(mesh) = self.mesh() else { return };
+        self.drain(mesh, self.engine.drain_timeout()).await;
+        self.leave_mesh(mesh).await;
+    }
+
     /// Migrates all sessions, for about `patience` at most, and waits for the running requests to
     /// end.
-    pub(crate) async fn drain(&self, mesh: &Mesh, patience: Duration) {
+    async fn drain(&self, mesh: &Mesh, patience: Duration) {
         let until = Instant::now() + patience;
         mesh.set_gossip(LEAVING, "1").await;
         self.migrate_sessions(mesh, until).await;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stentor_engine::remote::{Fact, PeerEvent, PeerRequest, PeerStream, Peers, Reach, Unreachable};
+use stentor_engine::remote::{
+    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, Unreachable,
+};
 use stentor_engine::transport_api::Refused;
 use stentor_engine::{Engine, ListKind, NodeId, SessionId};
 use tokio::sync::Notify;
@@ -144,9 +146,8 @@ impl Node {
         }
     }
 
-    pub(crate) async fn leave(&self) {
-        let Some(mesh) = self.mesh() else { return };
-        self.drain(mesh, self.engine.drain_timeout()).await;
+    /// Leaves the mesh, and makes the engine a single node again.
+    pub(crate) async fn leave_mesh(&self, mesh: &Mesh) {
         self.has_left.store(true, Ordering::Release);
         mesh.leave().await;
         self.forget_peers();
@@ -435,7 +436,9 @@ impl Peers for Node {
             }
         })
     }
+}
 
+impl PeerFacts for Node {
     fn catalog_changed(&self, lists: &[ListKind]) {
         self.catalog_changed.lock().get_or_insert_default().extend(lists);
         self.publish_wake.notify_one();

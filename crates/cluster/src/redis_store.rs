@@ -1,20 +1,22 @@
 //! A store for sessions and their streams on a Redis server that all nodes share.
 //!
+//! * `store.rs`: the handle of the store, which the other files share.
 //! * `events.rs`: the event store, one Redis stream for each stream.
 //! * `writer.rs`: the one task that writes the frames of all streams.
 //! * `sessions.rs`: the session store, which knows the node of each session.
 
 mod events;
 mod sessions;
+mod store;
 mod writer;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
+pub use store::RedisStore;
 use writer::WriterHandle;
 
 /// How a node reaches the Redis server that all nodes share.
@@ -73,46 +75,6 @@ pub enum RedisStoreError {
     /// The server is too old: at least Redis 6.2 is needed.
     #[error("the Redis server does not know what is needed, as those before 6.2: {0}")]
     Unfit(#[source] RedisError),
-}
-
-/// Keeps sessions and their streams on a Redis server that all nodes share, so that the legacy HTTP
-/// sessions of a dead node continue on another node.
-///
-/// ```no_run
-/// # async fn f(builder: stentor_engine::EngineBuilder) -> Result<(), Box<dyn std::error::Error>> {
-/// use std::sync::Arc;
-/// use stentor_cluster::{RedisConfig, RedisStore};
-///
-/// let store = Arc::new(RedisStore::connect(RedisConfig::new("redis://10.0.0.9")).await?);
-/// let engine = builder.configure(|config| {
-///     config.session_store = Some(store.clone());
-///     config.event_store = store;
-/// });
-/// # Ok(())
-/// # }
-/// ```
-///
-/// Clients do not wait for the server. While it is slow or unreachable, sessions continue from
-/// memory, and frames that cannot be written are missing for clients that resume. This is logged
-/// once, and counted as `stentor.redis.lost` (frames) and `stentor.session_store.errors`. Only a
-/// client that asks for a session that is on no node, or for frames that it has read already, waits:
-/// for [`timeout`](RedisConfig::timeout), or a few times as long.
-///
-/// Redis answers before it has written to a disk or a replica, so it may lose data. Anyone who can
-/// write to it can take sessions over; anyone who can read it can read what clients were sent.
-///
-/// Clones share one connection.
-#[derive(Clone)]
-pub struct RedisStore {
-    connection: ConnectionManager,
-    prefix: Arc<str>,
-    writer: Arc<WriterHandle>,
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
 }
 
 impl RedisStore {

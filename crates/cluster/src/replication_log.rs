@@ -13,66 +13,22 @@
 
 mod follower;
 mod latest;
-#[cfg(test)]
-mod tests;
+mod update;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use stentor_engine::Topic;
 use stentor_engine::remote::{Definition, Fact};
-use stentor_engine::{ItemKind, Topic};
 
 pub(crate) use follower::Follower;
 use latest::Latest;
+use update::{Key, key};
+pub(crate) use update::{Position, Update};
 
 /// The size of a fact in an update beside its texts, in bytes.
 const FACT_BYTES: usize = 64;
-
-/// The kind and the name or URI of a definition.
-type Key = (ItemKind, Arc<str>);
-
-/// How far a follower has read a log.
-///
-/// A follower that has everything has the same number in all fields. One that starts again reads
-/// the definitions from the beginning, but must not receive notices twice, nor removals that it
-/// does not need: so those fields are ahead of `seq`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Position {
-    /// A random number for one run of the node.
-    pub(crate) life: u64,
-    /// All facts up to this number are known.
-    pub(crate) seq: u64,
-    /// No removal up to this number needs to be sent.
-    removals: u64,
-    /// No change of a topic up to this number needs to be sent.
-    topics: u64,
-    /// No notification up to this number needs to be sent.
-    notes: u64,
-}
-
-impl Position {
-    const fn up_to(life: u64, seq: u64) -> Self {
-        Self { life, seq, removals: seq, topics: seq, notes: seq }
-    }
-
-    fn max_seq(self) -> u64 {
-        self.seq.max(self.removals).max(self.topics).max(self.notes)
-    }
-
-    /// The same position, but with all facts up to `seq`.
-    fn advanced_to(self, seq: u64) -> Self {
-        Self {
-            life: self.life,
-            seq,
-            removals: self.removals.max(seq),
-            topics: self.topics.max(seq),
-            notes: self.notes.max(seq),
-        }
-    }
-}
 
 /// How much of the past a log keeps.
 #[derive(Clone, Copy, Debug)]
@@ -90,23 +46,6 @@ impl Default for ReplicationLimits {
     fn default() -> Self {
         Self { removals: 4096, topics: 4096, notes: 1024, note_bytes: 1 << 20 }
     }
-}
-
-/// The facts that take a [`Follower`] from one position to a later one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Update {
-    /// Where the follower must be.
-    pub(crate) from: Option<Position>,
-    /// Where the follower is afterwards.
-    pub(crate) to: Position,
-    /// The update starts from the beginning: it replaces all definitions.
-    pub(crate) whole: bool,
-    /// Some notices were dropped: everything may have changed.
-    pub(crate) missed: bool,
-    /// The update ends before the head of the log: the follower has to ask again.
-    pub(crate) more: bool,
-    /// The facts, oldest first.
-    pub(crate) facts: Vec<Fact>,
 }
 
 #[derive(Debug)]
@@ -344,6 +283,5 @@ struct Start {
     missed: bool,
 }
 
-fn key(definition: &Definition) -> Key {
-    (definition.kind, definition.key.clone())
-}
+#[cfg(test)]
+mod tests;

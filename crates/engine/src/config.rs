@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::NodeId;
-use crate::registry::ItemKind;
+use crate::items::ItemKind;
 use crate::request_budget::RequestBudget;
 use crate::session::SessionStore;
 use crate::task::StateKey;

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
-use crate::session::{EndReason, SessionEntry, SessionView};
+use crate::reasons::EndReason;
+use crate::session::{SessionEntry, SessionView};
 
 /// Outdated entries that the list of left sessions may contain before it is cleaned.
 const MAX_OUTDATED: usize = 64;

@@ -8,13 +8,14 @@ use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, Method, Request};
 
+use crate::catalog::{Offer, Readable};
 use crate::core::Core;
 use crate::handler::{
     Arguments, CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
     TemplateEntry, ToolEntry, completed, prompt_result,
 };
 use crate::ids::NodeId;
-use crate::registry::{ItemKind, Offer, Readable};
+use crate::items::ItemKind;
 use crate::remote::{Reach, RemoteCall};
 use crate::session::Caller;
 use crate::task::{Context, InputRequired, Pace};
@@ -200,7 +201,7 @@ pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: S
 /// Starts new work, unless the engine shuts down.
 fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
     match target {
-        Ok(_) if core.is_draining() => {
+        Ok(_) if core.lifecycle.is_draining() => {
             Dispatch::Answer(Err(ErrorObject::unavailable("the server is shutting down")))
         }
         Ok(target) => Dispatch::Call(target),
@@ -215,7 +216,8 @@ fn list(
     request: &Request,
 ) -> Result<ResultBody, ErrorObject> {
     let params: params::List = request.params.parse()?;
-    let page = core.catalog().page(kind, era, params.cursor.as_deref(), core.config.page_size);
+    let page =
+        core.registry.catalog().page(kind, era, params.cursor.as_deref(), core.config.page_size);
     let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
     let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
     Ok(body.with_cache(core.config.list_cache.of(kind)))
@@ -265,7 +267,7 @@ impl Lookup<'_> {
 
     fn call_tool(&self) -> Result<Target, ErrorObject> {
         let params = params::CallTool::read(&self.request.params)?;
-        let catalog = self.core.catalog();
+        let catalog = self.core.registry.catalog();
         let offer = match self.scope {
             Scope::All => catalog.tool(&params.name).cloned(),
             Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
@@ -291,7 +293,7 @@ impl Lookup<'_> {
 
     fn read_resource(&self, era: Era) -> Result<Target, ErrorObject> {
         let params: params::ResourceUri = self.request.params.parse()?;
-        let catalog = self.core.catalog();
+        let catalog = self.core.registry.catalog();
         let found = match self.scope {
             Scope::All => catalog.reader(&params.uri),
             Scope::Own => catalog.own_reader(&params.uri).map(Readable::Own),
@@ -320,7 +322,7 @@ impl Lookup<'_> {
     }
 
     fn prompt(&self, name: &str) -> Option<Offer<PromptEntry>> {
-        let catalog = self.core.catalog();
+        let catalog = self.core.registry.catalog();
         match self.scope {
             Scope::All => catalog.prompt(name).cloned(),
             Scope::Own => catalog.own_prompt(name).cloned().map(Offer::Own),
@@ -328,7 +330,7 @@ impl Lookup<'_> {
     }
 
     fn template(&self, uri: &str) -> Option<Offer<TemplateEntry>> {
-        let catalog = self.core.catalog();
+        let catalog = self.core.registry.catalog();
         match self.scope {
             Scope::All => catalog.template(uri).cloned(),
             Scope::Own => catalog.own_template(uri).cloned().map(Offer::Own),

@@ -1,32 +1,39 @@
 //! The handle of an engine: start it, change its catalog, notify every client, shut it down.
 
+use crate::events::EventBatch;
+use crate::events::EventReceiver;
+use crate::hub::HubMsg;
+use crate::lifecycle::Ended;
+use crate::observe::EngineView;
+use crate::reasons::Stopped;
+use crate::registry::CatalogHandle;
+use ractor::RpcReplyPort;
+mod builder;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use ractor::{ActorCell, ActorRef};
 use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::ListKind;
-use stentor_wire::encode::ServerIdentity;
-use stentor_wire::model::{Icon, Implementation};
 
-use crate::config::Config;
+use crate::audience::Audience;
 use crate::core::Core;
-use crate::embed::{Audience, EngineMsg};
-use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
 use crate::ids::{CallId, SessionId};
-use crate::registry::{
-    Catalog, CatalogError, Change, Item, ItemKind, Mutation, RegistryMsg, Topic,
-};
-use crate::server_hello::ServerHello;
-use crate::session::{EndReason, Saver, SessionEntry, SessionKind, SessionView};
-use crate::supervisor::SupervisorActor;
-use crate::task::{CallView, CancelReason};
-use crate::tasks::{self, TaskStoreError};
+use crate::items::Topic;
+use crate::reasons::CancelReason;
+use crate::reasons::{EndReason, SessionKind};
+use crate::registry::RegistryMsg;
+use crate::session::{SessionEntry, SessionView};
+use crate::supervisor::EngineMsg;
+use crate::task::CallView;
 use stentor_delivery::CountersView;
+
+pub use builder::{EngineBuilder, StartError};
 
 /// How long cancelled calls get to end.
 pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(500);
@@ -63,162 +70,11 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Why an engine did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A tool, resource, template or prompt is refused.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The tasks of the last engine with this store could not be recovered.
-    #[error(transparent)]
-    Tasks(#[from] TaskStoreError),
-    /// An actor did not start.
-    #[error("an actor did not start: {0}")]
-    Spawn(#[from] SpawnErr),
-}
-
-/// The engine has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the engine has stopped")]
-pub struct Stopped;
-
-/// The settings and items of an engine before it starts.
-#[derive(Debug)]
-pub struct EngineBuilder {
-    info: Implementation,
-    instructions: Option<String>,
-    config: Config,
-    items: Vec<Item>,
-}
-
-impl EngineBuilder {
-    /// Adds an item: a tool, a resource, a resource template or a prompt.
-    #[must_use]
-    pub fn item(mut self, item: impl Into<Item>) -> Self {
-        self.items.push(item.into());
-        self
-    }
-
-    /// Adds a tool.
-    #[must_use]
-    pub fn tool(self, tool: Tool) -> Self {
-        self.item(tool)
-    }
-
-    /// Adds a resource.
-    #[must_use]
-    pub fn resource(self, resource: Resource) -> Self {
-        self.item(resource)
-    }
-
-    /// Adds a resource template.
-    #[must_use]
-    pub fn resource_template(self, template: ResourceTemplate) -> Self {
-        self.item(template)
-    }
-
-    /// Adds a prompt.
-    #[must_use]
-    pub fn prompt(self, prompt: Prompt) -> Self {
-        self.item(prompt)
-    }
-
-    /// Sets the instructions, which tell models how the server is best used.
-    #[must_use]
-    pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
-        self.instructions = Some(instructions.into());
-        self
-    }
-
-    /// Sets the name of the server that people read.
-    #[must_use]
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.info.title = Some(title.into());
-        self
-    }
-
-    /// Sets the icons of the server.
-    #[must_use]
-    pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
-        self.info.icons = Some(icons.into_iter().collect());
-        self
-    }
-
-    /// Sets the address of a page about the server.
-    #[must_use]
-    pub fn website_url(mut self, url: impl Into<String>) -> Self {
-        self.info.website_url = Some(url.into());
-        self
-    }
-
-    /// Changes limits and times.
-    ///
-    /// ```
-    /// # use stentor_engine::Engine;
-    /// # use std::time::Duration;
-    /// let builder = Engine::builder("s", "1").configure(|config| {
-    ///     config.coalesce_window = Duration::from_millis(50);
-    /// });
-    /// # let _ = builder;
-    /// ```
-    #[must_use]
-    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(&mut self.config);
-        self
-    }
-
-    /// Starts the engine on the current tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::Catalog`] names what is wrong with an item; nothing runs then.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub async fn start(self) -> Result<Engine, StartError> {
-        self.start_linked(None).await
-    }
-
-    pub(crate) async fn start_linked(
-        self,
-        supervisor: Option<ActorCell>,
-    ) -> Result<Engine, StartError> {
-        let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
-        let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
-        let identity = ServerIdentity::new(self.info);
-        let instructions = self.instructions.as_deref();
-        let server_hello =
-            ServerHello::new(&identity, instructions, self.config.list_cache.discover);
-        let core = Arc::new(Core::new(self.config, identity, server_hello, catalog));
-        let (root, _) = match supervisor {
-            Some(supervisor) => {
-                Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?
-            }
-            None => Actor::spawn(None, SupervisorActor, core.clone()).await?,
-        };
-        if let Err(error) = tasks::recover(&core).await {
-            root.stop(None);
-            return Err(error.into());
-        }
-        if core.saver.is_some() {
-            tokio::spawn(Saver::run(Arc::downgrade(&core), core.ending.clone()));
-        }
-        Ok(Engine { core, root })
-    }
-}
-
 impl Engine {
     /// A builder for an engine whose server has this name and version, as clients see them.
     #[must_use]
     pub fn builder(name: impl Into<String>, version: impl Into<String>) -> EngineBuilder {
-        EngineBuilder {
-            info: Implementation::new(name, version),
-            instructions: None,
-            config: Config::default(),
-            items: Vec::new(),
-        }
+        EngineBuilder::new(name.into(), version.into())
     }
 
     pub(crate) fn new(core: Arc<Core>, root: ActorRef<EngineMsg>) -> Self {
@@ -229,35 +85,31 @@ impl Engine {
         &self.core
     }
 
-    pub(crate) fn root(&self) -> &ActorRef<EngineMsg> {
-        &self.root
-    }
-
     /// The catalog of tools, resources and prompts, to read and to change.
     #[must_use]
     pub fn catalog(&self) -> CatalogHandle {
-        CatalogHandle::new(self.core.clone())
+        CatalogHandle::new(self.core.registry.clone())
     }
 
     /// Notifies every client that the list of tools changed. A change of the
     /// [`catalog`](Self::catalog) does this by itself.
     pub fn send_tool_list_changed(&self) {
-        self.core.announce_list(ListKind::Tools);
+        self.core.registry.announce_list(ListKind::Tools);
     }
 
     /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
-        self.core.announce_list(ListKind::Resources);
+        self.core.registry.announce_list(ListKind::Resources);
     }
 
     /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
-        self.core.announce_list(ListKind::Prompts);
+        self.core.registry.announce_list(ListKind::Prompts);
     }
 
     /// Notifies every client that watches this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
-        self.core.announce(Topic::Resource(uri.into()));
+        self.core.registry.announce(Topic::Resource(uri.into()));
     }
 
     /// Sends a notification of the application's own to every legacy session.
@@ -287,7 +139,7 @@ impl Engine {
         params: impl Serialize,
     ) -> Result<(), Stopped> {
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
-        self.core.notify(audience, method, params).await
+        self.core.registry.notify(audience, method, params).await
     }
 
     /// All sessions now: legacy clients, pipes, modern listens, and the one session of all other
@@ -335,12 +187,12 @@ impl Engine {
     /// Whether a shutdown has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.core.is_draining()
+        self.core.lifecycle.is_draining()
     }
 
     /// Completes when a shutdown begins.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.core.draining.clone().cancelled_owned()
+        self.core.lifecycle.draining().clone().cancelled_owned()
     }
 
     /// Shuts down: accepts no new calls, answers open listens, gives running calls
@@ -354,8 +206,8 @@ impl Engine {
 
     /// Like [`shutdown`](Self::shutdown), with another time limit for running calls.
     pub async fn shutdown_within(&self, drain_timeout: Duration) {
-        self.core.end.ask();
-        self.core.draining.cancel();
+        self.core.lifecycle.ask();
+        self.core.lifecycle.drain();
         for session in self.clients() {
             session.drain(&self.core);
         }
@@ -387,6 +239,152 @@ impl Engine {
         let _ = self.root.wait(None).await;
     }
 
+    // Events and views
+
+    /// Subscribes to the events of the engine from now on.
+    ///
+    /// At most `capacity` events wait to be read, and at least one can. The engine never waits for
+    /// a subscriber: when the subscriber is slow, the oldest events are dropped, and an
+    /// [`EngineEvent::Missed`] takes their place. Events of one actor of the engine come in order.
+    ///
+    /// If the engine has stopped, the receiver ends at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stentor_engine::{Engine, EngineEvent, ToolError, tool};
+    ///
+    /// let engine = Engine::builder("s", "1").start().await?;
+    /// let mut events = engine.events(256);
+    /// engine.catalog().add(tool("noon", || async { Ok::<_, ToolError>("12:00") })).await?;
+    ///
+    /// match events.next().await {
+    ///     Some(EngineEvent::CatalogChanged { lists, .. }) => assert_eq!(lists.len(), 1),
+    ///     Some(EngineEvent::Missed(count)) => println!("{count} events were lost"),
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self, capacity: usize) -> EventReceiver {
+        self.core.events.receiver(capacity)
+    }
+
+    /// Sends the events of the engine to an actor of this process from now on, as messages of the
+    /// actor's own type.
+    ///
+    /// A mailbox of ractor has no bound, so it contains at most one message of a subscription.
+    /// `wrap` makes that message from an [`EventBatch`]; the next one is sent after the actor has
+    /// read the batch. Meanwhile at most `capacity` events wait, and at least one can. When more
+    /// come, the oldest are dropped, and an [`EngineEvent::Missed`] takes their place.
+    ///
+    /// `wrap` runs inside of the engine, and should only wrap. The subscription ends when the actor
+    /// or the engine ends, or when `wrap` panics.
+    ///
+    /// ```
+    /// # use ractor::ActorRef;
+    /// use stentor_engine::{Engine, EventBatch};
+    ///
+    /// enum AuditMsg {
+    ///     Events(EventBatch),
+    /// }
+    /// # #[cfg(feature = "cluster")]
+    /// # impl ractor::Message for AuditMsg {}
+    ///
+    /// fn audit(engine: &Engine, auditor: &ActorRef<AuditMsg>) {
+    ///     engine.subscribe(auditor, 1024, AuditMsg::Events);
+    /// }
+    ///
+    /// // In the actor:
+    /// fn handle(message: AuditMsg) {
+    ///     match message {
+    ///         AuditMsg::Events(batch) => {
+    ///             for event in batch {
+    ///                 println!("{event:?}");
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = (audit, handle);
+    /// ```
+    pub fn subscribe<M: ractor::Message>(
+        &self,
+        actor: &ActorRef<M>,
+        capacity: usize,
+        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
+    ) {
+        self.core.events.subscribe(actor.clone(), capacity, wrap);
+    }
+
+    /// Asks supervisor, registry and hub for their views, which they give after the messages that
+    /// are in their mailboxes now. Also reads the state of every session.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
+    pub async fn observe(&self) -> Result<EngineView, Stopped> {
+        let core = &self.core;
+        let root = ask(&self.root, EngineMsg::Observe).await?;
+        let registry = core.registry.actor().ok_or(Stopped)?;
+        let registry = ask(&registry, RegistryMsg::Observe).await?;
+        let hub = core.hub.actor().ok_or(Stopped)?;
+        let hub = ask(&hub, HubMsg::Observe).await?;
+        let sessions = core.directory.all().iter().map(|session| session.view()).collect();
+        let (running_calls, calls_awaiting_input) = (core.calls.len(), core.awaiting_input.len());
+        let running_tasks = core.tasks.len();
+        Ok(EngineView {
+            root,
+            registry,
+            hub,
+            sessions,
+            running_calls,
+            calls_awaiting_input,
+            running_tasks,
+        })
+    }
+
+    /// Updates the counters of frames and the gauges of the [`metrics`] facade. The engine itself
+    /// does so every five seconds.
+    pub fn record_metrics(&self) {
+        self.core.record_metrics();
+    }
+
+    // Actors of the host
+
+    /// The engine as an actor, for other actors to send [`EngineMsg`]s to.
+    ///
+    /// When this actor ends, the engine ends. Stop it with [`EngineMsg::Shutdown`] or
+    /// [`Engine::shutdown`]; any other stop cuts off calls that run.
+    #[must_use]
+    pub fn actor(&self) -> ActorRef<EngineMsg> {
+        self.root.clone()
+    }
+
+    /// The actor cell of the engine's supervisor, to link, to monitor or to stop it.
+    #[must_use]
+    pub fn supervisor_cell(&self) -> ActorCell {
+        self.root.get_cell()
+    }
+
+    // The end
+
+    /// How the engine ended, or is ending; `None` while it runs.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.core.lifecycle.ended()
+    }
+
+    /// Completes when the engine has ended, in whatever way, and returns how it ended.
+    ///
+    /// A server returns this as its own end. [`Ended::asked`] turns an end that nobody requested
+    /// into an error, so that no process exits with 0 because its engine was killed.
+    pub fn stopped(&self) -> impl Future<Output = Ended> + Send + 'static {
+        let lifecycle = self.core.lifecycle.clone();
+        async move { lifecycle.stopped().await }
+    }
+
     /// The sessions that serve a client: all but the one of stateless calls, which ends with the
     /// supervisor.
     fn clients(&self) -> Vec<Arc<SessionEntry>> {
@@ -396,103 +394,12 @@ impl Engine {
     }
 }
 
-/// The catalog of an engine, to read and to change. Every change is announced automatically.
-#[derive(Clone, Debug)]
-pub struct CatalogHandle(Arc<Core>);
-
-impl CatalogHandle {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self(core)
-    }
-
-    /// The lists as they are now. A snapshot does not change.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Catalog> {
-        self.0.catalog()
-    }
-
-    /// Adds a tool, a resource, a resource template or a prompt.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError::Exists`] if its name is taken, or the reason why the item is invalid.
-    pub async fn add(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
-        self.apply([Mutation::Add(item.into())]).await
-    }
-
-    /// Adds an item, or replaces the item that has its name.
-    ///
-    /// # Errors
-    ///
-    /// The reason why the item is invalid.
-    pub async fn put(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
-        self.apply([Mutation::Put(item.into())]).await
-    }
-
-    /// Removes a tool. `false` if there was none.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError::Stopped`].
-    pub async fn remove_tool(&self, name: &str) -> Result<bool, CatalogError> {
-        self.remove(ItemKind::Tools, name).await
-    }
-
-    /// Removes a resource. `false` if there was none.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError::Stopped`].
-    pub async fn remove_resource(&self, uri: &str) -> Result<bool, CatalogError> {
-        self.remove(ItemKind::Resources, uri).await
-    }
-
-    /// Removes a resource template. `false` if there was none.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError::Stopped`].
-    pub async fn remove_resource_template(&self, uri_template: &str) -> Result<bool, CatalogError> {
-        self.remove(ItemKind::Templates, uri_template).await
-    }
-
-    /// Removes a prompt. `false` if there was none.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError::Stopped`].
-    pub async fn remove_prompt(&self, name: &str) -> Result<bool, CatalogError> {
-        self.remove(ItemKind::Prompts, name).await
-    }
-
-    async fn remove(&self, kind: ItemKind, key: &str) -> Result<bool, CatalogError> {
-        let change = self.apply([Mutation::Remove(kind, key.to_owned())]).await?;
-        Ok(!change.lists.is_empty())
-    }
-
-    /// Applies several changes together: all of them or, on an error, none. Clients get one notice
-    /// for each list that differs, and none for a list that does not.
-    ///
-    /// Returns when readers see the new lists. When dropped early, the change may still happen.
-    ///
-    /// # Errors
-    ///
-    /// The first error.
-    pub async fn apply(
-        &self,
-        mutations: impl IntoIterator<Item = Mutation>,
-    ) -> Result<Change, CatalogError> {
-        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>()?;
-        let registry = self.0.refs.registry.load_full().ok_or(CatalogError::Stopped)?;
-        match registry.call(|reply| RegistryMsg::Apply(checked, Some(reply)), None).await {
-            Ok(CallResult::Success(result)) => result,
-            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => {
-                Err(if self.0.is_draining() {
-                    CatalogError::Stopped
-                } else {
-                    CatalogError::Interrupted
-                })
-            }
-        }
+async fn ask<M: ractor::Message, V: Send + 'static>(
+    actor: &ActorRef<M>,
+    question: impl FnOnce(RpcReplyPort<V>) -> M,
+) -> Result<V, Stopped> {
+    match actor.call(question, None).await {
+        Ok(CallResult::Success(view)) => Ok(view),
+        _ => Err(Stopped),
     }
 }

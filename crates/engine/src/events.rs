@@ -8,6 +8,8 @@ mod batch;
 mod receiver;
 mod ring;
 
+use crate::reasons::CallOutcome;
+use crate::reasons::CallRef;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +17,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ractor::ActorRef;
-use stentor_wire::encode::ResultBody;
 use stentor_wire::model::Implementation;
-use stentor_wire::{ErrorObject, Id, ListKind, Method, ProtocolVersion};
+use stentor_wire::{ListKind, Method, ProtocolVersion};
 
-use crate::engine::Engine;
-use crate::ids::{CallId, Revision, SessionId};
-use crate::registry::Conflict;
-use crate::session::{EndReason, SessionKind};
-use crate::task::CancelReason;
+use crate::ids::{Revision, SessionId};
+use crate::items::Conflict;
+use crate::reasons::CancelReason;
+use crate::reasons::{EndReason, SessionKind};
 use batch::Bell;
 pub use batch::EventBatch;
 pub use receiver::EventReceiver;
@@ -142,50 +142,6 @@ pub enum EngineEvent {
     Stopped,
 }
 
-/// The outcome of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CallOutcome {
-    /// The response has a result, or questions to the client.
-    Ok,
-    /// The response has a result that reports a failure: `isError`.
-    Failed,
-    /// The response is an error of the protocol, with this JSON-RPC code.
-    Error(i32),
-}
-
-impl CallOutcome {
-    pub(crate) fn of(answer: &Result<ResultBody, ErrorObject>) -> Self {
-        match answer {
-            Ok(result) if result.is_error() => Self::Failed,
-            Ok(_) => Self::Ok,
-            Err(error) => Self::Error(error.code),
-        }
-    }
-
-    /// The value of `error.type` in metrics.
-    pub(crate) fn error_type(self) -> Option<String> {
-        match self {
-            Self::Ok => None,
-            Self::Failed => Some("tool_error".to_owned()),
-            Self::Error(code) => Some(code.to_string()),
-        }
-    }
-}
-
-/// The call that an event is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CallRef {
-    /// The call's id within the engine.
-    pub id: CallId,
-    /// The session of the call; modern requests over HTTP have none.
-    pub session: Option<SessionId>,
-    /// The id of the request, which the client chose.
-    pub request: Id,
-    /// The name of the called item, or the URI that is read.
-    pub subject: Arc<str>,
-}
-
 trait Subscriber: Send + Sync {
     /// Passes an event on without waiting; `false` if the subscriber has ended.
     fn push(&self, event: &EngineEvent) -> bool;
@@ -274,98 +230,19 @@ impl Events {
         });
     }
 
-    fn receiver(&self, capacity: usize) -> EventReceiver {
+    pub(crate) fn receiver(&self, capacity: usize) -> EventReceiver {
         let inbox = Arc::new(Inbox::new(capacity));
         self.add(inbox.clone());
         EventReceiver::new(inbox, self.clone())
     }
 
-    fn subscribe<M: ractor::Message>(
+    pub(crate) fn subscribe<M: ractor::Message>(
         &self,
         actor: ActorRef<M>,
         capacity: usize,
         wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
     ) {
         self.add(Arc::new(Bell::new(actor, capacity, wrap)));
-    }
-}
-
-impl Engine {
-    /// Subscribes to the events of the engine from now on.
-    ///
-    /// At most `capacity` events wait to be read, and at least one can. The engine never waits for
-    /// a subscriber: when the subscriber is slow, the oldest events are dropped, and an
-    /// [`EngineEvent::Missed`] takes their place. Events of one actor of the engine come in order.
-    ///
-    /// If the engine has stopped, the receiver ends at once.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use stentor_engine::{Engine, EngineEvent, ToolError, tool};
-    ///
-    /// let engine = Engine::builder("s", "1").start().await?;
-    /// let mut events = engine.events(256);
-    /// engine.catalog().add(tool("noon", || async { Ok::<_, ToolError>("12:00") })).await?;
-    ///
-    /// match events.next().await {
-    ///     Some(EngineEvent::CatalogChanged { lists, .. }) => assert_eq!(lists.len(), 1),
-    ///     Some(EngineEvent::Missed(count)) => println!("{count} events were lost"),
-    ///     other => println!("{other:?}"),
-    /// }
-    /// # engine.shutdown().await;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn events(&self, capacity: usize) -> EventReceiver {
-        self.core().events.receiver(capacity)
-    }
-
-    /// Sends the events of the engine to an actor of this process from now on, as messages of the
-    /// actor's own type.
-    ///
-    /// A mailbox of ractor has no bound, so it contains at most one message of a subscription.
-    /// `wrap` makes that message from an [`EventBatch`]; the next one is sent after the actor has
-    /// read the batch. Meanwhile at most `capacity` events wait, and at least one can. When more
-    /// come, the oldest are dropped, and an [`EngineEvent::Missed`] takes their place.
-    ///
-    /// `wrap` runs inside of the engine, and should only wrap. The subscription ends when the actor
-    /// or the engine ends, or when `wrap` panics.
-    ///
-    /// ```
-    /// # use ractor::ActorRef;
-    /// use stentor_engine::{Engine, EventBatch};
-    ///
-    /// enum AuditMsg {
-    ///     Events(EventBatch),
-    /// }
-    /// # #[cfg(feature = "cluster")]
-    /// # impl ractor::Message for AuditMsg {}
-    ///
-    /// fn audit(engine: &Engine, auditor: &ActorRef<AuditMsg>) {
-    ///     engine.subscribe(auditor, 1024, AuditMsg::Events);
-    /// }
-    ///
-    /// // In the actor:
-    /// fn handle(message: AuditMsg) {
-    ///     match message {
-    ///         AuditMsg::Events(batch) => {
-    ///             for event in batch {
-    ///                 println!("{event:?}");
-    ///             }
-    ///         }
-    ///     }
-    /// }
-    /// # let _ = (audit, handle);
-    /// ```
-    pub fn subscribe<M: ractor::Message>(
-        &self,
-        actor: &ActorRef<M>,
-        capacity: usize,
-        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
-    ) {
-        self.core().events.subscribe(actor.clone(), capacity, wrap);
     }
 }
 

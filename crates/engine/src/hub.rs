@@ -11,18 +11,22 @@ mod pending;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId, uri};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::core::Core;
+use crate::audience::{Audience, Listener};
 use crate::ids::SessionId;
+use crate::items::Topic;
+use crate::reasons::Stopped;
 use fanout::Recipient;
 use filter::Filter;
-pub(crate) use pending::{Epoch, PendingBroadcasts};
+pub(crate) use pending::Epoch;
+use pending::PendingBroadcasts;
 use stentor_delivery::StreamSender;
 use stentor_delivery::policy::Class;
 
@@ -37,6 +41,8 @@ pub(crate) struct SubscriberKey {
 pub(crate) struct Subscriber {
     pub(crate) sender: StreamSender,
     pub(crate) filter: Filter,
+    /// The client of a legacy session; only these receive notifications of the application.
+    pub(crate) listener: Option<Listener>,
 }
 
 #[derive(Debug)]
@@ -67,9 +73,9 @@ pub(crate) enum HubMsg {
     Publish(Notice),
     /// The status of a task, for a subscriber that has just joined.
     SendTaskStatus(SubscriberKey, Box<EncodedNotice>),
-    /// A notification of the application's own, to these sessions or to all. An application can
-    /// send them without end, so a sender that has to wait for the hub adds a permit.
-    Notify(Option<Vec<SessionId>>, Notice, Option<OwnedSemaphorePermit>),
+    /// A notification of the application's own. An application can send them without end, so a
+    /// sender that has to wait for the hub adds a permit.
+    Notify(Audience, Notice, Option<OwnedSemaphorePermit>),
     /// Replies once the notices before it were sent.
     Barrier(RpcReplyPort<()>),
     Observe(RpcReplyPort<HubView>),
@@ -77,8 +83,78 @@ pub(crate) enum HubMsg {
 
 crate::message!(HubMsg);
 
+/// Notifications of the application that may wait for the hub. Above that, the application waits.
+const NOTIFICATIONS_IN_FLIGHT: usize = 1_024;
+
+/// The hub, for all code that sends it something. It outlives an actor that crashes.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    actor: ArcSwapOption<ActorRef<HubMsg>>,
+    pending: PendingBroadcasts,
+    notifications: Arc<Semaphore>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            actor: ArcSwapOption::empty(),
+            pending: PendingBroadcasts::default(),
+            notifications: Arc::new(Semaphore::new(NOTIFICATIONS_IN_FLIGHT)),
+        }
+    }
+}
+
+impl Hub {
+    /// Spawns the actor, also in place of one that crashed. The new one has no subscribers.
+    pub(crate) async fn spawn(
+        self: &Arc<Self>,
+        supervisor: ActorCell,
+    ) -> Result<ActorId, SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, HubActor, self.clone(), supervisor).await?;
+        let id = actor.get_id();
+        self.actor.store(Some(Arc::new(actor)));
+        // A flush that was sent meanwhile was lost.
+        self.send(HubMsg::Flush);
+        Ok(id)
+    }
+
+    /// Forgets the actor, because the engine has stopped.
+    pub(crate) fn close(&self) {
+        self.actor.store(None);
+    }
+
+    pub(crate) fn actor(&self) -> Option<Arc<ActorRef<HubMsg>>> {
+        self.actor.load_full()
+    }
+
+    pub(crate) fn send(&self, message: HubMsg) {
+        // Without an actor the message is not needed: the hub restarts, and every session will join
+        // it again and be notified of all lists; or the engine stops.
+        if let Some(actor) = &*self.actor.load() {
+            let _ = actor.cast(message);
+        }
+    }
+
+    /// Sends what somebody subscribes to. A change after this reaches the subscriber.
+    pub(crate) fn subscribe(&self, message: impl FnOnce(Epoch) -> HubMsg) {
+        self.pending.join(|epoch| self.send(message(epoch)));
+    }
+
+    /// Announces a topic: once, however often it changes before the hub looks at it.
+    pub(crate) fn announce(&self, topic: &Topic) {
+        if self.pending.mark(topic.clone()) {
+            self.send(HubMsg::Flush);
+        }
+    }
+
+    /// Waits for the right to send a notification of the application's own.
+    pub(crate) async fn notification_permit(&self) -> Result<OwnedSemaphorePermit, Stopped> {
+        self.notifications.clone().acquire_owned().await.map_err(|_| Stopped)
+    }
+}
+
 pub(crate) struct HubState {
-    core: Arc<Core>,
+    hub: Arc<Hub>,
     /// Roughly in the order of joining: their memory was allocated in that order, so iterating is
     /// faster.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
@@ -97,16 +173,16 @@ pub(crate) struct HubActor;
 impl Actor for HubActor {
     type Msg = HubMsg;
     type State = HubState;
-    type Arguments = Arc<Core>;
+    type Arguments = Arc<Hub>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<HubMsg>,
-        core: Arc<Core>,
+        hub: Arc<Hub>,
     ) -> Result<HubState, ActorProcessingErr> {
         Ok(HubState {
-            epoch: core.pending_broadcasts.epoch(),
-            core,
+            epoch: hub.pending.epoch(),
+            hub,
             subscribers: IndexMap::default(),
             watchers: HashMap::default(),
             tasks: HashMap::default(),
@@ -133,10 +209,7 @@ impl Actor for HubActor {
             HubMsg::Flush => state.on_flush().await,
             HubMsg::Publish(notice) => state.on_publish(notice).await,
             HubMsg::SendTaskStatus(key, notice) => state.on_tell_task(&key, *notice),
-            HubMsg::Notify(None, notice, _permit) => state.on_publish(notice).await,
-            HubMsg::Notify(Some(sessions), notice, _permit) => {
-                state.on_notify(sessions, notice).await;
-            }
+            HubMsg::Notify(audience, notice, _permit) => state.on_notify(&audience, notice).await,
             HubMsg::Barrier(reply) => {
                 // The requester may have ended.
                 let _ = reply.send(());
@@ -214,7 +287,7 @@ impl HubState {
     }
 
     async fn on_flush(&mut self) {
-        for topic in self.core.pending_broadcasts.take(self.epoch) {
+        for topic in self.hub.pending.take(self.epoch) {
             self.on_publish(topic.notice()).await;
         }
     }
@@ -282,13 +355,21 @@ impl HubState {
         }
     }
 
-    async fn on_notify(&mut self, sessions: Vec<SessionId>, notice: Notice) {
-        let recipients = sessions.into_iter().filter_map(|session| {
-            // Only legacy sessions receive these, and each has one entry.
-            let key = SubscriberKey { session, subscription: None };
-            Some(Recipient::new(&key, self.subscribers.get(&key)?))
-        });
-        let recipients = recipients.collect();
+    async fn on_notify(&mut self, audience: &Audience, notice: Notice) {
+        let has = |key: &SubscriberKey, subscriber: &Subscriber| {
+            subscriber.listener.as_ref().is_some_and(|it| audience.has(&key.session, it))
+        };
+        let recipients = match audience.only() {
+            Some(session) => {
+                let key = SubscriberKey { session: session.clone(), subscription: None };
+                let found = self.subscribers.get(&key).filter(|it| has(&key, it));
+                found.map(|it| Recipient::new(&key, it)).into_iter().collect()
+            }
+            None => {
+                let chosen = self.subscribers.iter().filter(|(key, it)| has(key, it));
+                chosen.map(|(key, it)| Recipient::new(key, it)).collect()
+            }
+        };
         self.send(recipients, notice).await;
     }
 

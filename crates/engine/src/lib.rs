@@ -22,22 +22,26 @@ macro_rules! message {
 
 pub(crate) use message;
 
+mod actor_tool;
+mod audience;
+mod catalog;
 mod config;
 mod core;
 mod directory;
 mod dispatch;
-mod embed;
-mod end;
 mod engine;
 mod events;
 mod handler;
 mod hub;
 mod ids;
+mod items;
+mod lifecycle;
 #[doc(hidden)]
 pub mod log;
 pub mod metrics;
 mod observe;
 mod offload;
+mod reasons;
 mod registry;
 pub mod remote;
 mod request_budget;
@@ -50,11 +54,12 @@ mod tasks;
 pub mod testing;
 pub mod transport_api;
 
+pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
+pub use audience::Audience;
+pub use catalog::{Catalog, CatalogError, Change, Item, Mutation};
 pub use config::{Config, ListCache};
-pub use embed::{ActorToolFn, Audience, EngineMsg, FindActor, actor_tool};
-pub use end::{Ended, EndedUnasked};
-pub use engine::{CatalogHandle, Engine, EngineBuilder, StartError, Stopped};
-pub use events::{CallOutcome, CallRef, EngineEvent, EventBatch, EventReceiver};
+pub use engine::{Engine, EngineBuilder, StartError};
+pub use events::{EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
     ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
     PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,
@@ -63,21 +68,20 @@ pub use handler::{
 };
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
+pub use items::{Conflict, ItemKind, Topic};
+pub use lifecycle::{Ended, EndedUnasked};
 pub use observe::EngineView;
-pub use registry::{
-    Catalog, CatalogError, Change, Conflict, Item, ItemKind, Mutation, RegistryView, Topic,
-};
+pub use reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind, Stopped};
+pub use registry::{CatalogHandle, RegistryView};
 pub use request_budget::RequestBudget;
-pub use session::{
-    EndReason, SessionKind, SessionRecord, SessionStore, SessionStoreError, SessionView, TakeOver,
-};
+pub use session::{SessionRecord, SessionStore, SessionStoreError, SessionView, TakeOver};
 pub use shares::Connection;
 pub use stentor_delivery as delivery;
 pub use stentor_wire::ListKind;
-pub use supervisor::SupervisorView;
+pub use supervisor::{EngineMsg, SupervisorView};
 pub use task::{
-    AskError, CallView, CancelReason, ClientRoot, Context, Elicit, InputRequired, Sample, Sampled,
-    StateKey, UrlElicitation,
+    AskError, CallView, ClientRoot, Context, Elicit, InputRequired, Sample, Sampled, StateKey,
+    UrlElicitation,
 };
 pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]

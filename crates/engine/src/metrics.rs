@@ -22,15 +22,24 @@ use std::time::Duration;
 use metrics::{Histogram, counter, gauge, histogram};
 use stentor_wire::Method;
 
-use crate::core::Core;
-use crate::engine::Engine;
-use crate::events::CallOutcome;
-use crate::session::{EndReason, SessionKind};
+use crate::reasons::CallOutcome;
+use crate::reasons::{EndReason, SessionKind};
+use stentor_delivery::CountersView;
 use stentor_delivery::policy::Class;
 
 const OPERATION: &str = "mcp.server.operation.duration";
 const SESSION: &str = "mcp.server.session.duration";
 const METHOD: &str = "mcp.method.name";
+
+/// What an engine has now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gauges {
+    /// Bytes that are kept of what clients sent.
+    pub(crate) requests: usize,
+    pub(crate) sessions: usize,
+    pub(crate) calls: usize,
+    pub(crate) awaiting_input: usize,
+}
 
 /// The histograms that every request needs, looked up once.
 pub(crate) struct Metrics {
@@ -69,8 +78,7 @@ impl Metrics {
     }
 
     /// Updates the metrics whose values the engine counts itself.
-    pub(crate) fn record(&self, core: &Core) {
-        let counters = core.counters.view();
+    pub(crate) fn record(&self, counters: &CountersView, gauges: Gauges) {
         for class in Class::ALL {
             let (index, class) = (class as usize, class.as_str());
             counter!("stentor.frames.delivered", "class" => class)
@@ -83,18 +91,9 @@ impl Metrics {
         counter!("stentor.progress.refused").absolute(counters.refused);
         counter!("stentor.streams.closed").absolute(counters.closed);
         gauge!("stentor.held.bytes").set(counters.held as f64);
-        gauge!("stentor.requests.bytes").set(core.requests.held() as f64);
-        gauge!("stentor.sessions").set(core.directory.len() as f64);
-        gauge!("stentor.calls.running").set(core.calls.len() as f64);
-        gauge!("stentor.calls.awaiting_input").set(core.awaiting_input.len() as f64);
-    }
-}
-
-impl Engine {
-    /// Updates the counters of frames and the gauges of the [`metrics`] facade. The engine itself
-    /// does so every five seconds.
-    pub fn record_metrics(&self) {
-        let core = self.core();
-        core.metrics.record(core);
+        gauge!("stentor.requests.bytes").set(gauges.requests as f64);
+        gauge!("stentor.sessions").set(gauges.sessions as f64);
+        gauge!("stentor.calls.running").set(gauges.calls as f64);
+        gauge!("stentor.calls.awaiting_input").set(gauges.awaiting_input as f64);
     }
 }

@@ -4,52 +4,27 @@
 //! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** a registry of the last published catalog, which announces all lists.
 
-mod catalog;
 mod coalesce;
-mod list;
-mod mutation;
-mod remote_items;
+mod facts;
+mod handle;
+mod shared;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use stentor_wire::{ListKind, Notice};
 use tokio::time::Instant;
 
-use crate::core::Core;
+use crate::catalog::{Catalog, CatalogError, Change, Checked, Definition};
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
-use crate::remote::{Definition, Fact};
-pub use catalog::Catalog;
-pub(crate) use catalog::{Offer, Readable};
-pub(crate) use coalesce::Coalesce;
-pub use coalesce::Topic;
+use crate::items::{Conflict, Topic};
 use coalesce::Touch;
-pub(crate) use mutation::Checked;
-pub use mutation::{CatalogError, Change, Item, ItemKind, Mutation};
-pub use remote_items::Conflict;
-
-/// Topics that an actor has to announce: each topic once, however often it is marked, and one
-/// message in the actor's mailbox until the actor takes the topics.
-#[derive(Debug, Default)]
-pub(crate) struct DirtySet(Mutex<HashSet<Topic>>);
-
-impl DirtySet {
-    /// Marks a topic. `true` if the actor has to be sent a flush.
-    pub(crate) fn mark(&self, topic: Topic) -> bool {
-        let mut waiting = self.0.lock();
-        let first = waiting.is_empty();
-        waiting.insert(topic);
-        first
-    }
-
-    pub(crate) fn take(&self) -> HashSet<Topic> {
-        std::mem::take(&mut self.0.lock())
-    }
-}
+pub use facts::{Fact, PeerFacts};
+pub use handle::CatalogHandle;
+pub(crate) use shared::Registry;
 
 /// A view of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +61,13 @@ pub(crate) enum RegistryMsg {
 crate::message!(RegistryMsg);
 
 pub(crate) struct RegistryArgs {
-    pub(crate) core: Arc<Core>,
+    pub(crate) registry: Arc<Registry>,
     /// Whether it replaces a registry that crashed.
     pub(crate) restarted: bool,
 }
 
 pub(crate) struct RegistryState {
-    core: Arc<Core>,
+    registry: Arc<Registry>,
 }
 
 pub(crate) struct RegistryActor;
@@ -107,10 +82,10 @@ impl Actor for RegistryActor {
         myself: ActorRef<RegistryMsg>,
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
-        let state = RegistryState { core: args.core };
+        let state = RegistryState { registry: args.registry };
         if args.restarted {
             // Topics that the crashed registry held back, or had not announced yet.
-            let held = state.core.coalesce.lock().reset();
+            let held = state.registry.coalesce().lock().reset();
             for topic in held {
                 state.announce(&myself, &topic);
             }
@@ -131,7 +106,7 @@ impl Actor for RegistryActor {
         match message {
             RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
             RegistryMsg::Announce(topic) => state.on_announce(&myself, &topic),
-            RegistryMsg::PassOn(message) => state.core.send_to_hub(message),
+            RegistryMsg::PassOn(message) => state.registry.hub().send(message),
             RegistryMsg::Flush => state.on_flush(&myself),
             RegistryMsg::RemoteOffer(node, seq, definitions) => {
                 state.on_remote_offer(&myself, &node, seq, definitions);
@@ -139,7 +114,7 @@ impl Actor for RegistryActor {
             RegistryMsg::AnnounceLists(lists) => state.announce_lists(&myself, lists),
             RegistryMsg::Facts(facts) => state.on_facts(&myself, facts),
             RegistryMsg::WindowOver(topic) => state.on_window_over(&myself, &topic),
-            RegistryMsg::Barrier(reply) => state.core.send_to_hub(HubMsg::Barrier(reply)),
+            RegistryMsg::Barrier(reply) => state.registry.hub().send(HubMsg::Barrier(reply)),
             RegistryMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -153,13 +128,13 @@ impl RegistryState {
         mutations: Vec<Checked>,
         reply: Option<ApplyReply>,
     ) {
-        let applied = self.core.catalog().apply(mutations);
+        let applied = self.registry.catalog().apply(mutations);
         let result = applied.map(|(catalog, lists)| self.publish(catalog, lists));
         let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
         if !lists.is_empty() {
             // Before the reply: a response that is sent after the reply has to follow the notice,
             // too.
-            self.core.mark_change();
+            self.registry.mark_change();
         }
         match (reply, result) {
             (Some(reply), result) => {
@@ -169,7 +144,7 @@ impl RegistryState {
             (None, Err(error)) => crate::log!(warn, %error, "a change of the catalog is refused"),
             (None, Ok(_)) => {}
         }
-        match self.core.peers() {
+        match self.registry.peers() {
             // A client may read the list on any node, so the peers report when all nodes show it.
             Some(peers) => peers.catalog_changed(&lists),
             None => self.announce_lists(myself, lists),
@@ -184,18 +159,20 @@ impl RegistryState {
 
     fn publish(&self, catalog: Catalog, lists: Vec<ListKind>) -> Change {
         let change = Change { revision: catalog.revision(), lists };
-        let before = self.core.catalog();
+        let before = self.registry.catalog();
         let known: HashSet<_> = before.conflicts().iter().collect();
         let new = |conflict: &&Conflict| !known.contains(conflict);
         for conflict in catalog.conflicts().iter().filter(new) {
             let Conflict { kind, key, hidden, own_is_hidden } = conflict;
             crate::log!(warn, ?kind, %key, ?hidden, own_is_hidden, "nodes define this differently");
-            self.core.events.emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
+            self.registry
+                .events()
+                .emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
-        self.core.publish(catalog);
+        self.registry.publish(catalog);
         if !change.lists.is_empty() {
             let Change { revision, lists } = change.clone();
-            self.core.events.emit(|| EngineEvent::CatalogChanged { revision, lists });
+            self.registry.events().emit(|| EngineEvent::CatalogChanged { revision, lists });
         }
         change
     }
@@ -207,9 +184,9 @@ impl RegistryState {
         seq: u64,
         definitions: Option<Vec<Definition>>,
     ) {
-        let (catalog, lists) = self.core.catalog().with_remote(node, definitions);
+        let (catalog, lists) = self.registry.catalog().with_remote(node, definitions);
         let Change { lists, .. } = self.publish(catalog, lists);
-        match self.core.peers() {
+        match self.registry.peers() {
             Some(peers) => peers.offer_shown(node, seq, &lists),
             None => self.announce_lists(myself, lists),
         }
@@ -221,7 +198,7 @@ impl RegistryState {
                 Fact::Changed(topic) => self.announce(myself, &topic),
                 Fact::Notify { audience, method, params } => {
                     let notice = Notice::Custom { method, params };
-                    self.core.send_to_hub(self.core.notification(&audience, notice, None));
+                    self.registry.hub().send(HubMsg::Notify(audience, notice, None));
                 }
                 // These arrive as a `RemoteOffer`.
                 Fact::Put(_) | Fact::Remove(..) => {}
@@ -231,35 +208,35 @@ impl RegistryState {
 
     /// The application reports a change, which holds for all nodes.
     fn on_announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        self.core.send_to_peers(|| Fact::Changed(topic.clone()));
+        self.registry.tell_peers(|| Fact::Changed(topic.clone()));
         self.announce(myself, topic);
     }
 
     fn on_flush(&self, myself: &ActorRef<RegistryMsg>) {
-        for topic in self.core.dirty.take() {
+        for topic in self.registry.take_dirty() {
             self.on_announce(myself, &topic);
         }
     }
 
     fn on_window_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        let again = self.core.coalesce.lock().over(topic);
+        let again = self.registry.coalesce().lock().over(topic);
         if again {
-            self.core.publish_topic(topic);
+            self.registry.hub().announce(topic);
             self.open_window(myself, topic);
         }
     }
 
     fn on_observe(&self, reply: RpcReplyPort<RegistryView>) {
-        let revision = self.core.catalog().revision();
+        let revision = self.registry.catalog().revision();
         // The requester may have ended.
-        let _ =
-            reply.send(RegistryView { revision, open_windows: self.core.coalesce.lock().open() });
+        let _ = reply
+            .send(RegistryView { revision, open_windows: self.registry.coalesce().lock().open() });
     }
 
     fn announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        let touch = self.core.coalesce.lock().touch(topic, Instant::now());
+        let touch = self.registry.coalesce().lock().touch(topic, Instant::now());
         match touch {
-            Touch::Announce => self.core.publish_topic(topic),
+            Touch::Announce => self.registry.hub().announce(topic),
             Touch::Open => self.open_window(myself, topic),
             Touch::Hold => {}
         }
@@ -267,21 +244,6 @@ impl RegistryState {
 
     fn open_window(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let topic = topic.clone();
-        myself.send_after(self.core.config.coalesce_window, move || RegistryMsg::WindowOver(topic));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_changes_again_before_it_was_looked_at_is_told_once() {
-        let dirty = DirtySet::default();
-        let [tools, prompts] = [ListKind::Tools, ListKind::Prompts].map(Topic::List);
-        let first = [&tools, &tools, &prompts].map(|topic| dirty.mark(topic.clone()));
-        assert_eq!(first, [true, false, false], "one word is enough");
-        assert_eq!(dirty.take(), HashSet::from([tools.clone(), prompts]));
-        assert!(dirty.mark(tools), "it changed after the look");
+        myself.send_after(self.registry.window(), move || RegistryMsg::WindowOver(topic));
     }
 }

@@ -22,20 +22,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use stentor_delivery::SerializedFrame;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::raw_json;
 use stentor_wire::{ListKind, LogLevel, ProtocolVersion, Response};
 use tokio::sync::mpsc;
 
+pub use crate::catalog::Definition;
 use crate::core::Core;
-use crate::embed::Audience;
 use crate::engine::Engine;
 use crate::ids::{NodeId, SessionId};
-use crate::registry::{ItemKind, RegistryMsg, Topic};
+use crate::reasons::EndReason;
+use crate::registry::RegistryMsg;
+pub use crate::registry::{Fact, PeerFacts};
 pub use crate::session::SessionRecord;
-use crate::session::{EndReason, rejoin_all};
+use crate::session::rejoin_all;
 use crate::shares::Connection;
 use crate::transport_api::Refused;
 pub(crate) use call::RemoteCall;
@@ -48,44 +49,8 @@ pub(crate) use session::RemoteSession;
 pub(crate) use stream::RemoteStream;
 pub(crate) use take_over::Found;
 
-/// One item of a node's catalog, as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Definition {
-    /// The kind of the item.
-    pub kind: ItemKind,
-    /// Its name or URI.
-    pub key: Arc<str>,
-    /// Its position in the list of its node. It grows with each addition.
-    pub ordinal: u64,
-    /// Its descriptor, as the JSON that clients read.
-    #[serde(with = "raw_json")]
-    pub json: Bytes,
-}
-
-/// Something that a node sends to all others. A later fact on the same subject replaces an earlier
-/// one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fact {
-    /// The node offers this item.
-    Put(Definition),
-    /// The node does not offer this item any more.
-    Remove(ItemKind, Arc<str>),
-    /// The node's application announced a change of this topic to all its subscribers.
-    Changed(Topic),
-    /// The node's application sent a notification of its own.
-    Notify {
-        /// The sessions that receive it.
-        audience: Audience,
-        /// The method.
-        method: Arc<str>,
-        /// The parameters, an object, if there are any.
-        params: Option<Value>,
-    },
-}
-
 /// The other nodes, as an engine sees them. No method may block.
-pub trait Peers: fmt::Debug + Send + Sync + 'static {
+pub trait Peers: PeerFacts {
     /// Where to ask for something that a node gave out.
     fn reach(&self, node: &NodeId) -> Reach;
 
@@ -100,21 +65,6 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
     fn moved(&self, _session: &SessionId) -> Option<NodeId> {
         None
     }
-
-    /// Reports that this engine's own catalog has changed. The clients of these lists must be
-    /// [notified](Engine::announce_lists) when all nodes show the change.
-    fn catalog_changed(&self, lists: &[ListKind]);
-
-    /// Reports that this engine shows what another node [offers](Engine::peer_offers), as of `seq`,
-    /// which changes these lists. The clients must be notified when all nodes show it.
-    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]);
-
-    /// Reports that a registry crashed and was replaced. Offers and facts that other nodes sent
-    /// meanwhile may be lost, and must be sent again.
-    fn registry_restarted(&self);
-
-    /// Sends a [`Fact::Changed`] or [`Fact::Notify`] to all nodes.
-    fn tell(&self, fact: Fact);
 }
 
 /// Where to ask for something that a node gave out.
@@ -297,6 +247,7 @@ impl Engine {
 
     /// Connects this engine to the other nodes. `None` disconnects it.
     pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
+        self.core().registry.join_peers(peers.clone().map(|peers| peers as Arc<dyn PeerFacts>));
         self.core().peers.store(peers.map(Arc::new));
     }
 
@@ -332,18 +283,18 @@ impl Engine {
     /// Shows what another node offers; `None` if it offers nothing any more. [`Peers::offer_shown`]
     /// receives `seq` once readers see the change.
     pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
-        self.core().send_to_registry(RegistryMsg::RemoteOffer(node, seq, definitions));
+        self.core().registry.send(RegistryMsg::RemoteOffer(node, seq, definitions));
     }
 
     /// Notifies clients that lists have changed, after all nodes show the change.
     pub fn announce_lists(&self, lists: Vec<ListKind>) {
-        self.core().send_to_registry(RegistryMsg::AnnounceLists(lists));
+        self.core().registry.send(RegistryMsg::AnnounceLists(lists));
     }
 
     /// Handles facts of another node. Their notices go to their subscribers, after those of earlier
     /// facts.
     pub fn receive_facts(&self, facts: Vec<Fact>) {
-        self.core().send_to_registry(RegistryMsg::Facts(facts));
+        self.core().registry.send(RegistryMsg::Facts(facts));
     }
 
     /// Handles a loss of facts of another node: everything that clients subscribe to may have
@@ -368,20 +319,6 @@ impl Core {
         match self.peers() {
             Some(peers) if *node != self.config.node => peers.reach(node),
             _ => Reach::Local,
-        }
-    }
-
-    pub(crate) fn send_to_peers(&self, fact: impl FnOnce() -> Fact) {
-        if let Some(peers) = &*self.peers.load() {
-            peers.tell(fact());
-        }
-    }
-
-    fn send_to_registry(&self, message: RegistryMsg) {
-        if let Some(registry) = &*self.refs.registry.load() {
-            // A crashed registry loses the message. Then it is sent again, see
-            // `Peers::registry_restarted`.
-            let _ = registry.cast(message);
         }
     }
 }

@@ -17,6 +17,7 @@ mod state;
 mod store;
 mod streams;
 
+use crate::audience::Listener;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -34,11 +35,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
+use crate::reasons::CancelReason;
 use crate::remote::watch;
-use crate::task::{self, CancelReason, Responder, Run};
+use crate::task;
+use crate::task::{Responder, Run};
 use crate::tasks;
 pub(crate) use caller::Caller;
-pub use entry::{EndReason, SessionKind, SessionView};
+pub use entry::SessionView;
 pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, TO_BE_USED};
 pub(crate) use pending_requests::PendingRequests;
 pub use record::SessionRecord;
@@ -177,7 +180,7 @@ impl Session {
         if self.entry.is_closed() {
             return None;
         }
-        let supervisor = self.core.refs.supervisor.load_full()?;
+        let supervisor = self.core.supervisor.load_full()?;
         Box::pin(self.begin_actor(supervisor.get_cell(), None)).await;
         self.entry.actor()
     }
@@ -265,7 +268,7 @@ impl Session {
             }
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
-            Decision::Listen(..) if self.core.is_draining() => {
+            Decision::Listen(..) if self.core.lifecycle.is_draining() => {
                 let error = ErrorObject::unavailable("the server is shutting down");
                 self.refuse(&request, responder, error);
                 return Next::Nothing;
@@ -299,7 +302,7 @@ impl Session {
         self.join(&state, subscription);
         // A listen that was granted nothing can receive nothing, so it ends at once.
         if grants_nothing && let Some(id) = state.end_listen(&request.id) {
-            self.core.send_to_hub(HubMsg::Leave(self.entry.key(Some(id))));
+            self.core.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
             if let Some(sender) = self.entry.streams().notices() {
                 sender.reply(encode::listen_ended(&request.id, &self.core.identity), None);
             }
@@ -348,14 +351,14 @@ impl Session {
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
-        if self.core.catalog().reader(&uri).is_none() {
+        if self.core.registry.catalog().reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();
         state.watch(uri.clone())?;
         let (key, watch) = (self.entry.key(None), Refilter::Watch(uri));
-        self.core.subscribe(|epoch| HubMsg::Refilter(key, watch, epoch));
+        self.core.hub.subscribe(|epoch| HubMsg::Refilter(key, watch, epoch));
         drop(state);
         self.core.session_changed(&self.entry);
         Ok(ResultBody::empty())
@@ -366,7 +369,7 @@ impl Session {
         state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
         let key = self.entry.key(None);
-        self.core.subscribe(|epoch| HubMsg::Refilter(key, unwatch, epoch));
+        self.core.hub.subscribe(|epoch| HubMsg::Refilter(key, unwatch, epoch));
         drop(state);
         self.core.session_changed(&self.entry);
         ResultBody::empty()
@@ -404,7 +407,7 @@ impl Session {
             // Locked until the hub is notified, see `join`.
             let mut state = self.entry.state();
             let ended = state.end_listen(request);
-            ended.map(|id| self.core.send_to_hub(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
+            ended.map(|id| self.core.hub.send(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
         };
         if !was_listen {
             // Has no effect on a call that has ended.
@@ -416,15 +419,20 @@ impl Session {
     ///
     /// The state stays locked until the hub is notified. So the hub receives changes in the order
     /// in which the actor or a transport made them, and none after the session has left.
-    fn join(&self, _locked: &SessionState, subscription: Subscription) {
+    fn join(&self, locked: &SessionState, subscription: Subscription) {
         let Some(sender) = self.entry.streams().notices().cloned() else { return };
         if self.entry.is_closed() {
             return;
         }
         let Subscription { id, filter, unsaid } = subscription;
+        let listener = locked.legacy().filter(|_| id.is_none()).map(|caller| Listener {
+            principal: self.entry.principal().cloned(),
+            version: caller.version,
+            client: caller.client.clone(),
+        });
         let key = self.entry.key(id);
-        let subscriber = Box::new(Subscriber { sender: sender.clone(), filter });
-        let join = || self.core.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
+        let subscriber = Box::new(Subscriber { sender: sender.clone(), filter, listener });
+        let join = || self.core.hub.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
         match unsaid {
             // Queued before the join, so that it is the first frame; and the hub receives the join
             // before the client can read it, so that no change after it is lost. Its class is never

@@ -6,30 +6,30 @@
 //! **Dies when** the engine shuts down, the host's supervisor stops, or restarts help no more.
 //! **Restarts as** nothing by itself: a supervisor of the host may restart the engine.
 
+mod message;
 mod restarts;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
-use crate::embed::EngineMsg;
 use crate::engine::Engine;
 use crate::events::EngineEvent;
-use crate::hub::{HubActor, HubMsg};
-use crate::registry::{
-    CatalogError, Change, Mutation, RegistryActor, RegistryArgs, RegistryMsg, Topic,
-};
-use crate::remote::Fact;
-use crate::session::{
-    EndReason, Session, SessionEntry, SessionKind, SessionState, Streams, TO_BE_USED, rejoin_all,
-};
+use crate::hub::HubMsg;
+use crate::items::Topic;
+use crate::reasons::CancelReason;
+use crate::reasons::{EndReason, SessionKind};
+use crate::registry::Fact;
+use crate::registry::RegistryMsg;
+use crate::session::{Session, SessionEntry, SessionState, Streams, TO_BE_USED, rejoin_all};
 use crate::shares::Share;
-use crate::task::CancelReason;
 use crate::tasks;
 use futures::FutureExt as _;
+pub use message::EngineMsg;
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort,
     SupervisionEvent,
 };
 pub(crate) use restarts::Restarts;
@@ -77,10 +77,10 @@ impl Actor for SupervisorActor {
         core: Arc<Core>,
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let cell = myself.get_cell();
-        let hub = spawn_hub(&core, cell.clone()).await?;
-        let registry = spawn_registry(&core, cell.clone(), false).await?;
+        let hub = core.hub.spawn(cell.clone()).await?;
+        let registry = core.registry.spawn(cell.clone(), false).await?;
         open_stateless(&core, cell).await;
-        core.refs.supervisor.store(Some(Arc::new(myself.clone())));
+        core.supervisor.store(Some(Arc::new(myself.clone())));
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
@@ -114,7 +114,7 @@ impl Actor for SupervisorActor {
         _myself: ActorRef<EngineMsg>,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        state.core.end.ask();
+        state.core.lifecycle.ask();
         Ok(())
     }
 }
@@ -128,7 +128,7 @@ async fn record_failure(
     let done = AssertUnwindSafe(work).catch_unwind().await;
     let done = done.unwrap_or_else(|_panic| Err("the root panicked".into()));
     if let Err(error) = &done {
-        core.end.fail(error.to_string());
+        core.lifecycle.fail(error.to_string());
     }
     done
 }
@@ -147,13 +147,13 @@ impl SupervisorState {
             }
             EngineMsg::Notify(audience, method, params) => {
                 let method: Arc<str> = method.into();
-                self.core.send_to_peers(|| Fact::Notify {
+                self.core.registry.tell_peers(|| Fact::Notify {
                     audience: audience.clone(),
                     method: method.clone(),
                     params: params.clone(),
                 });
                 let notice = Notice::Custom { method, params };
-                self.in_order(RegistryMsg::PassOn(self.core.notification(&audience, notice, None)));
+                self.in_order(RegistryMsg::PassOn(HubMsg::Notify(audience, notice, None)));
             }
             EngineMsg::Sessions(reply) => {
                 // The requester may have ended.
@@ -223,13 +223,13 @@ impl SupervisorState {
             // From the last published catalog. The revision continues, and all lists are announced.
             id if id == self.registry => {
                 self.spend_restart("registry")?;
-                self.registry = spawn_registry(&self.core, root, true).await?;
+                self.registry = self.core.registry.spawn(root, true).await?;
             }
             // Empty. Every session joins again, and its client is notified of what it may have
             // missed.
             id if id == self.hub => {
                 self.spend_restart("hub")?;
-                self.hub = spawn_hub(&self.core, root).await?;
+                self.hub = self.core.hub.spawn(root).await?;
                 rejoin_all(&self.core);
             }
             // As the same session. Its calls were answered when they ended.
@@ -247,7 +247,7 @@ impl SupervisorState {
     }
 
     async fn restart_session(&self, root: ActorCell, crashed: ActorId, entry: Arc<SessionEntry>) {
-        let may = !self.core.is_draining() && entry.may_restart();
+        let may = !self.core.lifecycle.is_draining() && entry.may_restart();
         let session = entry.id().clone();
         self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
         let again = Session::new(self.core.clone(), entry.clone());
@@ -288,7 +288,7 @@ impl SupervisorState {
             Ok(checked) => checked,
             Err(error) => return refuse(error, reply),
         };
-        let registry = self.core.refs.registry.load_full();
+        let registry = self.core.registry.actor();
         let Some(registry) = registry else { return refuse(CatalogError::Stopped, reply) };
         if let Err(MessagingErr::SendErr(RegistryMsg::Apply(_, reply))) =
             registry.cast(RegistryMsg::Apply(checked, reply))
@@ -300,12 +300,12 @@ impl SupervisorState {
     /// Sends a message through the registry, so that it is handled after the changes of the catalog
     /// that were sent before.
     fn in_order(&self, message: RegistryMsg) {
-        if let Some(registry) = &*self.core.refs.registry.load() {
+        if let Some(registry) = self.core.registry.actor() {
             // A registry that has crashed would have lost the message.
             if let Err(MessagingErr::SendErr(message)) = registry.cast(message) {
                 match message {
-                    RegistryMsg::Announce(topic) => self.core.announce(topic),
-                    RegistryMsg::PassOn(message) => self.core.send_to_hub(message),
+                    RegistryMsg::Announce(topic) => self.core.registry.announce(topic),
+                    RegistryMsg::PassOn(message) => self.core.hub.send(message),
                     _ => {}
                 }
             }
@@ -315,7 +315,7 @@ impl SupervisorState {
     fn on_tick(&mut self) {
         if self.metered.elapsed() >= METER_INTERVAL {
             self.metered = Instant::now();
-            self.core.metrics.record(&self.core);
+            self.core.record_metrics();
             tasks::sweep(&self.core);
         }
         let config = &self.core.config;
@@ -358,44 +358,21 @@ impl SupervisorState {
 
 impl Drop for SupervisorState {
     fn drop(&mut self) {
-        self.core.end.begin();
+        self.core.lifecycle.begin_end();
         // The author's code may keep the engine, which keeps the core: everything is dropped here.
-        self.core.draining.cancel();
+        self.core.lifecycle.drain();
         self.core.end_calls();
         for session in self.core.directory.all() {
             session.end(&self.core, EndReason::Shutdown);
         }
         self.core.stateless.store(None);
-        self.core.clear_catalog();
         self.core.peers.store(None);
-        self.core.refs.clear();
+        self.core.supervisor.store(None);
+        self.core.registry.close();
+        self.core.hub.close();
         self.core.events.close();
-        self.core.end.over();
+        self.core.lifecycle.finish_end();
     }
-}
-
-async fn spawn_hub(core: &Arc<Core>, root: ActorCell) -> Result<ActorId, SpawnErr> {
-    let (hub, _) = Actor::spawn_linked(None, HubActor, core.clone(), root).await?;
-    let id = hub.get_id();
-    core.refs.hub.store(Some(Arc::new(hub)));
-    // A flush that was sent meanwhile was lost.
-    core.send_to_hub(HubMsg::Flush);
-    Ok(id)
-}
-
-async fn spawn_registry(
-    core: &Arc<Core>,
-    root: ActorCell,
-    restarted: bool,
-) -> Result<ActorId, SpawnErr> {
-    let args = RegistryArgs { core: core.clone(), restarted };
-    let (registry, _) = Actor::spawn_linked(None, RegistryActor, args, root).await?;
-    let id = registry.get_id();
-    core.refs.registry.store(Some(Arc::new(registry)));
-    if let Some(peers) = core.peers().filter(|_| restarted) {
-        peers.registry_restarted();
-    }
-    Ok(id)
 }
 
 /// Opens the session that is the parent of all calls without a session.

@@ -27,7 +27,7 @@ use stentor_wire::encode::{self, ResultBody};
 
 pub use ask::{AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled};
 pub(crate) use awaiting_input::AwaitingInput;
-pub use cancel::CancelReason;
+
 pub(crate) use cancel::{Cancel, CancelWhenGone, OpenCall, OpenCalls};
 pub(crate) use charge::charge;
 pub use context::Context;

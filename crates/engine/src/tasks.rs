@@ -29,9 +29,9 @@ use crate::core::Core;
 use crate::dispatch::{Dispatch, Target};
 use crate::hub::{HubMsg, SubscriberKey};
 use crate::ids::TaskId;
+use crate::reasons::CancelReason;
 use crate::session::Caller;
 use crate::shares::Share;
-use crate::task::CancelReason;
 use kept::KeptTasks;
 pub(crate) use live::{LiveTask, NewTask, TaskGuard};
 #[cfg(feature = "durable-tasks")]
@@ -256,10 +256,8 @@ pub(crate) fn send_current_state(core: &Arc<Core>, key: SubscriberKey, ids: Vec<
                     _ => continue,
                 },
             };
-            core.send_to_hub(HubMsg::SendTaskStatus(
-                key.clone(),
-                Box::new(EncodedNotice::new(notice)),
-            ));
+            core.hub
+                .send(HubMsg::SendTaskStatus(key.clone(), Box::new(EncodedNotice::new(notice))));
         }
     });
 }
@@ -293,7 +291,7 @@ pub(crate) fn sweep(core: &Arc<Core>) {
 /// tool run again, the others fail.
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
     let store = &core.config.tasks.store;
-    let (catalog, now) = (core.catalog(), core.tasks.now());
+    let (catalog, now) = (core.registry.catalog(), core.tasks.now());
     let (mut resumed, mut lost) = (Vec::new(), Vec::new());
     // The next sweep forgets expired tasks.
     for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {

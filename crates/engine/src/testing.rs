@@ -5,8 +5,9 @@ mod sessions;
 use ractor::ActorCell;
 use stentor_wire::TaskStatus;
 
-use crate::engine::{Engine, Stopped};
+use crate::engine::Engine;
 use crate::ids::{SessionId, TaskId};
+use crate::reasons::Stopped;
 use crate::session::Session;
 use crate::tasks::{TaskRecord, TaskStore};
 pub use sessions::{SharedStore, session_record, session_store_keeps_its_contract};
@@ -43,8 +44,8 @@ pub async fn kill(engine: &Engine, target: FaultTarget) -> Result<(), Stopped> {
 async fn find(engine: &Engine, target: &FaultTarget) -> Option<ActorCell> {
     let core = engine.core();
     let session = match target {
-        FaultTarget::Registry => return Some(core.refs.registry.load_full()?.get_cell()),
-        FaultTarget::Hub => return Some(core.refs.hub.load_full()?.get_cell()),
+        FaultTarget::Registry => return Some(core.registry.actor()?.get_cell()),
+        FaultTarget::Hub => return Some(core.hub.actor()?.get_cell()),
         FaultTarget::Stateless => core.stateless.load_full()?,
         FaultTarget::Session(id) => core.directory.get(id.as_str())?,
     };

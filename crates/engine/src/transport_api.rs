@@ -24,17 +24,19 @@ use stentor_wire::{
 use tokio::time::Instant;
 
 use crate::Engine;
+use crate::catalog::Offer;
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, dispatch};
-use crate::events::{CallOutcome, EngineEvent};
+use crate::events::EngineEvent;
 use crate::handler::Arguments;
 use crate::ids::SessionId;
-use crate::registry::Offer;
+use crate::reasons::CallOutcome;
+use crate::reasons::{EndReason, SessionKind};
 use crate::remote::{Granted, watch};
 use crate::request_budget::cost_of_call;
 use crate::session::{
-    Caller, EndReason, PendingRequests, Session, SessionEntry, SessionKind, SessionRecord,
-    SessionState, Streams, grant, of_stateless_call,
+    Caller, PendingRequests, Session, SessionEntry, SessionRecord, SessionState, Streams, grant,
+    of_stateless_call,
 };
 use crate::shares::{Connection, Share};
 use crate::task::{self, Responder, Run};
@@ -232,7 +234,7 @@ impl Engine {
     /// Continues a session that another node had.
     pub(crate) async fn accept_migration(&self, record: SessionRecord) -> Result<(), Refused> {
         let core = self.core();
-        if core.is_draining() {
+        if core.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
         if core.directory.get(record.id().as_str()).is_some() {
@@ -389,7 +391,7 @@ impl Engine {
     ) -> Result<(), HeaderMismatch> {
         // Errors in the parameters are reported later.
         let Ok(called) = params::CallTool::read(params) else { return Ok(()) };
-        let catalog = self.core().catalog();
+        let catalog = self.core().registry.catalog();
         let headers = match catalog.tool(&called.name) {
             Some(Offer::Own(tool)) => tool.headers(),
             Some(Offer::Remote(remote)) => remote.headers(),
@@ -417,7 +419,7 @@ impl Engine {
         principal: Option<Arc<str>>,
     ) -> Result<Arc<SessionEntry>, Refused> {
         let core = self.core();
-        if core.is_draining() {
+        if core.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
         let permit = Some(core.directory.permit().ok_or(Refused::TooManySessions)?);
@@ -435,7 +437,7 @@ impl Engine {
         });
         core.directory.insert(entry.clone());
         // Checked after the insert, because a supervisor that ends also ends the sessions it finds.
-        if core.is_draining() {
+        if core.lifecycle.is_draining() {
             entry.end(core, EndReason::Shutdown);
             return Err(Refused::ShuttingDown);
         }

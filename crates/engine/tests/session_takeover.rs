@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
 use stentor_engine::remote::{
-    Fact, PeerEvent, PeerRequest, PeerStream, Peers, Reach, ResponseControl, SessionOp, Unreachable,
+    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, ResponseControl, SessionOp,
+    Unreachable,
 };
 use stentor_engine::testing::{SharedStore, session_record};
 use stentor_engine::transport_api::{HttpSession, Refused};
@@ -75,7 +76,9 @@ impl Peers for Nodes {
         });
         Ok(PeerStream::new(said, Box::new(Silent)))
     }
+}
 
+impl PeerFacts for Nodes {
     fn catalog_changed(&self, _lists: &[ListKind]) {}
 
     fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}

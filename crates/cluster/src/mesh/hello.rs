@@ -14,6 +14,8 @@ use sha2::Sha256;
 use stentor_engine::NodeId;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::shared::{Shared, random_u64};
+
 /// How long the handshake of a stranger may take.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION: u32 = 1;
@@ -36,16 +38,16 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    pub(crate) fn of(shared: &super::Shared) -> Self {
+    pub(crate) fn of(shared: &Shared) -> Self {
         Self {
             version: VERSION,
             cluster: shared.config.cluster.clone(),
             node: shared.node.clone(),
             generation: shared.generation,
-            link: super::random_u64(),
+            link: random_u64(),
             window: shared.config.max_in_flight as u64,
             max_frame: shared.config.max_frame as u64,
-            nonce: [super::random_u64(), super::random_u64()],
+            nonce: [random_u64(), random_u64()],
         }
     }
 }
@@ -72,6 +74,37 @@ pub(crate) enum End {
     Dialled(NodeId),
     /// This end accepted the connection.
     Accepted,
+}
+
+/// The hellos of both ends of a link.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) mine: Hello,
+    pub(crate) theirs: Hello,
+}
+
+/// A connection whose two ends have proven that they know the cookie.
+pub(crate) struct Proven {
+    pub(crate) proof: Proof,
+    pub(crate) end: End,
+    pub(crate) stream: Box<dyn Stream>,
+}
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Runs the handshake. `is_proven` is called once the other end has proven itself.
+pub(super) async fn proven<S: Stream + 'static>(
+    shared: &Shared,
+    end: End,
+    mut stream: S,
+    is_proven: impl FnOnce(&mut S),
+) -> Result<Proven, HelloError> {
+    let mine = Hello::of(shared);
+    let theirs = prove(&mut stream, &end, &mine, &shared.config.cookie).await?;
+    is_proven(&mut stream);
+    Ok(Proven { proof: Proof { mine, theirs }, end, stream: Box::new(stream) })
 }
 
 /// Proves this end to the other, and checks the proof of the other. Returns the other's hello.

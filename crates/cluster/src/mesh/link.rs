@@ -1,5 +1,6 @@
 //! Links: making, sending and cutting.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ractor::message::SerializedMessage;
 use ractor::{ActorCell, ActorRef};
 use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
@@ -19,14 +20,29 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::hello::{self, End, HELLO_TIMEOUT, Hello, HelloError};
+use super::hello::{End, HELLO_TIMEOUT, HelloError, Proof, Proven, Stream, proven};
 use super::link_message::LinkMessage;
-use super::manager::MeshMsg;
+use super::mesh_message::MeshMsg;
+use super::shared::Shared;
 use super::window::{Flow, cost};
-use super::{SendError, Shared};
 
 /// The delay before another attempt to make a link: the first one, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The window is full. `MeshHandler::space_available` is called when it has space.
+    #[error("too much is on the way to this node")]
+    WindowFull,
+    #[error("there is no link to this node")]
+    NotConnected,
+    /// One of the two nodes does not accept frames of this size.
+    #[error("the frame is too large")]
+    TooLarge,
+}
+
+/// The links that are up, by the node at their other end.
+pub(crate) type Links = RwLock<HashMap<NodeId, Arc<Link>>>;
 
 pub(crate) struct Link {
     /// The other node's mesh actor, as `ractor_cluster` mirrors it here.
@@ -161,24 +177,6 @@ impl Drop for Receipt {
     }
 }
 
-/// The hellos of both ends of a link.
-#[derive(Debug)]
-pub(crate) struct Proof {
-    pub(crate) mine: Hello,
-    pub(crate) theirs: Hello,
-}
-
-/// A connection whose two ends have proven that they know the cookie.
-pub(crate) struct Proven {
-    pub(crate) proof: Proof,
-    pub(crate) end: End,
-    pub(crate) stream: Box<dyn Stream>,
-}
-
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
 /// [Dials](dial) a node until it works, after `attempts` failed attempts.
 pub(super) async fn until_proven(
     shared: &Shared,
@@ -228,19 +226,6 @@ pub(crate) async fn dial(
         }
         None => proven(shared, end, stream, |_| ()).await,
     }
-}
-
-/// Runs the handshake. `is_proven` is called once the other end has proven itself.
-pub(super) async fn proven<S: Stream + 'static>(
-    shared: &Shared,
-    end: End,
-    mut stream: S,
-    is_proven: impl FnOnce(&mut S),
-) -> Result<Proven, HelloError> {
-    let mine = Hello::of(shared);
-    let theirs = hello::prove(&mut stream, &end, &mine, &shared.config.cookie).await?;
-    is_proven(&mut stream);
-    Ok(Proven { proof: Proof { mine, theirs }, end, stream: Box::new(stream) })
 }
 
 /// A connection for the node server, which a token can cut.

@@ -16,10 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Shared;
-use super::hello::{End, HELLO_TIMEOUT, HelloError};
-use super::link::{Proven, proven};
-use super::manager::MeshMsg;
+use super::hello::{End, HELLO_TIMEOUT, HelloError, Proven, proven};
+use super::mesh_message::MeshMsg;
+use super::shared::Shared;
 use super::strangers::Strangers;
 
 /// Bytes that are read before the other end has proven itself: enough for certificates.

@@ -10,19 +10,20 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use ractor::message::{BoxedDowncastErr, SerializedMessage};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent, pg};
 use ractor_cluster::NodeServerMessage;
 use stentor_engine::NodeId;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::gossip::Member;
-use super::hello::{End, HELLO_TIMEOUT};
-use super::link::{Link, LinkStream, Proven, Receipt, until_proven};
+use super::handler::{MeshHandler, PeerInfo};
+use super::hello::{End, HELLO_TIMEOUT, Proven};
+use super::link::{Link, LinkStream, Links, Receipt, until_proven};
 use super::link_message::LinkMessage;
+use super::member::Member;
+use super::mesh_message::MeshMsg;
+use super::node_server;
 use super::peer::{EarlyMessages, LinkSession, Peer, Stage};
-use super::{MeshHandler, NodeState, PeerInfo, Shared, node_server};
+use super::shared::{NodeState, Shared};
 
 /// How long a report of handled bytes may be delayed.
 const REPORT_AFTER: Duration = Duration::from_millis(10);
@@ -31,52 +32,6 @@ const REPORT_AFTER: Duration = Duration::from_millis(10);
 const MAX_SILENT_CHECKS: u32 = 4;
 /// How long cut links may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-pub(crate) enum MeshMsg {
-    /// A message from the mesh actor of another node.
-    LinkMessage(Bytes),
-    /// All nodes that gossip shows alive.
-    Members(HashMap<NodeId, Member>),
-    Proven(Box<Proven>),
-    /// The node server reports this link ready, and its own number for the session.
-    Ready(u64, ractor_cluster::NodeId),
-    Ended(u64),
-    /// The time for this link to become ready is over.
-    Overdue(u64),
-    /// A frame was handled, and the other node does not know yet.
-    Handled,
-    /// It is time to report to other nodes what was handled.
-    ReportHandled,
-    Check,
-    Cut(NodeId),
-    Leave,
-    /// The time for cut links to end is over.
-    Left,
-}
-
-impl ractor::Message for MeshMsg {
-    fn serializable() -> bool {
-        true
-    }
-
-    fn serialize(self) -> Result<SerializedMessage, BoxedDowncastErr> {
-        match self {
-            Self::LinkMessage(bytes) => Ok(SerializedMessage::Cast {
-                variant: String::new(),
-                args: bytes.into(),
-                metadata: None,
-            }),
-            _ => Err(BoxedDowncastErr),
-        }
-    }
-
-    fn deserialize(message: SerializedMessage) -> Result<Self, BoxedDowncastErr> {
-        match message {
-            SerializedMessage::Cast { args, .. } => Ok(Self::LinkMessage(args.into())),
-            _ => Err(BoxedDowncastErr),
-        }
-    }
-}
 
 /// The process group scope of mesh actors, through which node servers show them to each other. Each
 /// actor is in a group with the name of its node.
@@ -97,6 +52,7 @@ pub(crate) fn exists() -> bool {
 
 pub(crate) struct MeshArgs {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) links: Arc<Links>,
     pub(crate) handler: Arc<dyn MeshHandler>,
 }
 
@@ -105,6 +61,8 @@ pub(crate) struct MeshState {
     handler: Arc<dyn MeshHandler>,
     server: ActorRef<NodeServerMessage>,
     peers: HashMap<NodeId, Peer>,
+    /// The links that are up.
+    up_links: Arc<Links>,
     /// The node of each link, by this node's number for the link.
     links: HashMap<u64, NodeId>,
     /// A report of handled frames is scheduled.
@@ -124,7 +82,7 @@ impl Actor for MeshActor {
     async fn pre_start(
         &self,
         myself: ActorRef<MeshMsg>,
-        MeshArgs { shared, handler }: MeshArgs,
+        MeshArgs { shared, links: up_links, handler }: MeshArgs,
     ) -> Result<MeshState, ActorProcessingErr> {
         // Before the node server starts: it shows a new node the groups that exist then.
         pg::join_scoped(scope(&shared), shared.node.to_string(), vec![myself.get_cell()]);
@@ -136,6 +94,7 @@ impl Actor for MeshActor {
             handler,
             server,
             peers: HashMap::new(),
+            up_links,
             links: HashMap::new(),
             report_scheduled: false,
             leaving: false,
@@ -149,7 +108,7 @@ impl Actor for MeshActor {
         state: &mut MeshState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            MeshMsg::LinkMessage(bytes) => state.on_link_message(&myself, bytes),
+            MeshMsg::LinkMessage(message) => state.on_link_message(&myself, message),
             MeshMsg::Members(members) => state.on_members(&myself, members),
             MeshMsg::Proven(proven) => state.on_proven(&myself, *proven),
             MeshMsg::Ready(link, session) => state.on_ready(&myself, link, session),
@@ -184,8 +143,8 @@ impl Actor for MeshActor {
 }
 
 impl MeshState {
-    fn on_link_message(&mut self, myself: &ActorRef<MeshMsg>, bytes: Bytes) {
-        let Some(message) = LinkMessage::decode(bytes) else {
+    fn on_link_message(&mut self, myself: &ActorRef<MeshMsg>, message: Option<LinkMessage>) {
+        let Some(message) = message else {
             stentor_engine::log!(warn, "ignored what another version of a node sent");
             return;
         };
@@ -403,7 +362,7 @@ impl MeshState {
         session.stage = Stage::Up(link.clone());
         peer.attempts = 0;
         let info = PeerInfo { addr: peer.member.addr, generation: peer.member.generation };
-        self.shared.links.write().insert(node.clone(), link.clone());
+        self.up_links.write().insert(node.clone(), link.clone());
         stentor_engine::log!(info, %node, addr = %info.addr, "there is a link to a node");
         self.handler.up(&node, &info);
         for message in messages {
@@ -416,7 +375,7 @@ impl MeshState {
         let Some(session) = &mut peer.session else { return };
         session.cut.cancel();
         if let Stage::Up(_) = std::mem::replace(&mut session.stage, Stage::Cut) {
-            self.shared.links.write().remove(node);
+            self.up_links.write().remove(node);
             stentor_engine::log!(info, %node, "the link to a node is gone");
             self.handler.down(node);
         }

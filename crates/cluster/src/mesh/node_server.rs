@@ -9,12 +9,11 @@ use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
 use ractor_cluster::{
     IncomingEncryptionMode, NodeEventSubscription, NodeServer, NodeServerMessage,
 };
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::ResolvesServerCertUsingSni;
 
-use super::Shared;
 use super::hello::keyed;
-use super::manager::MeshMsg;
+use super::mesh_message::MeshMsg;
+use super::shared::Shared;
 
 /// Starts the node server as a child of the mesh actor, and subscribes the actor to its link
 /// events.
@@ -50,21 +49,14 @@ fn cookie(shared: &Shared) -> String {
     secret.into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Accepts no connection. The node server requires a port of its own, but its links come from the
-/// listener of the mesh.
+/// Accepts no connection, because it has no certificate for any name. The node server requires a
+/// port of its own, but its links come from the listener of the mesh.
 fn rejecting_acceptor() -> Result<tokio_rustls::TlsAcceptor, rustls::Error> {
-    #[derive(Debug)]
-    struct NoCertificate;
-    impl ResolvesServerCert for NoCertificate {
-        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            None
-        }
-    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(NoCertificate));
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
     Ok(Arc::new(config).into())
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::NodeState;
-use super::gossip::Member;
-use super::link::{Link, Proof, Proven};
+use super::hello::{Proof, Proven};
+use super::link::Link;
 use super::link_message::LinkMessage;
+use super::member::Member;
+use super::shared::NodeState;
 use super::window::cost;
 
 pub(super) struct Peer {

@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use sha2::Sha256;
 use tokio::net::UdpSocket;
 
-use super::{Shared, hello};
+use super::hello::keyed;
+use super::shared::Shared;
 
 /// The length of the seal before each message, in bytes: a hash of the message.
 const SEAL: usize = 16;
@@ -51,7 +52,7 @@ impl SealedSocket {
         // So that the bridge receives from `chitchat` only.
         bridge.connect(inner.local_addr()?).await?;
         Ok(Self {
-            key: hello::keyed(&shared.config.cookie, b"stentor gossip"),
+            key: keyed(&shared.config.cookie, b"stentor gossip"),
             bridge_addr: bridge.local_addr()?,
             address: outer.local_addr()?,
             shared,

@@ -11,7 +11,7 @@ use stentor_wire::{Message, Response};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::is_request;
+use super::request::is_request;
 use super::window::SendWindow;
 use crate::mesh::{Receipt, SendError};
 use crate::message_sender::MessageSender;

@@ -11,8 +11,8 @@ use stentor_engine::remote::{PeerEvent, PeerRequest, PeerStream, ResponseControl
 use stentor_wire::{Message, Response};
 use tokio::sync::mpsc;
 
-use super::window::ReceiveWindow;
-use super::{WINDOW, is_request};
+use super::request::is_request;
+use super::window::{ReceiveWindow, WINDOW};
 use crate::mesh::SendError;
 use crate::message_sender::MessageSender;
 use crate::node_message::NodeMessage;

@@ -5,7 +5,13 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{WINDOW, WINDOW_BYTES};
+/// Events of one peer request that may be sent before they are acknowledged.
+pub(super) const WINDOW: usize = 32;
+
+/// Bytes of one peer request that may be sent before they are acknowledged. The first event is sent
+/// whatever its size. All nodes use the same value: the reader acknowledges events before the
+/// sender has to wait.
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// At the sender: how much more may be sent.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use stentor_delivery::policy::{Class, Retention};
 use stentor_delivery::{Delivered, EventLog, EventStore, Frame, Reopened, Replay};
 use stentor_engine::{Seq, SessionId, StreamId};
 
-use super::RedisStore;
+use super::store::RedisStore;
 use super::writer::{Stream, WriterHandle, id};
 
 /// An entry of a Redis stream: its id, then alternating names and values.

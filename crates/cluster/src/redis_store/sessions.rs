@@ -10,7 +10,7 @@ use stentor_engine::{
     NodeId, SessionId, SessionRecord, SessionStore, SessionStoreError as Failed, TakeOver,
 };
 
-use super::RedisStore;
+use super::store::RedisStore;
 
 // Scripts, because each operation reads stored values, and then does nothing or everything.
 

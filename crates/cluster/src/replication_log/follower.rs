@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stentor_engine::remote::{Definition, Fact};
 
-use super::{Key, Position, Update, key};
+use super::update::{Key, Position, Update, key};
 
 /// An update that does not start at the follower's position. The follower must ask for an update
 /// from [`Follower::position`].

@@ -3,6 +3,8 @@
 mod facts;
 mod model;
 
+use stentor_engine::ItemKind;
+
 use super::follower::{Applied, Gap};
 use super::*;
 use facts::{LARGE, changed, note, number, offers, tool};

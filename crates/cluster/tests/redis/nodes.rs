@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stentor_engine::remote::{Fact, PeerRequest, PeerStream, Peers, Reach, Unreachable};
+use stentor_engine::remote::{Fact, PeerFacts, PeerRequest, PeerStream, Peers, Reach, Unreachable};
 use stentor_engine::transport_api::Refused;
 use stentor_engine::{
     EndReason, Engine, ListKind, NodeId, Seq, SessionStore as _, StreamId, TakeOver, tool,
@@ -29,7 +29,9 @@ impl Peers for Nodes {
         let engine = self.0.lock().unwrap().get(node).cloned();
         Ok(engine.ok_or_else(|| Unreachable(node.clone()))?.ask_itself(peer_request))
     }
+}
 
+impl PeerFacts for Nodes {
     fn catalog_changed(&self, _lists: &[ListKind]) {}
 
     fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}

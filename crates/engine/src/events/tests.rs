@@ -1,3 +1,4 @@
+use crate::engine::Engine;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt as _;

@@ -14,14 +14,13 @@ pub(crate) struct Filter {
     lists: [bool; ListKind::ALL.len()],
     resources: Watched,
     tasks: Vec<Arc<str>>,
-    custom: bool,
 }
 
 impl Filter {
-    /// A legacy session receives the notices of every list, all custom notices, and updates of the
-    /// resources that it subscribes to.
+    /// A legacy session receives the notices of every list, and updates of the resources that it
+    /// subscribes to.
     pub(crate) fn legacy(watched: &Watched) -> Self {
-        Self { lists: [true; 3], resources: watched.clone(), tasks: Vec::new(), custom: true }
+        Self { lists: [true; 3], resources: watched.clone(), tasks: Vec::new() }
     }
 
     /// A modern listen receives what it was granted, and nothing else.
@@ -33,16 +32,15 @@ impl Filter {
         let resources =
             granted.resource_subscriptions.iter().map(|uri| watched(Arc::from(&**uri))).collect();
         let tasks = granted.task_ids.iter().map(|id| Arc::from(&**id)).collect();
-        Self { lists, resources, tasks, custom: false }
+        Self { lists, resources, tasks }
     }
 
     pub(crate) fn passes(&self, notice: &Notice) -> bool {
         match notice {
             Notice::ListChanged(kind) => self.lists[*kind as usize],
             Notice::ResourceUpdated(uri) => self.watched_as(&uri::normal(uri)).is_some(),
-            // The hub itself keeps the subscribers of each task.
-            Notice::Task { .. } => false,
-            Notice::Custom { .. } => self.custom,
+            // The hub itself finds the subscribers of a task, and those of an audience.
+            Notice::Task { .. } | Notice::Custom { .. } => false,
         }
     }
 

@@ -1,10 +1,9 @@
 //! The pure part of announcing: a change at once, changes that follow it closely together.
 
+use crate::items::Topic;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use stentor_wire::{ListKind, Notice};
 use tokio::time::Instant;
 
 /// A change that follows another one within this time belongs to a burst, such as a loop that adds
@@ -13,27 +12,6 @@ const BURST: Duration = Duration::from_micros(250);
 
 /// With fewer topics, none is removed.
 const MIN_SWEEP: usize = 64;
-
-/// Changes that are announced together: all changes of one list, or of one resource.
-#[derive(
-    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Topic {
-    /// A list.
-    List(ListKind),
-    /// The resource with this URI.
-    Resource(Arc<str>),
-}
-
-impl Topic {
-    pub(crate) fn notice(&self) -> Notice {
-        match self {
-            Self::List(kind) => Notice::ListChanged(*kind),
-            Self::Resource(uri) => Notice::ResourceUpdated(uri.clone()),
-        }
-    }
-}
 
 /// When a change is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +110,8 @@ impl Coalesce {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use stentor_wire::ListKind;
 
     use super::*;
 

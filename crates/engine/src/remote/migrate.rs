@@ -11,7 +11,8 @@ use super::SessionRecord;
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::ids::SessionId;
-use crate::session::{EndReason, SessionEntry, SessionKind};
+use crate::reasons::{EndReason, SessionKind};
+use crate::session::SessionEntry;
 use stentor_delivery::SerializedFrame;
 use stentor_delivery::StreamSender;
 

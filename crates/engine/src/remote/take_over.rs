@@ -90,7 +90,7 @@ impl Engine {
         if core.directory.is_ending(id.as_str()) || saver.has_ended(id) {
             return Err(Refused::SessionEnded);
         }
-        if core.is_draining() {
+        if core.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
         let permit = core.directory.permit().ok_or(Refused::TooManySessions)?;

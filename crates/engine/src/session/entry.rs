@@ -2,10 +2,11 @@
 //! and the supervisor read it.
 
 mod ending;
-mod kind;
 mod presence;
 mod view;
 
+use crate::reasons::EndReason;
+use crate::reasons::SessionKind;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +20,6 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-pub use ending::EndReason;
-pub use kind::SessionKind;
 pub(crate) use presence::{Presence, TO_BE_USED};
 pub use view::SessionView;
 

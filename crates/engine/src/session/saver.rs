@@ -16,12 +16,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::entry::{EndReason, SessionEntry, SessionKind};
+use super::entry::SessionEntry;
 use super::store::{SessionStore, SessionStoreError};
 use crate::config::Config;
 use crate::core::Core;
 use crate::engine::CANCEL_GRACE;
 use crate::ids::{NodeId, SessionId};
+use crate::reasons::{EndReason, SessionKind};
 
 const BATCH_SIZE: usize = 64;
 

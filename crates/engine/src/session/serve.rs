@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use stentor_wire::{ErrorObject, Request, code};
 
-use super::{Caller, SessionEntry, SessionKind};
+use super::{Caller, SessionEntry};
 use crate::core::Core;
 use crate::dispatch::{Dispatch, Scope, Target, dispatch};
+use crate::reasons::SessionKind;
 use crate::request_budget::{OverBudget, cost_of_call};
 use crate::task::{self, Responder, Run};
 

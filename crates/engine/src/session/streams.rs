@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::EndReason;
 use crate::core::Core;
 use crate::ids::{Seq, SessionId, StreamId};
+use crate::reasons::EndReason;
 use crate::task::{Cancel, CancelWhenGone};
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Counters, Log, Notified, StreamRecord, StreamSender, Terms, WhenGone};

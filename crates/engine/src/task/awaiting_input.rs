@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::output::CallOutput;
 use super::state_token::StateError;
-use super::{Cancel, CancelReason, Responder};
+use super::{Cancel, Responder};
+use crate::reasons::CancelReason;
 use crate::shares::{Share, Shares, Ticket};
 
 /// The handles of so many calls that gave way are kept, so that their clients receive that reason.

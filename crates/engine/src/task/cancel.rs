@@ -1,6 +1,6 @@
 //! How a running call is cancelled.
 
-use std::fmt;
+use crate::reasons::CancelReason;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,28 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::state_token::StateError;
 use stentor_delivery::Notified;
-
-/// Why a call ends before its code returns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CancelReason {
-    /// The client sent `notifications/cancelled`, with a reason or without.
-    Client(Option<String>),
-    /// The client closed the stream of its modern HTTP request.
-    Disconnected,
-    /// The call took longer than [`Config::call_timeout`](crate::Config::call_timeout).
-    TimedOut,
-    /// The client did not answer a question in time.
-    Abandoned,
-    /// The call gave way to callers with a smaller share.
-    GaveWay,
-    /// The application cancelled it.
-    Application,
-    /// The session ended.
-    SessionEnded,
-    /// The engine shuts down, and the call took longer than the shutdown allows.
-    Shutdown,
-}
 
 impl CancelReason {
     /// The error for the client; `None` where the client wants no response or cannot get one.
@@ -53,22 +31,6 @@ pub(crate) fn gave_way() -> ErrorObject {
     let why = "the call gave way to other callers: no caller has more of what all share; \
                ask for less at once, and again later";
     ErrorObject::unavailable(why)
-}
-
-impl fmt::Display for CancelReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client(Some(reason)) => write!(f, "cancelled by the client: {reason}"),
-            Self::Client(None) => f.write_str("cancelled by the client"),
-            Self::Disconnected => f.write_str("the client disconnected"),
-            Self::TimedOut => f.write_str("the call took too long"),
-            Self::Abandoned => f.write_str("the client did not answer in time"),
-            Self::GaveWay => f.write_str("given up for other callers"),
-            Self::Application => f.write_str("cancelled by the application"),
-            Self::SessionEnded => f.write_str("the session ended"),
-            Self::Shutdown => f.write_str("the server is shutting down"),
-        }
-    }
 }
 
 /// Cancels one call, once; the first reason counts.

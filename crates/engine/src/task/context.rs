@@ -18,11 +18,12 @@ use super::cancel::Cancel;
 use super::output::{CallOutput, CallOutputs};
 use super::pending_inputs::PendingInputs;
 use crate::core::Core;
-use crate::engine::CatalogHandle;
-use crate::events::{CallRef, EngineEvent};
+use crate::events::EngineEvent;
 use crate::handler::{Arguments, CallError};
 use crate::ids::{CallId, SessionId, TaskId};
-use crate::registry::Topic;
+use crate::items::Topic;
+use crate::reasons::CallRef;
+use crate::registry::CatalogHandle;
 use crate::session::{Caller, PendingRequests};
 use crate::tasks::LiveTask;
 use stentor_delivery::Frame;
@@ -213,22 +214,22 @@ impl Context {
     /// Notifies every client that the list of tools changed. A change of the
     /// [`catalog`](Self::catalog) does so by itself.
     pub fn send_tool_list_changed(&self) {
-        self.0.core.announce_list(ListKind::Tools);
+        self.0.core.registry.announce_list(ListKind::Tools);
     }
 
     /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
-        self.0.core.announce_list(ListKind::Resources);
+        self.0.core.registry.announce_list(ListKind::Resources);
     }
 
     /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
-        self.0.core.announce_list(ListKind::Prompts);
+        self.0.core.registry.announce_list(ListKind::Prompts);
     }
 
     /// Notifies every client that subscribes to this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
-        self.0.core.announce(Topic::Resource(uri.into()));
+        self.0.core.registry.announce(Topic::Resource(uri.into()));
     }
 
     /// Sends a notification of the application's own to the client of this call, on the stream of
@@ -243,7 +244,7 @@ impl Context {
     /// The tools, resources and prompts, to read and to change.
     #[must_use]
     pub fn catalog(&self) -> CatalogHandle {
-        CatalogHandle::new(self.0.core.clone())
+        CatalogHandle::new(self.0.core.registry.clone())
     }
 
     // Tasks

@@ -9,10 +9,12 @@ use foldhash::fast::RandomState;
 use stentor_wire::{Method, code};
 use tokio::time::Instant;
 
-use super::cancel::{Cancel, CancelReason};
+use super::cancel::Cancel;
 use crate::core::Core;
-use crate::events::{CallOutcome, CallRef, EngineEvent};
+use crate::events::EngineEvent;
 use crate::ids::CallId;
+use crate::reasons::CancelReason;
+use crate::reasons::{CallOutcome, CallRef};
 
 /// A running call, at one moment.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl Record {
         self.core.running.calls.insert(self.call.id, running);
         self.enlisted = true;
         // After the insert: either the end of the engine finds this entry, or it is seen here.
-        if self.core.ending.is_cancelled() {
+        if self.core.lifecycle.ending().is_cancelled() {
             self.cancel.cancel(CancelReason::Shutdown);
         }
     }

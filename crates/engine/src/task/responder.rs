@@ -10,7 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::CallPermit;
 use super::cancel::{Cancel, OpenCall};
 use crate::core::Core;
-use crate::events::CallOutcome;
+use crate::reasons::CallOutcome;
 use crate::request_budget::Meter;
 use crate::session::FinishStreams;
 use stentor_delivery::{ProgressGate, StreamSender};

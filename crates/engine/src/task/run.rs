@@ -19,7 +19,6 @@ use tracing::Instrument as _;
 
 use super::ask::InputRequired;
 use super::awaiting_input::{AwaitingPermit, Resume, Waiting};
-use super::cancel::CancelReason;
 use super::context::Context;
 use super::pace::Pace;
 use super::pending_inputs::PendingInputs;
@@ -28,7 +27,8 @@ use super::responder::Responder;
 use super::state_token::{Binding, StateToken};
 use crate::core::Core;
 use crate::dispatch::{Failure, Target};
-use crate::events::CallOutcome;
+use crate::reasons::CallOutcome;
+use crate::reasons::CancelReason;
 use crate::request_budget::{CALL_COST, Charge, cost_of_params};
 use crate::tasks::{AsTask, LiveTask, NewTask, TaskGuard};
 
@@ -160,9 +160,9 @@ impl Run {
         let core = &self.ctx.call().core;
         if let Side::Attached(responder) = &self.side
             && responder.sender().is_shared()
-            && core.has_unannounced()
+            && core.registry.has_unannounced()
         {
-            Box::pin(core.wait_announced()).await;
+            Box::pin(core.registry.wait_announced()).await;
         }
         let mut panicked = Ok(());
         let task_end = match finished {
@@ -259,7 +259,7 @@ impl Run {
             // Set once: a call becomes a task once.
             let _ = call.task.set(task.clone());
         }
-        if let Some(root) = &*call.core.refs.supervisor.load()
+        if let Some(root) = &*call.core.supervisor.load()
             && let Some(myself) = &self.myself
             && let Some(parent) = myself.try_get_supervisor()
         {

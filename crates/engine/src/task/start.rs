@@ -21,10 +21,10 @@ use super::state_token::{Binding, StateError, StateToken};
 use super::{Cancel, OpenCall, TaskActor};
 use crate::core::Core;
 use crate::dispatch::Target;
-use crate::events::CallRef;
 use crate::handler::{Arguments, ToolEntry};
 use crate::ids::NodeId;
 use crate::log::quietly;
+use crate::reasons::CallRef;
 use crate::request_budget::Charge;
 use crate::session::{Caller, FinishStreams, PendingRequests, Session};
 use crate::tasks::{LiveTask, TaskRecord};
@@ -238,7 +238,7 @@ pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRec
         // Set once: this call is a task from the beginning.
         let _ = ctx.call().task.set(task.clone());
     }
-    let Some(root) = core.refs.supervisor.load_full() else { return };
+    let Some(root) = core.supervisor.load_full() else { return };
     let run = Run::new(target, ctx, Params::default(), Side::Task(guard), record, None, span);
     spawn(run, root.get_cell()).await;
 }

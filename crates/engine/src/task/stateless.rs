@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Cancel, CancelReason};
+use super::Cancel;
+use crate::reasons::CancelReason;
 use crate::session::Caller;
 use crate::shares::{Share, Shares, Ticket};
 

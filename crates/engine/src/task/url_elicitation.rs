@@ -7,11 +7,11 @@ use stentor_wire::{Era, ErrorObject, code, notification};
 
 use super::ask::lacking;
 use super::{AskError, Context, Elicit, InputRequired};
+use crate::audience::Audience;
 use crate::core::Core;
-use crate::embed::Audience;
-use crate::engine::Stopped;
 use crate::handler::CallError;
 use crate::ids::SessionId;
+use crate::reasons::Stopped;
 
 /// One visit to a web page that a client was asked to send its user to. The author's code can
 /// notify the client when the visit is complete, also long after the call has been answered.
@@ -41,7 +41,7 @@ impl UrlElicitation {
         let Some(session) = &self.session else { return Ok(()) };
         let params = json!({"elicitationId": self.id});
         let audience = Audience::session(session.clone());
-        self.core.notify(&audience, notification::ELICITATION_COMPLETE, Some(params)).await
+        self.core.registry.notify(&audience, notification::ELICITATION_COMPLETE, Some(params)).await
     }
 }
 

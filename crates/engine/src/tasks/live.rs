@@ -17,8 +17,9 @@ use super::{failed, notice};
 use crate::core::Core;
 use crate::hub::HubMsg;
 use crate::ids::TaskId;
+use crate::reasons::CancelReason;
 use crate::shares::{Share, Ticket};
-use crate::task::{Cancel, CancelReason, PendingInputs};
+use crate::task::{Cancel, PendingInputs};
 
 /// How long to wait before the end of a task is stored again, after the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -275,7 +276,7 @@ impl LiveTask {
         record.version += 1;
         record.updated_at = core.tasks.now();
         self.reports.lock().waiting = false;
-        core.send_to_hub(HubMsg::Publish(notice(&record)));
+        core.hub.send(HubMsg::Publish(notice(&record)));
     }
 
     /// Ends the task: its end is stored first, then published. If the store fails, the end is
@@ -310,7 +311,7 @@ impl LiveTask {
             // A change made meanwhile may have taken the version of this record.
             record.version = shown.version + 1;
             *shown = record.clone();
-            core.send_to_hub(HubMsg::Publish(notice(&shown)));
+            core.hub.send(HubMsg::Publish(notice(&shown)));
         }
         while let Err(error) = &stored
             && !record.is_expired(core.tasks.now())
@@ -318,7 +319,7 @@ impl LiveTask {
             crate::log!(error, %error, "the end of a task could not be stored");
             tokio::select! {
                 () = sleep(STORE_RETRY) => stored = self.store(core, || record.clone()).await,
-                () = core.ending.cancelled() => break,
+                () = core.lifecycle.ending().cancelled() => break,
             }
         }
         core.tasks.live.remove(&record.id);
@@ -358,14 +359,14 @@ impl TaskGuard {
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
-        if self.core.ending.is_cancelled() {
+        if self.core.lifecycle.ending().is_cancelled() {
             self.core.tasks.live.remove(&task.id());
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let core = self.core.clone();
             runtime.spawn(async move {
                 // A supervisor that ends kills its task actors first, and marks the engine as
                 // ending after that.
-                if timeout(ENDING_DELAY, core.ending.cancelled()).await.is_ok() {
+                if timeout(ENDING_DELAY, core.lifecycle.ending().cancelled()).await.is_ok() {
                     core.tasks.live.remove(&task.id());
                     return;
                 }

@@ -9,7 +9,8 @@ use super::Refused;
 use super::deliver::{ask, tell};
 use crate::core::Core;
 use crate::engine::CANCEL_GRACE;
-use crate::session::{EndReason, MAX_WAITING_MESSAGES, OneWay, SessionEntry};
+use crate::reasons::EndReason;
+use crate::session::{MAX_WAITING_MESSAGES, OneWay, SessionEntry};
 use stentor_delivery::StreamSender;
 
 /// The session of one client at the other end of a pipe.
@@ -102,6 +103,6 @@ impl Pipe {
     /// Whether the engine shuts down.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.core.is_draining()
+        self.core.lifecycle.is_draining()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use stentor_engine::remote::{
-    Fact, PeerEvent, PeerRequest, PeerStream, Peers, Reach, ResponseControl, Unreachable,
+    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, ResponseControl, Unreachable,
 };
 use stentor_engine::{Engine, EngineBuilder, NodeId};
 use stentor_wire::Response;
@@ -89,7 +89,9 @@ impl Peers for NodePeers {
         });
         Ok(PeerStream::new(said, Box::new(Back(answers))))
     }
+}
 
+impl PeerFacts for NodePeers {
     fn offer_shown(&self, _node: &NodeId, _seq: u64, lists: &[stentor_engine::ListKind]) {
         let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
         own.unwrap().announce_lists(lists.to_vec());

@@ -1,57 +1,16 @@
 //! How a session ends: at once, whoever ends it. Its actor, if there is one, is stopped.
 
+use crate::reasons::EndReason;
 use std::sync::atomic::Ordering;
 
 use stentor_wire::encode;
 
-use super::{MAX_WAITING_MESSAGES, SessionEntry, SessionKind};
+use super::{MAX_WAITING_MESSAGES, SessionEntry};
 use crate::core::Core;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
-use crate::task::CancelReason;
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EndReason {
-    /// The client ended it.
-    Deleted,
-    /// The client stayed away for too long.
-    IdleTimeout,
-    /// The client opened it and disconnected, and too many other clients did the same.
-    Unused,
-    /// The client's connection is closed, and the session does not outlive it.
-    Disconnected,
-    /// `initialize` was refused.
-    Refused,
-    /// The application ended it.
-    Ended,
-    /// It continues on another node.
-    Moved,
-    /// It crashed again after several restarts.
-    Crashed,
-    /// The engine shuts down.
-    Shutdown,
-}
-
-impl EndReason {
-    /// The reason as it appears in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::IdleTimeout => "idle_timeout",
-            Self::Unused => "unused",
-            Self::Disconnected => "disconnected",
-            Self::Refused => "refused",
-            Self::Ended => "ended",
-            Self::Moved => "moved",
-            Self::Crashed => "crashed",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
+use crate::reasons::CancelReason;
+use crate::reasons::SessionKind;
 
 impl SessionEntry {
     /// Why the session has ended, or is about to end.
@@ -92,7 +51,7 @@ impl SessionEntry {
             // session.
             let mut state = self.state();
             for subscription in state.subscriptions() {
-                core.send_to_hub(HubMsg::Leave(self.key(subscription.id)));
+                core.hub.send(HubMsg::Leave(self.key(subscription.id)));
             }
         }
         // Cancelled calls still answer, and the streams end after the last answer.
@@ -135,7 +94,7 @@ impl SessionEntry {
             let mut state = self.state();
             let listens = state.end_listens();
             for (_, subscription) in &listens {
-                core.send_to_hub(HubMsg::Leave(self.key(Some(subscription.clone()))));
+                core.hub.send(HubMsg::Leave(self.key(Some(subscription.clone()))));
             }
             listens
         };
@@ -151,7 +110,7 @@ impl SessionEntry {
         let Some(actor) = self.actor.lock().take() else { return };
         // The supervisor has nothing to do for a session that ended in order, so it is not woken. A
         // shutdown waits for its children instead, and ends one that hangs in a message.
-        if !core.is_draining()
+        if !core.lifecycle.is_draining()
             && self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
             && let Some(root) = actor.try_get_supervisor()
         {

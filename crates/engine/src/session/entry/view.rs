@@ -6,8 +6,8 @@ use std::time::Duration;
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
 
-use super::kind::SessionKind;
 use crate::ids::SessionId;
+use crate::reasons::SessionKind;
 use stentor_delivery::CountersView;
 
 /// A session at one moment.

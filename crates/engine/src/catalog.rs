@@ -1,4 +1,9 @@
-//! The pure part of the registry: the lists at one revision, and how mutations change them.
+//! The lists at one revision, and how mutations change them: pure, without the registry's actor.
+
+mod definition;
+mod list;
+mod mutation;
+mod remote_items;
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,12 +11,17 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use stentor_wire::{Era, ListKind, uri};
 
-use super::list::{InvalidCursor, Json, List};
-use super::mutation::{CatalogError, Checked, Entry, ItemKind};
-use super::remote_items::{Conflict, RemoteItems, RemoteOffer, union};
 use crate::handler::{PromptEntry, Reader, ResourceEntry, TemplateEntry, ToolEntry};
 use crate::ids::{NodeId, Revision};
-use crate::remote::Definition;
+use crate::items::Conflict;
+use crate::items::ItemKind;
+pub use definition::Definition;
+use list::{InvalidCursor, Json, List};
+pub(crate) use mutation::Checked;
+use mutation::Entry;
+pub use mutation::{CatalogError, Change, Item, Mutation};
+pub(crate) use remote_items::{Offer, RemoteOffer};
+use remote_items::{RemoteItems, union};
 
 /// The lists at one revision. Immutable: a mutation makes a new catalog, and readers keep theirs.
 ///
@@ -52,35 +62,6 @@ struct Shown {
     conflicts: Vec<Conflict>,
     /// Resource URIs and URI templates that are not in their normal form, by that form.
     spelled: OnceLock<HashMap<String, Arc<str>>>,
-}
-
-/// An item that clients see, and where it is.
-#[derive(Debug)]
-pub(crate) enum Offer<E> {
-    Own(Arc<E>),
-    /// Only on other nodes.
-    Remote(RemoteOffer),
-}
-
-impl<E> Clone for Offer<E> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Own(entry) => Self::Own(entry.clone()),
-            Self::Remote(remote) => Self::Remote(remote.clone()),
-        }
-    }
-}
-
-impl<E> Json for Offer<E>
-where
-    Arc<E>: Json,
-{
-    fn json(&self, era: Era) -> &Bytes {
-        match self {
-            Self::Own(entry) => entry.json(era),
-            Self::Remote(remote) => remote.json(era),
-        }
-    }
 }
 
 macro_rules! has_json {

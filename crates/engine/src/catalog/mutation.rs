@@ -1,5 +1,6 @@
 //! Items of the catalog, and mutations, which are checked before the registry receives them.
 
+use crate::items::ItemKind;
 use std::sync::Arc;
 
 use stentor_wire::ListKind;
@@ -39,43 +40,6 @@ into_item! {
     Resource => Resource,
     ResourceTemplate => Template,
     Prompt => Prompt,
-}
-
-/// The kind of an item.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ItemKind {
-    /// Tools.
-    Tools,
-    /// Resources.
-    Resources,
-    /// Resource templates.
-    Templates,
-    /// Prompts.
-    Prompts,
-}
-
-impl ItemKind {
-    /// The list whose change is announced when an item of this kind changes.
-    #[must_use]
-    pub const fn list(self) -> ListKind {
-        match self {
-            Self::Tools => ListKind::Tools,
-            Self::Resources | Self::Templates => ListKind::Resources,
-            Self::Prompts => ListKind::Prompts,
-        }
-    }
-
-    pub(super) const fn noun(self) -> &'static str {
-        match self {
-            Self::Tools => "tool",
-            Self::Resources => "resource",
-            Self::Templates => "resource template",
-            Self::Prompts => "prompt",
-        }
-    }
 }
 
 /// One change of the catalog. Several are applied together: all of them or none.

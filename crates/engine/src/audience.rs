@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
+use stentor_wire::model::Implementation;
 use stentor_wire::{Era, ProtocolVersion};
 
 use crate::ids::SessionId;
-use crate::session::SessionEntry;
+
+/// The client of a legacy session, as an [`Audience`] describes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) client: Option<Arc<Implementation>>,
+}
 
 /// A selection of sessions: those that fulfil all conditions.
 ///
@@ -68,28 +76,20 @@ impl Audience {
         self
     }
 
-    pub(crate) fn is_everybody(&self) -> bool {
-        matches!(
-            self,
-            Self { session: None, principal: None, client: None, version: None, era: None }
-        )
-    }
-
     /// The one session that the audience is limited to, if there is one.
     pub(crate) fn only(&self) -> Option<&SessionId> {
         self.session.as_ref()
     }
 
-    pub(crate) fn has(&self, entry: &SessionEntry) -> bool {
+    pub(crate) fn has(&self, session: &SessionId, listener: &Listener) -> bool {
         fn fits<T: PartialEq + ?Sized>(asked: Option<&T>, found: Option<&T>) -> bool {
             asked.is_none() || asked == found
         }
-        let (version, client) = entry.client();
-        let name = client.as_ref().map(|client| &*client.name);
-        fits(self.session.as_ref(), Some(entry.id()))
-            && fits(self.principal.as_deref(), entry.principal().map(|it| &**it))
+        let name = listener.client.as_ref().map(|client| &*client.name);
+        fits(self.session.as_ref(), Some(session))
+            && fits(self.principal.as_deref(), listener.principal.as_deref())
             && fits(self.client.as_deref(), name)
-            && fits(self.version.as_ref(), version.as_ref())
-            && fits(self.era.as_ref(), version.map(ProtocolVersion::era).as_ref())
+            && fits(self.version.as_ref(), Some(&listener.version))
+            && fits(self.era.as_ref(), Some(&listener.version.era()))
     }
 }

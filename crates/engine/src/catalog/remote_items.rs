@@ -5,6 +5,7 @@
 //! differently, clients see the definition of most nodes; of equally frequent definitions, the
 //! smaller one. So all nodes that know of the same nodes show the same.
 
+use crate::items::Conflict;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,25 +15,39 @@ use stentor_wire::Era;
 use stentor_wire::headers::ParamHeaders;
 use stentor_wire::model::Tool;
 
-use super::catalog::Offer;
+use super::definition::Definition;
 use super::list::{Json, List};
-use super::mutation::ItemKind;
 use crate::handler::{ToolDescriptor, UriTemplate};
 use crate::ids::NodeId;
-use crate::remote::Definition;
+use crate::items::ItemKind;
 
-/// An item that nodes of a cluster define differently.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Conflict {
-    /// The kind of the item.
-    pub kind: ItemKind,
-    /// The name or URI of the item.
-    pub key: Arc<str>,
-    /// The other nodes whose definition clients do not see.
-    pub hidden: Vec<NodeId>,
-    /// Whether clients do not see this engine's own definition.
-    pub own_is_hidden: bool,
+/// An item that clients see, and where it is.
+#[derive(Debug)]
+pub(crate) enum Offer<E> {
+    Own(Arc<E>),
+    /// Only on other nodes.
+    Remote(RemoteOffer),
+}
+
+impl<E> Clone for Offer<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Own(entry) => Self::Own(entry.clone()),
+            Self::Remote(remote) => Self::Remote(remote.clone()),
+        }
+    }
+}
+
+impl<E> Json for Offer<E>
+where
+    Arc<E>: Json,
+{
+    fn json(&self, era: Era) -> &Bytes {
+        match self {
+            Self::Own(entry) => entry.json(era),
+            Self::Remote(remote) => remote.json(era),
+        }
+    }
 }
 
 /// An item that other nodes offer, all with the same definition.

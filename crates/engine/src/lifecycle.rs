@@ -1,18 +1,15 @@
-//! How an engine ended: the value that a server of the engine returns.
+//! How an engine shuts down and ends.
 
-use std::future::Future;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
-
 /// How an engine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ended {
-    /// The end was requested: with [`Engine::shutdown`], or by stopping the engine's supervisor.
+    /// The end was requested: with [`Engine::shutdown`](crate::Engine::shutdown), or by stopping the engine's supervisor.
     Shutdown,
     /// The engine's supervisor was killed, alone or with the actor above it.
     Killed,
@@ -48,19 +45,46 @@ pub enum EndedUnasked {
     Failed(String),
 }
 
-/// The state of an engine's end. The supervisor writes it, and so does the code that requests a
-/// shutdown.
+/// How far an engine is on its way to its end. The supervisor writes it, and so does the code that
+/// requests a shutdown.
 #[derive(Debug, Default)]
-pub(crate) struct End {
+pub(crate) struct Lifecycle {
+    /// Set when the engine accepts no new work any more.
+    draining: CancellationToken,
+    /// Set when running calls get no more time.
+    ending: CancellationToken,
+    over: CancellationToken,
     asked: AtomicBool,
     failed: OnceLock<String>,
     ended: OnceLock<Ended>,
-    over: CancellationToken,
 }
 
-impl End {
+impl Lifecycle {
+    /// Records that somebody requested the end.
     pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
+    }
+
+    /// Refuses new work from here on.
+    pub(crate) fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Gives running calls no more time.
+    pub(crate) fn end_calls(&self) {
+        self.ending.cancel();
+    }
+
+    pub(crate) fn ending(&self) -> &CancellationToken {
+        &self.ending
     }
 
     /// Records why the supervisor fails. The first reason counts.
@@ -69,7 +93,7 @@ impl End {
     }
 
     /// Records that the supervisor ends. A request after this changes nothing.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin_end(&self) {
         self.ended.get_or_init(|| match self.failed.get() {
             // A failure during a requested end is logged, and changes nothing.
             _ if self.asked.load(Ordering::Acquire) => Ended::Shutdown,
@@ -79,27 +103,18 @@ impl End {
     }
 
     /// Records that the supervisor has ended.
-    pub(crate) fn over(&self) {
+    pub(crate) fn finish_end(&self) {
         self.over.cancel();
     }
-}
 
-impl Engine {
     /// How the engine ended, or is ending; `None` while it runs.
-    #[must_use]
-    pub fn ended(&self) -> Option<Ended> {
-        self.core().end.ended.get().cloned()
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.get().cloned()
     }
 
-    /// Completes when the engine has ended, in whatever way, and returns how it ended.
-    ///
-    /// A server returns this as its own end. [`Ended::asked`] turns an end that nobody requested
-    /// into an error, so that no process exits with 0 because its engine was killed.
-    pub fn stopped(&self) -> impl Future<Output = Ended> + Send + 'static {
-        let core = self.core().clone();
-        async move {
-            core.end.over.cancelled().await;
-            core.end.ended.get().cloned().unwrap_or(Ended::Killed)
-        }
+    /// Waits until the engine has ended.
+    pub(crate) async fn stopped(&self) -> Ended {
+        self.over.cancelled().await;
+        self.ended().unwrap_or(Ended::Killed)
     }
 }

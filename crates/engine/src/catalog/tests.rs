@@ -2,9 +2,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::catalog::list::encode_cursor;
 use crate::handler::{Tool, ToolError, raw_tool, tool};
-use crate::registry::Mutation;
-use crate::registry::list::encode_cursor;
 
 fn named(name: &str) -> Tool {
     tool(name, || async { Ok::<_, ToolError>("") })

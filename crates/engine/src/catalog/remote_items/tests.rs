@@ -2,9 +2,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 use stentor_wire::Era;
 
+use crate::catalog::{Catalog, Mutation, Offer};
 use crate::handler::{Structured, ToolError, tool};
 use crate::ids::NodeId;
-use crate::registry::{Catalog, ItemKind, Mutation, Offer};
+use crate::items::ItemKind;
 
 fn node(index: usize) -> NodeId {
     NodeId::new(format!("n{index}")).unwrap()

@@ -1,21 +1,21 @@
 //! Messages from actors of the host to an engine.
 
-use ractor::{ActorRef, RpcReplyPort};
+use crate::supervisor::SupervisorView;
+use crate::supervisor::Tick;
+use ractor::RpcReplyPort;
 use serde_json::Value;
 use stentor_wire::ListKind;
 
-use super::Audience;
-use crate::engine::Engine;
+use crate::audience::Audience;
+use crate::catalog::{CatalogError, Change, Mutation};
 use crate::ids::{CallId, SessionId};
-use crate::registry::{CatalogError, Change, Mutation};
 use crate::session::SessionView;
-use crate::supervisor::{SupervisorView, Tick};
 
-/// A message to an engine, for actors that have its [`Engine::actor`].
+/// A message to an engine, for actors that have its [`Engine::actor`](crate::Engine::actor).
 ///
 /// Messages of one actor are handled in order: a client that is notified and then reads sees all
 /// changes that were sent before. Only announcements of changes may come later, after their window.
-/// Each message has a corresponding method of [`Engine`] or of its [`catalog`](Engine::catalog),
+/// Each message has a corresponding method of [`Engine`](crate::Engine) or of its [`catalog`](crate::Engine::catalog),
 /// for async code. Mailboxes of ractor have no bound: an actor that sends without end should use
 /// the methods, which wait.
 ///
@@ -26,7 +26,7 @@ pub enum EngineMsg {
     /// Applies mutations to the catalog, all or none. Every client is notified of the lists that
     /// differ. If the mutations are refused and there is no reply port, the error is logged.
     Apply(Vec<Mutation>, Option<RpcReplyPort<Result<Change, CatalogError>>>),
-    /// Notifies every client that a list changed, as [`Engine::send_tool_list_changed`] and the
+    /// Notifies every client that a list changed, as [`Engine::send_tool_list_changed`](crate::Engine::send_tool_list_changed) and the
     /// similar methods do.
     ListChanged(ListKind),
     /// Notifies every client that watches a resource that the resource changed.
@@ -43,7 +43,7 @@ pub enum EngineMsg {
     CancelCall(CallId),
     /// Asks the supervisor for a view of itself.
     Observe(RpcReplyPort<SupervisorView>),
-    /// Shuts the engine down, as [`Engine::shutdown`] does.
+    /// Shuts the engine down, as [`Engine::shutdown`](crate::Engine::shutdown) does.
     Shutdown,
     /// Time has passed. Only the engine itself can send this.
     #[doc(hidden)]
@@ -51,14 +51,3 @@ pub enum EngineMsg {
 }
 
 crate::message!(EngineMsg);
-
-impl Engine {
-    /// The engine as an actor, for other actors to send [`EngineMsg`]s to.
-    ///
-    /// When this actor ends, the engine ends. Stop it with [`EngineMsg::Shutdown`] or
-    /// [`Engine::shutdown`]; any other stop cuts off calls that run.
-    #[must_use]
-    pub fn actor(&self) -> ActorRef<EngineMsg> {
-        self.root().clone()
-    }
-}

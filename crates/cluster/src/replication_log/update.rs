@@ -1,0 +1,71 @@
+//! What goes between a replication log and its followers: positions and updates.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use stentor_engine::ItemKind;
+use stentor_engine::remote::{Definition, Fact};
+
+/// The kind and the name or URI of a definition.
+pub(super) type Key = (ItemKind, Arc<str>);
+
+/// How far a follower has read a log.
+///
+/// A follower that has everything has the same number in all fields. One that starts again reads
+/// the definitions from the beginning, but must not receive notices twice, nor removals that it
+/// does not need: so those fields are ahead of `seq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// A random number for one run of the node.
+    pub(crate) life: u64,
+    /// All facts up to this number are known.
+    pub(crate) seq: u64,
+    /// No removal up to this number needs to be sent.
+    pub(super) removals: u64,
+    /// No change of a topic up to this number needs to be sent.
+    pub(super) topics: u64,
+    /// No notification up to this number needs to be sent.
+    pub(super) notes: u64,
+}
+
+impl Position {
+    pub(super) const fn up_to(life: u64, seq: u64) -> Self {
+        Self { life, seq, removals: seq, topics: seq, notes: seq }
+    }
+
+    pub(super) fn max_seq(self) -> u64 {
+        self.seq.max(self.removals).max(self.topics).max(self.notes)
+    }
+
+    /// The same position, but with all facts up to `seq`.
+    pub(super) fn advanced_to(self, seq: u64) -> Self {
+        Self {
+            life: self.life,
+            seq,
+            removals: self.removals.max(seq),
+            topics: self.topics.max(seq),
+            notes: self.notes.max(seq),
+        }
+    }
+}
+
+/// The facts that take a follower from one position to a later one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Update {
+    /// Where the follower must be.
+    pub(crate) from: Option<Position>,
+    /// Where the follower is afterwards.
+    pub(crate) to: Position,
+    /// The update starts from the beginning: it replaces all definitions.
+    pub(crate) whole: bool,
+    /// Some notices were dropped: everything may have changed.
+    pub(crate) missed: bool,
+    /// The update ends before the head of the log: the follower has to ask again.
+    pub(crate) more: bool,
+    /// The facts, oldest first.
+    pub(crate) facts: Vec<Fact>,
+}
+
+pub(super) fn key(definition: &Definition) -> Key {
+    (definition.kind, definition.key.clone())
+}

@@ -1,0 +1,174 @@
+//! The settings and items of an engine before it starts.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell, SpawnErr};
+use stentor_wire::encode::ServerIdentity;
+use stentor_wire::model::{Icon, Implementation};
+
+use crate::catalog::{Catalog, CatalogError, Item, Mutation};
+use crate::config::Config;
+use crate::core::Core;
+use crate::engine::Engine;
+use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
+use crate::server_hello::ServerHello;
+use crate::session::Saver;
+use crate::supervisor::SupervisorActor;
+use crate::tasks::{self, TaskStoreError};
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A tool, resource, template or prompt is refused.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The tasks of the last engine with this store could not be recovered.
+    #[error(transparent)]
+    Tasks(#[from] TaskStoreError),
+    /// An actor did not start.
+    #[error("an actor did not start: {0}")]
+    Spawn(#[from] SpawnErr),
+}
+
+/// The settings and items of an engine before it starts.
+#[derive(Debug)]
+pub struct EngineBuilder {
+    info: Implementation,
+    instructions: Option<String>,
+    config: Config,
+    items: Vec<Item>,
+}
+
+impl EngineBuilder {
+    pub(crate) fn new(name: String, version: String) -> Self {
+        let info = Implementation::new(name, version);
+        Self { info, instructions: None, config: Config::default(), items: Vec::new() }
+    }
+
+    /// Adds an item: a tool, a resource, a resource template or a prompt.
+    #[must_use]
+    pub fn item(mut self, item: impl Into<Item>) -> Self {
+        self.items.push(item.into());
+        self
+    }
+
+    /// Adds a tool.
+    #[must_use]
+    pub fn tool(self, tool: Tool) -> Self {
+        self.item(tool)
+    }
+
+    /// Adds a resource.
+    #[must_use]
+    pub fn resource(self, resource: Resource) -> Self {
+        self.item(resource)
+    }
+
+    /// Adds a resource template.
+    #[must_use]
+    pub fn resource_template(self, template: ResourceTemplate) -> Self {
+        self.item(template)
+    }
+
+    /// Adds a prompt.
+    #[must_use]
+    pub fn prompt(self, prompt: Prompt) -> Self {
+        self.item(prompt)
+    }
+
+    /// Sets the instructions, which tell models how the server is best used.
+    #[must_use]
+    pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
+        self.instructions = Some(instructions.into());
+        self
+    }
+
+    /// Sets the name of the server that people read.
+    #[must_use]
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.info.title = Some(title.into());
+        self
+    }
+
+    /// Sets the icons of the server.
+    #[must_use]
+    pub fn icons(mut self, icons: impl IntoIterator<Item = Icon>) -> Self {
+        self.info.icons = Some(icons.into_iter().collect());
+        self
+    }
+
+    /// Sets the address of a page about the server.
+    #[must_use]
+    pub fn website_url(mut self, url: impl Into<String>) -> Self {
+        self.info.website_url = Some(url.into());
+        self
+    }
+
+    /// Changes limits and times.
+    ///
+    /// ```
+    /// # use stentor_engine::Engine;
+    /// # use std::time::Duration;
+    /// let builder = Engine::builder("s", "1").configure(|config| {
+    ///     config.coalesce_window = Duration::from_millis(50);
+    /// });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the engine on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Catalog`] names what is wrong with an item; nothing runs then.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Result<Engine, StartError> {
+        self.start_linked(None).await
+    }
+
+    /// As [`start`](Self::start), with the engine's own supervisor as a linked child of
+    /// `supervisor`: it stops when `supervisor` stops, and its end reaches the
+    /// `handle_supervisor_evt` of `supervisor`.
+    ///
+    /// The default `handle_supervisor_evt` of ractor stops an actor when any of its children ends.
+    /// Override it.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_under(self, supervisor: ActorCell) -> Result<Engine, StartError> {
+        self.start_linked(Some(supervisor)).await
+    }
+
+    async fn start_linked(self, supervisor: Option<ActorCell>) -> Result<Engine, StartError> {
+        let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
+        let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
+        let identity = ServerIdentity::new(self.info);
+        let instructions = self.instructions.as_deref();
+        let server_hello =
+            ServerHello::new(&identity, instructions, self.config.list_cache.discover);
+        let core = Arc::new(Core::new(self.config, identity, server_hello, catalog));
+        let (root, _) = match supervisor {
+            Some(supervisor) => {
+                Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?
+            }
+            None => Actor::spawn(None, SupervisorActor, core.clone()).await?,
+        };
+        if let Err(error) = tasks::recover(&core).await {
+            root.stop(None);
+            return Err(error.into());
+        }
+        if core.saver.is_some() {
+            tokio::spawn(Saver::run(Arc::downgrade(&core), core.lifecycle.ending().clone()));
+        }
+        Ok(Engine::new(core, root))
+    }
+}

@@ -1,0 +1,53 @@
+//! What an engine reports to the other nodes of its cluster.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stentor_wire::ListKind;
+
+use crate::audience::Audience;
+use crate::catalog::Definition;
+use crate::ids::NodeId;
+use crate::items::{ItemKind, Topic};
+
+/// Something that a node sends to all others. A later fact on the same subject replaces an earlier
+/// one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// The node offers this item.
+    Put(Definition),
+    /// The node does not offer this item any more.
+    Remove(ItemKind, Arc<str>),
+    /// The node's application announced a change of this topic to all its subscribers.
+    Changed(Topic),
+    /// The node's application sent a notification of its own.
+    Notify {
+        /// The sessions that receive it.
+        audience: Audience,
+        /// The method.
+        method: Arc<str>,
+        /// The parameters, an object, if there are any.
+        params: Option<Value>,
+    },
+}
+
+/// The other nodes, for what an engine reports to them. No method may block.
+pub trait PeerFacts: fmt::Debug + Send + Sync + 'static {
+    /// Reports that this engine's own catalog has changed. The clients of these lists must be
+    /// [notified](crate::Engine::announce_lists) when all nodes show the change.
+    fn catalog_changed(&self, lists: &[ListKind]);
+
+    /// Reports that this engine shows what another node [offers](crate::Engine::peer_offers), as of
+    /// `seq`, which changes these lists. The clients must be notified when all nodes show it.
+    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]);
+
+    /// Reports that a registry crashed and was replaced. Offers and facts that other nodes sent
+    /// meanwhile may be lost, and must be sent again.
+    fn registry_restarted(&self);
+
+    /// Sends a [`Fact::Changed`] or [`Fact::Notify`] to all nodes.
+    fn tell(&self, fact: Fact);
+}
