@@ -175,13 +175,13 @@ async fn a_session_that_crashes_as_it_ends_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_parent_of_modern_calls_that_dies_is_replaced_and_they_are_answered() {
+async fn a_task_actor_that_dies_is_replaced_and_its_call_is_answered() {
     let server = Server::start().await;
     let client = Client::connect(&server, Lane::HTTP_MODERN).await;
     let mut notices = client.hear(&[]).await;
     let call = client.start("hold", json!({"name": "a"})).await;
     server.stage.reached("a", Phase::Waiting).await;
-    kill(&server.engine, FaultTarget::Stateless).await.expect("there is one");
+    kill(&server.engine, FaultTarget::TaskActors).await.expect("there is one");
     assert!(call.answer().await.error()["code"].is_i64());
     eventually("the next call to be answered", async || {
         let answer = client.call("echo", json!({"text": "hello"})).await;
@@ -189,5 +189,5 @@ async fn the_parent_of_modern_calls_that_dies_is_replaced_and_they_are_answered(
     })
     .await;
     server.mark().await;
-    assert_eq!(notices.until_mark().await, [""; 0], "the listen is none of its children");
+    assert_eq!(notices.until_mark().await, [""; 0], "the listen has nothing to do with it");
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use stentor::cluster::Cluster;
 use stentor::delivery::policy::Class;
-use stentor::{Engine, SessionKind, Stopped};
+use stentor::{Engine, Stopped};
 
 /// A snapshot of one node's activity, or of several nodes added together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -38,7 +38,6 @@ pub struct SessionActivity {
 impl Activity {
     pub(crate) async fn of(engine: &Engine, cluster: Option<&Cluster>) -> Result<Self, Stopped> {
         let sessions = engine.sessions().into_iter();
-        let sessions = sessions.filter(|it| it.kind != SessionKind::Stateless);
         let sessions = sessions.map(|it| SessionActivity {
             id: it.id.to_string(),
             attached: it.attached,

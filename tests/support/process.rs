@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use stentor::SessionKind;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
@@ -75,9 +74,8 @@ impl Census {
     /// Takes the counts; `None` while an actor is being replaced.
     pub async fn take(server: &Server) -> Option<Self> {
         let view = server.engine.observe().await.ok()?;
-        let clients = view.sessions.iter().filter(|it| it.kind != SessionKind::Stateless);
         Some(Self {
-            sessions: clients.count(),
+            sessions: view.sessions.len(),
             subscribers: view.hub.subscribers,
             running: view.running_calls,
             calls: server.engine.calls().len(),

@@ -2,6 +2,7 @@
 
 mod definition;
 mod list;
+mod list_cache;
 mod mutation;
 mod remote_items;
 
@@ -13,10 +14,10 @@ use stentor_wire::{Era, ListKind, uri};
 
 use crate::handler::{PromptEntry, Reader, ResourceEntry, TemplateEntry, ToolEntry};
 use crate::ids::{NodeId, Revision};
-use crate::items::Conflict;
-use crate::items::ItemKind;
+use crate::items::{Conflict, ItemKind};
 pub use definition::Definition;
 use list::{InvalidCursor, Json, List};
+pub use list_cache::ListCache;
 pub(crate) use mutation::Checked;
 use mutation::Entry;
 pub use mutation::{CatalogError, Change, Item, Mutation};

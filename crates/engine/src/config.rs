@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::NodeId;
-use crate::items::ItemKind;
-use crate::request_budget::RequestBudget;
-use crate::session::SessionStore;
-use crate::task::StateKey;
-use crate::tasks::TaskConfig;
 use stentor_delivery::policy::{Budget, Limits, Retention};
 use stentor_delivery::{EventStore, MemoryEventStore};
 use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
-use stentor_wire::encode::CacheHint;
+
+use crate::call::StateKey;
+use crate::catalog::ListCache;
+use crate::ids::NodeId;
+use crate::request_budget::RequestBudget;
+use crate::session::SessionStore;
+use crate::tasks::TaskConfig;
 
 /// Limits and times of an engine.
 ///
@@ -49,6 +49,10 @@ pub struct Config {
     /// A legacy HTTP session ends, and with it the calls that still run, when its client has no
     /// stream open and sends nothing for this time. Default 30 minutes.
     pub session_idle_timeout: Duration,
+    /// A session's actor stops when its client sends no message for this time, and the next message
+    /// starts another one: an idle session costs no actor. `None` keeps the actor from the opening
+    /// of the session to its end, for hosts that link or monitor it. Default 5 s.
+    pub passivate_after: Option<Duration>,
     /// Legacy HTTP sessions that are kept although their clients have sent no request and have not
     /// listened for a second or two. Above that, the least recently seen ones end. Default 1,000.
     pub max_unused_sessions: usize,
@@ -112,48 +116,6 @@ pub struct Config {
     pub kept_streams: usize,
 }
 
-/// How long modern clients may cache each kind of list (2026-07-28, server/utilities/caching). For
-/// the content of a resource, this is set where the resource is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListCache {
-    /// `tools/list`.
-    pub tools: CacheHint,
-    /// `resources/list`.
-    pub resources: CacheHint,
-    /// `resources/templates/list`.
-    pub templates: CacheHint,
-    /// `prompts/list`.
-    pub prompts: CacheHint,
-    /// `server/discover`.
-    pub discover: CacheHint,
-}
-
-impl ListCache {
-    /// The same hint for all lists.
-    #[must_use]
-    pub const fn all(hint: CacheHint) -> Self {
-        Self { tools: hint, resources: hint, templates: hint, prompts: hint, discover: hint }
-    }
-
-    pub(crate) const fn of(&self, kind: ItemKind) -> CacheHint {
-        match kind {
-            ItemKind::Tools => self.tools,
-            ItemKind::Resources => self.resources,
-            ItemKind::Templates => self.templates,
-            ItemKind::Prompts => self.prompts,
-        }
-    }
-}
-
-impl Config {
-    /// [`max_requests_per_session`](Self::max_requests_per_session), as a number of permits that a
-    /// semaphore can have.
-    pub(crate) fn max_requests(&self) -> usize {
-        self.max_requests_per_session.min(u32::MAX as usize)
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -166,6 +128,7 @@ impl Default for Config {
             max_stateless_calls: 10_000,
             max_subscriptions: 1_000,
             session_idle_timeout: Duration::from_secs(30 * 60),
+            passivate_after: Some(Duration::from_secs(5)),
             max_unused_sessions: 1_000,
             max_left_sessions: 100,
             drain_timeout: Duration::from_secs(7),

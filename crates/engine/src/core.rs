@@ -1,197 +1,164 @@
-//! The state that all actors of one engine share: no globals, no names.
+//! The parts of one engine, put together: no globals, no names.
 
-use crate::hub::Hub;
-use crate::lifecycle::Lifecycle;
-use crate::registry::Registry;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use ractor::ActorRef;
+use stentor_delivery::Counters;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::{DecodeError, Message};
-use tokio_util::task::TaskTracker;
 
+use crate::call::{CallLimits, Calls};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::directory::Directory;
-use crate::events::Events;
-use crate::ids::SessionId;
+use crate::dispatch::{Dispatcher, ListLimits};
+use crate::events::{Events, ReportedLosses};
+use crate::hub::Hub;
+use crate::lifecycle::Lifecycle;
 use crate::metrics::{Gauges, Metrics};
-use crate::offload::{LARGE, Offload};
-use crate::reasons::CancelReason;
-use crate::reasons::{EndReason, SessionKind};
-use crate::remote::{Migrations, Peers};
-use crate::request_budget::{Callers, Meter};
+use crate::registry::Registry;
+use crate::remote::{PeerNodes, Remote};
 use crate::server_hello::ServerHello;
-use crate::session::{Saver, SessionEntry};
-use crate::shares::Share;
-use crate::supervisor::EngineMsg;
-use crate::task::{AwaitingInput, Binding, RunningCalls, StateSealer, StateToken, StatelessCalls};
+use crate::session::{SessionLimits, Sessions};
 use crate::tasks::Tasks;
-use stentor_delivery::Counters;
 
-/// The shared state of one engine. Everything in it is immutable, published whole, or made for
-/// concurrent use. Decisions belong to the actors.
+/// The parts of one engine. Each is immutable, published whole, or made for concurrent use.
+/// Decisions belong to the actors.
+#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
-    pub(crate) identity: ServerIdentity,
-    pub(crate) server_hello: ServerHello,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) events: Events,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Counts the frames of all streams.
+    pub(crate) counters: Arc<Counters>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) lifecycle: Arc<Lifecycle>,
-    /// The current supervisor.
-    pub(crate) supervisor: ArcSwapOption<ActorRef<EngineMsg>>,
-    pub(crate) directory: Directory,
-    pub(crate) migrations: Migrations,
-    /// Saves sessions in case this node dies, if there is a session store.
-    pub(crate) saver: Option<Arc<Saver>>,
-    pub(crate) peers: ArcSwapOption<Arc<dyn Peers>>,
-    /// Counts running calls, because a shutdown waits for them.
-    pub(crate) calls: TaskTracker,
-    /// The session of all calls that belong to no session.
-    pub(crate) stateless: ArcSwapOption<SessionEntry>,
-    pub(crate) stateless_calls: Arc<StatelessCalls>,
-    pub(crate) running: RunningCalls,
-    pub(crate) tasks: Tasks,
-    /// Modern calls that wait for their client's answer to a question.
-    pub(crate) awaiting_input: AwaitingInput,
-    pub(crate) sealer: StateSealer,
-    pub(crate) counters: Arc<Counters>,
-    /// Counts the bytes that are kept of what clients sent.
-    pub(crate) requests: Callers,
-    /// Reads large input on other threads.
-    pub(crate) offload: Offload,
-    /// Counters of calls that belong to no session.
-    pub(crate) stateless_counters: Arc<Counters>,
-    pub(crate) events: Events,
-    pub(crate) metrics: Metrics,
-}
-
-impl std::fmt::Debug for Core {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("server", &self.identity.info().name).finish_non_exhaustive()
-    }
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) remote: Remote,
+    /// What is reported of the losses of calls without a session.
+    stateless_losses: ReportedLosses,
 }
 
 impl Core {
     pub(crate) fn new(
         config: Config,
         identity: ServerIdentity,
-        server_hello: ServerHello,
+        instructions: Option<&str>,
         catalog: Catalog,
     ) -> Self {
-        let stateless_calls = Arc::new(StatelessCalls::new(config.max_stateless_calls));
+        let (events, lifecycle) = (Events::default(), Arc::<Lifecycle>::default());
+        let (hub, metrics) = (Arc::<Hub>::default(), Arc::<Metrics>::default());
+        let registry = Arc::new(Registry::new(
+            catalog,
+            config.coalesce_window,
+            hub.clone(),
+            events.clone(),
+            lifecycle.clone(),
+        ));
         let counters = Arc::new(Counters::total(config.budget.total));
-        // Many clients share these counters, so only the budget of all clients limits them.
-        let stateless_counters = Arc::new(Counters::within(counters.clone(), usize::MAX));
-        let (hub, events) = (Arc::<Hub>::default(), Events::default());
-        let lifecycle = Arc::<Lifecycle>::default();
-        let window = config.coalesce_window;
-        let (to, by) = (hub.clone(), lifecycle.clone());
-        let registry = Arc::new(Registry::new(catalog, window, to, events.clone(), by));
-        let sealer = StateSealer::new(config.state_keys.clone(), config.ask_timeout);
+        let hello = ServerHello::new(&identity, instructions, config.list_cache.discover);
+        let calls = Arc::new(Calls::new(
+            CallLimits::of(&config),
+            Arc::new(identity),
+            registry.clone(),
+            lifecycle.clone(),
+            events.clone(),
+            metrics.clone(),
+            &counters,
+        ));
+        let max = config.max_subscriptions;
+        let tasks = Arc::new(Tasks::new(config.tasks.clone(), max, hub.clone(), &calls));
+        calls.set_tasks(tasks.clone());
+        let nodes = Arc::new(PeerNodes::new(config.node.clone()));
+        let dispatcher = Arc::new(Dispatcher::new(
+            calls.clone(),
+            tasks.clone(),
+            nodes.clone(),
+            hello,
+            ListLimits { page_size: config.page_size, list_cache: config.list_cache },
+        ));
+        let sessions = Arc::new(Sessions::new(
+            SessionLimits::of(&config),
+            hub.clone(),
+            calls.clone(),
+            tasks.clone(),
+            dispatcher.clone(),
+            nodes.clone(),
+            counters.clone(),
+        ));
+        let timeout = config.reconnect_timeout;
+        let remote = Remote::new(nodes, sessions.clone(), dispatcher.clone(), timeout);
         Self {
-            awaiting_input: AwaitingInput::new(
-                config.max_awaiting_input,
-                config.max_awaiting_input_bytes,
-            ),
-            sealer,
-            directory: Directory::new(config.max_sessions),
-            counters,
-            stateless_counters,
-            requests: Callers::new(config.requests),
-            offload: Offload::default(),
-            saver: Saver::new(&config).map(Arc::new),
             config,
-            identity,
-            server_hello,
+            lifecycle,
+            events,
+            metrics,
+            counters,
             hub,
             registry,
-            lifecycle,
-            supervisor: ArcSwapOption::empty(),
-            events,
-            migrations: Migrations::default(),
-            peers: ArcSwapOption::empty(),
-            calls: TaskTracker::new(),
-            running: RunningCalls::default(),
-            tasks: Tasks::default(),
-            stateless: ArcSwapOption::empty(),
-            stateless_calls,
-            metrics: Metrics::default(),
+            calls,
+            tasks,
+            dispatcher,
+            sessions,
+            remote,
+            stateless_losses: ReportedLosses::default(),
         }
-    }
-
-    /// Decodes a message within the bounds of this engine, a large one on another thread.
-    pub(crate) async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
-        let max_values = self.config.max_argument_values;
-        if input.len() <= LARGE {
-            return Message::decode_within(&input, max_values);
-        }
-        // Boxed to keep the common future small: few messages are large.
-        Box::pin(self.offload.run(move || Message::decode_within(&input, max_values))).await
     }
 
     /// Updates the metrics whose values the engine counts itself.
     pub(crate) fn record_metrics(&self) {
         let gauges = Gauges {
-            requests: self.requests.held(),
-            sessions: self.directory.len(),
-            calls: self.calls.len(),
-            awaiting_input: self.awaiting_input.len(),
+            requests: self.calls.requests.held(),
+            sessions: self.sessions.directory.len(),
+            calls: self.calls.tracker.len(),
+            awaiting_input: self.calls.awaiting_input.len(),
         };
         self.metrics.record(&self.counters.view(), gauges);
     }
 
-    pub(crate) fn session_counters(&self) -> Arc<Counters> {
-        Arc::new(Counters::within(self.counters.clone(), self.config.budget.session))
+    /// Emits events for frames that calls without a session lost since the last report.
+    pub(crate) fn report_stateless_losses(&self) {
+        self.stateless_losses.report(&self.calls.stateless_counters, None, &self.events);
     }
+}
 
-    /// Counts the bytes that are kept of what the client of a new session sends.
-    pub(crate) fn session_meter(&self, share: &Share) -> Arc<Meter> {
-        Meter::session(self.requests.of(share), self.config.requests.session)
-    }
-
-    /// Ends a session. `false` if there is no such session.
-    pub(crate) fn end_session(&self, id: &SessionId) -> bool {
-        let session = self.client_session(id);
-        if let Some(session) = &session {
-            session.end(self, EndReason::Ended);
-        }
-        session.is_some()
-    }
-
-    /// Kills the actor of a session. `false` if there is no such session.
-    pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
-        let session = self.client_session(id);
-        // A session without an actor has nothing to restart.
-        if let Some(actor) = session.as_ref().and_then(|session| session.actor()) {
-            actor.kill();
-        }
-        session.is_some()
-    }
-
-    fn client_session(&self, id: &SessionId) -> Option<Arc<SessionEntry>> {
-        let session = self.directory.get(id.as_str());
-        session.filter(|session| session.kind() != SessionKind::Stateless)
-    }
-
-    /// Marks a session to be saved, if there is a session store.
-    pub(crate) fn session_changed(&self, entry: &Arc<SessionEntry>) {
-        if let Some(saver) = &self.saver {
-            saver.changed(entry);
+impl CallLimits {
+    fn of(config: &Config) -> Self {
+        Self {
+            node: config.node.clone(),
+            max_argument_values: config.max_argument_values,
+            max_stateless_calls: config.max_stateless_calls,
+            max_awaiting_input: config.max_awaiting_input,
+            max_awaiting_input_bytes: config.max_awaiting_input_bytes,
+            ask_timeout: config.ask_timeout,
+            state_keys: config.state_keys.clone(),
+            call_timeout: config.call_timeout,
+            task_cancel_grace: config.tasks.cancel_grace,
+            stream: config.limits,
+            requests: config.requests,
         }
     }
+}
 
-    /// The state token that a client sends back. It names this node.
-    pub(crate) fn seal(&self, sealed: &StateToken, binding: &Binding) -> String {
-        self.config.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
-    }
-
-    /// Cancels all calls that run, and those that begin later.
-    pub(crate) fn end_calls(&self) {
-        self.lifecycle.end_calls();
-        self.running.cancel_all(&CancelReason::Shutdown);
+impl SessionLimits {
+    fn of(config: &Config) -> Self {
+        Self {
+            node: config.node.clone(),
+            max_sessions: config.max_sessions,
+            max_requests: config.max_requests_per_session.min(u32::MAX as usize),
+            max_subscriptions: config.max_subscriptions,
+            max_left_sessions: config.max_left_sessions,
+            session_idle_timeout: config.session_idle_timeout,
+            passivate_after: config.passivate_after,
+            drain_timeout: config.drain_timeout,
+            kept_streams: config.kept_streams,
+            stream: config.limits,
+            retention: config.retention,
+            session_budget: config.budget.session,
+            session_requests: config.requests.session,
+            event_store: config.event_store.clone(),
+            session_store: config.session_store.clone(),
+        }
     }
 }

@@ -1,66 +1,30 @@
-//! Decides which requests are answered from the catalog, and which run the author's code.
+//! Decides which requests are answered at once, and which become calls.
 //!
 //! This needs no actor, because the catalog is a snapshot.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use stentor_delivery::StreamReceiver;
 use stentor_wire::bounds::quoted;
-use stentor_wire::encode::ResultBody;
+use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, Method, Request};
+use tokio::time::Instant;
 
-use crate::catalog::{Offer, Readable};
-use crate::core::Core;
+use crate::call::{self, Calls, Dispatch, Responder, Run, Start, Target};
+use crate::caller::Caller;
+use crate::catalog::{ListCache, Offer, Readable};
 use crate::handler::{
-    Arguments, CallError, Completer, Completion, Kind, PromptArgs, PromptEntry, Reader, Running,
-    TemplateEntry, ToolEntry, completed, prompt_result,
+    Arguments, Completion, PendingRequests, PromptEntry, TemplateEntry, completed,
 };
 use crate::ids::NodeId;
 use crate::items::ItemKind;
-use crate::remote::{Reach, RemoteCall};
-use crate::session::Caller;
-use crate::task::{Context, InputRequired, Pace};
-use crate::tasks::{self, AsTask, StoredTask};
-
-use std::sync::Arc;
-
-pub(crate) enum Dispatch {
-    Answer(Result<ResultBody, ErrorObject>),
-    Call(Target),
-}
-
-/// What the author's code returned instead of a result.
-pub(crate) enum Failure {
-    Error(ErrorObject),
-    Ask(Box<InputRequired>),
-    /// The whole response as another node encoded it, and its code if it is an error.
-    Encoded(Bytes, Option<i32>),
-}
-
-impl From<ErrorObject> for Failure {
-    fn from(error: ErrorObject) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        match error.into_kind() {
-            Kind::Protocol(error) => Self::Error(error),
-            Kind::Message(message) => Self::Error(ErrorObject::internal(message)),
-            Kind::Ask(asked) => Self::Ask(asked),
-        }
-    }
-}
-
-/// A piece of the author's code with its input.
-pub(crate) enum Target {
-    Tool(Arc<ToolEntry>, Arguments),
-    Resource(Reader, String),
-    Prompt(Arc<PromptEntry>, PromptArgs),
-    Complete(Completer, Completion),
-    Stored(StoredTask),
-    Remote(RemoteCall),
-}
+use crate::nodes::{OtherNodes, Reach};
+use crate::reasons::{CallOutcome, Refused};
+use crate::request_budget::cost_of_call;
+use crate::server_hello::ServerHello;
+use crate::tasks::Tasks;
 
 /// Where the item of a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,162 +34,174 @@ pub(crate) enum Scope {
     Own,
 }
 
-impl Target {
-    /// The kind of code, for people. With the [`subject`](Self::subject) it is part of the error
-    /// after a panic.
-    pub(crate) fn what(&self) -> &'static str {
-        match self {
-            Self::Tool(..) => "the tool",
-            Self::Resource(..) => "the reader of",
-            Self::Prompt(..) => "the prompt",
-            Self::Complete(..) => "the completion of",
-            Self::Stored(_) => "the store of task",
-            Self::Remote(_) => "the remote call of",
-        }
+/// How lists are served. The fields are those of [`Config`](crate::Config).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListLimits {
+    pub(crate) page_size: usize,
+    pub(crate) list_cache: ListCache,
+}
+
+/// Decides about requests that do not concern their session.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    calls: Arc<Calls>,
+    tasks: Arc<Tasks>,
+    nodes: Arc<dyn OtherNodes>,
+    hello: ServerHello,
+    limits: ListLimits,
+}
+
+/// The answer to a modern request over HTTP.
+#[derive(Debug)]
+pub enum Answer {
+    /// One message, and its error code if it is an error.
+    Now(Bytes, Option<i32>),
+    /// The frames of a call, its response last. Dropping the receiver cancels the call.
+    Stream(StreamReceiver),
+}
+
+/// A request that has begun. Its call, if there is one, has to be [run](Self::answer).
+pub(crate) struct Begun {
+    answer: Answer,
+    run: Option<(Arc<Calls>, Box<Run>)>,
+}
+
+impl Begun {
+    fn now((bytes, code): (Bytes, Option<i32>)) -> Self {
+        Self { answer: Answer::Now(bytes, code), run: None }
     }
 
-    pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
-        match self {
-            Self::Tool(tool, _) => Some(tool.pace().clone()),
-            Self::Resource(reader, _) => Some(reader.pace.clone()),
-            Self::Prompt(prompt, _) => Some(prompt.pace().clone()),
-            Self::Complete(..) | Self::Stored(_) | Self::Remote(_) => None,
+    pub(crate) async fn answer(self) -> Answer {
+        if let Some((calls, run)) = self.run {
+            calls.pool.run(run).await;
         }
+        self.answer
+    }
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        calls: Arc<Calls>,
+        tasks: Arc<Tasks>,
+        nodes: Arc<dyn OtherNodes>,
+        hello: ServerHello,
+        limits: ListLimits,
+    ) -> Self {
+        Self { calls, tasks, nodes, hello, limits }
     }
 
-    /// The name or URI of the item.
-    pub(crate) fn subject(&self) -> &str {
-        match self {
-            Self::Tool(tool, _) => tool.name(),
-            Self::Resource(_, uri) => uri,
-            Self::Prompt(prompt, _) => prompt.name(),
-            Self::Complete(_, completion) => &completion.argument,
-            Self::Stored(task) => task.id(),
-            Self::Remote(remote) => remote.subject(),
-        }
+    pub(crate) fn hello(&self) -> &ServerHello {
+        &self.hello
     }
 
-    pub(crate) fn as_task(&self) -> AsTask {
-        match self {
-            Self::Tool(tool, _) => tool.as_task(),
-            _ => AsTask::Never,
+    pub(crate) fn dispatch(&self, caller: &Caller, request: &Request, scope: Scope) -> Dispatch {
+        let era = caller.era();
+        if !request.method.exists_in(era) {
+            let error = ErrorObject::method_not_found(request.method.as_str());
+            return Dispatch::Answer(Err(error));
         }
-    }
-
-    /// The arguments, to run the call again later, if it can become a task.
-    pub(crate) fn task_arguments(&self) -> Option<Arguments> {
-        match self {
-            Self::Tool(tool, arguments) if tool.as_task() != AsTask::Never => {
-                Some(arguments.clone())
+        let lookup = Lookup { dispatcher: self, caller, request, scope };
+        match lookup.named_node() {
+            Reach::Remote(node) => return lookup.remote_call([node], request.method.as_str()),
+            Reach::Unreachable => {
+                let message = "the node that gave this out cannot be reached just now";
+                return Dispatch::Answer(Err(ErrorObject::unavailable(message)));
             }
-            _ => None,
+            // An id that a dead node issued is unknown here, too, unless this node has taken over.
+            Reach::Local | Reach::Dead => {}
+        }
+        match &request.method {
+            Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
+            Method::Discover => Dispatch::Answer(self.hello.discover()),
+            Method::ToolsList => Dispatch::Answer(self.list(ItemKind::Tools, era, request)),
+            Method::ResourcesList => Dispatch::Answer(self.list(ItemKind::Resources, era, request)),
+            Method::TemplatesList => Dispatch::Answer(self.list(ItemKind::Templates, era, request)),
+            Method::PromptsList => Dispatch::Answer(self.list(ItemKind::Prompts, era, request)),
+            Method::ToolsCall => self.work(lookup.call_tool()),
+            Method::ResourcesRead => self.work(lookup.read_resource(era)),
+            Method::PromptsGet => self.work(lookup.get_prompt()),
+            Method::Complete => lookup.complete(),
+            method if method.is_of_tasks() => self.tasks.dispatch(caller, request),
+            other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
         }
     }
 
-    pub(crate) fn run(self, ctx: Context) -> Running<Result<ResultBody, Failure>> {
-        let era = ctx.era();
-        Box::pin(async move {
-            match self {
-                Self::Tool(tool, arguments) => {
-                    let version = ctx.protocol_version();
-                    let outcome = tool.clone().call(arguments, ctx).await;
-                    let outcome = outcome.map_err(|error| error.in_words_of(era));
-                    let mut result = tool.result(outcome, version)?;
-                    let meta = result.meta.take().map(|meta| meta.0);
-                    let failed = result.is_error == Some(true);
-                    Ok(ResultBody::new(&result)?.with_meta(meta).with_is_error(failed))
-                }
-                Self::Resource(reader, _) => {
-                    let cache = reader.cache;
-                    let result = reader.read(ctx).await;
-                    let mut result = result.map_err(|error| error.in_words_of(era))?;
-                    result.result_type = None;
-                    let meta = result.meta.take().map(|meta| meta.0);
-                    Ok(ResultBody::new(&result)?.with_meta(meta).with_cache(cache))
-                }
-                Self::Prompt(prompt, arguments) => {
-                    let version = ctx.protocol_version();
-                    let result = prompt.get(arguments, ctx).await;
-                    let mut result = result.map_err(|error| error.in_words_of(era))?;
-                    result.result_type = None;
-                    prompt_result(&mut result, version);
-                    let meta = result.meta.take().map(|meta| meta.0);
-                    Ok(ResultBody::new(&result)?.with_meta(meta))
-                }
-                Self::Complete(completer, completion) => {
-                    Ok(completed(completer.run(completion).await)?)
-                }
-                // Boxed to keep the common future small: few calls come here.
-                Self::Stored(task) => Ok(Box::pin(task.answer(&ctx.call().core)).await?),
-                Self::Remote(remote) => {
-                    let (response, code) = Box::pin(remote.run(&ctx)).await?;
-                    Err(Failure::Encoded(response, code))
-                }
+    /// Starts new work, unless the engine shuts down.
+    fn work(&self, target: Result<Target, ErrorObject>) -> Dispatch {
+        match target {
+            Ok(_) if self.calls.lifecycle.is_draining() => {
+                Dispatch::Answer(Err(ErrorObject::unavailable("the server is shutting down")))
             }
-        })
-    }
-}
-
-/// Decides about a request that does not concern the session itself.
-pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request, scope: Scope) -> Dispatch {
-    let era = caller.era();
-    if !request.method.exists_in(era) {
-        return Dispatch::Answer(Err(ErrorObject::method_not_found(request.method.as_str())));
-    }
-    let lookup = Lookup { core, caller, request, scope };
-    match lookup.named_node() {
-        Reach::Remote(node) => return lookup.remote_call([node], request.method.as_str()),
-        Reach::Unreachable => {
-            let message = "the node that gave this out cannot be reached just now";
-            return Dispatch::Answer(Err(ErrorObject::unavailable(message)));
+            Ok(target) => Dispatch::Call(target),
+            Err(error) => Dispatch::Answer(Err(error)),
         }
-        // An id that a dead node issued is unknown here, too, unless this node has taken over.
-        Reach::Local | Reach::Dead => {}
     }
-    match &request.method {
-        Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
-        Method::Discover => Dispatch::Answer(core.server_hello.discover()),
-        Method::ToolsList => Dispatch::Answer(list(core, ItemKind::Tools, era, request)),
-        Method::ResourcesList => Dispatch::Answer(list(core, ItemKind::Resources, era, request)),
-        Method::TemplatesList => Dispatch::Answer(list(core, ItemKind::Templates, era, request)),
-        Method::PromptsList => Dispatch::Answer(list(core, ItemKind::Prompts, era, request)),
-        Method::ToolsCall => work(core, lookup.call_tool()),
-        Method::ResourcesRead => work(core, lookup.read_resource(era)),
-        Method::PromptsGet => work(core, lookup.get_prompt()),
-        Method::Complete => lookup.complete(),
-        method if method.is_of_tasks() => tasks::dispatch(core, caller, request),
-        other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
-    }
-}
 
-/// Starts new work, unless the engine shuts down.
-fn work(core: &Core, target: Result<Target, ErrorObject>) -> Dispatch {
-    match target {
-        Ok(_) if core.lifecycle.is_draining() => {
-            Dispatch::Answer(Err(ErrorObject::unavailable("the server is shutting down")))
+    fn list(&self, kind: ItemKind, era: Era, request: &Request) -> Result<ResultBody, ErrorObject> {
+        let params: params::List = request.params.parse()?;
+        let (catalog, size) = (self.calls.registry.catalog(), self.limits.page_size);
+        let page = catalog.page(kind, era, params.cursor.as_deref(), size);
+        let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
+        let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
+        Ok(body.with_cache(self.limits.list_cache.of(kind)))
+    }
+
+    /// Begins to answer a request that belongs to no session of this engine. `questions` is for the
+    /// questions of its call to a legacy client.
+    ///
+    /// Not an `async fn`, so that no future contains the whole request.
+    pub(crate) fn begin(
+        &self,
+        caller: Caller,
+        request: Box<Request>,
+        questions: Option<PendingRequests>,
+        scope: Scope,
+    ) -> Result<Begun, Refused> {
+        let calls = &self.calls;
+        // An immediate answer, too, takes memory until the client reads it.
+        if calls.requests.is_too_much(&caller.share()) {
+            return Err(Refused::TooManyRequests);
         }
-        Ok(target) => Dispatch::Call(target),
-        Err(error) => Dispatch::Answer(Err(error)),
+        let (era, received_at) = (caller.era(), Instant::now());
+        let target = match self.dispatch(&caller, &request, scope) {
+            Dispatch::Answer(outcome) => {
+                let call_outcome = CallOutcome::of(&outcome);
+                calls.metrics.operation(&request.method, call_outcome, received_at.elapsed());
+                return Ok(Begun::now(call::answer_now(calls, &caller, &request.id, &outcome)));
+            }
+            Dispatch::Call(target) => target,
+        };
+        let bytes = cost_of_call(&request);
+        let permit = calls.stateless.enter(&caller, bytes).ok_or(Refused::TooManyRequests)?;
+        // Charged before `enter`, because a retry uses up the state of the call that waits.
+        let meter = calls.requests.of(&caller.share());
+        let charge = call::charge(calls, &meter, &caller, bytes);
+        let charge = charge.map_err(|_| Refused::TooManyRequests)?;
+        let entry = match call::enter(calls, &caller, &request, &target) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let bytes = encode::error(Some(&request.id), &error);
+                return Ok(Begun::now((bytes, Some(error.code))));
+            }
+        };
+        let cancel = entry.cancel();
+        permit.is_of(&cancel);
+        let sender = calls.stateless_stream(&cancel);
+        let receiver = sender.attach();
+        let responder = Responder::new(calls.clone(), sender, era, &request, permit, meter);
+        let (open, streams) = (None, None);
+        #[rustfmt::skip]
+        let start = Start {
+            request, caller, target, entry, cancel, open, streams, questions, charge,
+        };
+        let run = call::begin(calls, start, responder).map(|run| (calls.clone(), run));
+        Ok(Begun { answer: Answer::Stream(receiver), run })
     }
-}
-
-fn list(
-    core: &Core,
-    kind: ItemKind,
-    era: Era,
-    request: &Request,
-) -> Result<ResultBody, ErrorObject> {
-    let params: params::List = request.params.parse()?;
-    let page =
-        core.registry.catalog().page(kind, era, params.cursor.as_deref(), core.config.page_size);
-    let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
-    let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-    Ok(body.with_cache(core.config.list_cache.of(kind)))
 }
 
 /// A request for an item that may be on another node.
 struct Lookup<'a> {
-    core: &'a Core,
+    dispatcher: &'a Dispatcher,
     caller: &'a Caller,
     request: &'a Request,
     scope: Scope,
@@ -244,15 +220,16 @@ impl Lookup<'_> {
         };
         // An invalid parameter is reported later.
         let signed = self.request.params.string(member).ok().flatten();
-        signed.map_or(Reach::Local, |signed| self.core.reach(&signed))
+        signed.map_or(Reach::Local, |signed| self.dispatcher.nodes.reach(&signed))
     }
 
     fn remote_call(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Dispatch {
-        work(self.core, Ok(self.target(nodes, subject)))
+        self.dispatcher.work(Ok(self.target(nodes, subject)))
     }
 
     fn target(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Target {
-        Target::Remote(RemoteCall::new(nodes, self.caller, self.request, subject))
+        let nodes = nodes.into_iter().collect();
+        self.dispatcher.nodes.call(nodes, self.caller, self.request, subject)
     }
 
     /// The local item of an offer, or the call of the item on another node; `None` if nothing is
@@ -267,7 +244,7 @@ impl Lookup<'_> {
 
     fn call_tool(&self) -> Result<Target, ErrorObject> {
         let params = params::CallTool::read(&self.request.params)?;
-        let catalog = self.core.registry.catalog();
+        let catalog = self.dispatcher.calls.registry.catalog();
         let offer = match self.scope {
             Scope::All => catalog.tool(&params.name).cloned(),
             Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
@@ -288,18 +265,18 @@ impl Lookup<'_> {
             None => Arguments::default(),
             Some(raw) => Arguments::new(self.request.params.share(raw)),
         };
-        Ok(Target::Tool(tool, arguments))
+        Ok(Target::tool(tool, arguments))
     }
 
     fn read_resource(&self, era: Era) -> Result<Target, ErrorObject> {
         let params: params::ResourceUri = self.request.params.parse()?;
-        let catalog = self.core.registry.catalog();
+        let catalog = self.dispatcher.calls.registry.catalog();
         let found = match self.scope {
             Scope::All => catalog.reader(&params.uri),
             Scope::Own => catalog.own_reader(&params.uri).map(Readable::Own),
         };
         match found {
-            Some(Readable::Own(reader)) => Ok(Target::Resource(reader, params.uri)),
+            Some(Readable::Own(reader)) => Ok(Target::resource(reader, &params.uri)),
             Some(Readable::Remote(remote)) => Ok(self.target(remote.nodes().cloned(), &params.uri)),
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
@@ -315,14 +292,14 @@ impl Lookup<'_> {
         match found {
             Ok(prompt) => {
                 prompt.check_arguments(&params.arguments)?;
-                Ok(Target::Prompt(prompt, params.arguments))
+                Ok(Target::prompt(prompt, params.arguments))
             }
             Err(remote_call) => Ok(remote_call),
         }
     }
 
     fn prompt(&self, name: &str) -> Option<Offer<PromptEntry>> {
-        let catalog = self.core.registry.catalog();
+        let catalog = self.dispatcher.calls.registry.catalog();
         match self.scope {
             Scope::All => catalog.prompt(name).cloned(),
             Scope::Own => catalog.own_prompt(name).cloned().map(Offer::Own),
@@ -330,7 +307,7 @@ impl Lookup<'_> {
     }
 
     fn template(&self, uri: &str) -> Option<Offer<TemplateEntry>> {
-        let catalog = self.core.registry.catalog();
+        let catalog = self.dispatcher.calls.registry.catalog();
         match self.scope {
             Scope::All => catalog.template(uri).cloned(),
             Scope::Own => catalog.own_template(uri).cloned().map(Offer::Own),
@@ -352,14 +329,14 @@ impl Lookup<'_> {
             params::CompletionRef::Prompt { name } => {
                 match self.find(self.prompt(name).as_ref(), name) {
                     Some(Ok(prompt)) => prompt.completer().cloned(),
-                    Some(Err(remote_call)) => return work(self.core, Ok(remote_call)),
+                    Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
                     None => return unknown("prompt", name),
                 }
             }
             params::CompletionRef::Resource { uri } => {
                 match self.find(self.template(uri).as_ref(), uri) {
                     Some(Ok(template)) => template.completer().cloned(),
-                    Some(Err(remote_call)) => return work(self.core, Ok(remote_call)),
+                    Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
                     None => return unknown("resource template", uri),
                 }
             }
@@ -371,6 +348,6 @@ impl Lookup<'_> {
             value: params.argument.value,
             known: params.context.arguments,
         };
-        work(self.core, Ok(Target::Complete(completer, completion)))
+        self.dispatcher.work(Ok(Target::completion(completer, completion)))
     }
 }

@@ -1,13 +1,5 @@
 //! The handle of an engine: start it, change its catalog, notify every client, shut it down.
 
-use crate::events::EventBatch;
-use crate::events::EventReceiver;
-use crate::hub::HubMsg;
-use crate::lifecycle::Ended;
-use crate::observe::EngineView;
-use crate::reasons::Stopped;
-use crate::registry::CatalogHandle;
-use ractor::RpcReplyPort;
 mod builder;
 
 use std::fmt;
@@ -16,27 +8,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{ActorCell, ActorRef};
+use ractor::{ActorCell, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use serde_json::Value;
+use stentor_delivery::CountersView;
 use stentor_wire::ListKind;
 
 use crate::audience::Audience;
+use crate::call::CallView;
 use crate::core::Core;
+use crate::events::{EventBatch, EventReceiver};
+use crate::hub::HubMsg;
 use crate::ids::{CallId, SessionId};
 use crate::items::Topic;
-use crate::reasons::CancelReason;
-use crate::reasons::{EndReason, SessionKind};
-use crate::registry::RegistryMsg;
-use crate::session::{SessionEntry, SessionView};
-use crate::supervisor::EngineMsg;
-use crate::task::CallView;
-use stentor_delivery::CountersView;
-
+use crate::lifecycle::Ended;
+use crate::observe::EngineView;
+use crate::reasons::{CancelReason, Stopped};
+use crate::registry::{CatalogHandle, RegistryMsg};
+use crate::session::SessionView;
+use crate::supervisor::{self, EngineMsg};
 pub use builder::{EngineBuilder, StartError};
-
-/// How long cancelled calls get to end.
-pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(500);
 
 /// A running engine. Clones are handles to the same engine.
 ///
@@ -66,7 +57,7 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("server", &self.core.identity.info().name).finish()
+        f.debug_struct("Engine").field("server", &self.core.calls.identity.info().name).finish()
     }
 }
 
@@ -142,40 +133,37 @@ impl Engine {
         self.core.registry.notify(audience, method, params).await
     }
 
-    /// All sessions now: legacy clients, pipes, modern listens, and the one session of all other
-    /// modern requests.
+    /// All sessions now: legacy clients, pipes, and modern listens.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {
-        self.core.directory.views()
+        self.core.sessions.directory.views()
     }
 
     /// Ends a session. Its calls are answered with an error, its streams end, and a legacy HTTP
     /// client gets a 404 from then on. `false` if there is no such session.
     pub fn end_session(&self, id: &SessionId) -> bool {
-        self.core.end_session(id)
+        self.core.sessions.end_session(id)
     }
 
     /// Gives a session a new actor, as if the old one had crashed.
     ///
     /// Its calls are answered with an error, and everything else continues. A session that is
-    /// restarted more than five times within a minute is ended instead. A session that has had no
-    /// work for an actor has no actor to lose, and continues unchanged. `false` if there is no such
-    /// session.
+    /// restarted more than five times within a minute is ended instead. A passive session has no
+    /// actor to lose, and continues unchanged. `false` if there is no such session.
     pub fn restart_session(&self, id: &SessionId) -> bool {
-        self.core.restart_session(id)
+        self.core.sessions.restart_session(id)
     }
 
-    /// All calls that run now, or wait for their client's answer. A call whose code always finishes
-    /// at once may never be among them.
+    /// All calls that run now, or wait for their client's answer.
     #[must_use]
     pub fn calls(&self) -> Vec<CallView> {
-        self.core.running.views()
+        self.core.calls.running.views()
     }
 
     /// Cancels a call: its code is polled once more and dropped, and its caller gets an error.
     /// `false` if the call does not run.
     pub fn cancel_call(&self, id: CallId) -> bool {
-        self.core.running.cancel(id, CancelReason::Application)
+        self.core.calls.running.cancel(id, CancelReason::Application)
     }
 
     /// What became of all frames so far, by class.
@@ -206,37 +194,7 @@ impl Engine {
 
     /// Like [`shutdown`](Self::shutdown), with another time limit for running calls.
     pub async fn shutdown_within(&self, drain_timeout: Duration) {
-        self.core.lifecycle.ask();
-        self.core.lifecycle.drain();
-        for session in self.clients() {
-            session.drain(&self.core);
-        }
-        self.core.calls.close();
-        let in_time = tokio::time::timeout(drain_timeout, self.core.calls.wait());
-        if in_time.await.is_err() {
-            let left = self.core.calls.len();
-            crate::log!(warn, left, "calls are still running at the end of the drain time");
-            self.core.end_calls();
-            // A call that blocks its thread cannot be cancelled, and must not delay the rest.
-            let _ = tokio::time::timeout(CANCEL_GRACE, self.core.calls.wait()).await;
-        }
-        let ending = self.clients();
-        let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
-        for session in &ending {
-            session.end(&self.core, EndReason::Shutdown);
-        }
-        // Awaited, because the end of the supervisor kills the remaining ones before they can send
-        // everything.
-        let ended = actors.iter().map(|actor| actor.wait(Some(CANCEL_GRACE)));
-        futures::future::join_all(ended).await;
-        for session in &ending {
-            // A call that cannot be cancelled may still keep its session's streams open.
-            if let Some(sender) = session.streams().notices() {
-                sender.finish();
-            }
-        }
-        self.root.stop(None);
-        let _ = self.root.wait(None).await;
+        supervisor::shutdown(&self.core, &self.root, drain_timeout).await;
     }
 
     // Events and views
@@ -331,8 +289,9 @@ impl Engine {
         let registry = ask(&registry, RegistryMsg::Observe).await?;
         let hub = core.hub.actor().ok_or(Stopped)?;
         let hub = ask(&hub, HubMsg::Observe).await?;
-        let sessions = core.directory.all().iter().map(|session| session.view()).collect();
-        let (running_calls, calls_awaiting_input) = (core.calls.len(), core.awaiting_input.len());
+        let sessions = core.sessions.directory.all().iter().map(|session| session.view()).collect();
+        let (running_calls, calls_awaiting_input) =
+            (core.calls.tracker.len(), core.calls.awaiting_input.len());
         let running_tasks = core.tasks.len();
         Ok(EngineView {
             root,
@@ -342,6 +301,7 @@ impl Engine {
             running_calls,
             calls_awaiting_input,
             running_tasks,
+            task_pool: core.calls.pool.view(),
         })
     }
 
@@ -383,14 +343,6 @@ impl Engine {
     pub fn stopped(&self) -> impl Future<Output = Ended> + Send + 'static {
         let lifecycle = self.core.lifecycle.clone();
         async move { lifecycle.stopped().await }
-    }
-
-    /// The sessions that serve a client: all but the one of stateless calls, which ends with the
-    /// supervisor.
-    fn clients(&self) -> Vec<Arc<SessionEntry>> {
-        let mut sessions = self.core.directory.all();
-        sessions.retain(|session| session.kind() != SessionKind::Stateless);
-        sessions
     }
 }
 

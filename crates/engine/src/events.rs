@@ -5,11 +5,10 @@
 //! missed.
 
 mod batch;
+mod losses;
 mod receiver;
 mod ring;
 
-use crate::reasons::CallOutcome;
-use crate::reasons::CallRef;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,18 +16,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ractor::ActorRef;
+use stentor_delivery::policy::Class;
 use stentor_wire::model::Implementation;
 use stentor_wire::{ListKind, Method, ProtocolVersion};
 
 use crate::ids::{Revision, SessionId};
 use crate::items::Conflict;
-use crate::reasons::CancelReason;
-use crate::reasons::{EndReason, SessionKind};
+use crate::reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind};
 use batch::Bell;
 pub use batch::EventBatch;
+pub(crate) use losses::ReportedLosses;
 pub use receiver::EventReceiver;
 use receiver::Inbox;
-use stentor_delivery::policy::Class;
 
 /// An event of an engine.
 #[derive(Clone, Debug)]
@@ -117,7 +116,7 @@ pub enum EngineEvent {
     },
     /// An actor that serves all clients failed, and a new one replaced it.
     ActorRestarted {
-        /// `"registry"`, `"hub"` or `"session of stateless calls"`.
+        /// `"registry"` or `"hub"`.
         actor: &'static str,
     },
     /// Frames were dropped because their client fell behind.

@@ -2,7 +2,9 @@
 //! clients see, and the code behind it.
 
 mod arguments;
+mod as_task;
 mod completion;
+mod context;
 mod descriptor;
 mod downgrade;
 mod outcome;
@@ -14,25 +16,31 @@ mod tool;
 
 use futures::future::BoxFuture;
 
+pub(crate) use arguments::Arguments;
+pub use as_task::AsTask;
 pub use completion::Completion;
+pub(crate) use completion::{Completer, completed};
+pub use context::{
+    AskError, ClientRoot, Context, Elicit, InputRequired, Sample, Sampled, UrlElicitation,
+};
+pub(crate) use context::{
+    Call, CallHost, CallOutput, CallOutputs, CallTask, Cancel, PendingInputs, PendingRequests,
+};
+pub(crate) use descriptor::ToolDescriptor;
+pub(crate) use downgrade::prompt_result;
+pub(crate) use outcome::Kind;
 pub use outcome::{CallError, IntoToolResult, PromptError, ResourceError, Structured, ToolError};
+pub(crate) use prompt::PromptEntry;
 pub use prompt::{IntoPromptResult, Prompt, PromptArgs, PromptFn, prompt};
 pub use resource::{
     IntoContents, Resource, ResourceTemplate, TemplateVars, resource, resource_template,
 };
-pub use schema::{ArgumentProblem, SchemaError};
-pub use template::TemplateError;
-pub use tool::{Tool, ToolFn, raw_tool, tool};
-
-pub(crate) use arguments::Arguments;
-pub(crate) use completion::{Completer, completed};
-pub(crate) use descriptor::ToolDescriptor;
-pub(crate) use downgrade::prompt_result;
-pub(crate) use outcome::Kind;
-pub(crate) use prompt::PromptEntry;
 pub(crate) use resource::{Reader, ResourceEntry, TemplateEntry};
+pub use schema::{ArgumentProblem, SchemaError};
 pub(crate) use schema::{InputSchema, form, form_schema};
+pub use template::TemplateError;
 pub(crate) use template::UriTemplate;
+pub use tool::{Tool, ToolFn, raw_tool, tool};
 pub(crate) use tool::{ToolEntry, shape};
 
 /// The future of a piece of the author's code.

@@ -16,6 +16,8 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::{IndexMap, IndexSet};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
 use stentor_wire::{EncodedNotice, Notice, SubscriptionId, uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,8 +29,6 @@ use fanout::Recipient;
 use filter::Filter;
 pub(crate) use pending::Epoch;
 use pending::PendingBroadcasts;
-use stentor_delivery::StreamSender;
-use stentor_delivery::policy::Class;
 
 /// The key of a subscriber: a legacy session itself, or one listen of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -24,10 +24,11 @@ pub(crate) use message;
 
 mod actor_tool;
 mod audience;
+mod call;
+mod caller;
 mod catalog;
 mod config;
 mod core;
-mod directory;
 mod dispatch;
 mod engine;
 mod events;
@@ -39,32 +40,36 @@ mod lifecycle;
 #[doc(hidden)]
 pub mod log;
 pub mod metrics;
+mod nodes;
 mod observe;
 mod offload;
+mod peer_api;
 mod reasons;
 mod registry;
 pub mod remote;
 mod request_budget;
+mod restarts;
 mod server_hello;
 mod session;
 mod shares;
 mod supervisor;
-mod task;
 mod tasks;
 pub mod testing;
 pub mod transport_api;
 
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
 pub use audience::Audience;
-pub use catalog::{Catalog, CatalogError, Change, Item, Mutation};
-pub use config::{Config, ListCache};
+pub use call::{CallView, StateKey, TaskPoolView};
+pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation};
+pub use config::Config;
 pub use engine::{Engine, EngineBuilder, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
 pub use handler::{
-    ArgumentProblem, CallError, Completion, IntoContents, IntoPromptResult, IntoToolResult, Prompt,
-    PromptArgs, PromptError, PromptFn, Resource, ResourceError, ResourceTemplate, SchemaError,
-    Structured, TemplateError, TemplateVars, Tool, ToolError, ToolFn, prompt, raw_tool, resource,
-    resource_template, tool,
+    ArgumentProblem, AsTask, AskError, CallError, ClientRoot, Completion, Context, Elicit,
+    InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Prompt, PromptArgs, PromptError,
+    PromptFn, Resource, ResourceError, ResourceTemplate, Sample, Sampled, SchemaError, Structured,
+    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, prompt, raw_tool,
+    resource, resource_template, tool,
 };
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
@@ -79,10 +84,6 @@ pub use shares::Connection;
 pub use stentor_delivery as delivery;
 pub use stentor_wire::ListKind;
 pub use supervisor::{EngineMsg, SupervisorView};
-pub use task::{
-    AskError, CallView, ClientRoot, Context, Elicit, InputRequired, Sample, Sampled, StateKey,
-    UrlElicitation,
-};
-pub use tasks::{AsTask, MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
+pub use tasks::{MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]
 pub use tasks::{RedbTaskStore, TaskFileError};

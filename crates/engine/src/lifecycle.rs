@@ -2,8 +2,12 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+/// How long cancelled calls get to end.
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(500);
 
 /// How an engine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

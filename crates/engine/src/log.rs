@@ -21,3 +21,8 @@ macro_rules! log {
 pub fn quietly<T>(event: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(event)).ok()
 }
+
+/// Logs that a message of this length was left out.
+pub(crate) fn left_out(bytes: usize) {
+    crate::log!(warn, bytes, "a message is too large to be sent to another node");
+}

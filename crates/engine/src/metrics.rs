@@ -20,12 +20,11 @@
 use std::time::Duration;
 
 use metrics::{Histogram, counter, gauge, histogram};
-use stentor_wire::Method;
-
-use crate::reasons::CallOutcome;
-use crate::reasons::{EndReason, SessionKind};
 use stentor_delivery::CountersView;
 use stentor_delivery::policy::Class;
+use stentor_wire::Method;
+
+use crate::reasons::{CallOutcome, EndReason, SessionKind};
 
 const OPERATION: &str = "mcp.server.operation.duration";
 const SESSION: &str = "mcp.server.session.duration";
@@ -42,6 +41,7 @@ pub(crate) struct Gauges {
 }
 
 /// The histograms that every request needs, looked up once.
+#[derive(Debug)]
 pub(crate) struct Metrics {
     operations: foldhash::HashMap<Method, Histogram>,
 }

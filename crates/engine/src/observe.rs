@@ -1,5 +1,6 @@
 //! Views of a running engine: of its actors and its sessions.
 
+use crate::call::TaskPoolView;
 use crate::hub::HubView;
 use crate::registry::RegistryView;
 use crate::session::SessionView;
@@ -23,4 +24,6 @@ pub struct EngineView {
     pub calls_awaiting_input: usize,
     /// Calls that run as tasks.
     pub running_tasks: usize,
+    /// The task actors.
+    pub task_pool: TaskPoolView,
 }

@@ -23,8 +23,6 @@ pub enum SessionKind {
     Http,
     /// One modern `subscriptions/listen` over HTTP.
     Listen,
-    /// All other modern requests over HTTP: the parent of their task actors.
-    Stateless,
 }
 
 impl SessionKind {
@@ -39,7 +37,6 @@ impl SessionKind {
             Self::Pipe => "pipe",
             Self::Http => "http",
             Self::Listen => "listen",
-            Self::Stateless => "stateless",
         }
     }
 }
@@ -105,6 +102,8 @@ pub enum CancelReason {
     Application,
     /// The session ended.
     SessionEnded,
+    /// The actor of the session failed.
+    SessionCrashed,
     /// The engine shuts down, and the call took longer than the shutdown allows.
     Shutdown,
 }
@@ -120,6 +119,7 @@ impl fmt::Display for CancelReason {
             Self::GaveWay => f.write_str("given up for other callers"),
             Self::Application => f.write_str("cancelled by the application"),
             Self::SessionEnded => f.write_str("the session ended"),
+            Self::SessionCrashed => f.write_str("the session's actor failed"),
             Self::Shutdown => f.write_str("the server is shutting down"),
         }
     }
@@ -167,4 +167,28 @@ impl CallOutcome {
             Self::Error(code) => Some(code.to_string()),
         }
     }
+}
+
+/// Why a request of a transport is refused before any actor receives it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Refused {
+    /// As many sessions are open as the limit allows.
+    #[error("too many sessions are open")]
+    TooManySessions,
+    /// As many requests run as the limit allows.
+    #[error("too many requests are running")]
+    TooManyRequests,
+    /// The engine shuts down or has stopped.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The session is on a node that cannot be reached now.
+    #[error("the node that has the session cannot be reached")]
+    Unreachable,
 }

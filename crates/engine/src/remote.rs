@@ -9,45 +9,73 @@
 //! the node that has its session. The answer is a stream of [`PeerEvent`]s.
 
 mod call;
+mod http_session;
 mod listen;
+mod local;
+mod locate;
 mod migrate;
+mod peers;
 mod serve;
 mod session;
 mod stream;
-mod take_over;
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stentor_delivery::SerializedFrame;
-use stentor_wire::model::{ClientCapabilities, Implementation};
-use stentor_wire::raw_json;
-use stentor_wire::{ListKind, LogLevel, ProtocolVersion, Response};
+use stentor_wire::{ProtocolVersion, Response, raw_json};
 use tokio::sync::mpsc;
 
+pub use crate::caller::RemoteCaller;
 pub use crate::catalog::Definition;
-use crate::core::Core;
-use crate::engine::Engine;
+use crate::dispatch::Dispatcher;
 use crate::ids::{NodeId, SessionId};
-use crate::reasons::EndReason;
-use crate::registry::RegistryMsg;
+pub use crate::nodes::Reach;
+use crate::reasons::{EndReason, Refused};
 pub use crate::registry::{Fact, PeerFacts};
 pub use crate::session::SessionRecord;
-use crate::session::rejoin_all;
-use crate::shares::Connection;
-use crate::transport_api::Refused;
-pub(crate) use call::RemoteCall;
-pub(crate) use listen::{Granted, Watching, watch};
-pub(crate) use migrate::Migrations;
+use crate::session::Sessions;
+pub use http_session::HttpSession;
+use migrate::Migrations;
 pub use migrate::OutgoingMigration;
+pub(crate) use peers::PeerNodes;
 pub use serve::PeerResponse;
-pub(crate) use serve::log_left_out;
-pub(crate) use session::RemoteSession;
-pub(crate) use stream::RemoteStream;
-pub(crate) use take_over::Found;
+
+/// The sessions of this node, seen together with the other nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    nodes: Arc<PeerNodes>,
+    sessions: Arc<Sessions>,
+    dispatcher: Arc<Dispatcher>,
+    migrations: Migrations,
+    reconnect_timeout: Duration,
+}
+
+impl Remote {
+    pub(crate) fn new(
+        nodes: Arc<PeerNodes>,
+        sessions: Arc<Sessions>,
+        dispatcher: Arc<Dispatcher>,
+        reconnect_timeout: Duration,
+    ) -> Self {
+        let migrations = Migrations::default();
+        Self(Arc::new(Shared { nodes, sessions, dispatcher, migrations, reconnect_timeout }))
+    }
+
+    /// Connects this node to the other ones. `None` disconnects it.
+    pub(crate) fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
+        let facts = peers.clone().map(|peers| peers as Arc<dyn PeerFacts>);
+        self.0.sessions.registry.join_peers(facts);
+        self.0.nodes.join(peers);
+    }
+}
 
 /// The other nodes, as an engine sees them. No method may block.
 pub trait Peers: PeerFacts {
@@ -65,19 +93,6 @@ pub trait Peers: PeerFacts {
     fn moved(&self, _session: &SessionId) -> Option<NodeId> {
         None
     }
-}
-
-/// Where to ask for something that a node gave out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// On this node, which gave it out, or has taken the place of the node that did.
-    Local,
-    /// On this other node.
-    Remote(NodeId),
-    /// The node exists, but cannot be reached now.
-    Unreachable,
-    /// The node does not exist any more.
-    Dead,
 }
 
 /// A node could not be reached.
@@ -126,22 +141,6 @@ pub enum SessionOp {
     ReadAgain(u64, u64),
     /// End the session.
     End(EndReason),
-}
-
-/// The sender of a request, as far as its own node knows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub struct RemoteCaller {
-    pub(crate) version: ProtocolVersion,
-    pub(crate) client: Option<Arc<Implementation>>,
-    pub(crate) capabilities: Arc<ClientCapabilities>,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) principal: Option<Arc<str>>,
-    /// Older nodes do not send it.
-    #[serde(default)]
-    pub(crate) connection: Option<Connection>,
-    pub(crate) resumes: bool,
-    pub(crate) level: LogLevel,
 }
 
 /// One event of the answer to a peer request.
@@ -213,112 +212,5 @@ impl PeerStream {
 
     pub(crate) fn answer(&self, response: Response) {
         self.control.answer(response);
-    }
-}
-
-/// Answers to the questions of one peer request that may wait for delivery.
-const MAX_WAITING_ANSWERS: usize = 16;
-
-/// The way back to this engine itself.
-#[derive(Debug)]
-struct LocalControl(mpsc::Sender<Response>);
-
-impl ResponseControl for LocalControl {
-    fn took(&self, _count: usize) {}
-
-    fn answer(&self, response: Response) {
-        // More at once than fit cannot be answers to questions, so the rest is dropped.
-        let _ = self.0.try_send(response);
-    }
-}
-
-impl Engine {
-    /// How long calls may run on during a shutdown: [`Config::drain_timeout`](crate::Config).
-    #[must_use]
-    pub fn drain_timeout(&self) -> std::time::Duration {
-        self.core().config.drain_timeout
-    }
-
-    /// The name of this engine in a cluster.
-    #[must_use]
-    pub fn node(&self) -> &NodeId {
-        &self.core().config.node
-    }
-
-    /// Connects this engine to the other nodes. `None` disconnects it.
-    pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
-        self.core().registry.join_peers(peers.clone().map(|peers| peers as Arc<dyn PeerFacts>));
-        self.core().peers.store(peers.map(Arc::new));
-    }
-
-    /// Serves a peer request that was meant for another node, after its target has come to this
-    /// one.
-    #[must_use]
-    pub fn ask_itself(&self, peer_request: PeerRequest) -> PeerStream {
-        let (sender, receiver) = mpsc::channel(1);
-        let (answer_sender, mut answer_receiver) = mpsc::channel(MAX_WAITING_ANSWERS);
-        let engine = self.clone();
-        tokio::spawn(async move {
-            let serve = async {
-                let mut serving = engine.serve_peer(peer_request).await;
-                loop {
-                    tokio::select! {
-                        next = serving.next() => match next {
-                            // Nobody reads: the request was cancelled.
-                            Some(next) => if sender.send(next).await.is_err() { return },
-                            None => return,
-                        },
-                        Some(response) = answer_receiver.recv() => serving.client_answers(response),
-                    }
-                }
-            };
-            tokio::select! {
-                () = serve => {}
-                () = sender.closed() => {}
-            }
-        });
-        PeerStream::new(receiver, Box::new(LocalControl(answer_sender)))
-    }
-
-    /// Shows what another node offers; `None` if it offers nothing any more. [`Peers::offer_shown`]
-    /// receives `seq` once readers see the change.
-    pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
-        self.core().registry.send(RegistryMsg::RemoteOffer(node, seq, definitions));
-    }
-
-    /// Notifies clients that lists have changed, after all nodes show the change.
-    pub fn announce_lists(&self, lists: Vec<ListKind>) {
-        self.core().registry.send(RegistryMsg::AnnounceLists(lists));
-    }
-
-    /// Handles facts of another node. Their notices go to their subscribers, after those of earlier
-    /// facts.
-    pub fn receive_facts(&self, facts: Vec<Fact>) {
-        self.core().registry.send(RegistryMsg::Facts(facts));
-    }
-
-    /// Handles a loss of facts of another node: everything that clients subscribe to may have
-    /// changed.
-    pub fn facts_were_lost(&self) {
-        rejoin_all(self.core());
-    }
-}
-
-impl Core {
-    pub(crate) fn peers(&self) -> Option<Arc<Arc<dyn Peers>>> {
-        self.peers.load_full()
-    }
-
-    /// Where to ask for something whose id names its node.
-    pub(crate) fn reach(&self, signed: &str) -> Reach {
-        NodeId::of(signed).map_or(Reach::Local, |node| self.reach_node(&node))
-    }
-
-    /// Where to ask for something that `node` gave out.
-    fn reach_node(&self, node: &NodeId) -> Reach {
-        match self.peers() {
-            Some(peers) if *node != self.config.node => peers.reach(node),
-            _ => Reach::Local,
-        }
     }
 }

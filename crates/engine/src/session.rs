@@ -1,78 +1,59 @@
-//! **Owns** the state of one client: its identity, its open calls, its streams. The actor starts
-//! with the first work that needs an actor: a call that runs, or a message that waits.
-//! **Receives** the client's messages that cannot be served in place.
-//! **Sends** joins and leaves to the hub, answers into the stream of their request, and spawns a
-//! linked task actor for each call.
-//! **Dies when** its session ends: the client ends it or stays away too long, or the engine stops.
+//! **Owns** the state of one client: its identity, its open calls, its streams.
+//! **Receives** every message of its client, one after the other.
+//! **Sends** joins and leaves to the hub, answers into the stream of their request, and calls to
+//! the task pool.
+//! **Dies when** its session ends, or when no message has come for a while: the session is passive
+//! then, and its next message activates it again with a new actor.
 //! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered with
 //! an error.
 
-mod caller;
+mod client;
+mod directory;
 mod entry;
-mod pending_requests;
+mod open;
 mod record;
 mod saver;
 mod serve;
+mod sessions;
 mod state;
 mod store;
 mod streams;
 
-use crate::audience::Listener;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent,
-};
-use stentor_wire::encode::ResultBody;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr};
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
+use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
     EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response, SubscriptionId,
-    encode,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::core::Core;
+use crate::audience::Listener;
+use crate::call::{FinishStreams, Responder};
+use crate::caller::Caller;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::reasons::CancelReason;
-use crate::remote::watch;
-use crate::task;
-use crate::task::{Responder, Run};
-use crate::tasks;
-pub(crate) use caller::Caller;
 pub use entry::SessionView;
-pub(crate) use entry::{MAX_WAITING_MESSAGES, SessionEntry, TO_BE_USED};
-pub(crate) use pending_requests::PendingRequests;
+pub(crate) use entry::{SessionEntry, TO_BE_USED};
 pub use record::SessionRecord;
 pub(crate) use saver::Saver;
-use serve::serve;
-use state::{Decision, Subscription};
-pub(crate) use state::{SessionState, grant};
-use stentor_delivery::Frame;
-use stentor_delivery::policy::Class;
+pub(crate) use sessions::{SessionLimits, Sessions};
+use state::{Decision, SessionState, Subscription};
 pub use store::{SessionStore, SessionStoreError, TakeOver};
-pub(crate) use streams::{FinishStreams, Streams, of_stateless_call};
 
 /// Sessions that join a new hub before the loop yields to other work.
 const REJOIN_AT_ONCE: usize = 64;
 
-#[derive(Debug)]
-pub(crate) enum Inbound {
-    Request(Box<Request>, Responder),
-    OneWay(OneWay),
-}
-
-/// A message of the client that needs no answer.
-#[derive(Debug)]
-pub(crate) enum OneWay {
-    Notification(Box<Notification>),
-    Response(Response),
-}
-
+/// A message of the client.
 #[derive(Debug)]
 pub(crate) enum SessionMsg {
-    Inbound(Box<Inbound>, MailboxPermit),
+    Request(Box<Request>, Responder, MailboxPermit),
+    Notification(Box<Notification>, MailboxPermit),
+    Response(Response, MailboxPermit),
 }
 
 crate::message!(SessionMsg);
@@ -91,37 +72,17 @@ pub(crate) struct MailboxPermit {
 impl MailboxPermit {
     /// Waits for a permit, so that a client cannot fill the mailbox. `None` if none can come any
     /// more.
-    pub(crate) async fn of(entry: &SessionEntry) -> Option<Self> {
+    async fn of(entry: &SessionEntry) -> Option<Self> {
         let permit = entry.turns().clone().acquire_owned().await.ok()?;
         Some(Self { permit, streams: entry.finish_streams() })
     }
 }
 
-/// What remains to do for a request after [`Session::on_request`].
-pub(crate) enum Next {
-    Nothing,
-    Run(Box<Run>),
-    /// Find out which tasks a listen may receive, then begin it.
-    Listen(BoxFuture<'static, ()>),
-}
-
-impl Next {
-    /// Does the remaining work. A call that it begins is linked to the session's actor.
-    pub(crate) async fn done(self, session: &Session) {
-        match self {
-            Self::Nothing => {}
-            Self::Run(run) => task::run(run, session).await,
-            Self::Listen(listening) => listening.await,
-        }
-    }
-}
-
-/// Serves the messages of a session: in its actor, or in a transport while no message waits for the
-/// actor.
-#[derive(Clone)]
+/// A session on this node. Clones are the same session.
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
-    pub(crate) core: Arc<Core>,
-    pub(crate) entry: Arc<SessionEntry>,
+    sessions: Arc<Sessions>,
+    entry: Arc<SessionEntry>,
 }
 
 pub(crate) struct SessionActor;
@@ -145,34 +106,27 @@ impl Actor for SessionActor {
         message: SessionMsg,
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
+        session.entry.presence().has_message();
         match message {
-            // Boxed to keep idle sessions small.
-            SessionMsg::Inbound(inbound, _permit) => Box::pin(session.on_inbound(*inbound)).await,
-        }
-        Ok(())
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        _myself: ActorRef<SessionMsg>,
-        event: SupervisionEvent,
-        session: &mut Session,
-    ) -> Result<(), ActorProcessingErr> {
-        // However a task actor ends, its request has been answered and no other call is affected.
-        if let SupervisionEvent::ActorFailed(_, error) = event {
-            crate::log!(error, session = ?session.entry.id(), %error, "a call failed");
+            SessionMsg::Request(request, responder, _permit) => {
+                session.on_request(request, responder).await;
+            }
+            SessionMsg::Notification(notification, _permit) => {
+                session.on_notification(&notification);
+            }
+            SessionMsg::Response(response, _permit) => session.on_response(response),
         }
         Ok(())
     }
 }
 
 impl Session {
-    pub(crate) fn new(core: Arc<Core>, entry: Arc<SessionEntry>) -> Self {
-        Self { core, entry }
+    pub(crate) fn new(sessions: Arc<Sessions>, entry: Arc<SessionEntry>) -> Self {
+        Self { sessions, entry }
     }
 
-    /// Returns the actor, and spawns it if there is none yet. `None` if the session has ended or
-    /// the engine stops. When dropped early, the actor may have been spawned or not.
+    /// Returns the actor, and spawns it if the session is passive. `None` if the session has ended
+    /// or the engine stops. When dropped early, the actor may have been spawned or not.
     pub(crate) async fn actor(&self) -> Option<ActorRef<SessionMsg>> {
         if let Some(actor) = self.entry.actor() {
             return Some(actor);
@@ -180,13 +134,12 @@ impl Session {
         if self.entry.is_closed() {
             return None;
         }
-        let supervisor = self.core.supervisor.load_full()?;
-        Box::pin(self.begin_actor(supervisor.get_cell(), None)).await;
+        Box::pin(self.begin_actor(self.sessions.supervisor()?, None)).await;
         self.entry.actor()
     }
 
-    /// Spawns the actor in place of `predecessor`, or as the first one. `false` if it cannot start,
-    /// if another actor was first, or if the session has ended.
+    /// Spawns the actor in place of `predecessor`, or of none. `false` if it cannot start, if
+    /// another actor was first, or if the session has ended.
     pub(crate) async fn begin_actor(
         &self,
         supervisor: ActorCell,
@@ -205,7 +158,7 @@ impl Session {
 
     /// Sends a message to the actor, or to the next one if it has died. `false` if there will be
     /// none.
-    pub(crate) async fn hand_in(&self, mut message: SessionMsg) -> bool {
+    async fn hand_in(&self, mut message: SessionMsg) -> bool {
         loop {
             // Created before the actor is looked up, so that no change is missed in between.
             let changed = self.entry.changed();
@@ -219,23 +172,6 @@ impl Session {
         }
     }
 
-    async fn on_inbound(&self, inbound: Inbound) {
-        self.entry.presence().touch();
-        match inbound {
-            Inbound::Request(request, responder) => {
-                self.on_request(request, responder).done(self).await;
-            }
-            Inbound::OneWay(one_way) => self.on_one_way(one_way),
-        }
-    }
-
-    pub(crate) fn on_one_way(&self, one_way: OneWay) {
-        match one_way {
-            OneWay::Notification(notification) => self.on_notification(&notification),
-            OneWay::Response(response) => self.on_response(response),
-        }
-    }
-
     fn on_response(&self, response: Response) {
         let id = response.id.clone();
         if !self.entry.questions().answer(response) {
@@ -243,14 +179,11 @@ impl Session {
         }
     }
 
-    /// Serves a request, as far as that takes no time.
-    ///
-    /// Not an `async fn`, so that no future contains the whole request.
-    pub(crate) fn on_request(&self, request: Box<Request>, responder: Responder) -> Next {
+    async fn on_request(&self, request: Box<Request>, responder: Responder) {
         let decision = self.entry.state().on_request(&request);
         let answer = match decision {
             Decision::Initialized(version) => {
-                responder.answer(self.core.server_hello.initialize(version));
+                responder.answer(self.sessions.dispatcher.hello().initialize(version));
                 // From here on the client receives notices: after the answer to `initialize`, and
                 // before any other request of the client is served. So a list that the client reads
                 // is never older than this subscription.
@@ -259,37 +192,36 @@ impl Session {
                     self.join(&state, subscription);
                 }
                 drop(state);
-                self.core.session_changed(&self.entry);
-                return Next::Nothing;
+                self.sessions.session_changed(&self.entry);
+                return;
             }
             Decision::Done => {
-                self.core.session_changed(&self.entry);
+                self.sessions.session_changed(&self.entry);
                 Ok(ResultBody::empty())
             }
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
-            Decision::Listen(..) if self.core.lifecycle.is_draining() => {
+            Decision::Listen(..) if self.sessions.lifecycle.is_draining() => {
                 let error = ErrorObject::unavailable("the server is shutting down");
-                self.refuse(&request, responder, error);
-                return Next::Nothing;
+                return self.refuse(&request, responder, error);
             }
             Decision::Listen(_, _, tasks) if tasks.is_empty() => {
-                self.begin_listen(&request, responder);
-                return Next::Nothing;
+                return self.begin_listen(&request, responder);
             }
             Decision::Listen(caller, granted, tasks) => {
-                let listening =
-                    self.clone().begin_task_listen(request, caller, granted, tasks, responder);
-                return Next::Listen(Box::pin(listening));
+                // Boxed to keep the common future small: few listens ask for tasks.
+                let listening = self.begin_task_listen(request, caller, granted, tasks, responder);
+                return Box::pin(listening).await;
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
-                let run = serve(&self.core, &self.entry, caller, request, responder);
-                return run.map_or(Next::Nothing, Next::Run);
+                if let Some(run) = self.serve(caller, request, responder) {
+                    self.sessions.calls.pool.run(run).await;
+                }
+                return;
             }
         };
         responder.answer(answer);
-        Next::Nothing
     }
 
     /// Begins a listen, unless it has ended. The client receives the acknowledgment now, and the
@@ -302,16 +234,15 @@ impl Session {
         self.join(&state, subscription);
         // A listen that was granted nothing can receive nothing, so it ends at once.
         if grants_nothing && let Some(id) = state.end_listen(&request.id) {
-            self.core.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
-            if let Some(sender) = self.entry.streams().notices() {
-                sender.reply(encode::listen_ended(&request.id, &self.core.identity), None);
-            }
+            self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
+            let ended = encode::listen_ended(&request.id, &self.sessions.identity);
+            self.entry.notices().reply(ended, None);
         }
     }
 
     /// Begins a listen to tasks. It is granted those tasks that belong to its client.
     async fn begin_task_listen(
-        self,
+        &self,
         request: Box<Request>,
         caller: Caller,
         mut granted: NoticeFilter,
@@ -319,26 +250,21 @@ impl Session {
         responder: Responder,
     ) {
         let caller = caller.of(self.entry.principal().cloned());
-        let remote = watch(&self.core, &caller, &request, &mut tasks).await;
-        let local = match tasks::owned(&self.core, tasks, &caller).await {
+        let remote = self.sessions.nodes.listen(&caller, &request, &mut tasks).await;
+        let local = match self.sessions.tasks.owned(tasks, &caller).await {
             Ok(local) => local,
             Err(error) => return self.refuse(&request, responder, error),
         };
-        granted.task_ids = [&local[..], &remote.tasks].concat();
+        granted.task_ids = [&local[..], &remote.ids].concat();
         let is_open = self.entry.state().grant(&request.id, granted);
         self.begin_listen(&request, responder);
         if !is_open {
             return;
         }
-        if let Some(sender) = self.entry.streams().notices() {
-            let watching = remote.tell(sender, &request.id);
-            self.entry.state().watches(&request.id, watching);
-        }
-        tasks::send_current_state(
-            &self.core,
-            self.entry.key(Some(SubscriptionId::of(&request.id))),
-            local,
-        );
+        let forwarding = remote.forward(self.entry.notices(), &request.id);
+        self.entry.state().forwards(&request.id, forwarding);
+        let key = self.entry.key(Some(SubscriptionId::of(&request.id)));
+        self.sessions.tasks.send_current_state(key, local);
     }
 
     /// Refuses a listen. If it has ended meanwhile, it has its answer already.
@@ -351,16 +277,16 @@ impl Session {
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
-        if self.core.registry.catalog().reader(&uri).is_none() {
+        if self.sessions.registry.catalog().reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();
         state.watch(uri.clone())?;
         let (key, watch) = (self.entry.key(None), Refilter::Watch(uri));
-        self.core.hub.subscribe(|epoch| HubMsg::Refilter(key, watch, epoch));
+        self.sessions.hub.subscribe(|epoch| HubMsg::Refilter(key, watch, epoch));
         drop(state);
-        self.core.session_changed(&self.entry);
+        self.sessions.session_changed(&self.entry);
         Ok(ResultBody::empty())
     }
 
@@ -369,9 +295,9 @@ impl Session {
         state.unwatch(uri);
         let unwatch = Refilter::Unwatch(uri.into());
         let key = self.entry.key(None);
-        self.core.hub.subscribe(|epoch| HubMsg::Refilter(key, unwatch, epoch));
+        self.sessions.hub.subscribe(|epoch| HubMsg::Refilter(key, unwatch, epoch));
         drop(state);
-        self.core.session_changed(&self.entry);
+        self.sessions.session_changed(&self.entry);
         ResultBody::empty()
     }
 
@@ -394,10 +320,10 @@ impl Session {
             state.legacy().filter(|_| first).cloned()
         };
         if let Some(Caller { version, client, .. }) = caller {
-            self.core.session_changed(&self.entry);
+            self.sessions.session_changed(&self.entry);
             let session = self.entry.id().clone();
             let initialized = || EngineEvent::SessionInitialized { session, version, client };
-            self.core.events.emit(initialized);
+            self.sessions.events.emit(initialized);
         }
     }
 
@@ -407,7 +333,9 @@ impl Session {
             // Locked until the hub is notified, see `join`.
             let mut state = self.entry.state();
             let ended = state.end_listen(request);
-            ended.map(|id| self.core.hub.send(HubMsg::Leave(self.entry.key(Some(id))))).is_some()
+            ended
+                .map(|id| self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id)))))
+                .is_some()
         };
         if !was_listen {
             // Has no effect on a call that has ended.
@@ -420,7 +348,7 @@ impl Session {
     /// The state stays locked until the hub is notified. So the hub receives changes in the order
     /// in which the actor or a transport made them, and none after the session has left.
     fn join(&self, locked: &SessionState, subscription: Subscription) {
-        let Some(sender) = self.entry.streams().notices().cloned() else { return };
+        let sender = self.entry.notices().clone();
         if self.entry.is_closed() {
             return;
         }
@@ -432,7 +360,7 @@ impl Session {
         });
         let key = self.entry.key(id);
         let subscriber = Box::new(Subscriber { sender: sender.clone(), filter, listener });
-        let join = || self.core.hub.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
+        let join = || self.sessions.hub.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
         match unsaid {
             // Queued before the join, so that it is the first frame; and the hub receives the join
             // before the client can read it, so that no change after it is lost. Its class is never
@@ -446,7 +374,7 @@ impl Session {
 
     /// Joins the hub with all subscriptions of the session. The hub may contain them already.
     pub(crate) fn rejoin(&self) {
-        let Some(sender) = self.entry.streams().notices() else { return };
+        let sender = self.entry.notices();
         let mark_missed = self.entry.take_missed();
         let mut state = self.entry.state();
         for subscription in state.subscriptions() {
@@ -464,23 +392,23 @@ impl Session {
                 let class = Class::of(&notice);
                 sender.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
-            tasks::send_current_state(&self.core, self.entry.key(id), tasks);
+            self.sessions.tasks.send_current_state(self.entry.key(id), tasks);
         }
     }
 }
 
 /// Makes every session join the hub again after notices may have been lost. Each client is notified
 /// of everything that it may have missed.
-pub(crate) fn rejoin_all(core: &Arc<Core>) {
-    let (core, sessions) = (core.clone(), core.directory.all());
-    for session in &sessions {
-        session.mark_missed();
+pub(crate) fn rejoin_all(sessions: &Arc<Sessions>) {
+    let (sessions, all) = (sessions.clone(), sessions.directory.all());
+    for entry in &all {
+        entry.mark_missed();
     }
     // Spawned, because there may be thousands of sessions and the caller has other work.
     tokio::spawn(async move {
-        for batch in sessions.chunks(REJOIN_AT_ONCE) {
-            for session in batch {
-                Session::new(core.clone(), session.clone()).rejoin();
+        for batch in all.chunks(REJOIN_AT_ONCE) {
+            for entry in batch {
+                Session::new(sessions.clone(), entry.clone()).rejoin();
             }
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! **Owns** the life of the other actors: the hub, the registry and the actors of sessions are its
+//! **Owns** the life of the other actors: the hub, the registry, session actors and task actors are its
 //! children.
 //! **Receives** the end of every child, messages of the host's actors, and ticks to look for idle
 //! sessions and stalled streams.
@@ -7,34 +7,30 @@
 //! **Restarts as** nothing by itself: a supervisor of the host may restart the engine.
 
 mod message;
-mod restarts;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{CatalogError, Change, Mutation};
-use crate::core::Core;
-use crate::engine::Engine;
-use crate::events::EngineEvent;
-use crate::hub::HubMsg;
-use crate::items::Topic;
-use crate::reasons::CancelReason;
-use crate::reasons::{EndReason, SessionKind};
-use crate::registry::Fact;
-use crate::registry::RegistryMsg;
-use crate::session::{Session, SessionEntry, SessionState, Streams, TO_BE_USED, rejoin_all};
-use crate::shares::Share;
-use crate::tasks;
 use futures::FutureExt as _;
-pub use message::EngineMsg;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort,
     SupervisionEvent,
 };
-pub(crate) use restarts::Restarts;
 use stentor_wire::Notice;
 use tokio::time::Instant;
+
+use crate::catalog::{CatalogError, Change, Mutation};
+use crate::core::Core;
+use crate::events::EngineEvent;
+use crate::hub::HubMsg;
+use crate::items::Topic;
+use crate::lifecycle::CANCEL_GRACE;
+use crate::reasons::{CancelReason, EndReason};
+use crate::registry::{Fact, RegistryMsg};
+use crate::restarts::Restarts;
+use crate::session::{Session, SessionEntry, TO_BE_USED, rejoin_all};
+pub use message::EngineMsg;
 
 /// With more restarts than this within a minute, the supervisor gives up. Each session has a budget
 /// of its own, so that no client uses up this one.
@@ -46,7 +42,7 @@ const METER_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SupervisorView {
-    /// Restarts of registry, hub and the stateless session within the last minute.
+    /// Restarts of registry and hub within the last minute.
     pub recent_restarts: usize,
     /// Sessions in the directory.
     pub sessions: usize,
@@ -79,8 +75,8 @@ impl Actor for SupervisorActor {
         let cell = myself.get_cell();
         let hub = core.hub.spawn(cell.clone()).await?;
         let registry = core.registry.spawn(cell.clone(), false).await?;
-        open_stateless(&core, cell).await;
-        core.supervisor.store(Some(Arc::new(myself.clone())));
+        core.calls.pool.open(cell.clone());
+        core.sessions.open(cell);
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
@@ -157,22 +153,24 @@ impl SupervisorState {
             }
             EngineMsg::Sessions(reply) => {
                 // The requester may have ended.
-                let _ = reply.send(self.core.directory.views());
+                let _ = reply.send(self.core.sessions.directory.views());
             }
             EngineMsg::EndSession(id) => {
-                self.core.end_session(&id);
+                self.core.sessions.end_session(&id);
             }
             EngineMsg::RestartSession(id) => {
-                self.core.restart_session(&id);
+                self.core.sessions.restart_session(&id);
             }
             EngineMsg::CancelCall(id) => {
-                self.core.running.cancel(id, CancelReason::Application);
+                self.core.calls.running.cancel(id, CancelReason::Application);
             }
             EngineMsg::Observe(reply) => self.on_observe(reply),
             EngineMsg::Shutdown => {
-                let engine = Engine::new(self.core.clone(), myself);
+                let core = self.core.clone();
                 // In a task of its own, because it waits for this actor to end.
-                tokio::spawn(async move { engine.shutdown().await });
+                tokio::spawn(async move {
+                    shutdown(&core, &myself, core.config.drain_timeout).await;
+                });
             }
             EngineMsg::Tick(_) => self.on_tick(),
         }
@@ -207,9 +205,7 @@ impl SupervisorState {
 
     /// Whether this child does not stop as long as the engine runs.
     fn never_stops(&self, child: ActorId) -> bool {
-        let stateless = self.core.stateless.load();
         [self.registry, self.hub].contains(&child)
-            || stateless.as_ref().is_some_and(|entry| entry.is_actor(child))
     }
 
     /// The restart table.
@@ -230,15 +226,12 @@ impl SupervisorState {
             id if id == self.hub => {
                 self.spend_restart("hub")?;
                 self.hub = self.core.hub.spawn(root).await?;
-                rejoin_all(&self.core);
+                rejoin_all(&self.core.sessions);
             }
-            // As the same session. Its calls were answered when they ended.
+            // As the same session. Its calls end with an error.
             session => {
-                let Some(entry) = self.core.directory.of_actor(session) else { return Ok(()) };
-                if entry.kind() == SessionKind::Stateless {
-                    self.spend_restart("session of stateless calls")?;
-                    Session::new(self.core.clone(), entry).begin_actor(root, Some(session)).await;
-                } else {
+                // Of task actors there is nothing left to do: each request has its answer.
+                if let Some(entry) = self.core.sessions.directory.of_actor(session) {
                     self.restart_session(root, session, entry).await;
                 }
             }
@@ -249,14 +242,15 @@ impl SupervisorState {
     async fn restart_session(&self, root: ActorCell, crashed: ActorId, entry: Arc<SessionEntry>) {
         let may = !self.core.lifecycle.is_draining() && entry.may_restart();
         let session = entry.id().clone();
+        entry.calls().cancel_all(&CancelReason::SessionCrashed);
         self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
-        let again = Session::new(self.core.clone(), entry.clone());
+        let again = Session::new(self.core.sessions.clone(), entry.clone());
         if may && again.begin_actor(root, Some(crashed)).await {
             crate::log!(warn, ?session, "restarted");
             self.core.metrics.restarted("session");
             self.core.events.emit(|| EngineEvent::SessionRestarted { session });
         } else {
-            entry.end(&self.core, EndReason::Crashed);
+            entry.end(&self.core.sessions, EndReason::Crashed);
         }
     }
 
@@ -316,19 +310,23 @@ impl SupervisorState {
         if self.metered.elapsed() >= METER_INTERVAL {
             self.metered = Instant::now();
             self.core.record_metrics();
-            tasks::sweep(&self.core);
+            self.core.tasks.sweep();
+            self.core.calls.pool.sweep();
         }
-        let config = &self.core.config;
-        for session in self.core.directory.all() {
+        let (config, sessions) = (&self.core.config, &self.core.sessions);
+        for session in sessions.directory.all() {
             for stream in session.close_stalled(config.stall_timeout) {
                 crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.report_losses(&self.core.events);
             session.look();
             if session.is_idle(config.session_idle_timeout) {
-                session.end(&self.core, EndReason::IdleTimeout);
+                session.end(sessions, EndReason::IdleTimeout);
+            } else if let Some(idle) = config.passivate_after {
+                session.passivate(idle);
             }
         }
+        self.core.report_stateless_losses();
         self.end_unused();
     }
 
@@ -336,7 +334,8 @@ impl SupervisorState {
     /// Includes sessions whose client left unnoticed.
     fn end_unused(&self) {
         let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
-        let mut unused: Vec<_> = self.core.directory.all().into_iter().filter_map(left).collect();
+        let mut unused: Vec<_> =
+            self.core.sessions.directory.all().into_iter().filter_map(left).collect();
         let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
             return;
         };
@@ -344,13 +343,13 @@ impl SupervisorState {
         for (since, session) in unused.into_iter().take(too_many) {
             // A session that has just been opened is about to be used.
             if since.elapsed() >= TO_BE_USED {
-                session.end(&self.core, EndReason::Unused);
+                session.end(&self.core.sessions, EndReason::Unused);
             }
         }
     }
 
     fn on_observe(&mut self, reply: RpcReplyPort<SupervisorView>) {
-        let sessions = self.core.directory.len();
+        let sessions = self.core.sessions.directory.len();
         let view = SupervisorView { recent_restarts: self.restarts.recent(), sessions };
         let _ = reply.send(view);
     }
@@ -361,13 +360,13 @@ impl Drop for SupervisorState {
         self.core.lifecycle.begin_end();
         // The author's code may keep the engine, which keeps the core: everything is dropped here.
         self.core.lifecycle.drain();
-        self.core.end_calls();
-        for session in self.core.directory.all() {
-            session.end(&self.core, EndReason::Shutdown);
+        self.core.calls.end();
+        for session in self.core.sessions.directory.all() {
+            session.end(&self.core.sessions, EndReason::Shutdown);
         }
-        self.core.stateless.store(None);
-        self.core.peers.store(None);
-        self.core.supervisor.store(None);
+        self.core.sessions.close();
+        self.core.calls.pool.close();
+        self.core.remote.join_peers(None);
         self.core.registry.close();
         self.core.hub.close();
         self.core.events.close();
@@ -375,19 +374,40 @@ impl Drop for SupervisorState {
     }
 }
 
-/// Opens the session that is the parent of all calls without a session.
-async fn open_stateless(core: &Arc<Core>, root: ActorCell) {
-    let (id, kind) = (crate::ids::new_session_id(&core.config.node), SessionKind::Stateless);
-    let state = SessionState::new(
-        id.clone(),
-        kind.serves_modern(),
-        0,
-        &core.session_meter(&Share::of(None, Some(&id), None)),
-    );
-    let entry = SessionEntry::new(core, id, kind, Streams::None, state, None, None);
-    let entry = Arc::new(entry);
-    core.stateless.store(Some(entry.clone()));
-    core.directory.insert(entry.clone());
-    // It serves the calls of all clients, so its actor starts now and not at the first call.
-    Session::new(core.clone(), entry).begin_actor(root, None).await;
+/// Shuts an engine down: accepts no new calls, answers open listens, gives running calls this long,
+/// ends the rest, and stops the supervisor with all actors. Returns when the engine has stopped.
+pub(crate) async fn shutdown(
+    core: &Arc<Core>,
+    supervisor: &ActorRef<EngineMsg>,
+    drain_timeout: Duration,
+) {
+    let (calls, sessions) = (&core.calls, &core.sessions);
+    core.lifecycle.ask();
+    core.lifecycle.drain();
+    for session in sessions.directory.all() {
+        session.drain(sessions);
+    }
+    calls.tracker.close();
+    if tokio::time::timeout(drain_timeout, calls.tracker.wait()).await.is_err() {
+        let left = calls.tracker.len();
+        crate::log!(warn, left, "calls are still running at the end of the drain time");
+        calls.end();
+        // A call that blocks its thread cannot be cancelled, and must not delay the rest.
+        let _ = tokio::time::timeout(CANCEL_GRACE, calls.tracker.wait()).await;
+    }
+    let ending = sessions.directory.all();
+    let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
+    for session in &ending {
+        session.end(sessions, EndReason::Shutdown);
+    }
+    // Awaited, because the end of the supervisor kills the remaining ones before they can send
+    // everything.
+    let ended = actors.iter().map(|actor| actor.wait(Some(CANCEL_GRACE)));
+    futures::future::join_all(ended).await;
+    for session in &ending {
+        // A call that cannot be cancelled may still keep its session's streams open.
+        session.notices().finish();
+    }
+    supervisor.stop(None);
+    let _ = supervisor.wait(None).await;
 }

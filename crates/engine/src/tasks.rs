@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
+use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{OneTask, UpdateTask};
@@ -24,40 +25,24 @@ use stentor_wire::{
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use crate::core::Core;
-use crate::dispatch::{Dispatch, Target};
-use crate::hub::{HubMsg, SubscriberKey};
-use crate::ids::TaskId;
+use crate::call::{Calls, Dispatch, NewTask, ResumedTask, Target, TaskHandle, TaskMaker};
+use crate::caller::Caller;
+use crate::handler::{Arguments, Cancel, PendingInputs};
+use crate::hub::{Hub, HubMsg, SubscriberKey};
+use crate::ids::{NodeId, TaskId};
+use crate::lifecycle::Lifecycle;
 use crate::reasons::CancelReason;
-use crate::session::Caller;
 use crate::shares::Share;
 use kept::KeptTasks;
-pub(crate) use live::{LiveTask, NewTask, TaskGuard};
+use live::LiveTask;
 #[cfg(feature = "durable-tasks")]
 pub use redb::{RedbTaskStore, TaskFileError};
 pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
 
 /// How many tasks that cannot be resumed a starting engine writes to the store at once.
 const FAILED_AT_ONCE: usize = 256;
-
-/// Whether calls of a tool become tasks. Only clients that declare the extension receive tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AsTask {
-    /// Calls do not become tasks.
-    #[default]
-    Never,
-    /// At once, if the client supports tasks.
-    WhenPossible,
-    /// At once; a modern client that does not support tasks gets an error (-32021). Legacy clients
-    /// cannot support tasks, and are answered when the call has ended.
-    Always,
-    /// If the client supports tasks, once a call has run for this long and has sent nothing yet.
-    After(Duration),
-    /// When the code asks for it, with [`Context::become_task`](crate::Context::become_task).
-    OnDemand,
-}
 
 /// Settings of tasks.
 #[derive(Clone, Debug)]
@@ -88,8 +73,17 @@ impl Default for TaskConfig {
     }
 }
 
-/// The running tasks of an engine, and its clock.
+/// The tasks of an engine, and its clock.
+#[derive(Debug)]
 pub(crate) struct Tasks {
+    config: TaskConfig,
+    node: NodeId,
+    /// Tasks that one listen may receive notices of.
+    max_subscriptions: usize,
+    hub: Arc<Hub>,
+    lifecycle: Arc<Lifecycle>,
+    /// Counts tasks among the calls that a shutdown waits for.
+    tracker: TaskTracker,
     live: DashMap<TaskId, Arc<LiveTask>>,
     /// All kept tasks by caller, running and ended.
     held: KeptTasks,
@@ -98,15 +92,27 @@ pub(crate) struct Tasks {
     sweeping: Arc<Semaphore>,
 }
 
-impl Default for Tasks {
-    fn default() -> Self {
-        let started = (SystemTime::now(), Instant::now());
-        let held = KeptTasks::default();
-        Self { live: DashMap::new(), held, started, sweeping: Arc::new(Semaphore::new(1)) }
-    }
-}
-
 impl Tasks {
+    pub(crate) fn new(
+        config: TaskConfig,
+        max_subscriptions: usize,
+        hub: Arc<Hub>,
+        calls: &Calls,
+    ) -> Self {
+        Self {
+            config,
+            node: calls.limits.node.clone(),
+            max_subscriptions,
+            hub,
+            lifecycle: calls.lifecycle.clone(),
+            tracker: calls.tracker.clone(),
+            live: DashMap::new(),
+            held: KeptTasks::default(),
+            started: (SystemTime::now(), Instant::now()),
+            sweeping: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// Milliseconds since 1970, by a clock that never goes back while the engine runs.
     fn now(&self) -> u64 {
         let (day, instant) = self.started;
@@ -120,34 +126,21 @@ impl Tasks {
         task.filter(|task| task.is_owned_by(owner))
     }
 
-    pub(crate) fn give_way(&self, core: &Arc<Core>, newcomer: &Share) -> Option<usize> {
-        self.held.give_way(core, newcomer)
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.live.len()
     }
 }
 
-/// A client's request for a task that no longer runs.
-#[derive(Debug)]
-pub(crate) struct StoredTask {
-    id: TaskId,
-    owner: Option<Arc<str>>,
-    is_get: bool,
-}
-
-impl StoredTask {
-    pub(crate) fn id(&self) -> &str {
-        self.id.as_str()
+impl TaskMaker for Tasks {
+    fn create(
+        self: Arc<Self>,
+        new: NewTask,
+    ) -> BoxFuture<'static, Result<Box<dyn TaskHandle>, ErrorObject>> {
+        LiveTask::create(self, new).map_ok(|guard| Box::new(guard) as _).boxed()
     }
 
-    pub(crate) async fn answer(self, core: &Core) -> Result<ResultBody, ErrorObject> {
-        match find(core, &self.id, self.owner.as_deref()).await? {
-            Some(task) if self.is_get => task.result(),
-            Some(_) => Ok(ResultBody::empty()),
-            None => Err(not_found()),
-        }
+    fn give_way(self: Arc<Self>, newcomer: &Share) -> Option<usize> {
+        KeptTasks::give_way(self, newcomer)
     }
 }
 
@@ -165,155 +158,181 @@ fn failed(error: &TaskStoreError) -> ErrorObject {
     }
 }
 
-/// The stored task, if `owner` owns it and it has not expired.
-async fn find(
-    core: &Core,
-    id: &TaskId,
-    owner: Option<&str>,
-) -> Result<Option<TaskRecord>, ErrorObject> {
-    let found = core.config.tasks.store.get(id).await.map_err(|error| failed(&error))?;
-    let now = core.tasks.now();
-    Ok(found.filter(|task| task.owner.as_deref() == owner && !task.is_expired(now)))
-}
+impl Tasks {
+    /// The stored task, if `owner` owns it and it has not expired.
+    async fn find(
+        &self,
+        id: &TaskId,
+        owner: Option<&str>,
+    ) -> Result<Option<TaskRecord>, ErrorObject> {
+        let found = self.config.store.get(id).await.map_err(|error| failed(&error))?;
+        let now = self.now();
+        Ok(found.filter(|task| task.owner.as_deref() == owner && !task.is_expired(now)))
+    }
 
-/// Answers `tasks/get`, `tasks/update` and `tasks/cancel`.
-pub(crate) fn dispatch(core: &Core, caller: &Caller, request: &Request) -> Dispatch {
-    if !takes_tasks(&caller.capabilities) {
-        return Dispatch::Answer(Err(tasks_required()));
+    /// Answers `tasks/get`, `tasks/update` and `tasks/cancel`.
+    pub(crate) fn dispatch(self: &Arc<Self>, caller: &Caller, request: &Request) -> Dispatch {
+        if !takes_tasks(&caller.capabilities) {
+            return Dispatch::Answer(Err(tasks_required()));
+        }
+        let (id, answers) = match &request.method {
+            Method::TasksUpdate => match request.params.parse::<UpdateTask>() {
+                Ok(update) => (update.task_id, Some(update.input_responses)),
+                Err(error) => return Dispatch::Answer(Err(error)),
+            },
+            _ => match request.params.parse::<OneTask>() {
+                Ok(task) => (task.task_id, None),
+                Err(error) => return Dispatch::Answer(Err(error)),
+            },
+        };
+        let owner = caller.principal.clone();
+        let Some(task) = self.live(&id, owner.as_deref()) else {
+            let is_get = request.method == Method::TasksGet;
+            return Dispatch::Call(self.stored(TaskId::new(id), owner, is_get));
+        };
+        Dispatch::Answer(match (&request.method, answers) {
+            (Method::TasksUpdate, Some(answers)) => {
+                task.answer(answers);
+                Ok(ResultBody::empty())
+            }
+            (Method::TasksCancel, _) => {
+                task.cancel();
+                Ok(ResultBody::empty())
+            }
+            _ => task.result(),
+        })
     }
-    let (id, answers) = match &request.method {
-        Method::TasksUpdate => match request.params.parse::<UpdateTask>() {
-            Ok(update) => (update.task_id, Some(update.input_responses)),
-            Err(error) => return Dispatch::Answer(Err(error)),
-        },
-        _ => match request.params.parse::<OneTask>() {
-            Ok(task) => (task.task_id, None),
-            Err(error) => return Dispatch::Answer(Err(error)),
-        },
-    };
-    let owner = caller.principal.clone();
-    let Some(task) = core.tasks.live(&id, owner.as_deref()) else {
-        let is_get = request.method == Method::TasksGet;
-        return Dispatch::Call(Target::Stored(StoredTask { id: TaskId::new(id), owner, is_get }));
-    };
-    Dispatch::Answer(match (&request.method, answers) {
-        (Method::TasksUpdate, Some(answers)) => {
-            task.answer(answers);
-            Ok(ResultBody::empty())
-        }
-        (Method::TasksCancel, _) => {
-            task.cancel();
-            Ok(ResultBody::empty())
-        }
-        _ => task.result(),
-    })
-}
 
-/// Which of the tasks a listen may receive notices of: those of its caller, each once.
-pub(crate) async fn owned(
-    core: &Core,
-    asked: Vec<String>,
-    caller: &Caller,
-) -> Result<Vec<String>, ErrorObject> {
-    if !takes_tasks(&caller.capabilities) {
-        return Err(tasks_required());
+    /// The answer to a request for a task that no longer runs.
+    fn stored(self: &Arc<Self>, id: TaskId, owner: Option<Arc<str>>, is_get: bool) -> Target {
+        let tasks = self.clone();
+        Target::new("the store of task", &id.shared(), move |_ctx| {
+            Box::pin(async move {
+                match tasks.find(&id, owner.as_deref()).await? {
+                    Some(task) if is_get => Ok(task.result()?),
+                    Some(_) => Ok(ResultBody::empty()),
+                    None => Err(not_found().into()),
+                }
+            })
+        })
     }
-    let max = core.config.max_subscriptions;
-    if asked.len() > max {
-        let message = format!("more than {max} tasks in one subscription");
-        return Err(ErrorObject::invalid_params(message));
-    }
-    let owner = caller.principal.as_deref();
-    let mut seen = HashSet::new();
-    let mut owned = Vec::new();
-    for id in asked {
-        if seen.insert(id.clone())
-            && (core.tasks.live(&id, owner).is_some()
-                || find(core, &TaskId::new(&*id), owner).await?.is_some())
-        {
-            owned.push(id);
-        }
-    }
-    Ok(owned)
-}
 
-/// Sends a new listener the current state of its tasks. The hub sends later changes, and nothing
-/// twice.
-pub(crate) fn send_current_state(core: &Arc<Core>, key: SubscriberKey, ids: Vec<String>) {
-    if ids.is_empty() {
-        return;
-    }
-    let core = core.clone();
-    tokio::spawn(async move {
-        for id in ids {
-            let id = TaskId::new(id);
-            let live = core.tasks.live.get(&id).map(|task| task.notice());
-            let notice = match live {
-                Some(notice) => notice,
-                None => match core.config.tasks.store.get(&id).await {
-                    Ok(Some(task)) => notice(&task),
-                    // Forgotten meanwhile; the listener can find out with `tasks/get`.
-                    _ => continue,
-                },
-            };
-            core.hub
-                .send(HubMsg::SendTaskStatus(key.clone(), Box::new(EncodedNotice::new(notice))));
+    /// Which of the tasks a listen may receive notices of: those of its caller, each once.
+    pub(crate) async fn owned(
+        &self,
+        asked: Vec<String>,
+        caller: &Caller,
+    ) -> Result<Vec<String>, ErrorObject> {
+        if !takes_tasks(&caller.capabilities) {
+            return Err(tasks_required());
         }
-    });
+        let max = self.max_subscriptions;
+        if asked.len() > max {
+            let message = format!("more than {max} tasks in one subscription");
+            return Err(ErrorObject::invalid_params(message));
+        }
+        let owner = caller.principal.as_deref();
+        let mut seen = HashSet::new();
+        let mut owned = Vec::new();
+        for id in asked {
+            if seen.insert(id.clone())
+                && (self.live(&id, owner).is_some()
+                    || self.find(&TaskId::new(&*id), owner).await?.is_some())
+            {
+                owned.push(id);
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Sends a new listener the current state of its tasks. The hub sends later changes, and
+    /// nothing twice.
+    pub(crate) fn send_current_state(self: &Arc<Self>, key: SubscriberKey, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
+        }
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            for id in ids {
+                let id = TaskId::new(id);
+                let live = tasks.live.get(&id).map(|task| task.notice());
+                let notice = match live {
+                    Some(notice) => notice,
+                    None => match tasks.config.store.get(&id).await {
+                        Ok(Some(task)) => notice(&task),
+                        // Forgotten meanwhile; the listener can find out with `tasks/get`.
+                        _ => continue,
+                    },
+                };
+                let notice = Box::new(EncodedNotice::new(notice));
+                tasks.hub.send(HubMsg::SendTaskStatus(key.clone(), notice));
+            }
+        });
+    }
+
+    /// Forgets expired tasks, and ends tasks that run for too long. Has to be called regularly.
+    pub(crate) fn sweep(&self) {
+        let now = self.now();
+        let overdue = |task: &Arc<LiveTask>| task.is_expired(now).then(|| task.clone());
+        let overdue: Vec<_> = self.live.iter().filter_map(|task| overdue(&task)).collect();
+        for task in overdue {
+            task.end(CancelReason::TimedOut);
+        }
+        self.held.sweep(now);
+        let Ok(turn) = self.sweeping.clone().try_acquire_owned() else { return };
+        let store = self.config.store.clone();
+        tokio::spawn(async move {
+            let _turn = turn;
+            if let Err(error) = store.sweep(now).await {
+                crate::log!(error, %error, "expired tasks could not be forgotten");
+            }
+        });
+    }
+
+    /// Recovers the tasks that ran when the last engine with this store ended: tasks of a resumable
+    /// tool run again, the others fail.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        calls: &Arc<Calls>,
+    ) -> Result<(), TaskStoreError> {
+        let store = &self.config.store;
+        let (catalog, now) = (calls.registry.catalog(), self.now());
+        let (mut resumed, mut lost) = (Vec::new(), Vec::new());
+        // The next sweep forgets expired tasks.
+        for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
+            match catalog.own_tool(&task.tool).filter(|tool| tool.is_resumable()) {
+                Some(tool) => resumed.push((tool.clone(), task)),
+                None => lost.push(task),
+            }
+        }
+        let fail = |mut task: TaskRecord| {
+            let error = ErrorObject::internal("the server restarted while the task ran");
+            task.message = Some(error.message.clone());
+            task.status = TaskStatus::Failed { error };
+            task.updated_at = now;
+            task.version += 1;
+            store.put(task)
+        };
+        // Many at once, because the store may be slow.
+        let mut failing = stream::iter(lost.into_iter().map(fail)).buffer_unordered(FAILED_AT_ONCE);
+        while failing.try_next().await?.is_some() {}
+        // Last, because only now it is certain that the engine starts.
+        for (tool, task) in resumed {
+            let capabilities = serde_json::from_value(task.capabilities.clone());
+            let caller = Caller::of_task(capabilities.unwrap_or_default(), task.owner.clone());
+            let target = Target::tool(tool, Arguments::from(&task.arguments));
+            let (inputs, cancel) = (Arc::new(PendingInputs::default()), Cancel::default());
+            let (id, checkpoint) = (task.id.clone(), task.checkpoint.clone());
+            let handle = Box::new(LiveTask::run(self, task, inputs.clone(), cancel.clone()));
+            let task = ResumedTask { id, handle, caller, target, inputs, cancel, checkpoint };
+            calls.pool.run(crate::call::resume(calls, task)).await;
+        }
+        Ok(())
+    }
 }
 
 /// The notice of a task's state for listeners.
 fn notice(task: &TaskRecord) -> Notice {
     let json = task.result().map(|result| result.to_json()).unwrap_or_default();
     Notice::Task { id: task.id.shared(), version: task.version, task: json }
-}
-
-/// Forgets expired tasks, and ends tasks that run for too long. Has to be called regularly.
-pub(crate) fn sweep(core: &Arc<Core>) {
-    let now = core.tasks.now();
-    let overdue = |task: &Arc<LiveTask>| task.is_expired(now).then(|| task.clone());
-    let overdue: Vec<_> = core.tasks.live.iter().filter_map(|task| overdue(&task)).collect();
-    for task in overdue {
-        task.end(CancelReason::TimedOut);
-    }
-    core.tasks.held.sweep(now);
-    let Ok(turn) = core.tasks.sweeping.clone().try_acquire_owned() else { return };
-    let store = core.config.tasks.store.clone();
-    tokio::spawn(async move {
-        let _turn = turn;
-        if let Err(error) = store.sweep(now).await {
-            crate::log!(error, %error, "expired tasks could not be forgotten");
-        }
-    });
-}
-
-/// Recovers the tasks that ran when the last engine with this store ended: tasks of a resumable
-/// tool run again, the others fail.
-pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), TaskStoreError> {
-    let store = &core.config.tasks.store;
-    let (catalog, now) = (core.registry.catalog(), core.tasks.now());
-    let (mut resumed, mut lost) = (Vec::new(), Vec::new());
-    // The next sweep forgets expired tasks.
-    for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
-        match catalog.own_tool(&task.tool).filter(|tool| tool.is_resumable()) {
-            Some(tool) => resumed.push((tool.clone(), task)),
-            None => lost.push(task),
-        }
-    }
-    let fail = |mut task: TaskRecord| {
-        let error = ErrorObject::internal("the server restarted while the task ran");
-        task.message = Some(error.message.clone());
-        task.status = TaskStatus::Failed { error };
-        task.updated_at = now;
-        task.version += 1;
-        store.put(task)
-    };
-    // Many at once, because the store may be slow.
-    let mut failing = stream::iter(lost.into_iter().map(fail)).buffer_unordered(FAILED_AT_ONCE);
-    while failing.try_next().await?.is_some() {}
-    // Last, because only now it is certain that the engine starts.
-    for (tool, task) in resumed {
-        crate::task::resume(core, tool, task).await;
-    }
-    Ok(())
 }

@@ -3,17 +3,18 @@
 mod sessions;
 
 use ractor::ActorCell;
+pub use stentor_delivery::testing::{
+    event_store_keeps_its_contract, event_store_outlives_its_process,
+};
 use stentor_wire::TaskStatus;
 
+use crate::call::TaskMsg;
 use crate::engine::Engine;
 use crate::ids::{SessionId, TaskId};
 use crate::reasons::Stopped;
 use crate::session::Session;
 use crate::tasks::{TaskRecord, TaskStore};
 pub use sessions::{SharedStore, session_record, session_store_keeps_its_contract};
-pub use stentor_delivery::testing::{
-    event_store_keeps_its_contract, event_store_outlives_its_process,
-};
 
 /// An actor of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,33 +24,43 @@ pub enum FaultTarget {
     Registry,
     /// The hub.
     Hub,
-    /// The session of all modern HTTP calls.
-    Stateless,
+    /// All task actors, and with them the calls that they run.
+    TaskActors,
     /// A session.
     Session(SessionId),
 }
 
 /// Kills an actor in the middle of its work, as a bug would, and waits until it has ended.
 ///
-/// The actor of a session is spawned for this if it had no work before.
+/// A session that is passive is activated for this.
 ///
 /// # Errors
 ///
 /// [`Stopped`] if there is no such actor.
 pub async fn kill(engine: &Engine, target: FaultTarget) -> Result<(), Stopped> {
-    let cell = find(engine, &target).await.ok_or(Stopped)?;
-    cell.kill_and_wait(None).await.map_err(|_| Stopped)
+    let cells = find(engine, &target).await.filter(|cells| !cells.is_empty()).ok_or(Stopped)?;
+    for cell in cells {
+        cell.kill_and_wait(None).await.map_err(|_| Stopped)?;
+    }
+    Ok(())
 }
 
-async fn find(engine: &Engine, target: &FaultTarget) -> Option<ActorCell> {
+async fn find(engine: &Engine, target: &FaultTarget) -> Option<Vec<ActorCell>> {
     let core = engine.core();
-    let session = match target {
-        FaultTarget::Registry => return Some(core.registry.actor()?.get_cell()),
-        FaultTarget::Hub => return Some(core.hub.actor()?.get_cell()),
-        FaultTarget::Stateless => core.stateless.load_full()?,
-        FaultTarget::Session(id) => core.directory.get(id.as_str())?,
+    let cell = match target {
+        FaultTarget::Registry => core.registry.actor()?.get_cell(),
+        FaultTarget::Hub => core.hub.actor()?.get_cell(),
+        FaultTarget::TaskActors => {
+            let mut children = engine.supervisor_cell().get_children();
+            children.retain(|child| child.is_message_type_of::<TaskMsg>() == Some(true));
+            return Some(children);
+        }
+        FaultTarget::Session(id) => {
+            let session = core.sessions.directory.get(id.as_str())?;
+            Session::new(core.sessions.clone(), session).actor().await?.get_cell()
+        }
     };
-    Some(Session::new(core.clone(), session).actor().await?.get_cell())
+    Some(vec![cell])
 }
 
 /// A running task, for tests of stores.

@@ -43,7 +43,9 @@ async fn a_subscriber_that_panics_ends_nothing() {
     tracing::subscriber::set_global_default(Panics).unwrap();
     let engine = engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
-    for target in [FaultTarget::Registry, FaultTarget::Hub, FaultTarget::Stateless] {
+    client.call(0, "echo").await;
+    client.answer(0).await;
+    for target in [FaultTarget::Registry, FaultTarget::Hub, FaultTarget::TaskActors] {
         kill(&engine, target).await.unwrap();
         while engine.observe().await.is_err() {
             tokio::task::yield_now().await;

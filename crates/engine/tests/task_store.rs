@@ -238,9 +238,9 @@ async fn a_task_whose_client_disconnects_while_it_is_stored_ends() {
     let engine = builder(store.clone()).tool(hangs.as_task(AsTask::Always)).start().await.unwrap();
     let answer = send(&engine, "tools/call", json!({"name": "hangs"})).await;
     sleep(Duration::from_millis(750)).await;
-    // Its session is killed, and the call with it.
-    let session = stentor_engine::testing::FaultTarget::Stateless;
-    stentor_engine::testing::kill(&engine, session).await.unwrap();
+    // Its actor is killed, and the call with it.
+    let actors = stentor_engine::testing::FaultTarget::TaskActors;
+    stentor_engine::testing::kill(&engine, actors).await.unwrap();
     drop(answer);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(store.tasks.unfinished().await.unwrap().len(), 0);

@@ -10,8 +10,8 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
-    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceError, SessionKind,
-    TemplateVars, Tool, ToolError, resource_template, tool,
+    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceError, TemplateVars,
+    Tool, ToolError, resource_template, tool,
 };
 use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -183,11 +183,10 @@ async fn run_orders(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result
 
 async fn count(engine: &Engine, cluster: &Cluster) -> Result<NodeCensus, Failure> {
     let sessions = engine.sessions();
-    let clients = sessions.iter().filter(|it| it.kind != SessionKind::Stateless);
     let catalog = engine.catalog().snapshot();
     let linked = cluster.nodes().into_iter().filter(|other| other.connected);
     Ok(NodeCensus {
-        sessions: clients.count(),
+        sessions: sessions.len(),
         calls: engine.calls().len(),
         peer_requests: cluster.peer_requests(),
         held: engine.counters().held,

@@ -1,6 +1,5 @@
 //! Items of the catalog, and mutations, which are checked before the registry receives them.
 
-use crate::items::ItemKind;
 use std::sync::Arc;
 
 use stentor_wire::ListKind;
@@ -10,6 +9,7 @@ use crate::handler::{
     Tool, ToolEntry,
 };
 use crate::ids::Revision;
+use crate::items::ItemKind;
 
 /// An item of the catalog.
 #[derive(Clone, Debug)]

@@ -5,7 +5,6 @@
 //! differently, clients see the definition of most nodes; of equally frequent definitions, the
 //! smaller one. So all nodes that know of the same nodes show the same.
 
-use crate::items::Conflict;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use super::definition::Definition;
 use super::list::{Json, List};
 use crate::handler::{ToolDescriptor, UriTemplate};
 use crate::ids::NodeId;
-use crate::items::ItemKind;
+use crate::items::{Conflict, ItemKind};
 
 /// An item that clients see, and where it is.
 #[derive(Debug)]

@@ -11,10 +11,9 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
-use crate::server_hello::ServerHello;
 use crate::session::Saver;
 use crate::supervisor::SupervisorActor;
-use crate::tasks::{self, TaskStoreError};
+use crate::tasks::TaskStoreError;
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -153,21 +152,20 @@ impl EngineBuilder {
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
         let instructions = self.instructions.as_deref();
-        let server_hello =
-            ServerHello::new(&identity, instructions, self.config.list_cache.discover);
-        let core = Arc::new(Core::new(self.config, identity, server_hello, catalog));
+        let core = Arc::new(Core::new(self.config, identity, instructions, catalog));
         let (root, _) = match supervisor {
             Some(supervisor) => {
                 Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?
             }
             None => Actor::spawn(None, SupervisorActor, core.clone()).await?,
         };
-        if let Err(error) = tasks::recover(&core).await {
+        if let Err(error) = core.tasks.recover(&core.calls).await {
             root.stop(None);
             return Err(error.into());
         }
-        if core.saver.is_some() {
-            tokio::spawn(Saver::run(Arc::downgrade(&core), core.lifecycle.ending().clone()));
+        if core.sessions.saver.is_some() {
+            let ending = core.lifecycle.ending().clone();
+            tokio::spawn(Saver::run(Arc::downgrade(&core.sessions), ending));
         }
         Ok(Engine::new(core, root))
     }

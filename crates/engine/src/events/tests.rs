@@ -1,4 +1,3 @@
-use crate::engine::Engine;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt as _;
@@ -6,6 +5,7 @@ use ractor::{Actor, ActorProcessingErr};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::engine::Engine;
 use crate::{ToolError, tool};
 
 fn emit(events: &Events, number: u64) {

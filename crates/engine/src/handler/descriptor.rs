@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stentor_wire::Era;
-use stentor_wire::model;
+use stentor_wire::{Era, model};
 
 use super::SchemaError;
 use super::schema::clean;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
 use stentor_wire::{Era, ErrorObject, code};
 
-use crate::task::{AskError, InputRequired};
+use super::{AskError, InputRequired};
 
 /// Why a call failed: a message that the model can act on, or an error of the protocol.
 ///

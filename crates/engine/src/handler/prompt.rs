@@ -10,9 +10,7 @@ use stentor_wire::model::{
     self, GetPromptResult, Icon, MetaObject, PromptArgument, PromptMessage, Role,
 };
 
-use super::{Completer, Completion, PromptError, Running};
-use crate::Context;
-use crate::task::Pace;
+use super::{Completer, Completion, Context, PromptError, Running};
 
 type Run =
     dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
@@ -123,7 +121,6 @@ impl Prompt {
 pub(crate) struct PromptEntry {
     prompt: Prompt,
     pub(crate) json: Bytes,
-    pace: Arc<Pace>,
 }
 
 impl PromptEntry {
@@ -131,15 +128,11 @@ impl PromptEntry {
         let json = serde_json::to_vec(&prompt.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { prompt, json, pace: Arc::default() })
+        Ok(Self { prompt, json })
     }
 
     pub(crate) fn name(&self) -> &str {
         self.prompt.name()
-    }
-
-    pub(crate) fn pace(&self) -> &Arc<Pace> {
-        &self.pace
     }
 
     pub(crate) fn completer(&self) -> Option<&Completer> {

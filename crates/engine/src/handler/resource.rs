@@ -10,9 +10,7 @@ use stentor_wire::model::{
     self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
 };
 
-use super::{Completer, Completion, ResourceError, Running};
-use crate::Context;
-use crate::task::Pace;
+use super::{Completer, Completion, Context, ResourceError, Running};
 
 type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, ResourceError>>
     + Send
@@ -250,7 +248,6 @@ impl ResourceTemplate {
 pub(crate) struct ResourceEntry {
     resource: Resource,
     pub(crate) json: Bytes,
-    pace: Arc<Pace>,
 }
 
 impl ResourceEntry {
@@ -258,7 +255,7 @@ impl ResourceEntry {
         let json = serde_json::to_vec(&resource.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { resource, json, pace: Arc::default() })
+        Ok(Self { resource, json })
     }
 
     pub(crate) fn uri(&self) -> &str {
@@ -271,7 +268,6 @@ impl ResourceEntry {
             vars: TemplateVars::new(),
             cache: self.resource.cache,
             mime_type: self.resource.descriptor.mime_type.clone(),
-            pace: self.pace.clone(),
         }
     }
 }
@@ -281,7 +277,6 @@ pub(crate) struct TemplateEntry {
     template: ResourceTemplate,
     pattern: super::UriTemplate,
     pub(crate) json: Bytes,
-    pace: Arc<Pace>,
 }
 
 impl TemplateEntry {
@@ -290,7 +285,7 @@ impl TemplateEntry {
         let pattern = super::UriTemplate::new(template.uri_template())?;
         let json =
             serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
-        Ok(Self { template, pattern, json, pace: Arc::default() })
+        Ok(Self { template, pattern, json })
     }
 
     pub(crate) fn uri_template(&self) -> &str {
@@ -309,7 +304,6 @@ impl TemplateEntry {
             vars,
             cache: self.template.cache,
             mime_type: self.template.descriptor.mime_type.clone(),
-            pace: self.pace.clone(),
         })
     }
 }
@@ -319,7 +313,6 @@ pub(crate) struct Reader {
     vars: TemplateVars,
     pub(crate) cache: CacheHint,
     mime_type: Option<String>,
-    pub(crate) pace: Arc<Pace>,
 }
 
 impl Reader {

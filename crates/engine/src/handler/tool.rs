@@ -16,12 +16,9 @@ use stentor_wire::{Era, ErrorObject, ProtocolVersion};
 
 use super::descriptor::ToolDescriptor;
 use super::{
-    Arguments, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError, downgrade,
-    schema,
+    Arguments, AsTask, Context, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError,
+    downgrade, schema,
 };
-use crate::Context;
-use crate::task::Pace;
-use crate::tasks::AsTask;
 
 type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
 
@@ -193,7 +190,6 @@ pub(crate) struct ToolEntry {
     schema: InputSchema,
     output: Option<InputSchema>,
     headers: ParamHeaders,
-    pace: Arc<Pace>,
 }
 
 impl ToolEntry {
@@ -204,7 +200,7 @@ impl ToolEntry {
             tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
         let headers = ParamHeaders::from_schema(input)?;
         let descriptor = ToolDescriptor::of(&tool.descriptor)?;
-        Ok(Self { tool, descriptor, schema, output, headers, pace: Arc::default() })
+        Ok(Self { tool, descriptor, schema, output, headers })
     }
 
     pub(crate) fn json(&self, era: Era) -> &Bytes {
@@ -223,10 +219,6 @@ impl ToolEntry {
         self.tool.resumable
     }
 
-    pub(crate) fn pace(&self) -> &Arc<Pace> {
-        &self.pace
-    }
-
     pub(crate) fn headers(&self) -> &ParamHeaders {
         &self.headers
     }
@@ -238,7 +230,7 @@ impl ToolEntry {
         ctx: Context,
     ) -> Result<CallToolResult, ToolError> {
         let arguments = if arguments.are_large() {
-            let (offload, this) = (ctx.call().core.offload.clone(), self.clone());
+            let (offload, this) = (ctx.call().host.offload().clone(), self.clone());
             // Boxed to keep the common future small: few calls come here.
             Box::pin(offload.run(move || this.read(&arguments))).await?
         } else {

@@ -3,11 +3,11 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
 use stentor_wire::{EncodedNotice, SubscriptionId};
 
 use super::{Subscriber, SubscriberKey};
-use stentor_delivery::StreamSender;
-use stentor_delivery::policy::Class;
 
 /// Subscribers that a task writes to in one go, before other tasks get their turn.
 const PART: usize = 64;

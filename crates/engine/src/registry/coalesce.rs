@@ -1,10 +1,11 @@
 //! The pure part of announcing: a change at once, changes that follow it closely together.
 
-use crate::items::Topic;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::items::Topic;
 
 /// A change that follows another one within this time belongs to a burst, such as a loop that adds
 /// many tools. Changes further apart have causes of their own, and none has to wait for the next.

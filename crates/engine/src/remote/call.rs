@@ -1,70 +1,56 @@
 //! A call whose code is on another node: to its client it is a call like any other.
 
-use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Frame, FrameBody};
 use stentor_wire::{ErrorObject, Message, Request, Response, params};
 
-use super::{PeerEvent, PeerRequest, PeerStream, RemoteCaller};
-use crate::core::Core;
-use crate::dispatch::Failure;
+use super::{PeerEvent, PeerRequest, PeerStream, Peers};
+use crate::call::{Failure, Target};
+use crate::caller::{Caller, RemoteCaller};
+use crate::handler::Context;
 use crate::ids::NodeId;
-use crate::session::Caller;
-use crate::task::Context;
-use stentor_delivery::Frame;
-use stentor_delivery::FrameBody;
-use stentor_delivery::policy::Class;
-
-/// A request that the first reachable one of these nodes must answer.
-pub(crate) struct RemoteCall {
-    nodes: Vec<NodeId>,
-    peer_request: PeerRequest,
-    subject: String,
-}
-
-impl fmt::Debug for RemoteCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteCall").field("nodes", &self.nodes).finish_non_exhaustive()
-    }
-}
 
 /// The response of a remote call, encoded for its client, and its error code if it is an error.
-pub(crate) type Encoded = (Bytes, Option<i32>);
+type Encoded = (Bytes, Option<i32>);
 
-impl RemoteCall {
-    pub(crate) fn new(
-        nodes: impl IntoIterator<Item = NodeId>,
-        caller: &Caller,
-        request: &Request,
-        subject: &str,
-    ) -> Self {
-        let sender = Box::new(RemoteCaller::from(caller));
-        let peer_request = PeerRequest::Request { sender, request: request.encode() };
-        Self { nodes: nodes.into_iter().collect(), peer_request, subject: subject.to_owned() }
-    }
-
-    pub(crate) fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// Lets the first node that can be reached answer the request.
-    pub(crate) async fn run(self, ctx: &Context) -> Result<Encoded, Failure> {
-        let Self { nodes, peer_request, subject } = self;
-        let (node, peer_stream) = begin(&ctx.call().core, &nodes, peer_request)
-            .ok_or_else(|| unavailable(format!("no node that has '{subject}' can be reached")))?;
-        let lost = || unavailable(format!("node {node}, which ran '{subject}', has gone"));
-        forward(peer_stream, ctx).await.unwrap_or_else(|| Err(lost()))
-    }
+/// The call of a request that the first reachable one of these nodes has to answer.
+pub(super) fn target(
+    peers: Option<Arc<Arc<dyn Peers>>>,
+    nodes: Vec<NodeId>,
+    caller: &Caller,
+    request: &Request,
+    subject: &str,
+) -> Target {
+    let sender = Box::new(RemoteCaller::from(caller));
+    let peer_request = PeerRequest::Request { sender, request: request.encode() };
+    let name: Arc<str> = subject.into();
+    Target::remote(subject, move |ctx| {
+        Box::pin(async move {
+            let begun = peers.and_then(|peers| begin(&**peers, &nodes, peer_request));
+            let (node, peer_stream) = begun
+                .ok_or_else(|| unavailable(format!("no node that has '{name}' can be reached")))?;
+            let lost = || unavailable(format!("node {node}, which ran '{name}', has gone"));
+            let forwarded = Box::pin(forward(peer_stream, &ctx)).await;
+            let (response, code) = forwarded.unwrap_or_else(|| Err(lost()))?;
+            Err(Failure::Encoded(response, code))
+        })
+    })
 }
 
 fn unavailable(message: String) -> Failure {
     ErrorObject::unavailable(message).into()
 }
 
-fn begin(core: &Core, nodes: &[NodeId], peer_request: PeerRequest) -> Option<(NodeId, PeerStream)> {
-    let peers = core.peers()?;
+fn begin(
+    peers: &dyn Peers,
+    nodes: &[NodeId],
+    peer_request: PeerRequest,
+) -> Option<(NodeId, PeerStream)> {
     nodes.iter().find_map(|node| {
         let peer_stream = peers.ask(node, peer_request.clone()).ok()?;
         Some((node.clone(), peer_stream))

@@ -8,49 +8,33 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use stentor_wire::params::Member;
-use stentor_wire::{
-    EncodedNotice, Id, Method, Notice, Params, Request, SubscriptionId, notification,
-};
-use tokio_util::task::AbortOnDropHandle;
-
-use super::{PeerEvent, PeerRequest, PeerStream, Reach, RemoteCaller};
-use crate::core::Core;
-use crate::ids::NodeId;
-use crate::session::Caller;
-use stentor_delivery::StreamSender;
 use stentor_delivery::policy::Class;
-use stentor_delivery::{FrameBody, SerializedFrame};
+use stentor_delivery::{FrameBody, SerializedFrame, StreamSender};
+use stentor_wire::params::Member;
+use stentor_wire::{EncodedNotice, Method, Notice, Params, Request, SubscriptionId, notification};
 
-/// What other nodes grant a listen.
-#[derive(Debug, Default)]
-pub(crate) struct Granted {
-    pub(crate) tasks: Vec<String>,
-    nodes: Vec<(PeerStream, Vec<SerializedFrame>)>,
-}
-
-/// Keeps a listen subscribed to tasks on other nodes. Dropping it ends that.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held for its drop")]
-pub(crate) struct Watching(Vec<AbortOnDropHandle<()>>);
+use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream};
+use crate::caller::{Caller, RemoteCaller};
+use crate::ids::NodeId;
+use crate::nodes::{Forward, OtherNodes as _, Reach, RemoteTasks};
 
 /// Removes the tasks that are on other nodes from `tasks`, and listens to them there.
-pub(crate) async fn watch(
-    core: &Core,
+pub(super) async fn listen(
+    nodes: &PeerNodes,
     caller: &Caller,
     request: &Request,
     tasks: &mut Vec<String>,
-) -> Granted {
-    let (mut granted, mut nodes) = (Granted::default(), BTreeMap::<NodeId, Vec<String>>::new());
-    let Some(peers) = core.peers() else { return granted };
-    tasks.retain(|task| match core.reach(task) {
+) -> RemoteTasks {
+    let (mut granted, mut by_node) = (RemoteTasks::default(), BTreeMap::<NodeId, Vec<_>>::new());
+    let Some(peers) = nodes.peers() else { return granted };
+    tasks.retain(|task| match nodes.reach(task) {
         Reach::Remote(node) => {
-            nodes.entry(node).or_default().push(task.clone());
+            by_node.entry(node).or_default().push(task.clone());
             false
         }
         Reach::Local | Reach::Unreachable | Reach::Dead => true,
     });
-    for (node, tasks) in nodes {
+    for (node, tasks) in by_node {
         let peer_request = listen_request(caller, request, &tasks);
         let Ok(mut peer_stream) = peers.ask(&node, peer_request) else { continue };
         let acknowledged = loop {
@@ -60,9 +44,12 @@ pub(crate) async fn watch(
                 _ => break None,
             }
         };
-        if let Some((tasks, rest)) = acknowledged {
-            granted.tasks.extend(tasks);
-            granted.nodes.push((peer_stream, rest));
+        if let Some((tasks, first)) = acknowledged {
+            granted.ids.extend(tasks);
+            let forward: Forward = Box::new(move |sender, subscription| {
+                Box::pin(forward(peer_stream, first, sender, subscription))
+            });
+            granted.forwards.push(forward);
         }
     }
     granted
@@ -101,18 +88,6 @@ fn acknowledgment(mut frames: Vec<SerializedFrame>) -> Option<(Vec<String>, Vec<
     let FrameBody::Message(message) = frames.remove(0).body else { return None };
     let Acknowledged { params } = serde_json::from_slice(&message).ok()?;
     Some((params.notifications.task_ids, frames))
-}
-
-impl Granted {
-    /// From here on forwards notifications of the tasks to the client.
-    pub(crate) fn tell(self, sender: &StreamSender, request: &Id) -> Option<Arc<Watching>> {
-        let forward = |(peer_stream, first): (PeerStream, Vec<SerializedFrame>)| {
-            let (sender, subscription) = (sender.clone(), SubscriptionId::of(request));
-            AbortOnDropHandle::new(tokio::spawn(forward(peer_stream, first, sender, subscription)))
-        };
-        let watching: Vec<_> = self.nodes.into_iter().map(forward).collect();
-        (!watching.is_empty()).then(|| Arc::new(Watching(watching)))
-    }
 }
 
 async fn forward(

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use stentor_delivery::SerializedFrame;
 use tokio::sync::Notify;
 
-use super::SessionRecord;
-use crate::core::Core;
-use crate::engine::Engine;
+use super::{Remote, SessionRecord, Shared};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, SessionKind};
 use crate::session::SessionEntry;
-use stentor_delivery::SerializedFrame;
-use stentor_delivery::StreamSender;
 
 /// Sessions that are on their way to another node. Lookups for one wait until it has arrived.
 #[derive(Debug, Default)]
@@ -63,7 +60,7 @@ impl Drop for IncomingMigration<'_> {
 /// A session that leaves this engine. Dropping it ends the session here.
 #[derive(Debug)]
 pub struct OutgoingMigration {
-    core: Arc<Core>,
+    remote: Remote,
     entry: Arc<SessionEntry>,
     record: Option<SessionRecord>,
 }
@@ -78,17 +75,13 @@ impl OutgoingMigration {
     /// on.
     pub fn arrived(&self) {
         self.entry.retire(EndReason::Moved);
-        self.core.migrations.arrived(self.entry.id());
+        self.remote.0.migrations.arrived(self.entry.id());
     }
 
     /// Notices that the session has received here since its record was made.
     #[must_use]
     pub fn missed_notices(&self) -> Vec<SerializedFrame> {
-        self.entry
-            .streams()
-            .notices()
-            .map(StreamSender::take_late_notifications)
-            .unwrap_or_default()
+        self.entry.notices().take_late_notifications()
     }
 
     /// The principal that owns the session.
@@ -106,39 +99,30 @@ impl OutgoingMigration {
 
 impl Drop for OutgoingMigration {
     fn drop(&mut self) {
-        self.entry.end(&self.core, EndReason::Moved);
-        self.core.migrations.arrived(self.entry.id());
+        self.entry.end(&self.remote.0.sessions, EndReason::Moved);
+        self.remote.0.migrations.arrived(self.entry.id());
     }
 }
 
-impl Engine {
-    /// The ids of the legacy HTTP sessions on this engine.
-    #[must_use]
-    pub fn http_sessions(&self) -> Vec<SessionId> {
-        let sessions = self.core().directory.all().into_iter();
-        let open = sessions.filter(|it| it.kind() == SessionKind::Http && it.ending().is_none());
-        open.map(|entry| entry.id().clone()).collect()
-    }
-
+impl Remote {
     /// Takes a session out of this engine, so that another node can continue it.
     ///
     /// Its calls may end within `drain_timeout`. Lookups for it wait until the
     /// [`OutgoingMigration`] is dropped. `None` if there is no such session, or it is on its way
     /// already.
-    pub async fn begin_migration(
+    pub(crate) async fn begin_migration(
         &self,
         id: &SessionId,
         drain_timeout: Duration,
     ) -> Option<OutgoingMigration> {
-        let core = self.core().clone();
-        let entry = core.directory.get(id.as_str())?;
-        if entry.kind() != SessionKind::Http || !core.migrations.sessions.lock().insert(id.clone())
-        {
+        let Shared { sessions, migrations, .. } = &*self.0;
+        let entry = sessions.directory.get(id.as_str())?;
+        if entry.kind() != SessionKind::Http || !migrations.sessions.lock().insert(id.clone()) {
             return None;
         }
         // From here on, dropping `migration` wakes the lookups that wait.
-        let mut migration = OutgoingMigration { core, entry, record: None };
-        migration.record = migration.entry.migrate(&migration.core, drain_timeout).await;
+        let mut migration = OutgoingMigration { remote: self.clone(), entry, record: None };
+        migration.record = migration.entry.migrate(sessions, drain_timeout).await;
         Some(migration)
     }
 }

@@ -1,17 +1,17 @@
 //! Serves peer requests of other nodes.
 
 use bytes::Bytes;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver, leave_out_largest};
 use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
 
-use super::{Found, PeerEvent, PeerRequest, RemoteCaller, SessionOp};
-use crate::dispatch::Scope;
-use crate::engine::Engine;
+use super::locate::Found;
+use super::{PeerEvent, PeerRequest, Remote, RemoteCaller, SessionOp};
+use crate::caller::Caller;
+use crate::dispatch::{Answer, Scope};
+use crate::handler::PendingRequests;
 use crate::ids::{Seq, SessionId, StreamId};
-use crate::session::{Caller, PendingRequests};
-use crate::transport_api::{Answer, Refused, stateless};
-use stentor_delivery::policy::Class;
-use stentor_delivery::{Delivered, Frame, StreamReceiver};
-use stentor_delivery::{SerializedFrame, leave_out_largest};
+use crate::reasons::Refused;
 
 /// The response to a peer request: its events must be sent to the node that asked.
 ///
@@ -33,19 +33,20 @@ enum Source {
     Ended,
 }
 
-impl Engine {
+impl Remote {
     /// Serves a peer request of another node. If it cannot be served, [`PeerEvent::Refused`] is the
     /// first and only event of the response.
     ///
     /// When dropped early, the request may have been served or not.
-    pub async fn serve_peer(&self, peer_request: PeerRequest) -> PeerResponse {
+    pub(crate) async fn serve_peer(&self, peer_request: PeerRequest) -> PeerResponse {
         let served = match peer_request {
             PeerRequest::Request { sender, request } => self.serve_request(*sender, &request).await,
             PeerRequest::Session { session, principal, act } => {
                 self.serve_session(&session, principal.as_deref(), act).await
             }
             PeerRequest::Migrate(record) => {
-                self.accept_migration(*record).await.map(|()| PeerResponse::of(PeerEvent::Ended))
+                let accepted = self.0.sessions.accept_migration(*record).await;
+                accepted.map(|()| PeerResponse::of(PeerEvent::Ended))
             }
         };
         served.unwrap_or_else(|refused| PeerResponse::of(PeerEvent::Refused(refused)))
@@ -56,13 +57,13 @@ impl Engine {
         sender: RemoteCaller,
         request: &Bytes,
     ) -> Result<PeerResponse, Refused> {
-        let (core, caller) = (self.core(), Caller::from(sender));
+        let caller = Caller::from(sender);
         let request = match read(request) {
             Ok(request) => request,
             Err(error) => return Ok(PeerResponse::answer(&error_of(&error))),
         };
         if request.method == Method::Listen && caller.era() == Era::Modern {
-            let answer = self.listen(request, caller).await?;
+            let answer = self.0.sessions.open_listen(request, caller).await?;
             return Ok(match answer {
                 Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
                 Answer::Stream(receiver) => {
@@ -71,9 +72,9 @@ impl Engine {
             });
         }
         let questions = (caller.era() == Era::Legacy).then(|| {
-            PendingRequests::named(core.config.node.sign(&crate::ids::random_text::<9>()))
+            PendingRequests::named(self.0.nodes.own().sign(&crate::ids::random_text::<9>()))
         });
-        let begun = stateless(core, caller, request, questions.clone(), Scope::Own)?;
+        let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Own)?;
         let answer = begun.answer().await;
         Ok(match answer {
             Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
@@ -89,21 +90,21 @@ impl Engine {
         principal: Option<&str>,
         act: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        self.core().migrations.settled(session.as_str()).await;
-        let session = match self.own_http_session(session.as_str(), principal) {
+        self.0.migrations.settled(session.as_str()).await;
+        let session = match self.0.sessions.find_http(session.as_str(), principal) {
             Some(session) => session,
             None => {
                 let found = self.locate_session(session, principal).await?;
                 if let Found::Remote(node) = found {
                     return Ok(PeerResponse::of(PeerEvent::Moved(node)));
                 }
-                let session = self.own_http_session(session.as_str(), principal);
+                let session = self.0.sessions.find_http(session.as_str(), principal);
                 session.ok_or(Refused::SessionEnded)?
             }
         };
         let receiver = match act {
             SessionOp::Message(message) => {
-                let message = self.core().decode(message).await;
+                let message = self.0.sessions.calls.decode(message).await;
                 match message {
                     Ok(Message::Request(request)) => {
                         let receiver = session.request(request).await?;
@@ -126,13 +127,13 @@ impl Engine {
                 session.missed(notices).await;
                 return Ok(PeerResponse::of(PeerEvent::Ended));
             }
-            SessionOp::Attach => session.attach().await?,
-            SessionOp::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await?,
+            SessionOp::Attach => session.attach(),
+            SessionOp::Resume(stream, next) => session.resume(StreamId(stream), Seq(next)).await,
             SessionOp::ReadAgain(stream, next) => {
-                session.read_again(StreamId(stream), Seq(next), None).await?
+                session.read_again(StreamId(stream), Seq(next)).await?
             }
             SessionOp::End(reason) => {
-                session.end(reason).await?;
+                session.end(reason);
                 return Ok(PeerResponse::of(PeerEvent::Ended));
             }
         };
@@ -225,11 +226,6 @@ impl PeerResponse {
     }
 }
 
-/// Logs that a message of this length was left out.
-pub(crate) fn log_left_out(bytes: usize) {
-    crate::log!(warn, bytes, "a message is too large to be sent to another node");
-}
-
 impl PeerEvent {
     /// Makes an event smaller that is too large to be sent. Its largest frame becomes an error if
     /// it is a reply, and is removed otherwise. `false` if no frame is left.
@@ -237,7 +233,7 @@ impl PeerEvent {
         match self {
             Self::Frames { frames, .. } => {
                 let left_out = leave_out_largest(frames);
-                left_out.inspect(|bytes| log_left_out(*bytes)).is_some()
+                left_out.inspect(|bytes| crate::log::left_out(*bytes)).is_some()
             }
             _ => false,
         }
@@ -246,28 +242,6 @@ impl PeerEvent {
 
 fn has_reply(batch: &[Delivered]) -> bool {
     batch.iter().any(|(_, class, _)| *class == Class::Reply)
-}
-
-impl From<RemoteCaller> for Caller {
-    fn from(sender: RemoteCaller) -> Self {
-        Self::of_peer(sender)
-    }
-}
-
-/// What another node must know of a caller.
-impl From<&Caller> for RemoteCaller {
-    fn from(caller: &Caller) -> Self {
-        Self {
-            version: caller.version,
-            client: caller.client.clone(),
-            capabilities: caller.capabilities.clone(),
-            session: caller.session.clone(),
-            principal: caller.principal.clone(),
-            connection: caller.connection,
-            resumes: caller.resumes,
-            level: caller.level(),
-        }
-    }
 }
 
 #[cfg(test)]

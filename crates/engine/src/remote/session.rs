@@ -3,15 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use stentor_delivery::StreamReceiver;
 use stentor_wire::{Id, ProtocolVersion, Request};
 use tokio::time::{Instant, sleep};
 
-use super::stream::Unanswered;
-use super::{PeerEvent, PeerRequest, PeerStream, RemoteStream, SessionOp};
-use crate::engine::Engine;
+use super::stream::{RemoteStream, Unanswered};
+use super::{PeerEvent, PeerRequest, PeerStream, Remote, SessionOp};
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
-use crate::transport_api::Refused;
-use stentor_delivery::StreamReceiver;
+use crate::reasons::Refused;
 
 /// A session that moves more often than this during one operation counts as ended.
 const MAX_MOVES: usize = 4;
@@ -22,19 +21,19 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::
 
 /// A legacy session on another node, as far as this node knows it.
 #[derive(Debug)]
-pub(crate) struct RemoteSession {
-    pub(crate) engine: Engine,
-    pub(crate) node: NodeId,
-    pub(crate) session: SessionId,
-    pub(crate) principal: Option<Arc<str>>,
-    pub(crate) version: OnceLock<ProtocolVersion>,
+pub(super) struct RemoteSession {
+    pub(super) remote: Remote,
+    pub(super) node: NodeId,
+    pub(super) session: SessionId,
+    pub(super) principal: Option<Arc<str>>,
+    pub(super) version: OnceLock<ProtocolVersion>,
 }
 
 impl RemoteSession {
     /// Asks the node that has the session, and follows the session if it has moved. Returns the
     /// first event of the answer.
     async fn ask(&self, act: SessionOp) -> Result<(PeerEvent, PeerStream), Refused> {
-        let peers = self.engine.core().peers().ok_or(Refused::Unreachable)?;
+        let peers = self.remote.0.nodes.peers().ok_or(Refused::Unreachable)?;
         let mut node = self.node.clone();
         for _ in 0..MAX_MOVES {
             let (session, principal) = (self.session.clone(), self.principal.clone());
@@ -52,11 +51,11 @@ impl RemoteSession {
     }
 
     /// Runs an operation that opens no stream.
-    pub(crate) async fn act(&self, act: SessionOp) -> Result<(), Refused> {
+    pub(super) async fn act(&self, act: SessionOp) -> Result<(), Refused> {
         self.ask(act).await.map(|_| ())
     }
 
-    pub(crate) async fn request(
+    pub(super) async fn request(
         self: &Arc<Self>,
         request: Box<Request>,
     ) -> Result<StreamReceiver, Refused> {
@@ -65,7 +64,7 @@ impl RemoteSession {
     }
 
     /// Opens a stream: of a request, or of the session's notices.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         act: SessionOp,
         request: Option<Id>,
@@ -100,7 +99,7 @@ impl RemoteSession {
         next: Seq,
         request: Id,
     ) -> Option<StreamReceiver> {
-        let deadline = Instant::now() + self.engine.core().config.reconnect_timeout;
+        let deadline = Instant::now() + self.remote.0.reconnect_timeout;
         let (mut pause, longest) = RETRY_PAUSE;
         loop {
             match self.read_again(stream, next, request.clone()).await {
@@ -122,7 +121,7 @@ impl RemoteSession {
         request: Id,
     ) -> Result<StreamReceiver, Refused> {
         let (id, principal) = (self.session.as_str(), self.principal.as_deref());
-        let session = self.engine.http_session(id, principal).await?;
-        session.read_again(stream, next, Some(request)).await
+        let session = self.remote.http_session(id, principal).await?;
+        session.read_again(stream, next, request).await
     }
 }

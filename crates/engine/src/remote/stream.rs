@@ -5,17 +5,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, Frame, Next, RemoteSource, SerializedFrame, StreamReceiver};
 use stentor_wire::{ErrorObject, Id, code, encode};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{PeerEvent, PeerStream, RemoteSession};
+use super::session::RemoteSession;
+use super::{PeerEvent, PeerStream};
 use crate::ids::{Seq, StreamId};
-use stentor_delivery::policy::Class;
-use stentor_delivery::{Delivered, Frame, StreamReceiver};
-use stentor_delivery::{Next, RemoteSource, SerializedFrame};
 
 #[derive(Debug)]
-pub(crate) struct RemoteStream {
+pub(super) struct RemoteStream {
     stream: StreamId,
     /// The number of the next frame, if it is known.
     next: Option<Seq>,
@@ -57,12 +57,6 @@ impl RemoteStream {
         let mut stream = Self::new(StreamId(0), None, peer_stream, None);
         stream.take(event);
         stream
-    }
-
-    /// A stream that its client has read to the end.
-    pub(crate) fn over(stream: StreamId) -> Self {
-        let (source, frames) = (Source::Ended, VecDeque::new());
-        Self { stream, next: None, source, frames, unanswered: None }
     }
 
     /// Searches for the stream after its node was lost.

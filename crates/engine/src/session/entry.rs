@@ -5,8 +5,6 @@ mod ending;
 mod presence;
 mod view;
 
-use crate::reasons::EndReason;
-use crate::reasons::SessionKind;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,28 +12,27 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef};
+use stentor_delivery::{Counters, Delivered, StreamSender};
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use super::state::SessionState;
+use super::streams::{self, Kept};
+use super::{SessionMsg, SubscriberKey};
+use crate::call::{FinishStreams, OpenCalls};
+use crate::events::{Events, ReportedLosses};
+use crate::handler::PendingRequests;
+use crate::ids::{SessionId, StreamId};
+use crate::reasons::{EndReason, SessionKind};
+use crate::request_budget::Meter;
+use crate::restarts::Restarts;
+use crate::session::Sessions;
+use crate::session::directory::SessionPermit;
 pub(crate) use presence::{Presence, TO_BE_USED};
 pub use view::SessionView;
-
-use super::pending_requests::PendingRequests;
-use super::state::SessionState;
-use super::streams::{self, FinishStreams, Kept, Streams};
-use super::{SessionMsg, SubscriberKey};
-use crate::core::Core;
-use crate::directory::SessionPermit;
-use crate::events::{EngineEvent, Events};
-use crate::ids::{SessionId, StreamId};
-use crate::request_budget::Meter;
-use crate::supervisor::Restarts;
-use crate::task::OpenCalls;
-use stentor_delivery::policy::Class;
-use stentor_delivery::{Counters, Delivered, LossCounters, StreamSender};
 
 /// Messages of one client that may wait for its session. The actor handles each at once, so a few
 /// are enough to keep it busy.
@@ -44,18 +41,28 @@ pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 /// A session that crashes more often than this within a minute is ended.
 const MAX_RESTARTS: usize = 5;
 
+/// Stops an actor that has nothing to do. The supervisor has nothing to do for it, so it is not
+/// woken.
+fn stop_quietly(actor: &ActorRef<SessionMsg>) {
+    if let Some(supervisor) = actor.try_get_supervisor() {
+        actor.unlink(supervisor);
+    }
+    actor.stop(None);
+}
+
 /// A session, for transports, the supervisor, views, and the next actor.
 #[derive(Debug)]
 pub(crate) struct SessionEntry {
     id: SessionId,
     kind: SessionKind,
     principal: Option<Arc<str>>,
-    /// `None` before the first work for an actor, and after the session has ended.
+    /// `None` while the session is passive, and after it has ended.
     actor: Mutex<Option<ActorRef<SessionMsg>>>,
     /// Notified when the actor is replaced, and when there will be none any more.
     changed: Notify,
     state: Mutex<SessionState>,
-    streams: Streams,
+    /// The stream of what belongs to no request.
+    notices: StreamSender,
     finish: Mutex<Option<Arc<FinishStreams>>>,
     kept: Kept,
     next_stream: AtomicU64,
@@ -76,8 +83,7 @@ pub(crate) struct SessionEntry {
     /// Whether notices may have been lost, and the client is not yet notified of that.
     hub_lost: AtomicBool,
     permit: Mutex<Option<SessionPermit>>,
-    /// The losses that are already reported.
-    reported: Mutex<LossCounters>,
+    reported: ReportedLosses,
 }
 
 /// Streams from a node that had the session and died.
@@ -91,18 +97,15 @@ struct DeadNodeStreams {
 
 impl SessionEntry {
     pub(crate) fn new(
-        core: &Core,
+        sessions: &Sessions,
         id: SessionId,
         kind: SessionKind,
-        streams: Streams,
+        notices: StreamSender,
         state: SessionState,
         principal: Option<Arc<str>>,
-        permit: Option<SessionPermit>,
+        permit: SessionPermit,
     ) -> Self {
-        let counters = match streams.notices() {
-            Some(sender) => sender.counters().clone(),
-            None => core.stateless_counters.clone(),
-        };
+        let counters = notices.counters().clone();
         Self {
             id,
             kind,
@@ -111,15 +114,15 @@ impl SessionEntry {
             actor: Mutex::default(),
             changed: Notify::new(),
             state: Mutex::new(state),
-            finish: Mutex::new(Some(Arc::new(FinishStreams(streams.clone())))),
-            streams,
+            finish: Mutex::new(Some(Arc::new(FinishStreams(notices.clone())))),
+            notices,
             kept: Kept::default(),
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             dead_node: None,
             moves: 0,
             calls: OpenCalls::default(),
             questions: PendingRequests::default(),
-            permits: Arc::new(Semaphore::new(core.config.max_requests())),
+            permits: Arc::new(Semaphore::new(sessions.limits.max_requests)),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             presence: Presence::default(),
             counters,
@@ -127,8 +130,8 @@ impl SessionEntry {
             ending: Mutex::new(None),
             closed: AtomicBool::new(false),
             hub_lost: AtomicBool::new(false),
-            permit: Mutex::new(permit),
-            reported: Mutex::default(),
+            permit: Mutex::new(Some(permit)),
+            reported: ReportedLosses::default(),
         }
     }
 
@@ -192,8 +195,9 @@ impl SessionEntry {
         self
     }
 
-    pub(crate) fn streams(&self) -> &Streams {
-        &self.streams
+    /// The stream of what belongs to no request.
+    pub(crate) fn notices(&self) -> &StreamSender {
+        &self.notices
     }
 
     pub(crate) fn questions(&self) -> &PendingRequests {
@@ -245,12 +249,6 @@ impl SessionEntry {
 
     // The actor
 
-    /// Whether a message may be served in place: no earlier message waits for the actor.
-    pub(crate) fn is_free(&self) -> bool {
-        // A message keeps its permit until it is handled.
-        self.turns.available_permits() == MAX_WAITING_MESSAGES as usize && self.ending().is_none()
-    }
-
     pub(crate) fn actor(&self) -> Option<ActorRef<SessionMsg>> {
         self.actor.lock().clone()
     }
@@ -276,6 +274,19 @@ impl SessionEntry {
         taken
     }
 
+    /// Stops the actor if the session had no message for `idle`. The next message activates the
+    /// session again.
+    pub(crate) fn passivate(&self, idle: Duration) {
+        let mut actor = self.actor.lock();
+        // A message takes its permit before it looks for the actor, and keeps it until it is
+        // handled. So while this is locked, either the message is seen here or it finds no actor.
+        let is_idle = self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
+            && self.presence.last_message().elapsed() >= idle;
+        if is_idle && let Some(actor) = actor.take() {
+            stop_quietly(&actor);
+        }
+    }
+
     /// Completes when the actor is replaced, and when there will be none any more.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
@@ -299,26 +310,7 @@ impl SessionEntry {
 
     /// Emits events for frames dropped and streams closed since the last report.
     pub(crate) fn report_losses(&self, events: &Events) {
-        let (before, now) = {
-            let mut reported = self.reported.lock();
-            // Read while it is locked, because another thread may report the same losses.
-            let now = self.counters.losses();
-            (std::mem::replace(&mut *reported, now), now)
-        };
-        if now == before {
-            return;
-        }
-        let session = || Some(self.id.clone()).filter(|_| self.kind != SessionKind::Stateless);
-        for class in Class::ALL {
-            let count = now.dropped[class as usize] - before.dropped[class as usize];
-            if count > 0 {
-                events.emit(|| EngineEvent::FramesDropped { session: session(), class, count });
-            }
-        }
-        let count = now.closed - before.closed;
-        if count > 0 {
-            events.emit(|| EngineEvent::StreamsClosed { session: session(), count });
-        }
+        self.reported.report(&self.counters, Some(&self.id), events);
     }
 
     // The client
@@ -374,8 +366,7 @@ impl SessionEntry {
     }
 
     fn is_attached(&self) -> bool {
-        self.streams.notices().is_some_and(StreamSender::is_attached)
-            || self.kept.all().iter().any(StreamSender::is_attached)
+        self.notices.is_attached() || self.kept.all().iter().any(StreamSender::is_attached)
     }
 
     /// Closes the streams whose client has stopped reading, and returns their ids.
@@ -383,16 +374,16 @@ impl SessionEntry {
         if self.kind == SessionKind::Pipe {
             return Vec::new();
         }
-        let streams = self.streams.notices().cloned().into_iter().chain(self.kept.all());
+        let streams = std::iter::once(self.notices.clone()).chain(self.kept.all());
         let stalled = streams.filter(|stream| stream.close_if_stalled(timeout));
         stalled.map(|stream| stream.stream_id()).collect()
     }
 
     /// Opens the stream of one request on a legacy HTTP session.
-    pub(crate) fn open_stream(&self, core: &Core, request: &Id) -> StreamSender {
+    pub(crate) fn open_stream(&self, sessions: &Sessions, request: &Id) -> StreamSender {
         let stream = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let sender = streams::of_request(core, stream, self.counters.clone());
-        if core.saver.is_some() {
+        let sender = streams::of_request(sessions, stream, self.counters.clone());
+        if sessions.saver.is_some() {
             sender.answers(request);
         }
         sender
@@ -401,9 +392,14 @@ impl SessionEntry {
     /// Keeps the stream of a request for a client that reconnects: while its call runs, and after
     /// that among the last `Config::kept_streams` answered ones. `read` contains all frames read so
     /// far.
-    pub(crate) fn keep_stream(&self, core: &Core, sender: StreamSender, read: &[Delivered]) {
-        sender.keep_log(streams::log(core, &self.id, sender.stream_id()), read);
-        self.kept.keep(sender, core.config.kept_streams);
+    pub(crate) fn keep_stream(
+        &self,
+        sessions: &Sessions,
+        sender: StreamSender,
+        read: &[Delivered],
+    ) {
+        sender.keep_log(streams::log(sessions, &self.id, sender.stream_id()), read);
+        self.kept.keep(sender, sessions.limits.kept_streams);
         // The session may have been closed meanwhile.
         if self.is_closed() {
             self.kept.clear();
@@ -412,13 +408,13 @@ impl SessionEntry {
 
     pub(crate) fn find_stream(&self, stream: StreamId) -> Option<StreamSender> {
         if stream == StreamId::STANDALONE {
-            return self.streams.notices().cloned();
+            return Some(self.notices.clone());
         }
         self.kept.find(stream)
     }
 
     pub(crate) fn view(&self) -> SessionView {
-        let notices = self.streams.notices();
+        let notices = &self.notices;
         let (version, client) = self.client();
         let (initialized, subscriptions) = {
             let state = self.state();
@@ -432,9 +428,9 @@ impl SessionEntry {
             client,
             initialized,
             age: self.presence.age(),
-            attached: notices.is_some_and(StreamSender::is_attached),
-            unread: notices.map_or(0, StreamSender::unread),
-            streams: usize::from(notices.is_some()) + self.kept.len(),
+            attached: notices.is_attached(),
+            unread: notices.unread(),
+            streams: 1 + self.kept.len(),
             subscriptions,
             open_calls: self.calls.ids(),
             mailbox: MAX_WAITING_MESSAGES as usize - self.turns.available_permits(),

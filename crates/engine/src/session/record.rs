@@ -3,23 +3,19 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-
-use super::Streams;
-use super::caller::Caller;
-use super::entry::SessionEntry;
-use super::state::SessionState;
-use super::streams::reopen;
-use super::streams::{self, Kept};
-use crate::core::Core;
-use crate::directory::SessionPermit;
-use crate::ids::{Seq, SessionId, StreamId};
-use crate::reasons::CancelReason;
-use crate::reasons::SessionKind;
-use crate::remote::{RemoteCaller, log_left_out};
-use crate::shares::Share;
 use stentor_delivery::{Log, StreamRecord, StreamSender};
 use stentor_wire::{ErrorObject, Id, encode};
 use tokio::time::{Duration, timeout};
+
+use super::entry::SessionEntry;
+use super::state::SessionState;
+use super::streams::{self, Kept, reopen};
+use crate::caller::{Caller, RemoteCaller};
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::reasons::{CancelReason, SessionKind};
+use crate::session::Sessions;
+use crate::session::directory::SessionPermit;
+use crate::shares::Share;
 
 /// A legacy session over HTTP, as another node continues it: its client, its subscriptions, and the
 /// frames that its client has not read or may read again.
@@ -80,7 +76,7 @@ impl SessionRecord {
         past || streams
             .max_by_key(|stream| stream.largest_unread())
             .and_then(StreamRecord::leave_out_largest)
-            .inspect(|bytes| log_left_out(*bytes))
+            .inspect(|bytes| crate::log::left_out(*bytes))
             .is_some()
     }
 }
@@ -95,22 +91,22 @@ impl SessionEntry {
     /// be of no use.
     pub(crate) async fn migrate(
         &self,
-        core: &Core,
+        sessions: &Sessions,
         drain_timeout: Duration,
     ) -> Option<SessionRecord> {
-        let all = u32::try_from(core.config.max_requests()).unwrap_or(u32::MAX);
+        let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
         if timeout(drain_timeout, self.permits().acquire_many(all)).await.is_err() {
             self.calls().cancel_all(&CancelReason::Shutdown);
             // A cancelled call answers as it ends. The client may read the answer on the other
             // node.
-            let _ = timeout(crate::engine::CANCEL_GRACE, self.permits().acquire_many(all)).await;
+            let _ = timeout(crate::lifecycle::CANCEL_GRACE, self.permits().acquire_many(all)).await;
         }
         let (client, initialized, watched) = {
             let state = self.state();
             let client = RemoteCaller::from(state.legacy()?);
             (client, state.is_initialized(), state.watched().cloned().collect())
         };
-        let notices = self.streams().notices()?.migrate().await;
+        let notices = self.notices().migrate().await;
         let mut kept = Vec::new();
         for stream in self.kept().all() {
             kept.push(stream.migrate().await);
@@ -156,39 +152,39 @@ impl SessionEntry {
     /// new stream ids are above all that the other node gave out, even those that the store does
     /// not know.
     pub(crate) async fn taken_over(
-        core: &Core,
+        sessions: &Sessions,
         mut record: SessionRecord,
         permit: SessionPermit,
     ) -> Self {
         let first = record.moves.saturating_mul(NUMBERS_PER_NODE);
         record.next_stream = record.next_stream.max(first);
         let (stream, next) = (StreamId::STANDALONE, Seq(first));
-        let reopened = reopen(core, &record.id, stream, next).await;
+        let reopened = reopen(sessions, &record.id, stream, next).await;
         let (log, notices) = reopened.unwrap_or_else(|| {
-            (streams::log(core, &record.id, stream), StreamRecord::begins_at(stream, next))
+            (streams::log(sessions, &record.id, stream), StreamRecord::begins_at(stream, next))
         });
         record.notices = notices;
         let unanswered = std::mem::take(&mut record.unanswered);
-        Self::with_log(core, record, permit, log).with_first_stream(first, unanswered)
+        Self::with_log(sessions, record, permit, log).with_first_stream(first, unanswered)
     }
 
     /// The stream of a request to the node that had the session before and died, as far as the
     /// event store contains it. A call that ran there has ended, and is answered with an error.
     pub(crate) async fn earlier_stream(
         &self,
-        core: &Core,
+        sessions: &Sessions,
         stream: StreamId,
     ) -> Option<StreamSender> {
         if stream.0 >= self.first_stream() {
             return None;
         }
         let first = Seq(self.first_stream());
-        let (log, mut record) = match reopen(core, self.id(), stream, first).await {
+        let (log, mut record) = match reopen(sessions, self.id(), stream, first).await {
             Some(reopened) => reopened,
             // Nothing was written to the stream.
             None if self.unanswered(stream).is_some() => {
                 let record = StreamRecord::begins_at(stream, first).over(false);
-                (streams::log(core, self.id(), stream), record)
+                (streams::log(sessions, self.id(), stream), record)
             }
             None => return None,
         };
@@ -196,38 +192,48 @@ impl SessionEntry {
             let error = ErrorObject::unavailable("the node that ran the call has gone");
             record = record.answered(encode::error(Some(request), &error), Some(error.code));
         }
-        let sender = streams::of_request(core, record.id(), self.counters());
+        let sender = streams::of_request(sessions, record.id(), self.counters());
         sender.restore(log, record);
-        Some(self.kept().keep_once(sender, core.config.kept_streams))
+        Some(self.kept().keep_once(sender, sessions.limits.kept_streams))
     }
 
     /// Continues a session that another node had.
-    pub(crate) fn from_record(core: &Core, record: SessionRecord, permit: SessionPermit) -> Self {
-        let log = streams::log(core, &record.id, StreamId::STANDALONE);
-        Self::with_log(core, record, permit, log)
+    pub(crate) fn from_record(
+        sessions: &Sessions,
+        record: SessionRecord,
+        permit: SessionPermit,
+    ) -> Self {
+        let log = streams::log(sessions, &record.id, StreamId::STANDALONE);
+        Self::with_log(sessions, record, permit, log)
     }
 
-    fn with_log(core: &Core, record: SessionRecord, permit: SessionPermit, notices: Log) -> Self {
+    fn with_log(
+        sessions: &Sessions,
+        record: SessionRecord,
+        permit: SessionPermit,
+        notices: Log,
+    ) -> Self {
         let SessionRecord { id, principal, client, initialized, watched, .. } = record;
-        let streams = Streams::from_record(core, notices, record.notices);
-        let max = core.config.max_subscriptions;
+        let notices = streams::from_record(sessions, notices, record.notices);
+        let max = sessions.limits.max_subscriptions;
         let state = SessionState::from_record(
             id.clone(),
             max,
-            Caller::of_peer(client),
+            Caller::from(client),
             initialized,
             watched,
-            &core.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
+            &sessions.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
         );
         let kind = SessionKind::Http;
-        let entry = Self::new(core, id.clone(), kind, streams, state, principal, Some(permit))
+        let entry = Self::new(sessions, id.clone(), kind, notices, state, principal, permit)
             .with_next_stream(record.next_stream)
             .with_moves(record.moves);
         entry.presence().used();
-        let open = |stream: &StreamRecord| streams::of_request(core, stream.id(), entry.counters());
+        let open =
+            |stream: &StreamRecord| streams::of_request(sessions, stream.id(), entry.counters());
         let kept = record.kept.into_iter().map(|stream| {
             let sender = open(&stream);
-            sender.restore(streams::log(core, &id, stream.id()), stream);
+            sender.restore(streams::log(sessions, &id, stream.id()), stream);
             sender
         });
         entry.kept().restore(kept.collect());

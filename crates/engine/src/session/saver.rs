@@ -17,11 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::SessionEntry;
+use super::sessions::{SessionLimits, Sessions};
 use super::store::{SessionStore, SessionStoreError};
-use crate::config::Config;
-use crate::core::Core;
-use crate::engine::CANCEL_GRACE;
 use crate::ids::{NodeId, SessionId};
+use crate::lifecycle::CANCEL_GRACE;
 use crate::reasons::{EndReason, SessionKind};
 
 const BATCH_SIZE: usize = 64;
@@ -53,14 +52,14 @@ enum Change {
 }
 
 impl Saver {
-    pub(crate) fn new(config: &Config) -> Option<Self> {
+    pub(crate) fn new(limits: &SessionLimits) -> Option<Self> {
         Some(Self {
-            store: config.session_store.clone()?,
-            node: config.node.clone(),
+            store: limits.session_store.clone()?,
+            node: limits.node.clone(),
             marked: Mutex::default(),
             wake: Notify::new(),
-            max_marked: config.max_sessions,
-            keep_for: config.session_idle_timeout.saturating_mul(2),
+            max_marked: limits.max_sessions,
+            keep_for: limits.session_idle_timeout.saturating_mul(2),
         })
     }
 
@@ -108,8 +107,8 @@ impl Saver {
         matches!(change, Some(Change::Ended))
     }
 
-    pub(crate) async fn run(core: Weak<Core>, ending: CancellationToken) {
-        let Some(first) = core.upgrade() else { return };
+    pub(crate) async fn run(sessions: Weak<Sessions>, ending: CancellationToken) {
+        let Some(first) = sessions.upgrade() else { return };
         let Some(saver) = first.saver.clone() else { return };
         drop(first);
         // All sessions are saved again well before the store may expire them.
@@ -121,8 +120,8 @@ impl Saver {
                 () = saver.wake.notified() => {}
                 () = sleep_until(next_round) => {
                     next_round = Instant::now() + interval;
-                    let Some(core) = core.upgrade() else { return };
-                    for entry in core.directory.all() {
+                    let Some(sessions) = sessions.upgrade() else { return };
+                    for entry in sessions.directory.all() {
                         if entry.version().is_some() {
                             saver.changed(&entry);
                         }
@@ -130,11 +129,11 @@ impl Saver {
                 }
                 () = ending.cancelled() => {
                     // What takes longer than this is not saved.
-                    let _ = timeout(CANCEL_GRACE, saver.save_marked(&core)).await;
+                    let _ = timeout(CANCEL_GRACE, saver.save_marked(&sessions)).await;
                     return;
                 }
             }
-            match saver.save_marked(&core).await {
+            match saver.save_marked(&sessions).await {
                 Ok(()) if failed => {
                     failed = false;
                     // The store may have lost its content, so all sessions are saved again.
@@ -156,7 +155,7 @@ impl Saver {
         }
     }
 
-    async fn save_marked(&self, core: &Weak<Core>) -> Result<(), SessionStoreError> {
+    async fn save_marked(&self, sessions: &Weak<Sessions>) -> Result<(), SessionStoreError> {
         loop {
             let batch: Vec<_> = {
                 let mut marked = self.marked.lock();
@@ -169,7 +168,7 @@ impl Saver {
                 return Ok(());
             }
             let done =
-                join_all(batch.iter().map(|(id, change)| self.write(core, id, change))).await;
+                join_all(batch.iter().map(|(id, change)| self.write(sessions, id, change))).await;
             let mut result = Ok(());
             let mut marked = self.marked.lock();
             marked.being_written.clear();
@@ -187,7 +186,7 @@ impl Saver {
 
     async fn write(
         &self,
-        core: &Weak<Core>,
+        sessions: &Weak<Sessions>,
         id: &SessionId,
         change: &Change,
     ) -> Result<(), SessionStoreError> {
@@ -196,8 +195,8 @@ impl Saver {
         let Some(record) = entry.record() else { return Ok(()) };
         if !self.store.save(&self.node, &record, self.keep_for).await? {
             crate::log!(warn, session = ?id, "another node has taken a session");
-            if let Some(core) = core.upgrade() {
-                entry.end(&core, EndReason::Moved);
+            if let Some(sessions) = sessions.upgrade() {
+                entry.end(&sessions, EndReason::Moved);
             }
         }
         Ok(())

@@ -10,10 +10,10 @@ use stentor_wire::{
     ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode, uri,
 };
 
-use super::caller::{Caller, SessionLevel};
+use crate::caller::{Caller, SessionLevel};
 use crate::hub::filter::{self, Filter, Watched};
 use crate::ids::SessionId;
-use crate::remote::Watching;
+use crate::nodes::Forwarding;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 
 /// What a request asks of its session.
@@ -42,7 +42,7 @@ struct Listen {
     decided: bool,
     /// The acknowledgment, until it is sent. It is the first frame.
     unsaid: Option<Bytes>,
-    watching: Option<Arc<Watching>>,
+    forwarding: Option<Arc<Forwarding>>,
     /// The bytes that are counted for it.
     cost: usize,
 }
@@ -68,7 +68,7 @@ impl Listen {
         let subscription = SubscriptionId::of(request);
         let unsaid = Some(encode::acknowledged(&subscription, granted));
         let filter = Filter::granted(granted);
-        Self { subscription, filter, decided: true, unsaid, watching: None, cost }
+        Self { subscription, filter, decided: true, unsaid, forwarding: None, cost }
     }
 }
 
@@ -276,9 +276,9 @@ impl SessionState {
     }
 
     /// Keeps the subscriptions of a listen on other nodes.
-    pub(crate) fn watches(&mut self, request: &Id, watching: Option<Arc<Watching>>) {
+    pub(crate) fn forwards(&mut self, request: &Id, forwarding: Option<Arc<Forwarding>>) {
         if let Some(listen) = self.listens.get_mut(request) {
-            listen.watching = watching;
+            listen.forwarding = forwarding;
         }
     }
 

@@ -2,105 +2,76 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{
+    Counters, Delivered, Log, Next, Notified, RemoteSource, StreamReceiver, StreamRecord,
+    StreamSender, Terms, WhenGone,
+};
 
-use crate::core::Core;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::EndReason;
-use crate::task::{Cancel, CancelWhenGone};
-use stentor_delivery::policy::Class;
-use stentor_delivery::{Counters, Log, Notified, StreamRecord, StreamSender, Terms, WhenGone};
+use crate::session::Sessions;
 
-#[derive(Clone, Debug)]
-pub(crate) enum Streams {
-    /// One stream for everything: of a pipe, or of a listen.
-    One(StreamSender),
-    /// A standalone stream for what belongs to no request; each request has its own.
-    Http(StreamSender),
-    /// Each request has its own stream, and nothing else is sent.
-    None,
+/// The one stream of a pipe, or of a listen, which ends with its reply. The session ends when the
+/// reader disconnects.
+pub(super) fn of_one(sessions: &Arc<Sessions>, id: &SessionId, one_reply: bool) -> StreamSender {
+    let gone = Box::new(EndWhenGone(sessions.clone(), id.clone()));
+    let terms = Terms { limits: sessions.limits.stream, one_reply };
+    let (stream, gone) = (StreamId::STANDALONE, WhenGone::Close(gone));
+    StreamSender::new(stream, terms, sessions.session_counters(), gone, None)
 }
 
-impl Streams {
-    /// The one stream of a pipe, or of a listen, which ends with its reply. The session ends when
-    /// the reader disconnects.
-    pub(crate) fn one(core: &Arc<Core>, id: &SessionId, one_reply: bool) -> Self {
-        let gone = Box::new(EndWhenGone(core.clone(), id.clone()));
-        let terms = Terms { limits: core.config.limits, one_reply };
-        let stream = StreamId::STANDALONE;
-        Self::One(StreamSender::new(
-            stream,
-            terms,
-            core.session_counters(),
-            WhenGone::Close(gone),
-            None,
-        ))
-    }
+/// The standalone stream of a legacy HTTP session, for what belongs to no request; each request has
+/// a stream of its own.
+pub(super) fn of_http(sessions: &Arc<Sessions>, id: &SessionId) -> StreamSender {
+    let gone = Box::new(LeaveWhenGone(sessions.clone(), id.clone()));
+    let terms = Terms { limits: sessions.limits.stream, one_reply: false };
+    let (stream, gone) = (StreamId::STANDALONE, WhenGone::Notify(gone));
+    let log = log(sessions, id, stream);
+    StreamSender::new(stream, terms, sessions.session_counters(), gone, Some(log))
+}
 
-    pub(crate) fn http(core: &Arc<Core>, id: &SessionId) -> Self {
-        let gone = Box::new(LeaveWhenGone(core.clone(), id.clone()));
-        let log = log(core, id, StreamId::STANDALONE);
-        let terms = Terms { limits: core.config.limits, one_reply: false };
-        let stream = StreamId::STANDALONE;
-        Self::Http(StreamSender::new(
-            stream,
-            terms,
-            core.session_counters(),
-            WhenGone::Notify(gone),
-            Some(log),
-        ))
-    }
-
-    /// The standalone stream of a session that another node had.
-    pub(super) fn from_record(core: &Core, log: Log, record: StreamRecord) -> Self {
-        let terms = Terms { limits: core.config.limits, one_reply: false };
-        let stream = StreamId::STANDALONE;
-        let sender =
-            StreamSender::new(stream, terms, core.session_counters(), WhenGone::Wait, None);
-        sender.restore(log, record);
-        Self::Http(sender)
-    }
-
-    pub(crate) fn notices(&self) -> Option<&StreamSender> {
-        match self {
-            Self::One(sender) | Self::Http(sender) => Some(sender),
-            Self::None => None,
-        }
-    }
+/// The standalone stream of a session that another node had.
+pub(super) fn from_record(sessions: &Sessions, log: Log, record: StreamRecord) -> StreamSender {
+    let terms = Terms { limits: sessions.limits.stream, one_reply: false };
+    let stream = StreamId::STANDALONE;
+    let counters = sessions.session_counters();
+    let sender = StreamSender::new(stream, terms, counters, WhenGone::Wait, None);
+    sender.restore(log, record);
+    sender
 }
 
 /// The stream of one request on a legacy HTTP session.
 ///
 /// It outlives its reader, because a client that disconnects has not cancelled. It has no log
 /// before it is kept for a client that reconnects, because most answers are one message.
-pub(super) fn of_request(core: &Core, stream: StreamId, counters: Arc<Counters>) -> StreamSender {
-    let terms = Terms { limits: core.config.limits, one_reply: true };
+pub(super) fn of_request(
+    sessions: &Sessions,
+    stream: StreamId,
+    counters: Arc<Counters>,
+) -> StreamSender {
+    let terms = Terms { limits: sessions.limits.stream, one_reply: true };
     StreamSender::new(stream, terms, counters, WhenGone::Wait, None)
 }
 
-/// The stream of a modern HTTP call, which is cancelled when the client closes it.
-pub(crate) fn of_stateless_call(core: &Core, cancel: &Cancel) -> StreamSender {
-    let terms = Terms { limits: core.config.limits, one_reply: true };
-    let gone = WhenGone::Close(Box::new(CancelWhenGone(cancel.clone())));
-    StreamSender::new(StreamId(1), terms, core.stateless_counters.clone(), gone, None)
-}
-
-pub(super) fn log(core: &Core, session: &SessionId, stream: StreamId) -> Log {
-    let retention = core.config.retention;
-    Log::new(core.config.event_store.open(session, stream, retention), retention)
+pub(super) fn log(sessions: &Sessions, session: &SessionId, stream: StreamId) -> Log {
+    let retention = sessions.limits.retention;
+    Log::new(sessions.limits.event_store.open(session, stream, retention), retention)
 }
 
 /// Reopens the log of a stream whose node died, and continues the stream. Its numbers go on at
 /// `first`, above all numbers that the node gave out, even those that it had not written yet.
 pub(crate) async fn reopen(
-    core: &Core,
+    sessions: &Sessions,
     session: &SessionId,
     stream: StreamId,
     first: Seq,
 ) -> Option<(Log, StreamRecord)> {
-    let retention = core.config.retention;
-    let reopened = core.config.event_store.reopen(session, stream, retention).await?;
+    let retention = sessions.limits.retention;
+    let reopened = sessions.limits.event_store.reopen(session, stream, retention).await?;
     let (last, class) = reopened.last;
     let record = StreamRecord::begins_at(stream, first.max(Seq(last.0 + 1)));
     let record = match stream {
@@ -111,9 +82,36 @@ pub(crate) async fn reopen(
     Some((Log::new(reopened.log, retention), record))
 }
 
+/// A stream that its client has read to the end.
+#[derive(Debug)]
+struct Over(StreamId);
+
+impl RemoteSource for Over {
+    fn stream_id(&self) -> StreamId {
+        self.0
+    }
+
+    fn next_seq(&self) -> Option<Seq> {
+        None
+    }
+
+    fn is_drained(&self) -> bool {
+        true
+    }
+
+    fn poll_next(&mut self, _cx: &mut Context<'_>, _batch: &mut Vec<Delivered>) -> Poll<Next> {
+        Poll::Ready(Next::End)
+    }
+}
+
+/// The receiver of a stream that its client has read to the end.
+pub(super) fn over(stream: StreamId) -> StreamReceiver {
+    StreamReceiver::remote(Over(stream))
+}
+
 /// Ends a session when its reader has disconnected for good.
 #[derive(Debug)]
-struct EndWhenGone(Arc<Core>, SessionId);
+struct EndWhenGone(Arc<Sessions>, SessionId);
 
 impl Notified for EndWhenGone {
     fn notify(self: Box<Self>) {
@@ -125,29 +123,17 @@ impl Notified for EndWhenGone {
 
 /// Counts a session as left when its client disconnects and has not used it.
 #[derive(Debug)]
-struct LeaveWhenGone(Arc<Core>, SessionId);
+struct LeaveWhenGone(Arc<Sessions>, SessionId);
 
 impl Notified for LeaveWhenGone {
     fn notify(self: Box<Self>) {
-        let core = &self.0;
-        if let Some(entry) = core.directory.get(self.1.as_str())
+        let sessions = &self.0;
+        if let Some(entry) = sessions.directory.get(self.1.as_str())
             && entry.unused_since().is_some()
-            && let Some(oldest) = core.directory.leave(&entry, core.config.max_left_sessions)
+            && let Some(oldest) =
+                sessions.directory.leave(&entry, sessions.limits.max_left_sessions)
         {
-            oldest.end(core, EndReason::Unused);
-        }
-    }
-}
-
-/// Ends the streams of a session when the last owner that may still answer on them drops it. Owners
-/// are the session itself, and each of its calls.
-#[derive(Debug)]
-pub(crate) struct FinishStreams(pub(super) Streams);
-
-impl Drop for FinishStreams {
-    fn drop(&mut self) {
-        if let Some(sender) = self.0.notices() {
-            sender.finish();
+            oldest.end(sessions, EndReason::Unused);
         }
     }
 }

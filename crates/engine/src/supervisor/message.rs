@@ -1,7 +1,5 @@
 //! Messages from actors of the host to an engine.
 
-use crate::supervisor::SupervisorView;
-use crate::supervisor::Tick;
 use ractor::RpcReplyPort;
 use serde_json::Value;
 use stentor_wire::ListKind;
@@ -10,6 +8,7 @@ use crate::audience::Audience;
 use crate::catalog::{CatalogError, Change, Mutation};
 use crate::ids::{CallId, SessionId};
 use crate::session::SessionView;
+use crate::supervisor::{SupervisorView, Tick};
 
 /// A message to an engine, for actors that have its [`Engine::actor`](crate::Engine::actor).
 ///

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Tasks;
 use super::store::{TaskRecord, TaskStoreError};
-use crate::core::Core;
 use crate::ids::TaskId;
 use crate::request_budget::CALL_COST;
 use crate::shares::{GivesWay, Share, Shares, Ticket};
@@ -57,11 +57,11 @@ impl KeptTasks {
     /// own caller, nor for a caller that has no smaller share.
     pub(super) async fn put(
         &self,
-        core: &Core,
+        tasks: &Tasks,
         share: &Share,
         record: impl Fn() -> TaskRecord,
     ) -> Result<(), TaskStoreError> {
-        let store = &core.config.tasks.store;
+        let store = &tasks.config.store;
         let (mut freed, mut most) = (0, None);
         loop {
             let Err(error) = store.put(record()).await else { return Ok(()) };
@@ -72,7 +72,7 @@ impl KeptTasks {
             let target = if freed < most { self.take_target(share) } else { None };
             let Some((id, cost)) = target else { return Err(error) };
             freed += cost;
-            let live = core.tasks.live.get(&id).map(|task| task.value().clone());
+            let live = tasks.live.get(&id).map(|task| task.value().clone());
             if let Some(live) = live {
                 live.give_way();
             }
@@ -82,19 +82,18 @@ impl KeptTasks {
 
     /// Makes a running task give way to a caller with a smaller share. Returns how many bytes that
     /// frees at least.
-    pub(super) fn give_way(&self, core: &Arc<Core>, newcomer: &Share) -> Option<usize> {
+    pub(super) fn give_way(tasks: Arc<Tasks>, newcomer: &Share) -> Option<usize> {
         let KeptTask { id, .. } = {
-            let mut shares = self.0.lock();
+            let mut shares = tasks.held.0.lock();
             let target = shares.busy_gives_way(newcomer)?;
             shares.remove(target.ticket)?
         };
-        let live = core.tasks.live.get(&id).map(|task| task.value().clone());
+        let live = tasks.live.get(&id).map(|task| task.value().clone());
         if let Some(live) = live {
             live.give_way();
         }
-        let core = core.clone();
         tokio::spawn(async move {
-            if let Err(error) = core.config.tasks.store.forget(&id).await {
+            if let Err(error) = tasks.config.store.forget(&id).await {
                 crate::log!(error, %error, "a task that gave way could not be forgotten");
             }
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use stentor_wire::encode::ResultBody;
@@ -13,29 +14,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::store::{TaskRecord, TaskStoreError};
-use super::{failed, notice};
-use crate::core::Core;
+use super::{Tasks, failed, notice};
+use crate::call::{NewTask, TaskHandle};
+use crate::handler::{CallError, CallTask, Cancel, PendingInputs};
 use crate::hub::HubMsg;
 use crate::ids::TaskId;
 use crate::reasons::CancelReason;
 use crate::shares::{Share, Ticket};
-use crate::task::{Cancel, PendingInputs};
 
 /// How long to wait before the end of a task is stored again, after the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 /// A supervisor that ends marks its engine as ending within this time.
 const ENDING_DELAY: Duration = Duration::from_millis(500);
-
-/// A call that becomes a task.
-pub(crate) struct NewTask {
-    pub(crate) tool: String,
-    pub(crate) arguments: Value,
-    pub(crate) capabilities: Value,
-    pub(crate) owner: Option<Arc<str>>,
-    pub(crate) share: Share,
-    pub(crate) inputs: Arc<PendingInputs>,
-    pub(crate) cancel: Cancel,
-}
 
 #[derive(Debug)]
 pub(crate) struct LiveTask {
@@ -61,12 +51,11 @@ struct Reports {
 
 impl LiveTask {
     /// Makes a task of a call. The task is stored when this returns.
-    pub(crate) async fn create(core: &Arc<Core>, new: NewTask) -> Result<TaskGuard, ErrorObject> {
-        let config = &core.config.tasks;
-        let now = core.tasks.now();
+    pub(crate) async fn create(tasks: Arc<Tasks>, new: NewTask) -> Result<TaskGuard, ErrorObject> {
+        let (config, now) = (&tasks.config, tasks.now());
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let record = TaskRecord {
-            id: TaskId::random(&core.config.node),
+            id: TaskId::random(&tasks.node),
             owner: new.owner,
             tool: new.tool,
             arguments: new.arguments,
@@ -82,9 +71,9 @@ impl LiveTask {
         };
         // The guard comes first: if the call is killed while the task is stored, the task must not
         // look as if it still ran.
-        let guard = Self::guard(core, record, new.share, new.inputs, new.cancel);
+        let guard = Self::guard(&tasks, record, new.share, new.inputs, new.cancel);
         let stored = match &guard.task {
-            Some(task) => task.store(core, || task.record.lock().clone()).await,
+            Some(task) => task.store(&tasks, || task.record.lock().clone()).await,
             None => Ok(()),
         };
         match stored {
@@ -98,20 +87,20 @@ impl LiveTask {
 
     /// Runs a stored task again.
     pub(crate) fn run(
-        core: &Arc<Core>,
+        tasks: &Arc<Tasks>,
         mut record: TaskRecord,
         inputs: Arc<PendingInputs>,
         cancel: Cancel,
     ) -> TaskGuard {
         // Nobody waits for answers to the questions of the last run, and their keys are used up.
         record.status = TaskStatus::Working;
-        inputs.ask_anew(core.tasks.now());
+        inputs.ask_anew(tasks.now());
         let share = Share::of(record.owner.as_ref(), None, None);
-        Self::guard(core, record, share, inputs, cancel)
+        Self::guard(tasks, record, share, inputs, cancel)
     }
 
     fn guard(
-        core: &Arc<Core>,
+        tasks: &Arc<Tasks>,
         record: TaskRecord,
         share: Share,
         inputs: Arc<PendingInputs>,
@@ -119,7 +108,7 @@ impl LiveTask {
     ) -> TaskGuard {
         inputs.belong_to_task();
         let id = record.id.clone();
-        let ticket = core.tasks.held.enter(&share, &record);
+        let ticket = tasks.held.enter(&share, &record);
         let task = Arc::new(Self {
             record: Mutex::new(record),
             inputs,
@@ -131,8 +120,8 @@ impl LiveTask {
             ticket,
             gave_way: AtomicBool::new(false),
         });
-        core.tasks.live.insert(id, task.clone());
-        TaskGuard { core: core.clone(), task: Some(task), _counted: core.calls.token() }
+        tasks.live.insert(id, task.clone());
+        TaskGuard { tasks: tasks.clone(), task: Some(task), _counted: tasks.tracker.token() }
     }
 
     pub(crate) fn id(&self) -> TaskId {
@@ -178,17 +167,17 @@ impl LiveTask {
     /// Writes the task to the store. Other tasks give way if necessary.
     async fn store(
         &self,
-        core: &Core,
+        tasks: &Tasks,
         record: impl Fn() -> TaskRecord,
     ) -> Result<(), TaskStoreError> {
         let gave_way = || self.gave_way.load(Ordering::Acquire);
         if gave_way() {
             return Ok(());
         }
-        let stored = core.tasks.held.put(core, &self.share, &record).await;
+        let stored = tasks.held.put(tasks, &self.share, &record).await;
         // The task gave way while it was being stored.
         if gave_way() {
-            return core.config.tasks.store.forget(&self.id()).await;
+            return tasks.config.store.forget(&self.id()).await;
         }
         stored
     }
@@ -206,7 +195,7 @@ impl LiveTask {
     }
 
     /// Notifies listeners of the last report, when the interval has passed. Cancel safe.
-    pub(crate) async fn send_reports(&self, core: &Core) {
+    pub(crate) async fn send_reports(&self, tasks: &Tasks) {
         loop {
             let (waiting, last) = {
                 let reports = self.reports.lock();
@@ -214,18 +203,18 @@ impl LiveTask {
             };
             if waiting {
                 if let Some(last) = last {
-                    sleep_until(last + core.config.tasks.message_interval).await;
+                    sleep_until(last + tasks.config.message_interval).await;
                 }
                 self.reports.lock().last = Some(Instant::now());
-                return self.change(core, |_| {});
+                return self.change(tasks, |_| {});
             }
             self.reported.notified().await;
         }
     }
 
-    pub(crate) fn show_questions(&self, core: &Core) {
+    pub(crate) fn show_questions(&self, tasks: &Tasks) {
         let open = self.inputs.open_questions();
-        self.change(core, |record| {
+        self.change(tasks, |record| {
             record.status = match open.is_empty() {
                 true => TaskStatus::Working,
                 false => TaskStatus::InputRequired { input_requests: open },
@@ -236,10 +225,10 @@ impl LiveTask {
     /// Stores what the code needs to continue after a restart.
     pub(crate) async fn checkpoint(
         self: &Arc<Self>,
-        core: &Arc<Core>,
+        tasks: &Arc<Tasks>,
         value: Value,
     ) -> Result<(), TaskStoreError> {
-        let (task, core) = (self.clone(), core.clone());
+        let (task, tasks) = (self.clone(), tasks.clone());
         // In a runtime task of its own: code that stops polling a save must not keep this permit
         // from the end of its task.
         let saving = tokio::spawn(async move {
@@ -252,36 +241,36 @@ impl LiveTask {
                 record.checkpoint = Some(value);
                 record.clone()
             };
-            core.tasks.held.change(task.ticket, &record, true);
-            let stored = task.store(&core, || record.clone()).await;
+            tasks.held.change(task.ticket, &record, true);
+            let stored = task.store(&tasks, || record.clone()).await;
             if stored.is_err() {
                 let record = task.record.lock().clone();
-                core.tasks.held.change(task.ticket, &record, true);
+                tasks.held.change(task.ticket, &record, true);
             }
             stored
         });
         saving.await.unwrap_or_else(|error| Err(TaskStoreError::Failed(error.into())))
     }
 
-    fn change(&self, core: &Core, change: impl FnOnce(&mut TaskRecord)) {
+    fn change(&self, tasks: &Tasks, change: impl FnOnce(&mut TaskRecord)) {
         let mut record = self.record.lock();
         if !record.status.is_terminal() {
             change(&mut record);
-            self.publish(core, record);
+            self.publish(tasks, record);
         }
     }
 
     /// Notifies listeners. The lock is still held, so the notices are in the order of the changes.
-    fn publish(&self, core: &Core, mut record: MutexGuard<'_, TaskRecord>) {
+    fn publish(&self, tasks: &Tasks, mut record: MutexGuard<'_, TaskRecord>) {
         record.version += 1;
-        record.updated_at = core.tasks.now();
+        record.updated_at = tasks.now();
         self.reports.lock().waiting = false;
-        core.hub.send(HubMsg::Publish(notice(&record)));
+        tasks.hub.send(HubMsg::Publish(notice(&record)));
     }
 
     /// Ends the task: its end is stored first, then published. If the store fails, the end is
     /// published at once, and the task stays live until it could be stored, or has expired.
-    async fn finish(&self, core: &Core, status: TaskStatus) {
+    async fn finish(&self, tasks: &Tasks, status: TaskStatus) {
         let _turn = self.turn.acquire().await;
         let ended = |status: TaskStatus| {
             let mut record = self.record.lock().clone();
@@ -290,88 +279,136 @@ impl LiveTask {
             }
             record.status = status;
             record.version += 1;
-            record.updated_at = core.tasks.now();
+            record.updated_at = tasks.now();
             // The task never runs again, so it needs neither.
             record.checkpoint = None;
             record.arguments = Value::Null;
             record
         };
         let mut record = ended(status);
-        core.tasks.held.change(self.ticket, &record, true);
-        let mut stored = self.store(core, || record.clone()).await;
+        tasks.held.change(self.ticket, &record, true);
+        let mut stored = self.store(tasks, || record.clone()).await;
         if let Err(error) = &stored {
             crate::log!(error, %error, "the result of a task could not be stored");
             let error = ErrorObject::internal(format!("the result could not be kept: {error}"));
             record = ended(TaskStatus::Failed { error });
-            stored = self.store(core, || record.clone()).await;
+            stored = self.store(tasks, || record.clone()).await;
         }
-        core.tasks.held.change(self.ticket, &record, false);
+        tasks.held.change(self.ticket, &record, false);
         {
             let mut shown = self.record.lock();
             // A change made meanwhile may have taken the version of this record.
             record.version = shown.version + 1;
             *shown = record.clone();
-            core.hub.send(HubMsg::Publish(notice(&shown)));
+            tasks.hub.send(HubMsg::Publish(notice(&shown)));
         }
         while let Err(error) = &stored
-            && !record.is_expired(core.tasks.now())
+            && !record.is_expired(tasks.now())
         {
             crate::log!(error, %error, "the end of a task could not be stored");
             tokio::select! {
-                () = sleep(STORE_RETRY) => stored = self.store(core, || record.clone()).await,
-                () = core.lifecycle.ending().cancelled() => break,
+                () = sleep(STORE_RETRY) => stored = self.store(tasks, || record.clone()).await,
+                () = tasks.lifecycle.ending().cancelled() => break,
             }
         }
-        core.tasks.live.remove(&record.id);
+        tasks.live.remove(&record.id);
     }
 }
 
 /// The right of a call to run as a task. When dropped unfinished, it fails the task. Only if the
 /// engine ends, the stored task stays as it is, as if the process had ended.
+#[derive(Debug)]
 pub(crate) struct TaskGuard {
-    core: Arc<Core>,
+    tasks: Arc<Tasks>,
     task: Option<Arc<LiveTask>>,
     _counted: TaskTrackerToken,
 }
 
 impl TaskGuard {
-    pub(crate) fn task(&self) -> Option<&Arc<LiveTask>> {
-        self.task.as_ref()
-    }
-
-    pub(crate) async fn finish(mut self, status: TaskStatus) {
-        // Cleared only afterwards, so that a guard that is dropped meanwhile has not finished.
-        if let Some(task) = self.task.clone() {
-            task.finish(&self.core, status).await;
-        }
-        self.task = None;
-    }
-
     /// Removes the task, as if the call had never been a task.
     fn forget(mut self) {
         if let Some(task) = self.task.take() {
-            self.core.tasks.live.remove(&task.id());
-            self.core.tasks.held.leave(task.ticket);
+            self.tasks.live.remove(&task.id());
+            self.tasks.held.leave(task.ticket);
         }
+    }
+}
+
+impl TaskHandle for TaskGuard {
+    fn task(&self) -> Option<Arc<dyn CallTask>> {
+        let task = self.task.clone()?;
+        Some(Arc::new(TaskOfCall { tasks: self.tasks.clone(), task }))
+    }
+
+    fn result(&self) -> Result<ResultBody, ErrorObject> {
+        let task = self.task.as_ref().ok_or_else(|| ErrorObject::internal("no task"))?;
+        task.result()
+    }
+
+    fn show_questions(&self) {
+        if let Some(task) = &self.task {
+            task.show_questions(&self.tasks);
+        }
+    }
+
+    fn send_reports(&self) -> BoxFuture<'static, ()> {
+        let (tasks, task) = (self.tasks.clone(), self.task.clone());
+        Box::pin(async move {
+            match task {
+                Some(task) => task.send_reports(&tasks).await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn finish(mut self: Box<Self>, status: TaskStatus) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // Cleared only afterwards, so that a guard that is dropped meanwhile has not finished.
+            if let Some(task) = self.task.clone() {
+                task.finish(&self.tasks, status).await;
+            }
+            self.task = None;
+        })
+    }
+}
+
+/// A task, for the code of its call.
+#[derive(Debug)]
+struct TaskOfCall {
+    tasks: Arc<Tasks>,
+    task: Arc<LiveTask>,
+}
+
+impl CallTask for TaskOfCall {
+    fn id(&self) -> TaskId {
+        self.task.id()
+    }
+
+    fn report(&self, message: String) {
+        self.task.report(message);
+    }
+
+    fn checkpoint(self: Arc<Self>, value: Value) -> BoxFuture<'static, Result<(), CallError>> {
+        Box::pin(async move { Ok(self.task.checkpoint(&self.tasks, value).await?) })
     }
 }
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
-        if self.core.lifecycle.ending().is_cancelled() {
-            self.core.tasks.live.remove(&task.id());
+        if self.tasks.lifecycle.ending().is_cancelled() {
+            self.tasks.live.remove(&task.id());
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let core = self.core.clone();
+            let tasks = self.tasks.clone();
             runtime.spawn(async move {
                 // A supervisor that ends kills its task actors first, and marks the engine as
                 // ending after that.
-                if timeout(ENDING_DELAY, core.lifecycle.ending().cancelled()).await.is_ok() {
-                    core.tasks.live.remove(&task.id());
+                if timeout(ENDING_DELAY, tasks.lifecycle.ending().cancelled()).await.is_ok() {
+                    tasks.live.remove(&task.id());
                     return;
                 }
                 let error = ErrorObject::internal("the task ended without a result");
-                task.finish(&core, TaskStatus::Failed { error }).await;
+                task.finish(&tasks, TaskStatus::Failed { error }).await;
             });
         }
     }

@@ -8,7 +8,8 @@ use dashmap::DashMap;
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stentor_wire::{ErrorObject, TaskStatus, TaskView, encode::ResultBody};
+use stentor_wire::encode::ResultBody;
+use stentor_wire::{ErrorObject, TaskStatus, TaskView};
 
 use crate::ids::TaskId;
 

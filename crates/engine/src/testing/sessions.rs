@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all, ready};
 use parking_lot::Mutex;
+use stentor_delivery::policy::Retention;
+use stentor_delivery::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::session::{SessionRecord, SessionStore, SessionStoreError, TakeOver};
-use stentor_delivery::policy::Retention;
-use stentor_delivery::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 
 /// Keeps sessions and their streams for several engines of one process, like a store that nodes
 /// share.

@@ -1,34 +1,31 @@
 //! The session of a client at the other end of a pipe, for its transport.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+use stentor_delivery::StreamSender;
 use stentor_wire::{DecodeError, ErrorObject, Message, encode};
 
-use super::Refused;
-use super::deliver::{ask, tell};
-use crate::core::Core;
-use crate::engine::CANCEL_GRACE;
-use crate::reasons::EndReason;
-use crate::session::{MAX_WAITING_MESSAGES, OneWay, SessionEntry};
-use stentor_delivery::StreamSender;
+use crate::reasons::{EndReason, Refused};
+use crate::session::Session;
 
 /// The session of one client at the other end of a pipe.
 #[derive(Debug)]
 pub struct Pipe {
-    pub(super) core: Arc<Core>,
-    pub(super) entry: Arc<SessionEntry>,
-    pub(super) sender: StreamSender,
+    session: Session,
+    sender: StreamSender,
 }
 
 impl Pipe {
+    pub(super) fn new(session: Session, sender: StreamSender) -> Self {
+        Self { session, sender }
+    }
+
     /// Decodes one line of the client, like [`Engine::decode`](crate::Engine::decode).
     ///
     /// # Errors
     ///
     /// As [`Message::decode`].
     pub async fn decode(&self, line: Bytes) -> Result<Message, DecodeError> {
-        self.core.decode(line).await
+        self.session.decode(line).await
     }
 
     /// Delivers what was decoded from one line of the client.
@@ -54,10 +51,10 @@ impl Pipe {
         let request = match message {
             Message::Request(request) => request,
             Message::Notification(notification) => {
-                return tell(&self.core, &self.entry, OneWay::Notification(notification)).await;
+                return self.session.notification(notification).await;
             }
             Message::Response(response) => {
-                return tell(&self.core, &self.entry, OneWay::Response(response)).await;
+                return self.session.response(response).await;
             }
         };
         let id = request.id.clone();
@@ -65,7 +62,7 @@ impl Pipe {
             self.sender.reply(encode::error(Some(&id), &error), Some(error.code));
             Ok(())
         };
-        match ask(&self.core, &self.entry, request, self.sender.clone()).await {
+        match self.session.deliver_request(request, self.sender.clone()).await {
             Err(Refused::TooManyRequests) => {
                 refuse(ErrorObject::unavailable(Refused::TooManyRequests.to_string()))
             }
@@ -79,22 +76,7 @@ impl Pipe {
     /// requests may still be answered, for as long as during a shutdown. Then the session ends, and
     /// the receiver of its stream with it.
     pub async fn finish(&self) {
-        let (turns, permits) = (self.entry.turns(), self.entry.permits());
-        // All turns are free when every message was handled, all permits when every request was
-        // answered.
-        let answered = async {
-            let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
-            self.entry.questions().close();
-            self.entry.drain(&self.core);
-            let _permits = permits.acquire_many(self.core.config.max_requests() as u32).await;
-        };
-        let _ = tokio::time::timeout(self.core.config.drain_timeout, answered).await;
-        // Ends also a listen that has waited for the task store until now.
-        self.entry.drain(&self.core);
-        self.entry.end(&self.core, EndReason::Disconnected);
-        // Cancelled calls answer, too, and the last of them ends the stream.
-        let all = self.core.config.max_requests() as u32;
-        if tokio::time::timeout(CANCEL_GRACE, permits.acquire_many(all)).await.is_err() {
+        if self.session.finish(EndReason::Disconnected).await.is_err() {
             // A call that cannot be cancelled must not keep the stream open.
             self.sender.finish();
         }
@@ -103,6 +85,6 @@ impl Pipe {
     /// Whether the engine shuts down.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.core.lifecycle.is_draining()
+        self.session.is_draining()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Engine, ToolError, tool};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Client, engine, http_session, methods, modern_meta, request};
 use crate::{TOOLS_CHANGED, named, pipes, settle};
@@ -71,25 +71,27 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0, "it has its own budget");
 }
 
-/// The number of session actors: all children but registry, hub, and the session of stateless
-/// calls.
-fn session_actors(engine: &Engine) -> usize {
-    engine.actor().get_children().len() - 3
+/// The number of session actors: all children but registry, hub and task actors.
+async fn session_actors(engine: &Engine) -> usize {
+    let pool = engine.observe().await.unwrap().task_pool;
+    engine.actor().get_children().len() - 2 - pool.running - pool.idle
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_has_an_actor_from_its_first_work_to_its_end() {
+async fn a_session_has_an_actor_while_it_has_messages() {
     let engine = engine().start().await.unwrap();
     let mut idle = Client::legacy(&engine).await;
     let mut client = Client::legacy(&engine).await;
     client.subscribe("s", "test://watched").await;
     client.ping().await;
-    assert_eq!(session_actors(&engine), 0);
+    assert_eq!(session_actors(&engine).await, 2);
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(session_actors(&engine).await, 0, "both are passive");
     // Two concurrent calls start one actor.
     client.call(1, "wait").await;
     client.call(2, "wait").await;
     client.ping().await;
-    assert_eq!(session_actors(&engine), 1);
+    assert_eq!(session_actors(&engine).await, 1);
     assert_eq!(engine.observe().await.unwrap().running_calls, 2);
     let id = pipes(&engine).into_iter().find(|it| !it.open_calls.is_empty()).unwrap().id;
     assert!(engine.end_session(&id));
@@ -102,7 +104,7 @@ async fn a_session_has_an_actor_from_its_first_work_to_its_end() {
     answered.sort_unstable();
     assert_eq!(answered, [Some(1), Some(2)]);
     settle(&engine).await;
-    assert_eq!(session_actors(&engine), 0);
+    assert_eq!(session_actors(&engine).await, 0);
     let view = engine.observe().await.unwrap();
     assert_eq!((view.hub.subscribers, view.running_calls), (1, 0));
     engine.catalog().add(named("added")).await.unwrap();
@@ -111,7 +113,8 @@ async fn a_session_has_an_actor_from_its_first_work_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn calls_that_begin_on_several_threads_begin_one_actor() {
-    let engine = engine().start().await.unwrap();
+    // Never passive, so that the test may take as long as it likes.
+    let engine = engine().configure(|config| config.passivate_after = None).start().await.unwrap();
     for round in 1..=100 {
         let session = http_session(&engine).await;
         let calls: Vec<_> = (1..=4)
@@ -124,11 +127,17 @@ async fn calls_that_begin_on_several_threads_begin_one_actor() {
         for call in calls {
             call.await.unwrap().unwrap();
         }
-        assert_eq!(engine.observe().await.unwrap().running_calls, 4 * round);
+        // The session's actor begins them one after the other.
+        let begun = async {
+            while engine.observe().await.unwrap().running_calls != 4 * round {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), begun).await.unwrap();
     }
     // Surplus actors have ended, too.
     let gone = async {
-        while session_actors(&engine) != 100 {
+        while session_actors(&engine).await != 100 {
             tokio::task::yield_now().await;
         }
     };
@@ -255,14 +264,7 @@ async fn a_call_whose_actor_is_killed_is_answered_and_its_session_continues() {
     let mut client = Client::legacy(&engine).await;
     client.call(1, "wait").await;
     client.ping().await;
-    let tasks = || {
-        let children = engine.supervisor_cell().get_children();
-        children.into_iter().flat_map(|child| child.get_children()).collect::<Vec<_>>()
-    };
-    assert_eq!(tasks().len(), 1);
-    for task in tasks() {
-        task.kill();
-    }
+    kill(&engine, FaultTarget::TaskActors).await.unwrap();
     assert_eq!(client.answer(1).await.0["error"]["message"], "the call ended without an answer");
     client.call(2, "echo").await;
     assert_eq!(client.answer(2).await.0["result"]["content"][0]["text"], "echo");

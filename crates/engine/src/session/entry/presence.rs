@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::directory::SessionPermit;
+use crate::session::directory::SessionPermit;
 
 /// The longest time from when a client opens a session until it sends a request or reads its
 /// notices.
@@ -17,6 +17,8 @@ pub(crate) const TO_BE_USED: Duration = Duration::from_secs(1);
 pub(crate) struct Presence {
     opened: Instant,
     last_seen: Mutex<Instant>,
+    /// When the session's actor handled the last message.
+    last_message: Mutex<Instant>,
     used: AtomicBool,
     /// Set while the session counts as left: from when the client was seen to disconnect until it
     /// uses the session after all.
@@ -29,6 +31,7 @@ impl Default for Presence {
         Self {
             opened: now,
             last_seen: Mutex::new(now),
+            last_message: Mutex::new(now),
             used: AtomicBool::new(false),
             unused: Mutex::default(),
         }
@@ -50,6 +53,17 @@ impl Presence {
 
     pub(crate) fn touch(&self) {
         *self.last_seen.lock() = Instant::now();
+    }
+
+    /// Records that the client has sent a message, which is handled now.
+    pub(crate) fn has_message(&self) {
+        let now = Instant::now();
+        *self.last_seen.lock() = now;
+        *self.last_message.lock() = now;
+    }
+
+    pub(super) fn last_message(&self) -> Instant {
+        *self.last_message.lock()
     }
 
     pub(crate) fn used(&self) {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stentor_delivery::CountersView;
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
 
 use crate::ids::SessionId;
 use crate::reasons::SessionKind;
-use stentor_delivery::CountersView;
 
 /// A session at one moment.
 #[derive(Clone, Debug)]

@@ -1,8 +1,7 @@
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{fs, io};
 
 use futures::future::{join_all, try_join_all};
 use redb::backends::FileBackend;

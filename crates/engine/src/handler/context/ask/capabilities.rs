@@ -6,7 +6,10 @@ use stentor_wire::model::ClientCapabilities;
 use stentor_wire::request;
 
 /// The capability that the client would have to declare for this question; `None` if it does.
-pub(in crate::task) fn lacking(can: &ClientCapabilities, question: &Question) -> Option<Value> {
+pub(in crate::handler::context) fn lacking(
+    can: &ClientCapabilities,
+    question: &Question,
+) -> Option<Value> {
     let by_url = question.params.get("mode").is_some_and(|mode| mode == "url");
     match (question.method, &can.elicitation) {
         (request::ELICIT, None) if !by_url => Some(json!({"elicitation": {}})),

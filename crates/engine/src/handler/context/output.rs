@@ -4,11 +4,11 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use stentor_delivery::{ProgressGate, StreamSender};
 use stentor_wire::RequestMeta;
 use stentor_wire::model::ClientCapabilities;
 
-use crate::session::Caller;
-use stentor_delivery::{ProgressGate, StreamSender};
+use crate::caller::Caller;
 
 /// The output for one request: its stream, and what the request declared.
 #[derive(Debug)]

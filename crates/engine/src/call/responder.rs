@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use stentor_delivery::{ProgressGate, StreamSender};
 use stentor_wire::encode::{self, Question, ResultBody};
 use stentor_wire::{Era, ErrorObject, Id, Method, Request};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::CallPermit;
-use super::cancel::{Cancel, OpenCall};
-use crate::core::Core;
+use super::calls::Calls;
+use super::open_calls::OpenCall;
+use super::stateless::CallPermit;
+use crate::caller::Caller;
+use crate::handler::Cancel;
+use crate::offload::LARGE;
 use crate::reasons::CallOutcome;
 use crate::request_budget::Meter;
-use crate::session::FinishStreams;
-use stentor_delivery::{ProgressGate, StreamSender};
 
 /// Answers a request exactly once, in every case. A responder is made where the request is
 /// received, and stays with the request. If it is dropped unanswered, after a panic or because its
 /// actor is killed, it answers with an error.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    core: Arc<Core>,
+    calls: Arc<Calls>,
     sender: StreamSender,
     era: Era,
     /// `None` once there is nothing more to answer.
@@ -55,7 +58,7 @@ pub(super) struct Running {
 impl Responder {
     /// For a request that was received; `permit` is its right to run.
     pub(crate) fn new(
-        core: Arc<Core>,
+        calls: Arc<Calls>,
         sender: StreamSender,
         era: Era,
         request: &Request,
@@ -64,7 +67,7 @@ impl Responder {
     ) -> Self {
         let (id, method) = (Some(request.id.clone()), request.method.clone());
         let permits = Permits { permit: Some(permit.into()), open: None };
-        Self { core, sender, era, id, method, arrived: Instant::now(), permits, call: None, meter }
+        Self { calls, sender, era, id, method, arrived: Instant::now(), permits, call: None, meter }
     }
 
     pub(crate) fn sender(&self) -> &StreamSender {
@@ -83,10 +86,10 @@ impl Responder {
     }
 
     /// Answers with a response that another node has encoded.
-    pub(crate) fn answer_encoded(mut self, response: bytes::Bytes, code: Option<i32>) {
+    pub(crate) fn answer_encoded(mut self, response: Bytes, code: Option<i32>) {
         if self.close().is_some() {
             let outcome = code.map_or(CallOutcome::Ok, CallOutcome::Error);
-            self.core.metrics.operation(&self.method, outcome, self.arrived.elapsed());
+            self.calls.metrics.operation(&self.method, outcome, self.arrived.elapsed());
             self.sender.reply(response, code);
         }
     }
@@ -94,10 +97,10 @@ impl Responder {
     /// Answers with questions, for the client to retry with their answers.
     pub(crate) fn ask(mut self, round: &[(String, Question)], request_state: &str) {
         let Some(id) = self.close() else { return };
-        self.core.metrics.operation(&self.method, CallOutcome::Ok, self.arrived.elapsed());
+        self.calls.metrics.operation(&self.method, CallOutcome::Ok, self.arrived.elapsed());
         let questions = round.iter().map(|(key, question)| (&**key, question));
         let bytes =
-            encode::input_required(&id, &self.core.identity, questions, Some(request_state));
+            encode::input_required(&id, &self.calls.identity, questions, Some(request_state));
         self.sender.reply(bytes, None);
     }
 
@@ -116,10 +119,10 @@ impl Responder {
     fn send(&mut self, outcome: Result<ResultBody, ErrorObject>) {
         let Some(id) = self.close() else { return };
         let took = self.arrived.elapsed();
-        self.core.metrics.operation(&self.method, CallOutcome::of(&outcome), took);
+        self.calls.metrics.operation(&self.method, CallOutcome::of(&outcome), took);
         match outcome {
             Ok(result) => {
-                let bytes = encode::response(&id, self.era, &self.core.identity, &result);
+                let bytes = encode::response(&id, self.era, &self.calls.identity, &result);
                 self.sender.reply(self.meter.counted(bytes), None);
             }
             Err(error) => self.sender.reply(encode::error(Some(&id), &error), Some(error.code)),
@@ -150,5 +153,35 @@ impl Drop for Responder {
             Some(Some(error)) => self.send(Err(error)),
             Some(None) => self.end_unanswered(),
         }
+    }
+}
+
+/// Encodes the response to a request that runs no call. Also returns the code, if it is an error.
+pub(crate) fn answer_now(
+    calls: &Calls,
+    caller: &Caller,
+    id: &Id,
+    outcome: &Result<ResultBody, ErrorObject>,
+) -> (Bytes, Option<i32>) {
+    match outcome {
+        Ok(result) => {
+            let mut answer = encode::response(id, caller.era(), &calls.identity, result);
+            if answer.len() > LARGE {
+                answer = calls.requests.of(&caller.share()).counted(answer);
+            }
+            (answer, None)
+        }
+        Err(error) => (encode::error(Some(id), error), Some(error.code)),
+    }
+}
+
+/// Ends the stream of a session when the last owner that may still answer on it drops it. Owners
+/// are the session itself, and each of its calls.
+#[derive(Debug)]
+pub(crate) struct FinishStreams(pub(crate) StreamSender);
+
+impl Drop for FinishStreams {
+    fn drop(&mut self) {
+        self.0.finish();
     }
 }

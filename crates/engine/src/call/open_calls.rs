@@ -1,14 +1,14 @@
-//! How a running call is cancelled.
+//! The running calls of one session, and how each is cancelled.
 
-use crate::reasons::CancelReason;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use stentor_delivery::Notified;
 use stentor_wire::{ErrorObject, Id, code};
-use tokio_util::sync::CancellationToken;
 
 use super::state_token::StateError;
-use stentor_delivery::Notified;
+use crate::handler::Cancel;
+use crate::reasons::CancelReason;
 
 impl CancelReason {
     /// The error for the client; `None` where the client wants no response or cannot get one.
@@ -20,6 +20,8 @@ impl CancelReason {
             Self::TimedOut => Some(ErrorObject::new(code::CANCELLED, "the call took too long")),
             Self::GaveWay => Some(gave_way()),
             Self::Application => Some(ErrorObject::new(code::CANCELLED, "the call was cancelled")),
+            // As if the call had been dropped.
+            Self::SessionCrashed => Some(ErrorObject::internal("the call ended without an answer")),
             Self::SessionEnded => Some(ErrorObject::unavailable("the session ended")),
             Self::Shutdown => Some(ErrorObject::unavailable("the server is shutting down")),
         }
@@ -31,51 +33,6 @@ pub(crate) fn gave_way() -> ErrorObject {
     let why = "the call gave way to other callers: no caller has more of what all share; \
                ask for less at once, and again later";
     ErrorObject::unavailable(why)
-}
-
-/// Cancels one call, once; the first reason counts.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel(Arc<Mutex<Cancelled>>);
-
-#[derive(Debug, Default)]
-struct Cancelled {
-    reason: Option<CancelReason>,
-    /// Made for the first code that waits for it: most calls end before that.
-    token: Option<CancellationToken>,
-}
-
-impl Cancel {
-    pub(crate) fn cancel(&self, reason: CancelReason) {
-        let token = {
-            let mut cancelled = self.0.lock();
-            cancelled.reason.get_or_insert(reason);
-            cancelled.token.clone()
-        };
-        if let Some(token) = token {
-            token.cancel();
-        }
-    }
-
-    pub(crate) fn token(&self) -> CancellationToken {
-        let (token, is_cancelled_already) = {
-            let mut cancelled = self.0.lock();
-            let is_cancelled_already = cancelled.reason.is_some();
-            (cancelled.token.get_or_insert_default().clone(), is_cancelled_already)
-        };
-        if is_cancelled_already {
-            token.cancel();
-        }
-        token
-    }
-
-    /// Why the call was cancelled. To be read only once it was.
-    pub(crate) fn reason(&self) -> CancelReason {
-        self.0.lock().reason.clone().unwrap_or(CancelReason::Shutdown)
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.lock().reason.is_some()
-    }
 }
 
 /// Cancels a modern HTTP call when its client disconnects.

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::output::CallOutput;
+use super::responder::Responder;
 use super::state_token::StateError;
-use super::{Cancel, Responder};
+use crate::handler::{CallOutput, Cancel};
 use crate::reasons::CancelReason;
 use crate::shares::{Share, Shares, Ticket};
 
@@ -19,12 +19,14 @@ const MAX_REMEMBERED: usize = 1_024;
 
 type Handle = [u8; 16];
 
+#[derive(Debug)]
 pub(crate) struct Resume {
     pub(crate) output: CallOutput,
     pub(crate) responder: Responder,
     pub(crate) answers: Map<String, Value>,
 }
 
+#[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) cancel: Cancel,
     pub(crate) resume: oneshot::Sender<Resume>,
@@ -32,16 +34,17 @@ pub(crate) struct Waiting {
 
 /// All waiting calls of an engine, bounded in number and in bytes. When a bound is exceeded, the
 /// oldest call of the largest share gives way.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct AwaitingInput(Arc<Table>);
 
+#[derive(Debug)]
 struct Table {
     calls: Mutex<Calls>,
     max: usize,
     max_bytes: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Calls {
     shares: Shares<(Handle, Waiting)>,
     tickets: HashMap<Handle, Ticket>,

@@ -9,12 +9,11 @@ use foldhash::fast::RandomState;
 use stentor_wire::{Method, code};
 use tokio::time::Instant;
 
-use super::cancel::Cancel;
-use crate::core::Core;
+use super::calls::Calls;
 use crate::events::EngineEvent;
+use crate::handler::Cancel;
 use crate::ids::CallId;
-use crate::reasons::CancelReason;
-use crate::reasons::{CallOutcome, CallRef};
+use crate::reasons::{CallOutcome, CallRef, CancelReason};
 
 /// A running call, at one moment.
 #[derive(Clone, Debug)]
@@ -28,7 +27,7 @@ pub struct CallView {
     pub age: Duration,
 }
 
-/// All calls of an engine that have a task actor, also while they await input.
+/// All calls of an engine, also while they await input.
 #[derive(Debug, Default)]
 pub(crate) struct RunningCalls {
     next: AtomicU64,
@@ -78,35 +77,30 @@ impl RunningCalls {
 /// What is recorded of one call. When dropped, in whatever way the call ends, it emits the event of
 /// that end.
 pub(crate) struct Record {
-    core: Arc<Core>,
+    calls: Arc<Calls>,
     call: CallRef,
     method: Method,
     cancel: Cancel,
     started: Instant,
-    /// Whether the call is in [`RunningCalls`].
-    enlisted: bool,
     answered: Option<CallOutcome>,
 }
 
 impl Record {
-    pub(crate) fn new(core: Arc<Core>, call: CallRef, method: Method, cancel: Cancel) -> Self {
+    /// Adds the call to the running calls: from here on it is listed, and the end of the engine
+    /// cancels it.
+    pub(crate) fn new(calls: Arc<Calls>, call: CallRef, method: Method, cancel: Cancel) -> Self {
         let started = Instant::now();
-        core.events
-            .emit(|| EngineEvent::CallStarted { call: call.clone(), method: method.clone() });
-        Self { core, call, method, cancel, started, enlisted: false, answered: None }
-    }
-
-    /// Adds the call to the running calls, because it takes longer. From here on it is listed, and
-    /// the end of the engine cancels it.
-    pub(crate) fn enlist(&mut self) {
-        let (call, method, cancel) = (self.call.clone(), self.method.clone(), self.cancel.clone());
-        let running = RunningCall { call, method, started: self.started, cancel };
-        self.core.running.calls.insert(self.call.id, running);
-        self.enlisted = true;
+        let started_call =
+            || EngineEvent::CallStarted { call: call.clone(), method: method.clone() };
+        calls.events.emit(started_call);
+        let (running, of) = (call.clone(), method.clone());
+        let running = RunningCall { call: running, method: of, started, cancel: cancel.clone() };
+        calls.running.calls.insert(call.id, running);
         // After the insert: either the end of the engine finds this entry, or it is seen here.
-        if self.core.lifecycle.ending().is_cancelled() {
-            self.cancel.cancel(CancelReason::Shutdown);
+        if calls.lifecycle.ending().is_cancelled() {
+            cancel.cancel(CancelReason::Shutdown);
         }
+        Self { calls, call, method, cancel, started, answered: None }
     }
 
     pub(crate) fn method(&self) -> &Method {
@@ -120,15 +114,13 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.enlisted {
-            self.core.running.calls.remove(&self.call.id);
-        }
+        self.calls.running.calls.remove(&self.call.id);
         let was_cancelled = self.cancel.is_cancelled();
         if self.answered.is_none() && !was_cancelled {
             // The call was killed. Another node that works for it can stop.
             self.cancel.cancel(CancelReason::SessionEnded);
         }
-        self.core.events.emit(|| {
+        self.calls.events.emit(|| {
             let (call, took) = (self.call.clone(), self.started.elapsed());
             match self.answered {
                 None if was_cancelled => {

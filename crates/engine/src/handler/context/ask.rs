@@ -11,6 +11,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
 use stentor_wire::bounds::shortened;
 use stentor_wire::encode::{self, Question};
 use stentor_wire::model::JsonObject;
@@ -25,8 +27,6 @@ pub use elicit::Elicit;
 use elicit::Form;
 pub use input_required::InputRequired;
 pub use sample::{Sample, Sampled};
-use stentor_delivery::Frame;
-use stentor_delivery::policy::Class;
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -222,7 +222,7 @@ impl Context {
             given_up.id = Some(open.id().clone());
             open.answer().await
         };
-        let answered = tokio::time::timeout(call.core.config.ask_timeout, asking).await;
+        let answered = tokio::time::timeout(call.host.ask_timeout(), asking).await;
         if answered.is_ok() {
             given_up.id = None;
         }

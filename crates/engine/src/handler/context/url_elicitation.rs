@@ -6,9 +6,8 @@ use serde_json::json;
 use stentor_wire::{Era, ErrorObject, code, notification};
 
 use super::ask::lacking;
-use super::{AskError, Context, Elicit, InputRequired};
+use super::{AskError, CallHost, Context, Elicit, InputRequired};
 use crate::audience::Audience;
-use crate::core::Core;
 use crate::handler::CallError;
 use crate::ids::SessionId;
 use crate::reasons::Stopped;
@@ -17,7 +16,7 @@ use crate::reasons::Stopped;
 /// notify the client when the visit is complete, also long after the call has been answered.
 #[derive(Clone, Debug)]
 pub struct UrlElicitation {
-    core: Arc<Core>,
+    host: Arc<dyn CallHost>,
     /// `Some` for a legacy client only: no other client is notified.
     session: Option<SessionId>,
     id: String,
@@ -41,7 +40,7 @@ impl UrlElicitation {
         let Some(session) = &self.session else { return Ok(()) };
         let params = json!({"elicitationId": self.id});
         let audience = Audience::session(session.clone());
-        self.core.registry.notify(&audience, notification::ELICITATION_COMPLETE, Some(params)).await
+        self.host.notify(&audience, notification::ELICITATION_COMPLETE, Some(params)).await
     }
 }
 
@@ -67,7 +66,7 @@ impl Context {
         let call = self.call();
         let session = call.caller.session.clone().filter(|_| self.era() == Era::Legacy);
         let id = elicit.elicitation_id().unwrap_or_default().to_owned();
-        UrlElicitation { core: call.core.clone(), session, id }
+        UrlElicitation { host: call.host.clone(), session, id }
     }
 
     /// The error that ends the call until the user has visited these pages ([`Elicit::url`]). The

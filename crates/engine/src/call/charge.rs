@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::core::Core;
+use super::calls::Calls;
+use crate::caller::Caller;
 use crate::request_budget::{Charge, Meter, OverBudget};
-use crate::session::Caller;
 
 /// Counts a request. If the budget of all is used up, but not that of the caller's own session,
 /// calls of the largest share end for the request: first those that await input, then tasks, then
 /// other running calls.
 pub(crate) fn charge(
-    core: &Arc<Core>,
+    calls: &Calls,
     meter: &Arc<Meter>,
     caller: &Caller,
     bytes: usize,
@@ -23,11 +23,11 @@ pub(crate) fn charge(
     };
     let (share, mut freed) = (caller.share(), 0);
     while freed < bytes {
-        freed += core
+        freed += calls
             .awaiting_input
             .give_way(&share)
-            .or_else(|| core.tasks.give_way(core, &share))
-            .or_else(|| core.stateless_calls.give_way(&share))
+            .or_else(|| calls.tasks()?.clone().give_way(&share))
+            .or_else(|| calls.stateless.give_way(&share))
             .ok_or(refused)?;
     }
     // A call that gave way ends a moment later, and is counted until then.

@@ -1,51 +1,76 @@
-//! Takes over sessions of nodes that died.
+//! Finds the node of a session, and takes over sessions of nodes that died.
 
 use std::sync::Arc;
 
-use crate::core::Core;
-use crate::engine::Engine;
+use super::{HttpSession, Remote};
 use crate::ids::{NodeId, SessionId};
-use crate::remote::Reach;
+use crate::nodes::{OtherNodes as _, Reach};
+use crate::reasons::Refused;
 use crate::session::{SessionEntry, TakeOver};
-use crate::transport_api::{HttpSession, Refused};
 
 /// The most nodes that are asked, one after the other, for a session that they had.
 const MAX_OWNERS: usize = 4;
 
 /// Where a session is that this engine did not have.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(super) enum Found {
     Local,
     Remote(NodeId),
 }
 
-impl Core {
+impl Remote {
+    /// Finds a legacy session over HTTP by its id, for the principal that opened it.
+    pub(crate) async fn http_session(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+    ) -> Result<HttpSession, Refused> {
+        self.0.migrations.settled(id).await;
+        if let Some(session) = self.0.sessions.find_http(id, principal) {
+            return Ok(HttpSession::local(session));
+        }
+        // Boxed to keep the common future small: most sessions are on this node.
+        Box::pin(self.find_session(&SessionId::new(id), principal)).await
+    }
+
     /// The node to which a session has moved from this one. With a session store: unless that node
     /// is dead.
     fn moved(&self, id: &SessionId) -> Option<NodeId> {
-        let peers = self.peers()?;
-        peers.moved(id).filter(|node| self.saver.is_none() || peers.reach(node) != Reach::Dead)
+        if self.may_have_restarted(id) {
+            return None;
+        }
+        self.last_move(id)
     }
-}
 
-impl Engine {
+    fn last_move(&self, id: &SessionId) -> Option<NodeId> {
+        let peers = self.0.nodes.peers()?;
+        let dies = self.0.sessions.saver.is_some();
+        peers.moved(id).filter(|node| !dies || peers.reach(node) != Reach::Dead)
+    }
+
+    /// Whether the session's id names this node, which may have died and restarted. Then the
+    /// session may be newer than the record of its last move.
+    fn may_have_restarted(&self, id: &SessionId) -> bool {
+        let own = Some(self.0.nodes.own());
+        self.0.sessions.saver.is_some() && NodeId::of(id.as_str()).as_ref() == own
+    }
+
     /// Finds a session that is not on this engine, by its id or in the session store. A session
     /// whose node died is on this engine from then on.
-    pub(crate) async fn find_session(
+    async fn find_session(
         &self,
         id: &SessionId,
         principal: Option<&str>,
     ) -> Result<HttpSession, Refused> {
-        let core = self.core();
-        let moved = core.moved(id).filter(|_| !core.may_have_restarted(id));
-        let found = match (moved, core.reach(id.as_str())) {
+        let found = match (self.moved(id), self.0.nodes.reach(id.as_str())) {
             (Some(node), _) | (None, Reach::Remote(node)) => Found::Remote(node),
             (None, Reach::Unreachable) => return Err(Refused::Unreachable),
             (None, Reach::Local | Reach::Dead) => self.take_over_session(id, principal).await?,
         };
         match found {
             Found::Local => {
-                self.own_http_session(id.as_str(), principal).ok_or(Refused::SessionEnded)
+                let session = self.0.sessions.find_http(id.as_str(), principal);
+                session.map(HttpSession::local).ok_or(Refused::SessionEnded)
             }
             Found::Remote(node) => {
                 Ok(HttpSession::remote(self.clone(), node, id.clone(), principal))
@@ -54,13 +79,12 @@ impl Engine {
     }
 
     /// Like [`find_session`](Self::find_session), for another node that was sent to this one.
-    pub(crate) async fn locate_session(
+    pub(super) async fn locate_session(
         &self,
         id: &SessionId,
         principal: Option<&str>,
     ) -> Result<Found, Refused> {
-        let core = self.core();
-        match core.moved(id).filter(|_| !core.may_have_restarted(id)) {
+        match self.moved(id) {
             Some(node) => Ok(Found::Remote(node)),
             None => self.take_over_session(id, principal).await,
         }
@@ -73,31 +97,31 @@ impl Engine {
         id: &SessionId,
         principal: Option<&str>,
     ) -> Result<Found, Refused> {
-        let core = self.core();
-        let moved = || core.moved(id).map(Found::Remote).ok_or(Refused::SessionEnded);
-        let Some(saver) = &core.saver else { return moved() };
+        let moved = || self.last_move(id).map(Found::Remote).ok_or(Refused::SessionEnded);
+        let sessions = &self.0.sessions;
+        let Some(saver) = &sessions.saver else { return moved() };
         // One lookup at a time: others wait for its result.
         let _incoming = loop {
-            if let Some(incoming) = core.migrations.arrives(id) {
+            if let Some(incoming) = self.0.migrations.arrives(id) {
                 break incoming;
             }
-            core.migrations.settled(id.as_str()).await;
+            self.0.migrations.settled(id.as_str()).await;
         };
-        let local = core.directory.get(id.as_str());
+        let local = sessions.directory.get(id.as_str());
         if local.as_ref().is_some_and(|entry| entry.is_of(principal)) {
             return Ok(Found::Local);
         }
-        if core.directory.is_ending(id.as_str()) || saver.has_ended(id) {
+        if sessions.directory.is_ending(id.as_str()) || saver.has_ended(id) {
             return Err(Refused::SessionEnded);
         }
-        if core.lifecycle.is_draining() {
+        if sessions.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
-        let permit = core.directory.permit().ok_or(Refused::TooManySessions)?;
+        let permit = sessions.directory.permit().ok_or(Refused::TooManySessions)?;
         if local.is_some() {
             return Err(Refused::SessionEnded);
         }
-        let own = &core.config.node;
+        let own = self.0.nodes.own();
         // The store gives the session at once if an earlier run of this node had it. Otherwise it
         // names the node that has the session.
         let mut from = own.clone();
@@ -105,11 +129,11 @@ impl Engine {
             match saver.store.take_over(id, principal, &from, own).await {
                 Ok(TakeOver::Given(record)) => {
                     crate::log!(info, session = ?id, %from, "carries on a session of a node that died");
-                    let entry = SessionEntry::taken_over(core, *record, permit).await;
-                    self.install_migrated(&Arc::new(entry))?;
+                    let entry = SessionEntry::taken_over(sessions, *record, permit).await;
+                    sessions.install_migrated(&Arc::new(entry)).await?;
                     return Ok(Found::Local);
                 }
-                Ok(TakeOver::Held(node)) => match core.reach_node(&node) {
+                Ok(TakeOver::Held(node)) => match self.0.nodes.reach_node(&node) {
                     Reach::Remote(node) => return Ok(Found::Remote(node)),
                     Reach::Unreachable => return Err(Refused::Unreachable),
                     Reach::Local | Reach::Dead => from = node,
@@ -122,13 +146,5 @@ impl Engine {
             }
         }
         Err(Refused::Unreachable)
-    }
-}
-
-impl Core {
-    /// Whether the session's id names this node, which may have died and restarted. Then the
-    /// session may be newer than the record of its last move.
-    fn may_have_restarted(&self, id: &SessionId) -> bool {
-        self.saver.is_some() && NodeId::of(id.as_str()).as_ref() == Some(&self.config.node)
     }
 }

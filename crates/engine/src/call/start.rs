@@ -4,31 +4,28 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use ractor::{Actor, ActorCell};
+use stentor_delivery::ProgressGate;
 use stentor_wire::params::Retry;
 use stentor_wire::{Era, ErrorObject, Params, Request, RequestMeta};
 use tokio::sync::Notify;
 
 use super::awaiting_input::{Resume, Waiting};
-use super::cancel::gave_way;
-use super::context::{Call, Context};
-use super::output::{CallOutput, CallOutputs};
-use super::pending_inputs::PendingInputs;
+use super::calls::Calls;
+use super::open_calls::{OpenCall, gave_way};
 use super::record::Record;
-use super::responder::{Responder, Running};
+use super::responder::{FinishStreams, Responder, Running};
 use super::run::{Run, Side};
 use super::state_token::{Binding, StateError, StateToken};
-use super::{Cancel, OpenCall, TaskActor};
-use crate::core::Core;
-use crate::dispatch::Target;
-use crate::handler::{Arguments, ToolEntry};
-use crate::ids::NodeId;
+use super::target::Target;
+use super::task::TaskHandle;
+use crate::caller::Caller;
+use crate::handler::{
+    Call, CallOutput, CallOutputs, Cancel, Context, PendingInputs, PendingRequests,
+};
+use crate::ids::{NodeId, TaskId};
 use crate::log::quietly;
 use crate::reasons::CallRef;
 use crate::request_budget::Charge;
-use crate::session::{Caller, FinishStreams, PendingRequests, Session};
-use crate::tasks::{LiveTask, TaskRecord};
-use stentor_delivery::ProgressGate;
 
 /// A call that may run: the request, its caller, and where the response goes.
 pub(crate) struct Start {
@@ -71,12 +68,12 @@ impl Entry {
 
 /// Distinguishes a new call from a retry (2026-07-28, basic/patterns/mrtr).
 pub(crate) fn enter(
-    core: &Core,
+    calls: &Calls,
     caller: &Caller,
     request: &Request,
     target: &Target,
 ) -> Result<Entry, ErrorObject> {
-    if matches!(target, Target::Remote(_)) {
+    if target.is_remote {
         // The other node decides.
         return Ok(Entry::New { retry: Retry::default(), explicit: None });
     }
@@ -92,11 +89,11 @@ pub(crate) fn enter(
         return Ok(Entry::New { retry, explicit: None });
     };
     let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
-    let sealed = core.sealer.open(NodeId::without_node(state), &binding, SystemTime::now());
+    let sealed = calls.sealer.open(NodeId::without_node(state), &binding, SystemTime::now());
     let sealed = sealed.map_err(refused)?;
     match sealed {
         StateToken::Waiting(handle) => {
-            let waiting = core.awaiting_input.take(&handle).map_err(refused)?;
+            let waiting = calls.awaiting_input.take(&handle).map_err(refused)?;
             Ok(Entry::Retry { waiting, retry })
         }
         StateToken::Explicit(state) => {
@@ -106,11 +103,11 @@ pub(crate) fn enter(
     }
 }
 
-/// Makes the call that is [to run](run). Returns `None` for the retry of a call that awaits input:
+/// Makes the call that the [task pool](super::TaskPool) has to run. Returns `None` for the retry of a call that awaits input:
 /// that call continues. The request is answered in either case.
 ///
 /// Not an `async fn`, so that futures do not reserve space for all parts of a call.
-pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Option<Box<Run>> {
+pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> Option<Box<Run>> {
     #[rustfmt::skip]
     let Start {
         request, caller, target, entry, cancel, open, streams, questions, charge,
@@ -121,7 +118,7 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
     let running = Running {
         gate: gate.clone(),
         cancel: cancel.clone(),
-        counted: core.calls.token(),
+        counted: calls.tracker.token(),
         streams,
     };
     let responder = responder.running(open, running);
@@ -137,8 +134,8 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         }
     };
     let given = retry.input_responses.map(|given| Arc::new(PendingInputs::with_given(given)));
-    let id = core.running.next_id();
-    let subject: Arc<str> = target.subject().into();
+    let id = calls.running.next_id();
+    let subject = target.subject.clone();
     let call = CallRef { id, session: caller.session.clone(), request, subject: subject.clone() };
     let span = quietly(|| {
         tracing::debug_span!(
@@ -153,9 +150,9 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         )
     });
     let span = span.unwrap_or_else(tracing::Span::none);
-    let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
+    let record = Record::new(calls.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
-        core: core.clone(),
+        host: calls.clone(),
         caller,
         call,
         cancel,
@@ -163,82 +160,60 @@ pub(crate) fn begin(core: &Arc<Core>, start: Start, responder: Responder) -> Opt
         inputs: given.map_or_else(OnceLock::new, OnceLock::from),
         questions,
         explicit,
-        arguments: target.task_arguments(),
+        arguments: target.task_arguments.clone(),
         task_requested: Notify::new(),
         task_started: Notify::new(),
         task: OnceLock::new(),
         checkpoint: None,
     });
-    Some(Run::new(target, ctx, params, Side::Attached(responder), record, Some(charge), span))
+    let side = Side::Attached(responder);
+    Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(charge), span))
 }
 
-/// Runs a call. If earlier runs of the same code ended at once, the call runs here. Any other call,
-/// and a call that does not end at once after all, runs in its own task actor, linked to the actor
-/// of its session.
-pub(crate) async fn run(run: Box<Run>, session: &Session) {
-    if let Err(run) = run.in_place().await {
-        // Boxed, because this future is large and most calls do not need it.
-        Box::pin(spawn_in(session, run)).await;
-    }
+/// A task that runs again: it was running when the last engine with this store ended.
+pub(crate) struct ResumedTask {
+    pub(crate) id: TaskId,
+    pub(crate) handle: Box<dyn TaskHandle>,
+    pub(crate) caller: Caller,
+    pub(crate) target: Target,
+    pub(crate) inputs: Arc<PendingInputs>,
+    pub(crate) cancel: Cancel,
+    pub(crate) checkpoint: Option<serde_json::Value>,
 }
 
-async fn spawn_in(session: &Session, run: Box<Run>) {
-    // Without an actor the session has ended. The responder is dropped with the call, and answers.
-    if let Some(parent) = session.actor().await {
-        spawn(run, parent.get_cell()).await;
-    }
-}
-
-async fn spawn(mut run: Box<Run>, parent: ActorCell) {
-    run.enlist();
-    if let Err(error) = Actor::spawn_linked(None, TaskActor, run, parent).await {
-        // The responder was dropped with the call, and has answered.
-        crate::log!(error, %error, "a call could not be started");
-    }
-}
-
-/// Runs a tool again for a task that was running when the last engine with this store ended.
-pub(crate) async fn resume(core: &Arc<Core>, tool: Arc<ToolEntry>, task: TaskRecord) {
-    let capabilities = serde_json::from_value(task.capabilities.clone()).unwrap_or_default();
-    let caller = Caller::of_task(capabilities, task.owner.clone());
-    let meta = Arc::new(RequestMeta::default());
+/// Makes the call of a task that runs again.
+pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
+    let ResumedTask { id, handle, caller, target, inputs, cancel, checkpoint } = resumed;
+    let task = handle.task().map_or_else(OnceLock::new, OnceLock::from);
     let gate = Arc::new(ProgressGate::closed());
-    let cancel = Cancel::default();
-    let sender = crate::session::of_stateless_call(core, &cancel);
+    let sender = calls.stateless_stream(&cancel);
     sender.keep_without_reader();
     let call = CallRef {
-        id: core.running.next_id(),
+        id: calls.running.next_id(),
         session: None,
-        request: stentor_wire::Id::Text(task.id.as_str().into()),
-        subject: task.tool.as_str().into(),
+        request: stentor_wire::Id::Text(id.as_str().into()),
+        subject: target.subject.clone(),
     };
     let span =
-        tracing::debug_span!("mcp.call", call = %call.id, subject = task.tool, resumed = true);
+        tracing::debug_span!("mcp.call", call = %call.id, subject = &*call.subject, resumed = true);
     let method = stentor_wire::Method::ToolsCall;
-    let record = Record::new(core.clone(), call.clone(), method, cancel.clone());
-    let inputs = Arc::new(PendingInputs::default());
-    let target = Target::Tool(tool, Arguments::from(&task.arguments));
+    let record = Record::new(calls.clone(), call.clone(), method, cancel.clone());
+    let meta = Arc::new(RequestMeta::default());
     let ctx = Context::new(Call {
-        core: core.clone(),
+        host: calls.clone(),
         output: CallOutputs::new(CallOutput::new(sender, gate, &caller, meta)),
         caller,
         call,
-        cancel: cancel.clone(),
-        inputs: inputs.clone().into(),
+        cancel,
+        inputs: inputs.into(),
         questions: None,
         explicit: None,
-        arguments: target.task_arguments(),
+        arguments: target.task_arguments.clone(),
         task_requested: Notify::new(),
         task_started: Notify::new(),
-        task: OnceLock::new(),
-        checkpoint: task.checkpoint.clone(),
+        task,
+        checkpoint,
     });
-    let guard = LiveTask::run(core, task, inputs, cancel);
-    if let Some(task) = guard.task() {
-        // Set once: this call is a task from the beginning.
-        let _ = ctx.call().task.set(task.clone());
-    }
-    let Some(root) = core.supervisor.load_full() else { return };
-    let run = Run::new(target, ctx, Params::default(), Side::Task(guard), record, None, span);
-    spawn(run, root.get_cell()).await;
+    let side = Side::Task(handle);
+    Run::new(calls.clone(), target, ctx, Params::default(), side, record, None, span)
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Cancel;
+use crate::caller::Caller;
+use crate::handler::Cancel;
 use crate::reasons::CancelReason;
-use crate::session::Caller;
 use crate::shares::{Share, Shares, Ticket};
 
 /// Bounds how many calls without a session run at once. While less than half of them run, only

@@ -1,5 +1,4 @@
-//! Calls of code that was always done at once run in place, without a task actor. They must behave
-//! like calls in an actor.
+//! Task actors: every call runs in one, they are reused, and the pool of them shrinks.
 
 mod support;
 
@@ -11,13 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor_delivery::policy::Class;
 use stentor_engine::testing::{FaultTarget, kill};
-use stentor_engine::{Context, Engine, SessionKind, ToolError, tool};
+use stentor_engine::{Context, Engine, TaskPoolView, ToolError, tool};
 use stentor_wire::meta_key;
 use support::{Client, methods};
 use tokio::time::{Instant, sleep};
-
-/// After this many calls the code counts as done at once.
-const PROVEN: i64 = 16;
 
 #[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -42,16 +38,14 @@ struct Name {
     name: String,
 }
 
-/// An engine whose tool reports whether it is in the list of running calls: only calls with an
-/// actor are.
+/// An engine whose tool reports how many calls it finds in the list of running calls.
 async fn engine() -> Engine {
     let slot = Arc::new(OnceLock::<Engine>::new());
     let seen = slot.clone();
     let moody = tool("moody", move |args: Moody, ctx: Context| {
         let seen = seen.clone();
         async move {
-            let has_actor = !seen.get().expect("started").calls().is_empty();
-            let place = if has_actor { "an actor" } else { "in place" };
+            let running = seen.get().expect("started").calls().len();
             match args.mood {
                 Mood::Quick => {}
                 Mood::Waits => sleep(Duration::from_secs(1)).await,
@@ -60,7 +54,7 @@ async fn engine() -> Engine {
                 Mood::Speaks => ctx.error("something"),
                 Mood::Asks => return Ok(ctx.elicit::<Name>("who?").await?.name),
             }
-            Ok::<_, ToolError>(place.to_owned())
+            Ok::<_, ToolError>(running.to_string())
         }
     });
     let engine = support::engine().tool(moody).start().await.unwrap();
@@ -81,51 +75,70 @@ async fn ask(client: &mut Client, id: i64, mood: &str) -> (Value, Vec<Value>) {
     client.answer(id).await
 }
 
-fn place(answer: &Value) -> &str {
+fn text(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 
-/// Calls the tool until the engine treats it as quick. On a busy machine a run may take long
-/// although it does nothing, and then the count starts over.
-async fn prove(client: &mut Client) {
-    for id in 0.. {
-        let place = place(&ask(client, 1_000 + id, "quick").await.0).to_owned();
-        assert!(place == "an actor" || id >= PROVEN);
-        if place == "in place" {
-            return;
-        }
-        assert!(id < 1_000 * PROVEN, "it is never known to be quick");
-    }
-}
-
-/// Makes the first slow call of a tool that counts as quick. Returns the answer, the messages
-/// before it, and when the call began.
-async fn surprised(client: &mut Client, mood: &str) -> (Value, Vec<Value>, Instant) {
-    loop {
-        prove(client).await;
-        let begun = Instant::now();
-        let (answer, before) = ask(client, 1, mood).await;
-        if place(&answer) == "in place" {
-            return (answer, before, begun);
-        }
-    }
+/// The task actors that run a call, and those that wait for one.
+async fn pool(engine: &Engine) -> (usize, usize) {
+    let TaskPoolView { running, idle, .. } = engine.observe().await.unwrap().task_pool;
+    (running, idle)
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_has_to_wait_continues_in_an_actor() {
+async fn every_call_is_listed_and_one_actor_runs_them_one_after_the_other() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    let (_, _, begun) = surprised(&mut client, "waits").await;
-    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    for id in 0..50 {
+        assert_eq!(text(&ask(&mut client, id, "quick").await.0), "1");
+        assert_eq!(pool(&engine).await, (0, 1));
+    }
     assert_eq!(engine.calls().len(), 0);
-    assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor", "it has to prove itself");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_place_is_answered_and_disturbs_no_other_client() {
+async fn calls_at_once_have_an_actor_each_and_actors_that_are_not_needed_stop() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
+    let begun = Instant::now();
+    for id in 0..20 {
+        client.send(moody(id, "waits", &json!({}))).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(pool(&engine).await, (20, 0));
+    assert_eq!(engine.calls().len(), 20);
+    for id in 0..20 {
+        client.answer(id).await;
+    }
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    assert_eq!(pool(&engine).await, (0, 20));
+    // Twice, because an actor may have been needed since the last sweep.
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(pool(&engine).await, (0, 0));
+    ask(&mut client, 100, "quick").await;
+    assert_eq!(pool(&engine).await, (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_actor_answers_and_is_replaced() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    client.send(moody(1, "hangs", &json!({}))).await;
+    sleep(Duration::from_millis(1)).await;
+    kill(&engine, FaultTarget::TaskActors).await.unwrap();
+    let (answer, _) = client.answer(1).await;
+    assert_eq!(answer["error"]["message"], "the call ended without an answer");
+    ask(&mut client, 2, "quick").await;
+    // Also one that is idle.
+    kill(&engine, FaultTarget::TaskActors).await.unwrap();
+    assert_eq!(text(&ask(&mut client, 3, "quick").await.0), "1");
+    assert_eq!(pool(&engine).await, (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_answered_and_disturbs_no_other_client() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
     let (answer, _) = ask(&mut client, 1, "panics").await;
     assert_eq!(answer["error"]["message"], "the tool 'moody' panicked");
     ask(&mut client, 2, "quick").await;
@@ -133,10 +146,9 @@ async fn a_panic_in_place_is_answered_and_disturbs_no_other_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() {
+async fn a_call_is_cancelled_and_ends_with_its_engine() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
     client.send(moody(1, "hangs", &json!({}))).await;
     client
         .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
@@ -144,7 +156,6 @@ async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() 
         .await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(engine.observe().await.unwrap().running_calls, 0);
-    prove(&mut client).await;
     client.send(moody(100, "hangs", &json!({}))).await;
     engine.shutdown().await;
     let (answer, before) = client.answer(100).await;
@@ -153,38 +164,25 @@ async fn a_call_that_moved_is_cancelled_and_ends_with_its_engine_as_any_other() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_of_code_in_place_come_before_its_answer_and_end_running_in_place() {
+async fn messages_of_a_call_come_before_its_answer() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    let (_, before, _) = surprised(&mut client, "speaks").await;
+    let (_, before) = ask(&mut client, 1, "speaks").await;
     assert_eq!(methods(&before), ["notifications/message"]);
-    assert_eq!(place(&ask(&mut client, 2, "quick").await.0), "an actor");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_wants_progress_sees_the_call_run() {
-    let engine = engine().await;
-    let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
-    client.send(moody(1, "quick", &json!({"_meta": {"progressToken": 1}}))).await;
-    assert_eq!(place(&client.answer(1).await.0), "an actor");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_question_asked_in_place_is_answered_as_any_other() {
+async fn a_question_is_answered_with_a_retry() {
     let engine = engine().await;
     let mut client = Client::connect(&engine).await;
     let meta = json!({"_meta": {
         meta_key::PROTOCOL_VERSION: "2026-07-28",
         meta_key::CLIENT_CAPABILITIES: {"elicitation": {}},
     }});
-    for id in 1..=PROVEN {
-        client.send(moody(id, "quick", &meta)).await;
-        client.answer(id).await;
-    }
     client.send(moody(100, "asks", &meta)).await;
     let asked = client.answer(100).await.0["result"].clone();
     assert_eq!(asked["resultType"], "input_required");
+    assert_eq!(pool(&engine).await, (1, 0), "the call waits in its actor");
     let keys = asked["inputRequests"].as_object().expect("questions").keys();
     let responses: serde_json::Map<_, _> = keys
         .map(|key| (key.clone(), json!({"action": "accept", "content": {"name": "Ann"}})))
@@ -193,7 +191,7 @@ async fn a_question_asked_in_place_is_answered_as_any_other() {
     retry["inputResponses"] = responses.into();
     retry["requestState"] = asked["requestState"].clone();
     client.send(moody(101, "asks", &retry)).await;
-    assert_eq!(place(&client.answer(101).await.0), "Ann");
+    assert_eq!(text(&client.answer(101).await.0), "Ann");
     assert_eq!(engine.calls().len(), 0);
 }
 
@@ -201,7 +199,6 @@ async fn a_question_asked_in_place_is_answered_as_any_other() {
 async fn requests_are_served_after_the_messages_that_came_before_them() {
     let engine = engine().await;
     let mut client = Client::legacy(&engine).await;
-    prove(&mut client).await;
     for round in 0..50 {
         let level = if round % 2 == 0 { "emergency" } else { "info" };
         client
@@ -212,9 +209,6 @@ async fn requests_are_served_after_the_messages_that_came_before_them() {
         let (_, before) = client.answer(round).await;
         let said = methods(&before).len();
         assert_eq!(said, usize::from(level == "info"), "with the level that was set before it");
-        for id in 0..=PROVEN {
-            ask(&mut client, 1_000 + id, "quick").await;
-        }
     }
 }
 
@@ -264,8 +258,7 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
     let begun = std::time::Instant::now();
     loop {
         let seen = engine.observe().await.unwrap();
-        let ended = seen.sessions.iter().all(|session| session.kind == SessionKind::Stateless);
-        if ended && seen.hub.subscribers == 0 {
+        if seen.sessions.is_empty() && seen.hub.subscribers == 0 {
             break;
         }
         let waited = begun.elapsed();

@@ -1,11 +1,23 @@
 //! What a running call can do.
 
-use std::fmt::Display;
+mod ask;
+mod cancel;
+mod output;
+mod pending_inputs;
+mod pending_requests;
+mod url_elicitation;
+
+use std::any::Any;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
+use stentor_delivery::Frame;
+use stentor_delivery::policy::Class;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{
     Era, Id, ListKind, LogLevel, ProtocolVersion, TraceContext, encode, numbers, takes_tasks,
@@ -14,20 +26,20 @@ use stentor_wire::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::cancel::Cancel;
-use super::output::{CallOutput, CallOutputs};
-use super::pending_inputs::PendingInputs;
-use crate::core::Core;
-use crate::events::EngineEvent;
-use crate::handler::{Arguments, CallError};
+use super::{Arguments, CallError};
+use crate::audience::Audience;
+use crate::caller::Caller;
+use crate::events::{EngineEvent, Events};
 use crate::ids::{CallId, SessionId, TaskId};
 use crate::items::Topic;
-use crate::reasons::CallRef;
-use crate::registry::CatalogHandle;
-use crate::session::{Caller, PendingRequests};
-use crate::tasks::LiveTask;
-use stentor_delivery::Frame;
-use stentor_delivery::policy::Class;
+use crate::offload::Offload;
+use crate::reasons::{CallRef, Stopped};
+pub use ask::{AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled};
+pub(crate) use cancel::Cancel;
+pub(crate) use output::{CallOutput, CallOutputs};
+pub(crate) use pending_inputs::PendingInputs;
+pub(crate) use pending_requests::PendingRequests;
+pub use url_elicitation::UrlElicitation;
 
 /// A running call, as the author's code sees it. It reports progress, writes log messages, changes
 /// the catalog, and notices that the client gave up.
@@ -37,9 +49,41 @@ use stentor_delivery::policy::Class;
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Call>);
 
+/// What a running call asks of its engine. The calls of an engine implement it, above this module.
+pub(crate) trait CallHost: Any + fmt::Debug + Send + Sync {
+    fn events(&self) -> &Events;
+
+    fn offload(&self) -> &Offload;
+
+    /// How long a call waits for its client's answer to a question.
+    fn ask_timeout(&self) -> Duration;
+
+    /// Notifies the clients that subscribe to a topic of its change.
+    fn announce(&self, topic: Topic);
+
+    /// Sends a notification of the application's own.
+    fn notify<'a>(
+        &'a self,
+        audience: &'a Audience,
+        method: &'a str,
+        params: Option<Value>,
+    ) -> BoxFuture<'a, Result<(), Stopped>>;
+}
+
+/// The task that a call has become. The tasks extension implements it, above this module.
+pub(crate) trait CallTask: fmt::Debug + Send + Sync {
+    fn id(&self) -> TaskId;
+
+    /// Sets the status message.
+    fn report(&self, message: String);
+
+    /// Stores what the code needs to continue after a restart.
+    fn checkpoint(self: Arc<Self>, value: Value) -> BoxFuture<'static, Result<(), CallError>>;
+}
+
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) core: Arc<Core>,
+    pub(crate) host: Arc<dyn CallHost>,
     pub(crate) caller: Caller,
     pub(crate) call: CallRef,
     pub(crate) cancel: Cancel,
@@ -56,7 +100,7 @@ pub(crate) struct Call {
     pub(crate) task_requested: Notify,
     /// Notified once the call is a task.
     pub(crate) task_started: Notify,
-    pub(crate) task: OnceLock<Arc<LiveTask>>,
+    pub(crate) task: OnceLock<Arc<dyn CallTask>>,
     /// The checkpoint that an earlier run of the task saved.
     pub(crate) checkpoint: Option<Value>,
 }
@@ -82,7 +126,7 @@ impl Call {
     /// Emits an event, also for a call whose client did not ask for progress.
     fn emit_progress(&self, progress: f64, total: Option<f64>) {
         let call = || self.call.clone();
-        self.core.events.emit(|| EngineEvent::CallProgressed { call: call(), progress, total });
+        self.host.events().emit(|| EngineEvent::CallProgressed { call: call(), progress, total });
     }
 }
 
@@ -214,22 +258,22 @@ impl Context {
     /// Notifies every client that the list of tools changed. A change of the
     /// [`catalog`](Self::catalog) does so by itself.
     pub fn send_tool_list_changed(&self) {
-        self.0.core.registry.announce_list(ListKind::Tools);
+        self.0.host.announce(Topic::List(ListKind::Tools));
     }
 
     /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
-        self.0.core.registry.announce_list(ListKind::Resources);
+        self.0.host.announce(Topic::List(ListKind::Resources));
     }
 
     /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
-        self.0.core.registry.announce_list(ListKind::Prompts);
+        self.0.host.announce(Topic::List(ListKind::Prompts));
     }
 
     /// Notifies every client that subscribes to this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
-        self.0.core.registry.announce(Topic::Resource(uri.into()));
+        self.0.host.announce(Topic::Resource(uri.into()));
     }
 
     /// Sends a notification of the application's own to the client of this call, on the stream of
@@ -239,12 +283,6 @@ impl Context {
         let message = encode::notification(method, params.as_ref());
         let output = self.0.output.load();
         output.sender.send(&output.gate, Class::Custom, Frame::Message(message));
-    }
-
-    /// The tools, resources and prompts, to read and to change.
-    #[must_use]
-    pub fn catalog(&self) -> CatalogHandle {
-        CatalogHandle::new(self.0.core.registry.clone())
     }
 
     // Tasks
@@ -292,8 +330,7 @@ impl Context {
     pub async fn checkpoint(&self, value: impl Serialize) -> Result<(), CallError> {
         let Some(task) = self.0.task.get() else { return Ok(()) };
         let value = serde_json::to_value(value)?;
-        task.checkpoint(&self.0.core, value).await?;
-        Ok(())
+        task.clone().checkpoint(value).await
     }
 
     /// The last checkpoint, in a task that runs again after a restart of the server.

@@ -69,7 +69,7 @@ impl Elicit {
         }
     }
 
-    pub(in crate::task) fn key_or(&self, other: &str) -> String {
+    pub(in crate::handler::context) fn key_or(&self, other: &str) -> String {
         self.key.clone().unwrap_or_else(|| other.to_owned())
     }
 
@@ -92,7 +92,7 @@ impl Elicit {
         }
     }
 
-    pub(in crate::task) fn question(&self, era: Era) -> Question {
+    pub(in crate::handler::context) fn question(&self, era: Era) -> Question {
         let mut params = json!({"message": self.message});
         match &self.form {
             Form::Schema(schema, told) => {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use serde::{Deserialize, Serialize};
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
 use crate::ids::SessionId;
-use crate::remote::RemoteCaller;
 use crate::shares::{Connection, Share};
 
 /// What is known of the sender of a request: from `initialize` in the legacy era, from the request
@@ -110,24 +110,8 @@ impl Caller {
         }
     }
 
-    /// The sender of a request that another node forwards.
-    pub(crate) fn of_peer(sender: RemoteCaller) -> Self {
-        let level = SessionLevel::default();
-        level.set(sender.level);
-        Self {
-            version: sender.version,
-            client: sender.client,
-            capabilities: sender.capabilities,
-            session: sender.session,
-            principal: sender.principal,
-            connection: sender.connection,
-            resumes: sender.resumes,
-            level: Some(level),
-        }
-    }
-
     /// The level that a session shares with its calls.
-    pub(super) fn session_level(&self) -> SessionLevel {
+    pub(crate) fn session_level(&self) -> SessionLevel {
         self.level.clone().unwrap_or_default()
     }
 
@@ -168,6 +152,56 @@ impl Caller {
         match self.era() {
             Era::Legacy => level >= self.level(),
             Era::Modern => asked.is_some_and(|least| level >= least),
+        }
+    }
+}
+
+/// The sender of a request, as far as its own node knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct RemoteCaller {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) client: Option<Arc<Implementation>>,
+    pub(crate) capabilities: Arc<ClientCapabilities>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) principal: Option<Arc<str>>,
+    /// Older nodes do not send it.
+    #[serde(default)]
+    pub(crate) connection: Option<Connection>,
+    pub(crate) resumes: bool,
+    pub(crate) level: LogLevel,
+}
+
+/// What another node must know of a caller.
+impl From<&Caller> for RemoteCaller {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            version: caller.version,
+            client: caller.client.clone(),
+            capabilities: caller.capabilities.clone(),
+            session: caller.session.clone(),
+            principal: caller.principal.clone(),
+            connection: caller.connection,
+            resumes: caller.resumes,
+            level: caller.level(),
+        }
+    }
+}
+
+/// The sender of a request that another node forwards.
+impl From<RemoteCaller> for Caller {
+    fn from(sender: RemoteCaller) -> Self {
+        let level = SessionLevel::default();
+        level.set(sender.level);
+        Self {
+            version: sender.version,
+            client: sender.client,
+            capabilities: sender.capabilities,
+            session: sender.session,
+            principal: sender.principal,
+            connection: sender.connection,
+            resumes: sender.resumes,
+            level: Some(level),
         }
     }
 }

@@ -8,8 +8,7 @@ use stentor_wire::{Era, ErrorObject, ProtocolVersion, request};
 use super::capabilities::lacking;
 use super::elicit::Elicit;
 use super::sample::Sample;
-use crate::handler::SchemaError;
-use crate::task::context::Context;
+use crate::handler::{Context, SchemaError};
 
 /// Questions to a modern client that end its request, for code that should not wait.
 ///

@@ -1,0 +1,92 @@
+//! What a cluster needs of an engine: `stentor-cluster` and its tests use it. The types are those of
+//! [`remote`](crate::remote).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stentor_wire::ListKind;
+
+use crate::catalog::Definition;
+use crate::engine::Engine;
+use crate::ids::{NodeId, SessionId};
+use crate::registry::{Fact, RegistryMsg};
+use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers};
+use crate::session::rejoin_all;
+
+impl Engine {
+    /// How long calls may run on during a shutdown: [`Config::drain_timeout`](crate::Config).
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.core().config.drain_timeout
+    }
+
+    /// The name of this engine in a cluster.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.core().config.node
+    }
+
+    /// Connects this engine to the other nodes. `None` disconnects it.
+    pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
+        self.core().remote.join_peers(peers);
+    }
+
+    /// Serves a peer request that was meant for another node, after its target has come to this
+    /// one.
+    #[must_use]
+    pub fn ask_itself(&self, peer_request: PeerRequest) -> PeerStream {
+        self.core().remote.ask_itself(peer_request)
+    }
+
+    /// Shows what another node offers; `None` if it offers nothing any more. [`Peers::offer_shown`]
+    /// receives `seq` once readers see the change.
+    pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
+        self.core().registry.send(RegistryMsg::RemoteOffer(node, seq, definitions));
+    }
+
+    /// Notifies clients that lists have changed, after all nodes show the change.
+    pub fn announce_lists(&self, lists: Vec<ListKind>) {
+        self.core().registry.send(RegistryMsg::AnnounceLists(lists));
+    }
+
+    /// Handles facts of another node. Their notices go to their subscribers, after those of earlier
+    /// facts.
+    pub fn receive_facts(&self, facts: Vec<Fact>) {
+        self.core().registry.send(RegistryMsg::Facts(facts));
+    }
+
+    /// Handles a loss of facts of another node: everything that clients subscribe to may have
+    /// changed.
+    pub fn facts_were_lost(&self) {
+        rejoin_all(&self.core().sessions);
+    }
+
+    /// Serves a peer request of another node. If it cannot be served, [`PeerEvent::Refused`] is the
+    /// first and only event of the response.
+    ///
+    /// When dropped early, the request may have been served or not.
+    ///
+    /// [`PeerEvent::Refused`]: crate::remote::PeerEvent::Refused
+    pub async fn serve_peer(&self, peer_request: PeerRequest) -> PeerResponse {
+        self.core().remote.serve_peer(peer_request).await
+    }
+
+    /// The ids of the legacy HTTP sessions on this engine.
+    #[must_use]
+    pub fn http_sessions(&self) -> Vec<SessionId> {
+        self.core().sessions.http_ids()
+    }
+
+    /// Takes a session out of this engine, so that another node can continue it.
+    ///
+    /// Its calls may end within `drain_timeout`. Lookups for it wait until the
+    /// [`OutgoingMigration`] is dropped. `None` if there is no such session, or it is on its way
+    /// already.
+    pub async fn begin_migration(
+        &self,
+        id: &SessionId,
+        drain_timeout: Duration,
+    ) -> Option<OutgoingMigration> {
+        self.core().remote.begin_migration(id, drain_timeout).await
+    }
+}

@@ -1,0 +1,218 @@
+//! What the client of a session does: it sends messages, and reads what goes back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, SerializedFrame, StreamReceiver, StreamSender};
+use stentor_wire::{
+    DecodeError, EncodedNotice, Era, Message, Method, Notification, ProtocolVersion, Request,
+    Response,
+};
+use tokio::time::timeout;
+
+use super::entry::MAX_WAITING_MESSAGES;
+use super::{MailboxPermit, Session, SessionMsg, streams};
+use crate::call::Responder;
+use crate::ids::{Seq, SessionId, StreamId};
+use crate::lifecycle::CANCEL_GRACE;
+use crate::reasons::{EndReason, Refused};
+
+/// Calls of an ended session that cannot be cancelled still run.
+#[derive(Debug)]
+pub(crate) struct CallsLeft;
+
+impl Session {
+    pub(crate) fn id(&self) -> &SessionId {
+        self.entry.id()
+    }
+
+    /// The negotiated version, after `initialize` was answered.
+    pub(crate) fn version(&self) -> Option<ProtocolVersion> {
+        self.entry.version()
+    }
+
+    /// Delivers a request, whose answer goes to this stream. Waits while many messages of the
+    /// client wait for the session. Cancel safe: the request is delivered or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::TooManyRequests`], [`Refused::SessionEnded`].
+    pub(crate) async fn deliver_request(
+        &self,
+        request: Box<Request>,
+        sender: StreamSender,
+    ) -> Result<(), Refused> {
+        if request.method != Method::Initialize {
+            self.entry.presence().used();
+        }
+        let permit = self.mailbox_permit().await?;
+        let responder = self.responder(&request, sender)?;
+        self.deliver(SessionMsg::Request(request, responder, permit)).await
+    }
+
+    fn responder(&self, request: &Request, sender: StreamSender) -> Result<Responder, Refused> {
+        let permit = self.entry.permits().clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Refused::TooManyRequests)?;
+        let era = if request.meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
+        let (calls, meter) = (self.sessions.calls.clone(), self.entry.requests().clone());
+        Ok(Responder::new(calls, sender, era, request, permit, meter))
+    }
+
+    /// Delivers a request on a stream of its own. The receiver yields the frames of its call, the
+    /// response last. Dropping the receiver cancels nothing.
+    pub(crate) async fn request(&self, request: Box<Request>) -> Result<StreamReceiver, Refused> {
+        let sender = self.entry.open_stream(&self.sessions, &request.id);
+        let receiver = sender.attach();
+        self.deliver_request(request, sender).await?;
+        Ok(receiver)
+    }
+
+    /// Delivers a notification, like [`deliver_request`](Self::deliver_request).
+    pub(crate) async fn notification(
+        &self,
+        notification: Box<Notification>,
+    ) -> Result<(), Refused> {
+        let permit = self.mailbox_permit().await?;
+        self.deliver(SessionMsg::Notification(notification, permit)).await
+    }
+
+    /// Delivers the answer to a question, like [`deliver_request`](Self::deliver_request).
+    pub(crate) async fn response(&self, response: Response) -> Result<(), Refused> {
+        let permit = self.mailbox_permit().await?;
+        self.deliver(SessionMsg::Response(response, permit)).await
+    }
+
+    async fn mailbox_permit(&self) -> Result<MailboxPermit, Refused> {
+        MailboxPermit::of(&self.entry).await.ok_or(Refused::SessionEnded)
+    }
+
+    async fn deliver(&self, message: SessionMsg) -> Result<(), Refused> {
+        self.hand_in(message).await.then_some(()).ok_or(Refused::SessionEnded)
+    }
+
+    /// Reads what belongs to no request: everything since the session was opened, or since the last
+    /// reader left.
+    ///
+    /// A reader that is still attached ends: the client has reconnected, and frames on their way to
+    /// it may be lost. So all lists are announced as changed.
+    pub(crate) fn attach(&self) -> StreamReceiver {
+        self.entry.presence().touch();
+        let sender = self.entry.notices();
+        let had_reader = sender.is_attached();
+        let receiver = sender.attach();
+        if had_reader {
+            self.notify_of_everything();
+        }
+        receiver
+    }
+
+    /// Keeps the stream of a request for a client that may come back to it. `read` contains all
+    /// that the client has read so far.
+    pub(crate) fn keep(&self, receiver: &StreamReceiver, read: &[Delivered]) {
+        let Some(sender) = receiver.sender() else { return };
+        let runs = !sender.is_finished();
+        self.entry.keep_stream(&self.sessions, sender, read);
+        if runs {
+            self.sessions.session_changed(&self.entry);
+        }
+    }
+
+    /// Resumes a stream at a frame that the client names. Another reader of the stream ends,
+    /// because a client that comes back has lost its stream.
+    ///
+    /// If frames are lost that the client has not seen, it gets the rest of the stream, and all
+    /// lists are announced as changed. If the whole stream is lost, this is
+    /// [`attach`](Self::attach). When dropped early, the stream has no reader.
+    pub(crate) async fn resume(&self, stream: StreamId, next: Seq) -> StreamReceiver {
+        let found = self.find_stream(stream, next).await;
+        let (receiver, complete) = found.unwrap_or_else(|| (self.entry.notices().attach(), false));
+        if !complete {
+            self.notify_of_everything();
+        }
+        receiver
+    }
+
+    /// Resumes the stream of a request whose node was lost, for a node on which a client still
+    /// waits for the answer: such a client does not come back by itself.
+    ///
+    /// This never returns the session's notices in place of the stream, because they may have a
+    /// reader.
+    pub(crate) async fn read_again(
+        &self,
+        stream: StreamId,
+        next: Seq,
+    ) -> Result<StreamReceiver, Refused> {
+        let found = self.find_stream(stream, next).await;
+        found.map(|(receiver, _)| receiver).ok_or(Refused::SessionEnded)
+    }
+
+    /// A stream of this session from the frame `next` on, and whether no frame of it is missing.
+    async fn find_stream(&self, stream: StreamId, next: Seq) -> Option<(StreamReceiver, bool)> {
+        self.entry.presence().touch();
+        if next >= Seq::END {
+            return Some((streams::over(stream), true));
+        }
+        let sender = match self.entry.find_stream(stream) {
+            Some(sender) => sender,
+            None => self.entry.earlier_stream(&self.sessions, stream).await?,
+        };
+        Some(sender.resume(next).await)
+    }
+
+    /// Adds notices that the session's former node has received for it.
+    pub(crate) async fn missed(&self, notices: Vec<SerializedFrame>) {
+        self.entry.notices().add_missed(notices).await;
+    }
+
+    /// Ends the session: the next request with its id gets a 404.
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.entry.end(&self.sessions, reason);
+    }
+
+    /// Ends the session after its client has sent everything: its listens get their results, and
+    /// its calls may run on for as long as during a shutdown.
+    ///
+    /// # Errors
+    ///
+    /// [`CallsLeft`] if a call cannot be cancelled, and is not answered.
+    pub(crate) async fn finish(&self, reason: EndReason) -> Result<(), CallsLeft> {
+        let (sessions, entry) = (&self.sessions, &self.entry);
+        let (turns, permits) = (entry.turns(), entry.permits());
+        let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
+        // All turns are free when every message was handled, all permits when every request was
+        // answered.
+        let answered = async {
+            let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
+            entry.questions().close();
+            entry.drain(sessions);
+            let _permits = permits.acquire_many(all).await;
+        };
+        let _ = timeout(sessions.limits.drain_timeout, answered).await;
+        // Ends also a listen that has waited for the task store until now.
+        entry.drain(sessions);
+        self.end(reason);
+        // Cancelled calls answer, too, and the last of them ends the stream.
+        timeout(CANCEL_GRACE, permits.acquire_many(all)).await.map(drop).map_err(|_| CallsLeft)
+    }
+
+    /// Decodes a message of the client.
+    pub(crate) async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
+        self.sessions.calls.decode(input).await
+    }
+
+    /// Whether the engine shuts down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.sessions.lifecycle.is_draining()
+    }
+
+    /// Notifies the client of everything that it may have missed.
+    fn notify_of_everything(&self) {
+        let subscription = self.entry.state().legacy_subscription();
+        let missed = subscription.iter().flat_map(|subscription| subscription.filter.everything());
+        for notice in missed {
+            let class = Class::of(&notice);
+            self.entry.notices().notice(class, Arc::new(EncodedNotice::new(notice)), None);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! How sessions are opened and found.
+
+use std::sync::Arc;
+
+use stentor_delivery::{StreamReceiver, StreamSender};
+use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::{ErrorObject, Request, SubscriptionId, encode};
+
+use super::state::{SessionState, grant};
+use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
+use crate::caller::Caller;
+use crate::dispatch::Answer;
+use crate::events::EngineEvent;
+use crate::ids::{SessionId, new_session_id};
+use crate::nodes::RemoteTasks;
+use crate::reasons::{EndReason, Refused, SessionKind};
+use crate::shares::{Connection, Share};
+
+impl Sessions {
+    /// Opens a session for the one client at the other end of a pipe, in either era.
+    pub(crate) async fn open_pipe(
+        self: &Arc<Self>,
+    ) -> Result<(Session, StreamSender, StreamReceiver), Refused> {
+        let (id, kind) = (new_session_id(&self.limits.node), SessionKind::Pipe);
+        // Everything goes out on one stream, so a response does not end it.
+        let notices = streams::of_one(self, &id, false);
+        // Each pipe is a caller of its own.
+        let meter = self.session_meter(&Share::of(None, Some(&id), None));
+        let max = self.limits.max_subscriptions;
+        let state = SessionState::new(id, kind.serves_modern(), max, &meter);
+        let entry = self.new_session(kind, notices.clone(), state, None)?;
+        let session = self.install(&entry).await?;
+        let receiver = notices.attach();
+        Ok((session, notices, receiver))
+    }
+
+    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. Only the
+    /// same principal can find the session.
+    pub(crate) async fn open_http(
+        self: &Arc<Self>,
+        principal: Option<Arc<str>>,
+        connection: Option<Connection>,
+    ) -> Result<Session, Refused> {
+        let meter = self.session_meter(&Share::of(principal.as_ref(), None, connection));
+        let (id, kind) = (new_session_id(&self.limits.node), SessionKind::Http);
+        let notices = streams::of_http(self, &id);
+        let max = self.limits.max_subscriptions;
+        let state = SessionState::new(id, kind.serves_modern(), max, &meter);
+        let entry = self.new_session(kind, notices, state, principal)?;
+        self.install(&entry).await
+    }
+
+    /// Opens the session of a modern listen over HTTP.
+    pub(crate) async fn open_listen(
+        self: &Arc<Self>,
+        request: Box<Request>,
+        caller: Caller,
+    ) -> Result<Answer, Refused> {
+        let params = params::Listen::read(&request.params);
+        let granted = params.and_then(|params| grant(params, self.limits.max_subscriptions));
+        let granted = match granted {
+            Ok(granted) if !granted.task_ids.is_empty() => {
+                // Boxed to keep the common future small: few listens ask for tasks.
+                Box::pin(self.grant_tasks(&request, &caller, granted)).await
+            }
+            granted => granted.map(|granted| (granted, None)),
+        };
+        let refuse = |error: ErrorObject| {
+            let bytes = encode::error(Some(&request.id), &error);
+            Ok(Answer::Now(bytes, Some(error.code)))
+        };
+        let (granted, tasks) = match granted {
+            Ok(granted) => granted,
+            Err(error) => return refuse(error),
+        };
+        let id = new_session_id(&self.limits.node);
+        let notices = streams::of_one(self, &id, true);
+        let receiver = notices.attach();
+        let grants_nothing = granted == NoticeFilter::default();
+        let meter = self.session_meter(&caller.share());
+        let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
+            Ok(state) => state,
+            Err(error) => return refuse(error),
+        };
+        let principal = caller.principal;
+        let entry = self.new_session(SessionKind::Listen, notices.clone(), state, principal)?;
+        self.install(&entry).await?;
+        if grants_nothing {
+            // A listen that was granted nothing can receive nothing: it ends after its
+            // acknowledgment.
+            entry.end(self, EndReason::Ended);
+        } else if let Some((remote, local)) = tasks {
+            let forwarding = remote.forward(&notices, &request.id);
+            entry.state().forwards(&request.id, forwarding);
+            let key = entry.key(Some(SubscriptionId::of(&request.id)));
+            self.tasks.send_current_state(key, local);
+        }
+        Ok(Answer::Stream(receiver))
+    }
+
+    /// Finds out which tasks a listen may receive: those of its caller, on any node.
+    async fn grant_tasks(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        mut granted: NoticeFilter,
+    ) -> Result<(NoticeFilter, Option<(RemoteTasks, Vec<String>)>), ErrorObject> {
+        let mut asked = std::mem::take(&mut granted.task_ids);
+        let remote = self.nodes.listen(caller, request, &mut asked).await;
+        let local = self.tasks.owned(asked, caller).await?;
+        granted.task_ids = [&local[..], &remote.ids].concat();
+        Ok((granted, Some((remote, local))))
+    }
+
+    /// Continues a session that another node had.
+    pub(crate) async fn accept_migration(
+        self: &Arc<Self>,
+        record: SessionRecord,
+    ) -> Result<(), Refused> {
+        if self.lifecycle.is_draining() {
+            return Err(Refused::ShuttingDown);
+        }
+        if self.directory.get(record.id().as_str()).is_some() {
+            return Ok(());
+        }
+        let permit = self.directory.permit().ok_or(Refused::TooManySessions)?;
+        self.install_migrated(&Arc::new(SessionEntry::from_record(self, record, permit))).await
+    }
+
+    /// Installs a session that another node had.
+    pub(crate) async fn install_migrated(
+        self: &Arc<Self>,
+        entry: &Arc<SessionEntry>,
+    ) -> Result<(), Refused> {
+        // Notices may have been lost while the session was on its way.
+        entry.mark_missed();
+        self.install(entry).await?;
+        self.session_changed(entry);
+        Ok(())
+    }
+
+    /// Finds a legacy HTTP session of this engine by its id, for the principal that opened it.
+    pub(crate) fn find_http(
+        self: &Arc<Self>,
+        id: &str,
+        principal: Option<&str>,
+    ) -> Option<Session> {
+        let entry = self.directory.get(id);
+        let entry =
+            entry.filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(principal))?;
+        Some(Session::new(self.clone(), entry))
+    }
+
+    /// The ids of the legacy HTTP sessions on this engine.
+    pub(crate) fn http_ids(&self) -> Vec<SessionId> {
+        let sessions = self.directory.all().into_iter();
+        let open = sessions.filter(|it| it.kind() == SessionKind::Http && it.ending().is_none());
+        open.map(|entry| entry.id().clone()).collect()
+    }
+
+    /// Makes a session that no lookup finds yet.
+    fn new_session(
+        &self,
+        kind: SessionKind,
+        notices: StreamSender,
+        state: SessionState,
+        principal: Option<Arc<str>>,
+    ) -> Result<Arc<SessionEntry>, Refused> {
+        if self.lifecycle.is_draining() {
+            return Err(Refused::ShuttingDown);
+        }
+        let permit = self.directory.permit().ok_or(Refused::TooManySessions)?;
+        let id = state.id().clone();
+        Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, principal, permit)))
+    }
+
+    /// From here on, lookups find the session, and it receives what it subscribes to.
+    async fn install(self: &Arc<Self>, entry: &Arc<SessionEntry>) -> Result<Session, Refused> {
+        self.events.emit(|| EngineEvent::SessionOpened {
+            session: entry.id().clone(),
+            kind: entry.kind(),
+            principal: entry.principal().cloned(),
+        });
+        self.directory.insert(entry.clone());
+        // Checked after the insert, because a supervisor that ends also ends the sessions it finds.
+        if self.lifecycle.is_draining() {
+            entry.end(self, EndReason::Shutdown);
+            return Err(Refused::ShuttingDown);
+        }
+        let session = Session::new(self.clone(), entry.clone());
+        session.rejoin();
+        if self.limits.passivate_after.is_none() {
+            // An actor that is never passive exists from the beginning.
+            Box::pin(session.actor()).await;
+        }
+        Ok(session)
+    }
+}

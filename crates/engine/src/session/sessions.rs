@@ -1,0 +1,159 @@
+//! What all sessions of an engine use together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use ractor::ActorCell;
+use stentor_delivery::policy::{Limits, Retention};
+use stentor_delivery::{Counters, EventStore};
+use stentor_wire::encode::ServerIdentity;
+
+use super::directory::Directory;
+use super::entry::SessionEntry;
+use super::saver::Saver;
+use super::store::SessionStore;
+use crate::call::Calls;
+use crate::dispatch::Dispatcher;
+use crate::events::Events;
+use crate::hub::Hub;
+use crate::ids::{NodeId, SessionId};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::nodes::OtherNodes;
+use crate::reasons::EndReason;
+use crate::registry::Registry;
+use crate::request_budget::Meter;
+use crate::shares::Share;
+use crate::tasks::Tasks;
+
+/// How many sessions there may be, what each may have, and for how long. The fields are those of
+/// [`Config`](crate::Config).
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLimits {
+    pub(crate) node: NodeId,
+    pub(crate) max_sessions: usize,
+    /// As a number of permits that a semaphore can have.
+    pub(crate) max_requests: usize,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) max_left_sessions: usize,
+    pub(crate) session_idle_timeout: Duration,
+    pub(crate) passivate_after: Option<Duration>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) kept_streams: usize,
+    pub(crate) stream: Limits,
+    pub(crate) retention: Retention,
+    /// Bytes of unread frames that one session may have.
+    pub(crate) session_budget: usize,
+    /// Bytes of messages of its client that one session may keep.
+    pub(crate) session_requests: usize,
+    pub(crate) event_store: Arc<dyn EventStore>,
+    pub(crate) session_store: Option<Arc<dyn SessionStore>>,
+}
+
+/// All sessions of an engine: where they are found, what they share, and what bounds them.
+pub(crate) struct Sessions {
+    pub(crate) limits: SessionLimits,
+    pub(crate) identity: Arc<ServerIdentity>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) nodes: Arc<dyn OtherNodes>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) events: Events,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Counts the frames of all streams.
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) directory: Directory,
+    /// Saves sessions in case this node dies, if there is a session store.
+    pub(crate) saver: Option<Arc<Saver>>,
+    supervisor: ArcSwapOption<ActorCell>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("open", &self.directory.len()).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        limits: SessionLimits,
+        hub: Arc<Hub>,
+        calls: Arc<Calls>,
+        tasks: Arc<Tasks>,
+        dispatcher: Arc<Dispatcher>,
+        nodes: Arc<dyn OtherNodes>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            identity: calls.identity.clone(),
+            hub,
+            registry: calls.registry.clone(),
+            lifecycle: calls.lifecycle.clone(),
+            events: calls.events.clone(),
+            metrics: calls.metrics.clone(),
+            calls,
+            tasks,
+            dispatcher,
+            nodes,
+            counters,
+            directory: Directory::new(limits.max_sessions),
+            saver: Saver::new(&limits).map(Arc::new),
+            supervisor: ArcSwapOption::empty(),
+            limits,
+        }
+    }
+
+    /// Sets the supervisor of all session actors.
+    pub(crate) fn open(&self, supervisor: ActorCell) {
+        self.supervisor.store(Some(Arc::new(supervisor)));
+    }
+
+    /// Forgets the supervisor, because it ends: no session is activated any more.
+    pub(crate) fn close(&self) {
+        self.supervisor.store(None);
+    }
+
+    pub(super) fn supervisor(&self) -> Option<ActorCell> {
+        self.supervisor.load().as_deref().cloned()
+    }
+
+    /// Counts the frames of a new session.
+    pub(super) fn session_counters(&self) -> Arc<Counters> {
+        Arc::new(Counters::within(self.counters.clone(), self.limits.session_budget))
+    }
+
+    /// Counts the bytes that are kept of what the client of a new session sends.
+    pub(super) fn session_meter(&self, share: &Share) -> Arc<Meter> {
+        Meter::session(self.calls.requests.of(share), self.limits.session_requests)
+    }
+
+    /// Ends a session. `false` if there is no such session.
+    pub(crate) fn end_session(&self, id: &SessionId) -> bool {
+        let session = self.directory.get(id.as_str());
+        if let Some(session) = &session {
+            session.end(self, EndReason::Ended);
+        }
+        session.is_some()
+    }
+
+    /// Kills the actor of a session. `false` if there is no such session.
+    pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
+        let session = self.directory.get(id.as_str());
+        // A passive session has nothing to restart.
+        if let Some(actor) = session.as_ref().and_then(|session| session.actor()) {
+            actor.kill();
+        }
+        session.is_some()
+    }
+
+    /// Marks a session to be saved, if there is a session store.
+    pub(crate) fn session_changed(&self, entry: &Arc<SessionEntry>) {
+        if let Some(saver) = &self.saver {
+            saver.changed(entry);
+        }
+    }
+}
