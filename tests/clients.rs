@@ -130,6 +130,7 @@ in_every_lane![
     rmcp_receives_changes,
     rmcp_cancels,
     rmcp_disconnects,
+    rmcp_uses_an_extension,
 ];
 
 async fn rmcp_lists_reads_and_calls(lane: Lane) {
@@ -283,5 +284,30 @@ async fn rmcp_detects_the_era() {
         let client = Client::connect_by(&server, lane, lifecycle).await;
         let info = client.peer().peer_info().expect("the server has introduced itself");
         assert_eq!(info.protocol_version, ProtocolVersion::V_2026_07_28);
+    }
+}
+
+async fn rmcp_uses_an_extension(lane: Lane) {
+    let server = Server::start().await;
+    let mut client = Client::connect(&server, lane).await;
+    let info = client.peer().peer_info().expect("the server has introduced itself");
+    let extensions = info.capabilities.extensions.clone().expect("extensions");
+    let settings = extensions.get("com.example/arithmetic").expect("the fixture's own");
+    assert_eq!(settings.get("operations"), Some(&json!(["sum"])));
+    let request = CustomRequest::new("arithmetic/sum", Some(json!({"of": [1, 2, 4]})));
+    let asked = client.peer().send_request(ClientRequest::CustomRequest(request));
+    let answer = match soon("an answer", asked).await {
+        Ok(ServerResult::CustomResult(result)) => result.0,
+        other => panic!("no result of a method: {other:?}"),
+    };
+    assert_eq!(answer["total"], 7);
+    if lane.is_legacy() {
+        match soon("a notice", client.inbox.recv()).await {
+            Some(Note::CustomNotification(note)) => {
+                assert_eq!(note.method, "notifications/arithmetic/summed");
+                assert_eq!(note.params, Some(json!({"total": 7})));
+            }
+            other => panic!("no notification of the extension: {other:?}"),
+        }
     }
 }

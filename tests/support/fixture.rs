@@ -9,9 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::{
-    CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Item, ItemKind,
-    LogLevel, Prompt, PromptArgs, PromptError, Resource, ResourceError, Structured, TemplateVars,
-    Tool, ToolError, prompt, raw_tool, resource, resource_template, tool,
+    CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Extension, Item,
+    ItemKind, LogLevel, Prompt, PromptArgs, PromptError, Resource, ResourceError, Structured,
+    TemplateVars, Tool, ToolError, extension, prompt, raw_tool, resource, resource_template, tool,
 };
 use tokio::sync::watch;
 
@@ -353,6 +353,24 @@ pub(crate) fn bare() -> EngineBuilder {
     Engine::builder("fixture", "1.2.3").instructions("Be gentle.")
 }
 
+#[derive(Deserialize)]
+struct Numbers {
+    of: Vec<i64>,
+}
+
+/// An extension of the fixture's own.
+fn arithmetic() -> Extension {
+    extension("com.example/arithmetic")
+        .settings(json!({"operations": ["sum"]}))
+        .method("arithmetic/sum", |sum: Numbers, ctx: Context| async move {
+            let total: i64 = sum.of.iter().sum();
+            ctx.report_progress(1.0, Some(1.0), "added");
+            ctx.notify_all("notifications/arithmetic/summed", json!({"total": total})).await?;
+            Ok::<_, ToolError>(json!({"total": total}))
+        })
+        .notification("notifications/arithmetic/summed", "arithmeticSummed")
+}
+
 /// The engine of all suites, not started yet.
 pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     let region = json!({"type": "object", "properties": {
@@ -362,6 +380,8 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     }});
     let ticks = AtomicU64::new(0);
     bare()
+        .extension(arithmetic())
+        .capability("com.example/mood", json!({"good": true}))
         .tool(tool("echo", |args: Text| async { Ok::<_, ToolError>(args.text) }))
         .tool(tool("count", count))
         .tool(tool("count_paced", count_paced))

@@ -68,7 +68,7 @@ pub enum NodeOrder {
 /// The counts of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCensus {
-    /// Sessions, without the one for stateless calls.
+    /// Open sessions.
     pub sessions: usize,
     /// Running calls.
     pub calls: usize,

@@ -54,7 +54,7 @@ pub enum Command {
 /// The counts of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
-    /// Sessions, without the one for stateless calls.
+    /// Open sessions.
     pub sessions: usize,
     /// Subscribers of the hub.
     pub subscribers: usize,

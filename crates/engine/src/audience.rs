@@ -7,7 +7,7 @@ use stentor_wire::{Era, ProtocolVersion};
 
 use crate::ids::SessionId;
 
-/// The client of a legacy session, as an [`Audience`] describes it.
+/// The client of a subscriber, as an [`Audience`] describes it. A modern one has no name here.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) principal: Option<Arc<str>>,
@@ -68,8 +68,8 @@ impl Audience {
         self
     }
 
-    /// Only sessions of this era. Modern clients receive only what they listen to, which the
-    /// protocol limits to its own notices, so no client of [`Era::Modern`] receives a custom one.
+    /// Only sessions of this era. Modern clients receive only what they listen to: of the
+    /// application's own notifications, those of an [`Extension`](crate::Extension).
     #[must_use]
     pub fn era(mut self, era: Era) -> Self {
         self.era = Some(era);

@@ -1,7 +1,7 @@
 //! Calls: how one begins, runs, is cancelled, awaits input and is answered.
 //!
-//! A [`Target`] is the code of a call. [`begin`] makes a [`Run`] of it, and the [`TaskPool`] runs
-//! that in a task actor.
+//! A [`Target`] is the code of a call. [`begin`] makes a [`Run`] of it, and the task pool runs that
+//! in a task actor.
 
 mod awaiting_input;
 mod calls;

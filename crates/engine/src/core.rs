@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use stentor_delivery::Counters;
 use stentor_wire::encode::ServerIdentity;
+use stentor_wire::model::JsonObject;
 
 use crate::call::{CallLimits, Calls};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, ListLimits};
-use crate::events::{Events, ReportedLosses};
+use crate::events::Events;
+use crate::extension::{Extension, ProtocolExtension};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Gauges, Metrics};
@@ -36,19 +38,23 @@ pub(crate) struct Core {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) remote: Remote,
-    /// What is reported of the losses of calls without a session.
-    stateless_losses: ReportedLosses,
+}
+
+/// What a server says of itself to its clients.
+pub(crate) struct Offer {
+    pub(crate) identity: ServerIdentity,
+    pub(crate) instructions: Option<String>,
+    /// Capabilities of the application's own.
+    pub(crate) capabilities: JsonObject,
+    pub(crate) extensions: Vec<Extension>,
 }
 
 impl Core {
-    pub(crate) fn new(
-        config: Config,
-        identity: ServerIdentity,
-        instructions: Option<&str>,
-        catalog: Catalog,
-    ) -> Self {
+    pub(crate) fn new(config: Config, offer: Offer, catalog: Catalog) -> Self {
+        let Offer { identity, instructions, capabilities, extensions } = offer;
         let (events, lifecycle) = (Events::default(), Arc::<Lifecycle>::default());
-        let (hub, metrics) = (Arc::<Hub>::default(), Arc::<Metrics>::default());
+        let members = extensions.iter().flat_map(Extension::notifications).cloned().collect();
+        let (hub, metrics) = (Arc::new(Hub::new(members)), Arc::<Metrics>::default());
         let registry = Arc::new(Registry::new(
             catalog,
             config.coalesce_window,
@@ -57,10 +63,10 @@ impl Core {
             lifecycle.clone(),
         ));
         let counters = Arc::new(Counters::total(config.budget.total));
-        let hello = ServerHello::new(&identity, instructions, config.list_cache.discover);
+        let identity = Arc::new(identity);
         let calls = Arc::new(Calls::new(
             CallLimits::of(&config),
-            Arc::new(identity),
+            identity.clone(),
             registry.clone(),
             lifecycle.clone(),
             events.clone(),
@@ -70,10 +76,14 @@ impl Core {
         let max = config.max_subscriptions;
         let tasks = Arc::new(Tasks::new(config.tasks.clone(), max, hub.clone(), &calls));
         calls.set_tasks(tasks.clone());
+        let own = extensions.into_iter().map(|it| Arc::new(it) as Arc<dyn ProtocolExtension>);
+        let extensions: Vec<_> = own.chain([tasks.clone() as _]).collect();
+        let (text, cache) = (instructions.as_deref(), config.list_cache.discover);
+        let hello = ServerHello::new(&identity, text, &extensions, &capabilities, cache);
         let nodes = Arc::new(PeerNodes::new(config.node.clone()));
         let dispatcher = Arc::new(Dispatcher::new(
             calls.clone(),
-            tasks.clone(),
+            extensions,
             nodes.clone(),
             hello,
             ListLimits { page_size: config.page_size, list_cache: config.list_cache },
@@ -102,7 +112,6 @@ impl Core {
             dispatcher,
             sessions,
             remote,
-            stateless_losses: ReportedLosses::default(),
         }
     }
 
@@ -115,11 +124,6 @@ impl Core {
             awaiting_input: self.calls.awaiting_input.len(),
         };
         self.metrics.record(&self.counters.view(), gauges);
-    }
-
-    /// Emits events for frames that calls without a session lost since the last report.
-    pub(crate) fn report_stateless_losses(&self) {
-        self.stateless_losses.report(&self.calls.stateless_counters, None, &self.events);
     }
 }
 

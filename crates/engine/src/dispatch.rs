@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::call::{self, Calls, Dispatch, Responder, Run, Start, Target};
 use crate::caller::Caller;
 use crate::catalog::{ListCache, Offer, Readable};
+use crate::extension::ProtocolExtension;
 use crate::handler::{
     Arguments, Completion, PendingRequests, PromptEntry, TemplateEntry, completed,
 };
@@ -24,7 +25,6 @@ use crate::nodes::{OtherNodes, Reach};
 use crate::reasons::{CallOutcome, Refused};
 use crate::request_budget::cost_of_call;
 use crate::server_hello::ServerHello;
-use crate::tasks::Tasks;
 
 /// Where the item of a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(crate) struct ListLimits {
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     calls: Arc<Calls>,
-    tasks: Arc<Tasks>,
+    extensions: Vec<Arc<dyn ProtocolExtension>>,
     nodes: Arc<dyn OtherNodes>,
     hello: ServerHello,
     limits: ListLimits,
@@ -82,12 +82,12 @@ impl Begun {
 impl Dispatcher {
     pub(crate) fn new(
         calls: Arc<Calls>,
-        tasks: Arc<Tasks>,
+        extensions: Vec<Arc<dyn ProtocolExtension>>,
         nodes: Arc<dyn OtherNodes>,
         hello: ServerHello,
         limits: ListLimits,
     ) -> Self {
-        Self { calls, tasks, nodes, hello, limits }
+        Self { calls, extensions, nodes, hello, limits }
     }
 
     pub(crate) fn hello(&self) -> &ServerHello {
@@ -96,7 +96,8 @@ impl Dispatcher {
 
     pub(crate) fn dispatch(&self, caller: &Caller, request: &Request, scope: Scope) -> Dispatch {
         let era = caller.era();
-        if !request.method.exists_in(era) {
+        // Only an extension knows whether a method of its own exists.
+        if !request.method.exists_in(era) && !matches!(request.method, Method::Other(_)) {
             let error = ErrorObject::method_not_found(request.method.as_str());
             return Dispatch::Answer(Err(error));
         }
@@ -121,9 +122,18 @@ impl Dispatcher {
             Method::ResourcesRead => self.work(lookup.read_resource(era)),
             Method::PromptsGet => self.work(lookup.get_prompt()),
             Method::Complete => lookup.complete(),
-            method if method.is_of_tasks() => self.tasks.dispatch(caller, request),
-            other => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
+            other => match self.dispatch_to_extension(caller, request) {
+                // A client that waits for a task may still ask for it.
+                Some(Dispatch::Call(target)) if !other.is_of_tasks() => self.work(Ok(target)),
+                Some(decided) => decided,
+                None => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
+            },
         }
+    }
+
+    fn dispatch_to_extension(&self, caller: &Caller, request: &Request) -> Option<Dispatch> {
+        let mut extensions = self.extensions.iter();
+        extensions.find_map(|extension| extension.clone().dispatch(caller, request))
     }
 
     /// Starts new work, unless the engine shuts down.

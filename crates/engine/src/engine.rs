@@ -1,6 +1,7 @@
 //! The handle of an engine: start it, change its catalog, notify every client, shut it down.
 
 mod builder;
+mod session_ref;
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::registry::{CatalogHandle, RegistryMsg};
 use crate::session::SessionView;
 use crate::supervisor::{self, EngineMsg};
 pub use builder::{EngineBuilder, StartError};
+pub use session_ref::SessionRef;
 
 /// A running engine. Clones are handles to the same engine.
 ///
@@ -105,8 +107,8 @@ impl Engine {
 
     /// Sends a notification of the application's own to every legacy session.
     ///
-    /// Modern clients receive only what they listen to, and the protocol limits that to its own
-    /// notices. `params` should serialize to a JSON object.
+    /// Modern clients receive only what they listen to: a notification that an
+    /// [`Extension`](crate::Extension) declares. `params` should serialize to a JSON object.
     ///
     /// Waits while many such notices are on their way. Cancel safe: the notification is sent or
     /// not.
@@ -137,6 +139,13 @@ impl Engine {
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionView> {
         self.core.sessions.directory.views()
+    }
+
+    /// One session of this engine, to send to it, to watch it, to end it. `None` if there is no such
+    /// session on this engine.
+    #[must_use]
+    pub fn session(&self, id: &SessionId) -> Option<SessionRef> {
+        SessionRef::find(&self.core, id)
     }
 
     /// Ends a session. Its calls are answered with an error, its streams end, and a legacy HTTP

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use ractor::ActorRef;
 use stentor_delivery::policy::Class;
 use stentor_wire::model::Implementation;
@@ -23,9 +25,9 @@ use stentor_wire::{ListKind, Method, ProtocolVersion};
 use crate::ids::{Revision, SessionId};
 use crate::items::Conflict;
 use crate::reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind};
-use batch::Bell;
+use batch::ActorSubscriber;
 pub use batch::EventBatch;
-pub(crate) use losses::ReportedLosses;
+pub(crate) use losses::report_losses;
 pub use receiver::EventReceiver;
 use receiver::Inbox;
 
@@ -141,6 +143,32 @@ pub enum EngineEvent {
     Stopped,
 }
 
+impl EngineEvent {
+    /// The session that the event is about, also if it is about a call of that session.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::SessionOpened { session, .. }
+            | Self::SessionInitialized { session, .. }
+            | Self::SessionClosed { session, .. }
+            | Self::SessionCrashed { session }
+            | Self::SessionRestarted { session } => Some(session),
+            Self::CallStarted { call, .. }
+            | Self::CallProgressed { call, .. }
+            | Self::CallFinished { call, .. }
+            | Self::CallCancelled { call, .. } => call.session.as_ref(),
+            Self::FramesDropped { session, .. } | Self::StreamsClosed { session, .. } => {
+                session.as_ref()
+            }
+            Self::CatalogChanged { .. }
+            | Self::CatalogConflict { .. }
+            | Self::ActorRestarted { .. }
+            | Self::Missed(_)
+            | Self::Stopped => None,
+        }
+    }
+}
+
 trait Subscriber: Send + Sync {
     /// Passes an event on without waiting; `false` if the subscriber has ended.
     fn push(&self, event: &EngineEvent) -> bool;
@@ -156,6 +184,8 @@ pub(crate) struct Events(Arc<Shared>);
 
 struct Shared {
     subscribers: ArcSwapOption<Subscribers>,
+    /// The subscribers of the events of one session.
+    of_sessions: DashMap<SessionId, Subscribers, RandomState>,
     /// Whether there may be subscribers. Each event checks this, and usually there are none.
     any: AtomicBool,
 }
@@ -163,7 +193,8 @@ struct Shared {
 impl Default for Events {
     fn default() -> Self {
         let subscribers = ArcSwapOption::from_pointee(Subscribers::new());
-        Self(Arc::new(Shared { subscribers, any: AtomicBool::new(false) }))
+        let (of_sessions, any) = (DashMap::default(), AtomicBool::new(false));
+        Self(Arc::new(Shared { subscribers, of_sessions, any }))
     }
 }
 
@@ -187,14 +218,39 @@ impl Events {
 
     fn deliver(&self, make: impl FnOnce() -> EngineEvent) {
         let subscribers = self.0.subscribers.load();
-        let Some(subscribers) = subscribers.as_deref().filter(|all| !all.is_empty()) else {
+        let subscribers = subscribers.as_deref().map(Vec::as_slice).unwrap_or_default();
+        if subscribers.is_empty() && self.0.of_sessions.is_empty() {
             return;
-        };
+        }
         let event = make();
         for subscriber in subscribers {
             if !subscriber.push(&event) {
                 self.remove(subscriber.as_ref());
             }
+        }
+        if let EngineEvent::SessionClosed { session, .. } = &event {
+            self.close_session(session, &event);
+        } else if let Some(session) = event.session() {
+            self.deliver_to_session(session, &event);
+        }
+    }
+
+    fn deliver_to_session(&self, session: &SessionId, event: &EngineEvent) {
+        // Cloned, because a subscriber may run the host's code.
+        let subscribers = self.0.of_sessions.get(session).map(|found| found.value().clone());
+        for subscriber in subscribers.into_iter().flatten() {
+            if !subscriber.push(event) {
+                self.remove_of_session(session, subscriber.as_ref());
+            }
+        }
+    }
+
+    /// Ends the subscriptions to a session with this last event.
+    fn close_session(&self, session: &SessionId, last: &EngineEvent) {
+        let removed = self.0.of_sessions.remove(session);
+        for subscriber in removed.into_iter().flat_map(|(_, subscribers)| subscribers) {
+            subscriber.push(last);
+            subscriber.close();
         }
     }
 
@@ -203,6 +259,10 @@ impl Events {
         self.emit(|| EngineEvent::Stopped);
         for subscriber in self.0.subscribers.swap(None).iter().flat_map(|all| all.iter()) {
             subscriber.close();
+        }
+        let sessions: Vec<_> = self.0.of_sessions.iter().map(|it| it.key().clone()).collect();
+        for session in sessions {
+            self.close_session(&session, &EngineEvent::Stopped);
         }
     }
 
@@ -229,19 +289,57 @@ impl Events {
         });
     }
 
+    fn add_to_session(&self, session: &SessionId, subscriber: Arc<dyn Subscriber>) {
+        self.0.any.store(true, Ordering::Release);
+        self.0.of_sessions.entry(session.clone()).or_default().push(subscriber);
+    }
+
+    fn remove_of_session(&self, session: &SessionId, gone: &dyn Subscriber) {
+        self.0.of_sessions.remove_if_mut(session, |_, subscribers| {
+            subscribers.retain(|other| !std::ptr::addr_eq(other.as_ref(), gone));
+            subscribers.is_empty()
+        });
+    }
+
+    /// A receiver of all events.
     pub(crate) fn receiver(&self, capacity: usize) -> EventReceiver {
         let inbox = Arc::new(Inbox::new(capacity));
         self.add(inbox.clone());
-        EventReceiver::new(inbox, self.clone())
+        EventReceiver::new(inbox, self.clone(), None)
     }
 
+    /// Sends all events to an actor of the host.
     pub(crate) fn subscribe<M: ractor::Message>(
         &self,
         actor: ActorRef<M>,
         capacity: usize,
         wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
     ) {
-        self.add(Arc::new(Bell::new(actor, capacity, wrap)));
+        self.add(Arc::new(ActorSubscriber::new(actor, capacity, wrap)));
+    }
+
+    /// A receiver of the events of one session.
+    pub(crate) fn session_receiver(&self, session: &SessionId, capacity: usize) -> EventReceiver {
+        let inbox = Arc::new(Inbox::new(capacity));
+        self.add_to_session(session, inbox.clone());
+        EventReceiver::new(inbox, self.clone(), Some(session.clone()))
+    }
+
+    /// Sends the events of one session to an actor of the host.
+    pub(crate) fn subscribe_to_session<M: ractor::Message>(
+        &self,
+        session: &SessionId,
+        actor: ActorRef<M>,
+        capacity: usize,
+        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
+    ) {
+        self.add_to_session(session, Arc::new(ActorSubscriber::new(actor, capacity, wrap)));
+    }
+
+    /// Ends subscriptions to a session that was closed before they were added.
+    pub(crate) fn session_was_closed(&self, session: &SessionId, reason: EndReason) {
+        let last = EngineEvent::SessionClosed { session: session.clone(), reason };
+        self.close_session(session, &last);
     }
 }
 

@@ -41,8 +41,7 @@ pub(crate) struct SubscriberKey {
 pub(crate) struct Subscriber {
     pub(crate) sender: StreamSender,
     pub(crate) filter: Filter,
-    /// The client of a legacy session; only these receive notifications of the application.
-    pub(crate) listener: Option<Listener>,
+    pub(crate) listener: Listener,
 }
 
 #[derive(Debug)]
@@ -92,19 +91,20 @@ pub(crate) struct Hub {
     actor: ArcSwapOption<ActorRef<HubMsg>>,
     pending: PendingBroadcasts,
     notifications: Arc<Semaphore>,
+    /// The member of a listen that asks for a notification of an extension, by its method.
+    members: HashMap<Arc<str>, Arc<str>>,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
+impl Hub {
+    pub(crate) fn new(members: HashMap<Arc<str>, Arc<str>>) -> Self {
         Self {
             actor: ArcSwapOption::empty(),
             pending: PendingBroadcasts::default(),
             notifications: Arc::new(Semaphore::new(NOTIFICATIONS_IN_FLIGHT)),
+            members,
         }
     }
-}
 
-impl Hub {
     /// Spawns the actor, also in place of one that crashed. The new one has no subscribers.
     pub(crate) async fn spawn(
         self: &Arc<Self>,
@@ -145,6 +145,11 @@ impl Hub {
         if self.pending.mark(topic.clone()) {
             self.send(HubMsg::Flush);
         }
+    }
+
+    /// The members of a listen that extensions bring.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.members.values()
     }
 
     /// Waits for the right to send a notification of the application's own.
@@ -356,16 +361,23 @@ impl HubState {
     }
 
     async fn on_notify(&mut self, audience: &Audience, notice: Notice) {
+        let member = match &notice {
+            Notice::Custom { method, .. } => self.hub.members.get(method),
+            _ => None,
+        };
         let has = |key: &SubscriberKey, subscriber: &Subscriber| {
-            subscriber.listener.as_ref().is_some_and(|it| audience.has(&key.session, it))
+            // A legacy session receives all of them, a listen those of an extension that it asks
+            // for.
+            (key.subscription.is_none() || member.is_some_and(|it| subscriber.filter.has(it)))
+                && audience.has(&key.session, &subscriber.listener)
         };
         let recipients = match audience.only() {
-            Some(session) => {
+            Some(session) if member.is_none() => {
                 let key = SubscriberKey { session: session.clone(), subscription: None };
                 let found = self.subscribers.get(&key).filter(|it| has(&key, it));
                 found.map(|it| Recipient::new(&key, it)).into_iter().collect()
             }
-            None => {
+            _ => {
                 let chosen = self.subscribers.iter().filter(|(key, it)| has(key, it));
                 chosen.map(|(key, it)| Recipient::new(key, it)).collect()
             }

@@ -1,7 +1,8 @@
 //! The actors of Stentor.
 //!
 //! A **registry** actor owns the tools, resources and prompts. A **hub** notifies every session of
-//! changes. A **session** actor owns the state of one client. A **task** actor runs one call. A
+//! changes. A **session** actor owns the state of one client. A **task** actor runs calls, one at a
+//! time. A
 //! **supervisor** restarts them. All of them belong to one [`Engine`], a value: there are no
 //! globals, no actor names and no process groups, so two engines can live in one process.
 //!
@@ -32,6 +33,7 @@ mod core;
 mod dispatch;
 mod engine;
 mod events;
+mod extension;
 mod handler;
 mod hub;
 mod ids;
@@ -62,8 +64,9 @@ pub use audience::Audience;
 pub use call::{CallView, StateKey, TaskPoolView};
 pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation};
 pub use config::Config;
-pub use engine::{Engine, EngineBuilder, StartError};
+pub use engine::{Engine, EngineBuilder, SessionRef, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
+pub use extension::{Extension, ExtensionError, MethodFn, extension};
 pub use handler::{
     ArgumentProblem, AsTask, AskError, CallError, ClientRoot, Completion, Context, Elicit,
     InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Prompt, PromptArgs, PromptError,

@@ -1,11 +1,15 @@
 //! The server's description of itself for clients that begin. It never changes, so it is encoded
 //! once.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 use stentor_wire::encode::{CacheHint, ResultBody, ServerIdentity};
-use stentor_wire::model::{Implementation, ServerCapabilities};
-use stentor_wire::{Era, ErrorObject, ProtocolVersion, TASKS_EXTENSION};
+use stentor_wire::model::{Implementation, JsonObject};
+use stentor_wire::{Era, ErrorObject, ProtocolVersion};
+
+use crate::extension::ProtocolExtension;
 
 type Answer = Result<ResultBody, ErrorObject>;
 
@@ -19,19 +23,31 @@ pub(crate) struct ServerHello {
 #[serde(rename_all = "camelCase")]
 struct Initialize<'a> {
     protocol_version: &'a str,
-    capabilities: &'a ServerCapabilities,
+    capabilities: &'a JsonObject,
     server_info: &'a Implementation,
     #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<&'a str>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Discover<'a> {
+    supported_versions: [&'static str; ProtocolVersion::ALL.len()],
+    capabilities: &'a JsonObject,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<&'a str>,
+}
+
 impl ServerHello {
+    /// `more` are capabilities of the application's own, which clients see as they are.
     pub(crate) fn new(
         identity: &ServerIdentity,
         instructions: Option<&str>,
+        extensions: &[Arc<dyn ProtocolExtension>],
+        more: &JsonObject,
         cache: CacheHint,
     ) -> Self {
-        let capabilities = &capabilities();
+        let capabilities = &capabilities(Era::Legacy, extensions, more);
         let initialize = |version: ProtocolVersion| {
             let result = Initialize {
                 protocol_version: version.as_str(),
@@ -42,7 +58,11 @@ impl ServerHello {
             (version, ResultBody::new(&result))
         };
         let legacy = ProtocolVersion::ALL.into_iter().filter(|it| it.era() == Era::Legacy);
-        let discover = discover(instructions, capabilities);
+        let discover = ResultBody::new(&Discover {
+            supported_versions: ProtocolVersion::ALL.map(ProtocolVersion::as_str),
+            capabilities: &self::capabilities(Era::Modern, extensions, more),
+            instructions,
+        });
         Self {
             initialize: legacy.map(initialize).collect(),
             discover: discover.map(|result| result.with_cache(cache)),
@@ -63,26 +83,26 @@ impl ServerHello {
     }
 }
 
-fn discover(instructions: Option<&str>, capabilities: &ServerCapabilities) -> Answer {
-    let mut result = serde_json::json!({
-        "supportedVersions": ProtocolVersion::ALL.map(ProtocolVersion::as_str),
-        "capabilities": capabilities,
-    });
-    result["capabilities"]["extensions"] = serde_json::json!({ (TASKS_EXTENSION): {} });
-    if let Some(instructions) = instructions {
-        result["instructions"] = Value::from(instructions);
-    }
-    ResultBody::new(&result)
-}
-
 /// All capabilities are declared, because items of every kind can be added while the server runs.
-fn capabilities() -> ServerCapabilities {
-    let declared = serde_json::json!({
-        "tools": {"listChanged": true},
-        "resources": {"listChanged": true, "subscribe": true},
-        "prompts": {"listChanged": true},
-        "completions": {},
-        "logging": {},
+fn capabilities(
+    era: Era,
+    extensions: &[Arc<dyn ProtocolExtension>],
+    more: &JsonObject,
+) -> JsonObject {
+    let mut declared = more.clone();
+    let list = || serde_json::json!({"listChanged": true});
+    declared.insert("tools".to_owned(), list());
+    declared.insert("prompts".to_owned(), list());
+    let resources = serde_json::json!({"listChanged": true, "subscribe": true});
+    declared.insert("resources".to_owned(), resources);
+    declared.insert("completions".to_owned(), serde_json::json!({}));
+    declared.insert("logging".to_owned(), serde_json::json!({}));
+    let settings = extensions.iter().filter_map(|extension| {
+        Some((extension.identifier().to_owned(), extension.settings(era)?))
     });
-    serde_json::from_value(declared).unwrap_or_default()
+    let settings: JsonObject = settings.collect();
+    if !settings.is_empty() {
+        declared.insert("extensions".to_owned(), Value::Object(settings));
+    }
+    declared
 }

@@ -27,7 +27,8 @@ use stentor_delivery::policy::Class;
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Method, Notification, Request, Response, SubscriptionId,
+    EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, Response,
+    SubscriptionId,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -106,7 +107,7 @@ impl Actor for SessionActor {
         message: SessionMsg,
         session: &mut Session,
     ) -> Result<(), ActorProcessingErr> {
-        session.entry.presence().has_message();
+        session.entry.has_message();
         match message {
             SessionMsg::Request(request, responder, _permit) => {
                 session.on_request(request, responder).await;
@@ -180,7 +181,7 @@ impl Session {
     }
 
     async fn on_request(&self, request: Box<Request>, responder: Responder) {
-        let decision = self.entry.state().on_request(&request);
+        let decision = self.entry.state().on_request(&request, &self.sessions.members);
         let answer = match decision {
             Decision::Initialized(version) => {
                 responder.answer(self.sessions.dispatcher.hello().initialize(version));
@@ -346,18 +347,19 @@ impl Session {
     /// Subscribes the client to the notices that match the filter.
     ///
     /// The state stays locked until the hub is notified. So the hub receives changes in the order
-    /// in which the actor or a transport made them, and none after the session has left.
+    /// in which they were made, and none after the session has left.
     fn join(&self, locked: &SessionState, subscription: Subscription) {
         let sender = self.entry.notices().clone();
         if self.entry.is_closed() {
             return;
         }
         let Subscription { id, filter, unsaid } = subscription;
-        let listener = locked.legacy().filter(|_| id.is_none()).map(|caller| Listener {
+        let legacy = locked.legacy().filter(|_| id.is_none());
+        let listener = Listener {
             principal: self.entry.principal().cloned(),
-            version: caller.version,
-            client: caller.client.clone(),
-        });
+            version: legacy.map_or(ProtocolVersion::V2026_07_28, |caller| caller.version),
+            client: legacy.and_then(|caller| caller.client.clone()),
+        };
         let key = self.entry.key(id);
         let subscriber = Box::new(Subscriber { sender: sender.clone(), filter, listener });
         let join = || self.sessions.hub.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));

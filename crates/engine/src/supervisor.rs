@@ -17,12 +17,13 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort,
     SupervisionEvent,
 };
+use stentor_delivery::LossCounters;
 use stentor_wire::Notice;
 use tokio::time::Instant;
 
 use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
-use crate::events::EngineEvent;
+use crate::events::{EngineEvent, report_losses};
 use crate::hub::HubMsg;
 use crate::items::Topic;
 use crate::lifecycle::CANCEL_GRACE;
@@ -58,6 +59,8 @@ pub(crate) struct SupervisorState {
     hub: ActorId,
     restarts: Restarts,
     metered: Instant,
+    /// The losses of calls without a session that are already reported.
+    reported: LossCounters,
 }
 
 pub(crate) struct SupervisorActor;
@@ -81,7 +84,8 @@ impl Actor for SupervisorActor {
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
         let restarts = Restarts::at_most(MOST_RESTARTS);
-        Ok(SupervisorState { core, registry, hub, restarts, metered: Instant::now() })
+        let (metered, reported) = (Instant::now(), LossCounters::default());
+        Ok(SupervisorState { core, registry, hub, restarts, metered, reported })
     }
 
     async fn handle(
@@ -192,11 +196,17 @@ impl SupervisorState {
                 crate::log!(error, child = %child.get_id(), %reason, "an actor ended");
                 child
             }
-            // A session that stopped by itself has cleaned up and needs no restart.
             SupervisionEvent::ActorTerminated(child, _, None)
                 if self.never_stops(child.get_id()) =>
             {
                 child
+            }
+            // Somebody stopped the actor of a session from outside: the session is passive now.
+            SupervisionEvent::ActorTerminated(child, ..) if !self.core.lifecycle.is_draining() => {
+                if let Some(entry) = self.core.sessions.directory.of_actor(child.get_id()) {
+                    entry.lost_actor(child.get_id());
+                }
+                return Ok(());
             }
             _ => return Ok(()),
         };
@@ -326,7 +336,10 @@ impl SupervisorState {
                 session.passivate(idle);
             }
         }
-        self.core.report_stateless_losses();
+        // Of calls without a session.
+        let losses = self.core.calls.stateless_counters.losses();
+        let before = std::mem::replace(&mut self.reported, losses);
+        report_losses(before, losses, None, &self.core.events);
         self.end_unused();
     }
 

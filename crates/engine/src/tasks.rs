@@ -18,10 +18,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dashmap::DashMap;
 use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde_json::{Map, Value};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{OneTask, UpdateTask};
 use stentor_wire::{
-    EncodedNotice, ErrorObject, Method, Notice, Request, TaskStatus, takes_tasks, tasks_required,
+    EncodedNotice, Era, ErrorObject, Method, Notice, Request, TASKS_EXTENSION, TaskStatus,
+    takes_tasks, tasks_required,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -29,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::call::{Calls, Dispatch, NewTask, ResumedTask, Target, TaskHandle, TaskMaker};
 use crate::caller::Caller;
+use crate::extension::ProtocolExtension;
 use crate::handler::{Arguments, Cancel, PendingInputs};
 use crate::hub::{Hub, HubMsg, SubscriberKey};
 use crate::ids::{NodeId, TaskId};
@@ -158,6 +161,20 @@ fn failed(error: &TaskStoreError) -> ErrorObject {
     }
 }
 
+impl ProtocolExtension for Tasks {
+    fn identifier(&self) -> &str {
+        TASKS_EXTENSION
+    }
+
+    fn settings(&self, era: Era) -> Option<Value> {
+        (era == Era::Modern).then(|| Value::Object(Map::new()))
+    }
+
+    fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
+        request.method.is_of_tasks().then(|| self.answer(caller, request))
+    }
+}
+
 impl Tasks {
     /// The stored task, if `owner` owns it and it has not expired.
     async fn find(
@@ -171,7 +188,7 @@ impl Tasks {
     }
 
     /// Answers `tasks/get`, `tasks/update` and `tasks/cancel`.
-    pub(crate) fn dispatch(self: &Arc<Self>, caller: &Caller, request: &Request) -> Dispatch {
+    fn answer(self: &Arc<Self>, caller: &Caller, request: &Request) -> Dispatch {
         if !takes_tasks(&caller.capabilities) {
             return Dispatch::Answer(Err(tasks_required()));
         }

@@ -104,10 +104,10 @@ impl Method {
     }
 
     /// Whether its response may ask for input first (2026-07-28, basic/patterns/mrtr, "Supported
-    /// Requests").
+    /// Requests"). A method of an extension may: the protocol leaves that to the extension.
     #[must_use]
     pub fn may_ask(&self) -> bool {
-        matches!(self, Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead)
+        matches!(self, Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead | Self::Other(_))
     }
 
     /// Whether the method belongs to the tasks extension, which a client has to declare.

@@ -82,15 +82,28 @@ impl SubscriptionId {
 #[derive(Clone, Debug)]
 pub struct EncodedNotice {
     notice: Notice,
-    /// The message up to where `_meta` goes: the last member of `params`, or of the message itself.
+    /// The message up to where the subscription goes.
     open: Bytes,
-    has_params: bool,
+    end: End,
+}
+
+/// How the message goes on.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Without `params`.
+    Message,
+    /// In `params`, after a member.
+    Params,
+    /// In the `_meta` of `params`, at its beginning or after a member.
+    Meta { empty: bool },
 }
 
 impl EncodedNotice {
     /// Encodes a notice.
     #[must_use]
     pub fn new(notice: Notice) -> Self {
+        // An application's own `_meta`, into which the subscription goes.
+        let mut meta = None;
         let (method, members) = match &notice {
             Notice::ListChanged(kind) => (kind.method(), String::new()),
             Notice::ResourceUpdated(uri) => {
@@ -101,19 +114,25 @@ impl EncodedNotice {
                 (notification::TASKS, String::from_utf8_lossy(members).into_owned())
             }
             Notice::Custom { method, params } => {
-                let members = match params {
-                    Some(Value::Object(map)) => Value::Object(map.clone()).to_string(),
-                    _ => "{}".to_owned(),
+                let mut map = params.as_ref().and_then(Value::as_object).cloned();
+                let map = map.get_or_insert_default();
+                meta = match map.shift_remove("_meta") {
+                    Some(Value::Object(own)) => Some(members_of(&own)),
+                    _ => None,
                 };
-                (&**method, members[1..members.len() - 1].to_owned())
+                (&**method, members_of(map))
             }
         };
         let method = Value::from(method);
-        let has_params = !members.is_empty();
-        let open = if has_params {
-            format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{{{members}"#)
-        } else {
-            format!(r#"{{"jsonrpc":"2.0","method":{method}"#)
+        let begin = format!(r#"{{"jsonrpc":"2.0","method":{method}"#);
+        let comma = if members.is_empty() { "" } else { "," };
+        let (open, end) = match meta {
+            Some(own) => (
+                format!(r#"{begin},"params":{{{members}{comma}"_meta":{{{own}"#),
+                End::Meta { empty: own.is_empty() },
+            ),
+            None if members.is_empty() => (begin, End::Message),
+            None => (format!(r#"{begin},"params":{{{members}"#), End::Params),
         };
         let notice = match notice {
             // The message contains these parts already, and they can be large.
@@ -121,7 +140,7 @@ impl EncodedNotice {
             Notice::Task { id, version, .. } => Notice::Task { id, version, task: Bytes::new() },
             other => other,
         };
-        Self { notice, open: open.into(), has_params }
+        Self { notice, open: open.into(), end }
     }
 
     /// The notice, without the parts that only the message contains.
@@ -139,22 +158,30 @@ impl EncodedNotice {
     /// Appends the message, with its subscription in the modern era.
     pub fn write(&self, out: &mut BytesMut, subscription: Option<&SubscriptionId>) {
         out.put_slice(&self.open);
-        match (subscription, self.has_params) {
-            (None, false) => out.put_slice(b"}"),
-            (None, true) => out.put_slice(b"}}"),
-            (Some(id), has_params) => {
-                out.put_slice(if has_params {
-                    b",\"_meta\":{\""
-                } else {
-                    b",\"params\":{\"_meta\":{\""
-                });
-                out.put_slice(meta_key::SUBSCRIPTION_ID.as_bytes());
-                out.put_slice(b"\":");
-                out.put_slice(&id.0);
-                out.put_slice(b"}}}");
-            }
-        }
+        let Some(id) = subscription else {
+            return out.put_slice(match self.end {
+                End::Message => b"}",
+                End::Params => b"}}",
+                End::Meta { .. } => b"}}}",
+            });
+        };
+        out.put_slice(match self.end {
+            End::Message => b",\"params\":{\"_meta\":{\"",
+            End::Params => b",\"_meta\":{\"",
+            End::Meta { empty: true } => b"\"",
+            End::Meta { empty: false } => b",\"",
+        });
+        out.put_slice(meta_key::SUBSCRIPTION_ID.as_bytes());
+        out.put_slice(b"\":");
+        out.put_slice(&id.0);
+        out.put_slice(b"}}}");
     }
+}
+
+/// The members of an object as JSON, without the braces around them.
+fn members_of(object: &serde_json::Map<String, Value>) -> String {
+    let json = serde_json::to_string(object).unwrap_or_else(|_| "{}".to_owned());
+    json[1..json.len() - 1].to_owned()
 }
 
 const SPLICE_LEN: usize = 64;
@@ -206,6 +233,29 @@ mod tests {
             let params = serde_json::json!({ key: value });
             let notice = Notice::Custom { method: "notifications/x".into(), params: Some(params.clone()) };
             prop_assert_eq!(&written(notice, None)["params"], &params);
+        }
+
+        #[test]
+        fn a_subscription_goes_into_the_meta_of_a_custom_notice(
+            own in proptest::option::of(any::<bool>()),
+            more in any::<bool>(),
+        ) {
+            let mut params = serde_json::json!({});
+            if more {
+                params["n"] = 1.into();
+            }
+            match own {
+                Some(true) => params["_meta"] = serde_json::json!({"a": 1}),
+                Some(false) => params["_meta"] = serde_json::json!({}),
+                None => {}
+            }
+            let notice = Notice::Custom { method: "n/x".into(), params: Some(params.clone()) };
+            let mut expected = params.clone();
+            expected["_meta"][meta_key::SUBSCRIPTION_ID] = 7.into();
+            prop_assert_eq!(&written(notice.clone(), Some(Id::Number(7)))["params"], &expected);
+            let alone = written(notice, None);
+            let nothing = serde_json::json!({});
+            prop_assert_eq!(alone.get("params").unwrap_or(&nothing), &params);
         }
     }
 }

@@ -3,10 +3,12 @@
 mod raw;
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::bounds::{MAX_NAME, MAX_VALUES, count_values};
 use crate::{ErrorObject, LogLevel};
@@ -245,6 +247,24 @@ impl Listen {
         let notifications = serde_json::from_str(raw).map_err(|error| raw::invalid(&error))?;
         Ok(Self { notifications })
     }
+
+    /// Those of `offered` that the parameters of a listen ask for: members of `notifications` that
+    /// are `true`.
+    ///
+    /// # Errors
+    ///
+    /// -32602 if `notifications` is no object.
+    pub fn asked_members(
+        params: &Params,
+        offered: &[Arc<str>],
+    ) -> Result<Vec<Arc<str>>, ErrorObject> {
+        let raw = params.member(Member::Notifications)?.unwrap_or("{}");
+        let members: HashMap<String, &RawValue> =
+            serde_json::from_str(raw).map_err(|error| raw::invalid(&error))?;
+        let asked =
+            |member: &&Arc<str>| members.get(&***member).is_some_and(|it| it.get() == "true");
+        Ok(offered.iter().filter(asked).cloned().collect())
+    }
 }
 
 /// The notices that a `subscriptions/listen` asks for, or that its acknowledgment grants.
@@ -267,4 +287,8 @@ pub struct NoticeFilter {
     /// The status of these tasks (extension `io.modelcontextprotocol/tasks`).
     #[serde(default, deserialize_with = "read::task_ids", skip_serializing_if = "Vec::is_empty")]
     pub task_ids: Vec<String>,
+    /// Notifications of other extensions, by the member that asks for them with `true`; see
+    /// [`Listen::asked_members`].
+    #[serde(skip)]
+    pub members: Vec<Arc<str>>,
 }

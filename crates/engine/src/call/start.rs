@@ -103,8 +103,8 @@ pub(crate) fn enter(
     }
 }
 
-/// Makes the call that the [task pool](super::TaskPool) has to run. Returns `None` for the retry of a call that awaits input:
-/// that call continues. The request is answered in either case.
+/// Makes the call that the task pool has to run. Returns `None` for the retry of a call that awaits
+/// input: that call continues. The request is answered in either case.
 ///
 /// Not an `async fn`, so that futures do not reserve space for all parts of a call.
 pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> Option<Box<Run>> {

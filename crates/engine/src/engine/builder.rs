@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, SpawnErr};
+use serde::Serialize;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::model::{Icon, Implementation};
+use stentor_wire::model::{Icon, Implementation, JsonObject};
 
 use crate::catalog::{Catalog, CatalogError, Item, Mutation};
 use crate::config::Config;
-use crate::core::Core;
+use crate::core::{Core, Offer};
 use crate::engine::Engine;
+use crate::extension::{self, Extension, ExtensionError};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
 use crate::session::Saver;
 use crate::supervisor::SupervisorActor;
@@ -22,6 +24,9 @@ pub enum StartError {
     /// A tool, resource, template or prompt is refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// An extension is refused.
+    #[error(transparent)]
+    Extension(#[from] ExtensionError),
     /// The tasks of the last engine with this store could not be recovered.
     #[error(transparent)]
     Tasks(#[from] TaskStoreError),
@@ -37,12 +42,21 @@ pub struct EngineBuilder {
     instructions: Option<String>,
     config: Config,
     items: Vec<Item>,
+    capabilities: JsonObject,
+    extensions: Vec<Extension>,
 }
 
 impl EngineBuilder {
     pub(crate) fn new(name: String, version: String) -> Self {
         let info = Implementation::new(name, version);
-        Self { info, instructions: None, config: Config::default(), items: Vec::new() }
+        Self {
+            info,
+            instructions: None,
+            config: Config::default(),
+            items: Vec::new(),
+            capabilities: JsonObject::new(),
+            extensions: Vec::new(),
+        }
     }
 
     /// Adds an item: a tool, a resource, a resource template or a prompt.
@@ -104,6 +118,23 @@ impl EngineBuilder {
         self
     }
 
+    /// Adds an extension of the protocol. [`start`](Self::start) checks it.
+    #[must_use]
+    pub fn extension(mut self, extension: Extension) -> Self {
+        self.extensions.push(extension);
+        self
+    }
+
+    /// Declares a capability of the application's own, which clients see as it is in `initialize`
+    /// and `server/discover`. The capabilities of the protocol cannot be replaced.
+    #[must_use]
+    pub fn capability(mut self, key: impl Into<String>, value: impl Serialize) -> Self {
+        if let Ok(value) = serde_json::to_value(value) {
+            self.capabilities.insert(key.into(), value);
+        }
+        self
+    }
+
     /// Changes limits and times.
     ///
     /// ```
@@ -124,7 +155,8 @@ impl EngineBuilder {
     ///
     /// # Errors
     ///
-    /// [`StartError::Catalog`] names what is wrong with an item; nothing runs then.
+    /// [`StartError::Catalog`] names what is wrong with an item, [`StartError::Extension`] what is
+    /// wrong with an extension; nothing runs then.
     ///
     /// # Panics
     ///
@@ -151,8 +183,14 @@ impl EngineBuilder {
         let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
-        let instructions = self.instructions.as_deref();
-        let core = Arc::new(Core::new(self.config, identity, instructions, catalog));
+        extension::check(&self.extensions)?;
+        let offer = Offer {
+            identity,
+            instructions: self.instructions,
+            capabilities: self.capabilities,
+            extensions: self.extensions,
+        };
+        let core = Arc::new(Core::new(self.config, offer, catalog));
         let (root, _) = match supervisor {
             Some(supervisor) => {
                 Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?

@@ -17,21 +17,21 @@ struct Waiting {
 }
 
 /// Sends a batch to an actor, and no further one until the actor has read it.
-pub(super) struct Bell<M, W> {
+pub(super) struct ActorSubscriber<M, W> {
     // Apart from the actor: a batch must not keep the mailbox of its own actor alive.
     waiting: Arc<Mutex<Waiting>>,
     actor: ActorRef<M>,
     wrap: W,
 }
 
-impl<M, W> Bell<M, W> {
+impl<M, W> ActorSubscriber<M, W> {
     pub(super) fn new(actor: ActorRef<M>, capacity: usize, wrap: W) -> Self {
         let waiting = Waiting { ring: Ring::new(capacity), batch_sent: false };
         Self { waiting: Arc::new(Mutex::new(waiting)), actor, wrap }
     }
 }
 
-impl<M, W> Subscriber for Bell<M, W>
+impl<M, W> Subscriber for ActorSubscriber<M, W>
 where
     M: ractor::Message,
     W: Fn(EventBatch) -> M + Send + Sync,

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::ring::Ring;
 use super::{EngineEvent, Events, Subscriber};
+use crate::ids::SessionId;
 
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -49,12 +50,15 @@ impl Subscriber for Inbox {
     }
 }
 
-/// The events of an engine, in order; from [`Engine::events`](crate::Engine::events).
+/// The events of an engine or of one session, in order; from
+/// [`Engine::events`](crate::Engine::events) or [`SessionRef::events`](crate::SessionRef::events).
 ///
 /// Also a [`Stream`]. Dropping it ends the subscription.
 pub struct EventReceiver {
     inbox: Arc<Inbox>,
     events: Events,
+    /// `None` for the events of all sessions.
+    session: Option<SessionId>,
 }
 
 impl fmt::Debug for EventReceiver {
@@ -64,11 +68,12 @@ impl fmt::Debug for EventReceiver {
 }
 
 impl EventReceiver {
-    pub(super) fn new(inbox: Arc<Inbox>, events: Events) -> Self {
-        Self { inbox, events }
+    pub(super) fn new(inbox: Arc<Inbox>, events: Events, session: Option<SessionId>) -> Self {
+        Self { inbox, events, session }
     }
 
-    /// The next event; `None` once the engine has stopped and all events have been read.
+    /// The next event; `None` once the engine has stopped, or the session has ended, and all events
+    /// have been read.
     ///
     /// Cancel safe: no event is lost.
     pub async fn next(&mut self) -> Option<EngineEvent> {
@@ -101,6 +106,9 @@ impl Stream for EventReceiver {
 
 impl Drop for EventReceiver {
     fn drop(&mut self) {
-        self.events.remove(self.inbox.as_ref());
+        match &self.session {
+            Some(session) => self.events.remove_of_session(session, self.inbox.as_ref()),
+            None => self.events.remove(self.inbox.as_ref()),
+        }
     }
 }

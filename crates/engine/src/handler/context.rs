@@ -285,6 +285,18 @@ impl Context {
         output.sender.send(&output.gate, Class::Custom, Frame::Message(message));
     }
 
+    /// As [`Engine::notify_all`](crate::Engine::notify_all): sends a notification of the
+    /// application's own to every session. The client of this call may receive it after the
+    /// response.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn notify_all(&self, method: &str, params: impl Serialize) -> Result<(), Stopped> {
+        let params = serde_json::to_value(params).ok().filter(Value::is_object);
+        self.0.host.notify(&Audience::all(), method, params).await
+    }
+
     // Tasks
 
     /// Makes the call a task: its client receives the task as the response, and fetches the result

@@ -14,13 +14,20 @@ pub(crate) struct Filter {
     lists: [bool; ListKind::ALL.len()],
     resources: Watched,
     tasks: Vec<Arc<str>>,
+    /// Notifications of extensions, by the member of a listen that asks for them.
+    members: Vec<Arc<str>>,
 }
 
 impl Filter {
     /// A legacy session receives the notices of every list, and updates of the resources that it
     /// subscribes to.
     pub(crate) fn legacy(watched: &Watched) -> Self {
-        Self { lists: [true; 3], resources: watched.clone(), tasks: Vec::new() }
+        Self {
+            lists: [true; 3],
+            resources: watched.clone(),
+            tasks: Vec::new(),
+            members: Vec::new(),
+        }
     }
 
     /// A modern listen receives what it was granted, and nothing else.
@@ -32,7 +39,7 @@ impl Filter {
         let resources =
             granted.resource_subscriptions.iter().map(|uri| watched(Arc::from(&**uri))).collect();
         let tasks = granted.task_ids.iter().map(|id| Arc::from(&**id)).collect();
-        Self { lists, resources, tasks }
+        Self { lists, resources, tasks, members: granted.members.clone() }
     }
 
     pub(crate) fn passes(&self, notice: &Notice) -> bool {
@@ -47,6 +54,11 @@ impl Filter {
     /// The URI as the client wrote it, given its normal form, if the client watches that resource.
     pub(crate) fn watched_as(&self, normal: &str) -> Option<&Arc<str>> {
         self.resources.get(normal)
+    }
+
+    /// Whether notifications of an extension pass that this member of a listen asks for.
+    pub(crate) fn has(&self, member: &Arc<str>) -> bool {
+        self.members.contains(member)
     }
 
     pub(crate) fn is_empty_filter(&self) -> bool {

@@ -97,7 +97,7 @@ impl Directory {
     /// are more than `kept` of them.
     pub(crate) fn leave(&self, entry: &SessionEntry, kept: usize) -> Option<Arc<SessionEntry>> {
         self.unused.fetch_add(1, Ordering::AcqRel);
-        entry.unused(SessionPermit(self.unused.clone()));
+        entry.count_left(SessionPermit(self.unused.clone()));
         let mut left = self.left.lock();
         left.push_back(entry.id().clone());
         let unused = || self.unused.load(Ordering::Acquire);

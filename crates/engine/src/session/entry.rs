@@ -2,69 +2,57 @@
 //! and the supervisor read it.
 
 mod ending;
-mod presence;
+mod life;
 mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use ractor::{ActorId, ActorRef};
 use stentor_delivery::{Counters, Delivered, StreamSender};
 use stentor_wire::model::Implementation;
 use stentor_wire::{Id, ProtocolVersion};
-use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use super::SubscriberKey;
 use super::state::SessionState;
 use super::streams::{self, Kept};
-use super::{SessionMsg, SubscriberKey};
 use crate::call::{FinishStreams, OpenCalls};
-use crate::events::{Events, ReportedLosses};
 use crate::handler::PendingRequests;
 use crate::ids::{SessionId, StreamId};
-use crate::reasons::{EndReason, SessionKind};
+use crate::reasons::SessionKind;
 use crate::request_budget::Meter;
-use crate::restarts::Restarts;
 use crate::session::Sessions;
 use crate::session::directory::SessionPermit;
-pub(crate) use presence::{Presence, TO_BE_USED};
+use life::Life;
+pub(crate) use life::TO_BE_USED;
 pub use view::SessionView;
 
-/// Messages of one client that may wait for its session. The actor handles each at once, so a few
-/// are enough to keep it busy.
+/// Messages of one client that may wait for its session. The actor handles nearly all at once (a
+/// listen may wait for the store of tasks), so a few are enough to keep it busy.
 pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 
-/// A session that crashes more often than this within a minute is ended.
-const MAX_RESTARTS: usize = 5;
-
-/// Stops an actor that has nothing to do. The supervisor has nothing to do for it, so it is not
-/// woken.
-fn stop_quietly(actor: &ActorRef<SessionMsg>) {
-    if let Some(supervisor) = actor.try_get_supervisor() {
-        actor.unlink(supervisor);
-    }
-    actor.stop(None);
-}
-
 /// A session, for transports, the supervisor, views, and the next actor.
+///
+/// It has three locks, which are taken in this order if two are needed: `state` guards what the client
+/// has said and asked for, `life` guards what becomes of the session and of its actor, and `kept`
+/// guards the streams that a client may resume.
 #[derive(Debug)]
 pub(crate) struct SessionEntry {
     id: SessionId,
     kind: SessionKind,
     principal: Option<Arc<str>>,
-    /// `None` while the session is passive, and after it has ended.
-    actor: Mutex<Option<ActorRef<SessionMsg>>>,
+    opened: Instant,
+    state: Mutex<SessionState>,
+    life: Mutex<Life>,
+    kept: Kept,
     /// Notified when the actor is replaced, and when there will be none any more.
     changed: Notify,
-    state: Mutex<SessionState>,
     /// The stream of what belongs to no request.
     notices: StreamSender,
-    finish: Mutex<Option<Arc<FinishStreams>>>,
-    kept: Kept,
     next_stream: AtomicU64,
     /// Streams from a node that had the session and died, if there was one.
     dead_node: Option<Box<DeadNodeStreams>>,
@@ -75,15 +63,7 @@ pub(crate) struct SessionEntry {
     requests: Arc<Meter>,
     permits: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    presence: Presence,
     counters: Arc<Counters>,
-    restarts: Mutex<Restarts>,
-    ending: Mutex<Option<EndReason>>,
-    closed: AtomicBool,
-    /// Whether notices may have been lost, and the client is not yet notified of that.
-    hub_lost: AtomicBool,
-    permit: Mutex<Option<SessionPermit>>,
-    reported: ReportedLosses,
 }
 
 /// Streams from a node that had the session and died.
@@ -110,13 +90,13 @@ impl SessionEntry {
             id,
             kind,
             principal,
+            opened: Instant::now(),
             requests: state.meter().clone(),
-            actor: Mutex::default(),
-            changed: Notify::new(),
             state: Mutex::new(state),
-            finish: Mutex::new(Some(Arc::new(FinishStreams(notices.clone())))),
-            notices,
+            life: Mutex::new(Life::new(FinishStreams(notices.clone()), permit)),
             kept: Kept::default(),
+            changed: Notify::new(),
+            notices,
             next_stream: AtomicU64::new(StreamId::STANDALONE.0 + 1),
             dead_node: None,
             moves: 0,
@@ -124,14 +104,7 @@ impl SessionEntry {
             questions: PendingRequests::default(),
             permits: Arc::new(Semaphore::new(sessions.limits.max_requests)),
             turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
-            presence: Presence::default(),
             counters,
-            restarts: Mutex::new(Restarts::at_most(MAX_RESTARTS)),
-            ending: Mutex::new(None),
-            closed: AtomicBool::new(false),
-            hub_lost: AtomicBool::new(false),
-            permit: Mutex::new(Some(permit)),
-            reported: ReportedLosses::default(),
         }
     }
 
@@ -237,132 +210,9 @@ impl SessionEntry {
         (legacy.map(|caller| caller.version), legacy.and_then(|caller| caller.client.clone()))
     }
 
-    /// Kept by a call as long as it may still answer on the session's streams.
-    pub(crate) fn finish_streams(&self) -> Option<Arc<FinishStreams>> {
-        self.finish.lock().clone()
-    }
-
     /// The key of the session in the hub, or of one of its listens.
     pub(crate) fn key(&self, subscription: Option<stentor_wire::SubscriptionId>) -> SubscriberKey {
         SubscriberKey { session: self.id.clone(), subscription }
-    }
-
-    // The actor
-
-    pub(crate) fn actor(&self) -> Option<ActorRef<SessionMsg>> {
-        self.actor.lock().clone()
-    }
-
-    pub(crate) fn is_actor(&self, id: ActorId) -> bool {
-        self.actor.lock().as_ref().is_some_and(|actor| actor.get_id() == id)
-    }
-
-    /// Sets a spawned actor in place of `predecessor`, or as the first one. `false` if another
-    /// actor was first, or the session has ended.
-    pub(super) fn take_actor(
-        &self,
-        spawned: &ActorRef<SessionMsg>,
-        predecessor: Option<ActorId>,
-    ) -> bool {
-        let mut actor = self.actor.lock();
-        // Checked while it is locked, because `end` stops the actor that it finds here.
-        let taken = !self.is_closed() && actor.as_ref().map(|actor| actor.get_id()) == predecessor;
-        if taken {
-            *actor = Some(spawned.clone());
-            self.changed.notify_waiters();
-        }
-        taken
-    }
-
-    /// Stops the actor if the session had no message for `idle`. The next message activates the
-    /// session again.
-    pub(crate) fn passivate(&self, idle: Duration) {
-        let mut actor = self.actor.lock();
-        // A message takes its permit before it looks for the actor, and keeps it until it is
-        // handled. So while this is locked, either the message is seen here or it finds no actor.
-        let is_idle = self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
-            && self.presence.last_message().elapsed() >= idle;
-        if is_idle && let Some(actor) = actor.take() {
-            stop_quietly(&actor);
-        }
-    }
-
-    /// Completes when the actor is replaced, and when there will be none any more.
-    pub(super) fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
-    }
-
-    /// Records that notices may have been lost. The client is notified when the session joins the
-    /// hub.
-    pub(crate) fn mark_missed(&self) {
-        self.hub_lost.store(true, Ordering::Release);
-    }
-
-    /// Whether notices may have been lost since the last call of this function.
-    pub(crate) fn take_missed(&self) -> bool {
-        self.hub_lost.swap(false, Ordering::AcqRel)
-    }
-
-    /// Whether the actor may be restarted. Uses up one of the restarts.
-    pub(crate) fn may_restart(&self) -> bool {
-        self.ending().is_none() && self.restarts.lock().spend()
-    }
-
-    /// Emits events for frames dropped and streams closed since the last report.
-    pub(crate) fn report_losses(&self, events: &Events) {
-        self.reported.report(&self.counters, Some(&self.id), events);
-    }
-
-    // The client
-
-    pub(crate) fn presence(&self) -> &Presence {
-        &self.presence
-    }
-
-    /// Counts the session as left: its client disconnected before it sent a request.
-    pub(crate) fn unused(&self, permit: SessionPermit) {
-        self.presence.unused(permit, || self.is_closed());
-    }
-
-    /// Whether the client was seen to disconnect, is still away, and did not use the session.
-    pub(crate) fn is_left(&self) -> bool {
-        self.presence.is_counted_unused() && self.unused_since().is_some()
-    }
-
-    /// Stops counting the session as left. `true` if it was counted and its client is still away.
-    pub(crate) fn uncount_left(&self) -> bool {
-        self.presence.uncount_left() && self.unused_since().is_some()
-    }
-
-    /// Since when the client is away, if it opened the session and did nothing with it.
-    ///
-    /// A client that is still connected after [`TO_BE_USED`] counts as using its session. Must be
-    /// called periodically.
-    pub(crate) fn unused_since(&self) -> Option<Instant> {
-        if self.presence.is_used() || self.kind != SessionKind::Http {
-            return None;
-        }
-        if !self.is_idle(Duration::ZERO) {
-            if self.presence.age() >= TO_BE_USED {
-                self.presence.used();
-            }
-            return None;
-        }
-        Some(self.presence.last_seen())
-    }
-
-    /// Counts a client that reads a stream as seen. Must be called periodically.
-    pub(crate) fn look(&self) {
-        if self.is_attached() {
-            self.presence.touch();
-        }
-    }
-
-    /// Whether the client has been away for `timeout`.
-    pub(crate) fn is_idle(&self, timeout: Duration) -> bool {
-        self.kind == SessionKind::Http
-            && self.presence.last_seen().elapsed() >= timeout
-            && !self.is_attached()
     }
 
     fn is_attached(&self) -> bool {
@@ -427,14 +277,14 @@ impl SessionEntry {
             version,
             client,
             initialized,
-            age: self.presence.age(),
+            age: self.opened.elapsed(),
             attached: notices.is_attached(),
             unread: notices.unread(),
             streams: 1 + self.kept.len(),
             subscriptions,
             open_calls: self.calls.ids(),
             mailbox: MAX_WAITING_MESSAGES as usize - self.turns.available_permits(),
-            recent_restarts: self.restarts.lock().recent(),
+            recent_restarts: self.life.lock().recent_restarts(),
             counters: self.counters.view(),
         }
     }

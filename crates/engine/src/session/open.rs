@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stentor_delivery::{StreamReceiver, StreamSender};
-use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::params::NoticeFilter;
 use stentor_wire::{ErrorObject, Request, SubscriptionId, encode};
 
 use super::state::{SessionState, grant};
@@ -56,8 +56,7 @@ impl Sessions {
         request: Box<Request>,
         caller: Caller,
     ) -> Result<Answer, Refused> {
-        let params = params::Listen::read(&request.params);
-        let granted = params.and_then(|params| grant(params, self.limits.max_subscriptions));
+        let granted = grant(&request.params, self.limits.max_subscriptions, &self.members);
         let granted = match granted {
             Ok(granted) if !granted.task_ids.is_empty() => {
                 // Boxed to keep the common future small: few listens ask for tasks.

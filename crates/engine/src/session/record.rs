@@ -228,7 +228,7 @@ impl SessionEntry {
         let entry = Self::new(sessions, id.clone(), kind, notices, state, principal, permit)
             .with_next_stream(record.next_stream)
             .with_moves(record.moves);
-        entry.presence().used();
+        entry.used();
         let open =
             |stream: &StreamRecord| streams::of_request(sessions, stream.id(), entry.counters());
         let kept = record.kept.into_iter().map(|stream| {

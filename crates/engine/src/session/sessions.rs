@@ -69,6 +69,8 @@ pub(crate) struct Sessions {
     pub(crate) directory: Directory,
     /// Saves sessions in case this node dies, if there is a session store.
     pub(crate) saver: Option<Arc<Saver>>,
+    /// The members of a listen that extensions bring.
+    pub(crate) members: Vec<Arc<str>>,
     supervisor: ArcSwapOption<ActorCell>,
 }
 
@@ -90,6 +92,7 @@ impl Sessions {
     ) -> Self {
         Self {
             identity: calls.identity.clone(),
+            members: hub.members().cloned().collect(),
             hub,
             registry: calls.registry.clone(),
             lifecycle: calls.lifecycle.clone(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, ProtocolVersion, Request, SubscriptionId, code, encode, uri,
+    ErrorObject, Id, Method, Params, ProtocolVersion, Request, SubscriptionId, code, encode, uri,
 };
 
 use crate::caller::{Caller, SessionLevel};
@@ -161,9 +161,11 @@ impl SessionState {
         self.legacy.as_ref()
     }
 
-    pub(crate) fn on_request(&mut self, request: &Request) -> Decision {
+    /// `members` are those members of a listen that extensions bring.
+    pub(crate) fn on_request(&mut self, request: &Request, members: &[Arc<str>]) -> Decision {
         let modern = self.serves_modern && request.meta.protocol_version.is_some();
-        let decided = if modern { self.on_modern(request) } else { self.on_legacy(request) };
+        let decided =
+            if modern { self.on_modern(request, members) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
     }
 
@@ -196,13 +198,17 @@ impl SessionState {
         Ok(Decision::Initialized(version))
     }
 
-    fn on_modern(&mut self, request: &Request) -> Result<Decision, ErrorObject> {
+    fn on_modern(
+        &mut self,
+        request: &Request,
+        members: &[Arc<str>],
+    ) -> Result<Decision, ErrorObject> {
         let version = request.meta.require_modern()?;
         let caller = Caller::modern(version, &request.meta, Some(self.id.clone()));
         if request.method != Method::Listen {
             return Ok(Decision::Dispatch(caller));
         }
-        let mut granted = grant(params::Listen::read(&request.params)?, self.max_subscriptions)?;
+        let mut granted = grant(&request.params, self.max_subscriptions, members)?;
         if self.listens.contains_key(&request.id) {
             return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
         }
@@ -325,8 +331,14 @@ fn cost_of(text: &str) -> usize {
     SUBSCRIPTION_COST + text.len()
 }
 
-/// Grants a listen everything that it asks for, each resource once.
-pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, ErrorObject> {
+/// Grants a listen everything that it asks for and that exists, each resource once. `members` are
+/// those that extensions bring.
+pub(crate) fn grant(
+    params: &Params,
+    max: usize,
+    members: &[Arc<str>],
+) -> Result<NoticeFilter, ErrorObject> {
+    let listen = params::Listen::read(params)?;
     let mut granted = listen.notifications;
     let mut seen = HashSet::new();
     granted.resource_subscriptions.retain(|uri| seen.insert(uri::normal(uri)));
@@ -334,6 +346,9 @@ pub(crate) fn grant(listen: params::Listen, max: usize) -> Result<NoticeFilter, 
         return Err(ErrorObject::invalid_params(format!(
             "more than {max} resources in one subscription"
         )));
+    }
+    if !members.is_empty() {
+        granted.members = params::Listen::asked_members(params, members)?;
     }
     Ok(granted)
 }

@@ -300,7 +300,7 @@ async fn a_change_is_announced_before_the_response_of_its_call() {
             json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         asks.write_all(line(&initialize).as_bytes()).await.unwrap();
         assert_eq!(message(&mut hears).await["id"], 0);
-        // Many times, because the code runs in place once it is known to finish at once.
+        // Many times, because a race would show only now and then.
         for id in 1..50 {
             for (tool, list) in [("change", "tools"), ("tell", "prompts")] {
                 // A pause, so that the changes are not a burst.

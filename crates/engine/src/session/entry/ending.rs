@@ -1,39 +1,43 @@
 //! How a session ends: at once, whoever ends it. Its actor, if there is one, is stopped.
 
-use std::sync::atomic::Ordering;
-
+use ractor::ActorRef;
 use stentor_wire::encode;
 
-use super::{MAX_WAITING_MESSAGES, SessionEntry};
+use super::SessionEntry;
+use super::life::stop_quietly;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::reasons::{CancelReason, EndReason, SessionKind};
-use crate::session::Sessions;
+use crate::session::{SessionMsg, Sessions};
 
 impl SessionEntry {
     /// Why the session has ended, or is about to end.
     pub(crate) fn ending(&self) -> Option<EndReason> {
-        *self.ending.lock()
+        self.life.lock().ending
     }
 
     /// Marks the session as about to end, so that no lookup finds it any more.
     pub(crate) fn retire(&self, reason: EndReason) {
-        self.ending.lock().get_or_insert(reason);
+        self.life.lock().ending.get_or_insert(reason);
     }
 
     /// Whether the session has been removed from everything, or is being removed.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.life.lock().closed
     }
 
     /// Ends the session, and removes it from the directory and the hub for good.
     ///
     /// The first reason counts. A second call does nothing.
     pub(crate) fn end(&self, sessions: &Sessions, reason: EndReason) {
-        let reason = *self.ending.lock().get_or_insert(reason);
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let reason = {
+            let mut life = self.life.lock();
+            let reason = *life.ending.get_or_insert(reason);
+            if std::mem::replace(&mut life.closed, true) {
+                return;
+            }
+            reason
+        };
         crate::log!(debug, session = ?self.id, ?reason, "session ends");
         // A client that has disconnected reads no answer.
         if self.kind == SessionKind::Listen && reason != EndReason::Disconnected {
@@ -57,11 +61,15 @@ impl SessionEntry {
             EndReason::Shutdown => CancelReason::Shutdown,
             _ => CancelReason::SessionEnded,
         });
-        self.stop_actor(sessions);
+        // Dropped after the lock is released: the end of the streams wakes their readers.
+        let (actor, _finish, _permits) = {
+            let mut life = self.life.lock();
+            (life.actor.take(), life.finish.take(), (life.permit.take(), life.left.take()))
+        };
+        if let Some(actor) = actor {
+            self.stop_actor(sessions, &actor);
+        }
         self.changed.notify_waiters();
-        self.permit.lock().take();
-        self.presence.uncount_left();
-        self.finish.lock().take();
         // From here on a store's own code may run.
         if matches!(reason, EndReason::Shutdown | EndReason::Moved) {
             let streams = std::iter::once(self.notices.clone()).chain(self.kept.all());
@@ -70,7 +78,7 @@ impl SessionEntry {
         self.kept.clear();
         self.report_losses(&sessions.events);
         let session = self.id.clone();
-        sessions.metrics.session(self.kind, reason, self.presence.age());
+        sessions.metrics.session(self.kind, reason, self.opened.elapsed());
         sessions.events.emit(|| EngineEvent::SessionClosed { session, reason });
     }
 
@@ -102,11 +110,9 @@ impl SessionEntry {
 
     /// Stops the actor after the messages that wait for it: each request gets its answer. A shutdown
     /// waits for the end of an actor that hangs in a message, so the supervisor has to know of it.
-    fn stop_actor(&self, sessions: &Sessions) {
-        let Some(actor) = self.actor.lock().take() else { return };
-        let is_idle = self.turns.available_permits() == MAX_WAITING_MESSAGES as usize;
-        if is_idle && !sessions.lifecycle.is_draining() {
-            super::stop_quietly(&actor);
+    fn stop_actor(&self, sessions: &Sessions, actor: &ActorRef<SessionMsg>) {
+        if self.has_no_message() && !sessions.lifecycle.is_draining() {
+            stop_quietly(actor);
         } else if actor.drain().is_err() {
             // The actor has ended already.
             crate::log!(debug, session = ?self.id, "no actor to stop");

@@ -1,0 +1,128 @@
+//! One session, for a host that supervises it.
+
+use std::sync::Arc;
+
+use ractor::{ActorCell, ActorRef};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::audience::Audience;
+use crate::core::Core;
+use crate::events::{EventBatch, EventReceiver};
+use crate::ids::SessionId;
+use crate::reasons::{EndReason, Stopped};
+use crate::session::{SessionEntry, SessionView};
+
+/// One session of this engine; from [`Engine::session`](crate::Engine::session). Clones are the same
+/// session.
+///
+/// A session is always there for whoever addresses it, with or without an actor: its next message
+/// starts one. So this stays good until the session ends, through all restarts.
+#[derive(Clone, Debug)]
+pub struct SessionRef {
+    core: Arc<Core>,
+    entry: Arc<SessionEntry>,
+}
+
+impl SessionRef {
+    pub(super) fn find(core: &Arc<Core>, id: &SessionId) -> Option<Self> {
+        let entry = core.sessions.directory.get(id.as_str())?;
+        Some(Self { core: core.clone(), entry })
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        self.entry.id()
+    }
+
+    /// The session as it is now, or as it was when it ended.
+    #[must_use]
+    pub fn view(&self) -> SessionView {
+        self.entry.view()
+    }
+
+    /// Why the session has ended; `None` while it is open.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndReason> {
+        self.entry.ending()
+    }
+
+    /// The session's actor, to link or to monitor; `None` while the session is passive, and after
+    /// its end. With [`Config::passivate_after`](crate::Config::passivate_after) `None` the session
+    /// has an actor from its opening to its end, and after a crash another one.
+    #[must_use]
+    pub fn actor(&self) -> Option<ActorCell> {
+        self.entry.actor().map(|actor| actor.get_cell())
+    }
+
+    /// Sends the client a notification of the application's own, as
+    /// [`Engine::notify`](crate::Engine::notify) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn notify(&self, method: &str, params: impl Serialize) -> Result<(), Stopped> {
+        let params = serde_json::to_value(params).ok().filter(Value::is_object);
+        let audience = Audience::session(self.id().clone());
+        self.core.registry.notify(&audience, method, params).await
+    }
+
+    /// Ends the session, as [`Engine::end_session`](crate::Engine::end_session) does. `false` if it
+    /// has ended already.
+    pub fn end(&self) -> bool {
+        self.core.sessions.end_session(self.id())
+    }
+
+    /// Gives the session a new actor, as
+    /// [`Engine::restart_session`](crate::Engine::restart_session) does. `false` if it has ended.
+    pub fn restart(&self) -> bool {
+        self.core.sessions.restart_session(self.id())
+    }
+
+    /// Subscribes to the events of this session and of its calls, as
+    /// [`Engine::events`](crate::Engine::events) does for all. The last one is
+    /// [`SessionClosed`](crate::EngineEvent::SessionClosed), also if the session has ended by now.
+    #[must_use]
+    pub fn events(&self, capacity: usize) -> EventReceiver {
+        let receiver = self.core.events.session_receiver(self.id(), capacity);
+        self.end_if_closed();
+        receiver
+    }
+
+    /// Sends the events of this session and of its calls to an actor, as
+    /// [`Engine::subscribe`](crate::Engine::subscribe) does for all.
+    ///
+    /// An actor learns of the end of one session in two lines:
+    ///
+    /// ```
+    /// # use ractor::ActorRef;
+    /// use stentor_engine::{Engine, EventBatch, SessionId};
+    ///
+    /// # enum KeeperMsg { Session(EventBatch) }
+    /// # #[cfg(feature = "cluster")]
+    /// # impl ractor::Message for KeeperMsg {}
+    /// fn keep(engine: &Engine, id: &SessionId, keeper: &ActorRef<KeeperMsg>) {
+    ///     let Some(session) = engine.session(id) else { return };
+    ///     session.subscribe(keeper, 64, KeeperMsg::Session);
+    /// }
+    /// # let _ = keep;
+    /// ```
+    pub fn subscribe<M: ractor::Message>(
+        &self,
+        actor: &ActorRef<M>,
+        capacity: usize,
+        wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
+    ) {
+        self.core.events.subscribe_to_session(self.id(), actor.clone(), capacity, wrap);
+        self.end_if_closed();
+    }
+
+    /// Ends subscriptions that were added after the session was closed.
+    fn end_if_closed(&self) {
+        if self.entry.is_closed() {
+            let reason = self.ended().unwrap_or(EndReason::Ended);
+            self.core.events.session_was_closed(self.id(), reason);
+        }
+    }
+}

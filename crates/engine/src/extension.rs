@@ -1,0 +1,319 @@
+//! Extensions of the protocol. Each brings an identifier, settings, methods and notifications. The
+//! tasks extension goes through here, and so do those of an author.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use stentor_wire::encode::ResultBody;
+use stentor_wire::model::JsonObject;
+use stentor_wire::{Era, ErrorObject, Method, Params, Request};
+
+use crate::call::{Dispatch, Failure, Target};
+use crate::caller::Caller;
+use crate::handler::{CallError, Context, Running, shape};
+
+/// An extension, as the engine sees it.
+pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
+    /// Its name in the capabilities.
+    fn identifier(&self) -> &str;
+
+    /// Its settings in the capabilities; `None` if it does not exist in an era.
+    fn settings(&self, era: Era) -> Option<Value>;
+
+    /// Decides about a request, if its method belongs to the extension.
+    fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch>;
+}
+
+type Run = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + Send + Sync;
+
+/// An extension of the protocol with methods and notifications of its own.
+///
+/// Clients see it under `capabilities.extensions` of `initialize` and of `server/discover`, in both
+/// eras. Make one with [`extension`], and add it with
+/// [`EngineBuilder::extension`](crate::EngineBuilder::extension).
+#[derive(Clone)]
+pub struct Extension {
+    identifier: Arc<str>,
+    settings: JsonObject,
+    methods: BTreeMap<String, Arc<Run>>,
+    notifications: Vec<(Arc<str>, Arc<str>)>,
+    required: bool,
+}
+
+impl fmt::Debug for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extension")
+            .field("identifier", &self.identifier)
+            .field("methods", &self.methods.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes an extension with this identifier: a prefix that its author owns, a slash and a name.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use stentor_engine::{Context, Engine, ToolError, extension};
+///
+/// #[derive(Deserialize)]
+/// struct Add {
+///     a: i64,
+///     b: i64,
+/// }
+///
+/// #[derive(Serialize)]
+/// struct Sum {
+///     sum: i64,
+/// }
+///
+/// let arithmetic = extension("com.example/arithmetic")
+///     .method("arithmetic/add", |args: Add, _ctx: Context| async move {
+///         Ok::<_, ToolError>(Sum { sum: args.a + args.b })
+///     })
+///     .notification("notifications/arithmetic/changed", "arithmeticChanged");
+/// let builder = Engine::builder("My Server", "1.0.0").extension(arithmetic);
+/// # let _ = builder;
+/// ```
+pub fn extension(identifier: impl Into<Arc<str>>) -> Extension {
+    Extension {
+        identifier: identifier.into(),
+        settings: JsonObject::new(),
+        methods: BTreeMap::new(),
+        notifications: Vec::new(),
+        required: false,
+    }
+}
+
+impl Extension {
+    /// Sets the settings that clients see. Anything but a JSON object counts as no settings.
+    #[must_use]
+    pub fn settings(mut self, settings: impl Serialize) -> Self {
+        self.settings = match serde_json::to_value(settings) {
+            Ok(Value::Object(settings)) => settings,
+            _ => JsonObject::new(),
+        };
+        self
+    }
+
+    /// Adds a method.
+    ///
+    /// The function takes the parameters of the request (any type that is [`DeserializeOwned`]) and
+    /// a [`Context`], or only one of them, or nothing. It returns a `Result` of anything that
+    /// serializes to a JSON object. Parameters that do not fit their type are refused with -32602.
+    #[must_use]
+    pub fn method<M>(mut self, name: impl Into<String>, function: impl MethodFn<M>) -> Self {
+        let run: Arc<Run> = Arc::new(move |params, ctx| function.call(params, ctx));
+        self.methods.insert(name.into(), run);
+        self
+    }
+
+    /// Declares a notification. [`Engine::notify_all`](crate::Engine::notify_all) and
+    /// [`Engine::notify`](crate::Engine::notify) with this method then also reach modern clients:
+    /// those whose listen asks for it, with `true` under this member of its `notifications`.
+    #[must_use]
+    pub fn notification(
+        mut self,
+        method: impl Into<Arc<str>>,
+        member: impl Into<Arc<str>>,
+    ) -> Self {
+        self.notifications.push((method.into(), member.into()));
+        self
+    }
+
+    /// Refuses the methods to clients that do not declare the extension, with -32021 in the modern
+    /// era.
+    #[must_use]
+    pub fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// The notifications: each method, and the member of a listen that asks for it.
+    pub(crate) fn notifications(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.notifications.iter()
+    }
+
+    /// The error for a client that has to declare the extension, and does not.
+    fn refused(&self, caller: &Caller) -> Option<ErrorObject> {
+        let declared = caller.capabilities.extensions.as_ref();
+        let declares = declared.is_some_and(|declared| declared.contains_key(&*self.identifier));
+        let required = || serde_json::json!({"extensions": { (&*self.identifier): {} }});
+        let missing = CallError::protocol(ErrorObject::missing_capability(required()));
+        (self.required && !declares).then(|| {
+            match Failure::from(missing.in_words_of(caller.era())) {
+                Failure::Error(error) => error,
+                Failure::Ask(_) | Failure::Encoded(..) => ErrorObject::internal("no error"),
+            }
+        })
+    }
+}
+
+impl ProtocolExtension for Extension {
+    fn identifier(&self) -> &str {
+        &self.identifier
+    }
+
+    fn settings(&self, _era: Era) -> Option<Value> {
+        Some(Value::Object(self.settings.clone()))
+    }
+
+    fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
+        let Method::Other(name) = &request.method else { return None };
+        let run = self.methods.get(&**name)?.clone();
+        if let Some(error) = self.refused(caller) {
+            return Some(Dispatch::Answer(Err(error)));
+        }
+        let params = request.params.clone();
+        Some(Dispatch::Call(Target::new("the method", name, move |ctx| {
+            Box::pin(async move {
+                let era = ctx.era();
+                let result = run(params, ctx).await;
+                Ok(result.map_err(|error| error.in_words_of(era))?)
+            })
+        })))
+    }
+}
+
+/// Why an extension is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtensionError {
+    /// The identifier has no prefix or no name.
+    #[error("'{0}' is no identifier of an extension: a prefix, a slash and a name")]
+    Identifier(String),
+    /// Two extensions have the same identifier.
+    #[error("extension '{0}' is added twice")]
+    Twice(String),
+    /// A method is empty, belongs to the protocol, or to another extension.
+    #[error("extension '{0}' cannot have the method '{1}'")]
+    Method(String, String),
+    /// A member of a listen belongs to the protocol, or to another notification.
+    #[error("extension '{0}' cannot have the listen member '{1}'")]
+    Member(String, String),
+}
+
+/// Members of a listen that belong to the protocol.
+const PROTOCOL_MEMBERS: [&str; 5] = [
+    "toolsListChanged",
+    "promptsListChanged",
+    "resourcesListChanged",
+    "resourceSubscriptions",
+    "taskIds",
+];
+
+/// Checks the extensions of an engine.
+pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
+    let (mut identifiers, mut methods, mut members) =
+        (HashSet::new(), HashSet::new(), HashSet::from(PROTOCOL_MEMBERS));
+    for extension in extensions {
+        let identifier = || extension.identifier.to_string();
+        let named = extension.identifier.split_once('/');
+        if !named.is_some_and(|(prefix, name)| !prefix.is_empty() && !name.is_empty()) {
+            return Err(ExtensionError::Identifier(identifier()));
+        }
+        if !identifiers.insert(&*extension.identifier) {
+            return Err(ExtensionError::Twice(identifier()));
+        }
+        for name in extension.methods.keys() {
+            let is_free = matches!(Method::parse(name), Method::Other(_)) && !name.is_empty();
+            if !is_free || !methods.insert(&**name) {
+                return Err(ExtensionError::Method(identifier(), name.clone()));
+            }
+        }
+        for (_, member) in extension.notifications() {
+            if member.is_empty() || !members.insert(&**member) {
+                return Err(ExtensionError::Member(identifier(), member.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An async function that can be a method of an extension; see [`Extension::method`]. `M`
+/// distinguishes the parameter lists of functions, and is always inferred.
+pub trait MethodFn<M>: Send + Sync + 'static {
+    /// Runs the function.
+    fn call(&self, params: Params, ctx: Context) -> Running<Result<ResultBody, CallError>>;
+}
+
+macro_rules! method_fn {
+    ($shape:ty, ($($param:ty),*), [$($generic:ident)?],
+     |$function:ident, $params:ident, $ctx:ident| $call:expr) => {
+        impl<Func, Fut, Res, Error, $($generic)?> MethodFn<$shape> for Func
+        where
+            Func: Fn($($param),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+            Res: Serialize + Send + 'static,
+            Error: Into<CallError> + 'static,
+            $($generic: DeserializeOwned + Send + 'static,)?
+        {
+            fn call(
+                &self,
+                $params: Params,
+                $ctx: Context,
+            ) -> Running<Result<ResultBody, CallError>> {
+                let $function = self;
+                let running = $call;
+                async move {
+                    let result = running.await.map_err(Into::into)?;
+                    ResultBody::new(&result).map_err(CallError::protocol)
+                }
+                .boxed()
+            }
+        }
+    };
+}
+
+macro_rules! parsed_or_return {
+    ($params:ident) => {
+        match $params.parse() {
+            Ok(params) => params,
+            Err(error) => return async move { Err(CallError::protocol(error)) }.boxed(),
+        }
+    };
+}
+
+method_fn!(shape::Both<A>, (A, Context), [A], |function, params, ctx| {
+    function(parsed_or_return!(params), ctx)
+});
+method_fn!(shape::Arguments<A>, (A), [A], |function, params, _ctx| {
+    function(parsed_or_return!(params))
+});
+method_fn!(shape::ContextOnly, (Context), [], |function, _params, ctx| function(ctx));
+method_fn!(shape::Nothing, (), [], |function, _params, _ctx| function());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers() -> impl Fn() -> std::future::Ready<Result<(), CallError>> {
+        || std::future::ready(Ok(()))
+    }
+
+    #[test]
+    fn what_belongs_to_the_protocol_or_to_another_extension_is_refused() {
+        let a = || extension("com.example/a").method("a/go", answers()).notification("n/a", "a");
+        let refused = |extensions: &[Extension]| check(extensions).unwrap_err();
+        assert_eq!(check(&[a(), extension("com.example/b").method("b/go", answers())]), Ok(()));
+        assert_eq!(refused(&[a(), a()]), ExtensionError::Twice("com.example/a".into()));
+        for identifier in ["", "a", "/a", "a/"] {
+            let error = ExtensionError::Identifier(identifier.to_owned());
+            assert_eq!(refused(&[extension(identifier)]), error);
+        }
+        for method in ["", "tools/call", "tasks/get", "a/go"] {
+            let b = extension("com.example/b").method(method, answers());
+            let error = ExtensionError::Method("com.example/b".into(), method.to_owned());
+            assert_eq!(refused(&[a(), b]), error);
+        }
+        for member in ["", "taskIds", "a"] {
+            let b = extension("com.example/b").notification("n/b", member);
+            let error = ExtensionError::Member("com.example/b".into(), member.to_owned());
+            assert_eq!(refused(&[a(), b]), error);
+        }
+    }
+}
