@@ -21,7 +21,6 @@ pub(crate) use calls::{CallLimits, Calls};
 pub(crate) use charge::charge;
 pub(crate) use open_calls::OpenCalls;
 pub(crate) use pool::TaskMsg;
-pub use pool::TaskPoolView;
 pub use record::CallView;
 pub(crate) use responder::{FinishStreams, Responder, answer_now};
 pub(crate) use run::Run;

@@ -49,9 +49,10 @@ pub struct Config {
     /// A legacy HTTP session ends, and with it the calls that still run, when its client has no
     /// stream open and sends nothing for this time. Default 30 minutes.
     pub session_idle_timeout: Duration,
-    /// A session's actor stops when its client sends no message for this time, and the next message
-    /// starts another one: an idle session costs no actor. `None` keeps the actor from the opening
-    /// of the session to its end, for hosts that link or monitor it. Default 5 s.
+    /// A session is passive, and has no actor, when its client has sent no message for this time.
+    /// The next message gives it one again, from a pool, which costs next to nothing. `None` keeps
+    /// one actor from the opening of the session to its end, for hosts that watch it.
+    /// Default 0: a session has an actor while it has messages.
     pub passivate_after: Option<Duration>,
     /// Legacy HTTP sessions that are kept although their clients have sent no request and have not
     /// listened for a second or two. Above that, the least recently seen ones end. Default 1,000.
@@ -128,7 +129,7 @@ impl Default for Config {
             max_stateless_calls: 10_000,
             max_subscriptions: 1_000,
             session_idle_timeout: Duration::from_secs(30 * 60),
-            passivate_after: Some(Duration::from_secs(5)),
+            passivate_after: Some(Duration::ZERO),
             max_unused_sessions: 1_000,
             max_left_sessions: 100,
             drain_timeout: Duration::from_secs(7),

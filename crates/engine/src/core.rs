@@ -41,7 +41,7 @@ pub(crate) struct Core {
 }
 
 /// What a server says of itself to its clients.
-pub(crate) struct Offer {
+pub(crate) struct ServerOffer {
     pub(crate) identity: ServerIdentity,
     pub(crate) instructions: Option<String>,
     /// Capabilities of the application's own.
@@ -50,8 +50,8 @@ pub(crate) struct Offer {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, offer: Offer, catalog: Catalog) -> Self {
-        let Offer { identity, instructions, capabilities, extensions } = offer;
+    pub(crate) fn new(config: Config, offer: ServerOffer, catalog: Catalog) -> Self {
+        let ServerOffer { identity, instructions, capabilities, extensions } = offer;
         let (events, lifecycle) = (Events::default(), Arc::<Lifecycle>::default());
         let members = extensions.iter().flat_map(Extension::notifications).cloned().collect();
         let (hub, metrics) = (Arc::new(Hub::new(members)), Arc::<Metrics>::default());

@@ -73,7 +73,7 @@ impl Begun {
 
     pub(crate) async fn answer(self) -> Answer {
         if let Some((calls, run)) = self.run {
-            calls.pool.run(run).await;
+            calls.run(run).await;
         }
         self.answer
     }
@@ -195,7 +195,7 @@ impl Dispatcher {
             }
         };
         let cancel = entry.cancel();
-        permit.is_of(&cancel);
+        permit.set_cancel(&cancel);
         let sender = calls.stateless_stream(&cancel);
         let receiver = sender.attach();
         let responder = Responder::new(calls.clone(), sender, era, &request, permit, meter);

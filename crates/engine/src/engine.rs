@@ -154,11 +154,11 @@ impl Engine {
         self.core.sessions.end_session(id)
     }
 
-    /// Gives a session a new actor, as if the old one had crashed.
+    /// Restarts a session, as if its actor had crashed.
     ///
     /// Its calls are answered with an error, and everything else continues. A session that is
-    /// restarted more than five times within a minute is ended instead. A passive session has no
-    /// actor to lose, and continues unchanged. `false` if there is no such session.
+    /// restarted more than five times within a minute is ended instead. `false` if there is no such
+    /// session.
     pub fn restart_session(&self, id: &SessionId) -> bool {
         self.core.sessions.restart_session(id)
     }
@@ -311,6 +311,7 @@ impl Engine {
             calls_awaiting_input,
             running_tasks,
             task_pool: core.calls.pool.view(),
+            session_pool: core.sessions.pool.view(),
         })
     }
 

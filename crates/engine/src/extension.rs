@@ -1,7 +1,7 @@
 //! Extensions of the protocol. Each brings an identifier, settings, methods and notifications. The
 //! tasks extension goes through here, and so do those of an author.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::model::JsonObject;
-use stentor_wire::{Era, ErrorObject, Method, Params, Request};
+use stentor_wire::{Era, ErrorObject, Method, Params, Request, TASKS_EXTENSION};
 
-use crate::call::{Dispatch, Failure, Target};
+use crate::call::{Dispatch, Target};
 use crate::caller::Caller;
 use crate::handler::{CallError, Context, Running, shape};
 
@@ -29,7 +29,7 @@ pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch>;
 }
 
-type Run = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + Send + Sync;
+type MethodCode = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + Send + Sync;
 
 /// An extension of the protocol with methods and notifications of its own.
 ///
@@ -40,7 +40,7 @@ type Run = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + S
 pub struct Extension {
     identifier: Arc<str>,
     settings: JsonObject,
-    methods: BTreeMap<String, Arc<Run>>,
+    methods: Vec<(String, Arc<MethodCode>)>,
     notifications: Vec<(Arc<str>, Arc<str>)>,
     required: bool,
 }
@@ -49,7 +49,7 @@ impl fmt::Debug for Extension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Extension")
             .field("identifier", &self.identifier)
-            .field("methods", &self.methods.keys())
+            .field("methods", &self.methods.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -83,7 +83,7 @@ pub fn extension(identifier: impl Into<Arc<str>>) -> Extension {
     Extension {
         identifier: identifier.into(),
         settings: JsonObject::new(),
-        methods: BTreeMap::new(),
+        methods: Vec::new(),
         notifications: Vec::new(),
         required: false,
     }
@@ -107,8 +107,8 @@ impl Extension {
     /// serializes to a JSON object. Parameters that do not fit their type are refused with -32602.
     #[must_use]
     pub fn method<M>(mut self, name: impl Into<String>, function: impl MethodFn<M>) -> Self {
-        let run: Arc<Run> = Arc::new(move |params, ctx| function.call(params, ctx));
-        self.methods.insert(name.into(), run);
+        let code: Arc<MethodCode> = Arc::new(move |params, ctx| function.call(params, ctx));
+        self.methods.push((name.into(), code));
         self
     }
 
@@ -142,12 +142,15 @@ impl Extension {
     fn refused(&self, caller: &Caller) -> Option<ErrorObject> {
         let declared = caller.capabilities.extensions.as_ref();
         let declares = declared.is_some_and(|declared| declared.contains_key(&*self.identifier));
-        let required = || serde_json::json!({"extensions": { (&*self.identifier): {} }});
-        let missing = CallError::protocol(ErrorObject::missing_capability(required()));
-        (self.required && !declares).then(|| {
-            match Failure::from(missing.in_words_of(caller.era())) {
-                Failure::Error(error) => error,
-                Failure::Ask(_) | Failure::Encoded(..) => ErrorObject::internal("no error"),
+        if declares || !self.required {
+            return None;
+        }
+        let required = serde_json::json!({"extensions": { (&*self.identifier): {} }});
+        Some(match caller.era() {
+            Era::Modern => ErrorObject::missing_capability(required),
+            // The legacy era has no code for it.
+            Era::Legacy => {
+                ErrorObject::invalid_params(format!("the client lacks the capability {required}"))
             }
         })
     }
@@ -164,7 +167,8 @@ impl ProtocolExtension for Extension {
 
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
         let Method::Other(name) = &request.method else { return None };
-        let run = self.methods.get(&**name)?.clone();
+        let (_, run) = self.methods.iter().find(|(method, _)| **method == **name)?;
+        let run = run.clone();
         if let Some(error) = self.refused(caller) {
             return Some(Dispatch::Answer(Err(error)));
         }
@@ -192,6 +196,9 @@ pub enum ExtensionError {
     /// A method is empty, belongs to the protocol, or to another extension.
     #[error("extension '{0}' cannot have the method '{1}'")]
     Method(String, String),
+    /// A notification is declared twice.
+    #[error("extension '{0}' cannot have the notification '{1}'")]
+    Notification(String, String),
     /// A member of a listen belongs to the protocol, or to another notification.
     #[error("extension '{0}' cannot have the listen member '{1}'")]
     Member(String, String),
@@ -208,8 +215,9 @@ const PROTOCOL_MEMBERS: [&str; 5] = [
 
 /// Checks the extensions of an engine.
 pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
-    let (mut identifiers, mut methods, mut members) =
-        (HashSet::new(), HashSet::new(), HashSet::from(PROTOCOL_MEMBERS));
+    let (mut methods, mut notifications) = (HashSet::new(), HashSet::new());
+    let mut identifiers = HashSet::from([TASKS_EXTENSION]);
+    let mut members = HashSet::from(PROTOCOL_MEMBERS);
     for extension in extensions {
         let identifier = || extension.identifier.to_string();
         let named = extension.identifier.split_once('/');
@@ -219,13 +227,16 @@ pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
         if !identifiers.insert(&*extension.identifier) {
             return Err(ExtensionError::Twice(identifier()));
         }
-        for name in extension.methods.keys() {
+        for (name, _) in &extension.methods {
             let is_free = matches!(Method::parse(name), Method::Other(_)) && !name.is_empty();
             if !is_free || !methods.insert(&**name) {
                 return Err(ExtensionError::Method(identifier(), name.clone()));
             }
         }
-        for (_, member) in extension.notifications() {
+        for (method, member) in extension.notifications() {
+            if method.is_empty() || !notifications.insert(&**method) {
+                return Err(ExtensionError::Notification(identifier(), method.to_string()));
+            }
             if member.is_empty() || !members.insert(&**member) {
                 return Err(ExtensionError::Member(identifier(), member.to_string()));
             }
@@ -310,6 +321,13 @@ mod tests {
             let error = ExtensionError::Method("com.example/b".into(), method.to_owned());
             assert_eq!(refused(&[a(), b]), error);
         }
+        assert_eq!(
+            refused(&[extension(TASKS_EXTENSION)]),
+            ExtensionError::Twice(TASKS_EXTENSION.into())
+        );
+        let twice = extension("com.example/b").notification("n/a", "b");
+        let error = ExtensionError::Notification("com.example/b".into(), "n/a".into());
+        assert_eq!(refused(&[a(), twice]), error);
         for member in ["", "taskIds", "a"] {
             let b = extension("com.example/b").notification("n/b", member);
             let error = ExtensionError::Member("com.example/b".into(), member.to_owned());

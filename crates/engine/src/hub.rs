@@ -120,6 +120,7 @@ impl Hub {
 
     /// Forgets the actor, because the engine has stopped.
     pub(crate) fn close(&self) {
+        self.notifications.close();
         self.actor.store(None);
     }
 
@@ -168,6 +169,8 @@ pub(crate) struct HubState {
     watchers: HashMap<Arc<str>, IndexSet<SubscriberKey, RandomState>>,
     /// The subscribers of each task, and the last version that each has received.
     tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
+    /// The listens of each session that ask for notifications of an extension.
+    listens: HashMap<SessionId, Vec<SubscriberKey>>,
     published: u64,
     /// The epoch of the last join. What changed later waits for its own join.
     epoch: Epoch,
@@ -191,6 +194,7 @@ impl Actor for HubActor {
             subscribers: IndexMap::default(),
             watchers: HashMap::default(),
             tasks: HashMap::default(),
+            listens: HashMap::default(),
             published: 0,
         })
     }
@@ -233,6 +237,12 @@ impl HubState {
         for uri in subscriber.filter.resources() {
             self.watch(uri, &key);
         }
+        if subscriber.filter.has_members() {
+            let listens = self.listens.entry(key.session.clone()).or_default();
+            if !listens.contains(&key) {
+                listens.push(key.clone());
+            }
+        }
         // A session that joins again may watch less than before.
         if let Some(before) = self.subscribers.insert(key.clone(), subscriber) {
             let now = self.subscribers.get(&key).map(|now| &now.filter);
@@ -273,6 +283,12 @@ impl HubState {
 
     fn on_leave(&mut self, key: &SubscriberKey) {
         let Some(subscriber) = self.subscribers.swap_remove(key) else { return };
+        if let Some(listens) = self.listens.get_mut(&key.session) {
+            listens.retain(|listen| listen != key);
+            if listens.is_empty() {
+                self.listens.remove(&key.session);
+            }
+        }
         for uri in subscriber.filter.resources() {
             self.unwatch(uri, key);
         }
@@ -372,12 +388,16 @@ impl HubState {
                 && audience.has(&key.session, &subscriber.listener)
         };
         let recipients = match audience.only() {
-            Some(session) if member.is_none() => {
-                let key = SubscriberKey { session: session.clone(), subscription: None };
-                let found = self.subscribers.get(&key).filter(|it| has(&key, it));
-                found.map(|it| Recipient::new(&key, it)).into_iter().collect()
+            // One session: all others are not visited.
+            Some(session) => {
+                let legacy = SubscriberKey { session: session.clone(), subscription: None };
+                let listens = self.listens.get(session).into_iter().flatten();
+                let keys = std::iter::once(&legacy).chain(listens);
+                let found = keys.filter_map(|key| Some((key, self.subscribers.get(key)?)));
+                let chosen = found.filter(|(key, it)| has(key, it));
+                chosen.map(|(key, it)| Recipient::new(key, it)).collect()
             }
-            _ => {
+            None => {
                 let chosen = self.subscribers.iter().filter(|(key, it)| has(key, it));
                 chosen.map(|(key, it)| Recipient::new(key, it)).collect()
             }

@@ -23,6 +23,7 @@ macro_rules! message {
 
 pub(crate) use message;
 
+mod actor_pool;
 mod actor_tool;
 mod audience;
 mod call;
@@ -59,9 +60,10 @@ mod tasks;
 pub mod testing;
 pub mod transport_api;
 
+pub use actor_pool::ActorPoolView;
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
 pub use audience::Audience;
-pub use call::{CallView, StateKey, TaskPoolView};
+pub use call::{CallView, StateKey};
 pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation};
 pub use config::Config;
 pub use engine::{Engine, EngineBuilder, SessionRef, StartError};

@@ -1,6 +1,6 @@
 //! Views of a running engine: of its actors and its sessions.
 
-use crate::call::TaskPoolView;
+use crate::actor_pool::ActorPoolView;
 use crate::hub::HubView;
 use crate::registry::RegistryView;
 use crate::session::SessionView;
@@ -25,5 +25,7 @@ pub struct EngineView {
     /// Calls that run as tasks.
     pub running_tasks: usize,
     /// The task actors.
-    pub task_pool: TaskPoolView,
+    pub task_pool: ActorPoolView,
+    /// The session actors.
+    pub session_pool: ActorPoolView,
 }

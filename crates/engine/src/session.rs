@@ -2,10 +2,10 @@
 //! **Receives** every message of its client, one after the other.
 //! **Sends** joins and leaves to the hub, answers into the stream of their request, and calls to
 //! the task pool.
-//! **Dies when** its session ends, or when no message has come for a while: the session is passive
-//! then, and its next message activates it again with a new actor.
-//! **Restarts as** the same session, from its [`entry`]: only the calls that ran are answered with
-//! an error.
+//! **Dies when** it is idle and not needed, when it is killed, or when the engine stops. When no
+//! message of its session is left, the session is passive, and the actor serves another one.
+//! **Restarts as** an actor of the same session, from its [`entry`]: only the calls that ran are
+//! answered with an error.
 
 mod client;
 mod directory;
@@ -20,8 +20,9 @@ mod store;
 mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr};
+use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use stentor_delivery::Frame;
 use stentor_delivery::policy::Class;
 use stentor_wire::encode::{self, ResultBody};
@@ -31,7 +32,9 @@ use stentor_wire::{
     SubscriptionId,
 };
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
+use crate::actor_pool::{ActorPool, Member, Pooled};
 use crate::audience::Listener;
 use crate::call::{FinishStreams, Responder};
 use crate::caller::Caller;
@@ -46,15 +49,24 @@ pub(crate) use sessions::{SessionLimits, Sessions};
 use state::{Decision, SessionState, Subscription};
 pub use store::{SessionStore, SessionStoreError, TakeOver};
 
+/// The supervisor replaces the dead actor of a session within this time.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Sessions that join a new hub before the loop yields to other work.
 const REJOIN_AT_ONCE: usize = 64;
 
 /// A message of the client.
 #[derive(Debug)]
 pub(crate) enum SessionMsg {
-    Request(Box<Request>, Responder, MailboxPermit),
-    Notification(Box<Notification>, MailboxPermit),
-    Response(Response, MailboxPermit),
+    /// A message of the client of this session.
+    Client(Session, ClientMessage, MailboxPermit),
+}
+
+#[derive(Debug)]
+pub(crate) enum ClientMessage {
+    Request(Box<Request>, Box<Responder>),
+    Notification(Box<Notification>),
+    Response(Response),
 }
 
 crate::message!(SessionMsg);
@@ -74,7 +86,7 @@ impl MailboxPermit {
     /// Waits for a permit, so that a client cannot fill the mailbox. `None` if none can come any
     /// more.
     async fn of(entry: &SessionEntry) -> Option<Self> {
-        let permit = entry.turns().clone().acquire_owned().await.ok()?;
+        let permit = entry.mailbox_permits().clone().acquire_owned().await.ok()?;
         Some(Self { permit, streams: entry.finish_streams() })
     }
 }
@@ -86,36 +98,51 @@ pub(crate) struct Session {
     entry: Arc<SessionEntry>,
 }
 
+/// Gives the actor of a closed session back, if the last message does not reach it.
+struct LeaveWhenClosed<'a>(&'a Session);
+
+impl Drop for LeaveWhenClosed<'_> {
+    fn drop(&mut self) {
+        let Session { sessions, entry } = self.0;
+        if let Some(actor) = entry.leave_when_closed() {
+            sessions.pool.give_back(actor);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 pub(crate) struct SessionActor;
+
+impl Pooled for SessionActor {}
 
 impl Actor for SessionActor {
     type Msg = SessionMsg;
-    type State = Session;
-    type Arguments = Session;
+    type State = Member<Self>;
+    type Arguments = Arc<ActorPool<Self>>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<SessionMsg>,
-        session: Session,
-    ) -> Result<Session, ActorProcessingErr> {
-        Ok(session)
+        pool: Arc<ActorPool<Self>>,
+    ) -> Result<Member<Self>, ActorProcessingErr> {
+        Ok(pool.member())
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<SessionMsg>,
+        myself: ActorRef<SessionMsg>,
         message: SessionMsg,
-        session: &mut Session,
+        member: &mut Member<Self>,
     ) -> Result<(), ActorProcessingErr> {
-        session.entry.has_message();
         match message {
-            SessionMsg::Request(request, responder, _permit) => {
-                session.on_request(request, responder).await;
+            SessionMsg::Client(session, message, permit) => {
+                session.entry.note_message();
+                session.on_message(message).await;
+                drop(permit);
+                if session.entry.leave_actor(myself.get_id(), session.sessions.keeps_actors()) {
+                    member.pool().give_back(myself);
+                }
             }
-            SessionMsg::Notification(notification, _permit) => {
-                session.on_notification(&notification);
-            }
-            SessionMsg::Response(response, _permit) => session.on_response(response),
         }
         Ok(())
     }
@@ -126,40 +153,40 @@ impl Session {
         Self { sessions, entry }
     }
 
-    /// Returns the actor, and spawns it if the session is passive. `None` if the session has ended
-    /// or the engine stops. When dropped early, the actor may have been spawned or not.
+    /// Returns the actor, and gives the session one if it is passive. `None` if the session has ended
+    /// or the engine stops. When dropped early, the session may have an actor or not.
     pub(crate) async fn actor(&self) -> Option<ActorRef<SessionMsg>> {
-        if let Some(actor) = self.entry.actor() {
-            return Some(actor);
-        }
         if self.entry.is_closed() {
             return None;
         }
-        Box::pin(self.begin_actor(self.sessions.supervisor()?, None)).await;
+        if let Some(actor) = self.entry.actor() {
+            return Some(actor);
+        }
+        let pool = &self.sessions.pool;
+        let actor = pool.get().await?;
+        if !self.entry.take_actor(&actor) {
+            pool.give_back(actor);
+        }
         self.entry.actor()
     }
 
-    /// Spawns the actor in place of `predecessor`, or of none. `false` if it cannot start, if
-    /// another actor was first, or if the session has ended.
-    pub(crate) async fn begin_actor(
-        &self,
-        supervisor: ActorCell,
-        predecessor: Option<ActorId>,
-    ) -> bool {
-        let spawned =
-            Actor::spawn_linked(None, SessionActor, self.clone(), supervisor.clone()).await;
-        let Ok((actor, _)) = spawned else { return false };
-        let taken = self.entry.take_actor(&actor, predecessor);
-        if !taken {
-            actor.unlink(supervisor);
-            actor.stop(None);
+    async fn on_message(&self, message: ClientMessage) {
+        match message {
+            // Boxed to keep idle actors small.
+            ClientMessage::Request(request, responder) => {
+                Box::pin(self.on_request(request, *responder)).await;
+            }
+            ClientMessage::Notification(notification) => self.on_notification(&notification),
+            ClientMessage::Response(response) => self.on_response(response),
         }
-        taken
     }
 
     /// Sends a message to the actor, or to the next one if it has died. `false` if there will be
     /// none.
-    async fn hand_in(&self, mut message: SessionMsg) -> bool {
+    async fn hand_in(&self, message: ClientMessage, permit: MailboxPermit) -> bool {
+        // Declared before the message, and dropped after it and its permit.
+        let _leaving = LeaveWhenClosed(self);
+        let mut message = SessionMsg::Client(self.clone(), message, permit);
         loop {
             // Created before the actor is looked up, so that no change is missed in between.
             let changed = self.entry.changed();
@@ -169,7 +196,10 @@ impl Session {
                 Err(MessagingErr::SendErr(returned)) => message = returned,
                 Err(_) => return false,
             }
-            changed.await;
+            // The supervisor replaces the actor, unless it was not told of its end.
+            if timeout(REPLACED_WITHIN, changed).await.is_err() {
+                self.entry.lost_actor(actor.get_id());
+            }
         }
     }
 
@@ -217,7 +247,7 @@ impl Session {
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
                 if let Some(run) = self.serve(caller, request, responder) {
-                    self.sessions.calls.pool.run(run).await;
+                    self.sessions.calls.run(run).await;
                 }
                 return;
             }

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort,
-    SupervisionEvent,
+    Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent,
 };
 use stentor_delivery::LossCounters;
 use stentor_wire::Notice;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
@@ -79,7 +78,7 @@ impl Actor for SupervisorActor {
         let hub = core.hub.spawn(cell.clone()).await?;
         let registry = core.registry.spawn(cell.clone(), false).await?;
         core.calls.pool.open(cell.clone());
-        core.sessions.open(cell);
+        core.sessions.pool.open(cell);
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
@@ -242,26 +241,14 @@ impl SupervisorState {
             session => {
                 // Of task actors there is nothing left to do: each request has its answer.
                 if let Some(entry) = self.core.sessions.directory.of_actor(session) {
-                    self.restart_session(root, session, entry).await;
+                    let sessions = self.core.sessions.clone();
+                    if sessions.crashed(&entry, Some(session)) && sessions.never_passive() {
+                        Session::new(sessions, entry).actor().await;
+                    }
                 }
             }
         }
         Ok(())
-    }
-
-    async fn restart_session(&self, root: ActorCell, crashed: ActorId, entry: Arc<SessionEntry>) {
-        let may = !self.core.lifecycle.is_draining() && entry.may_restart();
-        let session = entry.id().clone();
-        entry.calls().cancel_all(&CancelReason::SessionCrashed);
-        self.core.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
-        let again = Session::new(self.core.sessions.clone(), entry.clone());
-        if may && again.begin_actor(root, Some(crashed)).await {
-            crate::log!(warn, ?session, "restarted");
-            self.core.metrics.restarted("session");
-            self.core.events.emit(|| EngineEvent::SessionRestarted { session });
-        } else {
-            entry.end(&self.core.sessions, EndReason::Crashed);
-        }
     }
 
     fn spend_restart(&mut self, what: &'static str) -> Result<(), ActorProcessingErr> {
@@ -322,6 +309,7 @@ impl SupervisorState {
             self.core.record_metrics();
             self.core.tasks.sweep();
             self.core.calls.pool.sweep();
+            self.core.sessions.pool.sweep();
         }
         let (config, sessions) = (&self.core.config, &self.core.sessions);
         for session in sessions.directory.all() {
@@ -333,7 +321,7 @@ impl SupervisorState {
             if session.is_idle(config.session_idle_timeout) {
                 session.end(sessions, EndReason::IdleTimeout);
             } else if let Some(idle) = config.passivate_after {
-                session.passivate(idle);
+                session.passivate(sessions, idle);
             }
         }
         // Of calls without a session.
@@ -377,7 +365,7 @@ impl Drop for SupervisorState {
         for session in self.core.sessions.directory.all() {
             session.end(&self.core.sessions, EndReason::Shutdown);
         }
-        self.core.sessions.close();
+        self.core.sessions.pool.close();
         self.core.calls.pool.close();
         self.core.remote.join_peers(None);
         self.core.registry.close();
@@ -401,22 +389,20 @@ pub(crate) async fn shutdown(
         session.drain(sessions);
     }
     calls.tracker.close();
-    if tokio::time::timeout(drain_timeout, calls.tracker.wait()).await.is_err() {
+    if timeout(drain_timeout, calls.tracker.wait()).await.is_err() {
         let left = calls.tracker.len();
         crate::log!(warn, left, "calls are still running at the end of the drain time");
         calls.end();
         // A call that blocks its thread cannot be cancelled, and must not delay the rest.
-        let _ = tokio::time::timeout(CANCEL_GRACE, calls.tracker.wait()).await;
+        let _ = timeout(CANCEL_GRACE, calls.tracker.wait()).await;
     }
     let ending = sessions.directory.all();
-    let actors: Vec<_> = ending.iter().filter_map(|session| session.actor()).collect();
+    // Awaited, because the end of the supervisor kills the actors before they can answer everything.
+    let handled = ending.iter().map(|session| timeout(CANCEL_GRACE, session.all_handled()));
+    futures::future::join_all(handled).await;
     for session in &ending {
         session.end(sessions, EndReason::Shutdown);
     }
-    // Awaited, because the end of the supervisor kills the remaining ones before they can send
-    // everything.
-    let ended = actors.iter().map(|actor| actor.wait(Some(CANCEL_GRACE)));
-    futures::future::join_all(ended).await;
     for session in &ending {
         // A call that cannot be cancelled may still keep its session's streams open.
         session.notices().finish();

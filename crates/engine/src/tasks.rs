@@ -342,7 +342,7 @@ impl Tasks {
             let (id, checkpoint) = (task.id.clone(), task.checkpoint.clone());
             let handle = Box::new(LiveTask::run(self, task, inputs.clone(), cancel.clone()));
             let task = ResumedTask { id, handle, caller, target, inputs, cancel, checkpoint };
-            calls.pool.run(crate::call::resume(calls, task)).await;
+            calls.run(crate::call::resume(calls, task)).await;
         }
         Ok(())
     }

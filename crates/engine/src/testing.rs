@@ -57,7 +57,8 @@ async fn find(engine: &Engine, target: &FaultTarget) -> Option<Vec<ActorCell>> {
         }
         FaultTarget::Session(id) => {
             let session = core.sessions.directory.get(id.as_str())?;
-            Session::new(core.sessions.clone(), session).actor().await?.get_cell()
+            Session::new(core.sessions.clone(), session.clone()).actor().await?;
+            session.kill_actor()?.get_cell()
         }
     };
     Some(vec![cell])

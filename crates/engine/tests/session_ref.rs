@@ -49,7 +49,9 @@ impl Actor for Keeper {
 async fn a_host_follows_one_session_from_its_opening_to_its_end() {
     let (sender, mut reports) = mpsc::unbounded_channel();
     let (keeper, _) = Actor::spawn(None, Keeper(sender), ()).await.unwrap();
-    let engine = support::engine().start().await.unwrap();
+    let keep = Some(Duration::from_secs(5));
+    let engine = support::engine().configure(|config| config.passivate_after = keep);
+    let engine = engine.start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
     let mut other = Client::legacy(&engine).await;
     let ids: Vec<_> = engine.sessions().into_iter().map(|it| (it.age, it.id)).collect();

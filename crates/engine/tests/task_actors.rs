@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor_delivery::policy::Class;
 use stentor_engine::testing::{FaultTarget, kill};
-use stentor_engine::{Context, Engine, TaskPoolView, ToolError, tool};
+use stentor_engine::{ActorPoolView, Context, Engine, ToolError, tool};
 use stentor_wire::meta_key;
 use support::{Client, methods};
 use tokio::time::{Instant, sleep};
@@ -81,8 +81,8 @@ fn text(answer: &Value) -> &str {
 
 /// The task actors that run a call, and those that wait for one.
 async fn pool(engine: &Engine) -> (usize, usize) {
-    let TaskPoolView { running, idle, .. } = engine.observe().await.unwrap().task_pool;
-    (running, idle)
+    let ActorPoolView { working, idle, .. } = engine.observe().await.unwrap().task_pool;
+    (working, idle)
 }
 
 #[tokio::test(start_paused = true)]

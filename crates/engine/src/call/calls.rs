@@ -16,11 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use super::awaiting_input::AwaitingInput;
 use super::open_calls::CancelWhenGone;
-use super::pool::TaskPool;
+use super::pool::{self, TaskActor};
 use super::record::RunningCalls;
+use super::run::Run;
 use super::state_token::{Binding, StateKey, StateSealer, StateToken};
 use super::stateless::StatelessCalls;
 use super::task::TaskMaker;
+use crate::actor_pool::ActorPool;
 use crate::audience::Audience;
 use crate::events::Events;
 use crate::handler::{CallHost, Cancel, Context};
@@ -64,7 +66,8 @@ pub(crate) struct Calls {
     pub(crate) requests: Callers,
     /// Reads large input on other threads.
     pub(crate) offload: Offload,
-    pub(crate) pool: Arc<TaskPool>,
+    /// The task actors.
+    pub(crate) pool: Arc<ActorPool<TaskActor>>,
     pub(crate) running: RunningCalls,
     /// Counts running calls and tasks, because a shutdown waits for them.
     pub(crate) tracker: TaskTracker,
@@ -109,6 +112,11 @@ impl Calls {
             tasks: OnceLock::new(),
             limits,
         }
+    }
+
+    /// Runs a call in a task actor.
+    pub(crate) async fn run(&self, run: Box<Run>) {
+        pool::run(&self.pool, run).await;
     }
 
     /// Sets what makes calls tasks. Called once.

@@ -40,7 +40,7 @@ pub(crate) struct CallPermit {
 
 impl CallPermit {
     /// Sets the cancel handle of the call that has this permit.
-    pub(crate) fn is_of(&self, cancel: &Cancel) {
+    pub(crate) fn set_cancel(&self, cancel: &Cancel) {
         if let Some((.., slot)) = &self.counted {
             // Set once: a permit is for one call.
             let _ = slot.set(cancel.clone());

@@ -9,7 +9,7 @@ use stentor_wire::model::{Icon, Implementation, JsonObject};
 
 use crate::catalog::{Catalog, CatalogError, Item, Mutation};
 use crate::config::Config;
-use crate::core::{Core, Offer};
+use crate::core::{Core, ServerOffer};
 use crate::engine::Engine;
 use crate::extension::{self, Extension, ExtensionError};
 use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
@@ -184,7 +184,7 @@ impl EngineBuilder {
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
         extension::check(&self.extensions)?;
-        let offer = Offer {
+        let offer = ServerOffer {
             identity,
             instructions: self.instructions,
             capabilities: self.capabilities,

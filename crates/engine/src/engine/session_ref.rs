@@ -48,9 +48,14 @@ impl SessionRef {
         self.entry.ending()
     }
 
-    /// The session's actor, to link or to monitor; `None` while the session is passive, and after
-    /// its end. With [`Config::passivate_after`](crate::Config::passivate_after) `None` the session
-    /// has an actor from its opening to its end, and after a crash another one.
+    /// The actor that serves the session now, to watch its status or to wait for its end; `None`
+    /// while the session is passive, and after its end. With
+    /// [`Config::passivate_after`](crate::Config::passivate_after) `None` the session has one actor
+    /// from its opening to its end, and after a crash another one.
+    ///
+    /// An actor serves another session later, so its end says nothing of this one:
+    /// [`events`](Self::events) do. Do not `link` it: in ractor that takes it away from the engine's
+    /// supervisor.
     #[must_use]
     pub fn actor(&self) -> Option<ActorCell> {
         self.entry.actor().map(|actor| actor.get_cell())
@@ -82,7 +87,8 @@ impl SessionRef {
 
     /// Subscribes to the events of this session and of its calls, as
     /// [`Engine::events`](crate::Engine::events) does for all. The last one is
-    /// [`SessionClosed`](crate::EngineEvent::SessionClosed), also if the session has ended by now.
+    /// [`SessionClosed`](crate::EngineEvent::SessionClosed), also if the session has ended by now:
+    /// calls that the end cancels finish after it, and are not reported here.
     #[must_use]
     pub fn events(&self, capacity: usize) -> EventReceiver {
         let receiver = self.core.events.session_receiver(self.id(), capacity);

@@ -61,6 +61,11 @@ impl Filter {
         self.members.contains(member)
     }
 
+    /// Whether notifications of any extension pass.
+    pub(crate) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
     pub(crate) fn is_empty_filter(&self) -> bool {
         *self == Self::default()
     }

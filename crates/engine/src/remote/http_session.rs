@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use futures::future::Either;
+use futures::future::FutureExt as _;
 use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_wire::{Id, Message, Notification, ProtocolVersion, Request, Response};
 
@@ -70,8 +70,8 @@ impl HttpSession {
         request: Box<Request>,
     ) -> impl Future<Output = Result<StreamReceiver, Refused>> + Send + use<'_> {
         match &self.0 {
-            Location::Local(session) => Either::Left(session.request(request)),
-            Location::Remote(remote) => Either::Right(Box::pin(remote.request(request))),
+            Location::Local(session) => session.request(request).boxed(),
+            Location::Remote(remote) => Box::pin(remote.request(request)),
         }
     }
 

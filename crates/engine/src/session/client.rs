@@ -12,7 +12,7 @@ use stentor_wire::{
 use tokio::time::timeout;
 
 use super::entry::MAX_WAITING_MESSAGES;
-use super::{MailboxPermit, Session, SessionMsg, streams};
+use super::{ClientMessage, MailboxPermit, Session, streams};
 use crate::call::Responder;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::lifecycle::CANCEL_GRACE;
@@ -47,12 +47,12 @@ impl Session {
             self.entry.used();
         }
         let permit = self.mailbox_permit().await?;
-        let responder = self.responder(&request, sender)?;
-        self.deliver(SessionMsg::Request(request, responder, permit)).await
+        let responder = Box::new(self.responder(&request, sender)?);
+        self.deliver(ClientMessage::Request(request, responder), permit).await
     }
 
     fn responder(&self, request: &Request, sender: StreamSender) -> Result<Responder, Refused> {
-        let permit = self.entry.permits().clone().try_acquire_owned();
+        let permit = self.entry.request_permits().clone().try_acquire_owned();
         let permit = permit.map_err(|_| Refused::TooManyRequests)?;
         let era = if request.meta.protocol_version.is_some() { Era::Modern } else { Era::Legacy };
         let (calls, meter) = (self.sessions.calls.clone(), self.entry.requests().clone());
@@ -74,21 +74,21 @@ impl Session {
         notification: Box<Notification>,
     ) -> Result<(), Refused> {
         let permit = self.mailbox_permit().await?;
-        self.deliver(SessionMsg::Notification(notification, permit)).await
+        self.deliver(ClientMessage::Notification(notification), permit).await
     }
 
     /// Delivers the answer to a question, like [`deliver_request`](Self::deliver_request).
     pub(crate) async fn response(&self, response: Response) -> Result<(), Refused> {
         let permit = self.mailbox_permit().await?;
-        self.deliver(SessionMsg::Response(response, permit)).await
+        self.deliver(ClientMessage::Response(response), permit).await
     }
 
     async fn mailbox_permit(&self) -> Result<MailboxPermit, Refused> {
         MailboxPermit::of(&self.entry).await.ok_or(Refused::SessionEnded)
     }
 
-    async fn deliver(&self, message: SessionMsg) -> Result<(), Refused> {
-        self.hand_in(message).await.then_some(()).ok_or(Refused::SessionEnded)
+    async fn deliver(&self, message: ClientMessage, permit: MailboxPermit) -> Result<(), Refused> {
+        self.hand_in(message, permit).await.then_some(()).ok_or(Refused::SessionEnded)
     }
 
     /// Reads what belongs to no request: everything since the session was opened, or since the last
@@ -178,12 +178,12 @@ impl Session {
     /// [`CallsLeft`] if a call cannot be cancelled, and is not answered.
     pub(crate) async fn finish(&self, reason: EndReason) -> Result<(), CallsLeft> {
         let (sessions, entry) = (&self.sessions, &self.entry);
-        let (turns, permits) = (entry.turns(), entry.permits());
+        let (mailbox_permits, permits) = (entry.mailbox_permits(), entry.request_permits());
         let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
-        // All turns are free when every message was handled, all permits when every request was
+        // All mailbox_permits are free when every message was handled, all permits when every request was
         // answered.
         let answered = async {
-            let _turns = turns.acquire_many(MAX_WAITING_MESSAGES).await;
+            let _messages = mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await;
             entry.questions().close();
             entry.drain(sessions);
             let _permits = permits.acquire_many(all).await;

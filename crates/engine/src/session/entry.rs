@@ -49,7 +49,7 @@ pub(crate) struct SessionEntry {
     state: Mutex<SessionState>,
     life: Mutex<Life>,
     kept: Kept,
-    /// Notified when the actor is replaced, and when there will be none any more.
+    /// Notified when a dead actor is forgotten, and when there will be none any more.
     changed: Notify,
     /// The stream of what belongs to no request.
     notices: StreamSender,
@@ -62,7 +62,7 @@ pub(crate) struct SessionEntry {
     /// Counts the bytes that are kept of what the client sent.
     requests: Arc<Meter>,
     permits: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    mailbox_permits: Arc<Semaphore>,
     counters: Arc<Counters>,
 }
 
@@ -103,7 +103,7 @@ impl SessionEntry {
             calls: OpenCalls::default(),
             questions: PendingRequests::default(),
             permits: Arc::new(Semaphore::new(sessions.limits.max_requests)),
-            turns: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
+            mailbox_permits: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             counters,
         }
     }
@@ -182,15 +182,15 @@ impl SessionEntry {
     }
 
     /// Permits for messages in the actor's mailbox.
-    pub(crate) fn turns(&self) -> &Arc<Semaphore> {
-        &self.turns
+    pub(crate) fn mailbox_permits(&self) -> &Arc<Semaphore> {
+        &self.mailbox_permits
     }
 
     pub(crate) fn requests(&self) -> &Arc<Meter> {
         &self.requests
     }
 
-    pub(crate) fn permits(&self) -> &Arc<Semaphore> {
+    pub(crate) fn request_permits(&self) -> &Arc<Semaphore> {
         &self.permits
     }
 
@@ -283,7 +283,7 @@ impl SessionEntry {
             streams: 1 + self.kept.len(),
             subscriptions,
             open_calls: self.calls.ids(),
-            mailbox: MAX_WAITING_MESSAGES as usize - self.turns.available_permits(),
+            mailbox: MAX_WAITING_MESSAGES as usize - self.mailbox_permits.available_permits(),
             recent_restarts: self.life.lock().recent_restarts(),
             counters: self.counters.view(),
         }

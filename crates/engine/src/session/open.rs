@@ -188,7 +188,7 @@ impl Sessions {
         }
         let session = Session::new(self.clone(), entry.clone());
         session.rejoin();
-        if self.limits.passivate_after.is_none() {
+        if self.never_passive() {
             // An actor that is never passive exists from the beginning.
             Box::pin(session.actor()).await;
         }

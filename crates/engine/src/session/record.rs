@@ -66,7 +66,7 @@ impl SessionRecord {
     /// Makes a record smaller that is too large to be sent.
     ///
     /// The first call removes the frames that the client has read: a client that wants to read them
-    /// again is notified that it may have missed something. Each later call turns the largest
+    /// again is notified that it may have missed something. Each later call mailbox_permits the largest
     /// unread answer into an error, or removes the largest message. `false` if nothing can be
     /// removed any more.
     pub fn leave_out_some(&mut self) -> bool {
@@ -95,11 +95,13 @@ impl SessionEntry {
         drain_timeout: Duration,
     ) -> Option<SessionRecord> {
         let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
-        if timeout(drain_timeout, self.permits().acquire_many(all)).await.is_err() {
+        if timeout(drain_timeout, self.request_permits().acquire_many(all)).await.is_err() {
             self.calls().cancel_all(&CancelReason::Shutdown);
             // A cancelled call answers as it ends. The client may read the answer on the other
             // node.
-            let _ = timeout(crate::lifecycle::CANCEL_GRACE, self.permits().acquire_many(all)).await;
+            let _ =
+                timeout(crate::lifecycle::CANCEL_GRACE, self.request_permits().acquire_many(all))
+                    .await;
         }
         let (client, initialized, watched) = {
             let state = self.state();

@@ -3,25 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use ractor::ActorCell;
+use ractor::ActorId;
 use stentor_delivery::policy::{Limits, Retention};
 use stentor_delivery::{Counters, EventStore};
 use stentor_wire::encode::ServerIdentity;
 
+use super::SessionActor;
 use super::directory::Directory;
 use super::entry::SessionEntry;
 use super::saver::Saver;
 use super::store::SessionStore;
+use crate::actor_pool::ActorPool;
 use crate::call::Calls;
 use crate::dispatch::Dispatcher;
-use crate::events::Events;
+use crate::events::{EngineEvent, Events};
 use crate::hub::Hub;
 use crate::ids::{NodeId, SessionId};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::nodes::OtherNodes;
-use crate::reasons::EndReason;
+use crate::reasons::{CancelReason, EndReason};
 use crate::registry::Registry;
 use crate::request_budget::Meter;
 use crate::shares::Share;
@@ -71,7 +72,8 @@ pub(crate) struct Sessions {
     pub(crate) saver: Option<Arc<Saver>>,
     /// The members of a listen that extensions bring.
     pub(crate) members: Vec<Arc<str>>,
-    supervisor: ArcSwapOption<ActorCell>,
+    /// The session actors.
+    pub(crate) pool: Arc<ActorPool<SessionActor>>,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -105,23 +107,19 @@ impl Sessions {
             counters,
             directory: Directory::new(limits.max_sessions),
             saver: Saver::new(&limits).map(Arc::new),
-            supervisor: ArcSwapOption::empty(),
+            pool: Arc::default(),
             limits,
         }
     }
 
-    /// Sets the supervisor of all session actors.
-    pub(crate) fn open(&self, supervisor: ActorCell) {
-        self.supervisor.store(Some(Arc::new(supervisor)));
+    /// Whether a session has an actor from its opening to its end.
+    pub(crate) fn never_passive(&self) -> bool {
+        self.limits.passivate_after.is_none()
     }
 
-    /// Forgets the supervisor, because it ends: no session is activated any more.
-    pub(crate) fn close(&self) {
-        self.supervisor.store(None);
-    }
-
-    pub(super) fn supervisor(&self) -> Option<ActorCell> {
-        self.supervisor.load().as_deref().cloned()
+    /// Whether a session keeps its actor when no message is left.
+    pub(super) fn keeps_actors(&self) -> bool {
+        self.limits.passivate_after != Some(Duration::ZERO)
     }
 
     /// Counts the frames of a new session.
@@ -143,14 +141,37 @@ impl Sessions {
         session.is_some()
     }
 
-    /// Kills the actor of a session. `false` if there is no such session.
+    /// Restarts a session, as if its actor had crashed. `false` if there is no such session.
     pub(crate) fn restart_session(&self, id: &SessionId) -> bool {
         let session = self.directory.get(id.as_str());
-        // A passive session has nothing to restart.
-        if let Some(actor) = session.as_ref().and_then(|session| session.actor()) {
-            actor.kill();
+        if let Some(session) = &session
+            && session.kill_actor().is_none()
+        {
+            // A passive session has no actor whose end the supervisor would hear of.
+            self.crashed(session, None);
         }
         session.is_some()
+    }
+
+    /// Handles the crash of a session's actor: the calls of the session end with an error, and its
+    /// next message gives it a new actor. `false` if it crashed too often, and has ended.
+    pub(crate) fn crashed(&self, entry: &SessionEntry, actor: Option<ActorId>) -> bool {
+        let session = entry.id();
+        let restarts = !self.lifecycle.is_draining() && entry.may_restart();
+        self.events.emit(|| EngineEvent::SessionCrashed { session: session.clone() });
+        // Before a message that waits for the next actor can begin a call.
+        entry.calls().cancel_all(&CancelReason::SessionCrashed);
+        if let Some(actor) = actor {
+            entry.lost_actor(actor);
+        }
+        if restarts {
+            crate::log!(warn, ?session, "restarted");
+            self.metrics.restarted("session");
+            self.events.emit(|| EngineEvent::SessionRestarted { session: session.clone() });
+        } else {
+            entry.end(self, EndReason::Crashed);
+        }
+        restarts
     }
 
     /// Marks a session to be saved, if there is a session store.

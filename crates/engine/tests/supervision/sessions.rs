@@ -71,15 +71,28 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0, "it has its own budget");
 }
 
-/// The number of session actors: all children but registry, hub and task actors.
+/// The number of actors that serve a session.
 async fn session_actors(engine: &Engine) -> usize {
-    let pool = engine.observe().await.unwrap().task_pool;
-    engine.actor().get_children().len() - 2 - pool.running - pool.idle
+    engine.observe().await.unwrap().session_pool.working
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_actor_serves_many_sessions_one_after_the_other() {
+    let engine = engine().start().await.unwrap();
+    for _ in 0..20 {
+        let mut client = Client::legacy(&engine).await;
+        client.call(1, "echo").await;
+        client.answer(1).await;
+        client.ping().await;
+    }
+    let pool = engine.observe().await.unwrap().session_pool;
+    assert_eq!((pool.working, pool.idle), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_has_an_actor_while_it_has_messages() {
-    let engine = engine().start().await.unwrap();
+    let keep = Some(Duration::from_secs(5));
+    let engine = engine().configure(|config| config.passivate_after = keep).start().await.unwrap();
     let mut idle = Client::legacy(&engine).await;
     let mut client = Client::legacy(&engine).await;
     client.subscribe("s", "test://watched").await;

@@ -1,14 +1,12 @@
 //! How a session ends: at once, whoever ends it. Its actor, if there is one, is stopped.
 
-use ractor::ActorRef;
 use stentor_wire::encode;
 
 use super::SessionEntry;
-use super::life::stop_quietly;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::reasons::{CancelReason, EndReason, SessionKind};
-use crate::session::{SessionMsg, Sessions};
+use crate::session::Sessions;
 
 impl SessionEntry {
     /// Why the session has ended, or is about to end.
@@ -39,8 +37,10 @@ impl SessionEntry {
             reason
         };
         crate::log!(debug, session = ?self.id, ?reason, "session ends");
+        // Messages that wait for a permit are refused.
+        self.mailbox_permits.close();
         // A client that has disconnected reads no answer.
-        if self.kind == SessionKind::Listen && reason != EndReason::Disconnected {
+        if reason != EndReason::Disconnected {
             self.end_listens(sessions);
         }
         // Before the directory forgets the session, so that no lookup goes on to another node.
@@ -64,10 +64,12 @@ impl SessionEntry {
         // Dropped after the lock is released: the end of the streams wakes their readers.
         let (actor, _finish, _permits) = {
             let mut life = self.life.lock();
-            (life.actor.take(), life.finish.take(), (life.permit.take(), life.left.take()))
+            // An actor that still has messages answers them, and leaves then.
+            let actor = if self.is_mailbox_empty() { life.actor.take() } else { None };
+            (actor, life.finish.take(), (life.permit.take(), life.left.take()))
         };
         if let Some(actor) = actor {
-            self.stop_actor(sessions, &actor);
+            sessions.pool.give_back(actor);
         }
         self.changed.notify_waiters();
         // From here on a store's own code may run.
@@ -105,17 +107,6 @@ impl SessionEntry {
         for (request, _) in listens {
             let ended = encode::listen_ended(&request, &sessions.identity);
             self.notices.reply(ended, None);
-        }
-    }
-
-    /// Stops the actor after the messages that wait for it: each request gets its answer. A shutdown
-    /// waits for the end of an actor that hangs in a message, so the supervisor has to know of it.
-    fn stop_actor(&self, sessions: &Sessions, actor: &ActorRef<SessionMsg>) {
-        if self.has_no_message() && !sessions.lifecycle.is_draining() {
-            stop_quietly(actor);
-        } else if actor.drain().is_err() {
-            // The actor has ended already.
-            crate::log!(debug, session = ?self.id, "no actor to stop");
         }
     }
 }

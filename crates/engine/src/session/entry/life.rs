@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorId, ActorRef};
+use ractor::{ActorId, ActorRef, ActorStatus};
 use stentor_delivery::LossCounters;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -13,8 +13,8 @@ use crate::call::FinishStreams;
 use crate::events::{Events, report_losses};
 use crate::reasons::{EndReason, SessionKind};
 use crate::restarts::Restarts;
-use crate::session::SessionMsg;
 use crate::session::directory::SessionPermit;
+use crate::session::{SessionMsg, Sessions};
 
 /// The longest time from when a client opens a session until it sends a request or reads its
 /// notices.
@@ -28,6 +28,8 @@ const MAX_RESTARTS: usize = 5;
 pub(super) struct Life {
     /// `None` while the session is passive, and after it has ended.
     pub(super) actor: Option<ActorRef<SessionMsg>>,
+    /// Whether the actor is killed and not yet replaced.
+    killed: bool,
     restarts: Restarts,
     last_seen: Instant,
     /// When the actor began to handle the last message.
@@ -53,6 +55,7 @@ impl Life {
         let now = Instant::now();
         Self {
             actor: None,
+            killed: false,
             restarts: Restarts::at_most(MAX_RESTARTS),
             last_seen: now,
             last_message: now,
@@ -72,13 +75,9 @@ impl Life {
     }
 }
 
-/// Stops an actor that has nothing to do. The supervisor has nothing to do for it, so it is not
-/// woken.
-pub(super) fn stop_quietly(actor: &ActorRef<SessionMsg>) {
-    if let Some(supervisor) = actor.try_get_supervisor() {
-        actor.unlink(supervisor);
-    }
-    actor.stop(None);
+/// Whether an actor can be given back: it has not failed, and was not stopped.
+fn is_running(actor: &ActorRef<SessionMsg>) -> bool {
+    actor.get_status() <= ActorStatus::Running
 }
 
 impl SessionEntry {
@@ -92,51 +91,79 @@ impl SessionEntry {
         self.life.lock().actor.as_ref().is_some_and(|actor| actor.get_id() == id)
     }
 
-    /// Sets a spawned actor in place of `predecessor`, or of none. `false` if another actor was
-    /// first, or the session has ended.
-    pub(in crate::session) fn take_actor(
-        &self,
-        spawned: &ActorRef<SessionMsg>,
-        predecessor: Option<ActorId>,
-    ) -> bool {
+    /// Gives the session an actor. `false` if it has one, or has ended.
+    pub(in crate::session) fn take_actor(&self, actor: &ActorRef<SessionMsg>) -> bool {
         let mut life = self.life.lock();
-        let current = life.actor.as_ref().map(|actor| actor.get_id());
-        let taken = !life.closed && current == predecessor;
-        if taken {
-            life.actor = Some(spawned.clone());
-            self.changed.notify_waiters();
+        let takes = !life.closed && life.actor.is_none();
+        if takes {
+            life.killed = false;
+            life.actor = Some(actor.clone());
         }
-        taken
+        takes
     }
 
-    /// Stops the actor if the session had no message for `idle`. The next message activates the
-    /// session again.
-    pub(crate) fn passivate(&self, idle: Duration) {
-        let mut life = self.life.lock();
-        // A message takes its permit before it looks for the actor, and keeps it until it is
-        // handled. So while this is locked, either the message is seen here or it finds no actor.
-        if life.last_message.elapsed() >= idle
-            && self.has_no_message()
-            && let Some(actor) = life.actor.take()
-        {
-            stop_quietly(&actor);
+    /// Makes the session passive if it had no message for `idle`. The next message activates it
+    /// again.
+    pub(crate) fn passivate(&self, sessions: &Sessions, idle: Duration) {
+        let actor = {
+            let mut life = self.life.lock();
+            let is_idle = life.last_message.elapsed() >= idle && self.is_mailbox_empty();
+            let takes = is_idle && !life.killed;
+            takes.then(|| life.actor.take_if(|actor| is_running(actor))).flatten()
+        };
+        if let Some(actor) = actor {
+            sessions.pool.give_back(actor);
         }
+    }
+
+    /// Makes the session passive if this is its actor and no message is left. `true` if it was.
+    ///
+    /// A message takes its permit before it looks for the actor, and keeps it until it is handled.
+    /// So while the life is locked, either the message is seen here or it finds no actor.
+    pub(in crate::session) fn leave_actor(&self, id: ActorId, keeps: bool) -> bool {
+        let mut life = self.life.lock();
+        let leaves = (life.closed || !keeps) && !life.killed && self.is_mailbox_empty();
+        leaves && life.actor.take_if(|actor| actor.get_id() == id).is_some()
+    }
+
+    /// The actor of a closed session, if no message is left that it would leave after.
+    pub(in crate::session) fn leave_when_closed(&self) -> Option<ActorRef<SessionMsg>> {
+        let mut life = self.life.lock();
+        let leaves = life.closed && self.is_mailbox_empty();
+        leaves.then(|| life.actor.take_if(|actor| is_running(actor))).flatten()
+    }
+
+    /// Kills the actor, which stays that of this session until the supervisor replaces it: so no
+    /// other session is affected.
+    pub(crate) fn kill_actor(&self) -> Option<ActorRef<SessionMsg>> {
+        let mut life = self.life.lock();
+        let actor = life.actor.clone()?;
+        life.killed = true;
+        actor.kill();
+        Some(actor)
+    }
+
+    /// Waits until all messages are handled.
+    pub(crate) async fn all_handled(&self) {
+        // Fails if the session has ended.
+        let _ = self.mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await;
     }
 
     /// Records that this actor was stopped. The next message activates the session again.
     pub(crate) fn lost_actor(&self, id: ActorId) {
         let mut life = self.life.lock();
         if life.actor.take_if(|actor| actor.get_id() == id).is_some() {
+            life.killed = false;
             self.changed.notify_waiters();
         }
     }
 
     /// Whether no message waits for the actor, or is handled by it.
-    pub(super) fn has_no_message(&self) -> bool {
-        self.turns.available_permits() == MAX_WAITING_MESSAGES as usize
+    pub(super) fn is_mailbox_empty(&self) -> bool {
+        self.mailbox_permits.available_permits() == MAX_WAITING_MESSAGES as usize
     }
 
-    /// Completes when the actor is replaced, and when there will be none any more.
+    /// Completes when a dead actor is forgotten, and when there will be none any more.
     pub(in crate::session) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -184,7 +211,7 @@ impl SessionEntry {
     }
 
     /// Records that the client has sent a message, which is handled now.
-    pub(crate) fn has_message(&self) {
+    pub(crate) fn note_message(&self) {
         let mut life = self.life.lock();
         let now = Instant::now();
         (life.last_seen, life.last_message) = (now, now);
