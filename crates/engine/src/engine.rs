@@ -54,7 +54,7 @@ pub use session_ref::SessionRef;
 #[derive(Clone)]
 pub struct Engine {
     core: Arc<Core>,
-    root: ActorRef<EngineMsg>,
+    supervisor: ActorRef<EngineMsg>,
 }
 
 impl fmt::Debug for Engine {
@@ -70,8 +70,8 @@ impl Engine {
         EngineBuilder::new(name.into(), version.into())
     }
 
-    pub(crate) fn new(core: Arc<Core>, root: ActorRef<EngineMsg>) -> Self {
-        Self { core, root }
+    pub(crate) fn new(core: Arc<Core>, supervisor: ActorRef<EngineMsg>) -> Self {
+        Self { core, supervisor }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -203,7 +203,7 @@ impl Engine {
 
     /// Like [`shutdown`](Self::shutdown), with another time limit for running calls.
     pub async fn shutdown_within(&self, drain_timeout: Duration) {
-        supervisor::shutdown(&self.core, &self.root, drain_timeout).await;
+        supervisor::shutdown(&self.core, &self.supervisor, drain_timeout).await;
     }
 
     // Events and views
@@ -293,7 +293,7 @@ impl Engine {
     /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
     pub async fn observe(&self) -> Result<EngineView, Stopped> {
         let core = &self.core;
-        let root = ask(&self.root, EngineMsg::Observe).await?;
+        let supervisor = ask(&self.supervisor, EngineMsg::Observe).await?;
         let registry = core.registry.actor().ok_or(Stopped)?;
         let registry = ask(&registry, RegistryMsg::Observe).await?;
         let hub = core.hub.actor().ok_or(Stopped)?;
@@ -303,7 +303,7 @@ impl Engine {
             (core.calls.tracker.len(), core.calls.awaiting_input.len());
         let running_tasks = core.tasks.len();
         Ok(EngineView {
-            root,
+            supervisor,
             registry,
             hub,
             sessions,
@@ -329,13 +329,13 @@ impl Engine {
     /// [`Engine::shutdown`]; any other stop cuts off calls that run.
     #[must_use]
     pub fn actor(&self) -> ActorRef<EngineMsg> {
-        self.root.clone()
+        self.supervisor.clone()
     }
 
     /// The actor cell of the engine's supervisor, to link, to monitor or to stop it.
     #[must_use]
     pub fn supervisor_cell(&self) -> ActorCell {
-        self.root.get_cell()
+        self.supervisor.get_cell()
     }
 
     // The end

@@ -1,10 +1,10 @@
 //! The actors of Stentor.
 //!
 //! A **registry** actor owns the tools, resources and prompts. A **hub** notifies every session of
-//! changes. A **session** actor owns the state of one client. A **task** actor runs calls, one at a
-//! time. A
-//! **supervisor** restarts them. All of them belong to one [`Engine`], a value: there are no
-//! globals, no actor names and no process groups, so two engines can live in one process.
+//! changes. A **session** actor handles the messages of one client, in turn. A **task** actor runs
+//! calls, one at a time. A **supervisor** restarts them. All of them belong to one [`Engine`], a
+//! value: there are no globals, no actor names and no process groups, so two engines can live in
+//! one process.
 //!
 //! The path of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`delivery`] → a transport.
 

@@ -11,7 +11,7 @@ use crate::supervisor::SupervisorView;
 #[non_exhaustive]
 pub struct EngineView {
     /// The supervisor.
-    pub root: SupervisorView,
+    pub supervisor: SupervisorView,
     /// The registry.
     pub registry: RegistryView,
     /// The hub.

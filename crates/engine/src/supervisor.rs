@@ -125,7 +125,7 @@ async fn record_failure(
     work: impl Future<Output = Result<(), ActorProcessingErr>>,
 ) -> Result<(), ActorProcessingErr> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
-    let done = done.unwrap_or_else(|_panic| Err("the root panicked".into()));
+    let done = done.unwrap_or_else(|_panic| Err("the supervisor panicked".into()));
     if let Err(error) = &done {
         core.lifecycle.fail(error.to_string());
     }

@@ -186,11 +186,8 @@ impl CallHost for Calls {
 
 impl Context {
     /// The tools, resources and prompts, to read and to change.
-    ///
-    /// # Panics
-    ///
-    /// Never: every call belongs to the calls of an engine.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "every call belongs to the calls of an engine")]
     pub fn catalog(&self) -> CatalogHandle {
         let host: &dyn Any = &*self.call().host;
         let calls = host.downcast_ref::<Calls>().expect("calls of an engine");

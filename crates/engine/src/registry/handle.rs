@@ -43,7 +43,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Stopped`].
+    /// [`CatalogError::Stopped`], [`CatalogError::Interrupted`].
     pub async fn remove_tool(&self, name: &str) -> Result<bool, CatalogError> {
         self.remove(ItemKind::Tools, name).await
     }
@@ -52,7 +52,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Stopped`].
+    /// [`CatalogError::Stopped`], [`CatalogError::Interrupted`].
     pub async fn remove_resource(&self, uri: &str) -> Result<bool, CatalogError> {
         self.remove(ItemKind::Resources, uri).await
     }
@@ -61,7 +61,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Stopped`].
+    /// [`CatalogError::Stopped`], [`CatalogError::Interrupted`].
     pub async fn remove_resource_template(&self, uri_template: &str) -> Result<bool, CatalogError> {
         self.remove(ItemKind::Templates, uri_template).await
     }
@@ -70,7 +70,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// [`CatalogError::Stopped`].
+    /// [`CatalogError::Stopped`], [`CatalogError::Interrupted`].
     pub async fn remove_prompt(&self, name: &str) -> Result<bool, CatalogError> {
         self.remove(ItemKind::Prompts, name).await
     }
@@ -87,7 +87,7 @@ impl CatalogHandle {
     ///
     /// # Errors
     ///
-    /// The first error.
+    /// The first error of a mutation, [`CatalogError::Stopped`] or [`CatalogError::Interrupted`].
     pub async fn apply(
         &self,
         mutations: impl IntoIterator<Item = Mutation>,

@@ -140,7 +140,7 @@ impl Remote {
                 },
                 Ok(TakeOver::Unknown) => return moved(),
                 Err(error) => {
-                    crate::log!(warn, session = ?id, %error, "a session cannot be taken_over");
+                    crate::log!(warn, session = ?id, %error, "a session cannot be taken over");
                     return Err(Refused::Unreachable);
                 }
             }

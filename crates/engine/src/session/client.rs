@@ -180,8 +180,8 @@ impl Session {
         let (sessions, entry) = (&self.sessions, &self.entry);
         let (mailbox_permits, permits) = (entry.mailbox_permits(), entry.request_permits());
         let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
-        // All mailbox_permits are free when every message was handled, all permits when every request was
-        // answered.
+        // All permits of the mailbox are free when every message was handled, and all of requests
+        // when every request was answered.
         let answered = async {
             let _messages = mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await;
             entry.questions().close();

@@ -23,7 +23,7 @@ async fn a_registry_that_crashes_restarts_with_its_catalog_and_revision() {
     settle(&engine).await;
     let view = engine.observe().await.unwrap();
     assert_eq!(view.registry.revision, before.revision());
-    assert_eq!(view.root.recent_restarts, 1);
+    assert_eq!(view.supervisor.recent_restarts, 1);
     let told = client.ping().await;
     assert!(
         methods(&told).contains(&"notifications/prompts/list_changed"),
@@ -155,7 +155,7 @@ async fn a_transport_that_panics_in_the_hub_costs_no_other_client_a_notice() {
         assert!(broken.0.load(Ordering::Relaxed));
         settle(&engine).await;
         let view = engine.observe().await.unwrap();
-        assert_eq!(view.root.recent_restarts, 1);
+        assert_eq!(view.supervisor.recent_restarts, 1);
         assert_eq!(view.hub.subscribers, others + 1);
     }
 }

@@ -68,7 +68,11 @@ async fn a_session_that_crashes_goes_on_and_only_its_open_calls_fail() {
     let (_, logged) = client.answer(3).await;
     assert_eq!(logged.len(), 1, "the log level is kept: {logged:?}");
     assert_eq!(engine.observe().await.unwrap().hub.subscribers, 2);
-    assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0, "it has its own budget");
+    assert_eq!(
+        engine.observe().await.unwrap().supervisor.recent_restarts,
+        0,
+        "it has its own budget"
+    );
 }
 
 /// The number of actors that serve a session.
@@ -281,5 +285,5 @@ async fn a_call_whose_actor_is_killed_is_answered_and_its_session_continues() {
     assert_eq!(client.answer(1).await.0["error"]["message"], "the call ended without an answer");
     client.call(2, "echo").await;
     assert_eq!(client.answer(2).await.0["result"]["content"][0]["text"], "echo");
-    assert_eq!(engine.observe().await.unwrap().root.recent_restarts, 0);
+    assert_eq!(engine.observe().await.unwrap().supervisor.recent_restarts, 0);
 }

@@ -87,7 +87,7 @@ impl Context {
     /// retries, the code continues where it waits: it does not run again from the start. Questions
     /// that are asked together, as with [`tokio::join!`], are sent together.
     ///
-    /// Works in tools, prompts and resources. Cancel safe: the question is withdrawn.
+    /// Works in tools, prompts, resources and methods of extensions. Cancel safe: the question is withdrawn.
     ///
     /// # Errors
     ///
