@@ -51,9 +51,8 @@ pub struct Config {
     pub session_idle_timeout: Duration,
     /// A session is passive, and has no actor, when its client has sent no message for this time.
     /// The next message gives it one again, from a pool, which costs next to nothing. `None` keeps
-    /// one actor from the opening of the session to its end, for hosts that watch it.
-    /// With 0 a session has an
-    /// actor while it has messages. Default 0.
+    /// one actor from the opening of the session to its end, for hosts that watch it. With 0 a
+    /// session has an actor while it has messages. Default 0.
     pub passivate_after: Option<Duration>,
     /// Legacy HTTP sessions that are kept although their clients have sent no request and have not
     /// listened for a second or two. Above that, the least recently seen ones end. Default 1,000.

@@ -193,7 +193,7 @@ impl Engine {
     }
 
     /// Shuts down: accepts no new calls, answers open listens, gives running calls
-    /// [`Config::drain_timeout`], ends the rest, and stops all actors.
+    /// [`Config::drain_timeout`](crate::Config::drain_timeout), ends the rest, and stops all actors.
     ///
     /// May be called several times; each call returns when the engine has stopped. When dropped
     /// early, the engine accepts no new calls, but continues otherwise.
@@ -212,7 +212,7 @@ impl Engine {
     ///
     /// At most `capacity` events wait to be read, and at least one can. The engine never waits for
     /// a subscriber: when the subscriber is slow, the oldest events are dropped, and an
-    /// [`EngineEvent::Missed`] takes their place. Events of one actor of the engine come in order.
+    /// [`EngineEvent::Missed`](crate::EngineEvent::Missed) takes their place. Events of one actor of the engine come in order.
     ///
     /// If the engine has stopped, the receiver ends at once.
     ///
@@ -245,7 +245,7 @@ impl Engine {
     /// A mailbox of ractor has no bound, so it contains at most one message of a subscription.
     /// `wrap` makes that message from an [`EventBatch`]; the next one is sent after the actor has
     /// read the batch. Meanwhile at most `capacity` events wait, and at least one can. When more
-    /// come, the oldest are dropped, and an [`EngineEvent::Missed`] takes their place.
+    /// come, the oldest are dropped, and an [`EngineEvent::Missed`](crate::EngineEvent::Missed) takes their place.
     ///
     /// `wrap` runs inside of the engine, and should only wrap. The subscription ends when the actor
     /// or the engine ends, or when `wrap` panics.

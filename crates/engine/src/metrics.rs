@@ -13,9 +13,9 @@
 //! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
 //!
 //! Install a recorder before the engine starts. Counters of frames and gauges are updated every
-//! five seconds, and by [`Engine::record_metrics`]. Histograms add up two engines of one process;
+//! five seconds, and by [`Engine::record_metrics`](crate::Engine::record_metrics). Histograms add up two engines of one process;
 //! counters of frames and gauges do not. Give each engine its own recorder, or read
-//! [`Engine::counters`].
+//! [`Engine::counters`](crate::Engine::counters).
 
 use std::time::Duration;
 

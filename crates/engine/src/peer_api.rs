@@ -38,7 +38,7 @@ impl Engine {
         self.core().remote.ask_itself(peer_request)
     }
 
-    /// Shows what another node offers; `None` if it offers nothing any more. [`Peers::offer_shown`]
+    /// Shows what another node offers; `None` if it offers nothing any more. [`PeerFacts::offer_shown`](crate::remote::PeerFacts::offer_shown)
     /// receives `seq` once readers see the change.
     pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
         self.core().registry.send(RegistryMsg::RemoteOffer(node, seq, definitions));

@@ -1,7 +1,7 @@
 //! What the engines of several nodes send to each other.
 //!
 //! The engine knows only that there may be other nodes. How they are found and reached is up to the
-//! code that calls [`join_peers`](Engine::join_peers), as `stentor-cluster` does. This module
+//! code that calls [`join_peers`](crate::Engine::join_peers), as `stentor-cluster` does. This module
 //! contains plain data that can be serialized, and one trait.
 //!
 //! A node *sends* all others [`Fact`]s: what it offers, and what changed. It *asks* another node by
