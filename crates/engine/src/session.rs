@@ -156,18 +156,17 @@ impl Session {
     /// Returns the actor, and gives the session one if it is passive. `None` if the session has ended
     /// or the engine stops. When dropped early, the session may have an actor or not.
     pub(crate) async fn actor(&self) -> Option<ActorRef<SessionMsg>> {
-        if self.entry.is_closed() {
-            return None;
-        }
-        if let Some(actor) = self.entry.actor() {
-            return Some(actor);
-        }
         let pool = &self.sessions.pool;
-        let actor = pool.get().await?;
-        if !self.entry.take_actor(&actor) {
-            pool.give_back(actor);
+        while !self.entry.is_closed() {
+            if let Some(actor) = self.entry.actor() {
+                return Some(actor);
+            }
+            let actor = pool.get().await?;
+            if !self.entry.take_actor(&actor) {
+                pool.give_back(actor);
+            }
         }
-        self.entry.actor()
+        None
     }
 
     async fn on_message(&self, message: ClientMessage) {

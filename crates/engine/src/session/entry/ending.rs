@@ -65,7 +65,7 @@ impl SessionEntry {
         let (actor, _finish, _permits) = {
             let mut life = self.life.lock();
             // An actor that still has messages answers them, and leaves then.
-            let actor = if self.is_mailbox_empty() { life.actor.take() } else { None };
+            let actor = self.is_mailbox_empty().then(|| life.take_actor()).flatten();
             (actor, life.finish.take(), (life.permit.take(), life.left.take()))
         };
         if let Some(actor) = actor {

@@ -70,14 +70,15 @@ impl Life {
         }
     }
 
+    /// Takes an actor that another session can have: not one that is dead, or about to die.
+    pub(super) fn take_actor(&mut self) -> Option<ActorRef<SessionMsg>> {
+        let killed = self.killed;
+        self.actor.take_if(|actor| !killed && actor.get_status() <= ActorStatus::Running)
+    }
+
     pub(super) fn recent_restarts(&mut self) -> usize {
         self.restarts.recent()
     }
-}
-
-/// Whether an actor can be given back: it has not failed, and was not stopped.
-fn is_running(actor: &ActorRef<SessionMsg>) -> bool {
-    actor.get_status() <= ActorStatus::Running
 }
 
 impl SessionEntry {
@@ -108,8 +109,7 @@ impl SessionEntry {
         let actor = {
             let mut life = self.life.lock();
             let is_idle = life.last_message.elapsed() >= idle && self.is_mailbox_empty();
-            let takes = is_idle && !life.killed;
-            takes.then(|| life.actor.take_if(|actor| is_running(actor))).flatten()
+            is_idle.then(|| life.take_actor()).flatten()
         };
         if let Some(actor) = actor {
             sessions.pool.give_back(actor);
@@ -130,7 +130,7 @@ impl SessionEntry {
     pub(in crate::session) fn leave_when_closed(&self) -> Option<ActorRef<SessionMsg>> {
         let mut life = self.life.lock();
         let leaves = life.closed && self.is_mailbox_empty();
-        leaves.then(|| life.actor.take_if(|actor| is_running(actor))).flatten()
+        leaves.then(|| life.take_actor()).flatten()
     }
 
     /// Kills the actor, which stays that of this session until the supervisor replaces it: so no
