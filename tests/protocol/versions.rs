@@ -112,6 +112,8 @@ async fn initialize_returns_the_server_info_and_capabilities() {
             "prompts": {"listChanged": true},
             "completions": {},
             "logging": {},
+            "extensions": {"com.example/arithmetic": {"operations": ["sum"]}},
+            "com.example/mood": {"good": true},
         },
         "serverInfo": {"name": "fixture", "version": "1.2.3"},
         "instructions": "Be gentle.",
