@@ -348,9 +348,12 @@ where
     move |args, ctx| run(stage.clone(), args.name, ctx)
 }
 
-/// A server of the same name without any items.
+/// A server of the same name without any items. All nodes of a cluster have the same extensions.
 pub(crate) fn bare() -> EngineBuilder {
-    Engine::builder("fixture", "1.2.3").instructions("Be gentle.")
+    Engine::builder("fixture", "1.2.3")
+        .instructions("Be gentle.")
+        .extension(arithmetic())
+        .capability("com.example/mood", json!({"good": true}))
 }
 
 #[derive(Deserialize)]
@@ -380,8 +383,6 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     }});
     let ticks = AtomicU64::new(0);
     bare()
-        .extension(arithmetic())
-        .capability("com.example/mood", json!({"good": true}))
         .tool(tool("echo", |args: Text| async { Ok::<_, ToolError>(args.text) }))
         .tool(tool("count", count))
         .tool(tool("count_paced", count_paced))
