@@ -18,13 +18,12 @@ mod target;
 mod task;
 
 pub(crate) use calls::{CallLimits, Calls};
-pub(crate) use charge::charge;
 pub(crate) use open_calls::OpenCalls;
 pub(crate) use pool::TaskMsg;
 pub use record::CallView;
 pub(crate) use responder::{FinishStreams, Responder, answer_now};
 pub(crate) use run::Run;
-pub(crate) use start::{ResumedTask, Start, begin, enter, resume};
+pub(crate) use start::{NotAdmitted, ResumedTask, Start, admit, begin, resume};
 pub use state_token::StateKey;
 pub(crate) use target::{Dispatch, Failure, Target};
 pub(crate) use task::{NewTask, TaskHandle, TaskMaker};

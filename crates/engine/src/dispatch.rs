@@ -12,7 +12,7 @@ use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, Method, Request};
 use tokio::time::Instant;
 
-use crate::call::{self, Calls, Dispatch, Responder, Run, Start, Target};
+use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
 use crate::caller::Caller;
 use crate::catalog::{ListCache, Offer, Readable};
 use crate::extension::ProtocolExtension;
@@ -181,29 +181,22 @@ impl Dispatcher {
             }
             Dispatch::Call(target) => target,
         };
-        let bytes = cost_of_call(&request);
-        let permit = calls.stateless.enter(&caller, bytes).ok_or(Refused::TooManyRequests)?;
-        // Charged before `enter`, because a retry uses up the state of the call that waits.
+        let permit = calls.stateless.enter(&caller, cost_of_call(&request));
+        let permit = permit.ok_or(Refused::TooManyRequests)?;
         let meter = calls.requests.of(&caller.share());
-        let charge = call::charge(calls, &meter, &caller, bytes);
-        let charge = charge.map_err(|_| Refused::TooManyRequests)?;
-        let entry = match call::enter(calls, &caller, &request, &target) {
-            Ok(entry) => entry,
-            Err(error) => {
-                let bytes = encode::error(Some(&request.id), &error);
-                return Ok(Begun::now((bytes, Some(error.code))));
+        let id = request.id.clone();
+        let mut start = match call::admit(calls, &meter, caller, target, request) {
+            Ok(start) => start,
+            Err(NotAdmitted::OverBudget(_)) => return Err(Refused::TooManyRequests),
+            Err(NotAdmitted::Refused(error)) => {
+                return Ok(Begun::now((encode::error(Some(&id), &error), Some(error.code))));
             }
         };
-        let cancel = entry.cancel();
-        permit.set_cancel(&cancel);
-        let sender = calls.stateless_stream(&cancel);
+        start.questions = questions;
+        permit.set_cancel(&start.cancel);
+        let sender = calls.stateless_stream(&start.cancel);
         let receiver = sender.attach();
-        let responder = Responder::new(calls.clone(), sender, era, &request, permit, meter);
-        let (open, streams) = (None, None);
-        #[rustfmt::skip]
-        let start = Start {
-            request, caller, target, entry, cancel, open, streams, questions, charge,
-        };
+        let responder = Responder::new(calls.clone(), sender, era, &start.request, permit, meter);
         let run = call::begin(calls, start, responder).map(|run| (calls.clone(), run));
         Ok(Begun { answer: Answer::Stream(receiver), run })
     }

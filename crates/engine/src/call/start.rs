@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::awaiting_input::{Resume, Waiting};
 use super::calls::Calls;
+use super::charge::charge;
 use super::open_calls::{OpenCall, gave_way};
 use super::record::Record;
 use super::responder::{FinishStreams, Responder, Running};
@@ -25,14 +26,14 @@ use crate::handler::{
 use crate::ids::{NodeId, TaskId};
 use crate::log::quietly;
 use crate::reasons::CallRef;
-use crate::request_budget::Charge;
+use crate::request_budget::{Charge, Meter, OverBudget, cost_of_call};
 
-/// A call that may run: the request, its caller, and where the response goes.
+/// A call that may run: the request, its caller, and what it takes of its session, if it has one.
 pub(crate) struct Start {
     pub(crate) request: Box<Request>,
-    pub(crate) caller: Caller,
-    pub(crate) target: Target,
-    pub(crate) entry: Entry,
+    caller: Caller,
+    target: Target,
+    entry: Entry,
     pub(crate) cancel: Cancel,
     /// The call's entry among the open calls of its session.
     pub(crate) open: Option<OpenCall>,
@@ -40,10 +41,10 @@ pub(crate) struct Start {
     pub(crate) streams: Option<Arc<FinishStreams>>,
     /// The open questions of the session, to which a legacy call adds its own.
     pub(crate) questions: Option<PendingRequests>,
-    pub(crate) charge: Charge,
+    charge: Charge,
 }
 
-pub(crate) enum Entry {
+enum Entry {
     New {
         retry: Retry,
         explicit: Option<serde_json::Value>,
@@ -55,19 +56,48 @@ pub(crate) enum Entry {
     },
 }
 
-impl Entry {
-    /// The cancel handle of a call that awaits input, so that the retry can cancel the call, too; a
-    /// new handle for a new call.
-    pub(crate) fn cancel(&self) -> Cancel {
-        match self {
-            Self::New { .. } => Cancel::default(),
-            Self::Retry { waiting, .. } => waiting.cancel.clone(),
-        }
+/// Why a call may not begin.
+pub(crate) enum NotAdmitted {
+    /// Too much is kept of requests.
+    OverBudget(OverBudget),
+    /// The client may read this.
+    Refused(ErrorObject),
+}
+
+impl From<ErrorObject> for NotAdmitted {
+    fn from(error: ErrorObject) -> Self {
+        Self::Refused(error)
     }
 }
 
+/// Admits a call: its request is counted by `meter`, and a new call is told from the retry of one
+/// that awaits input.
+pub(crate) fn admit(
+    calls: &Calls,
+    meter: &Arc<Meter>,
+    caller: Caller,
+    target: Target,
+    request: Box<Request>,
+) -> Result<Start, NotAdmitted> {
+    // Charged before `enter`, because a retry uses up the state of the call that waits.
+    let charge = charge(calls, meter, &caller, cost_of_call(&request));
+    let charge = charge.map_err(NotAdmitted::OverBudget)?;
+    let entry = enter(calls, &caller, &request, &target)?;
+    // The retry can cancel the call that waits.
+    let cancel = match &entry {
+        Entry::New { .. } => Cancel::default(),
+        Entry::Retry { waiting, .. } => waiting.cancel.clone(),
+    };
+    let (open, streams, questions) = (None, None, None);
+    #[rustfmt::skip]
+    let start = Start {
+        request, caller, target, entry, cancel, open, streams, questions, charge,
+    };
+    Ok(start)
+}
+
 /// Distinguishes a new call from a retry (2026-07-28, basic/patterns/mrtr).
-pub(crate) fn enter(
+fn enter(
     calls: &Calls,
     caller: &Caller,
     request: &Request,

@@ -4,11 +4,11 @@
 use stentor_wire::{ErrorObject, Request, code};
 
 use super::Session;
-use crate::call::{self, Dispatch, Responder, Run, Start, Target};
+use crate::call::{self, Dispatch, NotAdmitted, Responder, Run, Start, Target};
 use crate::caller::Caller;
 use crate::dispatch::Scope;
 use crate::reasons::SessionKind;
-use crate::request_budget::{OverBudget, cost_of_call};
+use crate::request_budget::OverBudget;
 
 impl Session {
     /// Serves a request of the session. Returns the call to run, or `None` if nothing remains to
@@ -56,21 +56,19 @@ impl Session {
         if session.calls().is_open(&request.id) {
             return Err(in_use());
         }
-        let charge = call::charge(calls, session.requests(), &caller, cost_of_call(&request));
-        let charge = charge.map_err(|error| ErrorObject::unavailable(error.to_string()))?;
-        let entry = call::enter(calls, &caller, &request, &target)?;
-        let cancel = entry.cancel();
-        let open = Some(session.calls().open(&request.id, &cancel).ok_or_else(in_use)?);
+        let admitted = call::admit(calls, session.requests(), caller, target, request);
+        let mut start = admitted.map_err(|error| match error {
+            NotAdmitted::OverBudget(error) => ErrorObject::unavailable(error.to_string()),
+            NotAdmitted::Refused(error) => error,
+        })?;
+        let (request, cancel) = (&start.request.id, &start.cancel);
+        start.open = Some(session.calls().open(request, cancel).ok_or_else(in_use)?);
         // Checked after the call is registered: if the session closes later, it finds the call.
         if session.is_closed() {
             return Err(ErrorObject::unavailable("the session has ended"));
         }
-        let streams = session.finish_streams();
-        let questions = Some(session.questions().clone());
-        #[rustfmt::skip]
-        let start = Start {
-            request, caller, target, entry, cancel, open, streams, questions, charge,
-        };
+        start.streams = session.finish_streams();
+        start.questions = Some(session.questions().clone());
         Ok(start)
     }
 }
