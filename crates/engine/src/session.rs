@@ -71,6 +71,16 @@ pub(crate) enum ClientMessage {
 
 crate::message!(SessionMsg);
 
+impl SessionMsg {
+    /// Answers a request that no actor handles any more.
+    fn refuse(self) {
+        let Self::Client(_, message, _permit) = self;
+        if let ClientMessage::Request(_, responder) = message {
+            responder.answer(Err(ErrorObject::unavailable("the session has ended")));
+        }
+    }
+}
+
 /// The right of a message to be in the mailbox.
 ///
 /// It is kept until the message is handled or dropped; a dropped request is answered as well. Until
@@ -189,7 +199,10 @@ impl Session {
         loop {
             // Created before the actor is looked up, so that no change is missed in between.
             let changed = self.entry.changed();
-            let Some(actor) = self.actor().await else { return false };
+            let Some(actor) = self.actor().await else {
+                message.refuse();
+                return false;
+            };
             match actor.cast(message) {
                 Ok(()) => return true,
                 Err(MessagingErr::SendErr(returned)) => message = returned,

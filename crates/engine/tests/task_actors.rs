@@ -23,8 +23,18 @@ enum Mood {
     Waits,
     Hangs,
     Panics,
+    Fragile,
     Speaks,
     Asks,
+}
+
+/// Panics when it is dropped.
+struct Fragile;
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("a secret of the tool");
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -51,6 +61,10 @@ async fn engine() -> Engine {
                 Mood::Waits => sleep(Duration::from_secs(1)).await,
                 Mood::Hangs => std::future::pending().await,
                 Mood::Panics => panic!("a secret of the tool"),
+                Mood::Fragile => {
+                    let _fragile = Fragile;
+                    std::future::pending().await
+                }
                 Mood::Speaks => ctx.error("something"),
                 Mood::Asks => return Ok(ctx.elicit::<Name>("who?").await?.name),
             }
@@ -143,6 +157,20 @@ async fn a_panic_is_answered_and_disturbs_no_other_client() {
     assert_eq!(answer["error"]["message"], "the tool 'moody' panicked");
     ask(&mut client, 2, "quick").await;
     assert_eq!(engine.observe().await.unwrap().running_calls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destructor_that_panics_ends_no_actor() {
+    let engine = engine().await;
+    let mut client = Client::legacy(&engine).await;
+    client.send(moody(1, "fragile", &json!({}))).await;
+    sleep(Duration::from_millis(1)).await;
+    let cancel = json!({"requestId": 1, "reason": "no more"});
+    let method = "notifications/cancelled";
+    client.send(json!({"jsonrpc": "2.0", "method": method, "params": cancel})).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(pool(&engine).await, (0, 1));
+    assert_eq!(text(&ask(&mut client, 2, "quick").await.0), "1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -23,11 +23,30 @@ use super::state_token::{Binding, StateToken};
 use super::target::{Failure, Outcome, Target};
 use super::task::{NewTask, TaskHandle};
 use crate::handler::{AsTask, Context, InputRequired};
+use crate::log::quietly;
 use crate::reasons::{CallOutcome, CancelReason};
 use crate::request_budget::{CALL_COST, Charge, cost_of_params};
 
-/// The author's code; `Err` if it panicked.
-type Code = BoxFuture<'static, Result<Outcome, Box<dyn Any + Send>>>;
+/// The author's code, or nothing. Its output is `Err` if it panicked. A panic of a destructor, when
+/// the code is dropped, ends here, too.
+struct Code(Option<BoxFuture<'static, Finished>>);
+
+type Finished = Result<Outcome, Box<dyn Any + Send>>;
+
+impl Future for Code {
+    type Output = Finished;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Finished> {
+        self.0.as_mut().map_or(Poll::Pending, |code| code.as_mut().poll(cx))
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        let code = self.0.take();
+        quietly(|| drop(code));
+    }
+}
 
 /// A running call.
 pub(crate) struct Run {
@@ -86,7 +105,7 @@ impl Run {
             // Inside the future, because this call is the author's code, too, and may panic.
             AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
         };
-        let code = code.instrument(span).boxed();
+        let code = Code(Some(code.instrument(span).boxed()));
         Box::new(Self { calls, code, kind, as_task, ctx, params, side, record, _charge: charge })
     }
 
@@ -117,8 +136,8 @@ impl Run {
     }
 
     /// Polls the code once: most calls end at their first poll.
-    async fn poll_once(&mut self) -> Option<<Code as Future>::Output> {
-        poll_fn(|cx| match self.code.as_mut().poll(cx) {
+    async fn poll_once(&mut self) -> Option<Finished> {
+        poll_fn(|cx| match self.code.poll_unpin(cx) {
             Poll::Ready(finished) => Poll::Ready(Some(finished)),
             Poll::Pending => Poll::Ready(None),
         })
@@ -127,7 +146,7 @@ impl Run {
 
     /// Answers with the outcome of the code, or as the cancellation of the call requires. For a
     /// task, returns the task and the status to store instead.
-    fn end_with(&mut self, finished: Option<<Code as Future>::Output>) -> Option<TaskEnd> {
+    fn end_with(&mut self, finished: Option<Finished>) -> Option<TaskEnd> {
         match finished {
             None => self.end(),
             Some(Ok(outcome)) if self.cancellation_counts(&outcome) => self.end(),
@@ -224,11 +243,11 @@ impl Run {
     }
 
     /// Runs the code to its end; `None` if the call was ended before.
-    async fn drive(&mut self) -> Option<<Code as Future>::Output> {
+    async fn drive(&mut self) -> Option<Finished> {
         let ctx = self.ctx.clone();
         let call = ctx.call();
         let (calls, inputs) = (self.calls.clone(), call.inputs().clone());
-        let mut code = std::mem::replace(&mut self.code, std::future::pending().boxed());
+        let mut code = std::mem::replace(&mut self.code, Code(None));
         let cancelled = call.cancel.token();
         let mut deadline = pin!(deadline(calls.limits.call_timeout));
         let mut task_deadline = pin!(deadline_of_task(self.as_task));
