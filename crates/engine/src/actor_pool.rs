@@ -24,7 +24,7 @@ pub struct ActorPoolView {
 
 /// An actor that belongs to a pool. It [gives itself back](ActorPool::give_back) when it is idle.
 pub(crate) trait Pooled:
-    Actor<Arguments = Arc<ActorPool<Self>>, State = Member<Self>> + Default + Sized
+    Actor<Arguments = Arc<ActorPool<Self>>, State = PoolMember<Self>> + Default + Sized
 {
 }
 
@@ -135,9 +135,9 @@ impl<A: Pooled> ActorPool<A> {
     }
 
     /// A new member of the pool, for the actor that begins.
-    pub(crate) fn member(self: Arc<Self>) -> Member<A> {
+    pub(crate) fn member(self: Arc<Self>) -> PoolMember<A> {
         self.actors.fetch_add(1, Ordering::Relaxed);
-        Member(self)
+        PoolMember(self)
     }
 }
 
@@ -150,15 +150,15 @@ fn stop<M>(actor: &ActorRef<M>) {
 }
 
 /// One actor among those that exist: the state of each.
-pub(crate) struct Member<A: Actor>(Arc<ActorPool<A>>);
+pub(crate) struct PoolMember<A: Actor>(Arc<ActorPool<A>>);
 
-impl<A: Actor> Member<A> {
+impl<A: Actor> PoolMember<A> {
     pub(crate) fn pool(&self) -> &ActorPool<A> {
         &self.0
     }
 }
 
-impl<A: Actor> Drop for Member<A> {
+impl<A: Actor> Drop for PoolMember<A> {
     fn drop(&mut self) {
         self.0.actors.fetch_sub(1, Ordering::Relaxed);
     }

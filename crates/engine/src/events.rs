@@ -169,14 +169,14 @@ impl EngineEvent {
     }
 }
 
-trait Subscriber: Send + Sync {
+trait EventSubscriber: Send + Sync {
     /// Passes an event on without waiting; `false` if the subscriber has ended.
     fn push(&self, event: &EngineEvent) -> bool;
 
     fn close(&self);
 }
 
-type Subscribers = Vec<Arc<dyn Subscriber>>;
+type Subscribers = Vec<Arc<dyn EventSubscriber>>;
 
 /// The subscribers of one engine. Empty once the engine has stopped. Clones share them.
 #[derive(Clone)]
@@ -266,7 +266,7 @@ impl Events {
         }
     }
 
-    fn add(&self, subscriber: Arc<dyn Subscriber>) {
+    fn add(&self, subscriber: Arc<dyn EventSubscriber>) {
         // Set before the subscriber is added, so that it receives all later events.
         self.0.any.store(true, Ordering::Release);
         let before = self.0.subscribers.rcu(|all| {
@@ -280,7 +280,7 @@ impl Events {
         }
     }
 
-    fn remove(&self, gone: &dyn Subscriber) {
+    fn remove(&self, gone: &dyn EventSubscriber) {
         self.0.subscribers.rcu(|all| {
             all.as_deref().map(|all| {
                 let left = all.iter().filter(|other| !std::ptr::addr_eq(other.as_ref(), gone));
@@ -289,12 +289,12 @@ impl Events {
         });
     }
 
-    fn add_to_session(&self, session: &SessionId, subscriber: Arc<dyn Subscriber>) {
+    fn add_to_session(&self, session: &SessionId, subscriber: Arc<dyn EventSubscriber>) {
         self.0.any.store(true, Ordering::Release);
         self.0.of_sessions.entry(session.clone()).or_default().push(subscriber);
     }
 
-    fn remove_of_session(&self, session: &SessionId, gone: &dyn Subscriber) {
+    fn remove_of_session(&self, session: &SessionId, gone: &dyn EventSubscriber) {
         self.0.of_sessions.remove_if_mut(session, |_, subscribers| {
             subscribers.retain(|other| !std::ptr::addr_eq(other.as_ref(), gone));
             subscribers.is_empty()

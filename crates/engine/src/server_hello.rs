@@ -11,12 +11,10 @@ use stentor_wire::{Era, ErrorObject, ProtocolVersion};
 
 use crate::extension::ProtocolExtension;
 
-type Answer = Result<ResultBody, ErrorObject>;
-
 #[derive(Debug)]
 pub(crate) struct ServerHello {
-    initialize: Vec<(ProtocolVersion, Answer)>,
-    discover: Answer,
+    initialize: Vec<(ProtocolVersion, Result<ResultBody, ErrorObject>)>,
+    discover: Result<ResultBody, ErrorObject>,
 }
 
 #[derive(Serialize)]
@@ -70,7 +68,7 @@ impl ServerHello {
     }
 
     /// The answer to `initialize` that agrees on this version.
-    pub(crate) fn initialize(&self, version: ProtocolVersion) -> Answer {
+    pub(crate) fn initialize(&self, version: ProtocolVersion) -> Result<ResultBody, ErrorObject> {
         let found = self.initialize.iter().find(|(known, _)| *known == version);
         found.map_or_else(
             || Err(ErrorObject::unsupported_version(version.as_str())),
@@ -78,7 +76,7 @@ impl ServerHello {
         )
     }
 
-    pub(crate) fn discover(&self) -> Answer {
+    pub(crate) fn discover(&self) -> Result<ResultBody, ErrorObject> {
         self.discover.clone()
     }
 }

@@ -34,7 +34,7 @@ use stentor_wire::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::actor_pool::{ActorPool, Member, Pooled};
+use crate::actor_pool::{ActorPool, PoolMember, Pooled};
 use crate::audience::Listener;
 use crate::call::{FinishStreams, Responder};
 use crate::caller::Caller;
@@ -127,14 +127,14 @@ impl Pooled for SessionActor {}
 
 impl Actor for SessionActor {
     type Msg = SessionMsg;
-    type State = Member<Self>;
+    type State = PoolMember<Self>;
     type Arguments = Arc<ActorPool<Self>>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<SessionMsg>,
         pool: Arc<ActorPool<Self>>,
-    ) -> Result<Member<Self>, ActorProcessingErr> {
+    ) -> Result<PoolMember<Self>, ActorProcessingErr> {
         Ok(pool.member())
     }
 
@@ -142,7 +142,7 @@ impl Actor for SessionActor {
         &self,
         myself: ActorRef<SessionMsg>,
         message: SessionMsg,
-        member: &mut Member<Self>,
+        member: &mut PoolMember<Self>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SessionMsg::Client(session, message, permit) => {

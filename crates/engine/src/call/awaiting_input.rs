@@ -39,19 +39,19 @@ pub(crate) struct AwaitingInput(Arc<Table>);
 
 #[derive(Debug)]
 struct Table {
-    calls: Mutex<Calls>,
+    entries: Mutex<Entries>,
     max: usize,
     max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Calls {
+struct Entries {
     shares: Shares<(Handle, Waiting)>,
     tickets: HashMap<Handle, Ticket>,
     gave_way: VecDeque<Handle>,
 }
 
-impl Calls {
+impl Entries {
     fn remove(&mut self, handle: &Handle) -> Option<Waiting> {
         let ticket = self.tickets.remove(handle)?;
         self.shares.remove(ticket).map(|(_, waiting)| waiting)
@@ -73,7 +73,7 @@ pub(crate) struct AwaitingPermit {
 
 impl AwaitingInput {
     pub(crate) fn new(max: usize, max_bytes: usize) -> Self {
-        Self(Arc::new(Table { calls: Mutex::default(), max, max_bytes }))
+        Self(Arc::new(Table { entries: Mutex::default(), max, max_bytes }))
     }
 
     /// Adds a call of so many bytes under a new handle. `None` if there is no space for it, even
@@ -88,20 +88,20 @@ impl AwaitingInput {
         getrandom::fill(&mut handle).ok()?;
         let Table { max, max_bytes, .. } = *self.0;
         let (evicted, inserted) = {
-            let mut calls = self.0.calls.lock();
-            let ticket = calls.shares.insert(share.clone(), bytes, false, (handle, waiting));
-            calls.tickets.insert(handle, ticket);
+            let mut entries = self.0.entries.lock();
+            let ticket = entries.shares.insert(share.clone(), bytes, false, (handle, waiting));
+            entries.tickets.insert(handle, ticket);
             let mut evicted = Vec::new();
-            while calls.shares.len() > max || calls.shares.cost() > max_bytes {
-                let Some(target) = calls.shares.gives_way(share) else { break };
-                let Some((target, waiting)) = calls.shares.remove(target.ticket) else { break };
-                calls.tickets.remove(&target);
+            while entries.shares.len() > max || entries.shares.cost() > max_bytes {
+                let Some(target) = entries.shares.gives_way(share) else { break };
+                let Some((target, waiting)) = entries.shares.remove(target.ticket) else { break };
+                entries.tickets.remove(&target);
                 if target != handle {
-                    calls.remember(target);
+                    entries.remember(target);
                     evicted.push(waiting.cancel);
                 }
             }
-            (evicted, calls.tickets.contains_key(&handle))
+            (evicted, entries.tickets.contains_key(&handle))
         };
         // After the lock: a call that is cancelled removes its own place.
         for cancel in evicted {
@@ -114,11 +114,11 @@ impl AwaitingInput {
     /// bytes of that call.
     pub(crate) fn give_way(&self, newcomer: &Share) -> Option<usize> {
         let (cost, waiting) = {
-            let mut calls = self.0.calls.lock();
-            let target = calls.shares.gives_way(newcomer).filter(|it| it.own || it.more)?;
-            let (handle, waiting) = calls.shares.remove(target.ticket)?;
-            calls.tickets.remove(&handle);
-            calls.remember(handle);
+            let mut entries = self.0.entries.lock();
+            let target = entries.shares.gives_way(newcomer).filter(|it| it.own || it.more)?;
+            let (handle, waiting) = entries.shares.remove(target.ticket)?;
+            entries.tickets.remove(&handle);
+            entries.remember(handle);
             (target.cost, waiting)
         };
         waiting.cancel.cancel(CancelReason::GaveWay);
@@ -127,15 +127,15 @@ impl AwaitingInput {
 
     /// Removes the call that waits under a handle; the handle cannot be used again.
     pub(crate) fn take(&self, handle: &Handle) -> Result<Waiting, StateError> {
-        let mut calls = self.0.calls.lock();
-        calls.remove(handle).ok_or_else(|| match calls.gave_way.contains(handle) {
+        let mut entries = self.0.entries.lock();
+        entries.remove(handle).ok_or_else(|| match entries.gave_way.contains(handle) {
             true => StateError::GaveWay,
             false => StateError::Expired,
         })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.calls.lock().shares.len()
+        self.0.entries.lock().shares.len()
     }
 }
 
@@ -148,6 +148,6 @@ impl AwaitingPermit {
 impl Drop for AwaitingPermit {
     fn drop(&mut self) {
         // Dropped after the lock is released: it may be the last part of the call.
-        let _waiting = self.table.0.calls.lock().remove(&self.handle);
+        let _waiting = self.table.0.entries.lock().remove(&self.handle);
     }
 }

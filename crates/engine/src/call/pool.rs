@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 
 use super::run::Run;
-use crate::actor_pool::{ActorPool, Member, Pooled};
+use crate::actor_pool::{ActorPool, PoolMember, Pooled};
 
 #[derive(Debug)]
 pub(crate) enum TaskMsg {
@@ -26,14 +26,14 @@ impl Pooled for TaskActor {}
 
 impl Actor for TaskActor {
     type Msg = TaskMsg;
-    type State = Member<Self>;
+    type State = PoolMember<Self>;
     type Arguments = Arc<ActorPool<Self>>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<TaskMsg>,
         pool: Arc<ActorPool<Self>>,
-    ) -> Result<Member<Self>, ActorProcessingErr> {
+    ) -> Result<PoolMember<Self>, ActorProcessingErr> {
         Ok(pool.member())
     }
 
@@ -41,7 +41,7 @@ impl Actor for TaskActor {
         &self,
         myself: ActorRef<TaskMsg>,
         message: TaskMsg,
-        member: &mut Member<Self>,
+        member: &mut PoolMember<Self>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             TaskMsg::Run(run) => run.run().await,

@@ -31,7 +31,7 @@ pub(crate) struct Responder {
     method: Method,
     arrived: Instant,
     permits: Permits,
-    call: Option<Running>,
+    call: Option<UntilAnswered>,
     meter: Arc<Meter>,
 }
 
@@ -45,7 +45,7 @@ struct Permits {
 }
 
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct UntilAnswered {
     pub(super) gate: Arc<ProgressGate>,
     pub(super) cancel: Cancel,
     /// Counts the call among the calls that a shutdown waits for.
@@ -75,7 +75,7 @@ impl Responder {
     }
 
     /// Marks the request as a call that runs from here on.
-    pub(super) fn running(mut self, open: Option<OpenCall>, call: Running) -> Self {
+    pub(super) fn running(mut self, open: Option<OpenCall>, call: UntilAnswered) -> Self {
         self.permits.open = open;
         self.call = Some(call);
         self

@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::charge::charge;
 use super::open_calls::{OpenCall, gave_way};
 use super::record::Record;
-use super::responder::{FinishStreams, Responder, Running};
+use super::responder::{FinishStreams, Responder, UntilAnswered};
 use super::run::{Run, Side};
 use super::state_token::{Binding, StateError, StateToken};
 use super::target::Target;
@@ -145,7 +145,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     let Request { id: request, method, params, meta } = *request;
     let gate = Arc::new(ProgressGate::new(meta.progress_token.clone()));
     let sender = responder.sender().clone();
-    let running = Running {
+    let running = UntilAnswered {
         gate: gate.clone(),
         cancel: cancel.clone(),
         counted: calls.tracker.token(),

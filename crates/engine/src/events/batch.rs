@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ractor::{ActorRef, ActorStatus};
 
 use super::ring::Ring;
-use super::{EngineEvent, Subscriber};
+use super::{EngineEvent, EventSubscriber};
 
 struct Waiting {
     ring: Ring,
@@ -31,7 +31,7 @@ impl<M, W> ActorSubscriber<M, W> {
     }
 }
 
-impl<M, W> Subscriber for ActorSubscriber<M, W>
+impl<M, W> EventSubscriber for ActorSubscriber<M, W>
 where
     M: ractor::Message,
     W: Fn(EventBatch) -> M + Send + Sync,

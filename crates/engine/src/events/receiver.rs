@@ -10,7 +10,7 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::ring::Ring;
-use super::{EngineEvent, Events, Subscriber};
+use super::{EngineEvent, EventSubscriber, Events};
 use crate::ids::SessionId;
 
 pub(super) struct Inbox {
@@ -30,7 +30,7 @@ impl Inbox {
     }
 }
 
-impl Subscriber for Inbox {
+impl EventSubscriber for Inbox {
     fn push(&self, event: &EngineEvent) -> bool {
         {
             let mut state = self.state.lock();

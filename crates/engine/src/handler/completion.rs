@@ -25,11 +25,11 @@ pub struct Completion {
     pub known: BTreeMap<String, String>,
 }
 
-type Run = dyn Fn(Completion) -> Running<Vec<String>> + Send + Sync;
+type CompletionCode = dyn Fn(Completion) -> Running<Vec<String>> + Send + Sync;
 
 /// The author's code that completes arguments. It returns all values that fit, best first.
 #[derive(Clone)]
-pub(crate) struct Completer(Arc<Run>);
+pub(crate) struct Completer(Arc<CompletionCode>);
 
 impl fmt::Debug for Completer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

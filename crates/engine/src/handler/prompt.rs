@@ -12,7 +12,7 @@ use stentor_wire::model::{
 
 use super::{Completer, Completion, Context, PromptError, Running};
 
-type Run =
+type PromptCode =
     dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
 
 /// The arguments of a prompt, by name. Required arguments are always present.
@@ -22,7 +22,7 @@ pub type PromptArgs = BTreeMap<String, String>;
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) descriptor: model::Prompt,
-    run: Arc<Run>,
+    run: Arc<PromptCode>,
     completer: Option<Completer>,
 }
 

@@ -20,7 +20,7 @@ use super::{
     downgrade, schema,
 };
 
-type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
+type ToolCode = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
 
 /// A tool: the descriptor that clients see, and the code behind it.
 ///
@@ -30,7 +30,7 @@ type Run = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> 
 #[derive(Clone)]
 pub struct Tool {
     pub(crate) descriptor: model::Tool,
-    run: Arc<Run>,
+    run: Arc<ToolCode>,
     as_task: AsTask,
     resumable: bool,
 }
@@ -73,7 +73,7 @@ pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
     let mut descriptor =
         model::Tool::new_with_raw(name.into(), None, Arc::new(function.input_schema()));
     descriptor.output_schema = function.output_schema().map(Arc::new);
-    let run: Arc<Run> = Arc::new(move |arguments, ctx| function.call(arguments, ctx));
+    let run: Arc<ToolCode> = Arc::new(move |arguments, ctx| function.call(arguments, ctx));
     Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
 }
 
@@ -108,7 +108,7 @@ where
     };
     let mut descriptor = model::Tool::new_with_raw(name.into(), None, Arc::new(schema));
     descriptor.output_schema = R::output_schema().map(Arc::new);
-    let run: Arc<Run> = Arc::new(move |arguments, ctx| {
+    let run: Arc<ToolCode> = Arc::new(move |arguments, ctx| {
         let running = function(arguments, ctx);
         async move { running.await?.into_tool_result() }.boxed()
     });
