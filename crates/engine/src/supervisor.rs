@@ -34,7 +34,7 @@ pub use message::EngineMsg;
 
 /// With more restarts than this within a minute, the supervisor gives up. Each session has a budget
 /// of its own, so that no client uses up this one.
-const MOST_RESTARTS: usize = 10;
+const MAX_RESTARTS: usize = 10;
 
 const METER_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -82,7 +82,7 @@ impl Actor for SupervisorActor {
         let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
-        let restarts = Restarts::at_most(MOST_RESTARTS);
+        let restarts = Restarts::at_most(MAX_RESTARTS);
         let (metered, reported) = (Instant::now(), LossCounters::default());
         Ok(SupervisorState { core, registry, hub, restarts, metered, reported })
     }
@@ -254,7 +254,7 @@ impl SupervisorState {
     fn spend_restart(&mut self, what: &'static str) -> Result<(), ActorProcessingErr> {
         if !self.restarts.spend() {
             return Err(
-                format!("the {what} failed once more after {MOST_RESTARTS} restarts").into()
+                format!("the {what} failed once more after {MAX_RESTARTS} restarts").into()
             );
         }
         crate::log!(warn, what, "restarting");

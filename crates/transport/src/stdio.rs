@@ -8,7 +8,6 @@ mod process;
 mod skipped;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::future::poll_fn;
 use std::io;
@@ -28,7 +27,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::signal;
 use lines::{Line, Lines};
-use turns::{at_once, turn};
 
 /// The configuration of a pipe.
 #[derive(Clone, Debug)]
@@ -48,9 +46,6 @@ impl Default for StdioConfig {
 
 /// The default of [`StdioConfig::max_line`], in bytes.
 pub const MAX_LINE: usize = 4 * 1024 * 1024;
-
-/// How many lines are handled before their responses are written.
-const LINES_AT_ONCE: usize = 64;
 
 /// Frames are added to one write until it has this many bytes.
 const WRITTEN_AT_ONCE: usize = 16 * 1024;
@@ -190,27 +185,21 @@ pub async fn serve_on_with(
 
 /// Reads and writes. When the input ends, sends on `end`, and writes the rest. Sends nothing if
 /// reading or writing fails first.
-///
-/// One task does both, so that a response that is ready at once is written without another thread
-/// and without another turn of the scheduler.
 async fn exchange(
     reading: impl Future<Output = Result<(), StdioError>>,
     writing: impl Future<Output = io::Result<()>>,
     end: oneshot::Sender<()>,
 ) -> Result<(), StdioError> {
-    at_once(async {
-        tokio::pin!(writing);
-        tokio::select! {
-            // Read first, so that responses to the lines are written next.
-            biased;
-            ended = reading => ended?,
-            written = &mut writing => return Ok(written?),
-        }
-        // The receiver may have been dropped: then there is nothing more to do.
-        let _ = end.send(());
-        Ok(writing.await?)
-    })
-    .await
+    tokio::pin!(writing);
+    tokio::select! {
+        // Read first, so that responses to the lines are written next.
+        biased;
+        ended = reading => ended?,
+        written = &mut writing => return Ok(written?),
+    }
+    // The receiver may have been dropped: then there is nothing more to do.
+    let _ = end.send(());
+    Ok(writing.await?)
 }
 
 /// Passes every line to the session, until the input ends.
@@ -221,7 +210,7 @@ async fn read(
 ) -> Result<(), StdioError> {
     let mut lines = Lines::new(reader, config.max_line);
     while lines.fill().await? {
-        for line in lines.by_ref().take(LINES_AT_ONCE) {
+        for line in lines.by_ref() {
             let decoded = match line {
                 Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
                 Line::Whole(line) => pipe.decode(line).await,
@@ -231,7 +220,6 @@ async fn read(
                 return Ok(());
             }
         }
-        turn().await;
     }
     Ok(())
 }

@@ -93,12 +93,12 @@ async fn message(hears: &mut BufReader<DuplexStream>) -> Value {
 #[tokio::test(start_paused = true)]
 async fn lines_that_are_read_at_once_are_answered_in_one_write() {
     let pieces = Pieces::default();
-    let lines = "no message\n".repeat(LINES_AT_ONCE);
+    let lines = "no message\n".repeat(64);
     serve_on(&engine().await, lines.as_bytes(), pieces.clone()).await.unwrap();
     let pieces = pieces.0.lock().unwrap();
     let lines: Vec<_> = pieces.iter().map(|it| it.split_inclusive(|it| *it == b'\n')).collect();
     let lines: Vec<_> = lines.into_iter().map(Iterator::count).collect();
-    assert_eq!(lines, [LINES_AT_ONCE]);
+    assert_eq!(lines, [64]);
 }
 
 #[tokio::test(start_paused = true)]
