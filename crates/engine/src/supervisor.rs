@@ -253,9 +253,7 @@ impl SupervisorState {
 
     fn spend_restart(&mut self, what: &'static str) -> Result<(), ActorProcessingErr> {
         if !self.restarts.spend() {
-            return Err(
-                format!("the {what} failed once more after {MAX_RESTARTS} restarts").into()
-            );
+            return Err(format!("the {what} failed once more after {MAX_RESTARTS} restarts").into());
         }
         crate::log!(warn, what, "restarting");
         self.core.metrics.restarted(what);

@@ -186,25 +186,25 @@ impl Connections {
 }
 
 /// Serves a connection: requests, and a stream whenever a response is a stream.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+///
+/// Not an `async fn`: that would store its arguments twice, for as long as the connection is open.
+fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut io: Watched<S>,
     shared: Arc<Shared>,
     connection: Option<Connection>,
-) {
-    // hyper starts only when the client has sent something, because hyper allocates its buffers
-    // first.
-    while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
-        // Boxed: this future is dropped before a stream is written, and its memory is freed with
-        // it.
-        let (taken, takeover) = match Box::pin(requests(io, &shared, connection)).await {
-            After::Stream(taken, takeover) => (taken, takeover),
-            After::Linger(io) => return linger(io, &shared).await,
-            After::Nothing => return,
-        };
-        let written = stream::write(taken, takeover, shared.endpoint.config.keep_alive).await;
-        let Some(given_back) = written else { return };
-        given_back.flow().answered();
-        io = given_back;
+) -> impl Future<Output = ()> + Send {
+    async move {
+        // hyper starts only when the client has sent something, because hyper allocates its buffers
+        // first.
+        while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
+            // Boxed: this future is dropped before a stream is written, and its memory is freed
+            // with it.
+            let stream = Box::pin(requests(io, &shared, connection)).await;
+            let Some(stream) = stream else { return };
+            let Some(given_back) = stream.await else { return };
+            given_back.flow().answered();
+            io = given_back;
+        }
     }
 }
 
@@ -222,21 +222,16 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>, shared: &
     let _ = shared.closing.run_until_cancelled(lingering).await;
 }
 
-/// What follows the requests of a connection.
-enum After<S> {
-    Stream(Watched<S>, Takeover),
-    Linger(Watched<S>),
-    Nothing,
-}
-
-/// Serves requests until a response is a stream, or the connection ends.
+/// Serves requests until a response is a stream, which is to be written then; or until the
+/// connection ends.
 ///
 /// Not an `async fn`: that would reserve space for the connection twice.
 fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
     connection: Option<Connection>,
-) -> impl Future<Output = After<S>> + Send + use<'_, S> {
+) -> impl Future<Output = Option<impl Future<Output = Option<Watched<S>>> + use<S>>> + Send + use<'_, S>
+{
     let (slot, flow) = (Slot::default(), io.flow().clone());
     let requests =
         Requests { shared: shared.clone(), flow: flow.clone(), slot: slot.clone(), connection };
@@ -277,7 +272,7 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 // The buffer contains no part of the request itself, which has been read to its
                 // end.
                 io.unread(&parts.read_buf);
-                return After::Stream(io, takeover);
+                return Some(stream::write(io, takeover, shared.endpoint.config.keep_alive));
             }
             Err(ended) => ended,
         };
@@ -285,10 +280,10 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             stentor_engine::log!(debug, %error, "a connection broke");
         }
         // hyper itself refuses a head that is too large or invalid.
-        match flow.lingers() || ended.is_err_and(|error| error.is_parse()) {
-            true => After::Linger(connection.into_parts().io.into_inner()),
-            false => After::Nothing,
+        if flow.lingers() || ended.is_err_and(|error| error.is_parse()) {
+            linger(connection.into_parts().io.into_inner(), shared).await;
         }
+        None
     }
 }
 
