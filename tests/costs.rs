@@ -46,7 +46,7 @@ const HERE: &str = "(here)";
 async fn no_member_of_any_message_costs_more_than_its_bytes_and_values_allow() {
     let server = parts::everything(Engine::builder("costs", "1"));
     // Bounds the calls that await input.
-    let server = server.configure(|config| config.max_awaiting_input_bytes = 4 << 20);
+    let server = server.configure(|config| config.calls.max_awaiting_input_bytes = 4 << 20);
     let engine = server.start().await.expect("a catalog");
     let mut server =
         Server { router: router(engine.clone(), HttpConfig::default()), session: None };

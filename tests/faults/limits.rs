@@ -104,7 +104,7 @@ async fn a_call_that_blocks_its_thread_does_not_hold_up_a_shutdown() {
 
 async fn a_call_that_takes_too_long_ends_with_an_error(lane: Lane) {
     let limit = Duration::from_millis(50);
-    let server = Server::tuned(|config, _| config.call_timeout = Some(limit)).await;
+    let server = Server::tuned(|config, _| config.calls.timeout = Some(limit)).await;
     let client = Client::connect(&server, lane).await;
     let answer = client.call("hold", json!({"name": "a"})).await;
     assert_eq!(answer.error()["code"], 499);
@@ -114,8 +114,8 @@ async fn a_call_that_takes_too_long_ends_with_an_error(lane: Lane) {
 
 async fn calls_over_the_limit_are_refused_until_one_ends(lane: Lane) {
     let server = Server::tuned(|config, _| {
-        config.max_requests_per_session = 2;
-        config.max_stateless_calls = 2;
+        config.sessions.max_requests = 2;
+        config.calls.max_stateless_calls = 2;
     })
     .await;
     let client = Client::connect(&server, lane).await;
@@ -142,8 +142,8 @@ async fn calls_over_the_limit_are_refused_until_one_ends(lane: Lane) {
 
 async fn an_answer_frees_the_permit_for_the_next_call(lane: Lane) {
     let server = Server::tuned(|config, _| {
-        config.max_requests_per_session = 1;
-        config.max_stateless_calls = 1;
+        config.sessions.max_requests = 1;
+        config.calls.max_stateless_calls = 1;
     })
     .await;
     let client = Client::connect(&server, lane).await;
@@ -160,7 +160,7 @@ async fn an_answer_frees_the_permit_for_the_next_call(lane: Lane) {
 }
 
 async fn subscriptions_over_the_limit_are_refused(lane: Lane) {
-    let server = Server::tuned(|config, _| config.max_subscriptions = 2).await;
+    let server = Server::tuned(|config, _| config.sessions.max_subscriptions = 2).await;
     let client = Client::connect(&server, lane).await;
     let uris = ["test://static", "test://clock", "test://bytes"];
     if !lane.is_legacy() {
@@ -202,7 +202,7 @@ async fn a_client_that_disconnects_leaves_nothing_behind(lane: Lane) {
 
 #[tokio::test]
 async fn a_refused_initialize_leaves_no_session_behind() {
-    let server = Server::tuned(|config, _| config.max_sessions = 1).await;
+    let server = Server::tuned(|config, _| config.sessions.max_sessions = 1).await;
     let client = json!({"name": "raw", "version": "0.0.1"});
     for params in [
         json!({}),

@@ -118,7 +118,7 @@ async fn a_client_that_unsubscribes_gets_no_more_updates(lane: Lane) {
 }
 
 async fn pagination_works_while_the_list_changes(lane: Lane) {
-    let server = Server::tuned(|config, _| config.page_size = 4).await;
+    let server = Server::tuned(|config, _| config.lists.page_size = 4).await;
     let client = Client::connect(&server, lane).await;
     let all = client.list("tools").await;
     assert!(all.len() > 12);
@@ -149,7 +149,7 @@ async fn pagination_works_while_the_list_changes(lane: Lane) {
 }
 
 async fn an_invalid_cursor_is_refused(lane: Lane) {
-    let server = Server::tuned(|config, _| config.page_size = 2).await;
+    let server = Server::tuned(|config, _| config.lists.page_size = 2).await;
     let client = Client::connect(&server, lane).await;
     let prompts = client.ask("prompts/list", json!({})).await;
     assert_eq!(prompts.get("nextCursor"), None, "two prompts are one page");

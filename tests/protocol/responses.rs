@@ -63,7 +63,8 @@ async fn only_modern_results_carry_a_type_and_cache_hints(lane: Lane) {
 #[tokio::test]
 async fn a_server_can_set_cache_hints_for_its_lists_and_resources() {
     let server = Server::tuned(|config, _| {
-        config.list_cache = ListCache::all(CacheHint { ttl_ms: 60_000, scope: CacheScope::Public });
+        config.lists.cache =
+            ListCache::all(CacheHint { ttl_ms: 60_000, scope: CacheScope::Public });
     })
     .await;
     let kept = Resource::text("test://kept", "kept", "kept").cache(5_000, CacheScope::Public);

@@ -44,9 +44,9 @@ async fn a_legacy_session_is_named_on_every_request_and_unknown_once_deleted() {
 #[tokio::test]
 async fn a_refusal_carries_the_id_of_a_readable_request() {
     let server = Server::tuned(|config, _| {
-        config.max_sessions = 1;
-        config.max_requests_per_session = 1;
-        config.max_stateless_calls = 1;
+        config.sessions.max_sessions = 1;
+        config.sessions.max_requests = 1;
+        config.calls.max_stateless_calls = 1;
     })
     .await;
     // Each node has its own limits.
@@ -125,7 +125,7 @@ async fn initialize_and_a_session_are_legacy_whatever_version_the_header_names()
 #[tokio::test]
 async fn an_idle_session_ends() {
     let server = Server::tuned(|config, _| {
-        config.session_idle_timeout = Duration::from_millis(1_500);
+        config.sessions.idle_timeout = Duration::from_millis(1_500);
     })
     .await;
     let reading = Client::connect(&server, Lane::HTTP_LEGACY).await;
@@ -150,7 +150,7 @@ async fn an_idle_session_ends() {
 
 #[tokio::test]
 async fn sessions_over_the_limit_are_refused_until_one_ends() {
-    let server = Server::tuned(|config, _| config.max_sessions = 2).await;
+    let server = Server::tuned(|config, _| config.sessions.max_sessions = 2).await;
     // Each node has its own limits.
     let first = Client::at(server.home, Era::Legacy, json!({})).await;
     let listener = Client::at(server.home, Era::Modern, json!({})).await;

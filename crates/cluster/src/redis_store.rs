@@ -31,7 +31,8 @@ pub struct RedisConfig {
     pub prefix: String,
     /// How long a stream is kept after its node last renewed it: clients of a dead node can resume
     /// its streams for this long. Must be more than
-    /// [`session_idle_timeout`](stentor_engine::Config). Default 1 hour.
+    /// [`SessionConfig::idle_timeout`](stentor_engine::SessionConfig::idle_timeout).
+    /// Default 1 hour.
     pub keep: Duration,
     /// Bytes of frames that may wait in memory to be written. Further frames are not stored.
     /// Default 16 MiB.

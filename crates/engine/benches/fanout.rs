@@ -33,7 +33,7 @@ impl Audience {
         let runtime = support::runtime();
         let builder = Engine::builder("bench", "1").configure(|config| {
             // One more session stands for the calls that belong to no session.
-            config.max_sessions = listeners + 1;
+            config.sessions.max_sessions = listeners + 1;
             // Measures the path of one change, not how changes are combined.
             config.coalesce_window = Duration::ZERO;
         });

@@ -17,7 +17,8 @@ mod stateless;
 mod target;
 mod task;
 
-pub(crate) use calls::{CallLimits, Calls};
+pub use calls::CallConfig;
+pub(crate) use calls::Calls;
 pub(crate) use open_calls::OpenCalls;
 pub(crate) use pool::TaskMsg;
 pub use record::CallView;

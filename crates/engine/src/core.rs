@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use stentor_delivery::Counters;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::JsonObject;
 
-use crate::call::{CallLimits, Calls};
+use crate::call::Calls;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, ListLimits};
+use crate::dispatch::Dispatcher;
 use crate::events::Events;
 use crate::extension::{Extension, ProtocolExtension};
 use crate::hub::Hub;
@@ -18,7 +17,8 @@ use crate::metrics::{Gauges, Metrics};
 use crate::registry::Registry;
 use crate::remote::{PeerNodes, Remote};
 use crate::server_hello::ServerHello;
-use crate::session::{SessionLimits, Sessions};
+use crate::session::Sessions;
+use crate::streams::Streams;
 use crate::tasks::Tasks;
 
 /// The parts of one engine. Each is immutable, published whole, or made for concurrent use.
@@ -29,8 +29,6 @@ pub(crate) struct Core {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
-    /// Counts the frames of all streams.
-    pub(crate) counters: Arc<Counters>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) calls: Arc<Calls>,
@@ -62,23 +60,28 @@ impl Core {
             events.clone(),
             lifecycle.clone(),
         ));
-        let counters = Arc::new(Counters::total(config.budget.total));
+        let streams = Arc::new(Streams::new(
+            config.limits,
+            config.retention,
+            config.budget,
+            config.event_store.clone(),
+        ));
         let identity = Arc::new(identity);
         let calls = Arc::new(Calls::new(
-            CallLimits::of(&config),
+            config.calls.clone(),
+            config.node.clone(),
+            streams,
+            config.requests,
             identity.clone(),
             registry.clone(),
-            lifecycle.clone(),
-            events.clone(),
             metrics.clone(),
-            &counters,
         ));
-        let max = config.max_subscriptions;
+        let max = config.sessions.max_subscriptions;
         let tasks = Arc::new(Tasks::new(config.tasks.clone(), max, hub.clone(), &calls));
         calls.set_tasks(tasks.clone());
         let own = extensions.into_iter().map(|it| Arc::new(it) as Arc<dyn ProtocolExtension>);
         let extensions: Vec<_> = own.chain([tasks.clone() as _]).collect();
-        let (text, cache) = (instructions.as_deref(), config.list_cache.discover);
+        let (text, cache) = (instructions.as_deref(), config.lists.cache.discover);
         let hello = ServerHello::new(&identity, text, &extensions, &capabilities, cache);
         let nodes = Arc::new(PeerNodes::new(config.node.clone()));
         let dispatcher = Arc::new(Dispatcher::new(
@@ -86,16 +89,15 @@ impl Core {
             extensions,
             nodes.clone(),
             hello,
-            ListLimits { page_size: config.page_size, list_cache: config.list_cache },
+            config.lists,
         ));
         let sessions = Arc::new(Sessions::new(
-            SessionLimits::of(&config),
+            config.sessions.clone(),
             hub.clone(),
             calls.clone(),
             tasks.clone(),
             dispatcher.clone(),
             nodes.clone(),
-            counters.clone(),
         ));
         let timeout = config.reconnect_timeout;
         let remote = Remote::new(nodes, sessions.clone(), dispatcher.clone(), timeout);
@@ -104,7 +106,6 @@ impl Core {
             lifecycle,
             events,
             metrics,
-            counters,
             hub,
             registry,
             calls,
@@ -123,46 +124,6 @@ impl Core {
             calls: self.calls.tracker.len(),
             awaiting_input: self.calls.awaiting_input.len(),
         };
-        self.metrics.record(&self.counters.view(), gauges);
-    }
-}
-
-impl CallLimits {
-    fn of(config: &Config) -> Self {
-        Self {
-            node: config.node.clone(),
-            max_argument_values: config.max_argument_values,
-            max_stateless_calls: config.max_stateless_calls,
-            max_awaiting_input: config.max_awaiting_input,
-            max_awaiting_input_bytes: config.max_awaiting_input_bytes,
-            ask_timeout: config.ask_timeout,
-            state_keys: config.state_keys.clone(),
-            call_timeout: config.call_timeout,
-            task_cancel_grace: config.tasks.cancel_grace,
-            stream: config.limits,
-            requests: config.requests,
-        }
-    }
-}
-
-impl SessionLimits {
-    fn of(config: &Config) -> Self {
-        Self {
-            node: config.node.clone(),
-            max_sessions: config.max_sessions,
-            max_requests: config.max_requests_per_session.min(u32::MAX as usize),
-            max_subscriptions: config.max_subscriptions,
-            max_left_sessions: config.max_left_sessions,
-            session_idle_timeout: config.session_idle_timeout,
-            passivate_after: config.passivate_after,
-            drain_timeout: config.drain_timeout,
-            kept_streams: config.kept_streams,
-            stream: config.limits,
-            retention: config.retention,
-            session_budget: config.budget.session,
-            session_requests: config.requests.session,
-            event_store: config.event_store.clone(),
-            session_store: config.session_store.clone(),
-        }
+        self.metrics.record(&self.calls.streams.counters.view(), gauges);
     }
 }

@@ -34,11 +34,21 @@ pub(crate) enum Scope {
     Own,
 }
 
-/// How lists are served. The fields are those of [`Config`](crate::Config).
+/// How lists are served.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ListLimits {
-    pub(crate) page_size: usize,
-    pub(crate) list_cache: ListCache,
+#[non_exhaustive]
+pub struct ListConfig {
+    /// Entries on one page of a list. Default 1,000.
+    pub page_size: usize,
+    /// How long modern clients may cache a list, and whether one user's copy may serve another.
+    /// Default: no caching; list changes are announced anyway.
+    pub cache: ListCache,
+}
+
+impl Default for ListConfig {
+    fn default() -> Self {
+        Self { page_size: 1_000, cache: ListCache::default() }
+    }
 }
 
 /// Decides about requests that do not concern their session.
@@ -48,7 +58,7 @@ pub(crate) struct Dispatcher {
     extensions: Vec<Arc<dyn ProtocolExtension>>,
     nodes: Arc<dyn OtherNodes>,
     hello: ServerHello,
-    limits: ListLimits,
+    lists: ListConfig,
 }
 
 /// The answer to a modern request over HTTP.
@@ -85,9 +95,9 @@ impl Dispatcher {
         extensions: Vec<Arc<dyn ProtocolExtension>>,
         nodes: Arc<dyn OtherNodes>,
         hello: ServerHello,
-        limits: ListLimits,
+        lists: ListConfig,
     ) -> Self {
-        Self { calls, extensions, nodes, hello, limits }
+        Self { calls, extensions, nodes, hello, lists }
     }
 
     pub(crate) fn hello(&self) -> &ServerHello {
@@ -149,11 +159,11 @@ impl Dispatcher {
 
     fn list(&self, kind: ItemKind, era: Era, request: &Request) -> Result<ResultBody, ErrorObject> {
         let params: params::List = request.params.parse()?;
-        let (catalog, size) = (self.calls.registry.catalog(), self.limits.page_size);
+        let (catalog, size) = (self.calls.registry.catalog(), self.lists.page_size);
         let page = catalog.page(kind, era, params.cursor.as_deref(), size);
         let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
         let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-        Ok(body.with_cache(self.limits.list_cache.of(kind)))
+        Ok(body.with_cache(self.lists.cache.of(kind)))
     }
 
     /// Begins to answer a request that belongs to no session of this engine. `questions` is for the

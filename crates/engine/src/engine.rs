@@ -178,7 +178,7 @@ impl Engine {
     /// What became of all frames so far, by class.
     #[must_use]
     pub fn counters(&self) -> CountersView {
-        self.core.counters.view()
+        self.core.calls.streams.counters.view()
     }
 
     /// Whether a shutdown has begun.

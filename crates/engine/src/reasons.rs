@@ -92,7 +92,7 @@ pub enum CancelReason {
     Client(Option<String>),
     /// The client closed the stream of its modern HTTP request.
     Disconnected,
-    /// The call took longer than [`Config::call_timeout`](crate::Config::call_timeout).
+    /// The call took longer than [`CallConfig::timeout`](crate::CallConfig::timeout).
     TimedOut,
     /// The client did not answer a question in time.
     Abandoned,

@@ -182,6 +182,7 @@ impl Meter {
 /// The meters of all callers for which something is counted.
 #[derive(Debug)]
 pub(crate) struct Callers {
+    session_budget: usize,
     total: Arc<Meter>,
     unknown: Arc<Meter>,
     known: Mutex<Meters>,
@@ -197,7 +198,13 @@ struct Meters {
 impl Callers {
     pub(crate) fn new(budget: RequestBudget) -> Self {
         let total = Meter::total(budget.total);
-        Self { unknown: Meter::caller(&total), total, known: Mutex::default() }
+        let (session_budget, unknown) = (budget.session, Meter::caller(&total));
+        Self { session_budget, total, unknown, known: Mutex::default() }
+    }
+
+    /// Counts the bytes that are kept of what the client of a new session sends.
+    pub(crate) fn session_meter(&self, share: &Share) -> Arc<Meter> {
+        Meter::session(self.of(share), self.session_budget)
     }
 
     pub(crate) fn of(&self, share: &Share) -> Arc<Meter> {

@@ -45,7 +45,8 @@ pub use entry::SessionView;
 pub(crate) use entry::{SessionEntry, TO_BE_USED};
 pub use record::SessionRecord;
 pub(crate) use saver::Saver;
-pub(crate) use sessions::{SessionLimits, Sessions};
+pub use sessions::SessionConfig;
+pub(crate) use sessions::Sessions;
 use state::{Decision, SessionState, Subscription};
 pub use store::{SessionStore, SessionStoreError, TakeOver};
 

@@ -79,7 +79,7 @@ impl Actor for SupervisorActor {
         let registry = core.registry.spawn(cell.clone(), false).await?;
         core.calls.pool.open(cell.clone());
         core.sessions.pool.open(cell);
-        let shortest = core.config.session_idle_timeout.min(core.config.stall_timeout);
+        let shortest = core.config.sessions.idle_timeout.min(core.config.stall_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
         myself.send_interval(sweep, || EngineMsg::Tick(Tick(())));
         let restarts = Restarts::at_most(MAX_RESTARTS);
@@ -309,16 +309,16 @@ impl SupervisorState {
             self.core.calls.pool.sweep();
             self.core.sessions.pool.sweep();
         }
-        let (config, sessions) = (&self.core.config, &self.core.sessions);
+        let (stall_timeout, sessions) = (self.core.config.stall_timeout, &self.core.sessions);
         for session in sessions.directory.all() {
-            for stream in session.close_stalled(config.stall_timeout) {
+            for stream in session.close_stalled(stall_timeout) {
                 crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.report_losses(&self.core.events);
             session.look();
-            if session.is_idle(config.session_idle_timeout) {
+            if session.is_idle(sessions.config.idle_timeout) {
                 session.end(sessions, EndReason::IdleTimeout);
-            } else if let Some(idle) = config.passivate_after {
+            } else if let Some(idle) = sessions.config.passivate_after {
                 session.passivate(sessions, idle);
             }
         }
@@ -332,17 +332,17 @@ impl SupervisorState {
     /// Ends sessions that were opened but are not used, down to the number that may be kept.
     /// Includes sessions whose client left unnoticed.
     fn end_unused(&self) {
+        let sessions = &self.core.sessions;
         let left = |session: Arc<SessionEntry>| Some((session.unused_since()?, session));
-        let mut unused: Vec<_> =
-            self.core.sessions.directory.all().into_iter().filter_map(left).collect();
-        let Some(too_many) = unused.len().checked_sub(self.core.config.max_unused_sessions) else {
+        let mut unused: Vec<_> = sessions.directory.all().into_iter().filter_map(left).collect();
+        let Some(too_many) = unused.len().checked_sub(sessions.config.max_unused_sessions) else {
             return;
         };
         unused.sort_unstable_by_key(|(since, _)| *since);
         for (since, session) in unused.into_iter().take(too_many) {
             // A session that has just been opened is about to be used.
             if since.elapsed() >= TO_BE_USED {
-                session.end(&self.core.sessions, EndReason::Unused);
+                session.end(sessions, EndReason::Unused);
             }
         }
     }

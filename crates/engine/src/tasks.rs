@@ -104,7 +104,7 @@ impl Tasks {
     ) -> Self {
         Self {
             config,
-            node: calls.limits.node.clone(),
+            node: calls.node.clone(),
             max_subscriptions,
             hub,
             lifecycle: calls.lifecycle.clone(),

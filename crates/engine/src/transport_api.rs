@@ -52,7 +52,7 @@ impl Engine {
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, StreamReceiver), Refused> {
         let (session, sender, receiver) = self.core().sessions.open_pipe().await?;
-        Ok((Pipe::new(session, sender), receiver))
+        Ok((Pipe::new(session, sender, self.drain_timeout()), receiver))
     }
 
     /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. Only the

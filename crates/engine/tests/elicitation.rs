@@ -36,7 +36,7 @@ async fn engine(runs: Arc<AtomicUsize>) -> Engine {
         // One client must be able to have many questions.
         .configure(|config| {
             (config.requests.session, config.requests.total) = (1 << 40, 1 << 40);
-            config.max_awaiting_input_bytes = 1 << 40;
+            config.calls.max_awaiting_input_bytes = 1 << 40;
         })
         .tool(tool("login", move |ctx: Context| {
             let runs = counted.clone();

@@ -50,7 +50,7 @@ async fn a_host_follows_one_session_from_its_opening_to_its_end() {
     let (sender, mut reports) = mpsc::unbounded_channel();
     let (keeper, _) = Actor::spawn(None, Keeper(sender), ()).await.unwrap();
     let keep = Some(Duration::from_secs(5));
-    let engine = support::engine().configure(|config| config.passivate_after = keep);
+    let engine = support::engine().configure(|config| config.sessions.passivate_after = keep);
     let engine = engine.start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
     let id = engine.sessions().remove(0).id;
@@ -95,7 +95,7 @@ async fn a_host_follows_one_session_from_its_opening_to_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_never_passive_has_an_actor_to_monitor_from_its_opening() {
-    let engine = support::engine().configure(|config| config.passivate_after = None);
+    let engine = support::engine().configure(|config| config.sessions.passivate_after = None);
     let engine = engine.start().await.unwrap();
     let _client = Client::connect(&engine).await;
     let session = engine.session(&engine.sessions().remove(0).id).expect("it is open");

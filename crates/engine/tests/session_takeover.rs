@@ -108,7 +108,7 @@ impl Nodes {
         let store = Arc::new(self.store.clone());
         let engine = support::engine().tool(steps).tool(endless).configure(|config| {
             config.node = node(name);
-            config.session_store = Some(store.clone());
+            config.sessions.store = Some(store.clone());
             config.event_store = store;
         });
         let engine = engine.start().await.unwrap();

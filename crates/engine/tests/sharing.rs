@@ -141,25 +141,25 @@ async fn others_get_their_questions(
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_cannot_crowd_out_the_questions_of_another() {
-    let few = |config: &mut Config| config.max_awaiting_input = 20;
+    let few = |config: &mut Config| config.calls.max_awaiting_input = 20;
     others_get_their_questions(|_| on(1, 1), &on(1, 2), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_address_with_many_connections_cannot_crowd_out_the_questions_of_another() {
-    let few = |config: &mut Config| config.max_awaiting_input = 20;
+    let few = |config: &mut Config| config.calls.max_awaiting_input = 20;
     others_get_their_questions(|n| on(1, n), &on(2, 1), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_principal_cannot_crowd_out_the_questions_of_another() {
-    let few = |config: &mut Config| config.max_awaiting_input = 20;
+    let few = |config: &mut Config| config.calls.max_awaiting_input = 20;
     others_get_their_questions(|n| principal("bob", n), &principal("ann", 1), few, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn questions_with_large_requests_are_bounded_by_their_bytes() {
-    let little = |config: &mut Config| config.max_awaiting_input_bytes = 200_000;
+    let little = |config: &mut Config| config.calls.max_awaiting_input_bytes = 200_000;
     others_get_their_questions(|_| on(1, 1), &on(1, 2), little, 20_000).await;
 }
 
@@ -256,7 +256,7 @@ async fn call(engine: &Engine, from: &Source) -> Option<stentor_delivery::Stream
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_with_many_running_calls_gives_way_to_others() {
-    let engine = engine(|config| config.max_stateless_calls = 20).await;
+    let engine = engine(|config| config.calls.max_stateless_calls = 20).await;
     let (greedy, modest) = (on(1, 1), on(2, 1));
     let mut calls = Vec::new();
     for _ in 0..40 {
@@ -298,7 +298,7 @@ async fn a_caller_that_exhausts_the_request_budget_gives_way_to_others() {
     for tool in ["ask", "work", "wait"] {
         let engine = engine(|config| {
             config.requests.total = 1_000_000;
-            config.max_stateless_calls = 40;
+            config.calls.max_stateless_calls = 40;
         });
         let engine = engine.await;
         let (greedy, modest) = (on(1, 1), on(2, 1));

@@ -153,7 +153,7 @@ async fn a_cancelled_call_gets_one_more_turn_and_no_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_takes_too_long_is_ended() {
     let engine = engine()
-        .configure(|config| config.call_timeout = Some(Duration::from_secs(30)))
+        .configure(|config| config.calls.timeout = Some(Duration::from_secs(30)))
         .start()
         .await
         .unwrap();
@@ -168,7 +168,7 @@ async fn a_call_that_takes_too_long_is_ended() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_http_session_ends_and_an_open_stream_keeps_it() {
     let engine = engine()
-        .configure(|config| config.session_idle_timeout = Duration::from_secs(60))
+        .configure(|config| config.sessions.idle_timeout = Duration::from_secs(60))
         .start()
         .await
         .unwrap();
@@ -192,7 +192,8 @@ async fn open(engine: &stentor_engine::Engine) -> stentor_engine::transport_api:
 
 #[tokio::test(start_paused = true)]
 async fn only_the_last_few_abandoned_sessions_are_kept() {
-    let engine = engine().configure(|config| config.max_unused_sessions = 2).start().await.unwrap();
+    let engine =
+        engine().configure(|config| config.sessions.max_unused_sessions = 2).start().await.unwrap();
     let initialize = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},
@@ -224,7 +225,8 @@ async fn only_the_last_few_abandoned_sessions_are_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_of_disconnected_clients_are_evicted_at_once() {
-    let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
+    let engine =
+        engine().configure(|config| config.sessions.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     let begun = tokio::time::Instant::now();
     for _ in 0..4 {
@@ -251,7 +253,8 @@ async fn sessions_of_disconnected_clients_are_evicted_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_returns_with_a_request_evicts_no_other() {
-    let engine = engine().configure(|config| config.max_left_sessions = 2).start().await.unwrap();
+    let engine =
+        engine().configure(|config| config.sessions.max_left_sessions = 2).start().await.unwrap();
     let mut sessions = Vec::new();
     for n in 0..6 {
         let session = open(&engine).await;

@@ -1,18 +1,19 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
-    ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallError, CallId,
-    CallOutcome, CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle, Change,
-    ClientRoot, Completion, Config, Conflict, Context, Elicit, EndReason, Ended, EndedUnasked,
-    Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch, EventReceiver,
-    Extension, ExtensionError, FindActor, HubView, InputRequired, IntoContents, IntoPromptResult,
-    IntoToolResult, InvalidNodeId, Item, ItemKind, ListCache, MemoryTaskStore, MethodFn, Mutation,
-    NodeId, Prompt, PromptArgs, PromptError, PromptFn, RegistryView, RequestBudget, Resource,
-    ResourceError, ResourceTemplate, Revision, Sample, Sampled, SchemaError, Seq, SessionId,
-    SessionKind, SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView,
-    StartError, StateKey, Stopped, StreamId, Structured, SupervisorView, TakeOver, TaskConfig,
-    TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError,
-    ToolFn, UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
-    resource_template, testing, tool,
+    ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig, CallError,
+    CallId, CallOutcome, CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle,
+    Change, ClientRoot, Completion, Config, Conflict, Context, Elicit, EndReason, Ended,
+    EndedUnasked, Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch,
+    EventReceiver, Extension, ExtensionError, FindActor, HubView, InputRequired, IntoContents,
+    IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ItemKind, ListCache, ListConfig,
+    MemoryTaskStore, MethodFn, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn,
+    RegistryView, RequestBudget, Resource, ResourceError, ResourceTemplate, Revision, Sample,
+    Sampled, SchemaError, Seq, SessionConfig, SessionId, SessionKind, SessionRecord, SessionRef,
+    SessionStore, SessionStoreError, SessionView, StartError, StateKey, Stopped, StreamId,
+    Structured, SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore,
+    TaskStoreError, TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation,
+    actor_tool, delivery, extension, metrics, prompt, raw_tool, resource, resource_template,
+    testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

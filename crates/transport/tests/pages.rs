@@ -153,7 +153,7 @@ async fn a_page_can_read_that_the_server_is_full_and_that_it_must_authenticate()
     for road in SERVED_BY {
         let full = |config: &mut Config, http: &mut HttpConfig| {
             listed(config, http);
-            (config.max_sessions, config.max_unused_sessions) = (1, 1);
+            (config.sessions.max_sessions, config.sessions.max_unused_sessions) = (1, 1);
         };
         let server = Server::start(road, full).await;
         let session = server.session().await;

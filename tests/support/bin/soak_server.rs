@@ -21,10 +21,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = std::env::args().nth(1).ok_or("the settings are missing")?;
     let settings: Settings = serde_json::from_str(&settings)?;
     let server = Server::tuned(|config, _| {
-        config.session_idle_timeout = settings.idle;
+        config.sessions.idle_timeout = settings.idle;
         config.stall_timeout = settings.stall;
         config.drain_timeout = settings.patience;
-        config.ask_timeout = settings.patience;
+        config.calls.ask_timeout = settings.patience;
     })
     .await;
     let ask = async |ctx: Context| {

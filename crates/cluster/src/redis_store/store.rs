@@ -17,7 +17,7 @@ use super::writer::WriterHandle;
 ///
 /// let store = Arc::new(RedisStore::connect(RedisConfig::new("redis://10.0.0.9")).await?);
 /// let engine = builder.configure(|config| {
-///     config.session_store = Some(store.clone());
+///     config.sessions.store = Some(store.clone());
 ///     config.event_store = store;
 /// });
 /// # Ok(())

@@ -48,7 +48,7 @@ impl Nodes {
         let node = NodeId::new(name).unwrap();
         let builder = Engine::builder("test", "1").tool(tool("lines", lines)).configure(|config| {
             config.node = node.clone();
-            config.session_store = Some(store.clone());
+            config.sessions.store = Some(store.clone());
             config.event_store = store;
         });
         let engine = builder.start().await.unwrap();

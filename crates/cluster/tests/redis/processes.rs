@@ -128,7 +128,7 @@ async fn a_process_that_is_a_node() {
     let node = NodeId::new(settings["name"].as_str().unwrap()).unwrap();
     let builder = Engine::builder("test", "1").tool(tool("lines", lines)).configure(|config| {
         config.node = node;
-        config.session_store = Some(store.clone());
+        config.sessions.store = Some(store.clone());
         config.event_store = store;
     });
     let engine = builder.start().await.unwrap();

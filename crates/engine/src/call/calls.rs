@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use stentor_delivery::policy::Limits;
-use stentor_delivery::{Counters, StreamSender, Terms, WhenGone};
+use stentor_delivery::{Counters, StreamSender, WhenGone};
+use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::{DecodeError, Message};
 use tokio_util::task::TaskTracker;
@@ -34,29 +34,64 @@ use crate::offload::{LARGE, Offload};
 use crate::reasons::{CancelReason, Stopped};
 use crate::registry::{CatalogHandle, Registry};
 use crate::request_budget::{Callers, RequestBudget};
+use crate::streams::Streams;
 
-/// How many calls may run and wait, and for how long. The fields are those of
-/// [`Config`](crate::Config).
+/// How many calls may run and wait, and for how long.
 #[derive(Clone, Debug)]
-pub(crate) struct CallLimits {
-    pub(crate) node: NodeId,
-    pub(crate) max_argument_values: usize,
-    pub(crate) max_stateless_calls: usize,
-    pub(crate) max_awaiting_input: usize,
-    pub(crate) max_awaiting_input_bytes: usize,
-    pub(crate) ask_timeout: Duration,
-    pub(crate) state_keys: Vec<StateKey>,
-    pub(crate) call_timeout: Option<Duration>,
-    /// How long the code of a cancelled task may continue.
-    pub(crate) task_cancel_grace: Duration,
-    pub(crate) stream: Limits,
-    pub(crate) requests: RequestBudget,
+#[non_exhaustive]
+pub struct CallConfig {
+    /// The most values that a tool call may have, with the names of members. A call with more is
+    /// refused. Any other message may have [`MAX_VALUES`](stentor_wire::bounds::MAX_VALUES), which
+    /// is also the least that this can be. Default 100,000.
+    pub max_argument_values: usize,
+    /// Modern HTTP requests that may run at once, over all clients.
+    ///
+    /// Above that, a request of a caller with a smaller share than another ends the oldest request
+    /// of the largest share; any other request is refused. Shares are counted as in
+    /// [`max_awaiting_input`](Self::max_awaiting_input), from half of this limit on. Default
+    /// 10,000.
+    pub max_stateless_calls: usize,
+    /// Modern calls that may wait for their client's answer at once.
+    ///
+    /// For one more, the oldest call of the largest share gives way: it ends, and its client gets
+    /// an error if it answers after all. Everything of one principal counts as one share, else
+    /// everything of one address; within these, each session or connection counts for itself.
+    /// Default 10,000.
+    pub max_awaiting_input: usize,
+    /// The bytes that those calls may take together, counted as for
+    /// [`Config::requests`](crate::Config::requests). Above that, a call gives way as well. Less
+    /// than half of the budget of requests leaves space for calls that run. Default 96 MiB.
+    pub max_awaiting_input_bytes: usize,
+    /// How long a call waits for its client's answer to a question. Default 5 minutes.
+    pub ask_timeout: Duration,
+    /// A call that runs longer than this ends with an error. Default: no limit.
+    pub timeout: Option<Duration>,
+    /// The keys that seal what a modern client sends back with its answer. The first key seals, and
+    /// all keys open, so that keys can be rotated. Default: one random key.
+    pub state_keys: Vec<StateKey>,
+}
+
+impl Default for CallConfig {
+    fn default() -> Self {
+        Self {
+            max_argument_values: MAX_ARGUMENT_VALUES,
+            max_stateless_calls: 10_000,
+            max_awaiting_input: 10_000,
+            max_awaiting_input_bytes: 96 * 1024 * 1024,
+            ask_timeout: Duration::from_secs(5 * 60),
+            timeout: None,
+            state_keys: Vec::new(),
+        }
+    }
 }
 
 /// All calls of an engine: where they run, what they share, and what bounds them.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    pub(crate) limits: CallLimits,
+    pub(crate) config: CallConfig,
+    /// The name of this engine, which is part of what it gives out.
+    pub(crate) node: NodeId,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -82,35 +117,37 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(
-        limits: CallLimits,
+        config: CallConfig,
+        node: NodeId,
+        streams: Arc<Streams>,
+        requests: RequestBudget,
         identity: Arc<ServerIdentity>,
         registry: Arc<Registry>,
-        lifecycle: Arc<Lifecycle>,
-        events: Events,
         metrics: Arc<Metrics>,
-        counters: &Arc<Counters>,
     ) -> Self {
         Self {
+            node,
             identity,
+            lifecycle: registry.lifecycle.clone(),
+            events: registry.events.clone(),
             registry,
-            lifecycle,
-            events,
             metrics,
-            requests: Callers::new(limits.requests),
+            requests: Callers::new(requests),
             offload: Offload::default(),
             pool: Arc::default(),
             running: RunningCalls::default(),
             tracker: TaskTracker::new(),
             awaiting_input: AwaitingInput::new(
-                limits.max_awaiting_input,
-                limits.max_awaiting_input_bytes,
+                config.max_awaiting_input,
+                config.max_awaiting_input_bytes,
             ),
-            sealer: StateSealer::new(limits.state_keys.clone(), limits.ask_timeout),
-            stateless: Arc::new(StatelessCalls::new(limits.max_stateless_calls)),
+            sealer: StateSealer::new(config.state_keys.clone(), config.ask_timeout),
+            stateless: Arc::new(StatelessCalls::new(config.max_stateless_calls)),
             // Many clients share these counters, so only the budget of all clients limits them.
-            stateless_counters: Arc::new(Counters::within(counters.clone(), usize::MAX)),
+            stateless_counters: Arc::new(Counters::within(streams.counters.clone(), usize::MAX)),
+            streams,
             tasks: OnceLock::new(),
-            limits,
+            config,
         }
     }
 
@@ -130,7 +167,7 @@ impl Calls {
 
     /// Decodes a message within the bounds of this engine, a large one on another thread.
     pub(crate) async fn decode(&self, input: Bytes) -> Result<Message, DecodeError> {
-        let max_values = self.limits.max_argument_values;
+        let max_values = self.config.max_argument_values;
         if input.len() <= LARGE {
             return Message::decode_within(&input, max_values);
         }
@@ -140,7 +177,7 @@ impl Calls {
 
     /// The state token that a client sends back. It names this node.
     pub(super) fn seal(&self, sealed: &StateToken, binding: &Binding) -> String {
-        self.limits.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
+        self.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
     }
 
     /// Cancels all calls that run, and those that begin later.
@@ -151,7 +188,7 @@ impl Calls {
 
     /// The stream of a call without a session. The call is cancelled when its client closes it.
     pub(crate) fn stateless_stream(&self, cancel: &Cancel) -> StreamSender {
-        let terms = Terms { limits: self.limits.stream, one_reply: true };
+        let terms = self.streams.terms(true);
         let gone = WhenGone::Close(Box::new(CancelWhenGone(cancel.clone())));
         StreamSender::new(StreamId(1), terms, self.stateless_counters.clone(), gone, None)
     }
@@ -167,7 +204,7 @@ impl CallHost for Calls {
     }
 
     fn ask_timeout(&self) -> Duration {
-        self.limits.ask_timeout
+        self.config.ask_timeout
     }
 
     fn announce(&self, topic: Topic) {

@@ -249,7 +249,7 @@ impl Run {
         let (calls, inputs) = (self.calls.clone(), call.inputs().clone());
         let mut code = std::mem::replace(&mut self.code, Code(None));
         let cancelled = call.cancel.token();
-        let mut deadline = pin!(deadline(calls.limits.call_timeout));
+        let mut deadline = pin!(deadline(calls.config.timeout));
         let mut task_deadline = pin!(deadline_of_task(self.as_task));
         let (mut seen, mut may_become_task, mut grace) = (0, true, None);
         loop {
@@ -268,9 +268,9 @@ impl Run {
                 () = cancelled.cancelled(), if grace.is_none() => {
                     // The client cancelled the task and waits for nothing, so the code gets time to
                     // end.
-                    match call.cancel.reason() {
-                        CancelReason::Client(_) if is_task => {
-                            grace = Some(Instant::now() + calls.limits.task_cancel_grace);
+                    match (&self.side, call.cancel.reason()) {
+                        (Side::Task(task), CancelReason::Client(_)) => {
+                            grace = Some(Instant::now() + task.cancel_grace());
                         }
                         _ => return None,
                     }
@@ -318,7 +318,7 @@ impl Run {
         let sealed = StateToken::Waiting(permit.handle());
         let state = self.calls.seal(&sealed, &self.binding());
         let round = call.inputs().round();
-        let until = Instant::now() + self.calls.limits.ask_timeout;
+        let until = Instant::now() + self.calls.config.ask_timeout;
         let side = Side::AwaitingInput { resumed, until, _permit: permit };
         if let Side::Attached(responder) = std::mem::replace(&mut self.side, side) {
             responder.ask(&round, &state);

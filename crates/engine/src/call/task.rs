@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -49,6 +50,9 @@ pub(crate) trait TaskHandle: Send {
 
     /// Notifies listeners of the last report, when the interval has passed. Cancel safe.
     fn send_reports(&self) -> BoxFuture<'static, ()>;
+
+    /// How long the code may continue after the task was cancelled.
+    fn cancel_grace(&self) -> Duration;
 
     /// Ends the task.
     fn finish(self: Box<Self>, status: TaskStatus) -> BoxFuture<'static, ()>;

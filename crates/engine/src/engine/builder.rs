@@ -142,6 +142,7 @@ impl EngineBuilder {
     /// # use std::time::Duration;
     /// let builder = Engine::builder("s", "1").configure(|config| {
     ///     config.coalesce_window = Duration::from_millis(50);
+    ///     config.sessions.passivate_after = None;
     /// });
     /// # let _ = builder;
     /// ```

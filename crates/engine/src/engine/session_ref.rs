@@ -50,8 +50,8 @@ impl SessionRef {
 
     /// The actor that serves the session now, to watch its status or to wait for its end; `None`
     /// while the session is passive, and after its end. With
-    /// [`Config::passivate_after`](crate::Config::passivate_after) `None` the session has one actor
-    /// from its opening to its end, and after a crash another one.
+    /// [`SessionConfig::passivate_after`](crate::SessionConfig::passivate_after) `None` the session
+    /// has one actor from its opening to its end, and after a crash another one.
     ///
     /// An actor serves another session later, so its end says nothing of this one:
     /// [`events`](Self::events) do. Do not `link` it: in ractor that takes it away from the engine's

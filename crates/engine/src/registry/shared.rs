@@ -59,8 +59,8 @@ pub(crate) struct Registry {
     changes_announced: AtomicU64,
     hub: Arc<Hub>,
     peers: ArcSwapOption<Arc<dyn PeerFacts>>,
-    events: Events,
-    lifecycle: Arc<Lifecycle>,
+    pub(crate) events: Events,
+    pub(crate) lifecycle: Arc<Lifecycle>,
 }
 
 impl Registry {

@@ -1,6 +1,7 @@
 //! What the client of a session does: it sends messages, and reads what goes back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
@@ -171,15 +172,19 @@ impl Session {
     }
 
     /// Ends the session after its client has sent everything: its listens get their results, and
-    /// its calls may run on for as long as during a shutdown.
+    /// its calls may run on for `drain_timeout`, as during a shutdown.
     ///
     /// # Errors
     ///
     /// [`CallsLeft`] if a call cannot be cancelled, and is not answered.
-    pub(crate) async fn finish(&self, reason: EndReason) -> Result<(), CallsLeft> {
+    pub(crate) async fn finish(
+        &self,
+        reason: EndReason,
+        drain_timeout: Duration,
+    ) -> Result<(), CallsLeft> {
         let (sessions, entry) = (&self.sessions, &self.entry);
         let (mailbox_permits, permits) = (entry.mailbox_permits(), entry.request_permits());
-        let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
+        let all = sessions.max_requests();
         // All permits of the mailbox are free when every message was handled, and all of requests
         // when every request was answered.
         let answered = async {
@@ -188,7 +193,7 @@ impl Session {
             entry.drain(sessions);
             let _permits = permits.acquire_many(all).await;
         };
-        let _ = timeout(sessions.limits.drain_timeout, answered).await;
+        let _ = timeout(drain_timeout, answered).await;
         // Ends also a listen that has waited for the task store until now.
         entry.drain(sessions);
         self.end(reason);

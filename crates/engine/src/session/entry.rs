@@ -102,7 +102,7 @@ impl SessionEntry {
             moves: 0,
             calls: OpenCalls::default(),
             questions: PendingRequests::default(),
-            permits: Arc::new(Semaphore::new(sessions.limits.max_requests)),
+            permits: Arc::new(Semaphore::new(sessions.max_requests() as usize)),
             mailbox_permits: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             counters,
         }
@@ -240,8 +240,8 @@ impl SessionEntry {
     }
 
     /// Keeps the stream of a request for a client that reconnects: while its call runs, and after
-    /// that among the last `Config::kept_streams` answered ones. `read` contains all frames read so
-    /// far.
+    /// that among the last `SessionConfig::kept_streams` answered ones. `read` contains all frames
+    /// read so far.
     pub(crate) fn keep_stream(
         &self,
         sessions: &Sessions,
@@ -249,7 +249,7 @@ impl SessionEntry {
         read: &[Delivered],
     ) {
         sender.keep_log(streams::log(sessions, &self.id, sender.stream_id()), read);
-        self.kept.keep(sender, sessions.limits.kept_streams);
+        self.kept.keep(sender, sessions.config.kept_streams);
         // The session may have been closed meanwhile.
         if self.is_closed() {
             self.kept.clear();

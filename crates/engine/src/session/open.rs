@@ -21,12 +21,12 @@ impl Sessions {
     pub(crate) async fn open_pipe(
         self: &Arc<Self>,
     ) -> Result<(Session, StreamSender, StreamReceiver), Refused> {
-        let (id, kind) = (new_session_id(&self.limits.node), SessionKind::Pipe);
+        let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let notices = streams::of_one(self, &id, false);
         // Each pipe is a caller of its own.
-        let meter = self.session_meter(&Share::of(None, Some(&id), None));
-        let max = self.limits.max_subscriptions;
+        let meter = self.calls.requests.session_meter(&Share::of(None, Some(&id), None));
+        let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
         let entry = self.new_session(kind, notices.clone(), state, None)?;
         let session = self.install(&entry).await?;
@@ -41,10 +41,11 @@ impl Sessions {
         principal: Option<Arc<str>>,
         connection: Option<Connection>,
     ) -> Result<Session, Refused> {
-        let meter = self.session_meter(&Share::of(principal.as_ref(), None, connection));
-        let (id, kind) = (new_session_id(&self.limits.node), SessionKind::Http);
+        let meter =
+            self.calls.requests.session_meter(&Share::of(principal.as_ref(), None, connection));
+        let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Http);
         let notices = streams::of_http(self, &id);
-        let max = self.limits.max_subscriptions;
+        let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
         let entry = self.new_session(kind, notices, state, principal)?;
         self.install(&entry).await
@@ -56,7 +57,7 @@ impl Sessions {
         request: Box<Request>,
         caller: Caller,
     ) -> Result<Answer, Refused> {
-        let granted = grant(&request.params, self.limits.max_subscriptions, &self.members);
+        let granted = grant(&request.params, self.config.max_subscriptions, &self.members);
         let granted = match granted {
             Ok(granted) if !granted.task_ids.is_empty() => {
                 // Boxed to keep the common future small: few listens ask for tasks.
@@ -72,11 +73,11 @@ impl Sessions {
             Ok(granted) => granted,
             Err(error) => return refuse(error),
         };
-        let id = new_session_id(&self.limits.node);
+        let id = new_session_id(&self.calls.node);
         let notices = streams::of_one(self, &id, true);
         let receiver = notices.attach();
         let grants_nothing = granted == NoticeFilter::default();
-        let meter = self.session_meter(&caller.share());
+        let meter = self.calls.requests.session_meter(&caller.share());
         let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
             Ok(state) => state,
             Err(error) => return refuse(error),

@@ -94,7 +94,7 @@ impl SessionEntry {
         sessions: &Sessions,
         drain_timeout: Duration,
     ) -> Option<SessionRecord> {
-        let all = u32::try_from(sessions.limits.max_requests).unwrap_or(u32::MAX);
+        let all = sessions.max_requests();
         if timeout(drain_timeout, self.request_permits().acquire_many(all)).await.is_err() {
             self.calls().cancel_all(&CancelReason::Shutdown);
             // A cancelled call answers as it ends. The client may read the answer on the other
@@ -196,7 +196,7 @@ impl SessionEntry {
         }
         let sender = streams::of_request(sessions, record.id(), self.counters());
         sender.restore(log, record);
-        Some(self.kept().keep_once(sender, sessions.limits.kept_streams))
+        Some(self.kept().keep_once(sender, sessions.config.kept_streams))
     }
 
     /// Continues a session that another node had.
@@ -217,14 +217,14 @@ impl SessionEntry {
     ) -> Self {
         let SessionRecord { id, principal, client, initialized, watched, .. } = record;
         let notices = streams::from_record(sessions, notices, record.notices);
-        let max = sessions.limits.max_subscriptions;
+        let max = sessions.config.max_subscriptions;
         let state = SessionState::from_record(
             id.clone(),
             max,
             Caller::from(client),
             initialized,
             watched,
-            &sessions.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
+            &sessions.calls.requests.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
         );
         let kind = SessionKind::Http;
         let entry = Self::new(sessions, id.clone(), kind, notices, state, principal, permit)

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::SessionEntry;
-use super::sessions::{SessionLimits, Sessions};
+use super::sessions::{SessionConfig, Sessions};
 use super::store::{SessionStore, SessionStoreError};
 use crate::ids::{NodeId, SessionId};
 use crate::lifecycle::CANCEL_GRACE;
@@ -52,14 +52,14 @@ enum Change {
 }
 
 impl Saver {
-    pub(crate) fn new(limits: &SessionLimits) -> Option<Self> {
+    pub(crate) fn new(config: &SessionConfig, node: &NodeId) -> Option<Self> {
         Some(Self {
-            store: limits.session_store.clone()?,
-            node: limits.node.clone(),
+            store: config.store.clone()?,
+            node: node.clone(),
             marked: Mutex::default(),
             wake: Notify::new(),
-            max_marked: limits.max_sessions,
-            keep_for: limits.session_idle_timeout.saturating_mul(2),
+            max_marked: config.max_sessions,
+            keep_for: config.idle_timeout.saturating_mul(2),
         })
     }
 

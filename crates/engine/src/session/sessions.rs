@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorId;
-use stentor_delivery::policy::{Limits, Retention};
-use stentor_delivery::{Counters, EventStore};
 use stentor_wire::encode::ServerIdentity;
 
 use super::SessionActor;
@@ -18,43 +16,71 @@ use crate::call::Calls;
 use crate::dispatch::Dispatcher;
 use crate::events::{EngineEvent, Events};
 use crate::hub::Hub;
-use crate::ids::{NodeId, SessionId};
+use crate::ids::SessionId;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::nodes::OtherNodes;
 use crate::reasons::{CancelReason, EndReason};
 use crate::registry::Registry;
-use crate::request_budget::Meter;
-use crate::shares::Share;
+use crate::streams::Streams;
 use crate::tasks::Tasks;
 
-/// How many sessions there may be, what each may have, and for how long. The fields are those of
-/// [`Config`](crate::Config).
+/// How many sessions there may be, what each may have, and for how long.
 #[derive(Clone, Debug)]
-pub(crate) struct SessionLimits {
-    pub(crate) node: NodeId,
-    pub(crate) max_sessions: usize,
-    /// As a number of permits that a semaphore can have.
-    pub(crate) max_requests: usize,
-    pub(crate) max_subscriptions: usize,
-    pub(crate) max_left_sessions: usize,
-    pub(crate) session_idle_timeout: Duration,
-    pub(crate) passivate_after: Option<Duration>,
-    pub(crate) drain_timeout: Duration,
-    pub(crate) kept_streams: usize,
-    pub(crate) stream: Limits,
-    pub(crate) retention: Retention,
-    /// Bytes of unread frames that one session may have.
-    pub(crate) session_budget: usize,
-    /// Bytes of messages of its client that one session may keep.
-    pub(crate) session_requests: usize,
-    pub(crate) event_store: Arc<dyn EventStore>,
-    pub(crate) session_store: Option<Arc<dyn SessionStore>>,
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// Sessions that may be open at once. With HTTP, one more is refused with 503. Default 100,000.
+    pub max_sessions: usize,
+    /// Requests of one session that may run at once. Default 1,000.
+    pub max_requests: usize,
+    /// Resources that one session may watch at once. Default 1,000.
+    pub max_subscriptions: usize,
+    /// A legacy HTTP session ends, and with it the calls that still run, when its client has no
+    /// stream open and sends nothing for this time. Default 30 minutes.
+    pub idle_timeout: Duration,
+    /// A session is passive, and has no actor, when its client has sent no message for this time.
+    /// The next message gives it one again, from a pool, which costs next to nothing. `None` keeps
+    /// one actor from the opening of the session to its end, for hosts that watch it. With 0 a
+    /// session has an actor while it has messages. Default 0.
+    pub passivate_after: Option<Duration>,
+    /// Legacy HTTP sessions that are kept although their clients have sent no request and have not
+    /// listened for a second or two. Above that, the least recently seen ones end. Default 1,000.
+    pub max_unused_sessions: usize,
+    /// Sessions of this kind that are kept although their clients were seen to disconnect, as
+    /// crashing clients do. Above that, those that were left first end at once. Default 100.
+    pub max_left_sessions: usize,
+    /// Streams of answered requests that a legacy HTTP session keeps for a client that reconnects.
+    /// Default 8.
+    pub kept_streams: usize,
+    /// The store of legacy HTTP sessions that must survive their node.
+    ///
+    /// All nodes need the same store, and should have the same
+    /// [`event_store`](crate::Config::event_store). Nodes that share a store must know each other
+    /// as peers, or must not run at the same time: without peers, a node takes over any session
+    /// that it is asked for. Default: none, and a session ends with its node.
+    pub store: Option<Arc<dyn SessionStore>>,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: 100_000,
+            max_requests: 1_000,
+            max_subscriptions: 1_000,
+            idle_timeout: Duration::from_secs(30 * 60),
+            passivate_after: Some(Duration::ZERO),
+            max_unused_sessions: 1_000,
+            max_left_sessions: 100,
+            kept_streams: 8,
+            store: None,
+        }
+    }
 }
 
 /// All sessions of an engine: where they are found, what they share, and what bounds them.
 pub(crate) struct Sessions {
-    pub(crate) limits: SessionLimits,
+    pub(crate) config: SessionConfig,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
@@ -65,8 +91,6 @@ pub(crate) struct Sessions {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
-    /// Counts the frames of all streams.
-    pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Directory,
     /// Saves sessions in case this node dies, if there is a session store.
     pub(crate) saver: Option<Arc<Saver>>,
@@ -84,15 +108,18 @@ impl std::fmt::Debug for Sessions {
 
 impl Sessions {
     pub(crate) fn new(
-        limits: SessionLimits,
+        config: SessionConfig,
         hub: Arc<Hub>,
         calls: Arc<Calls>,
         tasks: Arc<Tasks>,
         dispatcher: Arc<Dispatcher>,
         nodes: Arc<dyn OtherNodes>,
-        counters: Arc<Counters>,
     ) -> Self {
         Self {
+            directory: Directory::new(config.max_sessions),
+            saver: Saver::new(&config, &calls.node).map(Arc::new),
+            config,
+            streams: calls.streams.clone(),
             identity: calls.identity.clone(),
             members: hub.members().cloned().collect(),
             hub,
@@ -104,32 +131,23 @@ impl Sessions {
             tasks,
             dispatcher,
             nodes,
-            counters,
-            directory: Directory::new(limits.max_sessions),
-            saver: Saver::new(&limits).map(Arc::new),
             pool: Arc::default(),
-            limits,
         }
     }
 
     /// Whether a session has an actor from its opening to its end.
     pub(crate) fn never_passive(&self) -> bool {
-        self.limits.passivate_after.is_none()
+        self.config.passivate_after.is_none()
     }
 
     /// Whether a session keeps its actor when no message is left.
     pub(super) fn keeps_actors(&self) -> bool {
-        self.limits.passivate_after != Some(Duration::ZERO)
+        self.config.passivate_after != Some(Duration::ZERO)
     }
 
-    /// Counts the frames of a new session.
-    pub(super) fn session_counters(&self) -> Arc<Counters> {
-        Arc::new(Counters::within(self.counters.clone(), self.limits.session_budget))
-    }
-
-    /// Counts the bytes that are kept of what the client of a new session sends.
-    pub(super) fn session_meter(&self, share: &Share) -> Arc<Meter> {
-        Meter::session(self.calls.requests.of(share), self.limits.session_requests)
+    /// How many requests of one session may run, as a number of permits of a semaphore.
+    pub(super) fn max_requests(&self) -> u32 {
+        u32::try_from(self.config.max_requests).unwrap_or(u32::MAX)
     }
 
     /// Ends a session. `false` if there is no such session.

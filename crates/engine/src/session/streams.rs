@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{
     Counters, Delivered, Log, Next, Notified, RemoteSource, StreamReceiver, StreamRecord,
-    StreamSender, Terms, WhenGone,
+    StreamSender, WhenGone,
 };
 
 use crate::ids::{Seq, SessionId, StreamId};
@@ -19,26 +19,26 @@ use crate::session::Sessions;
 /// reader disconnects.
 pub(super) fn of_one(sessions: &Arc<Sessions>, id: &SessionId, one_reply: bool) -> StreamSender {
     let gone = Box::new(EndWhenGone(sessions.clone(), id.clone()));
-    let terms = Terms { limits: sessions.limits.stream, one_reply };
+    let terms = sessions.streams.terms(one_reply);
     let (stream, gone) = (StreamId::STANDALONE, WhenGone::Close(gone));
-    StreamSender::new(stream, terms, sessions.session_counters(), gone, None)
+    StreamSender::new(stream, terms, sessions.streams.session_counters(), gone, None)
 }
 
 /// The standalone stream of a legacy HTTP session, for what belongs to no request; each request has
 /// a stream of its own.
 pub(super) fn of_http(sessions: &Arc<Sessions>, id: &SessionId) -> StreamSender {
     let gone = Box::new(LeaveWhenGone(sessions.clone(), id.clone()));
-    let terms = Terms { limits: sessions.limits.stream, one_reply: false };
+    let terms = sessions.streams.terms(false);
     let (stream, gone) = (StreamId::STANDALONE, WhenGone::Notify(gone));
     let log = log(sessions, id, stream);
-    StreamSender::new(stream, terms, sessions.session_counters(), gone, Some(log))
+    StreamSender::new(stream, terms, sessions.streams.session_counters(), gone, Some(log))
 }
 
 /// The standalone stream of a session that another node had.
 pub(super) fn from_record(sessions: &Sessions, log: Log, record: StreamRecord) -> StreamSender {
-    let terms = Terms { limits: sessions.limits.stream, one_reply: false };
+    let terms = sessions.streams.terms(false);
     let stream = StreamId::STANDALONE;
-    let counters = sessions.session_counters();
+    let counters = sessions.streams.session_counters();
     let sender = StreamSender::new(stream, terms, counters, WhenGone::Wait, None);
     sender.restore(log, record);
     sender
@@ -53,13 +53,13 @@ pub(super) fn of_request(
     stream: StreamId,
     counters: Arc<Counters>,
 ) -> StreamSender {
-    let terms = Terms { limits: sessions.limits.stream, one_reply: true };
+    let terms = sessions.streams.terms(true);
     StreamSender::new(stream, terms, counters, WhenGone::Wait, None)
 }
 
 pub(super) fn log(sessions: &Sessions, session: &SessionId, stream: StreamId) -> Log {
-    let retention = sessions.limits.retention;
-    Log::new(sessions.limits.event_store.open(session, stream, retention), retention)
+    let retention = sessions.streams.retention;
+    Log::new(sessions.streams.event_store.open(session, stream, retention), retention)
 }
 
 /// Reopens the log of a stream whose node died, and continues the stream. Its numbers go on at
@@ -70,8 +70,8 @@ pub(crate) async fn reopen(
     stream: StreamId,
     first: Seq,
 ) -> Option<(Log, StreamRecord)> {
-    let retention = sessions.limits.retention;
-    let reopened = sessions.limits.event_store.reopen(session, stream, retention).await?;
+    let retention = sessions.streams.retention;
+    let reopened = sessions.streams.event_store.reopen(session, stream, retention).await?;
     let (last, class) = reopened.last;
     let record = StreamRecord::begins_at(stream, first.max(Seq(last.0 + 1)));
     let record = match stream {
@@ -131,7 +131,7 @@ impl Notified for LeaveWhenGone {
         if let Some(entry) = sessions.directory.get(self.1.as_str())
             && entry.unused_since().is_some()
             && let Some(oldest) =
-                sessions.directory.leave(&entry, sessions.limits.max_left_sessions)
+                sessions.directory.leave(&entry, sessions.config.max_left_sessions)
         {
             oldest.end(sessions, EndReason::Unused);
         }

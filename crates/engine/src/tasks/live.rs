@@ -361,6 +361,10 @@ impl TaskHandle for TaskGuard {
         })
     }
 
+    fn cancel_grace(&self) -> Duration {
+        self.tasks.config.cancel_grace
+    }
+
     fn finish(mut self: Box<Self>, status: TaskStatus) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             // Cleared only afterwards, so that a guard that is dropped meanwhile has not finished.

@@ -1,5 +1,7 @@
 //! The session of a client at the other end of a pipe, for its transport.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use stentor_delivery::StreamSender;
 use stentor_wire::{DecodeError, ErrorObject, Message, encode};
@@ -12,11 +14,12 @@ use crate::session::Session;
 pub struct Pipe {
     session: Session,
     sender: StreamSender,
+    drain_timeout: Duration,
 }
 
 impl Pipe {
-    pub(super) fn new(session: Session, sender: StreamSender) -> Self {
-        Self { session, sender }
+    pub(super) fn new(session: Session, sender: StreamSender, drain_timeout: Duration) -> Self {
+        Self { session, sender, drain_timeout }
     }
 
     /// Decodes one line of the client, like [`Engine::decode`](crate::Engine::decode).
@@ -76,7 +79,7 @@ impl Pipe {
     /// requests may still be answered, for as long as during a shutdown. Then the session ends, and
     /// the receiver of its stream with it.
     pub async fn finish(&self) {
-        if self.session.finish(EndReason::Disconnected).await.is_err() {
+        if self.session.finish(EndReason::Disconnected, self.drain_timeout).await.is_err() {
             // A call that cannot be cancelled must not keep the stream open.
             self.sender.finish();
         }

@@ -163,7 +163,7 @@ async fn abandoned_questions_leave_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn waiting_calls_are_bounded_and_for_one_too_many_the_oldest_gives_way() {
     let engine = support::engine()
-        .configure(|config| config.max_awaiting_input = 1)
+        .configure(|config| config.calls.max_awaiting_input = 1)
         .tool(tool("ask", |ctx: Context| async move {
             Ok::<_, ToolError>(ctx.elicit::<Login>("?").await?.user)
         }))

@@ -54,7 +54,7 @@ async fn a_question_that_a_remote_tool_gives_up_is_withdrawn() {
     let nodes = Nodes::default();
     let far = support::engine()
         .tool(tool("ask", ask))
-        .configure(|config| config.ask_timeout = std::time::Duration::from_secs(5));
+        .configure(|config| config.calls.ask_timeout = std::time::Duration::from_secs(5));
     let _far = nodes.start("far", far).await;
     let near = nodes.start("near", Engine::builder("test", "1")).await;
     let mut client = Client::legacy_that(&near, json!({"elicitation": {}})).await;

@@ -96,7 +96,8 @@ async fn one_actor_serves_many_sessions_one_after_the_other() {
 #[tokio::test(start_paused = true)]
 async fn a_session_has_an_actor_while_it_has_messages() {
     let keep = Some(Duration::from_secs(5));
-    let engine = engine().configure(|config| config.passivate_after = keep).start().await.unwrap();
+    let engine =
+        engine().configure(|config| config.sessions.passivate_after = keep).start().await.unwrap();
     let mut idle = Client::legacy(&engine).await;
     let mut client = Client::legacy(&engine).await;
     client.subscribe("s", "test://watched").await;
@@ -131,7 +132,8 @@ async fn a_session_has_an_actor_while_it_has_messages() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn calls_that_begin_on_several_threads_begin_one_actor() {
     // Never passive, so that the test may take as long as it likes.
-    let engine = engine().configure(|config| config.passivate_after = None).start().await.unwrap();
+    let engine =
+        engine().configure(|config| config.sessions.passivate_after = None).start().await.unwrap();
     for round in 1..=100 {
         let session = http_session(&engine).await;
         let calls: Vec<_> = (1..=4)
