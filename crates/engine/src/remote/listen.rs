@@ -16,7 +16,7 @@ use stentor_wire::{EncodedNotice, Method, Notice, Params, Request, SubscriptionI
 use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream};
 use crate::caller::{Caller, RemoteCaller};
 use crate::ids::NodeId;
-use crate::nodes::{Forward, OtherNodes as _, Reach, RemoteTasks};
+use crate::nodes::{Forward, Reach, RemoteTasks};
 
 /// Removes the tasks that are on other nodes from `tasks`, and listens to them there.
 pub(super) async fn listen(

@@ -1,17 +1,22 @@
-//! Serves peer requests of other nodes.
+//! Serves peer requests: of other nodes, and those whose target has come to this one.
 
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
-use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver, leave_out_largest};
+use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver};
 use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
+use tokio::sync::mpsc;
 
-use super::locate::Found;
-use super::{PeerEvent, PeerRequest, Remote, RemoteCaller, SessionOp};
+use super::{
+    Found, PeerEvent, PeerRequest, PeerStream, Remote, RemoteCaller, ResponseControl, SessionOp,
+};
 use crate::caller::Caller;
 use crate::dispatch::{Answer, Scope};
 use crate::handler::PendingRequests;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::Refused;
+
+/// Answers to the questions of one peer request that may wait for delivery.
+const MAX_WAITING_ANSWERS: usize = 16;
 
 /// The response to a peer request: its events must be sent to the node that asked.
 ///
@@ -52,6 +57,33 @@ impl Remote {
         served.unwrap_or_else(|refused| PeerResponse::of(PeerEvent::Refused(refused)))
     }
 
+    /// Serves a peer request that was meant for another node, after its target has come to this one.
+    pub(crate) fn ask_itself(&self, peer_request: PeerRequest) -> PeerStream {
+        let (sender, receiver) = mpsc::channel(1);
+        let (answer_sender, mut answer_receiver) = mpsc::channel(MAX_WAITING_ANSWERS);
+        let remote = self.clone();
+        tokio::spawn(async move {
+            let serve = async {
+                let mut serving = remote.serve_peer(peer_request).await;
+                loop {
+                    tokio::select! {
+                        next = serving.next() => match next {
+                            // Nobody reads: the request was cancelled.
+                            Some(next) => if sender.send(next).await.is_err() { return },
+                            None => return,
+                        },
+                        Some(response) = answer_receiver.recv() => serving.client_answers(response),
+                    }
+                }
+            };
+            tokio::select! {
+                () = serve => {}
+                () = sender.closed() => {}
+            }
+        });
+        PeerStream::new(receiver, Box::new(LocalControl(answer_sender)))
+    }
+
     async fn serve_request(
         &self,
         sender: RemoteCaller,
@@ -72,7 +104,7 @@ impl Remote {
             });
         }
         let questions = (caller.era() == Era::Legacy).then(|| {
-            PendingRequests::named(self.0.nodes.own().sign(&crate::ids::random_text::<9>()))
+            PendingRequests::named(self.0.nodes.node.sign(&crate::ids::random_text::<9>()))
         });
         let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Own)?;
         let answer = begun.answer().await;
@@ -90,17 +122,9 @@ impl Remote {
         principal: Option<&str>,
         act: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        self.0.migrations.settled(session.as_str()).await;
-        let session = match self.0.sessions.find_http(session.as_str(), principal) {
-            Some(session) => session,
-            None => {
-                let found = self.locate_session(session, principal).await?;
-                if let Found::Remote(node) = found {
-                    return Ok(PeerResponse::of(PeerEvent::Moved(node)));
-                }
-                let session = self.0.sessions.find_http(session.as_str(), principal);
-                session.ok_or(Refused::SessionEnded)?
-            }
+        let session = match self.session_for_peer(session, principal).await? {
+            Found::Local(session) => session,
+            Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),
         };
         let receiver = match act {
             SessionOp::Message(message) => {
@@ -140,6 +164,19 @@ impl Remote {
         let (stream, next) = (receiver.stream_id().0, receiver.next_seq().map(|seq| seq.0));
         let began = PeerEvent::Started { stream, version: session.version(), next };
         Ok(PeerResponse { first: Some(began), source: Source::Session(receiver), questions: None })
+    }
+}
+
+/// The way back to this engine itself.
+#[derive(Debug)]
+struct LocalControl(mpsc::Sender<Response>);
+
+impl ResponseControl for LocalControl {
+    fn took(&self, _count: usize) {}
+
+    fn answer(&self, response: Response) {
+        // More at once than fit cannot be answers to questions, so the rest is dropped.
+        let _ = self.0.try_send(response);
     }
 }
 
@@ -226,61 +263,6 @@ impl PeerResponse {
     }
 }
 
-impl PeerEvent {
-    /// Makes an event smaller that is too large to be sent. Its largest frame becomes an error if
-    /// it is a reply, and is removed otherwise. `false` if no frame is left.
-    pub fn leave_out_largest(&mut self) -> bool {
-        match self {
-            Self::Frames { frames, .. } => {
-                let left_out = leave_out_largest(frames);
-                left_out.inspect(|bytes| crate::log::left_out(*bytes)).is_some()
-            }
-            _ => false,
-        }
-    }
-}
-
 fn has_reply(batch: &[Delivered]) -> bool {
     batch.iter().any(|(_, class, _)| *class == Class::Reply)
-}
-
-#[cfg(test)]
-mod tests {
-    use stentor_delivery::FrameBody;
-
-    use super::*;
-
-    fn event_of(frames: impl IntoIterator<Item = FrameBody>) -> PeerEvent {
-        let frame = |body| SerializedFrame { seq: 0, class: Class::Reply, body };
-        PeerEvent::Frames { frames: frames.into_iter().map(frame).collect(), last: true }
-    }
-
-    fn texts(event: &PeerEvent) -> Vec<String> {
-        let PeerEvent::Frames { frames, .. } = event else { panic!("{event:?}") };
-        let text = |frame: &SerializedFrame| match &frame.body {
-            FrameBody::Reply(json, _) | FrameBody::Message(json) | FrameBody::Log(_, json) => {
-                String::from_utf8(json.to_vec()).unwrap()
-            }
-            FrameBody::Progress(_, _, message) => message.clone(),
-        };
-        frames.iter().map(text).collect()
-    }
-
-    #[test]
-    fn a_large_reply_becomes_an_error_and_a_large_message_is_left_out() {
-        let large = "x".repeat(10_000);
-        let mut batch = event_of([
-            FrameBody::Message(Bytes::from_static(b"1")),
-            FrameBody::Reply(format!(r#"{{"id":"a","result":"{large}"}}"#).into(), None),
-            FrameBody::Message(Bytes::from("y".repeat(9_000))),
-        ]);
-        assert!(batch.leave_out_largest() && batch.leave_out_largest());
-        let left = texts(&batch);
-        assert_eq!((left.len(), &*left[0]), (2, "1"));
-        assert!(left[1].contains(r#""id":"a""#) && left[1].contains("-32603"), "{}", left[1]);
-        // A frame that cannot become smaller is removed in the end.
-        assert!(batch.leave_out_largest() && batch.leave_out_largest());
-        assert!(!batch.leave_out_largest());
-        assert!(!PeerEvent::Ended.leave_out_largest());
-    }
 }
