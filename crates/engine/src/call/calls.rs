@@ -138,9 +138,9 @@ impl Calls {
         Box::pin(self.offload.run(move || Message::decode_within(&input, max_values))).await
     }
 
-    /// The state token that a client sends back. It names this node.
+    /// The state token that a client sends back. It begins with the name of this node.
     pub(super) fn seal(&self, sealed: &StateToken, binding: &Binding) -> String {
-        self.limits.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
+        self.limits.node.prefixed(&self.sealer.seal(sealed, binding, SystemTime::now()))
     }
 
     /// Cancels all calls that run, and those that begin later.

@@ -104,7 +104,7 @@ impl Remote {
             });
         }
         let questions = (caller.era() == Era::Legacy).then(|| {
-            PendingRequests::named(self.0.nodes.node.sign(&crate::ids::random_text::<9>()))
+            PendingRequests::named(self.0.nodes.node.prefixed(&crate::ids::random_text::<9>()))
         });
         let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Own)?;
         let answer = begun.answer().await;
