@@ -41,7 +41,7 @@ pub use migrate::OutgoingMigration;
 pub use protocol::{
     PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
 };
-pub use serve::PeerResponse;
+pub use serve::{PeerQuestions, PeerResponse};
 
 /// The other nodes, once this engine has [joined](crate::Engine::join_peers) them.
 #[derive(Debug)]

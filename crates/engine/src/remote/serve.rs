@@ -1,5 +1,7 @@
 //! Serves peer requests: of other nodes, and those whose target has come to this one.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver};
@@ -15,9 +17,6 @@ use crate::handler::PendingRequests;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::Refused;
 
-/// Answers to the questions of one peer request that may wait for delivery.
-const MAX_WAITING_ANSWERS: usize = 16;
-
 /// The response to a peer request: its events must be sent to the node that asked.
 ///
 /// It must be dropped when that node cancels the request, or is lost.
@@ -26,8 +25,22 @@ pub struct PeerResponse {
     /// Sent before everything else.
     first: Option<PeerEvent>,
     source: Source,
-    /// Where a call for a legacy client registers its questions.
-    questions: Option<PendingRequests>,
+    questions: PeerQuestions,
+}
+
+/// The questions of a call that runs for another node. Clones are the same questions. Only a call
+/// for a legacy client asks any.
+#[derive(Clone, Debug, Default)]
+pub struct PeerQuestions(Option<PendingRequests>);
+
+impl PeerQuestions {
+    /// Delivers the client's answer to a question. A second answer to the same question has no
+    /// effect.
+    pub fn answer(&self, response: Response) {
+        if let Some(questions) = &self.0 {
+            questions.answer(response);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,19 +73,17 @@ impl Remote {
     /// Serves a peer request that was meant for another node, after its target has come to this one.
     pub(crate) fn ask_itself(&self, peer_request: PeerRequest) -> PeerStream {
         let (sender, receiver) = mpsc::channel(1);
-        let (answer_sender, mut answer_receiver) = mpsc::channel(MAX_WAITING_ANSWERS);
-        let remote = self.clone();
+        let control = LocalControl::default();
+        let (remote, questions) = (self.clone(), control.0.clone());
         tokio::spawn(async move {
             let serve = async {
-                let mut serving = remote.serve_peer(peer_request).await;
-                loop {
-                    tokio::select! {
-                        next = serving.next() => match next {
-                            // Nobody reads: the request was cancelled.
-                            Some(next) => if sender.send(next).await.is_err() { return },
-                            None => return,
-                        },
-                        Some(response) = answer_receiver.recv() => serving.client_answers(response),
+                let mut response = remote.serve_peer(peer_request).await;
+                // It is set once, here.
+                let _ = questions.set(response.questions());
+                while let Some(event) = response.next().await {
+                    if sender.send(event).await.is_err() {
+                        // Nobody reads: the request was cancelled.
+                        return;
                     }
                 }
             };
@@ -81,7 +92,7 @@ impl Remote {
                 () = sender.closed() => {}
             }
         });
-        PeerStream::new(receiver, Box::new(LocalControl(answer_sender)))
+        PeerStream::new(receiver, Box::new(control))
     }
 
     async fn serve_request(
@@ -98,9 +109,7 @@ impl Remote {
             let answer = self.0.sessions.open_listen(request, caller).await?;
             return Ok(match answer {
                 Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
-                Answer::Stream(receiver) => {
-                    PeerResponse { first: None, source: Source::Session(receiver), questions: None }
-                }
+                Answer::Stream(receiver) => PeerResponse::new(None, Source::Session(receiver)),
             });
         }
         let questions = (caller.era() == Era::Legacy).then(|| {
@@ -111,6 +120,7 @@ impl Remote {
         Ok(match answer {
             Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
             Answer::Stream(receiver) => {
+                let questions = PeerQuestions(questions);
                 PeerResponse { first: None, source: Source::Call(receiver), questions }
             }
         })
@@ -122,7 +132,8 @@ impl Remote {
         principal: Option<&str>,
         act: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        let session = match self.session_for_peer(session, principal).await? {
+        let found = self.session_for_peer(session, principal).await?;
+        let session = match found {
             Found::Local(session) => session,
             Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),
         };
@@ -163,20 +174,21 @@ impl Remote {
         };
         let (stream, next) = (receiver.stream_id().0, receiver.next_seq().map(|seq| seq.0));
         let began = PeerEvent::Started { stream, version: session.version(), next };
-        Ok(PeerResponse { first: Some(began), source: Source::Session(receiver), questions: None })
+        Ok(PeerResponse::new(Some(began), Source::Session(receiver)))
     }
 }
 
-/// The way back to this engine itself.
-#[derive(Debug)]
-struct LocalControl(mpsc::Sender<Response>);
+/// The way back to this engine itself: the questions, once the request has begun.
+#[derive(Debug, Default)]
+struct LocalControl(Arc<OnceLock<PeerQuestions>>);
 
 impl ResponseControl for LocalControl {
     fn took(&self, _count: usize) {}
 
     fn answer(&self, response: Response) {
-        // More at once than fit cannot be answers to questions, so the rest is dropped.
-        let _ = self.0.try_send(response);
+        if let Some(questions) = self.0.get() {
+            questions.answer(response);
+        }
     }
 }
 
@@ -197,8 +209,12 @@ fn error_of(error: &DecodeError) -> Frame {
 }
 
 impl PeerResponse {
+    fn new(first: Option<PeerEvent>, source: Source) -> Self {
+        Self { first, source, questions: PeerQuestions::default() }
+    }
+
     fn of(event: PeerEvent) -> Self {
-        Self { first: Some(event), source: Source::Ended, questions: None }
+        Self::new(Some(event), Source::Ended)
     }
 
     fn answer(reply: &Frame) -> Self {
@@ -254,12 +270,15 @@ impl PeerResponse {
         Some(PeerEvent::Ended)
     }
 
+    /// The questions that the response contains: the client's answers go there.
+    #[must_use]
+    pub fn questions(&self) -> PeerQuestions {
+        self.questions.clone()
+    }
+
     /// Delivers the client's answer to a question of the call.
     pub fn client_answers(&self, response: Response) {
-        if let Some(questions) = &self.questions {
-            // A second answer to the same question has no effect.
-            questions.answer(response);
-        }
+        self.questions.answer(response);
     }
 }
 
