@@ -20,6 +20,7 @@
 //! * `migrate.rs`, `successors.rs`: how a node leaves, and where its sessions are afterwards.
 //! * `redis_store.rs`: the store for sessions that must survive their node (feature `redis`).
 //! * `node.rs`: an engine as a node, and the messages between nodes; connects all of the above.
+//! * `node/facts.rs`: how a node sends its facts, and handles those of others.
 //! * `node/peer_requests.rs`: requests that run on another node.
 //! * `cluster.rs`: the handle for applications.
 

@@ -109,39 +109,40 @@ impl MessageSender {
         self.0.get()
     }
 
-    fn prepare(&self, frame: &NodeMessage) -> Result<(&Mesh, Bytes), SendError> {
+    fn prepare(&self, message: &NodeMessage) -> Result<(&Mesh, Bytes), SendError> {
         let mesh = self.0.get().ok_or(SendError::NotConnected)?;
-        Ok((mesh, frame.encode().ok_or(SendError::TooLarge)?))
+        Ok((mesh, message.encode().ok_or(SendError::TooLarge)?))
     }
 
-    fn try_send(&self, node: &NodeId, frame: &NodeMessage) -> Result<(), SendError> {
-        let (mesh, bytes) = self.prepare(frame)?;
+    fn try_send(&self, node: &NodeId, message: &NodeMessage) -> Result<(), SendError> {
+        let (mesh, bytes) = self.prepare(message)?;
         mesh.try_send(node, &bytes)
     }
 
     /// Sends a message when the window has space. Cancel safe: the message is sent or not.
-    async fn send(&self, node: &NodeId, frame: &NodeMessage) -> Result<(), SendError> {
-        let (mesh, bytes) = self.prepare(frame)?;
+    async fn send(&self, node: &NodeId, message: &NodeMessage) -> Result<(), SendError> {
+        let (mesh, bytes) = self.prepare(message)?;
         mesh.send(node, &bytes).await
     }
 
     /// As [`send`](Self::send), for a message that is encoded already.
-    async fn send_encoded(&self, node: &NodeId, frame: &Bytes) -> Result<(), SendError> {
-        self.0.get().ok_or(SendError::NotConnected)?.send(node, frame).await
+    async fn send_encoded(&self, node: &NodeId, bytes: &Bytes) -> Result<(), SendError> {
+        self.0.get().ok_or(SendError::NotConnected)?.send(node, bytes).await
     }
 
     /// Sends a small message as soon as the window has space. It is lost only with the link.
-    fn send_soon(&self, node: &NodeId, frame: NodeMessage) {
-        if let Err(SendError::WindowFull) = self.try_send(node, &frame) {
+    fn send_soon(&self, node: &NodeId, message: NodeMessage) {
+        if let Err(SendError::WindowFull) = self.try_send(node, &message) {
             let (sender, node) = (self.clone(), node.clone());
             // Bounded: there are a few of these tasks at most for each peer request.
             tokio::spawn(async move {
-                let _ = sender.send(&node, &frame).await;
+                let _ = sender.send(&node, &message).await;
             });
         }
     }
 }
 
+/// An engine as a node of a cluster.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
     pub(crate) successors: Successors,
@@ -334,14 +335,14 @@ impl MeshHandler for Node {
 
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
         let bytes = frame.len();
-        let frame = match NodeMessage::decode(&frame) {
-            Ok(frame) => frame,
+        let message = match NodeMessage::decode(&frame) {
+            Ok(message) => message,
             Err(error) => {
                 stentor_engine::log!(warn, %from, %error, "a node says what is not understood");
                 return self.on_unknown_message(from, &frame);
             }
         };
-        match frame {
+        match message {
             NodeMessage::Position(position) => {
                 let known = self.replica.lock().on_position(from, position);
                 if let Some(seq) = known {

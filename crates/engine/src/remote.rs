@@ -60,7 +60,7 @@ impl PeerNodes {
     }
 
     /// Where to ask for something whose id begins with the name of its node.
-    fn reach(&self, id: &str) -> Reach {
+    fn reach_id(&self, id: &str) -> Reach {
         NodeId::of(id).map_or(Reach::Local, |node| self.reach_node(&node))
     }
 
@@ -136,7 +136,7 @@ impl Remote {
         id: &SessionId,
         principal: Option<&str>,
     ) -> Result<HttpSession, Refused> {
-        let found = match (self.moved(id), self.0.nodes.reach(id.as_str())) {
+        let found = match (self.moved(id), self.0.nodes.reach_id(id.as_str())) {
             (Some(node), _) | (None, Reach::Remote(node)) => Found::Remote(node),
             (None, Reach::Unreachable) => return Err(Refused::Unreachable),
             (None, Reach::Local | Reach::Dead) => self.take_over_session(id, principal).await?,

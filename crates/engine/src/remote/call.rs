@@ -1,5 +1,5 @@
-//! What `OtherNodes` promises to the code of this engine: mostly calls whose code is on another node.
-//! To its client such a call is one like any other.
+//! Calls whose code is on another node: to their client they are calls like any other. This implements
+//! `OtherNodes`, by which lower modules ask for them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ type Encoded = (Bytes, Option<i32>);
 
 impl OtherNodes for PeerNodes {
     fn reach(&self, id: &str) -> Reach {
-        self.reach(id)
+        self.reach_id(id)
     }
 
     fn call(

@@ -27,7 +27,7 @@ pub(super) async fn listen(
 ) -> RemoteTasks {
     let (mut granted, mut by_node) = (RemoteTasks::default(), BTreeMap::<NodeId, Vec<_>>::new());
     let Some(peers) = nodes.peers() else { return granted };
-    tasks.retain(|task| match nodes.reach(task) {
+    tasks.retain(|task| match nodes.reach_id(task) {
         Reach::Remote(node) => {
             by_node.entry(node).or_default().push(task.clone());
             false
