@@ -17,22 +17,19 @@
 //! * `replication_log.rs`: a node's numbered facts, so that other nodes receive each fact once.
 //! * `replica.rs`: a node's own log, and what it has read of the logs of other nodes.
 //! * `announce_barrier.rs`: when a changed list is announced.
-//! * `peer_requests.rs`: requests that run on another node.
 //! * `migrate.rs`, `successors.rs`: how a node leaves, and where its sessions are afterwards.
 //! * `redis_store.rs`: the store for sessions that must survive their node (feature `redis`).
-//! * `node_message.rs`, `message_sender.rs`: the messages between nodes, and how they are sent.
-//! * `node.rs`: an engine as a node; connects all of the above.
+//! * `node.rs`: an engine as a node, and the messages between nodes; connects all of the above.
+//! * `node/facts.rs`: how a node sends its facts, and handles those of others.
+//! * `node/peer_requests.rs`: requests that run on another node.
 //! * `cluster.rs`: the handle for applications.
 
 mod announce_barrier;
 mod cluster;
 mod config;
 mod mesh;
-mod message_sender;
 mod migrate;
 mod node;
-mod node_message;
-mod peer_requests;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod replica;

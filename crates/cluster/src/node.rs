@@ -1,30 +1,34 @@
-//! An engine as a node: connects the engine to the mesh, the replication logs and the peer
-//! requests.
+//! An engine as a node: the messages between nodes, and what handles each of them: the replication
+//! logs (`node/facts.rs`), the peer requests (`node/peer_requests.rs`), and the engine.
+
+mod facts;
+mod peer_requests;
+mod window;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stentor_engine::remote::{
-    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, Unreachable,
-};
+use serde::{Deserialize, Serialize};
+use stentor_engine::remote::{PeerEvent, PeerRequest, PeerStream, Peers, Reach, Unreachable};
 use stentor_engine::transport_api::Refused;
-use stentor_engine::{Engine, ListKind, NodeId, SessionId};
+use stentor_engine::{Engine, NodeId, SessionId};
+use stentor_wire::raw_json;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::announce_barrier::{AnnounceBarrier, Lists, Settled};
+use crate::announce_barrier::{AnnounceBarrier, Lists};
 use crate::config::ClusterConfig;
 use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
-use crate::message_sender::MessageSender;
-use crate::node_message::{NodeMessage, UnknownMessage};
-use crate::peer_requests::{IncomingRequests, OutgoingRequests};
-use crate::replica::{Effect, Replica};
+use crate::replica::Replica;
+use crate::replication_log::{Position, Update};
 use crate::successors::Successors;
+pub(crate) use facts::publish;
+use peer_requests::{IncomingRequests, OutgoingRequests};
 
 /// How many successors to follow from the node that a session's id names.
 const MAX_SUCCESSOR_HOPS: usize = 16;
@@ -35,6 +39,110 @@ const MAX_KNOWN_NODES: usize = 1024;
 /// How long a peer request may wait for space in the window of its link.
 const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The messages between nodes, as JSON. A newer release may add to them, and the protocol's own
+/// JSON is embedded as it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NodeMessage {
+    /// How far the sender has read the receiver's replication log.
+    Position(Option<Position>),
+    /// New facts of the sender's replication log.
+    Update(Update),
+    /// The sender shows what the receiver offers, up to this number.
+    Shown(u64),
+    /// All nodes show what the sender offers, up to this number.
+    Announce(u64),
+    /// A peer request of the sender, with the sender's number for it.
+    Request(u64, PeerRequest),
+    /// An event of a peer request of the receiver, with the receiver's number for it.
+    Event(u64, PeerEvent),
+    /// The sender has read this many events of the peer request with this number.
+    Acknowledge(u64, usize),
+    /// A client's answer to a question of the peer request with this number: the message.
+    Answer(u64, #[serde(with = "raw_json")] Bytes),
+    /// The sender cancels the peer request with this number.
+    Cancel(u64),
+}
+
+impl NodeMessage {
+    /// `None` if the message cannot be encoded.
+    fn encode(&self) -> Option<Bytes> {
+        serde_json::to_vec(self).ok().map(Bytes::from)
+    }
+
+    /// # Errors
+    ///
+    /// The bytes are of a newer release, or not a message.
+    fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+/// A message of a newer release for which another node waits.
+#[derive(Debug, PartialEq, Eq)]
+enum UnknownMessage {
+    /// A peer request with this number.
+    Request(u64),
+    /// An event of this node's peer request with this number.
+    Event(u64),
+}
+
+impl UnknownMessage {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let frame: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let number = |kind: &str| frame.get(kind)?.get(0)?.as_u64();
+        number("request").map(Self::Request).or_else(|| number("event").map(Self::Event))
+    }
+}
+
+/// Sends node messages to other nodes. It has no mesh before the mesh has started.
+#[derive(Clone, Debug, Default)]
+struct MessageSender(Arc<OnceLock<Mesh>>);
+
+impl MessageSender {
+    fn set_mesh(&self, mesh: Mesh) {
+        // Ignored: `set_mesh` is called once, when the mesh starts.
+        let _ = self.0.set(mesh);
+    }
+
+    fn mesh(&self) -> Option<&Mesh> {
+        self.0.get()
+    }
+
+    fn prepare(&self, message: &NodeMessage) -> Result<(&Mesh, Bytes), SendError> {
+        let mesh = self.0.get().ok_or(SendError::NotConnected)?;
+        Ok((mesh, message.encode().ok_or(SendError::TooLarge)?))
+    }
+
+    fn try_send(&self, node: &NodeId, message: &NodeMessage) -> Result<(), SendError> {
+        let (mesh, bytes) = self.prepare(message)?;
+        mesh.try_send(node, &bytes)
+    }
+
+    /// Sends a message when the window has space. Cancel safe: the message is sent or not.
+    async fn send(&self, node: &NodeId, message: &NodeMessage) -> Result<(), SendError> {
+        let (mesh, bytes) = self.prepare(message)?;
+        mesh.send(node, &bytes).await
+    }
+
+    /// As [`send`](Self::send), for a message that is encoded already.
+    async fn send_encoded(&self, node: &NodeId, bytes: &Bytes) -> Result<(), SendError> {
+        self.0.get().ok_or(SendError::NotConnected)?.send(node, bytes).await
+    }
+
+    /// Sends a small message as soon as the window has space. It is lost only with the link.
+    fn send_soon(&self, node: &NodeId, message: NodeMessage) {
+        if let Err(SendError::WindowFull) = self.try_send(node, &message) {
+            let (sender, node) = (self.clone(), node.clone());
+            // Bounded: there are a few of these tasks at most for each peer request.
+            tokio::spawn(async move {
+                let _ = sender.send(&node, &message).await;
+            });
+        }
+    }
+}
+
+/// An engine as a node of a cluster.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
     pub(crate) successors: Successors,
@@ -65,36 +173,21 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Sends new facts to the other nodes, and announces changes that all nodes show.
-pub(crate) async fn publish(node: Arc<Node>, mesh: Mesh) {
-    loop {
-        let next = node.barrier.lock().next();
-        tokio::select! {
-            () = mesh.stopped() => return node.detach(),
-            () = node.publish_wake.notified() => {}
-            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-        }
-        node.sync_catalog();
-        for peer in node.connected() {
-            node.send_updates(&peer);
-        }
-        node.announce_settled();
-    }
-}
-
 impl Node {
     /// A node without a mesh; [`set_mesh`](Self::set_mesh) adds it.
     pub(crate) fn new(engine: Engine, config: &ClusterConfig) -> Self {
+        let sender = MessageSender::default();
+        let max = config.max_peer_requests;
         let node = Self {
+            outgoing: Arc::new(OutgoingRequests::new(sender.clone())),
+            incoming: Arc::new(IncomingRequests::new(engine.clone(), sender.clone(), max)),
             engine,
             successors: Successors::default(),
-            sender: MessageSender::default(),
+            sender,
             replica: Mutex::new(Replica::new(random_u64())),
             barrier: Mutex::default(),
             catalog_changed: Mutex::new(Some(Lists::new())),
             publish_wake: Notify::new(),
-            outgoing: Arc::default(),
-            incoming: Arc::new(IncomingRequests::new(config.max_peer_requests)),
             known: Mutex::default(),
             peers_changed: Notify::new(),
             has_seeds: !config.seeds.is_empty(),
@@ -125,27 +218,6 @@ impl Node {
         (self.incoming.len(), self.outgoing.len())
     }
 
-    /// What [`Cluster::unsettled`](crate::Cluster::unsettled) counts.
-    pub(crate) fn unsettled(&self) -> usize {
-        // `sync_catalog` holds the lock of the replica while it moves a change from
-        // `catalog_changed` into the barrier, so each change is counted here.
-        let replica = self.replica.lock();
-        let unseen = self.catalog_changed.lock().is_some();
-        let barrier = self.barrier.lock();
-        barrier.len() + barrier.behind(replica.last_seq()) + usize::from(unseen)
-    }
-
-    /// Waits until [`is_ready`](Self::is_ready), or until the time to discover other nodes is over.
-    pub(crate) async fn ready(&self) {
-        let until = self.started + self.discovery_time;
-        while !self.is_ready() {
-            let changed = self.peers_changed.notified();
-            if self.is_ready() || timeout_at(until, changed).await.is_err() {
-                return;
-            }
-        }
-    }
-
     /// Leaves the mesh, and makes the engine a single node again.
     pub(crate) async fn leave_mesh(&self, mesh: &Mesh) {
         self.has_left.store(true, Ordering::Release);
@@ -153,50 +225,8 @@ impl Node {
         self.forget_peers();
     }
 
-    /// Writes the engine's current catalog into the replication log.
-    fn sync_catalog(&self) {
-        // Locked first, so that an older catalog cannot be written after a newer one, and so that a
-        // caller that finds nothing to do returns only after another caller has finished.
-        let mut replica = self.replica.lock();
-        let changed = self.catalog_changed.lock().take();
-        if let Some(lists) = changed {
-            let seq = replica.offer(self.engine.catalog().snapshot().definitions());
-            self.barrier.lock().changed(seq, lists, Instant::now());
-        }
-    }
-
-    /// Announces the changes that all nodes show, on this node and on the others.
-    fn announce_settled(&self) {
-        // Locked until the engine has the lists: a caller that finds no unsettled change finds them
-        // there.
-        let mut barrier = self.barrier.lock();
-        let Settled { own, lists } = barrier.settled(Instant::now());
-        self.announce(lists);
-        drop(barrier);
-        if let Some(seq) = own {
-            for peer in self.connected() {
-                self.sender.send_soon(&peer, NodeMessage::Announce(seq));
-            }
-        }
-    }
-
-    fn announce(&self, lists: Lists) {
-        if !lists.is_empty() {
-            self.engine.announce_lists(lists.into_iter().collect());
-        }
-    }
-
     fn connected(&self) -> Vec<NodeId> {
         self.mesh().map(Mesh::connected).unwrap_or_default()
-    }
-
-    /// Whether this node shows the items of all other live nodes.
-    fn is_ready(&self) -> bool {
-        let known = self.known.lock();
-        let mut alive = known.iter().filter(|(_, alive)| **alive).map(|(node, _)| node).peekable();
-        let is_alone = alive.peek().is_none();
-        let replica = self.replica.lock();
-        if is_alone { !self.has_seeds } else { alive.all(|node| replica.shows(node)) }
     }
 
     /// Ends the membership without leaving in order, as when the mesh has stopped: removes what
@@ -212,31 +242,6 @@ impl Node {
         self.forget_peers();
         for node in known {
             self.engine.peer_offers(node, 0, None);
-        }
-    }
-
-    /// Makes the engine a single node again, and announces the changes that still waited.
-    fn forget_peers(&self) {
-        self.engine.join_peers(None);
-        let waiting = self.barrier.lock().all();
-        self.announce(waiting);
-    }
-
-    /// Sends a node its new facts, as long as the window has space.
-    fn send_updates(&self, peer: &NodeId) {
-        // Locked while sending, so that no other task sends the same update.
-        let mut replica = self.replica.lock();
-        while let Some(update) = replica.update_for(peer) {
-            let to = update.to;
-            match self.sender.try_send(peer, &NodeMessage::Update(update)) {
-                Ok(()) => replica.mark_sent(peer, to),
-                // Sending continues when the window has space again, or with the next link.
-                Err(SendError::WindowFull | SendError::NotConnected) => return,
-                Err(SendError::TooLarge) => {
-                    stentor_engine::log!(error, %peer, "what is offered here is too large for another node");
-                    return;
-                }
-            }
         }
     }
 
@@ -258,7 +263,7 @@ impl Node {
         node: &NodeId,
         peer_request: PeerRequest,
     ) -> Result<PeerStream, SendError> {
-        let asking = self.outgoing.ask_when_space(&self.sender, node, peer_request);
+        let asking = self.outgoing.ask_when_space(node, peer_request);
         timeout(SPACE_TIMEOUT, asking).await.unwrap_or(Err(SendError::WindowFull))
     }
 
@@ -282,22 +287,6 @@ impl Node {
             }
             Some(UnknownMessage::Event(number)) => self.outgoing.on_unknown_event(from, number),
             None => {}
-        }
-    }
-
-    fn perform(&self, peer: &NodeId, effects: impl IntoIterator<Item = Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Offers(seq, definitions) => {
-                    self.engine.peer_offers(peer.clone(), seq, definitions);
-                }
-                Effect::Unchanged(seq) => self.sender.send_soon(peer, NodeMessage::Shown(seq)),
-                Effect::Notices(facts) => self.engine.receive_facts(facts),
-                Effect::Missed => self.engine.facts_were_lost(),
-                Effect::Have(position) => {
-                    self.sender.send_soon(peer, NodeMessage::Position(position))
-                }
-            }
         }
     }
 }
@@ -346,14 +335,14 @@ impl MeshHandler for Node {
 
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
         let bytes = frame.len();
-        let frame = match NodeMessage::decode(&frame) {
-            Ok(frame) => frame,
+        let message = match NodeMessage::decode(&frame) {
+            Ok(message) => message,
             Err(error) => {
                 stentor_engine::log!(warn, %from, %error, "a node says what is not understood");
                 return self.on_unknown_message(from, &frame);
             }
         };
-        match frame {
+        match message {
             NodeMessage::Position(position) => {
                 let known = self.replica.lock().on_position(from, position);
                 if let Some(seq) = known {
@@ -377,8 +366,7 @@ impl MeshHandler for Node {
                 if matches!(peer_request, PeerRequest::Migrate(_)) {
                     self.become_successor_of(from);
                 }
-                let peer_request = (peer_request, receipt);
-                self.incoming.begin(&self.engine, &self.sender, from, number, peer_request);
+                self.incoming.begin(from, number, peer_request, receipt);
             }
             NodeMessage::Event(number, event) => self.outgoing.on_event(from, number, event, bytes),
             NodeMessage::Acknowledge(number, count) => self.incoming.on_took(from, number, count),
@@ -421,7 +409,7 @@ impl Peers for Node {
             // The target of the request has migrated to this node meanwhile.
             return Ok(self.engine.ask_itself(peer_request));
         }
-        self.outgoing.ask(&self.sender, node, peer_request)
+        self.outgoing.ask(node, peer_request)
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {
@@ -438,35 +426,27 @@ impl Peers for Node {
     }
 }
 
-impl PeerFacts for Node {
-    fn catalog_changed(&self, lists: &[ListKind]) {
-        self.catalog_changed.lock().get_or_insert_default().extend(lists);
-        self.publish_wake.notify_one();
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn registry_restarted(&self) {
-        // A change of this engine's own catalog may have been lost too.
-        self.catalog_changed(&[]);
-        let shown = self.replica.lock().shown_offers();
-        for (node, offers) in shown {
-            self.perform(&node, [offers]);
-        }
-        self.engine.facts_were_lost();
-    }
-
-    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]) {
-        self.peers_changed.notify_waiters();
-        let lists = lists.iter().copied().collect();
-        self.barrier.lock().shown(node, seq, lists, Instant::now());
-        self.sender.send_soon(node, NodeMessage::Shown(seq));
-        // The next deadline of the barrier may be earlier now.
-        self.publish_wake.notify_one();
-    }
-
-    fn tell(&self, fact: Fact) {
-        // Changes of the catalog that came before this fact are written first.
-        self.sync_catalog();
-        self.replica.lock().add_fact(fact);
-        self.publish_wake.notify_one();
+    #[test]
+    fn unknown_messages_that_need_an_answer_are_recognized() {
+        let asked = br#"{"request":[7,{"dance":{"how":"fast"}}]}"#;
+        assert!(NodeMessage::decode(asked).is_err());
+        assert_eq!(UnknownMessage::decode(asked), Some(UnknownMessage::Request(7)));
+        assert_eq!(
+            UnknownMessage::decode(br#"{"event":[8,"hm"]}"#),
+            Some(UnknownMessage::Event(8))
+        );
+        assert_eq!(UnknownMessage::decode(br#"{"sung":[9]}"#), None);
+        // A new member in a known message changes nothing.
+        let known = NodeMessage::decode(
+            br#"{"event":[8,{"started":{"stream":1,"version":null,"key":"c"}}]}"#,
+        );
+        assert!(matches!(
+            known,
+            Ok(NodeMessage::Event(8, PeerEvent::Started { stream: 1, version: None, .. }))
+        ));
     }
 }

@@ -232,8 +232,8 @@ impl Lookup<'_> {
             _ => return Reach::Local,
         };
         // An invalid parameter is reported later.
-        let signed = self.request.params.string(member).ok().flatten();
-        signed.map_or(Reach::Local, |signed| self.dispatcher.nodes.reach(&signed))
+        let id = self.request.params.string(member).ok().flatten();
+        id.map_or(Reach::Local, |id| self.dispatcher.nodes.reach(&id))
     }
 
     fn remote_call(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Dispatch {

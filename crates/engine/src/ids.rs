@@ -10,8 +10,8 @@ pub use stentor_delivery::{Seq, SessionId, StreamId};
 
 /// The name of a node in a cluster: short, of letters, digits, `-` and `_`.
 ///
-/// Ids of sessions and tasks, and the state that a node gives to clients, contain the node's name.
-/// So every other node knows which node to ask.
+/// Ids of sessions and tasks, and the state that a node gives to clients, begin with the node's
+/// name. So every other node knows which node to ask.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(Arc<str>);
@@ -52,19 +52,19 @@ impl NodeId {
     }
 
     /// An id that this node gives out: its name, a dot and `rest`.
-    pub(crate) fn sign(&self, rest: &str) -> String {
+    pub(crate) fn prefixed(&self, rest: &str) -> String {
         format!("{}.{rest}", self.0)
     }
 
-    /// The id without the name of its node.
-    pub(crate) fn without_node(signed: &str) -> &str {
-        signed.split_once('.').map_or(signed, |(_, rest)| rest)
+    /// The id without the name of its node in front.
+    pub(crate) fn without_prefix(id: &str) -> &str {
+        id.split_once('.').map_or(id, |(_, rest)| rest)
     }
 
-    /// The node that gave out this id, if the id contains a name.
+    /// The node that gave out this id, if the id begins with a name.
     #[must_use]
-    pub fn of(signed: &str) -> Option<Self> {
-        Self::new(signed.split_once('.')?.0).ok()
+    pub fn of(id: &str) -> Option<Self> {
+        Self::new(id.split_once('.')?.0).ok()
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn random_text<const BYTES: usize>() -> String {
 
 /// The id of a new session on a node.
 pub(crate) fn new_session_id(node: &NodeId) -> SessionId {
-    SessionId::new(node.sign(&random_text::<16>()))
+    SessionId::new(node.prefixed(&random_text::<16>()))
 }
 
 /// The number of the catalog's last change. It only grows, even when the registry restarts.
@@ -124,7 +124,7 @@ pub struct TaskId(Arc<str>);
 
 impl TaskId {
     pub(crate) fn random(node: &NodeId) -> Self {
-        Self(node.sign(&random_text::<16>()).into())
+        Self(node.prefixed(&random_text::<16>()).into())
     }
 
     /// An id that a client or a store gave.

@@ -28,8 +28,8 @@ pub enum Reach {
 
 /// The other nodes. Without a cluster there are none: everything is local.
 pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
-    /// Where to ask for something whose id names its node.
-    fn reach(&self, signed: &str) -> Reach;
+    /// Where to ask for something whose id begins with the name of its node.
+    fn reach(&self, id: &str) -> Reach;
 
     /// The call of an item that only these nodes have.
     fn call(&self, nodes: Vec<NodeId>, caller: &Caller, request: &Request, subject: &str)

@@ -1,49 +1,77 @@
-//! What the engines of several nodes send to each other.
+//! The other nodes of a cluster: finds the node that can serve a request, and asks it.
 //!
 //! The engine knows only that there may be other nodes. How they are found and reached is up to the
-//! code that calls [`join_peers`](crate::Engine::join_peers), as `stentor-cluster` does. This module
-//! contains plain data that can be serialized, and one trait.
+//! code that calls [`join_peers`](crate::Engine::join_peers), as `stentor-cluster` does.
 //!
 //! A node *sends* all others [`Fact`]s: what it offers, and what changed. It *asks* another node by
 //! a [`PeerRequest`]: a call goes to the node that has its tool, and a message of a client goes to
 //! the node that has its session. The answer is a stream of [`PeerEvent`]s.
+//!
+//! * `protocol.rs`: what nodes say to each other, and the traits that a cluster implements.
+//! * `http_session.rs`: a session on another node, and its streams.
+//! * `call.rs`, `listen.rs`: calls and tasks on other nodes.
+//! * `serve.rs`: the other side, which serves what another node asks.
+//! * `migrate.rs`, `take_over.rs`: how a session changes its node.
 
 mod call;
 mod http_session;
 mod listen;
-mod local;
-mod locate;
 mod migrate;
-mod peers;
+mod protocol;
 mod serve;
-mod session;
-mod stream;
+mod take_over;
 
-use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use stentor_delivery::SerializedFrame;
-use stentor_wire::{ProtocolVersion, Response, raw_json};
-use tokio::sync::mpsc;
+use arc_swap::ArcSwapOption;
 
 pub use crate::caller::RemoteCaller;
 pub use crate::catalog::Definition;
 use crate::dispatch::Dispatcher;
 use crate::ids::{NodeId, SessionId};
 pub use crate::nodes::Reach;
-use crate::reasons::{EndReason, Refused};
+use crate::reasons::Refused;
 pub use crate::registry::{Fact, PeerFacts};
 pub use crate::session::SessionRecord;
-use crate::session::Sessions;
+use crate::session::{Session, Sessions};
 pub use http_session::HttpSession;
 use migrate::Migrations;
 pub use migrate::OutgoingMigration;
-pub(crate) use peers::PeerNodes;
-pub use serve::PeerResponse;
+pub use protocol::{
+    PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
+};
+pub use serve::{PeerQuestions, PeerResponse};
+
+/// The other nodes, once this engine has [joined](crate::Engine::join_peers) them.
+#[derive(Debug)]
+pub(crate) struct PeerNodes {
+    node: NodeId,
+    peers: ArcSwapOption<Arc<dyn Peers>>,
+}
+
+impl PeerNodes {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self { node, peers: ArcSwapOption::empty() }
+    }
+
+    fn peers(&self) -> Option<Arc<Arc<dyn Peers>>> {
+        self.peers.load_full()
+    }
+
+    /// Where to ask for something whose id begins with the name of its node.
+    fn reach_id(&self, id: &str) -> Reach {
+        NodeId::of(id).map_or(Reach::Local, |node| self.reach_node(&node))
+    }
+
+    /// Where to ask for something that `node` gave out.
+    fn reach_node(&self, node: &NodeId) -> Reach {
+        match self.peers() {
+            Some(peers) if *node != self.node => peers.reach(node),
+            _ => Reach::Local,
+        }
+    }
+}
 
 /// The sessions of this node, seen together with the other nodes.
 #[derive(Clone, Debug)]
@@ -56,6 +84,13 @@ struct Shared {
     dispatcher: Arc<Dispatcher>,
     migrations: Migrations,
     reconnect_timeout: Duration,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+enum Found {
+    Local(Session),
+    Remote(NodeId),
 }
 
 impl Remote {
@@ -73,144 +108,73 @@ impl Remote {
     pub(crate) fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
         let facts = peers.clone().map(|peers| peers as Arc<dyn PeerFacts>);
         self.0.sessions.registry.join_peers(facts);
-        self.0.nodes.join(peers);
-    }
-}
-
-/// The other nodes, as an engine sees them. No method may block.
-pub trait Peers: PeerFacts {
-    /// Where to ask for something that a node gave out.
-    fn reach(&self, node: &NodeId) -> Reach;
-
-    /// Sends a peer request to a node.
-    ///
-    /// # Errors
-    ///
-    /// [`Unreachable`], if the request has certainly not begun.
-    fn ask(&self, node: &NodeId, peer_request: PeerRequest) -> Result<PeerStream, Unreachable>;
-
-    /// The node to which a session has moved from this one.
-    fn moved(&self, _session: &SessionId) -> Option<NodeId> {
-        None
-    }
-}
-
-/// A node could not be reached.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {0} cannot be reached")]
-pub struct Unreachable(pub NodeId);
-
-/// What one node asks of another.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerRequest {
-    /// Answer a request with what the asked node itself has.
-    Request {
-        /// The sender of the request.
-        sender: Box<RemoteCaller>,
-        /// The request, as JSON.
-        #[serde(with = "raw_json")]
-        request: Bytes,
-    },
-    /// Do something with a legacy session on the asked node.
-    Session {
-        /// The session.
-        session: SessionId,
-        /// The principal that does it.
-        principal: Option<Arc<str>>,
-        /// What to do.
-        act: SessionOp,
-    },
-    /// Continue a session that was on the asking node.
-    Migrate(Box<SessionRecord>),
-}
-
-/// What to do with a session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionOp {
-    /// Deliver a message of the client.
-    Message(#[serde(with = "raw_json")] Bytes),
-    /// Add the notices that the asking node has received for the session since it moved.
-    Missed(Vec<SerializedFrame>),
-    /// Read the session's notices.
-    Attach,
-    /// Resume a stream at a frame, for a client that comes back.
-    Resume(u64, u64),
-    /// Resume a stream at a frame, for a node: the stream's own node was lost.
-    ReadAgain(u64, u64),
-    /// End the session.
-    End(EndReason),
-}
-
-/// One event of the answer to a peer request.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerEvent {
-    /// The request is refused. Nothing follows.
-    Refused(Refused),
-    /// The request has begun. The fields describe its session.
-    Started {
-        /// The id of the stream that is read.
-        stream: u64,
-        /// The negotiated version.
-        version: Option<ProtocolVersion>,
-        /// The number of the next frame. Older nodes do not send it.
-        next: Option<u64>,
-    },
-    /// Frames of the stream.
-    Frames {
-        /// The frames, in order.
-        frames: Vec<SerializedFrame>,
-        /// Whether nothing follows.
-        last: bool,
-    },
-    /// The session is on this other node now. Nothing follows.
-    Moved(NodeId),
-    /// The client must come back for the rest.
-    Detached,
-    /// Nothing follows.
-    Ended,
-}
-
-/// The way back to the node that serves a peer request. Dropping it cancels the request.
-pub trait ResponseControl: fmt::Debug + Send + Sync {
-    /// Reports that `count` events were read, so that as many more may be sent.
-    fn took(&self, count: usize);
-
-    /// Sends the client's answer to a question.
-    fn answer(&self, response: Response);
-}
-
-/// The answer of another node to a peer request. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct PeerStream {
-    // Dropped first: an event that arrives in between must not look like the end of the request.
-    control: Box<dyn ResponseControl>,
-    events: mpsc::Receiver<PeerEvent>,
-}
-
-impl PeerStream {
-    /// Makes a stream of these events. They end when nothing follows, or when the node is lost.
-    #[must_use]
-    pub fn new(events: mpsc::Receiver<PeerEvent>, control: Box<dyn ResponseControl>) -> Self {
-        Self { control, events }
+        self.0.nodes.peers.store(peers.map(Arc::new));
     }
 
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<PeerEvent>> {
-        let event = self.events.poll_recv(cx);
-        if let Poll::Ready(Some(_)) = &event {
-            self.control.took(1);
+    /// Finds a legacy session over HTTP by its id, for the principal that opened it.
+    pub(crate) async fn http_session(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+    ) -> Result<HttpSession, Refused> {
+        if let Some(session) = self.local_session(id, principal).await {
+            return Ok(HttpSession::local(session));
         }
-        event
+        // Boxed to keep the common future small: most sessions are on this node.
+        Box::pin(self.find_session(&SessionId::new(id), principal)).await
     }
 
-    /// The next event. `None` when the node is lost. Cancel safe.
-    pub async fn next(&mut self) -> Option<PeerEvent> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    async fn local_session(&self, id: &str, principal: Option<&str>) -> Option<Session> {
+        self.0.migrations.settled(id).await;
+        self.0.sessions.find_http(id, principal)
     }
 
-    pub(crate) fn answer(&self, response: Response) {
-        self.control.answer(response);
+    /// Finds a session that is not on this engine, by its id or in the session store. A session
+    /// whose node died is on this engine from then on.
+    async fn find_session(
+        &self,
+        id: &SessionId,
+        principal: Option<&str>,
+    ) -> Result<HttpSession, Refused> {
+        let found = match (self.moved(id), self.0.nodes.reach_id(id.as_str())) {
+            (Some(node), _) | (None, Reach::Remote(node)) => Found::Remote(node),
+            (None, Reach::Unreachable) => return Err(Refused::Unreachable),
+            (None, Reach::Local | Reach::Dead) => self.take_over_session(id, principal).await?,
+        };
+        Ok(match found {
+            Found::Local(session) => HttpSession::local(session),
+            Found::Remote(node) => HttpSession::remote(self.clone(), node, id.clone(), principal),
+        })
+    }
+
+    /// Like [`http_session`](Self::http_session), for another node that was sent to this one: the
+    /// name in the session's id sends it nowhere else.
+    async fn session_for_peer(
+        &self,
+        id: &SessionId,
+        principal: Option<&str>,
+    ) -> Result<Found, Refused> {
+        if let Some(session) = self.local_session(id.as_str(), principal).await {
+            return Ok(Found::Local(session));
+        }
+        match self.moved(id) {
+            Some(node) => Ok(Found::Remote(node)),
+            None => self.take_over_session(id, principal).await,
+        }
+    }
+
+    /// The node to which a session has moved from this one. With a session store: unless that node
+    /// is dead, or this node may have restarted. Then the session may be newer than the record of
+    /// its last move.
+    fn moved(&self, id: &SessionId) -> Option<NodeId> {
+        let names_this_node = NodeId::of(id.as_str()).as_ref() == Some(&self.0.nodes.node);
+        let may_have_restarted = self.0.sessions.saver.is_some() && names_this_node;
+        if may_have_restarted { None } else { self.last_move(id) }
+    }
+
+    fn last_move(&self, id: &SessionId) -> Option<NodeId> {
+        let peers = self.0.nodes.peers()?;
+        let dies = self.0.sessions.saver.is_some();
+        peers.moved(id).filter(|node| !dies || peers.reach(node) != Reach::Dead)
     }
 }

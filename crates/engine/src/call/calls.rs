@@ -175,9 +175,9 @@ impl Calls {
         Box::pin(self.offload.run(move || Message::decode_within(&input, max_values))).await
     }
 
-    /// The state token that a client sends back. It names this node.
+    /// The state token that a client sends back. It begins with the name of this node.
     pub(super) fn seal(&self, sealed: &StateToken, binding: &Binding) -> String {
-        self.node.sign(&self.sealer.seal(sealed, binding, SystemTime::now()))
+        self.node.prefixed(&self.sealer.seal(sealed, binding, SystemTime::now()))
     }
 
     /// Cancels all calls that run, and those that begin later.

@@ -119,7 +119,7 @@ fn enter(
         return Ok(Entry::New { retry, explicit: None });
     };
     let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
-    let sealed = calls.sealer.open(NodeId::without_node(state), &binding, SystemTime::now());
+    let sealed = calls.sealer.open(NodeId::without_prefix(state), &binding, SystemTime::now());
     let sealed = sealed.map_err(refused)?;
     match sealed {
         StateToken::Waiting(handle) => {

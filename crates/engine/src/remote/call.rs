@@ -1,51 +1,71 @@
-//! A call whose code is on another node: to its client it is a call like any other.
+//! Calls whose code is on another node: to their client they are calls like any other. This implements
+//! `OtherNodes`, by which lower modules ask for them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Frame, FrameBody};
 use stentor_wire::{ErrorObject, Message, Request, Response, params};
 
-use super::{PeerEvent, PeerRequest, PeerStream, Peers};
+use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream, Peers, listen};
 use crate::call::{Failure, Target};
 use crate::caller::{Caller, RemoteCaller};
 use crate::handler::Context;
 use crate::ids::NodeId;
+use crate::nodes::{OtherNodes, Reach, RemoteTasks};
 
 /// The response of a remote call, encoded for its client, and its error code if it is an error.
 type Encoded = (Bytes, Option<i32>);
 
-/// The call of a request that the first reachable one of these nodes has to answer.
-pub(super) fn target(
-    peers: Option<Arc<Arc<dyn Peers>>>,
-    nodes: Vec<NodeId>,
-    caller: &Caller,
-    request: &Request,
-    subject: &str,
-) -> Target {
-    let sender = Box::new(RemoteCaller::from(caller));
-    let peer_request = PeerRequest::Request { sender, request: request.encode() };
-    let name: Arc<str> = subject.into();
-    Target::remote(subject, move |ctx| {
-        Box::pin(async move {
-            let begun = peers.and_then(|peers| begin(&**peers, &nodes, peer_request));
-            let (node, peer_stream) = begun
-                .ok_or_else(|| unavailable(format!("no node that has '{name}' can be reached")))?;
-            let lost = || unavailable(format!("node {node}, which ran '{name}', has gone"));
-            let forwarded = Box::pin(forward(peer_stream, &ctx)).await;
-            let (response, code) = forwarded.unwrap_or_else(|| Err(lost()))?;
-            Err(Failure::Encoded(response, code))
+impl OtherNodes for PeerNodes {
+    fn reach(&self, id: &str) -> Reach {
+        self.reach_id(id)
+    }
+
+    fn call(
+        &self,
+        nodes: Vec<NodeId>,
+        caller: &Caller,
+        request: &Request,
+        subject: &str,
+    ) -> Target {
+        let peers = self.peers();
+        let sender = Box::new(RemoteCaller::from(caller));
+        let peer_request = PeerRequest::Request { sender, request: request.encode() };
+        let name: Arc<str> = subject.into();
+        Target::remote(subject, move |ctx| {
+            Box::pin(async move {
+                let begun = peers.and_then(|peers| begin(&**peers, &nodes, peer_request));
+                let (node, peer_stream) = begun.ok_or_else(|| {
+                    unavailable(format!("no node that has '{name}' can be reached"))
+                })?;
+                let lost = || unavailable(format!("node {node}, which ran '{name}', has gone"));
+                let forwarded = Box::pin(forward(peer_stream, &ctx)).await;
+                let (response, code) = forwarded.unwrap_or_else(|| Err(lost()))?;
+                Err(Failure::Encoded(response, code))
+            })
         })
-    })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: &'a Request,
+        tasks: &'a mut Vec<String>,
+    ) -> BoxFuture<'a, RemoteTasks> {
+        listen::listen(self, caller, request, tasks).boxed()
+    }
 }
 
 fn unavailable(message: String) -> Failure {
     ErrorObject::unavailable(message).into()
 }
 
+/// Asks the first one of these nodes that can be reached.
 fn begin(
     peers: &dyn Peers,
     nodes: &[NodeId],

@@ -16,7 +16,7 @@ use stentor_wire::{EncodedNotice, Method, Notice, Params, Request, SubscriptionI
 use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream};
 use crate::caller::{Caller, RemoteCaller};
 use crate::ids::NodeId;
-use crate::nodes::{Forward, OtherNodes as _, Reach, RemoteTasks};
+use crate::nodes::{Forward, Reach, RemoteTasks};
 
 /// Removes the tasks that are on other nodes from `tasks`, and listens to them there.
 pub(super) async fn listen(
@@ -27,7 +27,7 @@ pub(super) async fn listen(
 ) -> RemoteTasks {
     let (mut granted, mut by_node) = (RemoteTasks::default(), BTreeMap::<NodeId, Vec<_>>::new());
     let Some(peers) = nodes.peers() else { return granted };
-    tasks.retain(|task| match nodes.reach(task) {
+    tasks.retain(|task| match nodes.reach_id(task) {
         Reach::Remote(node) => {
             by_node.entry(node).or_default().push(task.clone());
             false

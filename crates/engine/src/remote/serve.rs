@@ -1,12 +1,16 @@
-//! Serves peer requests of other nodes.
+//! Serves peer requests: of other nodes, and those whose target has come to this one.
+
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
-use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver, leave_out_largest};
+use stentor_delivery::{Delivered, Frame, SerializedFrame, StreamReceiver};
 use stentor_wire::{DecodeError, Era, ErrorObject, Message, Method, Request, Response, encode};
+use tokio::sync::mpsc;
 
-use super::locate::Found;
-use super::{PeerEvent, PeerRequest, Remote, RemoteCaller, SessionOp};
+use super::{
+    Found, PeerEvent, PeerRequest, PeerStream, Remote, RemoteCaller, ResponseControl, SessionOp,
+};
 use crate::caller::Caller;
 use crate::dispatch::{Answer, Scope};
 use crate::handler::PendingRequests;
@@ -21,8 +25,22 @@ pub struct PeerResponse {
     /// Sent before everything else.
     first: Option<PeerEvent>,
     source: Source,
-    /// Where a call for a legacy client registers its questions.
-    questions: Option<PendingRequests>,
+    questions: PeerQuestions,
+}
+
+/// The questions of a call that runs for another node. Clones are the same questions. Only a call
+/// for a legacy client asks any.
+#[derive(Clone, Debug, Default)]
+pub struct PeerQuestions(Option<PendingRequests>);
+
+impl PeerQuestions {
+    /// Delivers the client's answer to a question. A second answer to the same question has no
+    /// effect.
+    pub fn answer(&self, response: Response) {
+        if let Some(questions) = &self.0 {
+            questions.answer(response);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,6 +70,31 @@ impl Remote {
         served.unwrap_or_else(|refused| PeerResponse::of(PeerEvent::Refused(refused)))
     }
 
+    /// Serves a peer request that was meant for another node, after its target has come to this one.
+    pub(crate) fn ask_itself(&self, peer_request: PeerRequest) -> PeerStream {
+        let (sender, receiver) = mpsc::channel(1);
+        let control = LocalControl::default();
+        let (remote, questions) = (self.clone(), control.0.clone());
+        tokio::spawn(async move {
+            let serve = async {
+                let mut response = remote.serve_peer(peer_request).await;
+                // It is set once, here.
+                let _ = questions.set(response.questions());
+                while let Some(event) = response.next().await {
+                    if sender.send(event).await.is_err() {
+                        // Nobody reads: the request was cancelled.
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = serve => {}
+                () = sender.closed() => {}
+            }
+        });
+        PeerStream::new(receiver, Box::new(control))
+    }
+
     async fn serve_request(
         &self,
         sender: RemoteCaller,
@@ -66,19 +109,18 @@ impl Remote {
             let answer = self.0.sessions.open_listen(request, caller).await?;
             return Ok(match answer {
                 Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
-                Answer::Stream(receiver) => {
-                    PeerResponse { first: None, source: Source::Session(receiver), questions: None }
-                }
+                Answer::Stream(receiver) => PeerResponse::new(None, Source::Session(receiver)),
             });
         }
         let questions = (caller.era() == Era::Legacy).then(|| {
-            PendingRequests::named(self.0.nodes.own().sign(&crate::ids::random_text::<9>()))
+            PendingRequests::named(self.0.nodes.node.prefixed(&crate::ids::random_text::<9>()))
         });
         let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Own)?;
         let answer = begun.answer().await;
         Ok(match answer {
             Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
             Answer::Stream(receiver) => {
+                let questions = PeerQuestions(questions);
                 PeerResponse { first: None, source: Source::Call(receiver), questions }
             }
         })
@@ -90,17 +132,10 @@ impl Remote {
         principal: Option<&str>,
         act: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        self.0.migrations.settled(session.as_str()).await;
-        let session = match self.0.sessions.find_http(session.as_str(), principal) {
-            Some(session) => session,
-            None => {
-                let found = self.locate_session(session, principal).await?;
-                if let Found::Remote(node) = found {
-                    return Ok(PeerResponse::of(PeerEvent::Moved(node)));
-                }
-                let session = self.0.sessions.find_http(session.as_str(), principal);
-                session.ok_or(Refused::SessionEnded)?
-            }
+        let found = self.session_for_peer(session, principal).await?;
+        let session = match found {
+            Found::Local(session) => session,
+            Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),
         };
         let receiver = match act {
             SessionOp::Message(message) => {
@@ -139,7 +174,21 @@ impl Remote {
         };
         let (stream, next) = (receiver.stream_id().0, receiver.next_seq().map(|seq| seq.0));
         let began = PeerEvent::Started { stream, version: session.version(), next };
-        Ok(PeerResponse { first: Some(began), source: Source::Session(receiver), questions: None })
+        Ok(PeerResponse::new(Some(began), Source::Session(receiver)))
+    }
+}
+
+/// The way back to this engine itself: the questions, once the request has begun.
+#[derive(Debug, Default)]
+struct LocalControl(Arc<OnceLock<PeerQuestions>>);
+
+impl ResponseControl for LocalControl {
+    fn took(&self, _count: usize) {}
+
+    fn answer(&self, response: Response) {
+        if let Some(questions) = self.0.get() {
+            questions.answer(response);
+        }
     }
 }
 
@@ -160,8 +209,12 @@ fn error_of(error: &DecodeError) -> Frame {
 }
 
 impl PeerResponse {
+    fn new(first: Option<PeerEvent>, source: Source) -> Self {
+        Self { first, source, questions: PeerQuestions::default() }
+    }
+
     fn of(event: PeerEvent) -> Self {
-        Self { first: Some(event), source: Source::Ended, questions: None }
+        Self::new(Some(event), Source::Ended)
     }
 
     fn answer(reply: &Frame) -> Self {
@@ -217,70 +270,18 @@ impl PeerResponse {
         Some(PeerEvent::Ended)
     }
 
+    /// The questions that the response contains: the client's answers go there.
+    #[must_use]
+    pub fn questions(&self) -> PeerQuestions {
+        self.questions.clone()
+    }
+
     /// Delivers the client's answer to a question of the call.
     pub fn client_answers(&self, response: Response) {
-        if let Some(questions) = &self.questions {
-            // A second answer to the same question has no effect.
-            questions.answer(response);
-        }
-    }
-}
-
-impl PeerEvent {
-    /// Makes an event smaller that is too large to be sent. Its largest frame becomes an error if
-    /// it is a reply, and is removed otherwise. `false` if no frame is left.
-    pub fn leave_out_largest(&mut self) -> bool {
-        match self {
-            Self::Frames { frames, .. } => {
-                let left_out = leave_out_largest(frames);
-                left_out.inspect(|bytes| crate::log::left_out(*bytes)).is_some()
-            }
-            _ => false,
-        }
+        self.questions.answer(response);
     }
 }
 
 fn has_reply(batch: &[Delivered]) -> bool {
     batch.iter().any(|(_, class, _)| *class == Class::Reply)
-}
-
-#[cfg(test)]
-mod tests {
-    use stentor_delivery::FrameBody;
-
-    use super::*;
-
-    fn event_of(frames: impl IntoIterator<Item = FrameBody>) -> PeerEvent {
-        let frame = |body| SerializedFrame { seq: 0, class: Class::Reply, body };
-        PeerEvent::Frames { frames: frames.into_iter().map(frame).collect(), last: true }
-    }
-
-    fn texts(event: &PeerEvent) -> Vec<String> {
-        let PeerEvent::Frames { frames, .. } = event else { panic!("{event:?}") };
-        let text = |frame: &SerializedFrame| match &frame.body {
-            FrameBody::Reply(json, _) | FrameBody::Message(json) | FrameBody::Log(_, json) => {
-                String::from_utf8(json.to_vec()).unwrap()
-            }
-            FrameBody::Progress(_, _, message) => message.clone(),
-        };
-        frames.iter().map(text).collect()
-    }
-
-    #[test]
-    fn a_large_reply_becomes_an_error_and_a_large_message_is_left_out() {
-        let large = "x".repeat(10_000);
-        let mut batch = event_of([
-            FrameBody::Message(Bytes::from_static(b"1")),
-            FrameBody::Reply(format!(r#"{{"id":"a","result":"{large}"}}"#).into(), None),
-            FrameBody::Message(Bytes::from("y".repeat(9_000))),
-        ]);
-        assert!(batch.leave_out_largest() && batch.leave_out_largest());
-        let left = texts(&batch);
-        assert_eq!((left.len(), &*left[0]), (2, "1"));
-        assert!(left[1].contains(r#""id":"a""#) && left[1].contains("-32603"), "{}", left[1]);
-        // A frame that cannot become smaller is removed in the end.
-        assert!(batch.leave_out_largest() && batch.leave_out_largest());
-        assert!(!batch.leave_out_largest());
-        assert!(!PeerEvent::Ended.leave_out_largest());
-    }
 }
