@@ -17,14 +17,13 @@ use ractor::{
     Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent,
 };
 use stentor_delivery::LossCounters;
-use stentor_wire::Notice;
+use stentor_wire::{Notice, Topic};
 use tokio::time::{Instant, timeout};
 
 use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
 use crate::events::{EngineEvent, report_losses};
 use crate::hub::HubMsg;
-use crate::items::Topic;
 use crate::lifecycle::CANCEL_GRACE;
 use crate::reasons::{CancelReason, EndReason};
 use crate::registry::{Fact, RegistryMsg};

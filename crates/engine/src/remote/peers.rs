@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use futures::future::{BoxFuture, FutureExt as _};
-use stentor_wire::Request;
+use stentor_wire::{KeyKind, Request};
 
 use super::{Peers, call, listen};
 use crate::call::Target;
 use crate::caller::Caller;
 use crate::ids::NodeId;
-use crate::nodes::{OtherNodes, Reach, RemoteTasks};
+use crate::nodes::{OtherNodes, Reach, RemoteTopics};
 
 /// The other nodes, once this engine has [joined](crate::Engine::join_peers) them.
 #[derive(Debug)]
@@ -66,8 +66,9 @@ impl OtherNodes for PeerNodes {
         &'a self,
         caller: &'a Caller,
         request: &'a Request,
-        tasks: &'a mut Vec<String>,
-    ) -> BoxFuture<'a, RemoteTasks> {
-        listen::listen(self, caller, request, tasks).boxed()
+        kind: KeyKind,
+        keys: &'a mut Vec<Arc<str>>,
+    ) -> BoxFuture<'a, RemoteTopics> {
+        listen::listen(self, caller, request, kind, keys).boxed()
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ractor::ActorId;
 use stentor_delivery::policy::{Limits, Retention};
 use stentor_delivery::{Counters, EventStore};
+use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
 
 use super::SessionActor;
@@ -17,16 +18,15 @@ use crate::actor_pool::ActorPool;
 use crate::call::Calls;
 use crate::dispatch::Dispatcher;
 use crate::events::{EngineEvent, Events};
+use crate::extension::ProtocolExtension;
 use crate::hub::Hub;
 use crate::ids::{NodeId, SessionId};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::nodes::OtherNodes;
 use crate::reasons::{CancelReason, EndReason};
 use crate::registry::Registry;
 use crate::request_budget::Meter;
 use crate::shares::Share;
-use crate::tasks::Tasks;
 
 /// How many sessions there may be, what each may have, and for how long. The fields are those of
 /// [`Config`](crate::Config).
@@ -59,9 +59,9 @@ pub(crate) struct Sessions {
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) calls: Arc<Calls>,
-    pub(crate) tasks: Arc<Tasks>,
+    /// The extensions that own topics.
+    pub(crate) owners: Vec<(KeyKind, Arc<dyn ProtocolExtension>)>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) nodes: Arc<dyn OtherNodes>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
@@ -87,9 +87,7 @@ impl Sessions {
         limits: SessionLimits,
         hub: Arc<Hub>,
         calls: Arc<Calls>,
-        tasks: Arc<Tasks>,
         dispatcher: Arc<Dispatcher>,
-        nodes: Arc<dyn OtherNodes>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -101,9 +99,8 @@ impl Sessions {
             events: calls.events.clone(),
             metrics: calls.metrics.clone(),
             calls,
-            tasks,
+            owners: dispatcher.owners().collect(),
             dispatcher,
-            nodes,
             counters,
             directory: Directory::new(limits.max_sessions),
             saver: Saver::new(&limits).map(Arc::new),
