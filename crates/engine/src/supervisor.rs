@@ -17,7 +17,7 @@ use ractor::{
     Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent,
 };
 use stentor_delivery::LossCounters;
-use stentor_wire::{Notice, Topic};
+use stentor_wire::Notice;
 use tokio::time::{Instant, timeout};
 
 use crate::catalog::{CatalogError, Change, Mutation};
@@ -139,10 +139,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             EngineMsg::Apply(mutations, reply) => self.on_apply(mutations, reply),
-            EngineMsg::ListChanged(kind) => self.in_order(RegistryMsg::Announce(Topic::List(kind))),
-            EngineMsg::ResourceUpdated(uri) => {
-                self.in_order(RegistryMsg::Announce(Topic::Resource(uri.into())));
-            }
+            EngineMsg::Changed(topic) => self.in_order(RegistryMsg::Announce(topic)),
             EngineMsg::Notify(audience, method, params) => {
                 let method: Arc<str> = method.into();
                 self.core.registry.tell_peers(|| Fact::Notify {
