@@ -111,3 +111,29 @@ impl<'de> Visitor<'de> for FilterVisitor {
         Ok(filter)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_a_repeated_member_is_refused() {
+        let text = r#"{"toolsListChanged":true,"resourceSubscriptions":["a:1"],"taskIds":["t"]}"#;
+        let filter: NoticeFilter = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&filter).unwrap(), text);
+        let rest = r#"{"taskIds":null,"promptsListChanged":null,"moonPhasesChanged":[1]}"#;
+        assert!(serde_json::from_str::<NoticeFilter>(rest).unwrap().is_empty());
+        for twice in [r#"{"taskIds":null,"taskIds":[]}"#, r#"{"taskIds":["t"],"taskIds":["u"]}"#] {
+            assert!(serde_json::from_str::<NoticeFilter>(twice).is_err());
+        }
+    }
+
+    #[test]
+    fn what_extensions_own_can_be_taken_out() {
+        let text = r#"{"resourceSubscriptions":["a:1"],"taskIds":["t"]}"#;
+        let mut filter: NoticeFilter = serde_json::from_str(text).unwrap();
+        assert_eq!(filter.take_owned().keys(KeyKind::Task), ["t".into()]);
+        assert_eq!(filter.keys(KeyKind::Resource), ["a:1".into()]);
+        assert!(filter.keys(KeyKind::Task).is_empty());
+    }
+}
