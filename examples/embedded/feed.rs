@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message, call};
 use serde_json::json;
-use stentor::{Audience, EngineMsg, Mutation, Resource};
+use stentor::{Audience, EngineMsg, Mutation, Resource, Topic};
 
 pub(crate) const NEWEST: &str = "inbox://newest";
 
@@ -52,7 +52,7 @@ async fn tell(engine: &ActorRef<EngineMsg>, name: &str) -> Result<(), ActorProce
     ];
     // `call!` waits for the reply, because a notice may overtake a change that was only cast.
     call!(engine, |reply| EngineMsg::Apply(changes, Some(reply)))??;
-    engine.cast(EngineMsg::ResourceUpdated(NEWEST.to_owned()))?;
+    engine.cast(EngineMsg::Changed(Topic::Resource(NEWEST.into())))?;
     let (method, params) = ("notifications/example/arrived".to_owned(), json!({"name": name}));
     engine.cast(EngineMsg::Notify(Audience::all(), method, Some(params)))?;
     Ok(())

@@ -264,10 +264,7 @@ impl ReplicationLog {
                 Some((seq, Fact::Remove(*kind, key.clone()), FACT_BYTES + key.len()))
             } else if is_next(heads[2]) {
                 let (seq, topic) = topics.next()?;
-                let size = match topic {
-                    Topic::List(_) => FACT_BYTES,
-                    Topic::Resource(uri) => FACT_BYTES + uri.len(),
-                };
+                let size = FACT_BYTES + topic.keyed().map_or(0, |(_, key)| key.len());
                 Some((seq, Fact::Changed(topic.clone()), size))
             } else {
                 let (seq, note) = notes.next()?;

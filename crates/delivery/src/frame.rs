@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
-use stentor_wire::{EncodedNotice, LogLevel, Notice, SubscriptionId, encode};
+use stentor_wire::{EncodedNotice, LogLevel, Notice, SubscriptionId, Topic, encode};
 
 use crate::ids::Seq;
 use crate::policy::Class;
@@ -73,13 +73,13 @@ impl Frame {
             + match self {
                 Self::Reply(bytes, _) | Self::Message(bytes) | Self::Log(_, bytes) => bytes.len(),
                 Self::Notice(notice, _) => match notice.notice() {
-                    Notice::Custom { .. } | Notice::Task { .. } => notice.len_hint(None),
-                    // Few of these exist, and all sessions share them: only the entry takes memory.
-                    Notice::ResourceUpdated(_) => 0,
+                    Notice::Custom { .. } | Notice::State { .. } => notice.len_hint(None),
                     // At most one of each list waits for a subscription, and all sessions get
                     // theirs at once: adding to the shared total would cost more than these frames
                     // do.
-                    Notice::ListChanged(_) => return 0,
+                    Notice::Changed(Topic::List(_)) => return 0,
+                    // Few of these exist, and all sessions share them: only the entry takes memory.
+                    Notice::Changed(_) => 0,
                 },
                 Self::Dropped(..) => 0,
                 Self::Progress(value) => {

@@ -19,7 +19,7 @@
 //! frames that were kept; a modern client listens again. A pipe is never closed for this: it has
 //! one client, and its queue is bounded.
 
-use stentor_wire::Notice;
+use stentor_wire::{Notice, Topic};
 
 /// What a frame is, for the delivery policy and for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -61,9 +61,11 @@ impl Class {
     #[must_use]
     pub const fn of(notice: &Notice) -> Self {
         match notice {
-            Notice::ListChanged(_) => Self::ListChanged,
-            Notice::ResourceUpdated(_) => Self::ResourceUpdated,
-            Notice::Task { .. } => Self::Task,
+            Notice::Changed(topic) | Notice::State { topic, .. } => match topic {
+                Topic::List(_) => Self::ListChanged,
+                Topic::Resource(_) => Self::ResourceUpdated,
+                Topic::Task(_) => Self::Task,
+            },
             Notice::Custom { .. } => Self::Custom,
         }
     }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use stentor_wire::{ListKind, Notice, SubscriptionId};
+use stentor_wire::{Notice, SubscriptionId, Topic};
 
 use crate::frame::{Entry, Frame, ProgressValue, QueuedFrame};
 use crate::ids::Seq;
-use crate::policy::{Class, Limits};
+use crate::policy::{Class, Limits, WhenBehind};
 use crate::progress_gate::ProgressGate;
 
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +35,8 @@ pub(crate) enum Pushed {
     Refused,
 }
 
-/// The key of a notice that waits at most once for a subscription: a list, a URI or a task.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Flag {
-    List(Option<SubscriptionId>, ListKind),
-    Uri(Option<SubscriptionId>, Arc<str>),
-    Task(Option<SubscriptionId>, Arc<str>),
-}
+/// The key of a notice that waits at most once: its subscription and its topic.
+type Flag = (Option<SubscriptionId>, Topic);
 
 /// The frame number of each flag. A client that keeps up has at most one, which is not allocated.
 #[derive(Debug, Default)]
@@ -110,8 +105,8 @@ impl Queue {
         }
         if let Some(flag) = flag(&frame) {
             if let Some(waits) = self.flags.get(&flag) {
-                // A newer status replaces that of a task; the other notices would repeat the same.
-                if class == Class::Task
+                // A newer state replaces the last one; the other notices would repeat the same.
+                if class.when_behind() == WhenBehind::LatestWins
                     && let Some(index) = self.find(waits)
                 {
                     self.replace(index, class, frame);
@@ -333,9 +328,9 @@ impl Queue {
 fn flag(frame: &Frame) -> Option<Flag> {
     let Frame::Notice(notice, subscription) = frame else { return None };
     match notice.notice() {
-        Notice::ListChanged(kind) => Some(Flag::List(subscription.clone(), *kind)),
-        Notice::ResourceUpdated(uri) => Some(Flag::Uri(subscription.clone(), uri.clone())),
-        Notice::Task { id, .. } => Some(Flag::Task(subscription.clone(), id.clone())),
+        Notice::Changed(topic) | Notice::State { topic, .. } => {
+            Some((subscription.clone(), topic.clone()))
+        }
         Notice::Custom { .. } => None,
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     use std::task::Wake;
 
     use parking_lot::Mutex;
-    use stentor_wire::{EncodedNotice, Id, ListKind, Notice};
+    use stentor_wire::{EncodedNotice, Id, ListKind, Notice, Topic};
 
     use super::*;
     use crate::policy::{Budget, Class, Limits};
@@ -307,7 +307,7 @@ mod tests {
         }
 
         fn notify(&self, kind: ListKind) {
-            let notice = Arc::new(EncodedNotice::new(Notice::ListChanged(kind)));
+            let notice = Arc::new(EncodedNotice::new(Notice::Changed(Topic::List(kind))));
             self.sender.notice_directly(Class::ListChanged, notice, None);
         }
 

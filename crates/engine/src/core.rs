@@ -77,13 +77,14 @@ impl Core {
             metrics.clone(),
         ));
         let max = config.sessions.max_subscriptions;
-        let tasks = Arc::new(Tasks::new(config.tasks.clone(), max, hub.clone(), &calls));
+        let nodes = Arc::new(PeerNodes::new(config.node.clone()));
+        let tasks = Tasks::new(config.tasks.clone(), max, hub.clone(), nodes.clone(), &calls);
+        let tasks = Arc::new(tasks);
         calls.set_tasks(tasks.clone());
         let own = extensions.into_iter().map(|it| Arc::new(it) as Arc<dyn ProtocolExtension>);
         let extensions: Vec<_> = own.chain([tasks.clone() as _]).collect();
         let (text, cache) = (instructions.as_deref(), config.lists.cache.discover);
         let hello = ServerHello::new(&identity, text, &extensions, &capabilities, cache);
-        let nodes = Arc::new(PeerNodes::new(config.node.clone()));
         let dispatcher = Arc::new(Dispatcher::new(
             calls.clone(),
             extensions,
@@ -95,9 +96,7 @@ impl Core {
             config.sessions.clone(),
             hub.clone(),
             calls.clone(),
-            tasks.clone(),
             dispatcher.clone(),
-            nodes.clone(),
         ));
         let timeout = config.reconnect_timeout;
         let remote = Remote::new(nodes, sessions.clone(), dispatcher.clone(), timeout);

@@ -9,7 +9,7 @@ use stentor_delivery::StreamReceiver;
 use stentor_wire::bounds::quoted;
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, Member};
-use stentor_wire::{Era, ErrorObject, Method, Request};
+use stentor_wire::{Era, ErrorObject, KeyKind, Method, Request};
 use tokio::time::Instant;
 
 use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
@@ -132,18 +132,24 @@ impl Dispatcher {
             Method::ResourcesRead => self.work(lookup.read_resource(era)),
             Method::PromptsGet => self.work(lookup.get_prompt()),
             Method::Complete => lookup.complete(),
-            other => match self.dispatch_to_extension(caller, request) {
-                // A client that waits for a task may still ask for it.
-                Some(Dispatch::Call(target)) if !other.is_of_tasks() => self.work(Ok(target)),
-                Some(decided) => decided,
-                None => Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str()))),
-            },
+            other => self.dispatch_to_extension(caller, request).unwrap_or_else(|| {
+                Dispatch::Answer(Err(ErrorObject::method_not_found(other.as_str())))
+            }),
         }
     }
 
     fn dispatch_to_extension(&self, caller: &Caller, request: &Request) -> Option<Dispatch> {
-        let mut extensions = self.extensions.iter();
-        extensions.find_map(|extension| extension.clone().dispatch(caller, request))
+        self.extensions.iter().find_map(|extension| {
+            Some(match extension.clone().dispatch(caller, request)? {
+                Dispatch::Call(target) if extension.calls_are_new_work() => self.work(Ok(target)),
+                decided => decided,
+            })
+        })
+    }
+
+    /// The extensions that own topics.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (KeyKind, Arc<dyn ProtocolExtension>)> {
+        self.extensions.iter().filter_map(|it| Some((it.owns()?, it.clone())))
     }
 
     /// Starts new work, unless the engine shuts down.
@@ -227,9 +233,11 @@ impl Lookup<'_> {
             return Reach::Local;
         }
         let member = match &self.request.method {
-            method if method.is_of_tasks() => Member::TaskId,
             method if method.may_ask() && self.caller.era() == Era::Modern => Member::RequestState,
-            _ => return Reach::Local,
+            method => match method.signed_member() {
+                Some(member) => member,
+                None => return Reach::Local,
+            },
         };
         // An invalid parameter is reported later.
         let id = self.request.params.string(member).ok().flatten();

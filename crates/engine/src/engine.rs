@@ -13,7 +13,7 @@ use ractor::{ActorCell, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use serde_json::Value;
 use stentor_delivery::CountersView;
-use stentor_wire::ListKind;
+use stentor_wire::{ListKind, Topic};
 
 use crate::audience::Audience;
 use crate::call::CallView;
@@ -21,7 +21,6 @@ use crate::core::Core;
 use crate::events::{EventBatch, EventReceiver};
 use crate::hub::HubMsg;
 use crate::ids::{CallId, SessionId};
-use crate::items::Topic;
 use crate::lifecycle::Ended;
 use crate::observe::EngineView;
 use crate::reasons::{CancelReason, Stopped};

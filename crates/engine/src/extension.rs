@@ -5,17 +5,19 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::model::JsonObject;
-use stentor_wire::{Era, ErrorObject, Method, Params, Request, TASKS_EXTENSION};
+use stentor_wire::{Era, ErrorObject, KeyKind, ListKind, Method, Params, Request, TASKS_EXTENSION};
 
 use crate::call::{Dispatch, Target};
 use crate::caller::Caller;
 use crate::handler::{CallError, Context, Running, shape};
+use crate::hub::SubscriberKey;
+use crate::nodes::RemoteTopics;
 
 /// An extension, as the engine sees it.
 pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
@@ -27,6 +29,37 @@ pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
 
     /// Decides about a request, if its method belongs to the extension.
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch>;
+
+    /// Whether its calls are new work, which a shutdown refuses.
+    fn calls_are_new_work(&self) -> bool {
+        true
+    }
+
+    /// The kind of topics that it owns, if there is one.
+    fn owns(&self) -> Option<KeyKind> {
+        None
+    }
+
+    /// Decides which topics a listen receives, of those that it owns and whose keys are asked for.
+    fn grant<'a>(
+        &'a self,
+        _caller: &'a Caller,
+        _request: &'a Request,
+        _asked: Vec<Arc<str>>,
+    ) -> BoxFuture<'a, Result<Grant, ErrorObject>> {
+        async { Ok(Grant::default()) }.boxed()
+    }
+
+    /// Sends a subscriber the current states of topics, through the hub. It has joined the hub.
+    fn send_states(self: Arc<Self>, _to: SubscriberKey, _keys: Vec<Arc<str>>) {}
+}
+
+/// What an extension grants a listen of the topics that it owns.
+#[derive(Default)]
+pub(crate) struct Grant {
+    /// The topics on this node, by their keys.
+    pub(crate) local: Vec<Arc<str>>,
+    pub(crate) remote: RemoteTopics,
 }
 
 type MethodCode = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + Send + Sync;
@@ -204,20 +237,13 @@ pub enum ExtensionError {
     Member(String, String),
 }
 
-/// Members of a listen that belong to the protocol.
-const PROTOCOL_MEMBERS: [&str; 5] = [
-    "toolsListChanged",
-    "promptsListChanged",
-    "resourcesListChanged",
-    "resourceSubscriptions",
-    "taskIds",
-];
-
 /// Checks the extensions of an engine.
 pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
     let (mut methods, mut notifications) = (HashSet::new(), HashSet::new());
     let mut identifiers = HashSet::from([TASKS_EXTENSION]);
-    let mut members = HashSet::from(PROTOCOL_MEMBERS);
+    // Those of the protocol.
+    let mut members = HashSet::from(ListKind::ALL.map(ListKind::member));
+    members.extend(KeyKind::ALL.map(|kind| kind.rules().member));
     for extension in extensions {
         let identifier = || extension.identifier.to_string();
         let named = extension.identifier.split_once('/');

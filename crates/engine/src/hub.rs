@@ -14,16 +14,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_delivery::StreamSender;
 use stentor_delivery::policy::Class;
-use stentor_wire::{EncodedNotice, Notice, SubscriptionId, uri};
+use stentor_wire::{EncodedNotice, KeyKind, Notice, SubscriptionId, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audience::{Audience, Listener};
 use crate::ids::SessionId;
-use crate::items::Topic;
 use crate::reasons::Stopped;
 use fanout::Recipient;
 use filter::Filter;
@@ -69,9 +68,10 @@ pub(crate) enum HubMsg {
     Leave(SubscriberKey),
     /// There are pending broadcasts.
     Flush,
+    /// The state of a topic that an extension owns has changed.
     Publish(Notice),
-    /// The status of a task, for a subscriber that has just joined.
-    SendTaskStatus(SubscriberKey, Box<EncodedNotice>),
+    /// The state of a topic, for a subscriber that has just joined.
+    SendState(SubscriberKey, Box<EncodedNotice>),
     /// A notification of the application's own. An application can send them without end, so a
     /// sender that has to wait for the hub adds a permit.
     Notify(Audience, Notice, Option<OwnedSemaphorePermit>),
@@ -164,11 +164,9 @@ pub(crate) struct HubState {
     /// Roughly in the order of joining: their memory was allocated in that order, so iterating is
     /// faster.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
-    /// The subscribers of each resource, by the normal form of its URI, so that an update does not
-    /// visit other subscribers.
-    watchers: HashMap<Arc<str>, IndexSet<SubscriberKey, RandomState>>,
-    /// The subscribers of each task, and the last version that each has received.
-    tasks: HashMap<Arc<str>, HashMap<SubscriberKey, u64>>,
+    /// The subscribers of each topic with a key, by its normal form, so that a notice does not visit
+    /// other subscribers. If the topic has a state: the last version that each has received.
+    topics: HashMap<Topic, IndexMap<SubscriberKey, u64, RandomState>>,
     /// The listens of each session that ask for notifications of an extension.
     listens: HashMap<SessionId, Vec<SubscriberKey>>,
     published: u64,
@@ -192,8 +190,7 @@ impl Actor for HubActor {
             epoch: hub.pending.epoch(),
             hub,
             subscribers: IndexMap::default(),
-            watchers: HashMap::default(),
-            tasks: HashMap::default(),
+            topics: HashMap::default(),
             listens: HashMap::default(),
             published: 0,
         })
@@ -216,8 +213,8 @@ impl Actor for HubActor {
             }
             HubMsg::Leave(key) => state.on_leave(&key),
             HubMsg::Flush => state.on_flush().await,
-            HubMsg::Publish(notice) => state.on_publish(notice).await,
-            HubMsg::SendTaskStatus(key, notice) => state.on_tell_task(&key, *notice),
+            HubMsg::Publish(notice) => state.on_state(notice).await,
+            HubMsg::SendState(key, notice) => state.on_send_state(&key, *notice),
             HubMsg::Notify(audience, notice, _permit) => state.on_notify(&audience, notice).await,
             HubMsg::Barrier(reply) => {
                 // The requester may have ended.
@@ -231,11 +228,8 @@ impl Actor for HubActor {
 
 impl HubState {
     fn on_join(&mut self, key: SubscriberKey, subscriber: Subscriber) {
-        for task in subscriber.filter.tasks() {
-            self.tasks.entry(task.clone()).or_default().entry(key.clone()).or_default();
-        }
-        for uri in subscriber.filter.resources() {
-            self.watch(uri, &key);
+        for topic in subscriber.filter.topics() {
+            self.watch(topic, &key);
         }
         if subscriber.filter.has_members() {
             let listens = self.listens.entry(key.session.clone()).or_default();
@@ -246,22 +240,22 @@ impl HubState {
         // A session that joins again may watch less than before.
         if let Some(before) = self.subscribers.insert(key.clone(), subscriber) {
             let now = self.subscribers.get(&key).map(|now| &now.filter);
-            let stays = |uri: &Arc<str>| now.is_some_and(|now| now.watched_as(uri).is_some());
+            let stays = |topic: &Topic| now.is_some_and(|now| now.written(topic).is_some());
             let gone: Vec<_> =
-                before.filter.resources().filter(|uri| !stays(uri)).cloned().collect();
-            gone.iter().for_each(|uri| self.unwatch(uri, &key));
+                before.filter.topics().filter(|topic| !stays(topic)).cloned().collect();
+            gone.iter().for_each(|topic| self.unwatch(topic, &key));
         }
     }
 
-    fn watch(&mut self, uri: &Arc<str>, key: &SubscriberKey) {
-        self.watchers.entry(uri.clone()).or_default().insert(key.clone());
+    fn watch(&mut self, topic: &Topic, key: &SubscriberKey) {
+        self.topics.entry(topic.clone()).or_default().entry(key.clone()).or_default();
     }
 
-    fn unwatch(&mut self, uri: &str, key: &SubscriberKey) {
-        if let Some(watchers) = self.watchers.get_mut(uri) {
-            watchers.swap_remove(key);
-            if watchers.is_empty() {
-                self.watchers.remove(uri);
+    fn unwatch(&mut self, topic: &Topic, key: &SubscriberKey) {
+        if let Some(subscribers) = self.topics.get_mut(topic) {
+            subscribers.swap_remove(key);
+            if subscribers.is_empty() {
+                self.topics.remove(topic);
             }
         }
     }
@@ -270,13 +264,14 @@ impl HubState {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         match refilter {
             Refilter::Watch(uri) => {
-                let (normal, _) = filter::watched(uri.clone());
-                subscriber.filter.watch(uri);
-                self.watch(&normal, key);
+                let (topic, uri) = filter::watched(KeyKind::Resource, &uri);
+                subscriber.filter.watch(topic.clone(), uri);
+                self.watch(&topic, key);
             }
             Refilter::Unwatch(uri) => {
-                subscriber.filter.unwatch(&uri);
-                self.unwatch(&uri::normal(&uri), key);
+                let topic = Topic::Resource(uri).normal();
+                subscriber.filter.unwatch(&topic);
+                self.unwatch(&topic, key);
             }
         }
     }
@@ -289,16 +284,8 @@ impl HubState {
                 self.listens.remove(&key.session);
             }
         }
-        for uri in subscriber.filter.resources() {
-            self.unwatch(uri, key);
-        }
-        for task in subscriber.filter.tasks() {
-            if let Some(listeners) = self.tasks.get_mut(task) {
-                listeners.remove(key);
-                if listeners.is_empty() {
-                    self.tasks.remove(task);
-                }
-            }
+        for topic in subscriber.filter.topics() {
+            self.unwatch(topic, key);
         }
     }
 
@@ -309,50 +296,56 @@ impl HubState {
 
     async fn on_flush(&mut self) {
         for topic in self.hub.pending.take(self.epoch) {
-            self.on_publish(topic.notice()).await;
+            self.on_changed(topic).await;
         }
     }
 
-    async fn on_publish(&mut self, notice: Notice) {
-        let recipients = match &notice {
-            Notice::Task { id, version, .. } => {
-                let Some(listeners) = self.tasks.get_mut(id) else { return };
-                let behind = listeners.iter_mut().filter(|(_, last)| **last < *version);
-                let subscribers = &self.subscribers;
-                let recipients = behind.filter_map(|(key, last)| {
-                    *last = *version;
-                    Some(Recipient::new(key, subscribers.get(key)?))
-                });
-                recipients.collect()
-            }
-            Notice::ResourceUpdated(uri) => return self.on_updated(&uri::normal(uri)).await,
-            _ => {
+    async fn on_changed(&mut self, topic: Topic) {
+        match topic.keyed() {
+            None => {
+                let notice = Notice::Changed(topic);
                 let all = self.subscribers.iter();
                 let hear = all.filter(|(_, subscriber)| subscriber.filter.passes(&notice));
-                hear.map(|(key, subscriber)| Recipient::new(key, subscriber)).collect()
+                let recipients = hear.map(|(key, it)| Recipient::new(key, it)).collect();
+                self.send(recipients, notice).await;
             }
-        };
-        self.send(recipients, notice).await;
+            // Its notices contain its state, which only the extension knows.
+            Some((kind, _)) if kind.is_owned() => {}
+            Some((kind, _)) => self.on_key_changed(kind, &topic.normal()).await,
+        }
     }
 
-    /// A resource changed. Each client receives its URI as the client wrote it.
-    async fn on_updated(&mut self, normal: &str) {
+    /// A topic changed, which is in its normal form. Each client receives its key as the client
+    /// wrote it.
+    async fn on_key_changed(&mut self, kind: KeyKind, topic: &Topic) {
         self.published += 1;
-        let mut by_uri: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
-        for key in self.watchers.get(normal).into_iter().flatten() {
+        let mut by_key: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
+        for key in self.topics.get(topic).into_iter().flat_map(IndexMap::keys) {
             let Some(subscriber) = self.subscribers.get(key) else { continue };
-            let Some(uri) = subscriber.filter.watched_as(normal) else { continue };
-            let recipients = match by_uri.get_mut(uri) {
+            let Some(written) = subscriber.filter.written(topic) else { continue };
+            let recipients = match by_key.get_mut(written) {
                 Some(recipients) => recipients,
-                None => by_uri.entry(uri.clone()).or_default(),
+                None => by_key.entry(written.clone()).or_default(),
             };
             recipients.push(Recipient::new(key, subscriber));
         }
-        for (uri, to) in by_uri {
-            let notice = Notice::ResourceUpdated(uri);
+        for (written, to) in by_key {
+            let notice = Notice::Changed(kind.topic(written));
             fanout::write_to_all(to, Class::of(&notice), Arc::new(EncodedNotice::new(notice)))
                 .await;
         }
+    }
+
+    async fn on_state(&mut self, notice: Notice) {
+        let Notice::State { topic, version, .. } = &notice else { return };
+        let Some(subscribers) = self.topics.get_mut(topic) else { return };
+        let behind = subscribers.iter_mut().filter(|(_, last)| **last < *version);
+        let recipients = behind.filter_map(|(key, last)| {
+            *last = *version;
+            Some(Recipient::new(key, self.subscribers.get(key)?))
+        });
+        let recipients = recipients.collect();
+        self.send(recipients, notice).await;
     }
 
     async fn send(&mut self, recipients: Vec<Recipient>, notice: Notice) {
@@ -365,14 +358,15 @@ impl HubState {
         fanout::write_to_all(recipients, class, notice).await;
     }
 
-    fn on_tell_task(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
-        let Notice::Task { id, version, .. } = notice.notice() else { return };
-        let last = self.tasks.get_mut(id).and_then(|listeners| listeners.get_mut(key));
+    fn on_send_state(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
+        let Notice::State { topic, version, .. } = notice.notice() else { return };
+        let last = self.topics.get_mut(topic).and_then(|subscribers| subscribers.get_mut(key));
         if let (Some(last), Some(subscriber)) = (last, self.subscribers.get(key))
             && *last < *version
         {
             *last = *version;
-            subscriber.sender.notice(Class::Task, Arc::new(notice), key.subscription.clone());
+            let class = Class::of(notice.notice());
+            subscriber.sender.notice(class, Arc::new(notice), key.subscription.clone());
         }
     }
 

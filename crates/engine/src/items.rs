@@ -1,8 +1,8 @@
-//! What the catalog has: kinds of items, and the topics whose changes are announced.
+//! What the catalog has: kinds of items.
 
 use std::sync::Arc;
 
-use stentor_wire::{ListKind, Notice};
+use stentor_wire::ListKind;
 
 use crate::ids::NodeId;
 
@@ -39,27 +39,6 @@ impl ItemKind {
             Self::Resources => "resource",
             Self::Templates => "resource template",
             Self::Prompts => "prompt",
-        }
-    }
-}
-
-/// Changes that are announced together: all changes of one list, or of one resource.
-#[derive(
-    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Topic {
-    /// A list.
-    List(ListKind),
-    /// The resource with this URI.
-    Resource(Arc<str>),
-}
-
-impl Topic {
-    pub(crate) fn notice(&self) -> Notice {
-        match self {
-            Self::List(kind) => Notice::ListChanged(*kind),
-            Self::Resource(uri) => Notice::ResourceUpdated(uri.clone()),
         }
     }
 }

@@ -80,7 +80,7 @@ pub use handler::{
 };
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
-pub use items::{Conflict, ItemKind, Topic};
+pub use items::{Conflict, ItemKind};
 pub use lifecycle::{Ended, EndedUnasked};
 pub use observe::EngineView;
 pub use reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind, Stopped};
@@ -91,7 +91,7 @@ pub use session::{
 };
 pub use shares::Connection;
 pub use stentor_delivery as delivery;
-pub use stentor_wire::ListKind;
+pub use stentor_wire::{ListKind, Topic};
 pub use supervisor::{EngineMsg, SupervisorView};
 pub use tasks::{MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use stentor_delivery::StreamSender;
-use stentor_wire::{Id, Request, SubscriptionId};
+use stentor_wire::{Id, KeyKind, Request, SubscriptionId};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::Target;
@@ -35,39 +35,44 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn call(&self, nodes: Vec<NodeId>, caller: &Caller, request: &Request, subject: &str)
     -> Target;
 
-    /// Removes the tasks that are on other nodes from `tasks`, and listens to them there.
+    /// Removes the keys that other nodes gave out from `keys`, and listens to their topics there.
     fn listen<'a>(
         &'a self,
         caller: &'a Caller,
         request: &'a Request,
-        tasks: &'a mut Vec<String>,
-    ) -> BoxFuture<'a, RemoteTasks>;
+        kind: KeyKind,
+        keys: &'a mut Vec<Arc<str>>,
+    ) -> BoxFuture<'a, RemoteTopics>;
 }
 
-/// Forwards notices of tasks on another node to the stream of a listen.
+/// Forwards notices of topics on another node to the stream of a listen.
 pub(crate) type Forward =
     Box<dyn FnOnce(StreamSender, SubscriptionId) -> BoxFuture<'static, ()> + Send>;
 
-/// The tasks that other nodes grant a listen.
+/// The topics of one kind that other nodes grant a listen.
 #[derive(Default)]
-pub(crate) struct RemoteTasks {
-    pub(crate) ids: Vec<String>,
+pub(crate) struct RemoteTopics {
+    pub(crate) keys: Vec<Arc<str>>,
     pub(crate) forwards: Vec<Forward>,
 }
 
-/// Keeps a listen subscribed to tasks on other nodes. Dropping it ends that.
+/// Keeps a listen subscribed to topics on other nodes. Dropping it ends that.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop")]
 pub(crate) struct Forwarding(Vec<AbortOnDropHandle<()>>);
 
-impl RemoteTasks {
-    /// From here on forwards notices of the tasks to the client.
-    pub(crate) fn forward(self, sender: &StreamSender, request: &Id) -> Option<Arc<Forwarding>> {
+impl Forwarding {
+    /// From here on forwards notices to the client of the listen.
+    pub(crate) fn begin(
+        forwards: Vec<Forward>,
+        sender: &StreamSender,
+        request: &Id,
+    ) -> Option<Arc<Self>> {
         let begin = |forward: Forward| {
             let forwarding = forward(sender.clone(), SubscriptionId::of(request));
             AbortOnDropHandle::new(tokio::spawn(forwarding))
         };
-        let forwarding: Vec<_> = self.forwards.into_iter().map(begin).collect();
-        (!forwarding.is_empty()).then(|| Arc::new(Forwarding(forwarding)))
+        let forwarding: Vec<_> = forwards.into_iter().map(begin).collect();
+        (!forwarding.is_empty()).then(|| Arc::new(Self(forwarding)))
     }
 }

@@ -13,14 +13,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use stentor_wire::{ListKind, Notice};
+use stentor_wire::{ListKind, Notice, Topic};
 use tokio::time::Instant;
 
 use crate::catalog::{Catalog, CatalogError, Change, Checked, Definition};
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
-use crate::items::{Conflict, Topic};
+use crate::items::Conflict;
 use coalesce::Touch;
 pub use facts::{Fact, PeerFacts};
 pub use handle::CatalogHandle;

@@ -10,6 +10,7 @@
 mod client;
 mod directory;
 mod entry;
+mod listen;
 mod open;
 mod record;
 mod saver;
@@ -25,11 +26,10 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use stentor_delivery::Frame;
 use stentor_delivery::policy::Class;
-use stentor_wire::encode::{self, ResultBody};
-use stentor_wire::params::{self, NoticeFilter};
+use stentor_wire::encode::ResultBody;
+use stentor_wire::params;
 use stentor_wire::{
     EncodedNotice, Era, ErrorObject, Method, Notification, ProtocolVersion, Request, Response,
-    SubscriptionId,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -249,12 +249,9 @@ impl Session {
                 let error = ErrorObject::unavailable("the server is shutting down");
                 return self.refuse(&request, responder, error);
             }
-            Decision::Listen(_, _, tasks) if tasks.is_empty() => {
-                return self.begin_listen(&request, responder);
-            }
-            Decision::Listen(caller, granted, tasks) => {
-                // Boxed to keep the common future small: few listens ask for tasks.
-                let listening = self.begin_task_listen(request, caller, granted, tasks, responder);
+            Decision::Listen(caller, granted, asked) => {
+                // Boxed to keep the common future small.
+                let listening = self.begin_listen(request, caller, granted, asked, responder);
                 return Box::pin(listening).await;
             }
             Decision::Refuse(error) => Err(error),
@@ -266,58 +263,6 @@ impl Session {
             }
         };
         responder.answer(answer);
-    }
-
-    /// Begins a listen, unless it has ended. The client receives the acknowledgment now, and the
-    /// result when the listen ends.
-    fn begin_listen(&self, request: &Request, responder: Responder) {
-        responder.withhold();
-        let mut state = self.entry.state();
-        let Some(subscription) = state.heard(&request.id) else { return };
-        let grants_nothing = subscription.filter.is_empty_filter();
-        self.join(&state, subscription);
-        // A listen that was granted nothing can receive nothing, so it ends at once.
-        if grants_nothing && let Some(id) = state.end_listen(&request.id) {
-            self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
-            let ended = encode::listen_ended(&request.id, &self.sessions.identity);
-            self.entry.notices().reply(ended, None);
-        }
-    }
-
-    /// Begins a listen to tasks. It is granted those tasks that belong to its client.
-    async fn begin_task_listen(
-        &self,
-        request: Box<Request>,
-        caller: Caller,
-        mut granted: NoticeFilter,
-        mut tasks: Vec<String>,
-        responder: Responder,
-    ) {
-        let caller = caller.of(self.entry.principal().cloned());
-        let remote = self.sessions.nodes.listen(&caller, &request, &mut tasks).await;
-        let local = match self.sessions.tasks.owned(tasks, &caller).await {
-            Ok(local) => local,
-            Err(error) => return self.refuse(&request, responder, error),
-        };
-        granted.task_ids = [&local[..], &remote.ids].concat();
-        let is_open = self.entry.state().grant(&request.id, granted);
-        self.begin_listen(&request, responder);
-        if !is_open {
-            return;
-        }
-        let forwarding = remote.forward(self.entry.notices(), &request.id);
-        self.entry.state().forwards(&request.id, forwarding);
-        let key = self.entry.key(Some(SubscriptionId::of(&request.id)));
-        self.sessions.tasks.send_current_state(key, local);
-    }
-
-    /// Refuses a listen. If it has ended meanwhile, it has its answer already.
-    fn refuse(&self, request: &Request, responder: Responder, error: ErrorObject) {
-        let ended = self.entry.state().end_listen(&request.id);
-        match ended {
-            Some(_) => responder.answer(Err(error)),
-            None => responder.withhold(),
-        }
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
@@ -428,8 +373,7 @@ impl Session {
             let id = subscription.id.clone();
             let missed: Vec<_> =
                 subscription.filter.everything().filter(|_| may_have_missed).collect();
-            let tasks = subscription.filter.tasks().iter().filter(|_| may_have_missed);
-            let tasks = tasks.map(ToString::to_string).collect();
+            let owned = may_have_missed.then(|| self.sessions.owned(&subscription.filter));
             self.join(&state, subscription);
             // The old hub may have received these and not sent them. Written after the join, so
             // that no notice is lost in between.
@@ -437,7 +381,9 @@ impl Session {
                 let class = Class::of(&notice);
                 sender.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
-            self.sessions.tasks.send_current_state(self.entry.key(id), tasks);
+            if let Some(owned) = owned {
+                owned.send_states(&self.entry.key(id));
+            }
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
 use crate::events::{EngineEvent, report_losses};
 use crate::hub::HubMsg;
-use crate::items::Topic;
 use crate::lifecycle::CANCEL_GRACE;
 use crate::reasons::{CancelReason, EndReason};
 use crate::registry::{Fact, RegistryMsg};
@@ -140,10 +139,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             EngineMsg::Apply(mutations, reply) => self.on_apply(mutations, reply),
-            EngineMsg::ListChanged(kind) => self.in_order(RegistryMsg::Announce(Topic::List(kind))),
-            EngineMsg::ResourceUpdated(uri) => {
-                self.in_order(RegistryMsg::Announce(Topic::Resource(uri.into())));
-            }
+            EngineMsg::Changed(topic) => self.in_order(RegistryMsg::Announce(topic)),
             EngineMsg::Notify(audience, method, params) => {
                 let method: Arc<str> = method.into();
                 self.core.registry.tell_peers(|| Fact::Notify {

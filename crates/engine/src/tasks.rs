@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{OneTask, UpdateTask};
 use stentor_wire::{
-    EncodedNotice, Era, ErrorObject, Method, Notice, Request, TASKS_EXTENSION, TaskStatus,
-    takes_tasks, tasks_required,
+    EncodedNotice, Era, ErrorObject, KeyKind, Method, Notice, Request, TASKS_EXTENSION, TaskStatus,
+    Topic, takes_tasks, tasks_required,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -31,11 +31,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::call::{Calls, Dispatch, NewTask, ResumedTask, Target, TaskHandle, TaskMaker};
 use crate::caller::Caller;
-use crate::extension::ProtocolExtension;
+use crate::extension::{Grant, ProtocolExtension};
 use crate::handler::{Arguments, Cancel, PendingInputs};
 use crate::hub::{Hub, HubMsg, SubscriberKey};
 use crate::ids::{NodeId, TaskId};
 use crate::lifecycle::Lifecycle;
+use crate::nodes::OtherNodes;
 use crate::reasons::CancelReason;
 use crate::shares::Share;
 use kept::KeptTasks;
@@ -84,6 +85,7 @@ pub(crate) struct Tasks {
     /// Tasks that one listen may receive notices of.
     max_subscriptions: usize,
     hub: Arc<Hub>,
+    nodes: Arc<dyn OtherNodes>,
     lifecycle: Arc<Lifecycle>,
     /// Counts tasks among the calls that a shutdown waits for.
     tracker: TaskTracker,
@@ -100,6 +102,7 @@ impl Tasks {
         config: TaskConfig,
         max_subscriptions: usize,
         hub: Arc<Hub>,
+        nodes: Arc<dyn OtherNodes>,
         calls: &Calls,
     ) -> Self {
         Self {
@@ -107,6 +110,7 @@ impl Tasks {
             node: calls.node.clone(),
             max_subscriptions,
             hub,
+            nodes,
             lifecycle: calls.lifecycle.clone(),
             tracker: calls.tracker.clone(),
             live: DashMap::new(),
@@ -173,6 +177,48 @@ impl ProtocolExtension for Tasks {
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
         request.method.is_of_tasks().then(|| self.answer(caller, request))
     }
+
+    /// A client that waits for a task may ask for it during a shutdown, too.
+    fn calls_are_new_work(&self) -> bool {
+        false
+    }
+
+    fn owns(&self) -> Option<KeyKind> {
+        Some(KeyKind::Task)
+    }
+
+    /// Grants tasks of the caller, on any node.
+    fn grant<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: &'a Request,
+        mut asked: Vec<Arc<str>>,
+    ) -> BoxFuture<'a, Result<Grant, ErrorObject>> {
+        async move {
+            let remote = self.nodes.listen(caller, request, KeyKind::Task, &mut asked).await;
+            Ok(Grant { local: self.owned(asked, caller).await?, remote })
+        }
+        .boxed()
+    }
+
+    fn send_states(self: Arc<Self>, to: SubscriberKey, keys: Vec<Arc<str>>) {
+        tokio::spawn(async move {
+            for key in keys {
+                let id = TaskId::new(key);
+                let live = self.live.get(&id).map(|task| task.notice());
+                let notice = match live {
+                    Some(notice) => notice,
+                    None => match self.config.store.get(&id).await {
+                        Ok(Some(task)) => notice(&task),
+                        // Forgotten meanwhile; the listener can find out with `tasks/get`.
+                        _ => continue,
+                    },
+                };
+                let notice = Box::new(EncodedNotice::new(notice));
+                self.hub.send(HubMsg::SendState(to.clone(), notice));
+            }
+        });
+    }
 }
 
 impl Tasks {
@@ -235,18 +281,17 @@ impl Tasks {
     }
 
     /// Which of the tasks a listen may receive notices of: those of its caller, each once.
-    pub(crate) async fn owned(
+    async fn owned(
         &self,
-        asked: Vec<String>,
+        asked: Vec<Arc<str>>,
         caller: &Caller,
-    ) -> Result<Vec<String>, ErrorObject> {
+    ) -> Result<Vec<Arc<str>>, ErrorObject> {
         if !takes_tasks(&caller.capabilities) {
             return Err(tasks_required());
         }
         let max = self.max_subscriptions;
         if asked.len() > max {
-            let message = format!("more than {max} tasks in one subscription");
-            return Err(ErrorObject::invalid_params(message));
+            return Err(KeyKind::Task.too_many(max));
         }
         let owner = caller.principal.as_deref();
         let mut seen = HashSet::new();
@@ -254,37 +299,12 @@ impl Tasks {
         for id in asked {
             if seen.insert(id.clone())
                 && (self.live(&id, owner).is_some()
-                    || self.find(&TaskId::new(&*id), owner).await?.is_some())
+                    || self.find(&TaskId::new(id.clone()), owner).await?.is_some())
             {
                 owned.push(id);
             }
         }
         Ok(owned)
-    }
-
-    /// Sends a new listener the current state of its tasks. The hub sends later changes, and
-    /// nothing twice.
-    pub(crate) fn send_current_state(self: &Arc<Self>, key: SubscriberKey, ids: Vec<String>) {
-        if ids.is_empty() {
-            return;
-        }
-        let tasks = self.clone();
-        tokio::spawn(async move {
-            for id in ids {
-                let id = TaskId::new(id);
-                let live = tasks.live.get(&id).map(|task| task.notice());
-                let notice = match live {
-                    Some(notice) => notice,
-                    None => match tasks.config.store.get(&id).await {
-                        Ok(Some(task)) => notice(&task),
-                        // Forgotten meanwhile; the listener can find out with `tasks/get`.
-                        _ => continue,
-                    },
-                };
-                let notice = Box::new(EncodedNotice::new(notice));
-                tasks.hub.send(HubMsg::SendTaskStatus(key.clone(), notice));
-            }
-        });
     }
 
     /// Forgets expired tasks, and ends tasks that run for too long. Has to be called regularly.
@@ -351,5 +371,5 @@ impl Tasks {
 /// The notice of a task's state for listeners.
 fn notice(task: &TaskRecord) -> Notice {
     let json = task.result().map(|result| result.to_json()).unwrap_or_default();
-    Notice::Task { id: task.id.shared(), version: task.version, task: json }
+    Notice::State { topic: Topic::Task(task.id.shared()), version: task.version, state: json }
 }

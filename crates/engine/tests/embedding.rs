@@ -430,7 +430,7 @@ async fn a_subscriber_of_events_sees_sessions_and_calls_begin_and_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
-    use stentor_engine::{Audience, CatalogError, EngineMsg, ItemKind, Mutation};
+    use stentor_engine::{Audience, CatalogError, EngineMsg, ItemKind, Mutation, Topic};
     let engine = support::engine().start().await.unwrap();
     let mut client = Client::legacy(&engine).await;
     let mut other = Client::legacy(&engine).await;
@@ -447,7 +447,7 @@ async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
     let change =
         ractor::call!(door, |reply| EngineMsg::Apply(vec![remove], Some(reply))).unwrap().unwrap();
     assert_eq!(change.revision, engine.catalog().snapshot().revision());
-    door.cast(EngineMsg::ResourceUpdated("test://watched".into())).unwrap();
+    door.cast(EngineMsg::Changed(Topic::Resource("test://watched".into()))).unwrap();
     let sessions = ractor::call!(door, EngineMsg::Sessions).unwrap();
     let watching = sessions.iter().find(|session| session.subscriptions == 1).unwrap();
     let notify = |audience, method: &str| {

@@ -17,7 +17,7 @@ pub use stentor_engine::{
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{
-    Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, code, model,
+    Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
 };
 
 #[cfg(feature = "durable-tasks")]

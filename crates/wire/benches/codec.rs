@@ -8,7 +8,9 @@ use serde_json::json;
 use stentor_wire::encode::{self, ResultBody, ServerIdentity};
 use stentor_wire::model::Implementation;
 use stentor_wire::params::CallTool;
-use stentor_wire::{EncodedNotice, Era, Id, ListKind, Message, Notice, SubscriptionId, meta_key};
+use stentor_wire::{
+    EncodedNotice, Era, Id, ListKind, Message, Notice, SubscriptionId, Topic, meta_key,
+};
 
 const ERAS: [(&str, Era); 2] = [("legacy", Era::Legacy), ("modern", Era::Modern)];
 
@@ -74,10 +76,10 @@ fn encode(criterion: &mut Criterion) {
 fn notice(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("notice");
     group.bench_function("encode_once", |bencher| {
-        let notice = || Notice::ListChanged(black_box(ListKind::Tools));
+        let notice = || Notice::Changed(Topic::List(black_box(ListKind::Tools)));
         bencher.iter_batched(notice, EncodedNotice::new, BatchSize::SmallInput);
     });
-    let encoded = EncodedNotice::new(Notice::ListChanged(ListKind::Tools));
+    let encoded = EncodedNotice::new(Notice::Changed(Topic::List(ListKind::Tools)));
     let subscription = SubscriptionId::of(&Id::Number(7));
     let mut out = BytesMut::with_capacity(1_024);
     for (name, subscription) in [("write", None), ("splice", Some(&subscription))] {

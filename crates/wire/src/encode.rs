@@ -360,16 +360,6 @@ pub fn acknowledged(subscription: &SubscriptionId, granted: &NoticeFilter) -> By
     out.put_slice(subscription.as_json());
     out.put_slice(b"},\"notifications\":");
     put_json(&mut out, granted);
-    if !granted.members.is_empty() {
-        // Before the brace that ends the object.
-        out.truncate(out.len() - 1);
-        let mut first = out.ends_with(b"{");
-        for member in &granted.members {
-            let _ = write!(out, "{}{}:true", if first { "" } else { "," }, Value::from(&**member));
-            first = false;
-        }
-        out.put_slice(b"}");
-    }
     out.put_slice(b"}}");
     out.freeze()
 }

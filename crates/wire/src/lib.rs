@@ -30,6 +30,7 @@ pub mod numbers;
 pub mod params;
 pub mod raw_json;
 mod task;
+mod topic;
 pub mod uri;
 
 pub use era::{Era, ProtocolVersion};
@@ -39,9 +40,10 @@ pub use level::LogLevel;
 pub use message::{DecodeError, Message, Notification, Request, Response, ResponseOutcome};
 pub use meta::{ProgressToken, RequestMeta, TraceContext, meta_key};
 pub use method::{Method, notification, request};
-pub use notice::{EncodedNotice, ListKind, Notice, SubscriptionId};
+pub use notice::{EncodedNotice, Notice, SubscriptionId};
 pub use params::Params;
 pub use task::{TASKS_EXTENSION, TaskStatus, TaskView, takes_tasks, tasks_required};
+pub use topic::{KeyKind, KeyRules, ListKind, Topic};
 
 /// Descriptors, contents, results and capabilities, from the official `rmcp` crate.
 pub mod model {

@@ -116,6 +116,13 @@ impl Method {
         matches!(self, Self::TasksGet | Self::TasksUpdate | Self::TasksCancel)
     }
 
+    /// The member of `params` with an id that the server gave out, for methods that are only about
+    /// that.
+    #[must_use]
+    pub fn signed_member(&self) -> Option<Member> {
+        self.is_of_tasks().then_some(Member::TaskId)
+    }
+
     /// The member of `params` that the `Mcp-Name` header mirrors, for the methods that have
     /// one (2026-07-28, basic/transports/streamable-http, "Standard Request Headers").
     #[must_use]
@@ -123,8 +130,7 @@ impl Method {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some(Member::Name),
             Self::ResourcesRead => Some(Member::Uri),
-            other if other.is_of_tasks() => Some(Member::TaskId),
-            _ => None,
+            other => other.signed_member(),
         }
     }
 }
@@ -145,24 +151,15 @@ pub mod request {
     pub const LIST_ROOTS: &str = "roots/list";
 }
 
-/// Notifications that a server sends.
+/// Notifications that a server sends, but for those that clients subscribe to: they are
+/// [`Topic`](crate::Topic)s.
 pub mod notification {
     /// A call has made progress.
     pub const PROGRESS: &str = "notifications/progress";
     /// A log message.
     pub const MESSAGE: &str = "notifications/message";
-    /// The list of tools changed.
-    pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
-    /// The list of prompts changed.
-    pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
-    /// The list of resources, or of resource templates, changed.
-    pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
-    /// A resource changed.
-    pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
     /// The server no longer waits for the response to its own request; legacy only.
     pub const CANCELLED: &str = "notifications/cancelled";
-    /// The status of a task changed.
-    pub const TASKS: &str = "notifications/tasks";
     /// The user has finished on a web page; in 2025-11-25 only.
     pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// A `subscriptions/listen` is open.

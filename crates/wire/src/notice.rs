@@ -1,53 +1,24 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Id, meta_key, notification};
-
-/// A list whose changes are announced to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ListKind {
-    /// The tools.
-    Tools,
-    /// The resources and the resource templates.
-    Resources,
-    /// The prompts.
-    Prompts,
-}
-
-impl ListKind {
-    /// All lists.
-    pub const ALL: [Self; 3] = [Self::Tools, Self::Resources, Self::Prompts];
-
-    /// The method of the notification that announces a change.
-    #[must_use]
-    pub const fn method(self) -> &'static str {
-        match self {
-            Self::Tools => notification::TOOLS_CHANGED,
-            Self::Resources => notification::RESOURCES_CHANGED,
-            Self::Prompts => notification::PROMPTS_CHANGED,
-        }
-    }
-}
+use crate::topic::Topic;
+use crate::{Id, meta_key};
 
 /// A notification that many sessions may receive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    /// A list changed.
-    ListChanged(ListKind),
-    /// The resource with this URI changed.
-    ResourceUpdated(Arc<str>),
-    /// The status of a task changed.
-    Task {
-        /// The id of the task.
-        id: Arc<str>,
-        /// Grows with each change of the task.
+    /// A topic changed.
+    Changed(Topic),
+    /// A topic changed, and this is its state now.
+    State {
+        /// The topic. An extension owns it.
+        topic: Topic,
+        /// Grows with each change of the topic.
         version: u64,
-        /// The whole current task, as the JSON of an object.
-        task: Bytes,
+        /// The whole current state, as the JSON of an object. It contains the key.
+        state: Bytes,
     },
     /// The application's own notification.
     Custom {
@@ -105,13 +76,15 @@ impl EncodedNotice {
         // An application's own `_meta`, into which the subscription goes.
         let mut meta = None;
         let (method, members) = match &notice {
-            Notice::ListChanged(kind) => (kind.method(), String::new()),
-            Notice::ResourceUpdated(uri) => {
-                (notification::RESOURCE_UPDATED, format!("\"uri\":{}", Value::from(&**uri)))
+            Notice::Changed(topic) => {
+                let key = topic.keyed().map(|(kind, key)| {
+                    format!("\"{}\":{}", kind.rules().param, Value::from(&**key))
+                });
+                (topic.method(), key.unwrap_or_default())
             }
-            Notice::Task { task, .. } => {
-                let members = task.get(1..task.len().saturating_sub(1)).unwrap_or_default();
-                (notification::TASKS, String::from_utf8_lossy(members).into_owned())
+            Notice::State { topic, state, .. } => {
+                let members = state.get(1..state.len().saturating_sub(1)).unwrap_or_default();
+                (topic.method(), String::from_utf8_lossy(members).into_owned())
             }
             Notice::Custom { method, params } => {
                 let mut map = params.as_ref().and_then(Value::as_object).cloned();
@@ -137,7 +110,9 @@ impl EncodedNotice {
         let notice = match notice {
             // The message contains these parts already, and they can be large.
             Notice::Custom { method, .. } => Notice::Custom { method, params: None },
-            Notice::Task { id, version, .. } => Notice::Task { id, version, task: Bytes::new() },
+            Notice::State { topic, version, .. } => {
+                Notice::State { topic, version, state: Bytes::new() }
+            }
             other => other,
         };
         Self { notice, open: open.into(), end }
@@ -191,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ListKind;
 
     fn written(notice: Notice, id: Option<Id>) -> Value {
         let encoded = EncodedNotice::new(notice);
@@ -203,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_list_change_has_params_only_for_a_subscription() {
-        let notice = Notice::ListChanged(ListKind::Tools);
+        let notice = Notice::Changed(Topic::List(ListKind::Tools));
         assert_eq!(
             written(notice.clone(), None),
             serde_json::json!({"jsonrpc":"2.0","method":"notifications/tools/list_changed"})
@@ -223,7 +199,7 @@ mod tests {
                     "method": "notifications/resources/updated",
                     "params": {"uri": uri, "_meta": {meta_key::SUBSCRIPTION_ID: id}},
                 });
-                let notice = Notice::ResourceUpdated(uri.as_str().into());
+                let notice = Notice::Changed(Topic::Resource(uri.as_str().into()));
                 prop_assert_eq!(written(notice, Some(id)), expected);
             }
         }

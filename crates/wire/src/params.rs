@@ -1,5 +1,6 @@
 //! The parameters of the requests that a server answers.
 
+mod filter;
 mod raw;
 mod read;
 
@@ -7,11 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::bounds::{MAX_NAME, MAX_VALUES, count_values};
 use crate::{ErrorObject, LogLevel};
+pub use filter::NoticeFilter;
 pub use raw::{Member, Params};
 pub(crate) use raw::{Seen, values_of};
 use read::{capabilities, client_info, given, or_default};
@@ -265,30 +267,4 @@ impl Listen {
             |member: &&Arc<str>| members.get(&***member).is_some_and(|it| it.get() == "true");
         Ok(offered.iter().filter(asked).cloned().collect())
     }
-}
-
-/// The notices that a `subscriptions/listen` asks for, or that its acknowledgment grants.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct NoticeFilter {
-    /// Changes of the list of tools.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
-    pub tools_list_changed: bool,
-    /// Changes of the list of prompts.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
-    pub prompts_list_changed: bool,
-    /// Changes of the list of resources.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
-    pub resources_list_changed: bool,
-    /// Updates of these resources.
-    #[serde(default, deserialize_with = "read::uris", skip_serializing_if = "Vec::is_empty")]
-    pub resource_subscriptions: Vec<String>,
-    /// The status of these tasks (extension `io.modelcontextprotocol/tasks`).
-    #[serde(default, deserialize_with = "read::task_ids", skip_serializing_if = "Vec::is_empty")]
-    pub task_ids: Vec<String>,
-    /// Notifications of other extensions, by the member that asks for them with `true`; see
-    /// [`Listen::asked_members`].
-    #[serde(skip)]
-    pub members: Vec<Arc<str>>,
 }

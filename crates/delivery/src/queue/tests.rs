@@ -1,6 +1,6 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use stentor_wire::{EncodedNotice, Id, LogLevel};
+use stentor_wire::{EncodedNotice, Id, ListKind, LogLevel};
 
 use super::*;
 
@@ -21,11 +21,11 @@ fn notice(notice: Notice) -> Frame {
 }
 
 fn tools_changed() -> Frame {
-    notice(Notice::ListChanged(ListKind::Tools))
+    notice(Notice::Changed(Topic::List(ListKind::Tools)))
 }
 
 fn updated(uri: &str) -> Frame {
-    notice(Notice::ResourceUpdated(uri.into()))
+    notice(Notice::Changed(Topic::Resource(uri.into())))
 }
 
 fn read(queue: &mut Queue) -> Vec<String> {
@@ -88,7 +88,7 @@ fn the_same_notice_waits_only_once_and_can_be_queued_again_after_it_was_read() {
 #[test]
 fn two_subscriptions_on_one_pipe_each_receive_the_same_notice() {
     let mut queue = Queue::default();
-    let shared = Arc::new(EncodedNotice::new(Notice::ListChanged(ListKind::Tools)));
+    let shared = Arc::new(EncodedNotice::new(Notice::Changed(Topic::List(ListKind::Tools))));
     for id in [1, 2] {
         let subscription = Some(SubscriptionId::of(&Id::Number(id)));
         let frame = Frame::Notice(shared.clone(), subscription);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use stentor_delivery::{Counters, StreamSender, WhenGone};
 use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
 use stentor_wire::encode::ServerIdentity;
-use stentor_wire::{DecodeError, Message};
+use stentor_wire::{DecodeError, Message, Topic};
 use tokio_util::task::TaskTracker;
 
 use super::awaiting_input::AwaitingInput;
@@ -27,7 +27,6 @@ use crate::audience::Audience;
 use crate::events::Events;
 use crate::handler::{CallHost, Cancel, Context};
 use crate::ids::{NodeId, StreamId};
-use crate::items::Topic;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};

@@ -20,8 +20,8 @@ use stentor_delivery::Frame;
 use stentor_delivery::policy::Class;
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{
-    Era, Id, ListKind, LogLevel, ProtocolVersion, TraceContext, encode, numbers, takes_tasks,
-    tasks_required,
+    Era, Id, ListKind, LogLevel, ProtocolVersion, Topic, TraceContext, encode, numbers,
+    takes_tasks, tasks_required,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,6 @@ use crate::audience::Audience;
 use crate::caller::Caller;
 use crate::events::{EngineEvent, Events};
 use crate::ids::{CallId, SessionId, TaskId};
-use crate::items::Topic;
 use crate::offload::Offload;
 use crate::reasons::{CallRef, Stopped};
 pub use ask::{AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled};

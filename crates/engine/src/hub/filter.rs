@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use stentor_wire::params::NoticeFilter;
-use stentor_wire::{ListKind, Notice, uri};
+use stentor_wire::{KeyKind, ListKind, Notice, Topic};
 
-/// The resources that a client watches: each URI as the client wrote it, by its normal form.
-pub(crate) type Watched = HashMap<Arc<str>, Arc<str>>;
+/// The topics that a client subscribes to by their keys: each key as the client wrote it, by the
+/// normal form of its topic.
+pub(crate) type Watched = HashMap<Topic, Arc<str>>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     lists: [bool; ListKind::ALL.len()],
-    resources: Watched,
-    tasks: Vec<Arc<str>>,
+    topics: Watched,
     /// Notifications of extensions, by the member of a listen that asks for them.
     members: Vec<Arc<str>>,
 }
@@ -22,38 +22,33 @@ impl Filter {
     /// A legacy session receives the notices of every list, and updates of the resources that it
     /// subscribes to.
     pub(crate) fn legacy(watched: &Watched) -> Self {
-        Self {
-            lists: [true; 3],
-            resources: watched.clone(),
-            tasks: Vec::new(),
-            members: Vec::new(),
-        }
+        let lists = [true; ListKind::ALL.len()];
+        Self { lists, topics: watched.clone(), members: Vec::new() }
     }
 
     /// A modern listen receives what it was granted, and nothing else.
     pub(crate) fn granted(granted: &NoticeFilter) -> Self {
-        let mut lists = [false; 3];
-        lists[ListKind::Tools as usize] = granted.tools_list_changed;
-        lists[ListKind::Resources as usize] = granted.resources_list_changed;
-        lists[ListKind::Prompts as usize] = granted.prompts_list_changed;
-        let resources =
-            granted.resource_subscriptions.iter().map(|uri| watched(Arc::from(&**uri))).collect();
-        let tasks = granted.task_ids.iter().map(|id| Arc::from(&**id)).collect();
-        Self { lists, resources, tasks, members: granted.members.clone() }
+        let topics = |kind: KeyKind| granted.keys(kind).iter().map(move |key| watched(kind, key));
+        Self {
+            lists: granted.lists(),
+            topics: KeyKind::ALL.into_iter().flat_map(topics).collect(),
+            members: granted.members.clone(),
+        }
     }
 
     pub(crate) fn passes(&self, notice: &Notice) -> bool {
         match notice {
-            Notice::ListChanged(kind) => self.lists[*kind as usize],
-            Notice::ResourceUpdated(uri) => self.watched_as(&uri::normal(uri)).is_some(),
-            // The hub itself finds the subscribers of a task, and those of an audience.
-            Notice::Task { .. } | Notice::Custom { .. } => false,
+            Notice::Changed(Topic::List(kind)) => self.lists[*kind as usize],
+            Notice::Changed(topic) => self.written(&topic.normal()).is_some(),
+            // The hub itself finds the subscribers of a state, and those of an audience.
+            Notice::State { .. } | Notice::Custom { .. } => false,
         }
     }
 
-    /// The URI as the client wrote it, given its normal form, if the client watches that resource.
-    pub(crate) fn watched_as(&self, normal: &str) -> Option<&Arc<str>> {
-        self.resources.get(normal)
+    /// The key of a topic as the client wrote it, if the client subscribes to it. The topic is in
+    /// its normal form.
+    pub(crate) fn written(&self, topic: &Topic) -> Option<&Arc<str>> {
+        self.topics.get(topic)
     }
 
     /// Whether notifications of an extension pass that this member of a listen asks for.
@@ -70,37 +65,42 @@ impl Filter {
         *self == Self::default()
     }
 
-    /// The resources whose updates pass, as normal forms of their URIs.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.resources.keys()
+    /// The topics with keys whose notices pass, in their normal forms.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.keys()
     }
 
-    pub(crate) fn tasks(&self) -> &[Arc<str>] {
-        &self.tasks
+    /// The topics of one kind whose notices pass, by their keys.
+    pub(crate) fn keys(&self, kind: KeyKind) -> impl Iterator<Item = &Arc<str>> {
+        let found = self
+            .topics
+            .iter()
+            .filter(move |(topic, _)| topic.keyed().is_some_and(|(it, _)| it == kind));
+        found.map(|(_, key)| key)
     }
 
-    /// Every notice of a list or a resource that passes.
+    /// Every notice of a change that passes. What an extension owns has states instead.
     pub(crate) fn everything(&self) -> impl Iterator<Item = Notice> {
-        let lists = ListKind::ALL.into_iter().map(Notice::ListChanged);
-        let resources = self.resources.values().cloned().map(Notice::ResourceUpdated);
-        lists.filter(|notice| self.passes(notice)).chain(resources)
+        let lists = ListKind::ALL.into_iter().filter(|kind| self.lists[*kind as usize]);
+        let free = KeyKind::ALL.into_iter().filter(|kind| !kind.is_owned());
+        let keyed = free.flat_map(|kind| self.keys(kind).cloned().map(move |it| kind.topic(it)));
+        lists.map(Topic::List).chain(keyed).map(Notice::Changed)
     }
 
-    pub(crate) fn watch(&mut self, uri: Arc<str>) {
-        self.resources.extend([watched(uri)]);
+    /// Adds a topic, which is in its normal form, with its key as written.
+    pub(crate) fn watch(&mut self, topic: Topic, key: Arc<str>) {
+        self.topics.insert(topic, key);
     }
 
-    pub(crate) fn unwatch(&mut self, uri: &str) {
-        self.resources.remove(&*uri::normal(uri));
+    /// Removes a topic, which is in its normal form.
+    pub(crate) fn unwatch(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
     }
 }
 
-/// The entry of a resource that a client watches: the URI's normal form, and the URI as written.
-pub(crate) fn watched(uri: Arc<str>) -> (Arc<str>, Arc<str>) {
-    let normal = uri::normal(&uri);
-    // Usually both share one allocation.
-    let normal = if *normal == *uri { uri.clone() } else { normal.into() };
-    (normal, uri)
+/// The entry of a topic that a client subscribes to: its normal form, and its key as written.
+pub(crate) fn watched(kind: KeyKind, key: &Arc<str>) -> (Topic, Arc<str>) {
+    (kind.topic(kind.normal(key)), key.clone())
 }
 
 #[cfg(test)]
@@ -114,23 +114,27 @@ mod tests {
         }))
         .unwrap();
         let filter = Filter::granted(&granted);
-        assert!(filter.passes(&Notice::ListChanged(ListKind::Prompts)));
-        assert!(!filter.passes(&Notice::ListChanged(ListKind::Tools)));
-        assert!(filter.passes(&Notice::ResourceUpdated("a://1".into())));
-        assert!(!filter.passes(&Notice::ResourceUpdated("a://2".into())));
+        assert!(filter.passes(&Notice::Changed(Topic::List(ListKind::Prompts))));
+        assert!(!filter.passes(&Notice::Changed(Topic::List(ListKind::Tools))));
+        assert!(filter.passes(&Notice::Changed(Topic::Resource("a://1".into()))));
+        assert!(!filter.passes(&Notice::Changed(Topic::Resource("a://2".into()))));
         assert!(!filter.passes(&Notice::Custom { method: "x".into(), params: None }));
     }
 
     #[test]
     fn a_legacy_session_receives_updates_of_resources_only_while_it_watches_them() {
         let mut filter = Filter::legacy(&Watched::new());
-        let updated = Notice::ResourceUpdated("a://1".into());
+        let updated = Notice::Changed(Topic::Resource("a://1".into()));
         assert!(!filter.passes(&updated));
-        filter.watch("a://1".into());
+        filter.watch(Topic::Resource("a://1".into()), "a://1".into());
         assert!(filter.passes(&updated));
-        assert!(filter.passes(&Notice::ResourceUpdated("A://%31".into())));
-        filter.unwatch("A://%31");
+        assert!(filter.passes(&Notice::Changed(Topic::Resource("A://%31".into()))));
+        filter.unwatch(&Topic::Resource("A://%31".into()).normal());
         assert!(!filter.passes(&updated));
-        assert!(ListKind::ALL.into_iter().all(|kind| filter.passes(&Notice::ListChanged(kind))));
+        assert!(
+            ListKind::ALL
+                .into_iter()
+                .all(|kind| filter.passes(&Notice::Changed(Topic::List(kind))))
+        );
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
-
-use crate::items::Topic;
+use stentor_wire::Topic;
 
 /// Counts the joins of subscribers. A change and a join are in the same order for the hub as they
 /// were when they happened.

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use stentor_wire::Topic;
 use tokio::time::Instant;
-
-use crate::items::Topic;
 
 /// A change that follows another one within this time belongs to a burst, such as a loop that adds
 /// many tools. Changes further apart have causes of their own, and none has to wait for the next.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stentor_wire::ListKind;
+use stentor_wire::{ListKind, Topic};
 
 use crate::audience::Audience;
 use crate::catalog::Definition;
 use crate::ids::NodeId;
-use crate::items::{ItemKind, Topic};
+use crate::items::ItemKind;
 
 /// Something that a node sends to all others. A later fact on the same subject replaces an earlier
 /// one.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
 use serde_json::Value;
-use stentor_wire::{ListKind, Notice};
+use stentor_wire::{ListKind, Notice, Topic};
 
 use super::coalesce::Coalesce;
 use super::{Fact, PeerFacts, RegistryActor, RegistryArgs, RegistryMsg};
@@ -18,7 +18,6 @@ use crate::audience::Audience;
 use crate::catalog::{Catalog, CatalogError, Change, Mutation};
 use crate::events::Events;
 use crate::hub::{Hub, HubMsg};
-use crate::items::Topic;
 use crate::lifecycle::Lifecycle;
 use crate::reasons::Stopped;
 

@@ -9,14 +9,14 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Frame, FrameBody};
-use stentor_wire::{ErrorObject, Message, Request, Response, params};
+use stentor_wire::{ErrorObject, KeyKind, Message, Request, Response, params};
 
 use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream, Peers, listen};
 use crate::call::{Failure, Target};
 use crate::caller::{Caller, RemoteCaller};
 use crate::handler::Context;
 use crate::ids::NodeId;
-use crate::nodes::{OtherNodes, Reach, RemoteTasks};
+use crate::nodes::{OtherNodes, Reach, RemoteTopics};
 
 /// The response of a remote call, encoded for its client, and its error code if it is an error.
 type Encoded = (Bytes, Option<i32>);
@@ -55,9 +55,10 @@ impl OtherNodes for PeerNodes {
         &'a self,
         caller: &'a Caller,
         request: &'a Request,
-        tasks: &'a mut Vec<String>,
-    ) -> BoxFuture<'a, RemoteTasks> {
-        listen::listen(self, caller, request, tasks).boxed()
+        kind: KeyKind,
+        keys: &'a mut Vec<Arc<str>>,
+    ) -> BoxFuture<'a, RemoteTopics> {
+        listen::listen(self, caller, request, kind, keys).boxed()
     }
 }
 

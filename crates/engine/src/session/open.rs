@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use stentor_delivery::{StreamReceiver, StreamSender};
-use stentor_wire::params::NoticeFilter;
-use stentor_wire::{ErrorObject, Request, SubscriptionId, encode};
+use stentor_wire::{ErrorObject, Request, encode};
 
+use super::listen::Grants;
 use super::state::{SessionState, grant};
 use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
 use crate::caller::Caller;
 use crate::dispatch::Answer;
 use crate::events::EngineEvent;
 use crate::ids::{SessionId, new_session_id};
-use crate::nodes::RemoteTasks;
 use crate::reasons::{EndReason, Refused, SessionKind};
 use crate::shares::{Connection, Share};
 
@@ -57,26 +56,31 @@ impl Sessions {
         request: Box<Request>,
         caller: Caller,
     ) -> Result<Answer, Refused> {
-        let granted = grant(&request.params, self.config.max_subscriptions, &self.members);
-        let granted = match granted {
-            Ok(granted) if !granted.task_ids.is_empty() => {
-                // Boxed to keep the common future small: few listens ask for tasks.
-                Box::pin(self.grant_tasks(&request, &caller, granted)).await
-            }
-            granted => granted.map(|granted| (granted, None)),
-        };
         let refuse = |error: ErrorObject| {
             let bytes = encode::error(Some(&request.id), &error);
             Ok(Answer::Now(bytes, Some(error.code)))
         };
-        let (granted, tasks) = match granted {
+        let mut granted = match grant(&request.params, self.config.max_subscriptions, &self.members)
+        {
             Ok(granted) => granted,
             Err(error) => return refuse(error),
+        };
+        let grants = match granted.take_owned() {
+            asked if asked.is_empty() => Grants::nothing(),
+            asked => {
+                // Boxed to keep the common future small: few listens ask for what an extension
+                // owns.
+                let granting = Box::pin(self.grant_owned(&caller, &request, asked, &mut granted));
+                match granting.await {
+                    Ok(grants) => grants,
+                    Err(error) => return refuse(error),
+                }
+            }
         };
         let id = new_session_id(&self.calls.node);
         let notices = streams::of_one(self, &id, true);
         let receiver = notices.attach();
-        let grants_nothing = granted == NoticeFilter::default();
+        let grants_nothing = granted.is_empty();
         let meter = self.calls.requests.session_meter(&caller.share());
         let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
             Ok(state) => state,
@@ -89,27 +93,10 @@ impl Sessions {
             // A listen that was granted nothing can receive nothing: it ends after its
             // acknowledgment.
             entry.end(self, EndReason::Ended);
-        } else if let Some((remote, local)) = tasks {
-            let forwarding = remote.forward(&notices, &request.id);
-            entry.state().forwards(&request.id, forwarding);
-            let key = entry.key(Some(SubscriptionId::of(&request.id)));
-            self.tasks.send_current_state(key, local);
+        } else {
+            grants.begin(&entry, &request.id);
         }
         Ok(Answer::Stream(receiver))
-    }
-
-    /// Finds out which tasks a listen may receive: those of its caller, on any node.
-    async fn grant_tasks(
-        &self,
-        request: &Request,
-        caller: &Caller,
-        mut granted: NoticeFilter,
-    ) -> Result<(NoticeFilter, Option<(RemoteTasks, Vec<String>)>), ErrorObject> {
-        let mut asked = std::mem::take(&mut granted.task_ids);
-        let remote = self.nodes.listen(caller, request, &mut asked).await;
-        let local = self.tasks.owned(asked, caller).await?;
-        granted.task_ids = [&local[..], &remote.ids].concat();
-        Ok((granted, Some((remote, local))))
     }
 
     /// Continues a session that another node had.

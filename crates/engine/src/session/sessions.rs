@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorId;
+use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
 
 use super::SessionActor;
@@ -15,15 +16,14 @@ use crate::actor_pool::ActorPool;
 use crate::call::Calls;
 use crate::dispatch::Dispatcher;
 use crate::events::{EngineEvent, Events};
+use crate::extension::ProtocolExtension;
 use crate::hub::Hub;
 use crate::ids::SessionId;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::nodes::OtherNodes;
 use crate::reasons::{CancelReason, EndReason};
 use crate::registry::Registry;
 use crate::streams::Streams;
-use crate::tasks::Tasks;
 
 /// How many sessions there may be, what each may have, and for how long.
 #[derive(Clone, Debug)]
@@ -85,9 +85,9 @@ pub(crate) struct Sessions {
     pub(crate) hub: Arc<Hub>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) calls: Arc<Calls>,
-    pub(crate) tasks: Arc<Tasks>,
+    /// The extensions that own topics.
+    pub(crate) owners: Vec<(KeyKind, Arc<dyn ProtocolExtension>)>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) nodes: Arc<dyn OtherNodes>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
@@ -111,9 +111,7 @@ impl Sessions {
         config: SessionConfig,
         hub: Arc<Hub>,
         calls: Arc<Calls>,
-        tasks: Arc<Tasks>,
         dispatcher: Arc<Dispatcher>,
-        nodes: Arc<dyn OtherNodes>,
     ) -> Self {
         Self {
             directory: Directory::new(config.max_sessions),
@@ -128,9 +126,8 @@ impl Sessions {
             events: calls.events.clone(),
             metrics: calls.metrics.clone(),
             calls,
-            tasks,
+            owners: dispatcher.owners().collect(),
             dispatcher,
-            nodes,
             pool: Arc::default(),
         }
     }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use stentor_wire::params::{self, NoticeFilter};
 use stentor_wire::{
-    ErrorObject, Id, Method, Params, ProtocolVersion, Request, SubscriptionId, code, encode, uri,
+    ErrorObject, Id, KeyKind, Method, Params, ProtocolVersion, Request, SubscriptionId, Topic,
+    code, encode,
 };
 
 use crate::caller::{Caller, SessionLevel};
@@ -26,8 +27,8 @@ pub(crate) enum Decision {
     /// Notify the client of changes of this resource, if it can be read.
     Watch(String),
     Unwatch(String),
-    /// Open a stream of notices, after it is known which of these tasks the client may receive.
-    Listen(Caller, NoticeFilter, Vec<String>),
+    /// Open a stream of notices, after it is known which of these topics the client may receive.
+    Listen(Caller, NoticeFilter, NoticeFilter),
     /// The request concerns the catalog, not the session.
     Dispatch(Caller),
     Refuse(ErrorObject),
@@ -140,7 +141,8 @@ impl SessionState {
         state.level = client.session_level();
         state.legacy = Some(client);
         state.initialized = initialized;
-        state.watched = watched.into_iter().map(filter::watched).collect();
+        let watched = watched.iter().map(|uri| filter::watched(KeyKind::Resource, uri));
+        state.watched = watched.collect();
         state
     }
 
@@ -215,14 +217,14 @@ impl SessionState {
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
-        // The listen does not contain the tasks before their owner is known: a session that crashes
-        // meanwhile must not come back with tasks of another owner.
+        // The listen does not contain what an extension owns before that grants it: a session that
+        // crashes meanwhile must not come back with the tasks of another client.
         let cost = self.charge_listen(&request.id, &granted)?;
-        let tasks = std::mem::take(&mut granted.task_ids);
+        let asked = granted.take_owned();
         let mut listen = Listen::new(&request.id, &granted, cost);
-        listen.decided = tasks.is_empty();
+        listen.decided = asked.is_empty();
         self.listens.insert(request.id.clone(), listen);
-        Ok(Decision::Listen(caller, granted, tasks))
+        Ok(Decision::Listen(caller, granted, asked))
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), ErrorObject> {
@@ -230,8 +232,8 @@ impl SessionState {
     }
 
     fn charge_listen(&mut self, request: &Id, asked: &NoticeFilter) -> Result<usize, ErrorObject> {
-        let texts = asked.resource_subscriptions.iter().chain(&asked.task_ids);
-        let cost = cost_of(&request.to_json()) + texts.map(|text| cost_of(text)).sum::<usize>();
+        let keys = KeyKind::ALL.into_iter().flat_map(|kind| asked.keys(kind));
+        let cost = cost_of(&request.to_json()) + keys.map(|key| cost_of(key)).sum::<usize>();
         self.charge(cost).map(|()| cost)
     }
 
@@ -244,20 +246,18 @@ impl SessionState {
 
     /// Subscribes the client to a resource, unless it has as many subscriptions as it may have.
     pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
-        let (normal, uri) = filter::watched(uri);
-        if self.watched.contains_key(&normal) {
-            self.unwatch(&normal);
-        }
+        self.unwatch(&uri);
+        let (topic, uri) = filter::watched(KeyKind::Resource, &uri);
         if self.watched.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
         self.charge(cost_of(&uri))?;
-        self.watched.insert(normal, uri);
+        self.watched.insert(topic, uri);
         Ok(())
     }
 
     pub(crate) fn unwatch(&mut self, uri: &str) {
-        if let Some(written) = self.watched.remove(&*uri::normal(uri)) {
+        if let Some(written) = self.watched.remove(&Topic::Resource(uri.into()).normal()) {
             self.charge.shrink(cost_of(&written));
         }
     }
@@ -272,11 +272,11 @@ impl SessionState {
     }
 
     /// Sets what a listen is granted in the end. `false` if the listen has ended.
-    pub(crate) fn grant(&mut self, request: &Id, granted: NoticeFilter) -> bool {
+    pub(crate) fn grant(&mut self, request: &Id, granted: &NoticeFilter) -> bool {
         let listen = self.listens.get_mut(request);
         let is_open = listen.is_some();
         if let Some(listen) = listen {
-            *listen = Listen::new(request, &granted, listen.cost);
+            *listen = Listen::new(request, granted, listen.cost);
         }
         is_open
     }
@@ -315,7 +315,7 @@ impl SessionState {
         Some(Subscription { id: None, filter, unsaid: None })
     }
 
-    /// The subscription of a listen, if `request` opened one and its tasks are known.
+    /// The subscription of a listen, if `request` opened one and all that it is granted is known.
     pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
         self.listens.get_mut(request).and_then(Listen::take_subscription)
     }
@@ -331,8 +331,8 @@ fn cost_of(text: &str) -> usize {
     SUBSCRIPTION_COST + text.len()
 }
 
-/// Grants a listen everything that it asks for and that exists, each resource once. `members` are
-/// those that extensions bring.
+/// Grants a listen everything that it asks for and that exists, each topic once. Whether it receives
+/// what extensions own is for them to decide. `members` are those that extensions bring.
 pub(crate) fn grant(
     params: &Params,
     max: usize,
@@ -340,12 +340,12 @@ pub(crate) fn grant(
 ) -> Result<NoticeFilter, ErrorObject> {
     let listen = params::Listen::read(params)?;
     let mut granted = listen.notifications;
-    let mut seen = HashSet::new();
-    granted.resource_subscriptions.retain(|uri| seen.insert(uri::normal(uri)));
-    if granted.resource_subscriptions.len() > max {
-        return Err(ErrorObject::invalid_params(format!(
-            "more than {max} resources in one subscription"
-        )));
+    for kind in KeyKind::ALL.into_iter().filter(|kind| !kind.is_owned()) {
+        let (keys, mut seen) = (granted.keys_mut(kind), HashSet::new());
+        keys.retain(|key| seen.insert(kind.normal(key)));
+        if keys.len() > max {
+            return Err(kind.too_many(max));
+        }
     }
     if !members.is_empty() {
         granted.members = params::Listen::asked_members(params, members)?;

@@ -2,7 +2,7 @@
 
 use ractor::RpcReplyPort;
 use serde_json::Value;
-use stentor_wire::ListKind;
+use stentor_wire::Topic;
 
 use crate::audience::Audience;
 use crate::catalog::{CatalogError, Change, Mutation};
@@ -25,11 +25,10 @@ pub enum EngineMsg {
     /// Applies mutations to the catalog, all or none. Every client is notified of the lists that
     /// differ. If the mutations are refused and there is no reply port, the error is logged.
     Apply(Vec<Mutation>, Option<RpcReplyPort<Result<Change, CatalogError>>>),
-    /// Notifies every client that a list changed, as [`Engine::send_tool_list_changed`](crate::Engine::send_tool_list_changed) and the
-    /// similar methods do.
-    ListChanged(ListKind),
-    /// Notifies every client that watches a resource that the resource changed.
-    ResourceUpdated(String),
+    /// Notifies every client that subscribes to a list or a resource that it changed, as
+    /// [`Engine::send_tool_list_changed`](crate::Engine::send_tool_list_changed) and the similar
+    /// methods do.
+    Changed(Topic),
     /// Sends a notification of the application's own. Its parameters should be a JSON object.
     Notify(Audience, String, Option<Value>),
     /// Asks for all sessions.

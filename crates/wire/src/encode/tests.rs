@@ -85,7 +85,7 @@ fn the_end_of_a_listen_names_its_subscription() {
 
 #[test]
 fn an_acknowledgment_names_only_what_was_granted() {
-    let granted = NoticeFilter { tools_list_changed: true, ..NoticeFilter::default() };
+    let granted: NoticeFilter = serde_json::from_str(r#"{"toolsListChanged":true}"#).unwrap();
     let id = SubscriptionId::of(&Id::Number(2));
     assert_eq!(
         parsed(&acknowledged(&id, &granted))["params"],

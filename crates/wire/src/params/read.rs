@@ -78,24 +78,6 @@ pub(super) fn reason<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Strin
     Ok(reason)
 }
 
-fn each<'de, D: Deserializer<'de>>(
-    input: D,
-    what: &str,
-    most: usize,
-) -> Result<Vec<String>, D::Error> {
-    let texts: Vec<String> = or_default(input)?;
-    texts.iter().try_for_each(|text| check_length(text, what, most)).map_err(D::Error::custom)?;
-    Ok(texts)
-}
-
-pub(super) fn uris<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    each(input, "URI", MAX_URI)
-}
-
-pub(super) fn task_ids<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    each(input, "task id", MAX_NAME)
-}
-
 pub(super) fn client_info<'de, D: Deserializer<'de>>(input: D) -> Result<Implementation, D::Error> {
     let raw = Box::<RawValue>::deserialize(input)?;
     read_client_info(raw.get())

@@ -135,8 +135,8 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     };
     let subscription = state.heard(&Id::Number(7)).and_then(|found| found.id).unwrap();
     assert_eq!(subscription.as_json(), b"7");
-    assert!(granted.tools_list_changed && !granted.prompts_list_changed);
-    assert_eq!(granted.resource_subscriptions, ["a:1"]);
+    assert_eq!(granted.lists(), [true, false, false]);
+    assert_eq!(granted.keys(KeyKind::Resource), ["a:1".into()]);
     let same_id = ask(&mut state, 7, "subscriptions/listen", params);
     assert_eq!(refused(&same_id), code::INVALID_REQUEST);
     assert_eq!(state.end_listen(&Id::Number(7)), Some(subscription));
@@ -153,12 +153,12 @@ fn a_listen_receives_nothing_until_its_own_tasks_are_known() {
     let listen = ask(&mut state, 7, "subscriptions/listen", params.clone());
     let Decision::Listen(_, granted, _) = listen else { panic!("refused") };
     assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
-    assert!(state.grant(&id, granted.clone()));
+    assert!(state.grant(&id, &granted));
     assert!(state.heard(&id).is_some_and(|found| found.unsaid.is_some()));
     assert_eq!(state.subscriptions().len(), 1);
     // A listen that has ended meanwhile does not come back.
     assert!(state.end_listen(&id).is_some());
-    assert!(!state.grant(&id, granted));
+    assert!(!state.grant(&id, &granted));
     assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
 }
 
