@@ -18,6 +18,7 @@ use crate::caller::Caller;
 use crate::handler::{CallError, Context, Running, shape};
 use crate::hub::SubscriberKey;
 use crate::nodes::RemoteTopics;
+use crate::offload::LARGE;
 
 /// An extension, as the engine sees it.
 pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
@@ -140,7 +141,8 @@ impl Extension {
     /// serializes to a JSON object. Parameters that do not fit their type are refused with -32602.
     #[must_use]
     pub fn method<M>(mut self, name: impl Into<String>, function: impl MethodFn<M>) -> Self {
-        let code: Arc<MethodCode> = Arc::new(move |params, ctx| function.call(params, ctx));
+        let function = Arc::new(function);
+        let code: Arc<MethodCode> = Arc::new(move |params, ctx| function.clone().call(params, ctx));
         self.methods.push((name.into(), code));
         self
     }
@@ -275,7 +277,11 @@ pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
 /// distinguishes the parameter lists of functions, and is always inferred.
 pub trait MethodFn<M>: Send + Sync + 'static {
     /// Runs the function.
-    fn call(&self, params: Params, ctx: Context) -> Running<Result<ResultBody, CallError>>;
+    fn call(
+        self: Arc<Self>,
+        params: Params,
+        ctx: Context,
+    ) -> Running<Result<ResultBody, CallError>>;
 }
 
 macro_rules! method_fn {
@@ -290,14 +296,13 @@ macro_rules! method_fn {
             $($generic: DeserializeOwned + Send + 'static,)?
         {
             fn call(
-                &self,
+                self: Arc<Self>,
                 $params: Params,
                 $ctx: Context,
             ) -> Running<Result<ResultBody, CallError>> {
-                let $function = self;
-                let running = $call;
                 async move {
-                    let result = running.await.map_err(Into::into)?;
+                    let $function = self;
+                    let result = $call.await.map_err(Into::into)?;
                     ResultBody::new(&result).map_err(CallError::protocol)
                 }
                 .boxed()
@@ -306,23 +311,29 @@ macro_rules! method_fn {
     };
 }
 
-macro_rules! parsed_or_return {
-    ($params:ident) => {
-        match $params.parse() {
-            Ok(params) => params,
-            Err(error) => return async move { Err(CallError::protocol(error)) }.boxed(),
-        }
-    };
-}
-
 method_fn!(shape::Both<A>, (A, Context), [A], |function, params, ctx| {
-    function(parsed_or_return!(params), ctx)
+    let params = read(params, &ctx).await?;
+    function(params, ctx)
 });
-method_fn!(shape::Arguments<A>, (A), [A], |function, params, _ctx| {
-    function(parsed_or_return!(params))
+method_fn!(shape::Arguments<A>, (A), [A], |function, params, ctx| {
+    let params = read(params, &ctx).await?;
+    drop(ctx);
+    function(params)
 });
 method_fn!(shape::ContextOnly, (Context), [], |function, _params, ctx| function(ctx));
 method_fn!(shape::Nothing, (), [], |function, _params, _ctx| function());
+
+/// Parses the parameters of a method; those that take long, on a thread of their own.
+async fn read<A: DeserializeOwned + Send + 'static>(
+    params: Params,
+    ctx: &Context,
+) -> Result<A, CallError> {
+    let read = match params.source_len() > LARGE {
+        true => ctx.call().host.offload().run(move || params.parse()).await,
+        false => params.parse(),
+    };
+    read.map_err(CallError::protocol)
+}
 
 #[cfg(test)]
 mod tests {

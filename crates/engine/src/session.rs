@@ -362,18 +362,16 @@ impl Session {
         }
     }
 
-    /// Joins the hub with all subscriptions of the session. The hub may contain them already.
+    /// Joins the hub with all subscriptions of the session. The hub may contain them already. A
+    /// listen that is not acknowledged was sent nothing yet, and joins when it is.
     pub(crate) fn rejoin(&self) {
         let sender = self.entry.notices();
         let mark_missed = self.entry.take_missed();
-        let mut state = self.entry.state();
+        let state = self.entry.state();
         for subscription in state.subscriptions() {
-            // A listen that is not acknowledged was sent nothing yet, so it missed nothing.
-            let may_have_missed = mark_missed && subscription.unsaid.is_none();
             let id = subscription.id.clone();
-            let missed: Vec<_> =
-                subscription.filter.everything().filter(|_| may_have_missed).collect();
-            let owned = may_have_missed.then(|| self.sessions.owned(&subscription.filter));
+            let missed: Vec<_> = subscription.filter.everything().filter(|_| mark_missed).collect();
+            let owned = mark_missed.then(|| self.sessions.owned(&subscription.filter));
             self.join(&state, subscription);
             // The old hub may have received these and not sent them. Written after the join, so
             // that no notice is lost in between.

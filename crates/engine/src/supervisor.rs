@@ -379,9 +379,7 @@ pub(crate) async fn shutdown(
     let (calls, sessions) = (&core.calls, &core.sessions);
     core.lifecycle.ask();
     core.lifecycle.drain();
-    for session in sessions.directory.all() {
-        session.drain(sessions);
-    }
+    sessions.drain();
     calls.tracker.close();
     if timeout(drain_timeout, calls.tracker.wait()).await.is_err() {
         let left = calls.tracker.len();
@@ -392,7 +390,7 @@ pub(crate) async fn shutdown(
     }
     let ending = sessions.directory.all();
     // Awaited, because the end of the supervisor kills the actors before they can answer everything.
-    let handled = ending.iter().map(|session| timeout(CANCEL_GRACE, session.all_handled()));
+    let handled = ending.iter().map(|session| timeout(CANCEL_GRACE, session.turn()));
     futures::future::join_all(handled).await;
     for session in &ending {
         session.end(sessions, EndReason::Shutdown);

@@ -12,7 +12,6 @@ use stentor_wire::{
 };
 use tokio::time::timeout;
 
-use super::entry::MAX_WAITING_MESSAGES;
 use super::{ClientMessage, MailboxPermit, Session, streams};
 use crate::call::Responder;
 use crate::ids::{Seq, SessionId, StreamId};
@@ -183,19 +182,16 @@ impl Session {
         drain_timeout: Duration,
     ) -> Result<(), CallsLeft> {
         let (sessions, entry) = (&self.sessions, &self.entry);
-        let (mailbox_permits, permits) = (entry.mailbox_permits(), entry.request_permits());
+        let permits = entry.request_permits();
         let all = sessions.max_requests();
-        // All permits of the mailbox are free when every message was handled, and all of requests
-        // when every request was answered.
+        // All permits of requests are free when every request was answered.
         let answered = async {
-            let _messages = mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await;
+            let _turn = entry.turn().await;
             entry.questions().close();
-            entry.drain(sessions);
+            entry.end_listens(sessions);
             let _permits = permits.acquire_many(all).await;
         };
         let _ = timeout(drain_timeout, answered).await;
-        // Ends also a listen that has waited for the task store until now.
-        entry.drain(sessions);
         self.end(reason);
         // Cancelled calls answer, too, and the last of them ends the stream.
         timeout(CANCEL_GRACE, permits.acquire_many(all)).await.map(drop).map_err(|_| CallsLeft)

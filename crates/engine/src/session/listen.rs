@@ -106,19 +106,28 @@ impl Session {
             self.entry.state().grant(&request.id, &granted);
         }
         responder.withhold();
-        {
-            let mut state = self.entry.state();
-            let Some(subscription) = state.heard(&request.id) else { return };
-            let grants_nothing = subscription.filter.is_empty_filter();
-            self.join(&state, subscription);
-            // A listen that was granted nothing can receive nothing, so it ends at once.
-            if grants_nothing && let Some(id) = state.end_listen(&request.id) {
-                self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
-                let ended = encode::listen_ended(&request.id, &self.sessions.identity);
-                self.entry.notices().reply(ended, None);
-            }
+        if self.acknowledge(&request.id) {
+            grants.begin(&self.entry, &request.id);
         }
-        grants.begin(&self.entry, &request.id);
+    }
+
+    /// Acknowledges a listen, which receives notices from here on. `false` if it has ended, also
+    /// because it was granted nothing.
+    pub(super) fn acknowledge(&self, request: &Id) -> bool {
+        let mut state = self.entry.state();
+        let Some(subscription) = state.heard(request) else { return false };
+        let grants_nothing = subscription.filter.is_empty_filter();
+        self.join(&state, subscription);
+        if !grants_nothing {
+            return true;
+        }
+        // A listen that was granted nothing can receive nothing, so it ends at once.
+        if let Some(id) = state.end_listen(request) {
+            self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
+            let ended = encode::listen_ended(request, &self.sessions.identity);
+            self.entry.notices().reply(ended, None);
+        }
+        false
     }
 
     /// Refuses a listen. If it has ended meanwhile, it has its answer already.

@@ -80,7 +80,6 @@ impl Sessions {
         let id = new_session_id(&self.calls.node);
         let notices = streams::of_one(self, &id, true);
         let receiver = notices.attach();
-        let grants_nothing = granted.is_empty();
         let meter = self.calls.requests.session_meter(&caller.share());
         let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
             Ok(state) => state,
@@ -88,13 +87,9 @@ impl Sessions {
         };
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, notices.clone(), state, principal)?;
-        self.install(&entry).await?;
-        if grants_nothing {
-            // A listen that was granted nothing can receive nothing: it ends after its
-            // acknowledgment.
-            entry.end(self, EndReason::Ended);
-        } else {
-            grants.begin(&entry, &request.id);
+        match self.install(&entry).await?.acknowledge(&request.id) {
+            true => grants.begin(&entry, &request.id),
+            false => entry.end(self, EndReason::Ended),
         }
         Ok(Answer::Stream(receiver))
     }
@@ -121,7 +116,7 @@ impl Sessions {
     ) -> Result<(), Refused> {
         // Notices may have been lost while the session was on its way.
         entry.mark_missed();
-        self.install(entry).await?;
+        self.install(entry).await?.rejoin();
         self.session_changed(entry);
         Ok(())
     }
@@ -161,7 +156,7 @@ impl Sessions {
         Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, principal, permit)))
     }
 
-    /// From here on, lookups find the session, and it receives what it subscribes to.
+    /// From here on, lookups find the session.
     async fn install(self: &Arc<Self>, entry: &Arc<SessionEntry>) -> Result<Session, Refused> {
         self.events.emit(|| EngineEvent::SessionOpened {
             session: entry.id().clone(),
@@ -175,7 +170,6 @@ impl Sessions {
             return Err(Refused::ShuttingDown);
         }
         let session = Session::new(self.clone(), entry.clone());
-        session.rejoin();
         if self.never_passive() {
             // An actor that is never passive exists from the beginning.
             Box::pin(session.actor()).await;

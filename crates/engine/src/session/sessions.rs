@@ -21,7 +21,7 @@ use crate::hub::Hub;
 use crate::ids::SessionId;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::reasons::{CancelReason, EndReason};
+use crate::reasons::{CancelReason, EndReason, SessionKind};
 use crate::registry::Registry;
 use crate::streams::Streams;
 
@@ -154,6 +154,25 @@ impl Sessions {
             session.end(self, EndReason::Ended);
         }
         session.is_some()
+    }
+
+    /// Ends what only waits, because no new work will come.
+    pub(crate) fn drain(self: &Arc<Self>) {
+        for entry in self.directory.all() {
+            match entry.kind() {
+                SessionKind::Listen => entry.end(self, EndReason::Shutdown),
+                SessionKind::Pipe => {
+                    let sessions = self.clone();
+                    // Spawned, because a message may be handled just now.
+                    tokio::spawn(async move {
+                        if let Some(_turn) = entry.turn().await {
+                            entry.end_listens(&sessions);
+                        }
+                    });
+                }
+                SessionKind::Http => {}
+            }
+        }
     }
 
     /// Restarts a session, as if its actor had crashed. `false` if there is no such session.

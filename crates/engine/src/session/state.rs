@@ -54,15 +54,13 @@ pub(crate) struct Subscription {
     /// The listen; `None` for a legacy client.
     pub(crate) id: Option<SubscriptionId>,
     pub(crate) filter: Filter,
-    /// The acknowledgment of a listen, which is the first frame. The code that takes it from the
-    /// state must send it.
+    /// The acknowledgment of a listen, which is the first frame, if it is not sent yet.
     pub(crate) unsaid: Option<Bytes>,
 }
 
 impl Listen {
-    fn take_subscription(&mut self) -> Option<Subscription> {
-        let (id, filter) = (Some(self.subscription.clone()), self.filter.clone());
-        self.decided.then(|| Subscription { id, filter, unsaid: self.unsaid.take() })
+    fn subscription(&self, unsaid: Option<Bytes>) -> Subscription {
+        Subscription { id: Some(self.subscription.clone()), filter: self.filter.clone(), unsaid }
     }
 
     fn new(request: &Id, granted: &NoticeFilter, cost: usize) -> Self {
@@ -84,7 +82,8 @@ pub(crate) struct SessionState {
     legacy: Option<Caller>,
     level: SessionLevel,
     watched: Watched,
-    listens: HashMap<Id, Listen>,
+    /// Boxed, because a table has space for more listens than most sessions have.
+    listens: HashMap<Id, Box<Listen>>,
     initialized: bool,
     /// The bytes that are counted for its client and its subscriptions.
     charge: Charge,
@@ -123,7 +122,8 @@ impl SessionState {
     ) -> Result<Self, ErrorObject> {
         let mut state = Self::new(id, true, 0, meter);
         let cost = state.charge_listen(&request, granted)?;
-        state.listens.insert(request.clone(), Listen::new(&request, granted, cost));
+        let listen = Box::new(Listen::new(&request, granted, cost));
+        state.listens.insert(request, listen);
         Ok(state)
     }
 
@@ -223,7 +223,7 @@ impl SessionState {
         let asked = granted.take_owned();
         let mut listen = Listen::new(&request.id, &granted, cost);
         listen.decided = asked.is_empty();
-        self.listens.insert(request.id.clone(), listen);
+        self.listens.insert(request.id.clone(), Box::new(listen));
         Ok(Decision::Listen(caller, granted, asked))
     }
 
@@ -276,7 +276,7 @@ impl SessionState {
         let listen = self.listens.get_mut(request);
         let is_open = listen.is_some();
         if let Some(listen) = listen {
-            *listen = Listen::new(request, granted, listen.cost);
+            **listen = Listen::new(request, granted, listen.cost);
         }
         is_open
     }
@@ -300,13 +300,11 @@ impl SessionState {
         ended.into_iter().map(|(request, listen)| (request, listen.subscription)).collect()
     }
 
-    /// All subscriptions now: of the legacy client, and of each listen.
-    pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
-        let legacy = self.legacy_subscription();
-        legacy
-            .into_iter()
-            .chain(self.listens.values_mut().filter_map(Listen::take_subscription))
-            .collect()
+    /// All subscriptions now: of the legacy client, and of each listen that is acknowledged.
+    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
+        let listens = self.listens.values().filter(|it| it.decided && it.unsaid.is_none());
+        let legacy = self.legacy_subscription().into_iter();
+        legacy.chain(listens.map(|listen| listen.subscription(None))).collect()
     }
 
     /// The subscription of a legacy client, after `initialize`.
@@ -317,7 +315,9 @@ impl SessionState {
 
     /// The subscription of a listen, if `request` opened one and all that it is granted is known.
     pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
-        self.listens.get_mut(request).and_then(Listen::take_subscription)
+        let listen = self.listens.get_mut(request).filter(|listen| listen.decided)?;
+        let unsaid = listen.unsaid.take();
+        Some(listen.subscription(unsaid))
     }
 
     /// Number of open listens and watched resources.

@@ -39,8 +39,9 @@ impl SessionEntry {
         crate::log!(debug, session = ?self.id, ?reason, "session ends");
         // Messages that wait for a permit are refused.
         self.mailbox_permits.close();
-        // A client that has disconnected reads no answer.
-        if reason != EndReason::Disconnected {
+        // Nobody reads the answer to a listen whose client has disconnected. A client that has
+        // closed the input of a pipe may still read.
+        if reason != EndReason::Disconnected || self.kind != SessionKind::Listen {
             self.end_listens(sessions);
         }
         // Before the directory forgets the session, so that no lookup goes on to another node.
@@ -51,7 +52,7 @@ impl SessionEntry {
         {
             // Notified while the state is locked, like every change that the hub receives of a
             // session.
-            let mut state = self.state();
+            let state = self.state();
             for subscription in state.subscriptions() {
                 sessions.hub.send(HubMsg::Leave(self.key(subscription.id)));
             }
@@ -84,16 +85,8 @@ impl SessionEntry {
         sessions.events.emit(|| EngineEvent::SessionClosed { session, reason });
     }
 
-    /// Ends what only waits, because no new work will come.
-    pub(crate) fn drain(&self, sessions: &Sessions) {
-        match self.kind {
-            SessionKind::Listen => self.end(sessions, EndReason::Shutdown),
-            _ => self.end_listens(sessions),
-        }
-    }
-
     /// Answers all listens, which ends them.
-    fn end_listens(&self, sessions: &Sessions) {
+    pub(in crate::session) fn end_listens(&self, sessions: &Sessions) {
         let listens = {
             // Locked until the hub is notified: the hub receives changes in the order in which they
             // were made.

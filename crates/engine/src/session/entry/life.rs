@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ractor::{ActorId, ActorRef, ActorStatus};
 use stentor_delivery::LossCounters;
+use tokio::sync::SemaphorePermit;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
@@ -143,10 +144,10 @@ impl SessionEntry {
         Some(actor)
     }
 
-    /// Waits until all messages are handled.
-    pub(crate) async fn all_handled(&self) {
-        // Fails if the session has ended.
-        let _ = self.mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await;
+    /// Waits until all messages are handled. No other is handled until the turn is dropped. `None`
+    /// if the session has ended.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.mailbox_permits.acquire_many(MAX_WAITING_MESSAGES).await.ok()
     }
 
     /// Records that this actor was stopped. The next message activates the session again.
