@@ -87,7 +87,8 @@ impl Sessions {
         };
         let principal = caller.principal;
         let entry = self.new_session(SessionKind::Listen, notices.clone(), state, principal)?;
-        match self.install(&entry).await?.acknowledge(&request.id) {
+        let goes_on = self.install(&entry).await?.acknowledge(&request.id);
+        match goes_on {
             true => grants.begin(&entry, &request.id),
             false => entry.end(self, EndReason::Ended),
         }

@@ -186,8 +186,10 @@ impl Connections {
 }
 
 /// Serves a connection: requests, and a stream whenever a response is a stream.
-///
-/// Not an `async fn`: that would store its arguments twice, for as long as the connection is open.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` stores its arguments twice, for as long as the connection is open"
+)]
 fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut io: Watched<S>,
     shared: Arc<Shared>,
