@@ -72,7 +72,7 @@ async fn all_clients_are_notified_once_of_an_added_tool_and_find_it_in_the_list(
 async fn a_burst_of_changes_makes_few_notices_and_the_list_is_complete_after_the_last() {
     // Longer than usual, so that even a slow machine makes the changes within one burst.
     let window = Duration::from_millis(250);
-    let server = Server::tuned(|config, _| config.coalesce_window = window).await;
+    let server = Server::tuned(|config, _| config.registry.coalesce_window = window).await;
     let mut audience = audience(&server).await;
     let names: Vec<_> = (0..200).map(|n| format!("burst-{n:03}")).collect();
     // Built before the burst, for the same reason.

@@ -51,7 +51,7 @@ async fn session(engine: Engine, calls: u64) -> Duration {
     let call = legacy(1, "tools/call", params());
     let (mut batch, mut out) = (Vec::new(), BytesMut::new());
     let session = engine
-        .open_http_session(stentor_engine::transport_api::Source::default())
+        .open_http_session(stentor_engine::transport_api::RequestSender::default())
         .await
         .expect("a session");
     let request = decode(&initialize());

@@ -35,7 +35,7 @@ impl Audience {
             // One more session stands for the calls that belong to no session.
             config.sessions.max_sessions = listeners + 1;
             // Measures the path of one change, not how changes are combined.
-            config.coalesce_window = Duration::ZERO;
+            config.registry.coalesce_window = Duration::ZERO;
         });
         let engine = support::start(&runtime, builder);
         let receivers = on_worker(&runtime, listen(engine.clone(), listeners));

@@ -122,13 +122,13 @@ impl Caller {
     }
 
     /// Sets the principal.
-    pub(crate) fn of(mut self, principal: Option<Arc<str>>) -> Self {
+    pub(crate) fn with_principal(mut self, principal: Option<Arc<str>>) -> Self {
         self.principal = principal;
         self
     }
 
     /// Sets the connection.
-    pub(crate) fn on(mut self, connection: Option<Connection>) -> Self {
+    pub(crate) fn with_connection(mut self, connection: Option<Connection>) -> Self {
         self.connection = connection;
         self
     }

@@ -31,20 +31,20 @@ use remote_items::{RemoteItems, union};
 pub struct Catalog {
     revision: Revision,
     next_ordinal: u64,
-    own: OwnItems,
+    local: LocalItems,
     remote: RemoteItems,
     shown: Arc<Shown>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct OwnItems {
+struct LocalItems {
     tools: List<Arc<ToolEntry>>,
     resources: List<Arc<ResourceEntry>>,
     templates: List<Arc<TemplateEntry>>,
     prompts: List<Arc<PromptEntry>>,
 }
 
-impl OwnItems {
+impl LocalItems {
     fn settle(&mut self) {
         self.tools.settle();
         self.resources.settle();
@@ -128,11 +128,11 @@ impl Catalog {
                 json: entry.json(Era::Modern).clone(),
             })
         }
-        let own = &self.own;
-        of(ItemKind::Tools, &own.tools)
-            .chain(of(ItemKind::Resources, &own.resources))
-            .chain(of(ItemKind::Templates, &own.templates))
-            .chain(of(ItemKind::Prompts, &own.prompts))
+        let local = &self.local;
+        of(ItemKind::Tools, &local.tools)
+            .chain(of(ItemKind::Resources, &local.resources))
+            .chain(of(ItemKind::Templates, &local.templates))
+            .chain(of(ItemKind::Prompts, &local.prompts))
             .collect()
     }
 
@@ -140,26 +140,26 @@ impl Catalog {
         self.shown.tools.get(name)
     }
 
-    pub(crate) fn own_tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
-        self.own.tools.get(name)
+    pub(crate) fn local_tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
+        self.local.tools.get(name)
     }
 
-    pub(crate) fn own_prompt(&self, name: &str) -> Option<&Arc<PromptEntry>> {
-        self.own.prompts.get(name)
+    pub(crate) fn local_prompt(&self, name: &str) -> Option<&Arc<PromptEntry>> {
+        self.local.prompts.get(name)
     }
 
-    pub(crate) fn own_template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
-        self.shown.find(&self.own.templates, uri_template, &uri::normal(uri_template))
+    pub(crate) fn local_template(&self, uri_template: &str) -> Option<&Arc<TemplateEntry>> {
+        self.shown.find(&self.local.templates, uri_template, &uri::normal(uri_template))
     }
 
-    pub(crate) fn own_reader(&self, uri: &str) -> Option<Reader> {
-        if let Some(resource) = self.own.resources.get(uri) {
+    pub(crate) fn local_reader(&self, uri: &str) -> Option<Reader> {
+        if let Some(resource) = self.local.resources.get(uri) {
             return Some(resource.reader());
         }
         let normal = uri::normal(uri);
-        match self.shown.find(&self.own.resources, uri, &normal) {
+        match self.shown.find(&self.local.resources, uri, &normal) {
             Some(resource) => Some(resource.reader()),
-            None => self.own.templates.iter().find_map(|template| template.reader(&normal)),
+            None => self.local.templates.iter().find_map(|template| template.reader(&normal)),
         }
     }
 
@@ -175,7 +175,7 @@ impl Catalog {
     /// fits.
     pub(crate) fn reader(&self, uri: &str) -> Option<Readable> {
         let readable = |offer: &Offer<ResourceEntry>| match offer {
-            Offer::Own(resource) => Readable::Own(resource.reader()),
+            Offer::Local(resource) => Readable::Local(resource.reader()),
             Offer::Remote(remote) => Readable::Remote(remote.clone()),
         };
         if let Some(as_listed) = self.shown.resources.get(uri) {
@@ -185,7 +185,7 @@ impl Catalog {
         let resource = self.shown.find(&self.shown.resources, uri, &normal);
         resource.map(readable).or_else(|| {
             self.shown.templates.iter().find_map(|template| match template {
-                Offer::Own(template) => template.reader(&normal).map(Readable::Own),
+                Offer::Local(template) => template.reader(&normal).map(Readable::Local),
                 Offer::Remote(remote) => {
                     remote.fits(&normal).then(|| Readable::Remote(remote.clone()))
                 }
@@ -219,7 +219,7 @@ impl Catalog {
         for mutation in mutations {
             next.apply_one(mutation)?;
         }
-        next.own.settle();
+        next.local.settle();
         Ok(next.rebuilt(self))
     }
 
@@ -237,13 +237,13 @@ impl Catalog {
 
     /// Rebuilds the items that clients see. Returns the lists that differ from `before`.
     fn rebuilt(mut self, before: &Self) -> (Self, Vec<ListKind>) {
-        let (own, remote, mut conflicts) = (&self.own, &self.remote, Vec::new());
+        let (local, remote, mut conflicts) = (&self.local, &self.remote, Vec::new());
         let found = &mut conflicts;
         self.shown = Arc::new(Shown {
-            tools: union(&own.tools, remote, ItemKind::Tools, found),
-            resources: union(&own.resources, remote, ItemKind::Resources, found),
-            templates: union(&own.templates, remote, ItemKind::Templates, found),
-            prompts: union(&own.prompts, remote, ItemKind::Prompts, found),
+            tools: union(&local.tools, remote, ItemKind::Tools, found),
+            resources: union(&local.resources, remote, ItemKind::Resources, found),
+            templates: union(&local.templates, remote, ItemKind::Templates, found),
+            prompts: union(&local.prompts, remote, ItemKind::Prompts, found),
             conflicts,
             spelled: OnceLock::new(),
         });
@@ -261,10 +261,10 @@ impl Catalog {
             Checked::Put(entry) => (entry, true),
             Checked::Remove(kind, key) => {
                 match kind {
-                    ItemKind::Tools => self.own.tools.remove(&key),
-                    ItemKind::Resources => self.own.resources.remove(&key),
-                    ItemKind::Templates => self.own.templates.remove(&key),
-                    ItemKind::Prompts => self.own.prompts.remove(&key),
+                    ItemKind::Tools => self.local.tools.remove(&key),
+                    ItemKind::Resources => self.local.resources.remove(&key),
+                    ItemKind::Templates => self.local.templates.remove(&key),
+                    ItemKind::Prompts => self.local.prompts.remove(&key),
                 }
                 return Ok(());
             }
@@ -283,23 +283,23 @@ impl Catalog {
                 false => Err(CatalogError::Exists(kind.noun(), key.to_owned())),
             }
         }
-        let own = &mut self.own;
+        let local = &mut self.local;
         match entry {
             Entry::Tool(tool) => {
                 let key = (ItemKind::Tools, tool.name());
-                put(&mut own.tools, key, ordinal, tool.clone(), replace)
+                put(&mut local.tools, key, ordinal, tool.clone(), replace)
             }
             Entry::Resource(resource) => {
                 let key = (ItemKind::Resources, resource.uri());
-                put(&mut own.resources, key, ordinal, resource.clone(), replace)
+                put(&mut local.resources, key, ordinal, resource.clone(), replace)
             }
             Entry::Template(template) => {
                 let key = (ItemKind::Templates, template.uri_template());
-                put(&mut own.templates, key, ordinal, template.clone(), replace)
+                put(&mut local.templates, key, ordinal, template.clone(), replace)
             }
             Entry::Prompt(prompt) => {
                 let key = (ItemKind::Prompts, prompt.name());
-                put(&mut own.prompts, key, ordinal, prompt.clone(), replace)
+                put(&mut local.prompts, key, ordinal, prompt.clone(), replace)
             }
         }
     }
@@ -341,7 +341,7 @@ impl Shown {
 }
 
 pub(crate) enum Readable {
-    Own(Reader),
+    Local(Reader),
     Remote(RemoteOffer),
 }
 

@@ -9,6 +9,8 @@ use stentor_delivery::{EventStore, MemoryEventStore};
 use crate::call::CallConfig;
 use crate::dispatch::ListConfig;
 use crate::ids::NodeId;
+use crate::registry::RegistryConfig;
+use crate::remote::RemoteConfig;
 use crate::request_budget::RequestBudget;
 use crate::session::SessionConfig;
 use crate::tasks::TaskConfig;
@@ -24,9 +26,8 @@ pub struct Config {
     /// Default: a random name. With a name of its own, a node that restarts is the same node, and
     /// finds its tasks in a store again.
     pub node: NodeId,
-    /// How long changes of one list or resource that follow each other within 250 µs wait, to be
-    /// announced together. The first of them is announced at once. Default 10 ms.
-    pub coalesce_window: Duration,
+    /// How changes are announced.
+    pub registry: RegistryConfig,
     /// How lists are served.
     pub lists: ListConfig,
     /// How many calls may run and wait, and for how long.
@@ -35,6 +36,8 @@ pub struct Config {
     pub sessions: SessionConfig,
     /// How tasks are kept: calls whose result the client fetches later.
     pub tasks: TaskConfig,
+    /// How requests to other nodes are served.
+    pub remote: RemoteConfig,
     /// How many bytes may be kept of what clients sent.
     pub requests: RequestBudget,
     /// How much may wait unread on one stream.
@@ -52,21 +55,18 @@ pub struct Config {
     /// An HTTP stream is closed when frames wait and its client reads nothing for this time.
     /// Default 1 minute.
     pub stall_timeout: Duration,
-    /// How long a request of a legacy HTTP session on another node waits, after that node was lost,
-    /// for the node to be reached again or to be given up. After that, or when the session has
-    /// ended with its node, the request is answered with an error. Default 10 s.
-    pub reconnect_timeout: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             node: NodeId::random(),
-            coalesce_window: Duration::from_millis(10),
+            registry: RegistryConfig::default(),
             lists: ListConfig::default(),
             calls: CallConfig::default(),
             sessions: SessionConfig::default(),
             tasks: TaskConfig::default(),
+            remote: RemoteConfig::default(),
             requests: RequestBudget::default(),
             limits: Limits::default(),
             retention: Retention::default(),
@@ -74,7 +74,6 @@ impl Default for Config {
             event_store: Arc::new(MemoryEventStore),
             drain_timeout: Duration::from_secs(7),
             stall_timeout: Duration::from_secs(60),
-            reconnect_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Core {
         let (hub, metrics) = (Arc::new(Hub::new(members)), Arc::<Metrics>::default());
         let registry = Arc::new(Registry::new(
             catalog,
-            config.coalesce_window,
+            config.registry.clone(),
             hub.clone(),
             events.clone(),
             lifecycle.clone(),
@@ -98,8 +98,8 @@ impl Core {
             calls.clone(),
             dispatcher.clone(),
         ));
-        let timeout = config.reconnect_timeout;
-        let remote = Remote::new(nodes, sessions.clone(), dispatcher.clone(), timeout);
+        let remote =
+            Remote::new(nodes, sessions.clone(), dispatcher.clone(), config.remote.clone());
         Self {
             config,
             lifecycle,

@@ -31,7 +31,7 @@ use crate::server_hello::ServerHello;
 pub(crate) enum Scope {
     All,
     /// On this node only: another node sent the request, because it knows that the item is here.
-    Own,
+    Local,
 }
 
 /// How lists are served.
@@ -229,7 +229,7 @@ struct Lookup<'a> {
 impl Lookup<'_> {
     /// Where to send a request with an id or a state that a node has issued.
     fn named_node(&self) -> Reach {
-        if self.scope == Scope::Own {
+        if self.scope == Scope::Local {
             return Reach::Local;
         }
         let member = match &self.request.method {
@@ -257,8 +257,8 @@ impl Lookup<'_> {
     /// offered.
     fn find<E>(&self, offer: Option<&Offer<E>>, subject: &str) -> Option<Result<Arc<E>, Target>> {
         match offer? {
-            Offer::Own(entry) => Some(Ok(entry.clone())),
-            Offer::Remote(_) if self.scope == Scope::Own => None,
+            Offer::Local(entry) => Some(Ok(entry.clone())),
+            Offer::Remote(_) if self.scope == Scope::Local => None,
             Offer::Remote(remote) => Some(Err(self.target(remote.nodes().cloned(), subject))),
         }
     }
@@ -268,7 +268,7 @@ impl Lookup<'_> {
         let catalog = self.dispatcher.calls.registry.catalog();
         let offer = match self.scope {
             Scope::All => catalog.tool(&params.name).cloned(),
-            Scope::Own => catalog.own_tool(&params.name).cloned().map(Offer::Own),
+            Scope::Local => catalog.local_tool(&params.name).cloned().map(Offer::Local),
         };
         let found = self.find(offer.as_ref(), &params.name);
         let found = found.ok_or_else(|| {
@@ -294,10 +294,10 @@ impl Lookup<'_> {
         let catalog = self.dispatcher.calls.registry.catalog();
         let found = match self.scope {
             Scope::All => catalog.reader(&params.uri),
-            Scope::Own => catalog.own_reader(&params.uri).map(Readable::Own),
+            Scope::Local => catalog.local_reader(&params.uri).map(Readable::Local),
         };
         match found {
-            Some(Readable::Own(reader)) => Ok(Target::resource(reader, &params.uri)),
+            Some(Readable::Local(reader)) => Ok(Target::resource(reader, &params.uri)),
             Some(Readable::Remote(remote)) => Ok(self.target(remote.nodes().cloned(), &params.uri)),
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
@@ -323,7 +323,7 @@ impl Lookup<'_> {
         let catalog = self.dispatcher.calls.registry.catalog();
         match self.scope {
             Scope::All => catalog.prompt(name).cloned(),
-            Scope::Own => catalog.own_prompt(name).cloned().map(Offer::Own),
+            Scope::Local => catalog.local_prompt(name).cloned().map(Offer::Local),
         }
     }
 
@@ -331,7 +331,7 @@ impl Lookup<'_> {
         let catalog = self.dispatcher.calls.registry.catalog();
         match self.scope {
             Scope::All => catalog.template(uri).cloned(),
-            Scope::Own => catalog.own_template(uri).cloned().map(Offer::Own),
+            Scope::Local => catalog.local_template(uri).cloned().map(Offer::Local),
         }
     }
 

@@ -54,5 +54,5 @@ pub struct Conflict {
     /// The other nodes whose definition clients do not see.
     pub hidden: Vec<NodeId>,
     /// Whether clients do not see this engine's own definition.
-    pub own_is_hidden: bool,
+    pub local_is_hidden: bool,
 }

@@ -84,7 +84,8 @@ pub use items::{Conflict, ItemKind};
 pub use lifecycle::{Ended, EndedUnasked};
 pub use observe::EngineView;
 pub use reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind, Stopped};
-pub use registry::{CatalogHandle, RegistryView};
+pub use registry::{CatalogHandle, RegistryConfig, RegistryView};
+pub use remote::RemoteConfig;
 pub use request_budget::RequestBudget;
 pub use session::{
     SessionConfig, SessionRecord, SessionStore, SessionStoreError, SessionView, TakeOver,

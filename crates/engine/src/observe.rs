@@ -22,9 +22,9 @@ pub struct EngineView {
     pub running_calls: usize,
     /// Modern calls that are awaiting input of their client.
     pub calls_awaiting_input: usize,
-    /// Calls that run as tasks.
+    /// Calls that run as tasks of the tasks extension. Each has a task actor, as any call has.
     pub running_tasks: usize,
-    /// The task actors.
+    /// The task actors. Each runs one call, which need not be a task of the tasks extension.
     pub task_pool: ActorPoolView,
     /// The session actors.
     pub session_pool: ActorPoolView,

@@ -11,11 +11,14 @@ mod shared;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde_json::Value;
 use stentor_wire::{ListKind, Notice, Topic};
 use tokio::time::Instant;
 
+use crate::audience::Audience;
 use crate::catalog::{Catalog, CatalogError, Change, Checked, Definition};
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
@@ -25,6 +28,21 @@ use coalesce::Touch;
 pub use facts::{Fact, PeerFacts};
 pub use handle::CatalogHandle;
 pub(crate) use shared::Registry;
+
+/// How changes are announced.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistryConfig {
+    /// How long changes of one list or resource that follow each other within 250 µs wait, to be
+    /// announced together. The first of them is announced at once. Default 10 ms.
+    pub coalesce_window: Duration,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self { coalesce_window: Duration::from_millis(10) }
+    }
+}
 
 /// A view of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +62,8 @@ pub(crate) enum RegistryMsg {
     Apply(Vec<Checked>, Option<ApplyReply>),
     /// Announce a change of a topic, after the changes that were sent before.
     Announce(Topic),
-    /// Pass a message on to the hub, after the changes that were sent before.
-    PassOn(HubMsg),
+    /// Send a notification of the application's own, after the changes that were sent before.
+    Notify(Audience, Arc<str>, Option<Value>),
     Flush,
     /// The items that another node offers as of this number; `None` if it offers nothing any more.
     RemoteOffer(NodeId, u64, Option<Vec<Definition>>),
@@ -106,7 +124,9 @@ impl Actor for RegistryActor {
         match message {
             RegistryMsg::Apply(mutations, reply) => state.on_apply(&myself, mutations, reply),
             RegistryMsg::Announce(topic) => state.on_announce(&myself, &topic),
-            RegistryMsg::PassOn(message) => state.registry.hub().send(message),
+            RegistryMsg::Notify(audience, method, params) => {
+                state.registry.send_notification(audience, method, params, None);
+            }
             RegistryMsg::Flush => state.on_flush(&myself),
             RegistryMsg::RemoteOffer(node, seq, definitions) => {
                 state.on_remote_offer(&myself, &node, seq, definitions);
@@ -114,7 +134,10 @@ impl Actor for RegistryActor {
             RegistryMsg::AnnounceLists(lists) => state.announce_lists(&myself, lists),
             RegistryMsg::Facts(facts) => state.on_facts(&myself, facts),
             RegistryMsg::WindowOver(topic) => state.on_window_over(&myself, &topic),
-            RegistryMsg::Barrier(reply) => state.registry.hub().send(HubMsg::Barrier(reply)),
+            RegistryMsg::Barrier(reply) => {
+                state.on_flush(&myself);
+                state.registry.hub().send(HubMsg::Barrier(reply));
+            }
             RegistryMsg::Observe(reply) => state.on_observe(reply),
         }
         Ok(())
@@ -163,8 +186,8 @@ impl RegistryState {
         let known: HashSet<_> = before.conflicts().iter().collect();
         let new = |conflict: &&Conflict| !known.contains(conflict);
         for conflict in catalog.conflicts().iter().filter(new) {
-            let Conflict { kind, key, hidden, own_is_hidden } = conflict;
-            crate::log!(warn, ?kind, %key, ?hidden, own_is_hidden, "nodes define this differently");
+            let Conflict { kind, key, hidden, local_is_hidden } = conflict;
+            crate::log!(warn, ?kind, %key, ?hidden, local_is_hidden, "nodes define this differently");
             self.registry
                 .events()
                 .emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
@@ -244,6 +267,8 @@ impl RegistryState {
 
     fn open_window(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         let topic = topic.clone();
-        myself.send_after(self.registry.window(), move || RegistryMsg::WindowOver(topic));
+        myself.send_after(self.registry.config().coalesce_window, move || {
+            RegistryMsg::WindowOver(topic)
+        });
     }
 }

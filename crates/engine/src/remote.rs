@@ -73,17 +73,33 @@ impl PeerNodes {
     }
 }
 
+/// How requests to other nodes are served.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RemoteConfig {
+    /// How long a request of a legacy HTTP session on another node waits, after that node was lost,
+    /// for the node to be reached again or to be given up. After that, or when the session has
+    /// ended with its node, the request is answered with an error. Default 10 s.
+    pub reconnect_timeout: Duration,
+}
+
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self { reconnect_timeout: Duration::from_secs(10) }
+    }
+}
+
 /// The sessions of this node, seen together with the other nodes.
 #[derive(Clone, Debug)]
-pub(crate) struct Remote(Arc<Shared>);
+pub(crate) struct Remote(Arc<Parts>);
 
 #[derive(Debug)]
-struct Shared {
+struct Parts {
     nodes: Arc<PeerNodes>,
     sessions: Arc<Sessions>,
     dispatcher: Arc<Dispatcher>,
     migrations: Migrations,
-    reconnect_timeout: Duration,
+    config: RemoteConfig,
 }
 
 /// Where a session is.
@@ -98,10 +114,10 @@ impl Remote {
         nodes: Arc<PeerNodes>,
         sessions: Arc<Sessions>,
         dispatcher: Arc<Dispatcher>,
-        reconnect_timeout: Duration,
+        config: RemoteConfig,
     ) -> Self {
         let migrations = Migrations::default();
-        Self(Arc::new(Shared { nodes, sessions, dispatcher, migrations, reconnect_timeout }))
+        Self(Arc::new(Parts { nodes, sessions, dispatcher, migrations, config }))
     }
 
     /// Connects this node to the other ones. `None` disconnects it.

@@ -17,16 +17,14 @@ use ractor::{
     Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent,
 };
 use stentor_delivery::LossCounters;
-use stentor_wire::Notice;
 use tokio::time::{Instant, timeout};
 
 use crate::catalog::{CatalogError, Change, Mutation};
 use crate::core::Core;
 use crate::events::{EngineEvent, report_losses};
-use crate::hub::HubMsg;
 use crate::lifecycle::CANCEL_GRACE;
 use crate::reasons::{CancelReason, EndReason};
-use crate::registry::{Fact, RegistryMsg};
+use crate::registry::RegistryMsg;
 use crate::restarts::Restarts;
 use crate::session::{Session, SessionEntry, TO_BE_USED, rejoin_all};
 pub use message::EngineMsg;
@@ -141,14 +139,7 @@ impl SupervisorState {
             EngineMsg::Apply(mutations, reply) => self.on_apply(mutations, reply),
             EngineMsg::Changed(topic) => self.in_order(RegistryMsg::Announce(topic)),
             EngineMsg::Notify(audience, method, params) => {
-                let method: Arc<str> = method.into();
-                self.core.registry.tell_peers(|| Fact::Notify {
-                    audience: audience.clone(),
-                    method: method.clone(),
-                    params: params.clone(),
-                });
-                let notice = Notice::Custom { method, params };
-                self.in_order(RegistryMsg::PassOn(HubMsg::Notify(audience, notice, None)));
+                self.in_order(RegistryMsg::Notify(audience, method.into(), params));
             }
             EngineMsg::Sessions(reply) => {
                 // The requester may have ended.
@@ -290,7 +281,9 @@ impl SupervisorState {
             if let Err(MessagingErr::SendErr(message)) = registry.cast(message) {
                 match message {
                     RegistryMsg::Announce(topic) => self.core.registry.announce(topic),
-                    RegistryMsg::PassOn(message) => self.core.hub.send(message),
+                    RegistryMsg::Notify(audience, method, params) => {
+                        self.core.registry.send_notification(audience, method, params, None);
+                    }
                     _ => {}
                 }
             }
@@ -311,7 +304,7 @@ impl SupervisorState {
                 crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.report_losses(&self.core.events);
-            session.look();
+            session.mark_seen_if_attached();
             if session.is_idle(sessions.config.idle_timeout) {
                 session.end(sessions, EndReason::IdleTimeout);
             } else if let Some(idle) = sessions.config.passivate_after {

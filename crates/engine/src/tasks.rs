@@ -337,7 +337,7 @@ impl Tasks {
         let (mut resumed, mut lost) = (Vec::new(), Vec::new());
         // The next sweep forgets expired tasks.
         for task in store.unfinished().await?.into_iter().filter(|task| !task.is_expired(now)) {
-            match catalog.own_tool(&task.tool).filter(|tool| tool.is_resumable()) {
+            match catalog.local_tool(&task.tool).filter(|tool| tool.is_resumable()) {
                 Some(tool) => resumed.push((tool.clone(), task)),
                 None => lost.push(task),
             }

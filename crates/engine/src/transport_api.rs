@@ -30,7 +30,7 @@ pub use pipe::Pipe;
 
 /// The sender of a request, as far as its transport knows.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct RequestSender {
     /// The authenticated principal.
     pub principal: Option<Arc<str>>,
     /// The connection of the request. It separates the shares of callers without a principal;
@@ -38,7 +38,7 @@ pub struct Source {
     pub connection: Option<Connection>,
 }
 
-impl From<Option<Arc<str>>> for Source {
+impl From<Option<Arc<str>>> for RequestSender {
     fn from(principal: Option<Arc<str>>) -> Self {
         Self { principal, connection: None }
     }
@@ -61,8 +61,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
-    pub async fn open_http_session(&self, source: Source) -> Result<HttpSession, Refused> {
-        let Source { principal, connection } = source;
+    pub async fn open_http_session(&self, source: RequestSender) -> Result<HttpSession, Refused> {
+        let RequestSender { principal, connection } = source;
         let session = self.core().sessions.open_http(principal, connection).await?;
         Ok(HttpSession::local(session))
     }
@@ -92,14 +92,16 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refused`], with the reason that the client must receive instead.
-    pub fn answer<S: Into<Source>>(
+    pub fn answer<S: Into<RequestSender>>(
         &self,
         version: ProtocolVersion,
         request: Box<Request>,
         source: S,
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_, S> {
-        let Source { principal, connection } = source.into();
-        let caller = Caller::modern(version, &request.meta, None).of(principal).on(connection);
+        let RequestSender { principal, connection } = source.into();
+        let caller = Caller::modern(version, &request.meta, None)
+            .with_principal(principal)
+            .with_connection(connection);
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.core().sessions.open_listen(request, caller)));
         }
@@ -142,7 +144,7 @@ impl Engine {
         let Ok(called) = params::CallTool::read(params) else { return Ok(()) };
         let catalog = self.core().registry.catalog();
         let headers = match catalog.tool(&called.name) {
-            Some(Offer::Own(tool)) => tool.headers(),
+            Some(Offer::Local(tool)) => tool.headers(),
             Some(Offer::Remote(remote)) => remote.headers(),
             None => return Ok(()),
         };

@@ -18,7 +18,8 @@ fn waiting(receiver: &mut StreamReceiver) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_right_after_the_acknowledgment_reaches_the_listen() {
-    let builder = support::engine().configure(|config| config.coalesce_window = Duration::ZERO);
+    let builder =
+        support::engine().configure(|config| config.registry.coalesce_window = Duration::ZERO);
     let engine = builder.start().await.unwrap();
     for round in 0..2_000 {
         let (pipe, mut receiver) = engine.open_pipe().await.unwrap();

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor_engine::transport_api::{Answer, Source};
+use stentor_engine::transport_api::{Answer, RequestSender};
 use stentor_engine::{
     AsTask, Config, Connection, Context, Engine, MemoryTaskStore, ToolError, tool,
 };
@@ -52,13 +52,13 @@ async fn engine(configure: impl FnOnce(&mut Config)) -> Engine {
 }
 
 /// A caller without a principal, on a connection from an address.
-fn on(address: u8, number: u64) -> Source {
+fn on(address: u8, number: u64) -> RequestSender {
     let address = Ipv4Addr::new(10, 0, 0, address).into();
-    Source { principal: None, connection: Some(Connection { address, number }) }
+    RequestSender { principal: None, connection: Some(Connection { address, number }) }
 }
 
-fn principal(name: &str, number: u64) -> Source {
-    Source { principal: Some(name.into()), ..on(1, number) }
+fn principal(name: &str, number: u64) -> RequestSender {
+    RequestSender { principal: Some(name.into()), ..on(1, number) }
 }
 
 fn request(method: &str, mut params: Value) -> Box<Request> {
@@ -75,7 +75,7 @@ fn request(method: &str, mut params: Value) -> Box<Request> {
     }
 }
 
-async fn send(engine: &Engine, from: &Source, method: &str, params: Value) -> Value {
+async fn send(engine: &Engine, from: &RequestSender, method: &str, params: Value) -> Value {
     let request = request(method, params);
     let version = ProtocolVersion::V2026_07_28;
     match engine.answer(version, request, from.clone()).await.unwrap() {
@@ -91,7 +91,7 @@ async fn send(engine: &Engine, from: &Source, method: &str, params: Value) -> Va
 }
 
 /// Asks a question, and returns the state to retry with.
-async fn ask(engine: &Engine, from: &Source, padding: usize) -> Value {
+async fn ask(engine: &Engine, from: &RequestSender, padding: usize) -> Value {
     let arguments = json!({"padding": "x".repeat(padding)});
     let params = json!({"name": "ask", "arguments": arguments});
     let answer = send(engine, from, "tools/call", params).await;
@@ -99,7 +99,7 @@ async fn ask(engine: &Engine, from: &Source, padding: usize) -> Value {
     answer["result"].clone()
 }
 
-async fn retry(engine: &Engine, from: &Source, asked: &Value, padding: usize) -> Value {
+async fn retry(engine: &Engine, from: &RequestSender, asked: &Value, padding: usize) -> Value {
     let arguments = json!({"padding": "x".repeat(padding)});
     let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap();
     let params = json!({
@@ -112,8 +112,8 @@ async fn retry(engine: &Engine, from: &Source, asked: &Value, padding: usize) ->
 /// The modest caller gets its questions answered, whatever the greedy callers ask and in whatever
 /// order.
 async fn others_get_their_questions(
-    greedy: impl Fn(u64) -> Source,
-    modest: &Source,
+    greedy: impl Fn(u64) -> RequestSender,
+    modest: &RequestSender,
     configure: impl FnOnce(&mut Config),
     padding: usize,
 ) {
@@ -163,12 +163,12 @@ async fn questions_with_large_requests_are_bounded_by_their_bytes() {
     others_get_their_questions(|_| on(1, 1), &on(1, 2), little, 20_000).await;
 }
 
-async fn begin(engine: &Engine, from: &Source, name: &str, padding: usize) -> Value {
+async fn begin(engine: &Engine, from: &RequestSender, name: &str, padding: usize) -> Value {
     let arguments = json!({"padding": "x".repeat(padding)});
     send(engine, from, "tools/call", json!({"name": name, "arguments": arguments})).await
 }
 
-async fn task(engine: &Engine, from: &Source, name: &str, padding: usize) -> String {
+async fn task(engine: &Engine, from: &RequestSender, name: &str, padding: usize) -> String {
     let answer = begin(engine, from, name, padding).await;
     assert_eq!(answer["result"]["resultType"], "task", "{answer}");
     answer["result"]["taskId"].as_str().unwrap().to_owned()
@@ -245,7 +245,7 @@ async fn a_task_that_gives_way_fails_and_is_removed() {
 }
 
 /// Begins a call that keeps running; `None` if it is refused.
-async fn call(engine: &Engine, from: &Source) -> Option<stentor_delivery::StreamReceiver> {
+async fn call(engine: &Engine, from: &RequestSender) -> Option<stentor_delivery::StreamReceiver> {
     let request = request("tools/call", json!({"name": "wait"}));
     match engine.answer(ProtocolVersion::V2026_07_28, request, from.clone()).await {
         Ok(Answer::Stream(receiver)) => Some(receiver),
@@ -304,7 +304,7 @@ async fn a_caller_that_exhausts_the_request_budget_gives_way_to_others() {
         let (greedy, modest) = (on(1, 1), on(2, 1));
         let version = ProtocolVersion::V2026_07_28;
         let mut kept = Vec::new();
-        let mut calls = async |from: &Source| {
+        let mut calls = async |from: &RequestSender| {
             let arguments = json!({"padding": "x".repeat(1_000)});
             let request = request("tools/call", json!({"name": tool, "arguments": arguments}));
             let answered = engine.answer(version, request, from.clone()).await;

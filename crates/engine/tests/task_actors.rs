@@ -273,7 +273,7 @@ async fn a_session_that_ends_while_it_is_opened_leaves_the_hub() {
     let engine = engine().await;
     for _ in 0..2_000 {
         let session = engine
-            .open_http_session(stentor_engine::transport_api::Source::default())
+            .open_http_session(stentor_engine::transport_api::RequestSender::default())
             .await
             .unwrap();
         let ending = tokio::spawn({
@@ -300,7 +300,7 @@ async fn a_subscription_made_while_the_hub_is_replaced_gets_its_updates() {
     for _ in 0..200 {
         let engine = engine().await;
         let session = engine
-            .open_http_session(stentor_engine::transport_api::Source::default())
+            .open_http_session(stentor_engine::transport_api::RequestSender::default())
             .await
             .unwrap();
         http::initialize(&session).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use stentor_engine::transport_api::{HttpSession, Source};
+use stentor_engine::transport_api::{HttpSession, RequestSender};
 use stentor_engine::{Context, ToolError, tool};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
@@ -51,7 +51,7 @@ async fn changes_that_do_not_follow_closely_do_not_wait() {
 }
 
 fn engine_window() -> Duration {
-    stentor_engine::Config::default().coalesce_window
+    stentor_engine::Config::default().registry.coalesce_window
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +187,7 @@ async fn an_idle_http_session_ends_and_an_open_stream_keeps_it() {
 }
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::transport_api::HttpSession {
-    engine.open_http_session(Source::default()).await.unwrap()
+    engine.open_http_session(RequestSender::default()).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +200,7 @@ async fn only_the_last_few_abandoned_sessions_are_kept() {
     });
     let mut sessions = Vec::new();
     for n in 0..6 {
-        let session = engine.open_http_session(Source::default()).await.unwrap();
+        let session = engine.open_http_session(RequestSender::default()).await.unwrap();
         http::ask(&session, "initialize", initialize.clone()).await;
         sessions.push(session);
         sleep(Duration::from_millis(100 * n)).await;

@@ -7,13 +7,13 @@ pub use stentor_engine::{
     EventReceiver, Extension, ExtensionError, FindActor, HubView, InputRequired, IntoContents,
     IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ItemKind, ListCache, ListConfig,
     MemoryTaskStore, MethodFn, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn,
-    RegistryView, RequestBudget, Resource, ResourceError, ResourceTemplate, Revision, Sample,
-    Sampled, SchemaError, Seq, SessionConfig, SessionId, SessionKind, SessionRecord, SessionRef,
-    SessionStore, SessionStoreError, SessionView, StartError, StateKey, Stopped, StreamId,
-    Structured, SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore,
-    TaskStoreError, TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation,
-    actor_tool, delivery, extension, metrics, prompt, raw_tool, resource, resource_template,
-    testing, tool,
+    RegistryConfig, RegistryView, RemoteConfig, RequestBudget, Resource, ResourceError,
+    ResourceTemplate, Revision, Sample, Sampled, SchemaError, Seq, SessionConfig, SessionId,
+    SessionKind, SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView,
+    StartError, StateKey, Stopped, StreamId, Structured, SupervisorView, TakeOver, TaskConfig,
+    TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError,
+    ToolFn, UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
+    resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use stentor_engine::ItemKind;
 use stentor_engine::remote::{Definition, Fact};
 
@@ -62,8 +63,21 @@ pub(crate) struct Update {
     pub(crate) missed: bool,
     /// The update ends before the head of the log: the follower has to ask again.
     pub(crate) more: bool,
-    /// The facts, oldest first.
+    /// The facts, oldest first. Those of a newer release, which this one cannot read, are left out.
+    #[serde(deserialize_with = "known_facts")]
     pub(crate) facts: Vec<Fact>,
+}
+
+fn known_facts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fact>, D::Error> {
+    let facts = Vec::<Box<RawValue>>::deserialize(deserializer)?;
+    let known = facts.into_iter().filter_map(|fact| match serde_json::from_str(fact.get()) {
+        Ok(fact) => Some(fact),
+        Err(error) => {
+            stentor_engine::log!(warn, %error, "a node reports what is not understood");
+            None
+        }
+    });
+    Ok(known.collect())
 }
 
 pub(super) fn key(definition: &Definition) -> Key {

@@ -113,7 +113,7 @@ impl Run {
     pub(super) async fn run(mut self: Box<Self>) {
         // The futures here are boxed to keep the common future small: few calls await them.
         let finished = match self.begins_as_task() {
-            true if !Box::pin(self.begin()).await => None,
+            true if !Box::pin(self.begin_as_task()).await => None,
             _ => match self.poll_once().await {
                 Some(finished) => Some(finished),
                 None => Box::pin(self.drive()).await,
@@ -174,7 +174,7 @@ impl Run {
 
     /// Makes the call a task before its code begins, if its tool requires that. `false` if the
     /// request was answered with an error.
-    async fn begin(&mut self) -> bool {
+    async fn begin_as_task(&mut self) -> bool {
         match self.as_task {
             // The legacy era has no tasks: there, a long call streams.
             AsTask::Always if self.ctx.era() == Era::Modern && !self.may_be_task() => {

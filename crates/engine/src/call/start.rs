@@ -33,7 +33,7 @@ pub(crate) struct Start {
     pub(crate) request: Box<Request>,
     caller: Caller,
     target: Target,
-    entry: Entry,
+    entry: NewOrRetry,
     pub(crate) cancel: Cancel,
     /// The call's entry among the open calls of its session.
     pub(crate) open: Option<OpenCall>,
@@ -44,7 +44,7 @@ pub(crate) struct Start {
     charge: Charge,
 }
 
-enum Entry {
+enum NewOrRetry {
     New {
         retry: Retry,
         explicit: Option<serde_json::Value>,
@@ -85,8 +85,8 @@ pub(crate) fn admit(
     let entry = enter(calls, &caller, &request, &target)?;
     // The retry can cancel the call that waits.
     let cancel = match &entry {
-        Entry::New { .. } => Cancel::default(),
-        Entry::Retry { waiting, .. } => waiting.cancel.clone(),
+        NewOrRetry::New { .. } => Cancel::default(),
+        NewOrRetry::Retry { waiting, .. } => waiting.cancel.clone(),
     };
     let (open, streams, questions) = (None, None, None);
     #[rustfmt::skip]
@@ -102,10 +102,10 @@ fn enter(
     caller: &Caller,
     request: &Request,
     target: &Target,
-) -> Result<Entry, ErrorObject> {
+) -> Result<NewOrRetry, ErrorObject> {
     if target.is_remote {
         // The other node decides.
-        return Ok(Entry::New { retry: Retry::default(), explicit: None });
+        return Ok(NewOrRetry::New { retry: Retry::default(), explicit: None });
     }
     let retry = match caller.era() {
         Era::Modern if request.method.may_ask() => Retry::read(&request.params)?,
@@ -116,7 +116,7 @@ fn enter(
         error => ErrorObject::invalid_params(error.to_string()),
     };
     let Some(state) = &retry.request_state else {
-        return Ok(Entry::New { retry, explicit: None });
+        return Ok(NewOrRetry::New { retry, explicit: None });
     };
     let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
     let sealed = calls.sealer.open(NodeId::without_prefix(state), &binding, SystemTime::now());
@@ -124,11 +124,11 @@ fn enter(
     match sealed {
         StateToken::Waiting(handle) => {
             let waiting = calls.awaiting_input.take(&handle).map_err(refused)?;
-            Ok(Entry::Retry { waiting, retry })
+            Ok(NewOrRetry::Retry { waiting, retry })
         }
         StateToken::Explicit(state) => {
             let explicit = serde_json::from_slice(&state).ok();
-            Ok(Entry::New { retry, explicit })
+            Ok(NewOrRetry::New { retry, explicit })
         }
     }
 }
@@ -154,8 +154,8 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     let responder = responder.running(open, running);
     let output = CallOutput::new(sender, gate, &caller, meta.clone());
     let (retry, explicit) = match entry {
-        Entry::New { retry, explicit } => (retry, explicit),
-        Entry::Retry { waiting, retry } => {
+        NewOrRetry::New { retry, explicit } => (retry, explicit),
+        NewOrRetry::Retry { waiting, retry } => {
             let answers = retry.input_responses.unwrap_or_default();
             let resume = Resume { output, responder, answers };
             // If the call has just ended, the responder is dropped here, and answers.

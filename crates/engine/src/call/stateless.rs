@@ -24,7 +24,7 @@ pub(crate) struct StatelessCalls {
 }
 
 /// A call of more bytes than this is counted by caller, however few calls run.
-const LARGE: usize = 64 * 1024;
+const LARGE_CALL: usize = 64 * 1024;
 
 /// The cancel handle of a call. It is set later: a call gets its permit before it is made.
 type Slot = Arc<OnceLock<Cancel>>;
@@ -66,7 +66,7 @@ impl StatelessCalls {
     pub(crate) fn enter(self: &Arc<Self>, caller: &Caller, bytes: usize) -> Option<CallPermit> {
         let (permit, slot) = (self.permit(), Slot::default());
         if let Some(permit) = permit {
-            if bytes <= LARGE && self.permits.available_permits() >= self.max / 2 {
+            if bytes <= LARGE_CALL && self.permits.available_permits() >= self.max / 2 {
                 return Some(permit.into());
             }
             let ticket = self.shares.lock().insert(caller.share(), bytes, true, slot.clone());

@@ -23,7 +23,7 @@ use crate::items::{Conflict, ItemKind};
 /// An item that clients see, and where it is.
 #[derive(Debug)]
 pub(crate) enum Offer<E> {
-    Own(Arc<E>),
+    Local(Arc<E>),
     /// Only on other nodes.
     Remote(RemoteOffer),
 }
@@ -31,7 +31,7 @@ pub(crate) enum Offer<E> {
 impl<E> Clone for Offer<E> {
     fn clone(&self) -> Self {
         match self {
-            Self::Own(entry) => Self::Own(entry.clone()),
+            Self::Local(entry) => Self::Local(entry.clone()),
             Self::Remote(remote) => Self::Remote(remote.clone()),
         }
     }
@@ -43,7 +43,7 @@ where
 {
     fn json(&self, era: Era) -> &Bytes {
         match self {
-            Self::Own(entry) => entry.json(era),
+            Self::Local(entry) => entry.json(era),
             Self::Remote(remote) => remote.json(era),
         }
     }
@@ -143,19 +143,19 @@ impl RemoteItems {
 /// The nodes that define an item in the same way.
 struct Group<'a, E> {
     json: &'a Bytes,
-    own: Option<&'a E>,
+    local: Option<&'a E>,
     remote: Vec<(&'a NodeId, &'a Arc<RemoteItem>)>,
     ordinal: u64,
 }
 
 impl<E> Group<'_, E> {
     fn size(&self) -> usize {
-        self.remote.len() + usize::from(self.own.is_some())
+        self.remote.len() + usize::from(self.local.is_some())
     }
 }
 
 pub(super) fn union<E>(
-    own: &List<Arc<E>>,
+    local: &List<Arc<E>>,
     remote: &RemoteItems,
     kind: ItemKind,
     conflicts: &mut Vec<Conflict>,
@@ -165,14 +165,18 @@ where
 {
     if remote.0.is_empty() {
         let entry = |(key, ordinal, entry): (&Arc<str>, u64, &Arc<E>)| {
-            (key.clone(), ordinal, Offer::Own(entry.clone()))
+            (key.clone(), ordinal, Offer::Local(entry.clone()))
         };
-        return List::of(own.entries().map(entry));
+        return List::of(local.entries().map(entry));
     }
     let mut items: BTreeMap<&Arc<str>, Vec<Group<'_, Arc<E>>>> = BTreeMap::new();
-    for (key, ordinal, entry) in own.entries() {
-        let group =
-            Group { json: entry.json(Era::Modern), own: Some(entry), remote: Vec::new(), ordinal };
+    for (key, ordinal, entry) in local.entries() {
+        let group = Group {
+            json: entry.json(Era::Modern),
+            local: Some(entry),
+            remote: Vec::new(),
+            ordinal,
+        };
         items.entry(key).or_default().push(group);
     }
     for (node, item) in remote.on(kind) {
@@ -185,7 +189,7 @@ where
             }
             None => {
                 let remote = vec![(node, item)];
-                groups.push(Group { json, own: None, remote, ordinal: *ordinal });
+                groups.push(Group { json, local: None, remote, ordinal: *ordinal });
             }
         }
     }
@@ -196,16 +200,16 @@ where
         groups.sort_by_cached_key(better);
         let mut groups = groups.into_iter();
         let Some(shown) = groups.next() else { continue };
-        let (mut hidden, mut own_is_hidden) = (Vec::new(), false);
+        let (mut hidden, mut local_is_hidden) = (Vec::new(), false);
         for group in groups {
             hidden.extend(group.remote.iter().map(|(node, _)| (*node).clone()));
-            own_is_hidden |= group.own.is_some();
+            local_is_hidden |= group.local.is_some();
         }
-        if own_is_hidden || !hidden.is_empty() {
-            conflicts.push(Conflict { kind, key: key.clone(), hidden, own_is_hidden });
+        if local_is_hidden || !hidden.is_empty() {
+            conflicts.push(Conflict { kind, key: key.clone(), hidden, local_is_hidden });
         }
-        let offer = match (shown.own, shown.remote.first()) {
-            (Some(entry), _) => Offer::Own(entry.clone()),
+        let offer = match (shown.local, shown.remote.first()) {
+            (Some(entry), _) => Offer::Local(entry.clone()),
             (None, Some((_, item))) => Offer::Remote(RemoteOffer {
                 item: (*item).clone(),
                 nodes: shown.remote.iter().map(|(node, _)| (*node).clone()).collect(),

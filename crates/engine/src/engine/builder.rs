@@ -141,7 +141,7 @@ impl EngineBuilder {
     /// # use stentor_engine::Engine;
     /// # use std::time::Duration;
     /// let builder = Engine::builder("s", "1").configure(|config| {
-    ///     config.coalesce_window = Duration::from_millis(50);
+    ///     config.registry.coalesce_window = Duration::from_millis(50);
     ///     config.sessions.passivate_after = None;
     /// });
     /// # let _ = builder;

@@ -11,9 +11,10 @@ use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
 use serde_json::Value;
 use stentor_wire::{ListKind, Notice, Topic};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::coalesce::Coalesce;
-use super::{Fact, PeerFacts, RegistryActor, RegistryArgs, RegistryMsg};
+use super::{Fact, PeerFacts, RegistryActor, RegistryArgs, RegistryConfig, RegistryMsg};
 use crate::audience::Audience;
 use crate::catalog::{Catalog, CatalogError, Change, Mutation};
 use crate::events::Events;
@@ -51,8 +52,7 @@ pub(crate) struct Registry {
     dirty: DirtySet,
     /// What is announced together.
     coalesce: Mutex<Coalesce>,
-    /// How long changes wait to be announced together.
-    window: Duration,
+    config: RegistryConfig,
     /// How many changes there were to announce, and how many of them are known to be announced.
     changes: AtomicU64,
     changes_announced: AtomicU64,
@@ -65,7 +65,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(
         catalog: Catalog,
-        window: Duration,
+        config: RegistryConfig,
         hub: Arc<Hub>,
         events: Events,
         lifecycle: Arc<Lifecycle>,
@@ -75,7 +75,7 @@ impl Registry {
             catalog: ArcSwap::from_pointee(catalog),
             dirty: DirtySet::default(),
             coalesce: Mutex::default(),
-            window,
+            config,
             changes: AtomicU64::new(0),
             changes_announced: AtomicU64::new(0),
             hub,
@@ -153,8 +153,10 @@ impl Registry {
 
     /// Announces a topic, within the coalescing window.
     pub(crate) fn announce(&self, topic: Topic) {
+        // Counted after it is marked: a barrier of who sees it counted finds it marked.
+        let first = self.dirty.mark(topic);
         self.mark_change();
-        if self.dirty.mark(topic) {
+        if first {
             // A registry that restarts looks at the dirty set by itself.
             self.send(RegistryMsg::Flush);
         }
@@ -197,24 +199,34 @@ impl Registry {
         method: &str,
         params: Option<Value>,
     ) -> Result<(), Stopped> {
-        let method: Arc<str> = method.into();
         let permit = self.hub.notification_permit().await?;
+        self.send_notification(audience.clone(), method.into(), params, Some(permit));
+        Ok(())
+    }
+
+    /// Sends a notification to the hub and to the other nodes.
+    pub(crate) fn send_notification(
+        &self,
+        audience: Audience,
+        method: Arc<str>,
+        params: Option<Value>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         self.tell_peers(|| Fact::Notify {
             audience: audience.clone(),
             method: method.clone(),
             params: params.clone(),
         });
         let notice = Notice::Custom { method, params };
-        self.hub.send(HubMsg::Notify(audience.clone(), notice, Some(permit)));
-        Ok(())
+        self.hub.send(HubMsg::Notify(audience, notice, permit));
     }
 
     pub(super) fn coalesce(&self) -> &Mutex<Coalesce> {
         &self.coalesce
     }
 
-    pub(super) fn window(&self) -> Duration {
-        self.window
+    pub(super) fn config(&self) -> &RegistryConfig {
+        &self.config
     }
 
     pub(super) fn hub(&self) -> &Hub {
@@ -236,7 +248,7 @@ impl Registry {
         self.peers.load_full()
     }
 
-    pub(crate) fn tell_peers(&self, fact: impl FnOnce() -> Fact) {
+    pub(super) fn tell_peers(&self, fact: impl FnOnce() -> Fact) {
         if let Some(peers) = &*self.peers.load() {
             peers.tell(fact());
         }

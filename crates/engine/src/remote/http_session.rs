@@ -274,14 +274,14 @@ impl RemoteSession {
     ///
     /// It is on the same node, once that is reached again, or on the node that continues the
     /// session, which may be this one. `None` if the session has ended with its node, or if that is
-    /// not known within `Config::reconnect_timeout`.
+    /// not known within `RemoteConfig::reconnect_timeout`.
     async fn find_stream(
         self: Arc<Self>,
         stream: StreamId,
         next: Seq,
         request: Id,
     ) -> Option<StreamReceiver> {
-        let deadline = Instant::now() + self.remote.0.reconnect_timeout;
+        let deadline = Instant::now() + self.remote.0.config.reconnect_timeout;
         let (mut pause, longest) = RETRY_PAUSE;
         loop {
             match self.read_again(stream, next, request.clone()).await {

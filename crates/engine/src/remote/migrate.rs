@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use stentor_delivery::SerializedFrame;
 use tokio::sync::Notify;
 
-use super::{Remote, SessionRecord, Shared};
+use super::{Parts, Remote, SessionRecord};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, SessionKind};
 use crate::session::SessionEntry;
@@ -115,7 +115,7 @@ impl Remote {
         id: &SessionId,
         drain_timeout: Duration,
     ) -> Option<OutgoingMigration> {
-        let Shared { sessions, migrations, .. } = &*self.0;
+        let Parts { sessions, migrations, .. } = &*self.0;
         let entry = sessions.directory.get(id.as_str())?;
         if entry.kind() != SessionKind::Http || !migrations.sessions.lock().insert(id.clone()) {
             return None;

@@ -115,7 +115,7 @@ impl Remote {
         let questions = (caller.era() == Era::Legacy).then(|| {
             PendingRequests::named(self.0.nodes.node.prefixed(&crate::ids::random_text::<9>()))
         });
-        let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Own)?;
+        let begun = self.0.dispatcher.begin(caller, request, questions.clone(), Scope::Local)?;
         let answer = begun.answer().await;
         Ok(match answer {
             Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),

@@ -44,7 +44,7 @@ impl Session {
         sender: StreamSender,
     ) -> Result<(), Refused> {
         if request.method != Method::Initialize {
-            self.entry.used();
+            self.entry.mark_used();
         }
         let permit = self.mailbox_permit().await?;
         let responder = Box::new(self.responder(&request, sender)?);
@@ -97,7 +97,7 @@ impl Session {
     /// A reader that is still attached ends: the client has reconnected, and frames on their way to
     /// it may be lost. So all lists are announced as changed.
     pub(crate) fn attach(&self) -> StreamReceiver {
-        self.entry.touch();
+        self.entry.mark_seen();
         let sender = self.entry.notices();
         let had_reader = sender.is_attached();
         let receiver = sender.attach();
@@ -149,7 +149,7 @@ impl Session {
 
     /// A stream of this session from the frame `next` on, and whether no frame of it is missing.
     async fn find_stream(&self, stream: StreamId, next: Seq) -> Option<(StreamReceiver, bool)> {
-        self.entry.touch();
+        self.entry.mark_seen();
         if next >= Seq::END {
             return Some((streams::over(stream), true));
         }

@@ -66,7 +66,7 @@ impl SessionRecord {
     /// Makes a record smaller that is too large to be sent.
     ///
     /// The first call removes the frames that the client has read: a client that wants to read them
-    /// again is notified that it may have missed something. Each later call mailbox_permits the largest
+    /// again is notified that it may have missed something. Each later call turns the largest
     /// unread answer into an error, or removes the largest message. `false` if nothing can be
     /// removed any more.
     pub fn leave_out_some(&mut self) -> bool {
@@ -230,7 +230,7 @@ impl SessionEntry {
         let entry = Self::new(sessions, id.clone(), kind, notices, state, principal, permit)
             .with_next_stream(record.next_stream)
             .with_moves(record.moves);
-        entry.used();
+        entry.mark_used();
         let open =
             |stream: &StreamRecord| streams::of_request(sessions, stream.id(), entry.counters());
         let kept = record.kept.into_iter().map(|stream| {

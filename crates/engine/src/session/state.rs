@@ -246,13 +246,15 @@ impl SessionState {
 
     /// Subscribes the client to a resource, unless it has as many subscriptions as it may have.
     pub(crate) fn watch(&mut self, uri: Arc<str>) -> Result<(), ErrorObject> {
-        self.unwatch(&uri);
         let (topic, uri) = filter::watched(KeyKind::Resource, &uri);
-        if self.watched.len() >= self.max_subscriptions {
+        if !self.watched.contains_key(&topic) && self.watched.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
+        // Charged before a subscription to the same resource is replaced: a refusal changes nothing.
         self.charge(cost_of(&uri))?;
-        self.watched.insert(topic, uri);
+        if let Some(replaced) = self.watched.insert(topic, uri) {
+            self.charge.shrink(cost_of(&replaced));
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
-use stentor_engine::transport_api::{HttpSession, Pipe, Source};
+use stentor_engine::transport_api::{HttpSession, Pipe, RequestSender};
 use stentor_engine::{Context, Engine, EngineBuilder, Tool, ToolError, resource, tool};
 use stentor_wire::{Message, Request, meta_key};
 
@@ -153,7 +153,7 @@ pub(crate) fn methods(messages: &[Value]) -> Vec<&str> {
 
 /// A legacy session over HTTP whose client has sent `initialize`.
 pub(crate) async fn http_session(engine: &Engine) -> HttpSession {
-    let session = engine.open_http_session(Source::default()).await.unwrap();
+    let session = engine.open_http_session(RequestSender::default()).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},

@@ -3,7 +3,7 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
-use stentor_engine::transport_api::{HttpSession, Source};
+use stentor_engine::transport_api::{HttpSession, RequestSender};
 use stentor_wire::bounds::quoted;
 use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
@@ -13,7 +13,7 @@ use super::{Endpoint, Response, names, principal, reply};
 pub(super) async fn message(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    source: Source,
+    source: RequestSender,
     wants: Wants,
     message: Message,
 ) -> Result<Response, Refusal> {
@@ -45,7 +45,7 @@ pub(super) async fn message(
 
 async fn initialize(
     endpoint: &Endpoint,
-    source: Source,
+    source: RequestSender,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {

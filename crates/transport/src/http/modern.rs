@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use stentor_engine::transport_api::{Answer, Source};
+use stentor_engine::transport_api::{Answer, RequestSender};
 use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
@@ -14,7 +14,7 @@ use super::{Endpoint, Response, names, reply};
 pub(super) async fn request(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    source: Source,
+    source: RequestSender,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {

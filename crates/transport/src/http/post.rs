@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use stentor_engine::transport_api::Source;
+use stentor_engine::transport_api::RequestSender;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
@@ -43,8 +43,10 @@ where
         Ok(era) => era,
         Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
     };
-    let source =
-        Source { principal: principal(&head.extensions), connection: connection(&head.extensions) };
+    let source = RequestSender {
+        principal: principal(&head.extensions),
+        connection: connection(&head.extensions),
+    };
     // Boxed: two small futures cost less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {

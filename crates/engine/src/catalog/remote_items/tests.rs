@@ -47,7 +47,7 @@ fn an_item_of_all_nodes_is_listed_once_and_served_locally() {
     let same = || offering(&[("a", "x"), ("b", "x")]);
     for catalog in joined(&[same(), same(), same()]) {
         assert_eq!(catalog.tool_names().collect::<Vec<_>>(), ["a", "b"], "in the order of adding");
-        assert!(matches!(catalog.tool("a"), Some(Offer::Own(_))));
+        assert!(matches!(catalog.tool("a"), Some(Offer::Local(_))));
         assert_eq!(catalog.conflicts(), []);
     }
 }
@@ -90,7 +90,7 @@ fn of_different_definitions_the_one_of_most_nodes_is_shown() {
     for (index, catalog) in joined(&nodes).iter().enumerate() {
         assert_eq!(described(catalog, "a"), "new");
         let [conflict] = catalog.conflicts() else { panic!("one conflict is reported") };
-        assert_eq!((conflict.own_is_hidden, &*conflict.key), (index == 0, "a"));
+        assert_eq!((conflict.local_is_hidden, &*conflict.key), (index == 0, "a"));
         let hidden: &[NodeId] = if index == 0 { &[] } else { &[node(0)] };
         assert_eq!(conflict.hidden, hidden);
     }

@@ -207,7 +207,7 @@ impl SessionEntry {
     // The client
 
     /// Records that the client was seen.
-    pub(crate) fn touch(&self) {
+    pub(crate) fn mark_seen(&self) {
         self.life.lock().last_seen = Instant::now();
     }
 
@@ -219,7 +219,7 @@ impl SessionEntry {
     }
 
     /// Records that the client uses the session.
-    pub(crate) fn used(&self) {
+    pub(crate) fn mark_used(&self) {
         let mut life = self.life.lock();
         life.used = true;
         life.left = None;
@@ -254,7 +254,7 @@ impl SessionEntry {
         }
         if self.is_attached() {
             if self.opened.elapsed() >= TO_BE_USED {
-                self.used();
+                self.mark_used();
             }
             return None;
         }
@@ -262,9 +262,9 @@ impl SessionEntry {
     }
 
     /// Counts a client that reads a stream as seen. Must be called periodically.
-    pub(crate) fn look(&self) {
+    pub(crate) fn mark_seen_if_attached(&self) {
         if self.is_attached() {
-            self.touch();
+            self.mark_seen();
         }
     }
 
