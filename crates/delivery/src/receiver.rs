@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
     use crate::policy::{Budget, Class, Limits};
-    use crate::shared::{UNTOLD_BYTES, UNTOLD_VALUES};
+    use crate::shared::{UNCOUNTED_BYTES, UNCOUNTED_VALUES};
     use crate::{Counters, Frame, ProgressGate, StreamSender, Terms};
 
     /// Counts how often the task of a connection is woken.
@@ -375,14 +375,14 @@ mod tests {
             case.sender.progress(&gate, value.into(), None, &"a message of some length");
             conflated += u64::from(value > limits.progress);
             let (held, known) = (case.weight(), counters.view());
-            assert!(held.abs_diff(known.held) < UNTOLD_BYTES, "{held}: {known:?}");
-            assert!((known.conflated..known.conflated + UNTOLD_VALUES).contains(&conflated));
+            assert!(held.abs_diff(known.held) < UNCOUNTED_BYTES, "{held}: {known:?}");
+            assert!((known.conflated..known.conflated + UNCOUNTED_VALUES).contains(&conflated));
         }
         case.sleep();
         assert_eq!((counters.view().held, counters.view().conflated), (0, conflated));
         // Also when a stream is dropped with unread frames.
-        case.sender.progress(&gate, f64::from(most) + 1.0, None, &"x".repeat(2 * UNTOLD_BYTES));
-        assert!(counters.view().held > UNTOLD_BYTES);
+        case.sender.progress(&gate, f64::from(most) + 1.0, None, &"x".repeat(2 * UNCOUNTED_BYTES));
+        assert!(counters.view().held > UNCOUNTED_BYTES);
         drop(case);
         assert_eq!(counters.view().held, 0);
     }

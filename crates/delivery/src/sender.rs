@@ -42,7 +42,7 @@ impl StreamSender {
             when_gone,
             waiting: None,
             counted: 0,
-            overtaken: 0,
+            conflated: 0,
         };
         Self(Arc::new(Shared {
             stream,
@@ -342,7 +342,7 @@ impl StreamSender {
 
     fn push_to(&self, state: &mut State, push: impl FnOnce(&mut Queue) -> Pushed) -> Pushed {
         let pushed = push(&mut state.queue);
-        state.overtaken += u64::from(pushed == Pushed::Conflated);
+        state.conflated += u64::from(pushed == Pushed::Conflated);
         state.count(&self.0.counters);
         pushed
     }

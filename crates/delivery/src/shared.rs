@@ -68,13 +68,13 @@ pub(crate) struct State {
     /// The bytes of the queue that the counters already include.
     pub(crate) counted: usize,
     /// Conflated progress values that the counters do not include yet.
-    pub(crate) overtaken: u64,
+    pub(crate) conflated: u64,
 }
 
 /// How much the counters may lag behind one stream: bytes in its queue, and conflated progress
 /// values. Other streams write to the same counters, so an update costs more than queueing a frame.
-pub(crate) const UNTOLD_BYTES: usize = 1024;
-pub(crate) const UNTOLD_VALUES: u64 = 64;
+pub(crate) const UNCOUNTED_BYTES: usize = 1024;
+pub(crate) const UNCOUNTED_VALUES: u64 = 64;
 
 impl Shared {
     /// Detaches the reader: the stream waits for another reader or is closed. Returns the callback
@@ -114,16 +114,16 @@ impl State {
         self.waker.take()
     }
 
-    /// Updates the counters if the queue is empty, or has changed by [`UNTOLD_BYTES`] or
-    /// [`UNTOLD_VALUES`].
+    /// Updates the counters if the queue is empty, or has changed by [`UNCOUNTED_BYTES`] or
+    /// [`UNCOUNTED_VALUES`].
     pub(crate) fn count(&mut self, counters: &Counters) {
         let (counted, now) = (self.counted, self.queue.weight());
-        if now == 0 || now.abs_diff(counted) >= UNTOLD_BYTES {
+        if now == 0 || now.abs_diff(counted) >= UNCOUNTED_BYTES {
             counters.holds(counted, now);
             self.counted = now;
         }
-        if self.overtaken > 0 && (now == 0 || self.overtaken >= UNTOLD_VALUES) {
-            counters.conflated(std::mem::take(&mut self.overtaken));
+        if self.conflated > 0 && (now == 0 || self.conflated >= UNCOUNTED_VALUES) {
+            counters.conflated(std::mem::take(&mut self.conflated));
         }
     }
 

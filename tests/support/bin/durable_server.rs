@@ -31,7 +31,7 @@ struct Steps {
     ms: u64,
 }
 
-/// Counts, and answers with the step from which it began.
+/// Counts, and answers with the step from which it began, and the process in which it ended.
 async fn steps(args: Steps, ctx: Context) -> Result<String, ToolError> {
     let from = ctx.last_checkpoint().and_then(Value::as_u64).unwrap_or(0);
     for step in from..args.count {
@@ -39,7 +39,7 @@ async fn steps(args: Steps, ctx: Context) -> Result<String, ToolError> {
         ctx.checkpoint(step + 1).await?;
         ctx.report_progress((step + 1) as f64, None, step + 1);
     }
-    Ok(from.to_string())
+    Ok(format!("{from} {}", std::process::id()))
 }
 
 #[tokio::main]

@@ -83,3 +83,30 @@ fn known_facts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fact>, 
 pub(super) fn key(definition: &Definition) -> Key {
     (definition.kind, definition.key.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn facts_of_a_newer_release_are_left_out_and_stop_nothing() -> Result<(), Box<dyn Error>> {
+        let known = Fact::Remove(ItemKind::Tools, "a".into());
+        let update = Update {
+            from: None,
+            to: Position::up_to(1, 3),
+            whole: true,
+            missed: false,
+            more: false,
+            facts: vec![known.clone(), known],
+        };
+        let mut newer = serde_json::to_value(&update)?;
+        newer["facts"][0] = serde_json::json!({"shout": ["new", {"to": "all"}]});
+        newer["facts"][1]["remove"][1] = "b".into();
+        let read: Update = serde_json::from_str(&newer.to_string())?;
+        assert_eq!(read.facts, [Fact::Remove(ItemKind::Tools, "b".into())]);
+        assert_eq!(read.to, update.to);
+        Ok(())
+    }
+}

@@ -54,7 +54,7 @@ impl Remote {
         for _ in 0..MAX_OWNERS {
             match saver.store.take_over(id, principal, &from, own).await {
                 Ok(TakeOver::Given(record)) => {
-                    crate::log!(info, session = ?id, %from, "carries on a session of a node that died");
+                    crate::log!(info, session = ?id, %from, "takes over the session of a node that died");
                     let entry = SessionEntry::taken_over(sessions, *record, permit).await;
                     sessions.install_migrated(&Arc::new(entry)).await?;
                     return local();

@@ -37,8 +37,9 @@ pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 
 /// A session, for transports, the supervisor, views, and the next actor.
 ///
-/// The state has one writer at a time: the code that opens the session; then its actor, in the turn of
-/// a message, or code that has the [turn](Self::turn) instead; at last the code that ends it.
+/// The state is written by the actor, in the turn of a message. Only three others write it: the code
+/// that opens the session, before any message comes; code that has a [turn](Self::turn) itself; and the
+/// [end](Self::end), which may come during a message, so that the actor looks again after each `await`.
 ///
 /// It has three locks, which are taken in this order if two are needed: `state` guards what the client
 /// has said and asked for, `life` guards what becomes of the session and of its actor, and `kept`

@@ -69,6 +69,22 @@ async fn notifications_of_one_application_reach_the_clients_of_all_nodes() {
 }
 
 #[tokio::test]
+async fn a_notification_reaches_other_nodes_after_the_changes_that_an_actor_sent_before_it() {
+    use stentor_engine::{Audience, EngineMsg, Mutation};
+    let (_nodes, near, far) = two().await;
+    let mut client = Client::legacy(&near).await;
+    for n in 0..50 {
+        let new = tool(format!("new-{n}"), || async { Ok::<_, ToolError>("") });
+        far.actor().cast(EngineMsg::Apply(vec![Mutation::Add(new.into())], None)).unwrap();
+        let method = "notifications/own".to_owned();
+        far.actor().cast(EngineMsg::Notify(Audience::all(), method, None)).unwrap();
+        while client.next().await.unwrap()["method"] != "notifications/own" {}
+        let listed = answered(&near, modern(1, "tools/list", json!({}), json!({}))).await;
+        assert!(listed.to_string().contains(&format!("\"new-{n}\"")), "{listed}");
+    }
+}
+
+#[tokio::test]
 async fn a_remote_task_is_polled_and_listened_to_through_any_node() {
     let nodes = Nodes::default();
     let go = Arc::new(Notify::new());

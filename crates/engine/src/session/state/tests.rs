@@ -99,6 +99,21 @@ fn subscriptions_are_bounded() {
 }
 
 #[test]
+fn a_refused_subscription_leaves_the_one_before_it() {
+    let meter = crate::request_budget::Meter::total(1_000);
+    let id = crate::ids::new_session_id(&crate::NodeId::random());
+    let mut state = SessionState::new(id, false, 1, &meter);
+    assert_eq!(state.watch("http://a.test/b".into()), Ok(()));
+    let held = meter.held();
+    // The same resource in a longer spelling.
+    let longer = format!("http://a.test/{}b", "./".repeat(500));
+    assert_eq!(state.watch(longer.as_str().into()).unwrap_err().code, code::UNAVAILABLE);
+    assert_eq!((state.subscribed(), meter.held()), (1, held));
+    assert_eq!(state.watch("HTTP://a.test/b".into()), Ok(()), "beside no other");
+    assert_eq!((state.subscribed(), meter.held()), (1, held));
+}
+
+#[test]
 fn the_memory_for_a_client_is_counted_and_limited() {
     let meter = crate::request_budget::Meter::total(10_000);
     let id = crate::ids::new_session_id(&crate::NodeId::random());
