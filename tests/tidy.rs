@@ -154,6 +154,29 @@ fn no_modules_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn the_modules_of_the_engine_stand_in_the_rows_of_the_table() {
+    let document = read("docs/ARCHITECTURE.md");
+    let section = document.split("### The rows of the engine").nth(1).unwrap_or_default();
+    let rows = section.lines().skip_while(|line| !line.starts_with("|--"));
+    let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
+    let modules = rows.filter_map(|row| row.split('|').nth(2));
+    let order: Vec<_> = modules.flat_map(|it| it.split('`').skip(1).step_by(2)).collect();
+    let place = |module: &str| order.iter().position(|it| *it == module);
+    let imports = imports("engine");
+    let (mut missing, mut upward) = (Vec::new(), Vec::new());
+    for (module, imported) in &imports {
+        let Some(own) = place(module) else {
+            missing.push(module);
+            continue;
+        };
+        let above = imported.iter().filter(|it| imports.contains_key(*it));
+        upward.extend(above.filter(|it| place(it) > Some(own)).map(|it| (module, it)));
+    }
+    assert!(missing.is_empty() && order.len() == imports.len(), "not in the table: {missing:?}");
+    assert!(upward.is_empty(), "imports of modules in higher rows: {upward:?}");
+}
+
+#[test]
 fn no_file_is_too_long() {
     let length = |path: &String| read(path).lines().count();
     let mut long = files(&["rs"]);

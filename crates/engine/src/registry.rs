@@ -189,13 +189,13 @@ impl RegistryState {
             let Conflict { kind, key, hidden, local_is_hidden } = conflict;
             crate::log!(warn, ?kind, %key, ?hidden, local_is_hidden, "nodes define this differently");
             self.registry
-                .events()
+                .events
                 .emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
         self.registry.publish(catalog);
         if !change.lists.is_empty() {
             let Change { revision, lists } = change.clone();
-            self.registry.events().emit(|| EngineEvent::CatalogChanged { revision, lists });
+            self.registry.events.emit(|| EngineEvent::CatalogChanged { revision, lists });
         }
         change
     }

@@ -360,7 +360,7 @@ impl Tasks {
             let target = Target::tool(tool, Arguments::from(&task.arguments));
             let (inputs, cancel) = (Arc::new(PendingInputs::default()), Cancel::default());
             let (id, checkpoint) = (task.id.clone(), task.checkpoint.clone());
-            let handle = Box::new(LiveTask::run(self, task, inputs.clone(), cancel.clone()));
+            let handle = Box::new(LiveTask::of_stored(self, task, inputs.clone(), cancel.clone()));
             let task = ResumedTask { id, handle, caller, target, inputs, cancel, checkpoint };
             calls.run(crate::call::resume(calls, task)).await;
         }

@@ -233,10 +233,6 @@ impl Registry {
         &self.hub
     }
 
-    pub(super) fn events(&self) -> &Events {
-        &self.events
-    }
-
     // The other nodes
 
     /// Connects the registry to the other nodes. `None` disconnects it.

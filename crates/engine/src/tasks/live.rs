@@ -85,8 +85,8 @@ impl LiveTask {
         }
     }
 
-    /// Runs a stored task again.
-    pub(crate) fn run(
+    /// The live task of a stored one, which runs again.
+    pub(crate) fn of_stored(
         tasks: &Arc<Tasks>,
         mut record: TaskRecord,
         inputs: Arc<PendingInputs>,
