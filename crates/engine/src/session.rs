@@ -109,7 +109,8 @@ pub(crate) struct Session {
     entry: Arc<SessionEntry>,
 }
 
-/// Gives the actor of a closed session back, if the last message does not reach it.
+/// Gives the actor of a closed session back, if a permit is dropped elsewhere than in the actor. To be
+/// dropped after the permit.
 struct LeaveWhenClosed<'a>(&'a Session);
 
 impl Drop for LeaveWhenClosed<'_> {
@@ -173,7 +174,7 @@ impl Session {
                 return Some(actor);
             }
             let actor = pool.get().await?;
-            if !self.entry.take_actor(&actor) {
+            if !self.entry.accept_actor(&actor) {
                 pool.give_back(actor);
             }
         }

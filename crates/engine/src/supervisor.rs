@@ -304,6 +304,7 @@ impl SupervisorState {
                 crate::log!(info, session = ?session.id(), %stream, "closed a stalled stream");
             }
             session.report_losses(&self.core.events);
+            session.trim_streams(sessions);
             session.mark_seen_if_attached();
             if session.is_idle(sessions.config.idle_timeout) {
                 session.end(sessions, EndReason::IdleTimeout);

@@ -195,6 +195,14 @@ impl ProtocolExtension for Tasks {
         mut asked: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Grant, ErrorObject>> {
         async move {
+            if !takes_tasks(&caller.capabilities) {
+                return Err(tasks_required());
+            }
+            if asked.len() > self.max_subscriptions {
+                return Err(KeyKind::Task.too_many(self.max_subscriptions));
+            }
+            let mut seen = HashSet::new();
+            asked.retain(|id| seen.insert(id.clone()));
             let remote = self.nodes.listen(caller, request, KeyKind::Task, &mut asked).await;
             Ok(Grant { local: self.owned(asked, caller).await?, remote })
         }
@@ -280,26 +288,17 @@ impl Tasks {
         })
     }
 
-    /// Which of the tasks a listen may receive notices of: those of its caller, each once.
+    /// Which of the tasks a listen may receive notices of: those of its caller.
     async fn owned(
         &self,
         asked: Vec<Arc<str>>,
         caller: &Caller,
     ) -> Result<Vec<Arc<str>>, ErrorObject> {
-        if !takes_tasks(&caller.capabilities) {
-            return Err(tasks_required());
-        }
-        let max = self.max_subscriptions;
-        if asked.len() > max {
-            return Err(KeyKind::Task.too_many(max));
-        }
         let owner = caller.principal.as_deref();
-        let mut seen = HashSet::new();
         let mut owned = Vec::new();
         for id in asked {
-            if seen.insert(id.clone())
-                && (self.live(&id, owner).is_some()
-                    || self.find(&TaskId::new(id.clone()), owner).await?.is_some())
+            if self.live(&id, owner).is_some()
+                || self.find(&TaskId::new(id.clone()), owner).await?.is_some()
             {
                 owned.push(id);
             }

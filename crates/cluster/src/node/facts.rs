@@ -144,10 +144,12 @@ impl PeerFacts for Node {
     fn registry_restarted(&self) {
         // A change of this engine's own catalog may have been lost too.
         self.catalog_changed(&[]);
-        let shown = self.replica.lock().shown_offers();
-        for (node, offers) in shown {
+        // Locked while performing, so that no newer offer of a node overtakes this one.
+        let replica = self.replica.lock();
+        for (node, offers) in replica.shown_offers() {
             self.perform(&node, [offers]);
         }
+        drop(replica);
         self.engine.facts_were_lost();
     }
 

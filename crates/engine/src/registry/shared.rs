@@ -97,6 +97,8 @@ impl Registry {
         let (actor, _) = Actor::spawn_linked(None, RegistryActor, args, supervisor).await?;
         let id = actor.get_id();
         self.actor.store(Some(Arc::new(actor)));
+        // A flush that was sent to the last actor meanwhile was lost.
+        self.send(RegistryMsg::Flush);
         if let Some(peers) = self.peers().filter(|_| restarted) {
             peers.registry_restarted();
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,11 +15,15 @@ use stentor_wire::params::{Member, NoticeFilter};
 use stentor_wire::{
     EncodedNotice, KeyKind, Method, Notice, Params, Request, SubscriptionId, Topic,
 };
+use tokio::time::sleep;
 
-use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream};
+use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream, Peers};
 use crate::caller::{Caller, RemoteCaller};
 use crate::ids::NodeId;
 use crate::nodes::{Forward, Reach, RemoteTopics};
+
+/// The pause before a listen on a node that was lost begins again.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Removes the keys that other nodes gave out from `keys`, and listens to their topics there.
 pub(super) async fn listen(
@@ -39,23 +44,106 @@ pub(super) async fn listen(
     });
     for (node, keys) in by_node {
         let peer_request = listen_request(caller, request, kind, &keys);
-        let Ok(mut peer_stream) = peers.ask(&node, peer_request) else { continue };
-        let acknowledged = loop {
-            match peer_stream.next().await {
-                Some(PeerEvent::Started { .. }) => {}
-                Some(PeerEvent::Frames { frames, .. }) => break acknowledgment(frames, kind),
-                _ => break None,
-            }
-        };
-        if let Some((keys, first)) = acknowledged {
-            granted.keys.extend(keys);
+        let listen = RemoteListen { peers: Arc::clone(&*peers), node, peer_request, kind };
+        if let Begun::Granted(granting) = listen.begin().await {
+            granted.keys.extend(granting.keys.iter().cloned());
             let forward: Forward = Box::new(move |sender, subscription| {
-                Box::pin(forward(peer_stream, first, kind, sender, subscription))
+                Box::pin(listen.forward(granting, sender, subscription))
             });
             granted.forwards.push(forward);
         }
     }
     granted
+}
+
+/// A listen of this node on another one.
+struct RemoteListen {
+    peers: Arc<dyn Peers>,
+    node: NodeId,
+    peer_request: PeerRequest,
+    kind: KeyKind,
+}
+
+/// How the other node answers.
+enum Begun {
+    Granted(Granting),
+    Refused,
+    /// The node cannot be reached, or was lost before it answered.
+    Lost,
+}
+
+/// What the other node grants.
+struct Granting {
+    keys: Vec<Arc<str>>,
+    /// The frames that came with the acknowledgment.
+    first: Vec<SerializedFrame>,
+    peer_stream: PeerStream,
+}
+
+impl RemoteListen {
+    async fn begin(&self) -> Begun {
+        let Ok(mut peer_stream) = self.peers.ask(&self.node, self.peer_request.clone()) else {
+            return Begun::Lost;
+        };
+        loop {
+            match peer_stream.next().await {
+                Some(PeerEvent::Started { .. }) => {}
+                Some(PeerEvent::Frames { frames, .. }) => {
+                    return match acknowledgment(frames, self.kind) {
+                        Some((keys, first)) if !keys.is_empty() => {
+                            Begun::Granted(Granting { keys, first, peer_stream })
+                        }
+                        _ => Begun::Refused,
+                    };
+                }
+                Some(_) => return Begun::Refused,
+                None => return Begun::Lost,
+            }
+        }
+    }
+
+    /// Forwards notifications of the topics to the client. When the link to the node is lost, listens
+    /// again as soon as the node can be reached; it begins with the states as they are then. Ends
+    /// with the other node's listen, or when the node does not exist any more.
+    async fn forward(self, granting: Granting, sender: StreamSender, id: SubscriptionId) {
+        // Notifications arrive in order, so a counter shows which one is newer.
+        let (mut version, mut next) = (0, Begun::Granted(granting));
+        loop {
+            match next {
+                Begun::Granted(Granting { first, mut peer_stream, .. }) => {
+                    let (mut frames, mut last) = (first, false);
+                    loop {
+                        for (topic, state) in
+                            frames.iter().filter_map(|it| parse_state(it, self.kind))
+                        {
+                            version += 1;
+                            let notice = Notice::State { topic, version, state };
+                            let class = Class::of(&notice);
+                            let notice = Arc::new(EncodedNotice::new(notice));
+                            sender.notice(class, notice, Some(id.clone()));
+                        }
+                        if last {
+                            return;
+                        }
+                        match peer_stream.next().await {
+                            Some(PeerEvent::Frames { frames: more, last: ends }) => {
+                                (frames, last) = (more, ends);
+                            }
+                            Some(_) => return,
+                            None => break,
+                        }
+                    }
+                }
+                Begun::Refused => return,
+                Begun::Lost => {}
+            }
+            if self.peers.reach(&self.node) == Reach::Dead {
+                return;
+            }
+            sleep(LISTEN_AGAIN_AFTER).await;
+            next = self.begin().await;
+        }
+    }
 }
 
 fn listen_request(
@@ -93,30 +181,6 @@ fn acknowledgment(
     let FrameBody::Message(message) = frames.remove(0).body else { return None };
     let Acknowledged { params } = serde_json::from_slice(&message).ok()?;
     Some((params.notifications.keys(kind).to_vec(), frames))
-}
-
-async fn forward(
-    mut peer_stream: PeerStream,
-    first: Vec<SerializedFrame>,
-    kind: KeyKind,
-    sender: StreamSender,
-    subscription: SubscriptionId,
-) {
-    // Notifications arrive in order, so a counter shows which one is newer.
-    let mut version = 0;
-    let mut notify = |frame: SerializedFrame| {
-        if let Some((topic, state)) = parse_state(&frame, kind) {
-            version += 1;
-            let notice = Notice::State { topic, version, state };
-            let class = Class::of(&notice);
-            let notice = Arc::new(EncodedNotice::new(notice));
-            sender.notice(class, notice, Some(subscription.clone()));
-        }
-    };
-    first.into_iter().for_each(&mut notify);
-    while let Some(PeerEvent::Frames { frames, .. }) = peer_stream.next().await {
-        frames.into_iter().for_each(&mut notify);
-    }
 }
 
 fn parse_state(frame: &SerializedFrame, kind: KeyKind) -> Option<(Topic, bytes::Bytes)> {

@@ -12,7 +12,7 @@ use stentor_wire::{
 };
 use tokio::time::timeout;
 
-use super::{ClientMessage, MailboxPermit, Session, streams};
+use super::{ClientMessage, LeaveWhenClosed, MailboxPermit, Session, streams};
 use crate::call::Responder;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::lifecycle::CANCEL_GRACE;
@@ -46,6 +46,8 @@ impl Session {
         if request.method != Method::Initialize {
             self.entry.mark_used();
         }
+        // Declared before the permit, and dropped after it.
+        let _leaving = LeaveWhenClosed(self);
         let permit = self.mailbox_permit().await?;
         let responder = Box::new(self.responder(&request, sender)?);
         self.deliver(ClientMessage::Request(request, responder), permit).await
@@ -186,6 +188,7 @@ impl Session {
         let all = sessions.max_requests();
         // All permits of requests are free when every request was answered.
         let answered = async {
+            let _leaving = LeaveWhenClosed(self);
             let _turn = entry.turn().await;
             entry.questions().close();
             entry.end_listens(sessions);

@@ -260,6 +260,11 @@ impl SessionEntry {
         }
     }
 
+    /// Drops answered streams beyond the number that is kept.
+    pub(crate) fn trim_streams(&self, sessions: &Sessions) {
+        self.kept.trim(sessions.config.kept_streams);
+    }
+
     pub(crate) fn find_stream(&self, stream: StreamId) -> Option<StreamSender> {
         if stream == StreamId::STANDALONE {
             return Some(self.notices.clone());

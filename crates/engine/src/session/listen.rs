@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stentor_wire::params::NoticeFilter;
 use stentor_wire::{ErrorObject, Id, Request, SubscriptionId, encode};
 
-use super::{Session, SessionEntry, Sessions};
+use super::{LeaveWhenClosed, Session, SessionEntry, Sessions};
 use crate::call::Responder;
 use crate::caller::Caller;
 use crate::extension::ProtocolExtension;
@@ -45,7 +45,7 @@ impl Grants {
             return;
         }
         let forwarding = Forwarding::begin(self.forwards, entry.notices(), request);
-        entry.state().forwards(request, forwarding);
+        entry.state().keep_forwarding(request, forwarding);
         self.local.send_states(&entry.key(Some(SubscriptionId::of(request))));
     }
 }
@@ -115,7 +115,7 @@ impl Session {
     /// because it was granted nothing.
     pub(super) fn acknowledge(&self, request: &Id) -> bool {
         let mut state = self.entry.state();
-        let Some(subscription) = state.heard(request) else { return false };
+        let Some(subscription) = state.begin(request) else { return false };
         let grants_nothing = subscription.filter.is_empty_filter();
         self.join(&state, subscription);
         if !grants_nothing {
@@ -128,6 +128,14 @@ impl Session {
             self.entry.notices().reply(ended, None);
         }
         false
+    }
+
+    /// Ends all listens, in a turn of its own.
+    pub(super) async fn end_listens(&self) {
+        let _leaving = LeaveWhenClosed(self);
+        if let Some(_turn) = self.entry.turn().await {
+            self.entry.end_listens(&self.sessions);
+        }
     }
 
     /// Refuses a listen. If it has ended meanwhile, it has its answer already.

@@ -13,6 +13,7 @@ use crate::dispatch::Answer;
 use crate::events::EngineEvent;
 use crate::ids::{SessionId, new_session_id};
 use crate::reasons::{EndReason, Refused, SessionKind};
+use crate::request_budget::cost_of_params;
 use crate::shares::{Connection, Share};
 
 impl Sessions {
@@ -60,6 +61,10 @@ impl Sessions {
             let bytes = encode::error(Some(&request.id), &error);
             Ok(Answer::Now(bytes, Some(error.code)))
         };
+        // Counted before anything is awaited, and until the listen has begun.
+        let meter = self.calls.requests.session_meter(&caller.share());
+        let charge = meter.charge(cost_of_params(&request.params));
+        let _charge = charge.map_err(|_| Refused::TooManyRequests)?;
         let mut granted = match grant(&request.params, self.config.max_subscriptions, &self.members)
         {
             Ok(granted) => granted,
@@ -80,7 +85,6 @@ impl Sessions {
         let id = new_session_id(&self.calls.node);
         let notices = streams::of_one(self, &id, true);
         let receiver = notices.attach();
-        let meter = self.calls.requests.session_meter(&caller.share());
         let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
             Ok(state) => state,
             Err(error) => return refuse(error),

@@ -7,11 +7,11 @@ use ractor::ActorId;
 use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
 
-use super::SessionActor;
 use super::directory::Directory;
 use super::entry::SessionEntry;
 use super::saver::Saver;
 use super::store::SessionStore;
+use super::{Session, SessionActor};
 use crate::actor_pool::ActorPool;
 use crate::call::Calls;
 use crate::dispatch::Dispatcher;
@@ -162,13 +162,9 @@ impl Sessions {
             match entry.kind() {
                 SessionKind::Listen => entry.end(self, EndReason::Shutdown),
                 SessionKind::Pipe => {
-                    let sessions = self.clone();
+                    let session = Session::new(self.clone(), entry);
                     // Spawned, because a message may be handled just now.
-                    tokio::spawn(async move {
-                        if let Some(_turn) = entry.turn().await {
-                            entry.end_listens(&sessions);
-                        }
-                    });
+                    tokio::spawn(async move { session.end_listens().await });
                 }
                 SessionKind::Http => {}
             }

@@ -284,7 +284,7 @@ impl SessionState {
     }
 
     /// Keeps the subscriptions of a listen on other nodes.
-    pub(crate) fn forwards(&mut self, request: &Id, forwarding: Option<Arc<Forwarding>>) {
+    pub(crate) fn keep_forwarding(&mut self, request: &Id, forwarding: Option<Arc<Forwarding>>) {
         if let Some(listen) = self.listens.get_mut(request) {
             listen.forwarding = forwarding;
         }
@@ -316,7 +316,7 @@ impl SessionState {
     }
 
     /// The subscription of a listen, if `request` opened one and all that it is granted is known.
-    pub(crate) fn heard(&mut self, request: &Id) -> Option<Subscription> {
+    pub(crate) fn begin(&mut self, request: &Id) -> Option<Subscription> {
         let listen = self.listens.get_mut(request).filter(|listen| listen.decided)?;
         let unsaid = listen.unsaid.take();
         Some(listen.subscription(unsaid))

@@ -149,13 +149,27 @@ impl Kept {
     }
 
     fn put(streams: &mut VecDeque<StreamSender>, sender: StreamSender, answered: usize) {
-        let finished = streams.iter().filter(|stream| stream.is_finished()).count();
-        if finished >= answered
-            && let Some(oldest) = streams.iter().position(StreamSender::is_finished)
-        {
-            streams.remove(oldest);
-        }
+        Self::leave(streams, answered.saturating_sub(1));
         streams.push_back(sender);
+    }
+
+    /// Drops the oldest answered streams down to this number. Calls end without telling, so this has
+    /// to be called regularly.
+    pub(super) fn trim(&self, answered: usize) {
+        let mut streams = self.0.lock();
+        if streams.len() > answered {
+            Self::leave(&mut streams, answered);
+        }
+    }
+
+    fn leave(streams: &mut VecDeque<StreamSender>, answered: usize) {
+        let finished = streams.iter().filter(|stream| stream.is_finished()).count();
+        let mut too_many = finished.saturating_sub(answered);
+        streams.retain(|stream| {
+            let dropped = too_many > 0 && stream.is_finished();
+            too_many -= usize::from(dropped);
+            !dropped
+        });
     }
 
     /// Like [`keep`](Self::keep), unless the same stream is kept already. Returns the kept stream.

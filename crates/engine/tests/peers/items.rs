@@ -1,6 +1,7 @@
 //! Items, notices and tasks of another node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -84,8 +85,18 @@ async fn a_notification_reaches_other_nodes_after_the_changes_that_an_actor_sent
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_remote_task_is_polled_and_listened_to_through_any_node() {
+    poll_and_listen(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listen_to_a_remote_task_goes_on_after_a_link_broke() {
+    poll_and_listen(true).await;
+}
+
+/// The link to the node of the task is cut for a while if `cut`.
+async fn poll_and_listen(cut: bool) {
     let nodes = Nodes::default();
     let go = Arc::new(Notify::new());
     let waits = tool("waits", {
@@ -116,6 +127,12 @@ async fn a_remote_task_is_polled_and_listened_to_through_any_node() {
     let answer = near.answer(ProtocolVersion::V2026_07_28, request, None).await.unwrap();
     let Answer::Stream(mut receiver) = answer else { panic!("no stream") };
     let (mut heard, mut batch) = (Vec::<Value>::new(), Vec::new());
+    if cut {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        nodes.cut(true);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        nodes.cut(false);
+    }
     go.notify_one();
     while heard.last().is_none_or(|last| last["params"]["status"] != "completed") {
         assert!(receiver.next(&mut batch).await);

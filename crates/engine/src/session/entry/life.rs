@@ -94,7 +94,7 @@ impl SessionEntry {
     }
 
     /// Gives the session an actor. `false` if it has one, or has ended.
-    pub(in crate::session) fn take_actor(&self, actor: &ActorRef<SessionMsg>) -> bool {
+    pub(in crate::session) fn accept_actor(&self, actor: &ActorRef<SessionMsg>) -> bool {
         let mut life = self.life.lock();
         let takes = !life.closed && life.actor.is_none();
         if takes {

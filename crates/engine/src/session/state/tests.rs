@@ -148,7 +148,7 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     else {
         panic!("refused")
     };
-    let subscription = state.heard(&Id::Number(7)).and_then(|found| found.id).unwrap();
+    let subscription = state.begin(&Id::Number(7)).and_then(|found| found.id).unwrap();
     assert_eq!(subscription.as_json(), b"7");
     assert_eq!(granted.lists(), [true, false, false]);
     assert_eq!(granted.keys(KeyKind::Resource), ["a:1".into()]);
@@ -167,14 +167,14 @@ fn a_listen_receives_nothing_until_its_own_tasks_are_known() {
     let id = Id::Number(7);
     let listen = ask(&mut state, 7, "subscriptions/listen", params.clone());
     let Decision::Listen(_, granted, _) = listen else { panic!("refused") };
-    assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
+    assert!(state.subscriptions().is_empty() && state.begin(&id).is_none());
     assert!(state.grant(&id, &granted));
-    assert!(state.heard(&id).is_some_and(|found| found.unsaid.is_some()));
+    assert!(state.begin(&id).is_some_and(|found| found.unsaid.is_some()));
     assert_eq!(state.subscriptions().len(), 1);
     // A listen that has ended meanwhile does not come back.
     assert!(state.end_listen(&id).is_some());
     assert!(!state.grant(&id, &granted));
-    assert!(state.subscriptions().is_empty() && state.heard(&id).is_none());
+    assert!(state.subscriptions().is_empty() && state.begin(&id).is_none());
 }
 
 #[test]
