@@ -109,7 +109,7 @@ pub(crate) struct Session {
     entry: Arc<SessionEntry>,
 }
 
-/// Gives the actor of a closed session back, if a permit is dropped elsewhere than in the actor. To be
+/// Gives the actor of a closed session back, if a permit is not dropped in the actor. To be
 /// dropped after the permit.
 struct LeaveWhenClosed<'a>(&'a Session);
 
