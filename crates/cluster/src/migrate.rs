@@ -72,7 +72,7 @@ impl Node {
         while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
             let (session, principal) = (migration.id().clone(), migration.principal());
             let peer_request =
-                PeerRequest::Session { session, principal, act: SessionOp::Missed(part.clone()) };
+                PeerRequest::Session { session, principal, op: SessionOp::Missed(part.clone()) };
             match self.ask_when_space(successor, peer_request).await {
                 Ok(mut peer_stream) => drop(peer_stream.next().await),
                 // Split in two halves, the first half first.

@@ -372,7 +372,7 @@ impl Session {
         for subscription in state.subscriptions() {
             let id = subscription.id.clone();
             let missed: Vec<_> = subscription.filter.everything().filter(|_| mark_missed).collect();
-            let owned = mark_missed.then(|| self.sessions.owned(&subscription.filter));
+            let states = mark_missed.then(|| self.sessions.states(&subscription.filter));
             self.join(&state, subscription);
             // The old hub may have received these and not sent them. Written after the join, so
             // that no notice is lost in between.
@@ -380,8 +380,8 @@ impl Session {
                 let class = Class::of(&notice);
                 sender.notice(class, Arc::new(EncodedNotice::new(notice)), id.clone());
             }
-            if let Some(owned) = owned {
-                owned.send_states(&self.entry.key(id));
+            if let Some(states) = states {
+                states.send(&self.entry.key(id));
             }
         }
     }

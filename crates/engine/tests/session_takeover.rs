@@ -270,7 +270,7 @@ async fn a_stranger_with_the_id_of_a_session_hears_that_it_is_unknown_and_moves_
         // The same when another node asks for the session.
         for session in [session.id(), &unknown] {
             let (session, principal) = (session.clone(), stranger.map(Arc::from));
-            let peer_request = PeerRequest::Session { session, principal, act: SessionOp::Attach };
+            let peer_request = PeerRequest::Session { session, principal, op: SessionOp::Attach };
             let said = second.ask_itself(peer_request).next().await;
             assert!(matches!(said, Some(PeerEvent::Refused(Refused::SessionEnded))), "{said:?}");
         }

@@ -29,7 +29,7 @@ fn ends_by_itself(peer_request: &PeerRequest) -> bool {
     !matches!(
         peer_request,
         PeerRequest::Session {
-            act: SessionOp::Attach | SessionOp::Resume(..) | SessionOp::ReadAgain(..),
+            op: SessionOp::Attach | SessionOp::Resume(..) | SessionOp::ReadAgain(..),
             ..
         }
     )

@@ -76,7 +76,7 @@ impl RunningCalls {
 
 /// What is recorded of one call. When dropped, in whatever way the call ends, it emits the event of
 /// that end.
-pub(crate) struct Record {
+pub(crate) struct CallRecord {
     calls: Arc<Calls>,
     call: CallRef,
     method: Method,
@@ -85,7 +85,7 @@ pub(crate) struct Record {
     answered: Option<CallOutcome>,
 }
 
-impl Record {
+impl CallRecord {
     /// Adds the call to the running calls: from here on it is listed, and the end of the engine
     /// cancels it.
     pub(crate) fn new(calls: Arc<Calls>, call: CallRef, method: Method, cancel: Cancel) -> Self {
@@ -112,7 +112,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for CallRecord {
     fn drop(&mut self) {
         self.calls.running.calls.remove(&self.call.id);
         let was_cancelled = self.cancel.is_cancelled();

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::awaiting_input::{AwaitingPermit, Resume, Waiting};
 use super::calls::Calls;
-use super::record::Record;
+use super::record::CallRecord;
 use super::responder::Responder;
 use super::state_token::{Binding, StateToken};
 use super::target::{Failure, Outcome, Target};
@@ -62,7 +62,7 @@ pub(crate) struct Run {
     /// The parameters of the request, to which the states of its questions are bound.
     params: Params,
     side: Side,
-    record: Record,
+    record: CallRecord,
     _charge: Option<Charge>,
 }
 
@@ -98,7 +98,7 @@ impl Run {
         ctx: Context,
         params: Params,
         side: Side,
-        record: Record,
+        record: CallRecord,
         charge: Option<Charge>,
         span: tracing::Span,
     ) -> Box<Self> {

@@ -13,7 +13,7 @@ use super::awaiting_input::{Resume, Waiting};
 use super::calls::Calls;
 use super::charge::charge;
 use super::open_calls::{OpenCall, gave_way};
-use super::record::Record;
+use super::record::CallRecord;
 use super::responder::{FinishStreams, Responder, UntilAnswered};
 use super::run::{Run, Side};
 use super::state_token::{Binding, StateError, StateToken};
@@ -180,7 +180,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         )
     });
     let span = span.unwrap_or_else(tracing::Span::none);
-    let record = Record::new(calls.clone(), call.clone(), method, cancel.clone());
+    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
         host: calls.clone(),
         caller,
@@ -227,7 +227,7 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
     let span =
         tracing::debug_span!("mcp.call", call = %call.id, subject = &*call.subject, resumed = true);
     let method = stentor_wire::Method::ToolsCall;
-    let record = Record::new(calls.clone(), call.clone(), method, cancel.clone());
+    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone());
     let meta = Arc::new(RequestMeta::default());
     let ctx = Context::new(Call {
         host: calls.clone(),

@@ -54,7 +54,7 @@ where
 pub(crate) struct RemoteOffer {
     item: Arc<RemoteItem>,
     nodes: Arc<[NodeId]>,
-    turn: Arc<AtomicUsize>,
+    next_node: Arc<AtomicUsize>,
 }
 
 /// An item of another node, with the parts of its definition that this node needs.
@@ -102,7 +102,7 @@ impl RemoteOffer {
 
     /// The nodes that offer it. Each call begins with another node.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
+        let first = self.next_node.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
         self.nodes[first..].iter().chain(&self.nodes[..first])
     }
 }
@@ -213,7 +213,7 @@ where
             (None, Some((_, item))) => Offer::Remote(RemoteOffer {
                 item: (*item).clone(),
                 nodes: shown.remote.iter().map(|(node, _)| (*node).clone()).collect(),
-                turn: Arc::default(),
+                next_node: Arc::default(),
             }),
             (None, None) => continue,
         };

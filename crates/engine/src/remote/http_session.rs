@@ -217,12 +217,12 @@ struct RemoteSession {
 impl RemoteSession {
     /// Asks the node that has the session, and follows the session if it has moved. Returns the
     /// first event of the answer.
-    async fn ask(&self, act: SessionOp) -> Result<(PeerEvent, PeerStream), Refused> {
+    async fn ask(&self, op: SessionOp) -> Result<(PeerEvent, PeerStream), Refused> {
         let peers = self.remote.0.nodes.peers().ok_or(Refused::Unreachable)?;
         let mut node = self.node.clone();
         for _ in 0..MAX_MOVES {
             let (session, principal) = (self.session.clone(), self.principal.clone());
-            let peer_request = PeerRequest::Session { session, principal, act: act.clone() };
+            let peer_request = PeerRequest::Session { session, principal, op: op.clone() };
             let mut peer_stream =
                 peers.ask(&node, peer_request).map_err(|_| Refused::Unreachable)?;
             match peer_stream.next().await {
@@ -236,17 +236,17 @@ impl RemoteSession {
     }
 
     /// Runs an operation that opens no stream.
-    async fn act(&self, act: SessionOp) -> Result<(), Refused> {
-        self.ask(act).await.map(|_| ())
+    async fn act(&self, op: SessionOp) -> Result<(), Refused> {
+        self.ask(op).await.map(|_| ())
     }
 
     /// Opens a stream: of a request, or of the session's notices.
     async fn open(
         self: &Arc<Self>,
-        act: SessionOp,
+        op: SessionOp,
         request: Option<Id>,
     ) -> Result<StreamReceiver, Refused> {
-        let (event, peer_stream) = self.ask(act).await?;
+        let (event, peer_stream) = self.ask(op).await?;
         let mut stream = RemoteStream {
             stream: StreamId(0),
             next: None,

@@ -60,7 +60,8 @@ pub enum PeerRequest {
         /// The principal that does it.
         principal: Option<Arc<str>>,
         /// What to do.
-        act: SessionOp,
+        #[serde(rename = "act")]
+        op: SessionOp,
     },
     /// Continue a session that was on the asking node.
     Migrate(Box<SessionRecord>),

@@ -59,8 +59,8 @@ impl Remote {
     pub(crate) async fn serve_peer(&self, peer_request: PeerRequest) -> PeerResponse {
         let served = match peer_request {
             PeerRequest::Request { sender, request } => self.serve_request(*sender, &request).await,
-            PeerRequest::Session { session, principal, act } => {
-                self.serve_session(&session, principal.as_deref(), act).await
+            PeerRequest::Session { session, principal, op } => {
+                self.serve_session(&session, principal.as_deref(), op).await
             }
             PeerRequest::Migrate(record) => {
                 let accepted = self.0.sessions.accept_migration(*record).await;
@@ -130,14 +130,14 @@ impl Remote {
         &self,
         session: &SessionId,
         principal: Option<&str>,
-        act: SessionOp,
+        op: SessionOp,
     ) -> Result<PeerResponse, Refused> {
         let found = self.session_for_peer(session, principal).await?;
         let session = match found {
             Found::Local(session) => session,
             Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),
         };
-        let receiver = match act {
+        let receiver = match op {
             SessionOp::Message(message) => {
                 let message = self.0.sessions.calls.decode(message).await;
                 match message {

@@ -17,11 +17,11 @@ use crate::nodes::{Forward, Forwarding};
 type Keys = Vec<Arc<str>>;
 
 /// Topics whose states a subscriber receives, and the extensions that own them.
-pub(super) struct Owned(Vec<(Arc<dyn ProtocolExtension>, Keys)>);
+pub(super) struct States(Vec<(Arc<dyn ProtocolExtension>, Keys)>);
 
-impl Owned {
+impl States {
     /// The extensions send the states. The subscriber has joined the hub.
-    pub(super) fn send_states(self, to: &SubscriberKey) {
+    pub(super) fn send(self, to: &SubscriberKey) {
         for (owner, keys) in self.0 {
             owner.send_states(to.clone(), keys);
         }
@@ -30,13 +30,13 @@ impl Owned {
 
 /// What extensions have granted a listen.
 pub(super) struct Grants {
-    local: Owned,
+    local: States,
     forwards: Vec<Forward>,
 }
 
 impl Grants {
     pub(super) fn nothing() -> Self {
-        Self { local: Owned(Vec::new()), forwards: Vec::new() }
+        Self { local: States(Vec::new()), forwards: Vec::new() }
     }
 
     /// From here on the listen receives the states of what it was granted: now, and each change.
@@ -46,18 +46,18 @@ impl Grants {
         }
         let forwarding = Forwarding::begin(self.forwards, entry.notices(), request);
         entry.state().keep_forwarding(request, forwarding);
-        self.local.send_states(&entry.key(Some(SubscriptionId::of(request))));
+        self.local.send(&entry.key(Some(SubscriptionId::of(request))));
     }
 }
 
 impl Sessions {
     /// What a subscriber receives of the topics that extensions own.
-    pub(super) fn owned(&self, filter: &Filter) -> Owned {
+    pub(super) fn states(&self, filter: &Filter) -> States {
         let found = self.owners.iter().filter_map(|(kind, owner)| {
             let keys: Keys = filter.keys(*kind).cloned().collect();
             (!keys.is_empty()).then(|| (owner.clone(), keys))
         });
-        Owned(found.collect())
+        States(found.collect())
     }
 
     /// Asks the extensions for the topics that they own. What they grant is added to `granted`.
@@ -103,7 +103,7 @@ impl Session {
                 Ok(grants) => grants,
                 Err(error) => return self.refuse(&request, responder, error),
             };
-            self.entry.state().grant(&request.id, &granted);
+            self.entry.state().set_granted(&request.id, &granted);
         }
         responder.withhold();
         if self.acknowledge(&request.id) {

@@ -6,7 +6,7 @@ use stentor_delivery::{StreamReceiver, StreamSender};
 use stentor_wire::{ErrorObject, Request, encode};
 
 use super::listen::Grants;
-use super::state::{SessionState, grant};
+use super::state::{SessionState, read_listen};
 use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
 use crate::caller::Caller;
 use crate::dispatch::Answer;
@@ -65,11 +65,11 @@ impl Sessions {
         let meter = self.calls.requests.session_meter(&caller.share());
         let charge = meter.charge(cost_of_params(&request.params));
         let _charge = charge.map_err(|_| Refused::TooManyRequests)?;
-        let mut granted = match grant(&request.params, self.config.max_subscriptions, &self.members)
-        {
-            Ok(granted) => granted,
-            Err(error) => return refuse(error),
-        };
+        let mut granted =
+            match read_listen(&request.params, self.config.max_subscriptions, &self.members) {
+                Ok(granted) => granted,
+                Err(error) => return refuse(error),
+            };
         let grants = match granted.take_owned() {
             asked if asked.is_empty() => Grants::nothing(),
             asked => {

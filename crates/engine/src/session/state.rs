@@ -210,7 +210,7 @@ impl SessionState {
         if request.method != Method::Listen {
             return Ok(Decision::Dispatch(caller));
         }
-        let mut granted = grant(&request.params, self.max_subscriptions, members)?;
+        let mut granted = read_listen(&request.params, self.max_subscriptions, members)?;
         if self.listens.contains_key(&request.id) {
             return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
         }
@@ -274,7 +274,7 @@ impl SessionState {
     }
 
     /// Sets what a listen is granted in the end. `false` if the listen has ended.
-    pub(crate) fn grant(&mut self, request: &Id, granted: &NoticeFilter) -> bool {
+    pub(crate) fn set_granted(&mut self, request: &Id, granted: &NoticeFilter) -> bool {
         let listen = self.listens.get_mut(request);
         let is_open = listen.is_some();
         if let Some(listen) = listen {
@@ -335,7 +335,7 @@ fn cost_of(text: &str) -> usize {
 
 /// Grants a listen everything that it asks for and that exists, each topic once. Whether it receives
 /// what extensions own is for them to decide. `members` are those that extensions bring.
-pub(crate) fn grant(
+pub(crate) fn read_listen(
     params: &Params,
     max: usize,
     members: &[Arc<str>],

@@ -149,7 +149,7 @@ impl Kept {
     }
 
     fn put(streams: &mut VecDeque<StreamSender>, sender: StreamSender, answered: usize) {
-        Self::leave(streams, answered.saturating_sub(1));
+        Self::drop_oldest(streams, answered.saturating_sub(1));
         streams.push_back(sender);
     }
 
@@ -158,11 +158,11 @@ impl Kept {
     pub(super) fn trim(&self, answered: usize) {
         let mut streams = self.0.lock();
         if streams.len() > answered {
-            Self::leave(&mut streams, answered);
+            Self::drop_oldest(&mut streams, answered);
         }
     }
 
-    fn leave(streams: &mut VecDeque<StreamSender>, answered: usize) {
+    fn drop_oldest(streams: &mut VecDeque<StreamSender>, answered: usize) {
         let finished = streams.iter().filter(|stream| stream.is_finished()).count();
         let mut too_many = finished.saturating_sub(answered);
         streams.retain(|stream| {

@@ -120,8 +120,8 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
         heard.extend(migration.missed_notices());
         tokio::task::yield_now().await;
     }
-    let (session, act) = (id.clone(), SessionOp::Missed(through_json(&heard)));
-    let peer_request = PeerRequest::Session { session, principal: migration.principal(), act };
+    let (session, op) = (id.clone(), SessionOp::Missed(through_json(&heard)));
+    let peer_request = PeerRequest::Session { session, principal: migration.principal(), op };
     assert!(matches!(near.serve_peer(peer_request).await.next().await, Some(PeerEvent::Ended)));
     drop(migration);
     let session = near.http_session(id.as_str(), Some("ann")).await.unwrap();

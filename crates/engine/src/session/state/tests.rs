@@ -168,12 +168,12 @@ fn a_listen_receives_nothing_until_its_own_tasks_are_known() {
     let listen = ask(&mut state, 7, "subscriptions/listen", params.clone());
     let Decision::Listen(_, granted, _) = listen else { panic!("refused") };
     assert!(state.subscriptions().is_empty() && state.begin(&id).is_none());
-    assert!(state.grant(&id, &granted));
+    assert!(state.set_granted(&id, &granted));
     assert!(state.begin(&id).is_some_and(|found| found.unsaid.is_some()));
     assert_eq!(state.subscriptions().len(), 1);
     // A listen that has ended meanwhile does not come back.
     assert!(state.end_listen(&id).is_some());
-    assert!(!state.grant(&id, &granted));
+    assert!(!state.set_granted(&id, &granted));
     assert!(state.subscriptions().is_empty() && state.begin(&id).is_none());
 }
 
