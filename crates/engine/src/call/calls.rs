@@ -35,6 +35,9 @@ use crate::registry::{CatalogHandle, Registry};
 use crate::request_budget::{Callers, RequestBudget};
 use crate::streams::Streams;
 
+/// The longest wait for a client's answer: an expiry that late can still be computed.
+const MAX_ASK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How many calls may run and wait, and for how long.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -61,7 +64,7 @@ pub struct CallConfig {
     /// [`Config::requests`](crate::Config::requests). Above that, a call gives way as well. Less
     /// than half of the budget of requests leaves space for calls that run. Default 96 MiB.
     pub max_awaiting_input_bytes: usize,
-    /// How long a call waits for its client's answer to a question. Default 5 minutes.
+    /// How long a call waits for its client's answer to a question, at most a day. Default 5 minutes.
     pub ask_timeout: Duration,
     /// A call that runs longer than this ends with an error. Default: no limit.
     pub timeout: Option<Duration>,
@@ -116,7 +119,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(
-        config: CallConfig,
+        mut config: CallConfig,
         node: NodeId,
         streams: Arc<Streams>,
         requests: RequestBudget,
@@ -124,6 +127,7 @@ impl Calls {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        config.ask_timeout = config.ask_timeout.min(MAX_ASK_TIMEOUT);
         Self {
             node,
             identity,

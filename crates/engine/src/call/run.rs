@@ -48,9 +48,6 @@ impl Drop for Code {
     }
 }
 
-/// The longest wait for a client's answer: a day, which a clock can add to any time.
-const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// A running call.
 pub(crate) struct Run {
     calls: Arc<Calls>,
@@ -321,7 +318,7 @@ impl Run {
         let sealed = StateToken::Waiting(permit.handle());
         let state = self.calls.seal(&sealed, &self.binding());
         let round = call.inputs().round();
-        let until = Instant::now() + self.calls.config.ask_timeout.min(MAX_WAIT);
+        let until = Instant::now() + self.calls.config.ask_timeout;
         let side = Side::AwaitingInput { resumed, until, _permit: permit };
         if let Side::Attached(responder) = std::mem::replace(&mut self.side, side) {
             responder.ask(&round, &state);

@@ -155,7 +155,8 @@ impl Registry {
 
     /// Announces a topic, within the coalescing window.
     pub(crate) fn announce(&self, topic: Topic) {
-        // Counted after it is marked: a barrier of who sees it counted finds it marked.
+        // Marked before it is counted: a call that sees the count waits for a barrier, and the actor
+        // must find the mark when it handles that barrier.
         let first = self.dirty.mark(topic);
         self.mark_change();
         if first {
