@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use stentor_engine::transport_api::{HttpSession, RequestSender};
-use stentor_engine::{Context, ToolError, tool};
+use stentor_engine::{Context, tool};
 use support::{Client, engine, methods, modern_meta};
 use tokio::time::{Instant, sleep};
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 fn named(name: &str) -> stentor_engine::Tool {
-    tool(name, || async { Ok::<_, ToolError>("") })
+    tool(name, || async { "" })
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn a_million_announcements_of_a_tool_are_a_few_notices() {
                 ctx.send_tool_list_changed();
                 ctx.send_resource_updated("a://1");
             }
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await
@@ -81,7 +81,7 @@ async fn a_shutdown_lets_calls_end_and_answers_waiting_requests() {
     let engine = engine()
         .tool(tool("second", || async {
             sleep(Duration::from_secs(1)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await
@@ -131,7 +131,7 @@ async fn a_cancelled_call_gets_one_more_turn_and_no_answer() {
         async move {
             ctx.cancelled().await;
             says.store(true, Ordering::Relaxed);
-            Ok::<_, ToolError>("too late")
+            "too late"
         }
     });
     let engine = engine().tool(notices).start().await.unwrap();
