@@ -58,6 +58,7 @@ mod shares;
 mod streams;
 mod supervisor;
 mod tasks;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport_api;
 
