@@ -41,7 +41,7 @@ pub struct Log {
     pub data: Value,
 }
 
-/// A call that runs.
+/// A call of a tool, or another request, that runs.
 ///
 /// It answers questions of the server, and its messages are kept, whether or not somebody reads
 /// them. Dropping it does not cancel it.
@@ -155,15 +155,28 @@ impl RunningCall {
         self.link.cancel(&self.exchange.id, "the test cancels the call");
     }
 
-    /// The result of the call.
+    /// The result of a tool.
     ///
     /// # Errors
     ///
     /// The error of the protocol, or that the session has ended.
     pub async fn reply(mut self) -> Result<ToolReply, ErrorObject> {
-        while poll_fn(|cx| self.poll_event(cx)).await {}
-        let result = self.response.unwrap_or_else(|| Err(ended()))?;
+        let result = self.response().await?;
         ToolReply::new(result, self.progress.all, self.logs.all)
+    }
+
+    /// The result of any request, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`reply`](Self::reply).
+    pub async fn result(mut self) -> Result<Value, ErrorObject> {
+        self.response().await
+    }
+
+    async fn response(&mut self) -> Result<Value, ErrorObject> {
+        while poll_fn(|cx| self.poll_event(cx)).await {}
+        self.response.take().unwrap_or_else(|| Err(ended()))
     }
 }
 
@@ -179,7 +192,11 @@ pub struct ToolReply {
 
 impl ToolReply {
     fn new(value: Value, progress: Vec<Progress>, logs: Vec<Log>) -> Result<Self, ErrorObject> {
-        let result: CallToolResult = crate::client::read(value.clone())?;
+        let result = match value["resultType"] == "task" {
+            // Its result comes later.
+            true => CallToolResult::success(Vec::new()),
+            false => crate::client::read(value.clone())?,
+        };
         let texts = result.content.iter().filter_map(|block| Some(&*block.as_text()?.text));
         let text = texts.collect::<Vec<_>>().join("\n");
         Ok(Self { value, result, text, progress, logs })
@@ -217,7 +234,7 @@ impl ToolReply {
         self.value["taskId"].as_str()
     }
 
-    /// The result.
+    /// The result; an empty one of a call that became a task.
     #[must_use]
     pub fn result(&self) -> &CallToolResult {
         &self.result

@@ -96,6 +96,16 @@ impl Client {
         self.link.ask(method, to_value(params)).await
     }
 
+    /// Sends any request, and does not wait for its result: [`RunningCall::result`].
+    ///
+    /// # Panics
+    ///
+    /// If `params` do not serialize to JSON.
+    #[track_caller]
+    pub fn start(&self, method: &str, params: impl Serialize) -> RunningCall {
+        RunningCall::new(self.link.clone(), self.link.begin(method, to_value(params)))
+    }
+
     /// Sends any notification.
     ///
     /// # Panics
@@ -198,8 +208,7 @@ impl Client {
             Value::Null => {}
             arguments => params["arguments"] = arguments,
         }
-        let exchange = self.link.begin(Method::ToolsCall.as_str(), params);
-        RunningCall::new(self.link.clone(), exchange)
+        self.start(Method::ToolsCall.as_str(), params)
     }
 
     /// Reads a resource.
@@ -305,6 +314,8 @@ impl Client {
     ///
     /// If the server refuses the listen.
     pub async fn notices(&self) -> Notices {
+        // What was sent before is not received by these notices.
+        self.link.round_trip().await;
         let lists = ListKind::ALL.into_iter().map(|list| (list.member().to_owned(), true.into()));
         let notices = Notices::new(self.link.clone());
         let listening = self.listen_for(String::new(), Value::Object(lists.collect())).await;

@@ -193,6 +193,11 @@ impl Link {
                 _ => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
+        self.round_trip().await;
+    }
+
+    /// Returns when everything that the server has sent so far was received.
+    pub(crate) async fn round_trip(&self) {
         let method = match self.era() {
             Era::Legacy => Method::Ping,
             Era::Modern => Method::Discover,

@@ -262,8 +262,10 @@ async fn silence_is_proven_also_while_a_change_waits_for_its_window(era: Era) {
     let client = client(&engine, era).connect().await;
     let mut notices = client.notices().await;
     // The second change of a burst is announced at the end of a window.
-    engine.send_tool_list_changed();
-    engine.send_tool_list_changed();
+    for name in ["one", "other"] {
+        let small = tool(name, || async { Ok::<_, ToolError>("") });
+        engine.catalog().add(small).await.unwrap();
+    }
     assert_eq!(notices.settled().await, [Notice::ToolsChanged, Notice::ToolsChanged]);
     let begun = Instant::now();
     assert_silent(&mut notices).await;
