@@ -48,7 +48,7 @@ fn operations_sessions_and_frames_are_metered() {
             let failed = format!("{operation}{{mcp.method.name=tools/call,error.type=-32603}}");
             assert_eq!(count(&seen, &failed), 1);
             assert_eq!(count(&seen, "stentor.frames.delivered{class=log}"), 2);
-            assert_eq!(count(&seen, "stentor.frames.delivered{class=reply}"), 4);
+            assert_eq!(count(&seen, "stentor.frames.delivered{class=reply}"), 5);
             assert_eq!(count(&seen, "stentor.calls.running{}"), 0);
             client.close().await;
             engine.shutdown().await;

@@ -159,11 +159,15 @@ impl Builder {
             "protocolVersion": version.as_str(), "capabilities": capabilities, "clientInfo": info,
         });
         raw.request("initialize", Method::Initialize.as_str(), params).await;
-        let (mut answer, _) = raw.answer("initialize").await;
+        let (mut answer, mut before) = raw.answer("initialize").await;
         let negotiated = answer["result"]["protocolVersion"].as_str();
         assert_eq!(negotiated, Some(version.as_str()), "the handshake failed: {answer}");
         let initialized = Method::Initialized;
         raw.send(json!({"jsonrpc": "2.0", "method": initialized.as_str()})).await;
+        // Once the next request is answered, everything that the handshake causes has happened.
+        raw.request("ping", Method::Ping.as_str(), json!({})).await;
+        before.extend(raw.answer("ping").await.1);
+        raw.unread(before);
         (raw, Some(answer["result"].take()))
     }
 }

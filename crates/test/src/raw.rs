@@ -94,6 +94,12 @@ impl Raw {
         }
     }
 
+    /// These messages come first.
+    pub(crate) fn unread(&mut self, messages: Vec<Value>) {
+        let later = std::mem::replace(&mut self.messages.received, messages.into());
+        self.messages.received.extend(later);
+    }
+
     /// The session, as a transport uses it.
     #[must_use]
     pub fn pipe(&self) -> &Pipe {

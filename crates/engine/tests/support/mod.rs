@@ -91,7 +91,7 @@ impl Client {
 
     /// A legacy client with these capabilities.
     pub(crate) async fn legacy_that(engine: &Engine, can: Value) -> Self {
-        let client = stentor_test::Client::builder(engine).era(Era::Legacy);
+        let client = stentor_test::Client::builder(engine).era(Era::Legacy).client_info("c", "1");
         Self(client.capabilities(can).raw().await)
     }
 
