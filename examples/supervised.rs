@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use stentor::faults::{FaultTarget, kill};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::testing::{FaultTarget, kill};
 use stentor::{CallOutcome, Engine, EngineEvent, EventReceiver, SessionKind, ToolError, tool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stentor::SessionId;
-use stentor_engine::testing::{FaultTarget, kill};
+use stentor::faults::{FaultTarget, kill};
 use stentor_tests::{Call, Client, Era, Lane, Notices, Phase, Server, eventually, in_every_lane};
 
 in_every_lane![

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clients::{Client, open_and_close_sessions};
 use parking_lot::Mutex;
-use stentor_engine::testing::{FaultTarget, kill};
+use stentor::faults::{FaultTarget, kill};
 use stentor_tests::{Census, Lane, Server, description};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -16,8 +16,7 @@ use crate::policy::{Class, Pressure, Retention};
 ///
 /// Frames that still wait for a client are not stored here: the engine keeps them, under the
 /// delivery policy.
-/// [`testing::event_store_keeps_its_contract`](crate::testing::event_store_keeps_its_contract)
-/// checks all that a store has to do.
+/// `stentor::test::stores::event_store_keeps_its_contract` checks all that a store has to do.
 pub trait EventStore: Debug + Send + Sync + 'static {
     /// Begins the log of one stream, which keeps at most what `retention` allows.
     fn open(

@@ -25,6 +25,7 @@ mod record;
 mod sender;
 mod serialized;
 mod shared;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use counters::{Counters, CountersView, LossCounters};

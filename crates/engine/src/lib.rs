@@ -59,6 +59,7 @@ mod states;
 mod streams;
 mod supervisor;
 mod tasks;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport_api;
 

@@ -51,7 +51,22 @@ impl Engine {
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, StreamReceiver), Refused> {
-        let (session, sender, receiver) = self.core().sessions.open_pipe().await?;
+        self.open_pipe_for(RequestSender::default()).await
+    }
+
+    /// As [`open_pipe`](Self::open_pipe), for a client that the transport has authenticated. All
+    /// requests of the session come from this sender.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
+    pub async fn open_pipe_for(
+        &self,
+        source: RequestSender,
+    ) -> Result<(Pipe, StreamReceiver), Refused> {
+        let RequestSender { principal, connection } = source;
+        let opened = self.core().sessions.open_pipe(principal, connection).await?;
+        let (session, sender, receiver) = opened;
         Ok((Pipe::new(session, sender, self.drain_timeout()), receiver))
     }
 

@@ -120,13 +120,5 @@ fn text(answer: &Value) -> &str {
 }
 
 async fn legacy(engine: &Engine, capabilities: Value) -> Client {
-    let mut client = Client::connect(engine).await;
-    client
-        .send(json!({"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": capabilities,
-            "clientInfo": {"name": "c", "version": "1"},
-        }}))
-        .await;
-    client.answer("init").await;
-    client
+    Client::legacy_that(engine, capabilities).await
 }

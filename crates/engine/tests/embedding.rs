@@ -11,7 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor_engine::{Context, Engine, EngineEvent, EventBatch, ToolError, actor_tool, tool};
-use support::{Client, methods};
+use stentor_test::{Client, ToolReply};
+use support::methods;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -150,73 +151,54 @@ async fn engine(worker: &ActorRef<WorkerMsg>) -> Engine {
         .unwrap()
 }
 
-async fn call(client: &mut Client, tool: &str, arguments: Value) -> (Value, Vec<Value>) {
-    let meta = json!({"progressToken": "p"});
-    let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
-    client
-        .send(json!({"jsonrpc": "2.0", "id": "t", "method": "tools/call", "params": params}))
-        .await;
-    client.answer("t").await
-}
-
-fn text(answer: &Value) -> &str {
-    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
-}
-
-fn assert_gone(answer: &Value, tool: &str) {
-    assert_eq!(text(answer), format!("the actor that runs '{tool}' has gone"));
-    assert_eq!(answer["result"]["isError"], true);
+fn assert_gone(reply: &ToolReply, tool: &str) {
+    assert_eq!(reply.text(), format!("the actor that runs '{tool}' has gone"));
+    assert!(reply.is_error());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_answers_a_call() {
     let (worker, _) = worker("first").await;
-    let mut client = Client::legacy(&engine(&worker).await).await;
-    let (answer, _) = call(&mut client, "convert", json!({"path": "a"})).await;
-    assert_eq!(text(&answer), "a is converted");
-    assert_ne!(answer["result"]["isError"], true);
-    let (answer, _) = call(&mut client, "convert", json!({"path": ""})).await;
-    assert_eq!(text(&answer), "there is no path");
-    assert_eq!(answer["result"]["isError"], true);
-    let (answer, _) = call(&mut client, "served", json!({})).await;
-    assert_eq!(text(&answer), "served by first");
+    let client = Client::connect(&engine(&worker).await).await;
+    let reply = client.call_tool("convert", json!({"path": "a"})).await.unwrap();
+    assert_eq!((reply.text(), reply.is_error()), ("a is converted", false));
+    let reply = client.call_tool("convert", json!({"path": ""})).await.unwrap();
+    assert_eq!((reply.text(), reply.is_error()), ("there is no path", true));
+    assert_eq!(client.call_tool("served", ()).await.unwrap().text(), "served by first");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tool_of_an_actor_is_listed_and_its_arguments_are_checked_as_any_other() {
     let (worker, _) = worker("first").await;
     let engine = engine(&worker).await;
-    let mut client = Client::legacy(&engine).await;
-    client.send(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await;
-    let (listed, _) = client.answer(1).await;
-    let convert = &listed["result"]["tools"][0];
-    assert_eq!(convert["description"], "Converts a file");
-    assert_eq!(convert["inputSchema"]["required"], json!(["path"]));
-    let (answer, _) = call(&mut client, "convert", json!({"path": 1})).await;
-    assert!(text(&answer).starts_with("invalid arguments for tool 'convert'"), "{answer}");
+    let client = Client::connect(&engine).await;
+    let convert = client.list_tools().await.unwrap().remove(0);
+    assert_eq!(convert.description.as_deref(), Some("Converts a file"));
+    assert_eq!(convert.input_schema["required"], json!(["path"]));
+    let reply = client.call_tool("convert", json!({"path": 1})).await.unwrap();
+    assert!(reply.text().starts_with("invalid arguments for tool 'convert'"), "{reply:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_streams_progress_before_its_answer() {
     let (worker, _) = worker("first").await;
-    let mut client = Client::legacy(&engine(&worker).await).await;
-    let (answer, before) = call(&mut client, "stream", json!({"path": "a"})).await;
-    assert_eq!(methods(&before), ["notifications/progress"; 2]);
-    assert_eq!(before[1]["params"]["message"], "writing");
-    assert_eq!(text(&answer), "a is converted");
+    let client = Client::connect(&engine(&worker).await).await;
+    let reply = client.call_tool("stream", json!({"path": "a"})).await.unwrap();
+    assert_eq!(reply.progress().len(), 2);
+    assert_eq!(reply.progress()[1].message, "writing");
+    assert_eq!(reply.text(), "a is converted");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_ends_during_a_call_fails_the_call_at_once() {
     for tool in ["panic", "stop", "delegate"] {
         let (worker, _) = worker("first").await;
-        let mut client = Client::legacy(&engine(&worker).await).await;
+        let client = Client::connect(&engine(&worker).await).await;
         let asked = Instant::now();
-        let (answer, _) = call(&mut client, tool, json!({})).await;
-        assert_gone(&answer, tool);
+        assert_gone(&client.call_tool(tool, ()).await.unwrap(), tool);
         assert!(asked.elapsed() < Duration::from_millis(50), "{tool}");
-        let (answer, _) = call(&mut client, "convert", json!({"path": "a"})).await;
-        assert_gone(&answer, "convert");
+        let reply = client.call_tool("convert", json!({"path": "a"})).await.unwrap();
+        assert_gone(&reply, "convert");
     }
 }
 
@@ -224,54 +206,43 @@ async fn an_actor_that_ends_during_a_call_fails_the_call_at_once() {
 async fn all_calls_of_a_killed_actor_fail_at_once() {
     let (worker, mut said) = worker("first").await;
     let engine = engine(&worker).await;
-    let mut client = Client::legacy(&engine).await;
-    client.call(1, "hold").await;
+    let client = Client::connect(&engine).await;
+    let first = client.start_tool("hold", ());
     assert_eq!(said.recv().await.unwrap(), "held");
-    client.call(2, "watch").await;
+    let watch = client.start_tool("watch", ());
     assert_eq!(said.recv().await.unwrap(), "begun");
-    client.call(3, "hold").await;
-    client.ping().await;
+    let last = client.start_tool("hold", ());
+    client.settle().await;
     let killed = Instant::now();
     worker.kill();
-    let mut answers = [Value::Null, Value::Null, Value::Null];
-    for _ in 0..3 {
-        let answer = client.next().await.unwrap();
-        let id = answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"));
-        answers[id as usize - 1] = answer;
-    }
+    assert_gone(&first.reply().await.unwrap(), "hold");
+    assert_gone(&watch.reply().await.unwrap(), "watch");
+    assert_gone(&last.reply().await.unwrap(), "hold");
     assert!(killed.elapsed() < Duration::from_millis(50));
-    assert_gone(&answers[0], "hold");
-    assert_gone(&answers[1], "watch");
-    assert_gone(&answers[2], "hold");
     assert_eq!(engine.observe().await.unwrap().running_calls, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_port_fails_the_call_at_once_and_the_actor_continues() {
     let (worker, _) = worker("first").await;
-    let mut client = Client::legacy(&engine(&worker).await).await;
+    let client = Client::connect(&engine(&worker).await).await;
     let asked = Instant::now();
-    let (answer, _) = call(&mut client, "drop", json!({})).await;
-    assert_gone(&answer, "drop");
+    assert_gone(&client.call_tool("drop", ()).await.unwrap(), "drop");
     assert!(asked.elapsed() < Duration::from_millis(50));
-    let (answer, _) = call(&mut client, "served", json!({})).await;
-    assert_eq!(text(&answer), "served by first");
+    assert_eq!(client.call_tool("served", ()).await.unwrap().text(), "served by first");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_sees_that_its_call_was_cancelled() {
     let (worker, mut said) = worker("first").await;
     let engine = engine(&worker).await;
-    let mut client = Client::legacy(&engine).await;
-    client.call(1, "watch").await;
+    let client = Client::connect(&engine).await;
+    let call = client.start_tool("watch", ());
     assert_eq!(said.recv().await.unwrap(), "begun");
-    client
-        .send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
-            "params": {"requestId": 1}}))
-        .await;
+    call.cancel();
     assert_eq!(said.recv().await.unwrap(), "closed: true");
-    let (answer, _) = call(&mut client, "served", json!({})).await;
-    assert_eq!(text(&answer), "served by first", "the actor is not stopped");
+    let reply = client.call_tool("served", ()).await.unwrap();
+    assert_eq!(reply.text(), "served by first", "the actor is not stopped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,17 +251,18 @@ async fn an_actor_that_was_restarted_is_found_by_a_closure() {
     let finds = current.clone();
     let served = actor_tool("served", move || finds.lock().unwrap().clone(), WorkerMsg::ServedBy);
     let engine = Engine::builder("test", "1").tool(served).start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let client = Client::connect(&engine).await;
+    let call = async || client.call_tool("served", ()).await.unwrap();
 
-    assert_gone(&call(&mut client, "served", json!({})).await.0, "served");
+    assert_gone(&call().await, "served");
     let (first, _) = worker("first").await;
     *current.lock().unwrap() = Some(first.clone());
-    assert_eq!(text(&call(&mut client, "served", json!({})).await.0), "served by first");
+    assert_eq!(call().await.text(), "served by first");
     first.kill_and_wait(None).await.unwrap();
-    assert_gone(&call(&mut client, "served", json!({})).await.0, "served");
+    assert_gone(&call().await, "served");
     let (second, _) = worker("second").await;
     *current.lock().unwrap() = Some(second);
-    assert_eq!(text(&call(&mut client, "served", json!({})).await.0), "served by second");
+    assert_eq!(call().await.text(), "served by second");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,7 +304,7 @@ async fn a_subscriber_of_events_sees_sessions_and_calls_begin_and_end() {
         .await
         .unwrap();
     let mut events = engine.events(1024);
-    let mut client = Client::legacy(&engine).await;
+    let mut client = support::Client::legacy(&engine).await;
     let opened = find_event(&mut events, |event| match event {
         EngineEvent::SessionOpened { session, kind, principal } => {
             assert_eq!((*kind, principal), (SessionKind::Pipe, &None));
@@ -432,8 +404,8 @@ async fn a_subscriber_of_events_sees_sessions_and_calls_begin_and_end() {
 async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
     use stentor_engine::{Audience, CatalogError, EngineMsg, ItemKind, Mutation, Topic};
     let engine = support::engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
-    let mut other = Client::legacy(&engine).await;
+    let mut client = support::Client::legacy(&engine).await;
+    let mut other = support::Client::legacy(&engine).await;
     client.subscribe("s", "test://watched").await;
     let door = engine.actor();
     let added = tool("added", || async { "" });

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Ended, SessionKind};
-use support::{Client, engine};
+use stentor_test::Client;
+use support::engine;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -42,9 +43,8 @@ async fn a_subscriber_that_panics_ends_nothing() {
     std::panic::set_hook(Box::new(|_| {}));
     tracing::subscriber::set_global_default(Panics).unwrap();
     let engine = engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
-    client.call(0, "echo").await;
-    client.answer(0).await;
+    let client = Client::legacy(&engine).await;
+    client.call_tool("echo", ()).await.unwrap();
     for target in [FaultTarget::Registry, FaultTarget::Hub, FaultTarget::TaskActors] {
         kill(&engine, target).await.unwrap();
         while engine.observe().await.is_err() {
@@ -54,10 +54,9 @@ async fn a_subscriber_that_panics_ends_nothing() {
     let sessions = engine.sessions();
     let session = sessions.iter().find(|session| session.kind == SessionKind::Pipe).unwrap();
     kill(&engine, FaultTarget::Session(session.id.clone())).await.unwrap();
-    client.call(1, "panic").await;
-    assert_eq!(client.answer(1).await.0["error"]["message"], "the tool 'panic' panicked");
-    client.call(2, "echo").await;
-    assert_eq!(client.answer(2).await.0["result"]["content"][0]["text"], "echo");
+    let error = client.call_tool("panic", ()).await.unwrap_err();
+    assert_eq!(error.message, "the tool 'panic' panicked");
+    assert_eq!(client.call_tool("echo", ()).await.unwrap().text(), "echo");
     assert!(EVENTS.load(Ordering::Relaxed) > 5, "all of that was logged");
     assert_eq!(engine.ended(), None);
     engine.shutdown().await;

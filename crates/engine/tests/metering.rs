@@ -4,7 +4,8 @@ mod support;
 
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
-use support::{Client, engine};
+use stentor_test::Client;
+use support::engine;
 
 /// Each metric with its name and labels, as Prometheus would write them.
 fn values(snapshot: Snapshot) -> Vec<(MetricKind, String, DebugValue)> {
@@ -35,13 +36,10 @@ fn operations_sessions_and_frames_are_metered() {
     metrics::with_local_recorder(&recorder, || {
         runtime.block_on(async {
             let engine = engine().start().await.unwrap();
-            let mut client = Client::legacy(&engine).await;
-            client.call(1, "echo").await;
-            client.answer(1).await;
-            client.call(2, "panic").await;
-            client.answer(2).await;
-            client.call(3, "log").await;
-            client.answer(3).await;
+            let client = Client::legacy(&engine).await;
+            client.call_tool("echo", ()).await.unwrap();
+            client.call_tool("panic", ()).await.unwrap_err();
+            assert_eq!(client.call_tool("log", ()).await.unwrap().logs().len(), 2);
             engine.record_metrics();
             let seen = values(snapshotter.snapshot());
             let operation = "mcp.server.operation.duration";
@@ -50,9 +48,9 @@ fn operations_sessions_and_frames_are_metered() {
             let failed = format!("{operation}{{mcp.method.name=tools/call,error.type=-32603}}");
             assert_eq!(count(&seen, &failed), 1);
             assert_eq!(count(&seen, "stentor.frames.delivered{class=log}"), 2);
-            assert_eq!(count(&seen, "stentor.frames.delivered{class=reply}"), 4);
+            assert_eq!(count(&seen, "stentor.frames.delivered{class=reply}"), 5);
             assert_eq!(count(&seen, "stentor.calls.running{}"), 0);
-            drop(client);
+            client.close().await;
             engine.shutdown().await;
             let seen = values(snapshotter.snapshot());
             let session = "mcp.server.session.duration{kind=pipe,reason=disconnected}";

@@ -9,10 +9,9 @@ use std::time::Duration;
 use serde_json::json;
 use stentor_engine::transport_api::{HttpSession, RequestSender};
 use stentor_engine::{Context, tool};
-use support::{Client, engine, methods, modern_meta};
+use stentor_test::{Client, Notice, assert_silent};
+use support::{engine, modern_meta};
 use tokio::time::{Instant, sleep};
-
-const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 fn named(name: &str) -> stentor_engine::Tool {
     tool(name, || async { "" })
@@ -21,33 +20,33 @@ fn named(name: &str) -> stentor_engine::Tool {
 #[tokio::test(start_paused = true)]
 async fn the_first_change_is_announced_at_once_and_the_rest_of_the_window_together() {
     let engine = engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let client = Client::legacy(&engine).await;
+    let mut notices = client.notices().await;
     let began = Instant::now();
     engine.catalog().add(named("first")).await.unwrap();
-    assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+    assert_eq!(notices.next().await, Notice::ToolsChanged);
     assert_eq!(began.elapsed(), Duration::ZERO);
     for n in 0..200 {
         engine.catalog().add(named(&format!("t{n}"))).await.unwrap();
     }
-    assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+    assert_eq!(notices.next().await, Notice::ToolsChanged);
     assert!(began.elapsed() >= engine_window() && began.elapsed() < 3 * engine_window());
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
+    assert_silent(&mut notices).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_do_not_follow_closely_do_not_wait() {
     let engine = engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let client = Client::legacy(&engine).await;
+    let mut notices = client.notices().await;
     for n in 0..20 {
         let began = Instant::now();
         engine.catalog().add(named(&format!("t{n}"))).await.unwrap();
-        assert_eq!(client.next().await.unwrap()["method"], TOOLS_CHANGED);
+        assert_eq!(notices.next().await, Notice::ToolsChanged);
         assert_eq!(began.elapsed(), Duration::ZERO);
         sleep(Duration::from_millis(1)).await;
     }
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(client.ping().await, Vec::<serde_json::Value>::new());
+    assert_silent(&mut notices).await;
 }
 
 fn engine_window() -> Duration {
@@ -67,12 +66,10 @@ async fn a_million_announcements_of_a_tool_are_a_few_notices() {
         .start()
         .await
         .unwrap();
-    let mut client = Client::legacy(&engine).await;
-    client.call(1, "burst").await;
-    let (_, before) = client.answer(1).await;
-    sleep(Duration::from_secs(1)).await;
-    let after = client.ping().await;
-    let told = methods(&before).len() + methods(&after).len();
+    let client = Client::legacy(&engine).await;
+    let mut notices = client.notices().await;
+    client.call_tool("burst", ()).await.unwrap();
+    let told = notices.settled().await.len();
     assert!((1..=4).contains(&told), "{told} notices");
 }
 
@@ -86,14 +83,15 @@ async fn a_shutdown_lets_calls_end_and_answers_waiting_requests() {
         .start()
         .await
         .unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let mut client = support::Client::legacy(&engine).await;
     client.call(1, "second").await;
     client
         .send(json!({"jsonrpc": "2.0", "id": "L", "method": "subscriptions/listen", "params": {
             "_meta": modern_meta(), "notifications": {"toolsListChanged": true},
         }}))
         .await;
-    assert_eq!(client.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    let acknowledged = "notifications/subscriptions/acknowledged";
+    assert_eq!(client.next().await.unwrap()["method"], acknowledged);
     let began = Instant::now();
     let ending = tokio::spawn({
         let engine = engine.clone();
@@ -112,14 +110,13 @@ async fn a_shutdown_lets_calls_end_and_answers_waiting_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_outlasts_the_drain_time_is_answered_with_an_error() {
     let engine = engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
-    client.call(1, "wait").await;
-    client.ping().await;
+    let client = Client::legacy(&engine).await;
+    let call = client.start_tool("wait", ());
+    client.settle().await;
     let began = Instant::now();
     engine.shutdown().await;
     assert!(began.elapsed() < Duration::from_secs(12));
-    let (answer, _) = client.answer(1).await;
-    assert_eq!(answer["error"]["message"], "the server is shutting down");
+    assert_eq!(call.reply().await.unwrap_err().message, "the server is shutting down");
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +132,7 @@ async fn a_cancelled_call_gets_one_more_turn_and_no_answer() {
         }
     });
     let engine = engine().tool(notices).start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let mut client = support::Client::legacy(&engine).await;
     for (id, tool) in [(1, "notices"), (2, "wait")] {
         client.call(id, tool).await;
         client
@@ -157,11 +154,10 @@ async fn a_call_that_takes_too_long_is_ended() {
         .start()
         .await
         .unwrap();
-    let mut client = Client::legacy(&engine).await;
+    let client = Client::legacy(&engine).await;
     let began = Instant::now();
-    client.call(1, "wait").await;
-    let (answer, _) = client.answer(1).await;
-    assert_eq!(answer["error"]["message"], "the call took too long");
+    let error = client.call_tool("wait", ()).await.unwrap_err();
+    assert_eq!(error.message, "the call took too long");
     assert_eq!(began.elapsed(), Duration::from_secs(30));
 }
 

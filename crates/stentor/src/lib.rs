@@ -14,7 +14,7 @@ pub use stentor_engine::{
     State, StateKey, Stopped, StreamId, SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord,
     TaskStore, TaskStoreError, TemplateError, TemplateVars, Timeout, Tool, ToolError, Toolbox,
     UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
-    resource_template, testing, tool,
+    resource_template, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{
@@ -54,3 +54,12 @@ pub mod transport_api {
 
 #[cfg(feature = "cluster")]
 pub use stentor_cluster as cluster;
+
+#[cfg(feature = "test")]
+pub use stentor_test as test;
+
+/// For tests and demonstrations: kills actors in the middle of their work, as a bug would.
+#[cfg(feature = "faults")]
+pub mod faults {
+    pub use stentor_engine::testing::{FaultTarget, kill};
+}

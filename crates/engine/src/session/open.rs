@@ -20,15 +20,18 @@ impl Sessions {
     /// Opens a session for the one client at the other end of a pipe, in either era.
     pub(crate) async fn open_pipe(
         self: &Arc<Self>,
+        principal: Option<Arc<str>>,
+        connection: Option<Connection>,
     ) -> Result<(Session, StreamSender, StreamReceiver), Refused> {
         let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let notices = streams::of_one(self, &id, false);
-        // Each pipe is a caller of its own.
-        let meter = self.calls.requests.session_meter(&Share::of(None, Some(&id), None));
+        // Each pipe without a principal is a caller of its own.
+        let share = Share::of(principal.as_ref(), Some(&id), connection);
+        let meter = self.calls.requests.session_meter(&share);
         let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, notices.clone(), state, None)?;
+        let entry = self.new_session(kind, notices.clone(), state, principal)?;
         let session = self.install(&entry).await?;
         let receiver = notices.attach();
         Ok((session, notices, receiver))

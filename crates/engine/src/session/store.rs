@@ -16,8 +16,7 @@ use crate::ids::{NodeId, SessionId};
 /// shared, too. Nothing waits until a session is saved, not even the answer to `initialize`: a node
 /// that dies loses what changed in its last moment.
 ///
-/// [`testing::session_store_keeps_its_contract`](crate::testing::session_store_keeps_its_contract)
-/// checks what every store has to do.
+/// `stentor::test::stores::session_store_keeps_its_contract` checks what every store has to do.
 pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Saves a session that this node has, in place of its earlier record, for at least `keep_for`
     /// from now on. `false`, and nothing is saved, if another node has the session by now.

@@ -97,8 +97,7 @@ pub enum TaskStoreError {
 
 /// Keeps tasks, so that their clients can fetch them later.
 ///
-/// [`testing::task_store_keeps_its_contract`](crate::testing::task_store_keeps_its_contract) checks
-/// what every store has to do.
+/// `stentor::test::stores::task_store_keeps_its_contract` checks what every store has to do.
 pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Stores a task, and replaces a task with the same id. Once this returns, the task is stored,
     /// and survives what this store is made to survive.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stentor_engine::{Context, ToolError, tool};
+use stentor_test::Answer;
 use tokio::time::sleep;
 
 use crate::support::{self, Client};
-use crate::{Login, accept, call, engine, modern, text};
+use crate::{Login, accept, call, engine, text};
 
 #[tokio::test(start_paused = true)]
 async fn a_modern_answer_continues_the_same_run_of_the_code() {
@@ -104,20 +105,13 @@ async fn answers_may_come_with_the_first_request_if_they_have_the_right_form() {
 #[tokio::test(start_paused = true)]
 async fn prompts_and_resources_can_ask_questions() {
     let engine = engine(Arc::default()).await;
-    let mut client = Client::connect(&engine).await;
-    for (id, method, params) in [
-        (1, "prompts/get", json!({"name": "hello"})),
-        (3, "resources/read", json!({"uri": "ask://1"})),
-    ] {
-        let asked = modern(&mut client, id, method, params.clone()).await["result"].take();
-        assert_eq!(asked["resultType"], "input_required");
-        let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
-        let mut retry = params;
-        retry["inputResponses"] = json!({ key: accept("ann") });
-        retry["requestState"] = asked["requestState"].clone();
-        let done = modern(&mut client, id + 1, method, retry).await;
-        assert!(done["result"].to_string().contains("ann"), "{done}");
-    }
+    let client = stentor_test::Client::builder(&engine)
+        .on_elicit(|_| Answer::accept(json!({"user": "ann"})))
+        .connect()
+        .await;
+    let prompt = client.get_prompt("hello", ()).await.unwrap();
+    assert_eq!(prompt.messages[0].content.as_text().unwrap().text, "ann");
+    assert_eq!(client.read_text("ask://1").await.unwrap(), "ann");
 }
 
 #[tokio::test(start_paused = true)]

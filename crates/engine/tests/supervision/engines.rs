@@ -2,30 +2,32 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use serde_json::json;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{Ended, SessionKind};
+use stentor_test::{Client, Notice, assert_silent};
 use tokio::time::sleep;
 
-use crate::support::{Client, engine, methods};
-use crate::{TOOLS_CHANGED, named, settle};
+use crate::named;
+use crate::support::engine;
 
 #[tokio::test(start_paused = true)]
 async fn repeated_crashes_end_the_engine_and_its_clients_are_notified() {
     let engine = engine().start().await.unwrap();
-    let mut client = Client::legacy(&engine).await;
-    client.call(1, "wait").await;
-    client.ping().await;
+    let client = Client::legacy(&engine).await;
+    let mut notices = client.notices().await;
+    let call = client.start_tool("wait", ());
+    client.settle().await;
     while kill(&engine, FaultTarget::Registry).await.is_ok() {
         tokio::task::yield_now().await;
         if engine.observe().await.is_err() && engine.is_draining() {
             break;
         }
     }
-    let (answer, _) = client.answer(1).await;
-    assert!(answer["error"].is_object(), "{answer}");
-    while client.next().await.is_some() {}
+    let error = call.reply().await.unwrap_err();
+    assert!(!error.message.contains("the session has ended"), "it was answered: {error}");
+    while StreamExt::next(&mut notices).await.is_some() {}
     assert!(engine.catalog().add(named("late")).await.is_err());
 }
 
@@ -64,24 +66,24 @@ async fn an_engine_under_a_supervisor_ends_with_it() {
     while !seen.recv().await.expect("an event").contains("Stopped") {}
 
     let second = engine().start_under(host.get_cell()).await.unwrap();
-    let mut client = Client::legacy(&second).await;
+    let client = Client::legacy(&second).await;
+    let mut notices = client.notices().await;
     host.stop(None);
-    while client.next().await.is_some() {}
+    while StreamExt::next(&mut notices).await.is_some() {}
     assert!(second.open_pipe().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_engines_do_not_affect_each_other() {
     let (one, other) = (engine().start().await.unwrap(), engine().start().await.unwrap());
-    let (mut here, mut there) = (Client::legacy(&one).await, Client::legacy(&other).await);
+    let (here, there) = (Client::legacy(&one).await, Client::legacy(&other).await);
+    let (mut told, mut untold) = (here.notices().await, there.notices().await);
     one.catalog().add(named("added")).await.unwrap();
-    settle(&one).await;
-    assert_eq!(methods(&here.ping().await), [TOOLS_CHANGED]);
-    assert_eq!(there.ping().await, Vec::<serde_json::Value>::new());
+    assert_eq!(told.settled().await, [Notice::ToolsChanged]);
+    assert_silent(&mut untold).await;
     one.shutdown().await;
     assert_eq!(other.sessions().iter().filter(|s| s.kind == SessionKind::Pipe).count(), 1);
-    there.call(1, "echo").await;
-    assert_eq!(there.answer(1).await.0["result"]["content"][0]["text"], json!("echo"));
+    assert_eq!(there.call_tool("echo", ()).await.unwrap().text(), "echo");
 }
 
 #[tokio::test(start_paused = true)]

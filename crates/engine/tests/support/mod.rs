@@ -1,17 +1,18 @@
-//! A client at the other end of an in-memory pipe, with paused time.
+//! What the suites have in common: small tools, and what their clients send.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::{Value, json};
-use stentor_delivery::StreamReceiver;
-use stentor_engine::transport_api::{HttpSession, Pipe, RequestSender};
+use stentor_engine::transport_api::{HttpSession, RequestSender};
 use stentor_engine::{Context, Engine, EngineBuilder, Tool, ToolError, resource, tool};
-use stentor_wire::{Message, Request, meta_key};
+use stentor_test::Raw;
+use stentor_wire::{Era, Message, Request, meta_key};
 
 pub(crate) fn engine() -> EngineBuilder {
     Engine::builder("test", "1")
@@ -58,16 +59,27 @@ pub(crate) fn impatient(times: usize, asked: Arc<AtomicUsize>) -> Tool {
     })
 }
 
-pub(crate) struct Client {
-    pub(crate) pipe: Pipe,
-    receiver: StreamReceiver,
-    received: std::collections::VecDeque<Value>,
+/// A raw client, with what many suites send.
+pub(crate) struct Client(Raw);
+
+impl Deref for Client {
+    type Target = Raw;
+
+    fn deref(&self) -> &Raw {
+        &self.0
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Raw {
+        &mut self.0
+    }
 }
 
 impl Client {
+    /// A client that has sent nothing.
     pub(crate) async fn connect(engine: &Engine) -> Self {
-        let (pipe, receiver) = engine.open_pipe().await.expect("a pipe");
-        Self { pipe, receiver, received: Default::default() }
+        Self(Raw::open(engine).await)
     }
 
     /// A legacy client that has completed the handshake.
@@ -77,66 +89,23 @@ impl Client {
 
     /// A legacy client with these capabilities.
     pub(crate) async fn legacy_that(engine: &Engine, can: Value) -> Self {
-        let mut client = Self::connect(engine).await;
-        client
-            .send(json!({"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {
-                "protocolVersion": "2025-11-25", "capabilities": can,
-                "clientInfo": {"name": "c", "version": "1"},
-            }}))
-            .await;
-        let answer = client.next().await.expect("an answer");
-        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
-        client
-    }
-
-    pub(crate) async fn send(&self, message: Value) {
-        let bytes = Bytes::from(message.to_string());
-        self.pipe.deliver(Message::decode(&bytes)).await.expect("delivered");
+        let client = stentor_test::Client::builder(engine).era(Era::Legacy).client_info("c", "1");
+        Self(client.capabilities(can).raw().await)
     }
 
     pub(crate) async fn call(&self, id: i64, tool: &str) {
         let params = json!({"name": tool, "_meta": {"progressToken": id}});
-        self.send(json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}))
-            .await;
-    }
-
-    /// The next message; `None` when the session has ended.
-    pub(crate) async fn next(&mut self) -> Option<Value> {
-        let mut batch = Vec::new();
-        while self.received.is_empty() {
-            if !self.receiver.next(&mut batch).await {
-                return None;
-            }
-            for (_, _, frame) in batch.drain(..) {
-                let mut out = BytesMut::new();
-                frame.write(&mut out);
-                self.received.push_back(serde_json::from_slice(&out).expect("JSON"));
-            }
-        }
-        self.received.pop_front()
-    }
-
-    /// The response to a request, and the messages before it.
-    pub(crate) async fn answer(&mut self, id: impl Into<Value>) -> (Value, Vec<Value>) {
-        let (id, mut before) = (id.into(), Vec::new());
-        loop {
-            let message = self.next().await.expect("an answer");
-            if message.get("id") == Some(&id) {
-                return (message, before);
-            }
-            before.push(message);
-        }
+        self.request(id, "tools/call", params).await;
     }
 
     pub(crate) async fn subscribe(&mut self, id: &str, uri: &str) {
-        let params = json!({"uri": uri});
-        let method = "resources/subscribe";
-        self.send(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
+        self.request(id, "resources/subscribe", json!({ "uri": uri })).await;
         assert!(self.answer(id).await.0["result"].is_object());
     }
 
+    /// The messages before the response to a ping.
     pub(crate) async fn ping(&mut self) -> Vec<Value> {
-        self.send(json!({"jsonrpc": "2.0", "id": "ping", "method": "ping"})).await;
+        self.request("ping", "ping", json!({})).await;
         self.answer("ping").await.1
     }
 }

@@ -85,7 +85,7 @@ async fn a_task_outlives_the_connection_and_the_session_that_began_it() {
     drop(receiver);
     let mut client = Client::connect(&engine).await;
     let call = request("tools/call", json!({"name": "work"}), true);
-    client.pipe.deliver(Ok(Message::Request(call))).await.unwrap();
+    client.pipe().deliver(Ok(Message::Request(call))).await.unwrap();
     let other = client.answer(1).await.0;
     drop(client);
     for answer in [answer, other] {

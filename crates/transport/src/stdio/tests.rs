@@ -30,7 +30,7 @@ async fn engine() -> Engine {
         }))
         .tool(tool("change", |call: Call| async move {
             let name = format!("tool-{}", call.catalog().snapshot().revision());
-            let added = tool(name, || async { Ok::<_, ToolError>("") });
+            let added = tool(name, || async { "" });
             call.catalog().add(added).await.map_err(|error| ToolError::new(error.to_string()))?;
             Ok::<_, ToolError>("changed")
         }))
