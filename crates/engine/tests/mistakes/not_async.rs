@@ -1,0 +1,9 @@
+use stentor_engine::tool;
+
+fn greet() -> String {
+    String::new()
+}
+
+fn main() {
+    tool("greet", greet);
+}
