@@ -10,6 +10,9 @@ const MAX_LINES: usize = 500;
 /// Folders of the workspace that are read.
 const FOLDERS: [&str; 4] = ["crates", "examples", "tests", "docs"];
 
+/// Files of the root that are read.
+const IN_ROOT: [&str; 4] = ["README.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md"];
+
 /// Files that name retired words on purpose: the glossary, this test, and decisions of the past.
 const HISTORY: [&str; 3] = ["docs/GLOSSARY.md", "tests/tidy.rs", "docs/adr/"];
 
@@ -31,7 +34,7 @@ fn files(extensions: &[&str]) -> Vec<String> {
         }
     }
     let root = root();
-    let mut found: Vec<_> = ["README.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    let mut found: Vec<_> = IN_ROOT.map(|name| root.join(name)).into();
     for folder in FOLDERS {
         collect(&root.join(folder), &mut found);
     }
@@ -236,4 +239,14 @@ fn every_relative_link_leads_somewhere() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_comparison_has_the_numbers_that_its_script_counts() {
+    let script = root().join("docs/compare/count.sh");
+    let counted = std::process::Command::new("bash").arg(script).output().expect("bash");
+    let counted = String::from_utf8(counted.stdout).expect("a table");
+    let table = counted.trim_end();
+    assert!(table.lines().count() > 2, "{table}");
+    assert!(read("docs/COMPARE.md").contains(table), "the table is to be:\n{table}");
 }
