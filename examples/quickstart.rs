@@ -4,11 +4,12 @@
 //!     cargo run --release --example quickstart -- --http ADDR
 //!     cargo run --release --example quickstart -- --stdio
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stentor::{Context, Engine, ToolError, tool};
+use stentor::{Context, Engine, Shown, ToolError, tool};
 use tokio::time::sleep;
 
 #[derive(Deserialize, JsonSchema)]
@@ -18,7 +19,7 @@ struct Batch {
     items: Vec<String>,
 }
 
-async fn process_batch(args: Batch, ctx: Context) -> Result<String, ToolError> {
+async fn process_batch(args: Batch, ctx: Context) -> String {
     let total = args.items.len();
     for (i, item) in args.items.iter().enumerate() {
         process(item).await;
@@ -29,7 +30,7 @@ async fn process_batch(args: Batch, ctx: Context) -> Result<String, ToolError> {
             format!("Processed {done}/{total}"),
         );
     }
-    Ok(format!("Processed {total} items"))
+    format!("Processed {total} items")
 }
 
 async fn process(_item: &str) {
@@ -54,18 +55,17 @@ async fn add_new_tool(args: NewTool, ctx: Context) -> Result<String, ToolError> 
         )));
     }
     let name = args.tool_name;
-    let answer = format!("Hello from {name}!");
-    let added = tool(&name, move || {
-        let answer = answer.clone();
-        async move { Ok::<_, ToolError>(answer) }
-    });
-    ctx.catalog().add(added.description("A tool that was added while the server runs")).await?;
+    let answer: Arc<str> = format!("Hello from {name}!").into();
+    let added = tool(&name, move || std::future::ready(answer.clone()))
+        .description("A tool that was added while the server runs");
+    // The model reads why it is refused.
+    ctx.catalog().add(added).await.map_err(Shown)?;
     Ok(format!("Added the tool {name}"))
 }
 
-async fn refresh_resources(ctx: Context) -> Result<&'static str, ToolError> {
+async fn refresh_resources(ctx: Context) -> &'static str {
     ctx.send_resource_list_changed();
-    Ok("Told every client that the resources changed")
+    "Told every client that the resources changed"
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -75,7 +75,7 @@ struct Dataset {
     file_path: String,
 }
 
-async fn analyze_dataset(args: Dataset, ctx: Context) -> Result<String, ToolError> {
+async fn analyze_dataset(args: Dataset, ctx: Context) -> String {
     let steps = ["Loading data", "Cleaning data", "Computing statistics", "Writing the report"];
     ctx.info(format!("Analyzing {}", args.file_path));
     for (done, step) in steps.iter().enumerate() {
@@ -84,7 +84,7 @@ async fn analyze_dataset(args: Dataset, ctx: Context) -> Result<String, ToolErro
         ctx.report_progress((done + 1) as f64, Some(steps.len() as f64), step);
     }
     ctx.info("Analysis complete");
-    Ok(format!("Analyzed {} in {} steps", args.file_path, steps.len()))
+    format!("Analyzed {} in {} steps", args.file_path, steps.len())
 }
 
 #[tokio::main]

@@ -28,7 +28,7 @@ async fn main() -> Result<(), Failure> {
     // The panic of the tool appears in the transcript instead.
     std::panic::set_hook(Box::new(|_| {}));
     let engine = Engine::builder("Stentor Supervised", env!("CARGO_PKG_VERSION"))
-        .tool(tool("echo", || async { Ok::<_, ToolError>("echo") }))
+        .tool(tool("echo", || async { "echo" }))
         .tool(tool("wait", wait))
         .tool(tool("panic", panic))
         .start()
@@ -133,7 +133,7 @@ impl Show {
         say("   All goes on: a call, and a new tool.")?;
         self.client.call("echo").await?;
         let name = format!("tool-{}", self.table.len());
-        self.engine.catalog().add(tool(name, || async { Ok::<_, ToolError>("") })).await?;
+        self.engine.catalog().add(tool(name, || async { "" })).await?;
         let mut after = self.watch().await?.noticed;
         after.sort();
         if after != ["a result", "tools/list_changed"] {

@@ -101,9 +101,9 @@ async fn a_transaction_is_one_notice_for_each_list_and_none_if_it_is_refused() {
             Mutation::Add(Server::tool("a").into()),
             Mutation::Add(Server::tool("b").into()),
             Mutation::Add(Server::prompt("p").into()),
-            Mutation::Remove(stentor::ItemKind::Tools, "echo".to_owned()),
+            Mutation::remove(stentor::ItemKind::Tools, "echo".to_owned()),
             Mutation::Add(Server::resource("test://r").into()),
-            Mutation::Remove(stentor::ItemKind::Templates, "test://users/{id}".to_owned()),
+            Mutation::remove(stentor::ItemKind::Templates, "test://users/{id}".to_owned()),
         ])
         .await;
     assert_eq!(change.expect("a valid change").lists.len(), 3);
@@ -143,7 +143,7 @@ async fn a_change_without_effect_is_not_announced() {
     catalog
         .apply([
             Mutation::Add(Server::prompt("brief").into()),
-            Mutation::Remove(stentor::ItemKind::Prompts, "brief".to_owned()),
+            Mutation::remove(stentor::ItemKind::Prompts, "brief".to_owned()),
         ])
         .await
         .expect("a change and its reverse");

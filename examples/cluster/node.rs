@@ -14,9 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor::cluster::{Cluster, ClusterConfig, NodeState};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{
-    Context, Engine, EngineBuilder, NodeId, ResourceError, Tool, ToolError, resource, tool,
-};
+use stentor::{Context, Engine, EngineBuilder, NodeId, Tool, ToolError, resource, tool};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -123,7 +121,7 @@ fn offer(here: &Here) -> EngineBuilder {
     let (asked, adds, touches, reads) = (here.clone(), here.clone(), here.clone(), here.clone());
     Engine::builder("Stentor Cluster", env!("CARGO_PKG_VERSION"))
         .tool(
-            tool("where", move || ready(Ok::<_, ToolError>(asked.name.to_string())))
+            tool("where", move || ready(asked.name.to_string()))
                 .description("Says which node ran it"),
         )
         .tool(
@@ -133,16 +131,14 @@ fn offer(here: &Here) -> EngineBuilder {
         .tool(
             tool("touch_note", move |ctx: Context| {
                 touches.touch(|uri| ctx.send_resource_updated(uri));
-                ready(Ok::<_, ToolError>(format!("{} has {}", touches.note(), touches.text())))
+                ready(format!("{} has {}", touches.note(), touches.text()))
             })
             .description("Changes the note of the node that runs this"),
         )
         .tool(added(&format!("work-on-{}", here.name), &here.name))
         .resource(
-            resource(here.note(), format!("note of {}", here.name), move |_| {
-                ready(Ok::<_, ResourceError>(reads.text()))
-            })
-            .description("A text that only this node has"),
+            resource(here.note(), format!("note of {}", here.name), move || ready(reads.text()))
+                .description("A text that only this node has"),
         )
 }
 
@@ -157,7 +153,7 @@ fn added(name: &str, node: &str) -> Tool {
                 let text = format!("step {step} of {STEPS} on {node}");
                 ctx.report_progress(f64::from(step), Some(f64::from(STEPS)), text);
             }
-            Ok::<_, ToolError>(format!("done by {node}"))
+            format!("done by {node}")
         }
     })
     .description("Takes its time, and tells how far it is")

@@ -104,7 +104,7 @@ async fn enums(ctx: Context) -> Result<String, ToolError> {
             "titledMulti": {"type": "array", "items": {"anyOf": titled}},
         },
     });
-    let form = Elicit::schema("Choose", serde_json::from_value(schema)?);
+    let form = Elicit::schema("Choose", schema);
     let chosen = ctx.elicit_with(form).await?;
     Ok(format!("Elicitation completed: {}", serde_json::to_string(&chosen)?))
 }

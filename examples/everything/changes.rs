@@ -54,7 +54,7 @@ async fn trigger_tool_change(ctx: Context) -> Result<&'static str, ToolError> {
 async fn trigger_prompt_change(ctx: Context) -> Result<&'static str, ToolError> {
     let catalog = ctx.catalog();
     if !catalog.remove_prompt(DYNAMIC_PROMPT).await? {
-        let added = prompt(DYNAMIC_PROMPT, async || Ok::<_, ToolError>("I come and go."));
+        let added = prompt(DYNAMIC_PROMPT, async || "I come and go.");
         catalog.put(added.description("A prompt that comes and goes")).await?;
     }
     Ok("Changed the list of prompts")
@@ -62,7 +62,7 @@ async fn trigger_prompt_change(ctx: Context) -> Result<&'static str, ToolError> 
 
 fn dynamic_tool(name: &str) -> Tool {
     let answer = format!("This is {name}.");
-    let answers = move || std::future::ready(Ok::<_, ToolError>(answer.clone()));
+    let answers = move || std::future::ready(answer.clone());
     tool(name, answers).description("A tool that was added while the server runs")
 }
 
@@ -115,7 +115,7 @@ async fn replace_tools(added: Added, args: Names, ctx: Context) -> Result<String
     let removed = added.difference(&args.names).cloned();
     let new = args.names.difference(&added).map(|name| dynamic_tool(name));
     let change = removed
-        .map(|name| Mutation::Remove(ItemKind::Tools, name))
+        .map(|name| Mutation::remove(ItemKind::Tools, name))
         .chain(new.map(|tool| Mutation::Add(tool.into())));
     ctx.catalog().apply(change).await?;
     *added = args.names;

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stentor::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Resource};
-use stentor::{AsTask, Context, EngineBuilder, Structured, Tool, ToolError, raw_tool, tool};
+use stentor::{AsTask, Context, EngineBuilder, Json, Tool, ToolError, raw_tool, tool};
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     arguments().into_iter().chain(results()).chain(by_hand()).fold(
@@ -138,7 +138,7 @@ async fn took<A>(_arguments: A) -> Result<&'static str, ToolError> {
 fn arguments() -> Vec<(Tool, Value)> {
     let tree = json!({"name": "a", "branches": [{"name": "b"}], "parent": {"name": "c"}});
     vec![
-        (tool("take_nothing", || async { Ok::<_, ToolError>("took nothing") }), json!({})),
+        (tool("take_nothing", || async { "took nothing" }), json!({})),
         (tool("take_empty", took::<Nothing>), json!({})),
         (
             tool("take_numbers", took::<Numbers>),
@@ -180,7 +180,7 @@ where
     T: Serialize + JsonSchema + Send + 'static,
 {
     let name = format!("give_{name}");
-    (tool(name, move || async move { Ok::<_, ToolError>(Structured(value())) }), json!({}))
+    (tool(name, move || async move { Json(value()) }), json!({}))
 }
 
 fn results() -> Vec<(Tool, Value)> {
@@ -236,23 +236,19 @@ fn by_hand() -> Vec<(Tool, Value)> {
     let anything = JsonObject::new();
     vec![
         (
-            raw_tool("take_raw", schema, |_arguments, _ctx| async { Ok("took it") }),
+            raw_tool("take_raw", schema, || async { "took it" }),
             json!({"anything": 1, "list": [1, 2], "closed": {"x": 1}}),
         ),
         (
             tool("give_by_hand", || async {
                 let mut result = CallToolResult::success(vec![]);
                 result.structured_content = Some(json!([1, 2]));
-                Ok::<_, ToolError>(result)
+                result
             })
             .output_schema(list),
             json!({}),
         ),
-        (
-            tool("give_nothing_declared", || async { Ok::<_, ToolError>("nothing") })
-                .output_schema(anything),
-            json!({}),
-        ),
+        (tool("give_nothing_declared", || async { "nothing" }).output_schema(anything), json!({})),
         (
             tool("give_undeclared", || async {
                 let link = Resource::new("test://link", "a link");
@@ -260,7 +256,7 @@ fn by_hand() -> Vec<(Tool, Value)> {
                 let content = vec![sound, ContentBlock::resource_link(link)];
                 let mut result = CallToolResult::success(content);
                 result.structured_content = Some(json!([1]));
-                Ok::<_, ToolError>(result)
+                result
             }),
             json!({}),
         ),
@@ -268,15 +264,11 @@ fn by_hand() -> Vec<(Tool, Value)> {
             tool("give_failure", || async {
                 let mut result = CallToolResult::error(vec![ContentBlock::text("it failed")]);
                 result.structured_content = Some(json!("why"));
-                Ok::<_, ToolError>(result)
+                result
             }),
             json!({}),
         ),
-        (
-            tool("give_task", || async { Ok::<_, ToolError>(Structured(vec![1_u8])) })
-                .as_task(AsTask::WhenPossible),
-            json!({}),
-        ),
+        (tool("give_task", || async { Json(vec![1_u8]) }).as_task(AsTask::WhenPossible), json!({})),
         (tool("ask_odd", ask), json!({})),
     ]
 }

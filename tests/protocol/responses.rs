@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use stentor::model::CacheScope;
-use stentor::{CacheHint, ListCache, Resource, Structured, ToolError};
+use stentor::{CacheHint, Json, ListCache, Resource};
 use stentor_tests::{
     Call, Client, Event, Lane, META_SERVER, MODERN_VERSION, Reply, Server, in_every_lane,
 };
@@ -105,8 +105,7 @@ async fn a_result_that_does_not_fit_its_schema_is_an_error_of_the_server() {
         count: u32,
     }
     let server = Server::start().await;
-    let liar =
-        stentor::tool("liar", || async { Ok::<_, ToolError>(Structured(Count { count: 10 })) });
+    let liar = stentor::tool("liar", || async { Json(Count { count: 10 }) });
     server.engine.catalog().add(liar).await.expect("a new tool");
     let client = Client::connect(&server, Lane::HTTP_MODERN).await;
     assert_eq!(client.call("liar", json!({})).await.error()["code"], -32603);

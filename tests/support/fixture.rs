@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use stentor::{
     CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Extension, Item,
-    ItemKind, LogLevel, Prompt, PromptArgs, PromptError, Resource, ResourceError, Structured,
-    TemplateVars, Tool, ToolError, extension, prompt, raw_tool, resource, resource_template, tool,
+    ItemKind, Json, LogLevel, Prompt, PromptArgs, Resource, ResourceError, TemplateVars, Tool,
+    ToolError, extension, prompt, raw_tool, resource, resource_template, tool,
 };
 use tokio::sync::watch;
 
@@ -64,7 +64,7 @@ impl Stage {
             ctx.report_progress(1.0, None, "waiting");
             stage.wait(&name).await;
             stage.set(&name, Phase::Finished);
-            Ok::<_, ToolError>("held")
+            "held"
         };
         tool(tool_name, with_stage(self, hold))
             .description("Reports one step of progress, then waits for the test")
@@ -172,7 +172,7 @@ struct Sum {
 
 /// A tool that a test, or a call of `add`, adds.
 pub(crate) fn small_tool(name: &str) -> Tool {
-    tool(name, || async { Ok::<_, ToolError>("small") }).description("Was added later")
+    tool(name, || async { "small" }).description("Was added later")
 }
 
 /// A resource that a test, or a call of `add`, adds.
@@ -182,7 +182,7 @@ pub(crate) fn small_resource(uri: &str) -> Resource {
 
 /// A prompt that a test, or a call of `add`, adds.
 pub(crate) fn small_prompt(name: &str) -> Prompt {
-    prompt(name, || async { Ok::<_, PromptError>("small") })
+    prompt(name, || async { "small" })
 }
 
 async fn add(args: Change, ctx: Context) -> Result<String, ToolError> {
@@ -201,7 +201,7 @@ async fn remove(args: Change, ctx: Context) -> Result<String, ToolError> {
         Kind::Prompts => ItemKind::Prompts,
         Kind::Resources => ItemKind::Resources,
     };
-    ctx.catalog().apply([stentor::Mutation::Remove(kind, args.name)]).await?;
+    ctx.catalog().apply([stentor::Mutation::remove(kind, args.name)]).await?;
     Ok("removed".to_owned())
 }
 
@@ -313,8 +313,8 @@ async fn panic() -> Result<&'static str, ToolError> {
     panic!("this panic is part of a test")
 }
 
-async fn sum(args: Pair) -> Result<Structured<Sum>, ToolError> {
-    Ok(Structured(Sum { sum: args.a + args.b }))
+async fn sum(args: Pair) -> Result<Json<Sum>, ToolError> {
+    Ok(Json(Sum { sum: args.a + args.b }))
 }
 
 async fn order(args: Order) -> Result<String, ToolError> {
@@ -356,7 +356,7 @@ pub(crate) fn bare() -> EngineBuilder {
         .capability("com.example/mood", json!({"good": true}))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Numbers {
     of: Vec<i64>,
 }
@@ -365,11 +365,11 @@ struct Numbers {
 fn arithmetic() -> Extension {
     extension("com.example/arithmetic")
         .settings(json!({"operations": ["sum"]}))
-        .method("arithmetic/sum", |sum: Numbers, ctx: Context| async move {
+        .method("arithmetic/sum", async |sum: Numbers, ctx: Context| -> Result<Value, ToolError> {
             let total: i64 = sum.of.iter().sum();
             ctx.report_progress(1.0, Some(1.0), "added");
             ctx.notify_all("notifications/arithmetic/summed", json!({"total": total})).await?;
-            Ok::<_, ToolError>(json!({"total": total}))
+            Ok(json!({"total": total}))
         })
         .notification("notifications/arithmetic/summed", "arithmeticSummed")
 }
@@ -383,7 +383,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
     }});
     let ticks = AtomicU64::new(0);
     bare()
-        .tool(tool("echo", |args: Text| async { Ok::<_, ToolError>(args.text) }))
+        .tool(tool("echo", |args: Text| async { args.text }))
         .tool(tool("count", count))
         .tool(tool("count_paced", count_paced))
         .tool(tool("zigzag", zigzag))
@@ -402,7 +402,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
                 "background",
                 with_stage(stage, |stage, name, ctx: Context| async move {
                     tokio::spawn(add_later(stage, name, ctx.catalog()));
-                    Ok::<_, ToolError>("later")
+                    "later"
                 }),
             )
             .description("Adds a tool when the test says so, long after it was answered"),
@@ -413,7 +413,7 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
                 with_stage(stage, |stage, name, ctx: Context| async move {
                     ctx.report_progress(1.0, None, "in time");
                     tokio::spawn(send_later(stage, name, ctx));
-                    Ok::<_, ToolError>("answered")
+                    "answered"
                 }),
             )
             .description("Speaks when the test says so, long after it was answered"),
@@ -427,41 +427,35 @@ pub(crate) fn engine(stage: &Stage) -> EngineBuilder {
         }))
         .tool(tool("sum", sum))
         .tool(tool("order", order))
-        .tool(raw_tool("region", region, |args, _ctx| async move {
-            Ok::<_, ToolError>(args["region"].as_str().unwrap_or("nowhere").to_owned())
+        .tool(raw_tool("region", region, |args: Value| async move {
+            args["region"].as_str().unwrap_or("nowhere").to_owned()
         }))
-        .tool(tool("größe", || async { Ok::<_, ToolError>("groß") }))
+        .tool(tool("größe", || async { "groß" }))
         .resource(Resource::text(MARK, "mark", "mark"))
         .resource(Resource::text("test://static", "static", "It never changes."))
         .resource(resource("test://clock", "clock", move |ctx: Context| {
             let tick = ticks.fetch_add(1, Ordering::Relaxed);
-            async move { Ok::<_, ResourceError>(format!("{} tick {tick}", ctx.uri())) }
+            async move { format!("{} tick {tick}", ctx.uri()) }
         }))
         .resource(
-            resource("test://bytes", "bytes", |_ctx| async {
-                Ok::<_, ResourceError>(vec![0_u8, 255])
-            })
-            .mime_type("application/octet-stream"),
+            resource("test://bytes", "bytes", || async { vec![0_u8, 255] })
+                .mime_type("application/octet-stream"),
         )
-        .resource(resource("test://panic", "panic", |_ctx| panic()))
-        .resource(resource("test://broken", "broken", |_ctx| async {
+        .resource(resource("test://panic", "panic", panic))
+        .resource(resource("test://broken", "broken", || async {
             Err::<String, _>(ResourceError::new("the disk is gone"))
         }))
         .resource_template(
-            resource_template(
-                "test://users/{id}",
-                "users",
-                |vars: TemplateVars, _ctx| async move {
-                    Ok::<_, ResourceError>(format!("user {}", vars["id"]))
-                },
-            )
+            resource_template("test://users/{id}", "users", |vars: TemplateVars| async move {
+                format!("user {}", vars["id"])
+            })
             .complete(|completion: Completion| async move {
                 let ids = ["10", "11", "20"].map(str::to_owned);
                 ids.into_iter().filter(|id| id.starts_with(&completion.value)).collect()
             }),
         )
         .prompt(
-            prompt("greet", |args: PromptArgs| async move { Ok::<_, PromptError>(greet(&args)) })
+            prompt("greet", |args: PromptArgs| async move { greet(&args) })
                 .description("Greets somebody")
                 .argument("name", "Who is greeted", true)
                 .argument("style", "How", false)

@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use stentor_engine::{Engine, ToolError, tool};
+use stentor_engine::{Engine, tool};
 use stentor_wire::Message;
 use support::{answer, decode, initialize, initialized, legacy, modern, on_worker, stream, to_end};
 use tokio::runtime::Runtime;
@@ -21,7 +21,7 @@ struct Echo {
 }
 
 fn engine(runtime: &Runtime) -> Engine {
-    let echo = tool("echo", |args: Echo| async { Ok::<_, ToolError>(args.text) });
+    let echo = tool("echo", |args: Echo| async { args.text });
     support::start(runtime, Engine::builder("bench", "1").tool(echo))
 }
 

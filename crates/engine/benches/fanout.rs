@@ -11,7 +11,7 @@ use criterion::{
 use serde_json::json;
 use stentor_delivery::StreamReceiver;
 use stentor_delivery::policy::Class;
-use stentor_engine::{Engine, ToolError, tool};
+use stentor_engine::{Engine, tool};
 use support::{answer, modern, on_worker, stream};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
@@ -75,7 +75,7 @@ async fn listen(engine: Engine, listeners: usize) -> Vec<StreamReceiver> {
 async fn change(engine: &Engine, receivers: &mut [StreamReceiver]) -> Duration {
     sleep(PAUSE).await;
     let edition = engine.catalog().snapshot().revision();
-    let changed = tool("changes", || async { Ok::<_, ToolError>("") });
+    let changed = tool("changes", || async { "" });
     let changed = changed.description(format!("The one after {edition}"));
     let mut batch = Vec::new();
     let begun = Instant::now();

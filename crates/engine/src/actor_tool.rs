@@ -3,20 +3,15 @@
 use std::sync::Arc;
 
 use ractor::{ActorRef, Message, RpcReplyPort};
-use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use stentor_wire::model::CallToolResult;
 
-use crate::Context;
-use crate::handler::{IntoToolResult, Tool, ToolError, shape, tool};
-
-type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
+use crate::handler::{FromCall, IntoReply, Tool, ToolError, tool};
 
 /// A tool whose work is done by an actor.
 ///
-/// `message` makes the message to the actor from the arguments, the [`Context`] of the call and
-/// the reply port. It takes all three, or leaves out the arguments, the context, or both. The reply
-/// is a `Result` of any [`IntoToolResult`]. The types define the schemas that clients see, and
-/// arguments are checked, as with [`tool`].
+/// `message` makes the message to the actor from at most four [parameters](crate::FromCall) of a
+/// handler, and from the reply port. The reply is anything that a tool may return: [`IntoReply`]. The
+/// types define the schemas that clients see, and arguments are checked, as with [`tool`].
 ///
 /// `actor` is the [`ActorRef`], or a closure that finds the current one: an actor that was
 /// restarted has a new reference (see [`FindActor`]).
@@ -32,7 +27,7 @@ type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 /// # Cancellation
 ///
 /// A cancelled call waits no more, and its port is closed. The actor notices this with
-/// [`RpcReplyPort::is_closed`] before it begins, and with [`Context::cancelled`] during its work.
+/// [`RpcReplyPort::is_closed`] before it begins, and with [`Context::cancelled`](crate::Context::cancelled) during its work.
 /// The actor is not stopped.
 ///
 /// ```
@@ -48,7 +43,7 @@ type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 ///
 /// enum ConverterMsg {
 ///     Convert(Convert, Context, RpcReplyPort<Result<String, ToolError>>),
-///     Waiting(RpcReplyPort<Result<String, ToolError>>),
+///     Waiting(RpcReplyPort<u32>),
 /// }
 /// # #[cfg(feature = "cluster")]
 /// # impl ractor::Message for ConverterMsg {}
@@ -69,7 +64,7 @@ type Reply<T> = RpcReplyPort<Result<T, ToolError>>;
 ///             // The requester may have ended.
 ///             let _ = reply.send(Ok(format!("{} is converted", args.path)));
 ///         }
-///         ConverterMsg::Waiting(reply) => drop(reply.send(Ok("none".to_owned()))),
+///         ConverterMsg::Waiting(reply) => drop(reply.send(0)),
 ///     }
 /// }
 /// # let _ = (tools, handle);
@@ -128,21 +123,21 @@ pub trait ActorToolFn<M, S>: Send + Sync + 'static {
 }
 
 macro_rules! actor_tool_fn {
-    ($shape:ty, ($($param:ident: $type:ty),*), [$($generic:ident)?]) => {
-        impl<Func, M, T, $($generic)?> ActorToolFn<M, ($shape, T)> for Func
+    ($($parameter:ident: $type:ident)*) => {
+        impl<Func, M, T, $($type,)*> ActorToolFn<M, ($($type,)* T,)> for Func
         where
-            Func: Fn($($type,)* Reply<T>) -> M + Send + Sync + 'static,
+            Func: Fn($($type,)* RpcReplyPort<T>) -> M + Send + Sync + 'static,
             M: Message,
-            T: IntoToolResult,
-            $($generic: DeserializeOwned + JsonSchema + Send + 'static,)?
+            T: IntoReply<CallToolResult>,
+            $($type: FromCall,)*
         {
             fn into_tool(self, name: String, actor: impl FindActor<M>) -> Tool {
                 let shared = Arc::new((name.clone(), actor, self));
-                tool(name, move |$($param: $type),*| {
+                tool(name, move |$($parameter: $type),*| {
                     let shared = shared.clone();
                     async move {
                         let (name, actor, message) = &*shared;
-                        ask(name, actor, |reply| message($($param,)* reply)).await
+                        ask(name, actor, |reply| message($($parameter,)* reply)).await
                     }
                 })
             }
@@ -150,15 +145,16 @@ macro_rules! actor_tool_fn {
     };
 }
 
-actor_tool_fn!(shape::Both<A>, (args: A, ctx: Context), [A]);
-actor_tool_fn!(shape::Arguments<A>, (args: A), [A]);
-actor_tool_fn!(shape::ContextOnly, (ctx: Context), []);
-actor_tool_fn!(shape::Nothing, (), []);
+actor_tool_fn!();
+actor_tool_fn!(a: A);
+actor_tool_fn!(a: A b: B);
+actor_tool_fn!(a: A b: B c: C);
+actor_tool_fn!(a: A b: B c: C d: D);
 
-async fn ask<M: Message, T: IntoToolResult>(
+async fn ask<M: Message, T: Send + 'static>(
     name: &str,
     actor: &impl FindActor<M>,
-    message: impl FnOnce(Reply<T>) -> M,
+    message: impl FnOnce(RpcReplyPort<T>) -> M,
 ) -> Result<T, ToolError> {
     let gone = || ToolError::new(format!("the actor that runs '{name}' has gone"));
     let actor = actor.find().ok_or_else(gone)?;
@@ -171,5 +167,5 @@ async fn ask<M: Message, T: IntoToolResult>(
         // be dropped with the mailbox.
         _ = actor.wait(None) => answer.try_recv().ok(),
     };
-    answered.unwrap_or_else(|| Err(gone()))
+    answered.ok_or_else(gone)
 }

@@ -5,6 +5,7 @@ mod list;
 mod list_cache;
 mod mutation;
 mod remote_items;
+mod toolbox;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,7 @@ use mutation::Entry;
 pub use mutation::{CatalogError, Change, Item, Mutation};
 pub(crate) use remote_items::{Offer, RemoteOffer};
 use remote_items::{RemoteItems, union};
+pub use toolbox::Toolbox;
 
 /// The lists at one revision. Immutable: a mutation makes a new catalog, and readers keep theirs.
 ///
@@ -280,7 +282,7 @@ impl Catalog {
         ) -> Result<(), CatalogError> {
             match list.put(key, ordinal, entry.clone(), replace) {
                 true => Ok(()),
-                false => Err(CatalogError::Exists(kind.noun(), key.to_owned())),
+                false => Err(CatalogError::Exists { kind, key: key.to_owned() }),
             }
         }
         let local = &mut self.local;

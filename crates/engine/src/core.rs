@@ -1,7 +1,8 @@
 //! The parts of one engine, put together: no globals, no names.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use ractor::ActorCell;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::JsonObject;
 
@@ -11,6 +12,7 @@ use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
 use crate::extension::{Extension, ProtocolExtension};
+use crate::handler::Layers;
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Gauges, Metrics};
@@ -18,6 +20,7 @@ use crate::registry::Registry;
 use crate::remote::{PeerNodes, Remote};
 use crate::server_hello::ServerHello;
 use crate::session::Sessions;
+use crate::states::States;
 use crate::streams::Streams;
 use crate::tasks::Tasks;
 
@@ -36,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) remote: Remote,
+    /// The supervisor's actor, once it runs.
+    pub(crate) supervisor: OnceLock<ActorCell>,
 }
 
 /// What a server says of itself to its clients.
@@ -47,8 +52,19 @@ pub(crate) struct ServerOffer {
     pub(crate) extensions: Vec<Extension>,
 }
 
+/// What an author adds around and beside the items.
+pub(crate) struct Surroundings {
+    pub(crate) states: Arc<States>,
+    pub(crate) layers: Layers,
+}
+
 impl Core {
-    pub(crate) fn new(config: Config, offer: ServerOffer, catalog: Catalog) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        offer: ServerOffer,
+        surroundings: Surroundings,
+        catalog: Catalog,
+    ) -> Self {
         let ServerOffer { identity, instructions, capabilities, extensions } = offer;
         let (events, lifecycle) = (Events::default(), Arc::<Lifecycle>::default());
         let members = extensions.iter().flat_map(Extension::notifications).cloned().collect();
@@ -57,6 +73,7 @@ impl Core {
             catalog,
             config.registry.clone(),
             hub.clone(),
+            surroundings.states,
             events.clone(),
             lifecycle.clone(),
         ));
@@ -74,6 +91,7 @@ impl Core {
             config.requests,
             identity.clone(),
             registry.clone(),
+            surroundings.layers,
             metrics.clone(),
         ));
         let max = config.sessions.max_subscriptions;
@@ -112,6 +130,7 @@ impl Core {
             dispatcher,
             sessions,
             remote,
+            supervisor: OnceLock::new(),
         }
     }
 

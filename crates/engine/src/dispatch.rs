@@ -9,15 +9,16 @@ use stentor_delivery::StreamReceiver;
 use stentor_wire::bounds::quoted;
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, Member};
-use stentor_wire::{Era, ErrorObject, KeyKind, Method, Request};
+use stentor_wire::{Era, ErrorObject, KeyKind, Method, Params, Request};
 use tokio::time::Instant;
 
 use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
 use crate::caller::Caller;
-use crate::catalog::{ListCache, Offer, Readable};
+use crate::catalog::{Catalog, ListCache, Offer, Readable};
 use crate::extension::ProtocolExtension;
 use crate::handler::{
-    Arguments, Completion, PendingRequests, PromptEntry, TemplateEntry, completed,
+    Arguments, CallError, Completion, OperationInput, OperationKind, PendingRequests, PromptEntry,
+    TemplateEntry, completed,
 };
 use crate::ids::NodeId;
 use crate::items::ItemKind;
@@ -124,10 +125,10 @@ impl Dispatcher {
         match &request.method {
             Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
             Method::Discover => Dispatch::Answer(self.hello.discover()),
-            Method::ToolsList => Dispatch::Answer(self.list(ItemKind::Tools, era, request)),
-            Method::ResourcesList => Dispatch::Answer(self.list(ItemKind::Resources, era, request)),
-            Method::TemplatesList => Dispatch::Answer(self.list(ItemKind::Templates, era, request)),
-            Method::PromptsList => Dispatch::Answer(self.list(ItemKind::Prompts, era, request)),
+            Method::ToolsList => self.list(ItemKind::Tools, era, request),
+            Method::ResourcesList => self.list(ItemKind::Resources, era, request),
+            Method::TemplatesList => self.list(ItemKind::Templates, era, request),
+            Method::PromptsList => self.list(ItemKind::Prompts, era, request),
             Method::ToolsCall => self.work(lookup.call_tool()),
             Method::ResourcesRead => self.work(lookup.read_resource(era)),
             Method::PromptsGet => self.work(lookup.get_prompt()),
@@ -163,13 +164,17 @@ impl Dispatcher {
         }
     }
 
-    fn list(&self, kind: ItemKind, era: Era, request: &Request) -> Result<ResultBody, ErrorObject> {
-        let params: params::List = request.params.parse()?;
-        let (catalog, size) = (self.calls.registry.catalog(), self.lists.page_size);
-        let page = catalog.page(kind, era, params.cursor.as_deref(), size);
-        let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
-        let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-        Ok(body.with_cache(self.lists.cache.of(kind)))
+    /// A list is read from a snapshot and answered at once, unless middleware wants to see it.
+    fn list(&self, kind: ItemKind, era: Era, request: &Request) -> Dispatch {
+        let (calls, lists, params) = (self.calls.clone(), self.lists, request.params.clone());
+        let page = move || page(&calls.registry.catalog(), lists, kind, era, &params);
+        if self.calls.layers.is_empty() {
+            return Dispatch::Answer(page());
+        }
+        let (operation, method) = (OperationKind::List(kind), request.method.as_str());
+        let code = |_, _| async move { page().map_err(CallError::protocol) };
+        let operation = (operation, OperationInput::Nothing);
+        Dispatch::Call(Target::other("the list", method, operation, code))
     }
 
     /// Begins to answer a request that belongs to no session of this engine. `questions` is for the
@@ -216,6 +221,20 @@ impl Dispatcher {
         let run = call::begin(calls, start, responder).map(|run| (calls.clone(), run));
         Ok(Begun { answer: Answer::Stream(receiver), run })
     }
+}
+
+fn page(
+    catalog: &Catalog,
+    lists: ListConfig,
+    kind: ItemKind,
+    era: Era,
+    params: &Params,
+) -> Result<ResultBody, ErrorObject> {
+    let params: params::List = params.parse()?;
+    let page = catalog.page(kind, era, params.cursor.as_deref(), lists.page_size);
+    let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
+    let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
+    Ok(body.with_cache(lists.cache.of(kind)))
 }
 
 /// A request for an item that may be on another node.

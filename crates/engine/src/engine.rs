@@ -1,6 +1,7 @@
 //! The handle of an engine: start it, change its catalog, notify every client, shut it down.
 
 mod builder;
+mod caller_session;
 mod session_ref;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::registry::{CatalogHandle, RegistryMsg};
 use crate::session::SessionView;
 use crate::supervisor::{self, EngineMsg};
 pub use builder::{EngineBuilder, StartError};
+pub use caller_session::CallerSession;
 pub use session_ref::SessionRef;
 
 /// A running engine. Clones are handles to the same engine.
@@ -40,12 +42,12 @@ pub use session_ref::SessionRef;
 /// use stentor_engine::{Engine, ToolError, tool};
 ///
 /// let engine = Engine::builder("My Server", "1.0.0")
-///     .tool(tool("noon", || async { Ok::<_, ToolError>("12:00") }).description("Tells the time"))
+///     .tool(tool("noon", || async { "12:00" }).description("Tells the time"))
 ///     .start()
 ///     .await?;
 ///
 /// // Every client hears of this by itself.
-/// engine.catalog().add(tool("midnight", || async { Ok::<_, ToolError>("0:00") })).await?;
+/// engine.catalog().add(tool("midnight", || async { "0:00" })).await?;
 /// engine.shutdown().await;
 /// # Ok(())
 /// # }
@@ -222,7 +224,7 @@ impl Engine {
     ///
     /// let engine = Engine::builder("s", "1").start().await?;
     /// let mut events = engine.events(256);
-    /// engine.catalog().add(tool("noon", || async { Ok::<_, ToolError>("12:00") })).await?;
+    /// engine.catalog().add(tool("noon", || async { "12:00" })).await?;
     ///
     /// match events.next().await {
     ///     Some(EngineEvent::CatalogChanged { lists, .. }) => assert_eq!(lists.len(), 1),

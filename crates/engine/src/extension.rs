@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::model::JsonObject;
@@ -15,10 +15,14 @@ use stentor_wire::{Era, ErrorObject, KeyKind, ListKind, Method, Params, Request,
 
 use crate::call::{Dispatch, Target};
 use crate::caller::Caller;
-use crate::handler::{CallError, Context, Running, shape};
+use crate::handler::{
+    CallError, Context, Function, Handler, Input, IntoReply, OperationInput, OperationKind,
+    Parameters,
+};
 use crate::hub::SubscriberKey;
 use crate::nodes::RemoteTopics;
 use crate::offload::LARGE;
+use crate::states::States;
 
 /// An extension, as the engine sees it.
 pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
@@ -63,8 +67,6 @@ pub(crate) struct Grant {
     pub(crate) remote: RemoteTopics,
 }
 
-type MethodCode = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallError>> + Send + Sync;
-
 /// An extension of the protocol with methods and notifications of its own.
 ///
 /// Clients see it under `capabilities.extensions` of `initialize` and of `server/discover`, in both
@@ -74,7 +76,7 @@ type MethodCode = dyn Fn(Params, Context) -> Running<Result<ResultBody, CallErro
 pub struct Extension {
     identifier: Arc<str>,
     settings: JsonObject,
-    methods: Vec<(String, Arc<MethodCode>)>,
+    methods: Vec<(String, Function<ResultBody>)>,
     notifications: Vec<(Arc<str>, Arc<str>)>,
     required: bool,
 }
@@ -91,10 +93,11 @@ impl fmt::Debug for Extension {
 /// Makes an extension with this identifier: a prefix that its author owns, a slash and a name.
 ///
 /// ```
+/// use schemars::JsonSchema;
 /// use serde::{Deserialize, Serialize};
-/// use stentor_engine::{Context, Engine, ToolError, extension};
+/// use stentor_engine::{Engine, Json, extension};
 ///
-/// #[derive(Deserialize)]
+/// #[derive(Deserialize, JsonSchema)]
 /// struct Add {
 ///     a: i64,
 ///     b: i64,
@@ -106,9 +109,7 @@ impl fmt::Debug for Extension {
 /// }
 ///
 /// let arithmetic = extension("com.example/arithmetic")
-///     .method("arithmetic/add", |args: Add, _ctx: Context| async move {
-///         Ok::<_, ToolError>(Sum { sum: args.a + args.b })
-///     })
+///     .method("arithmetic/add", |args: Add| async move { Json(Sum { sum: args.a + args.b }) })
 ///     .notification("notifications/arithmetic/changed", "arithmeticChanged");
 /// let builder = Engine::builder("My Server", "1.0.0").extension(arithmetic);
 /// # let _ = builder;
@@ -136,14 +137,18 @@ impl Extension {
 
     /// Adds a method.
     ///
-    /// The function takes the parameters of the request (any type that is [`DeserializeOwned`]) and
-    /// a [`Context`], or only one of them, or nothing. It returns a `Result` of anything that
-    /// serializes to a JSON object. Parameters that do not fit their type are refused with -32602.
+    /// The function takes any of the [parameters](crate::FromCall) of a handler; its type for
+    /// arguments are the parameters of the request. It returns anything that is [`IntoReply`], such as
+    /// [`Json`](crate::Json) of what serializes to a JSON object. Parameters that do not fit their type
+    /// are refused with -32602.
     #[must_use]
-    pub fn method<M>(mut self, name: impl Into<String>, function: impl MethodFn<M>) -> Self {
-        let function = Arc::new(function);
-        let code: Arc<MethodCode> = Arc::new(move |params, ctx| function.clone().call(params, ctx));
-        self.methods.push((name.into(), code));
+    pub fn method<M, F>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        M: Parameters,
+        F: Handler<M>,
+        F::Future: Future<Output: IntoReply<ResultBody>> + Send + 'static,
+    {
+        self.methods.push((name.into(), Function::new(function)));
         self
     }
 
@@ -202,20 +207,34 @@ impl ProtocolExtension for Extension {
 
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
         let Method::Other(name) = &request.method else { return None };
-        let (_, run) = self.methods.iter().find(|(method, _)| **method == **name)?;
-        let run = run.clone();
+        let (_, function) = self.methods.iter().find(|(method, _)| **method == **name)?;
+        let function = function.clone();
         if let Some(error) = self.refused(caller) {
             return Some(Dispatch::Answer(Err(error)));
         }
-        let params = request.params.clone();
-        Some(Dispatch::Call(Target::new("the method", name, move |ctx| {
-            Box::pin(async move {
-                let era = ctx.era();
-                let result = run(params, ctx).await;
-                Ok(result.map_err(|error| error.in_words_of(era))?)
-            })
-        })))
+        let operation = (OperationKind::Method, OperationInput::Params(request.params.clone()));
+        Some(Dispatch::Call(Target::other(
+            "the method",
+            name,
+            operation,
+            |ctx, input| async move {
+                let input = match input {
+                    OperationInput::Params(params) => Input::Params(read(params, &ctx).await?),
+                    _ => Input::Nothing,
+                };
+                function.run(input, ctx).await
+            },
+        )))
     }
+}
+
+/// Parses the parameters of a method; those that take long, on a thread of their own.
+async fn read(params: Params, ctx: &Context) -> Result<Value, CallError> {
+    let read = match params.source_len() > LARGE {
+        true => ctx.host().offload().run(move || params.parse()).await,
+        false => params.parse(),
+    };
+    read.map_err(CallError::protocol)
 }
 
 /// Why an extension is refused.
@@ -231,6 +250,9 @@ pub enum ExtensionError {
     /// A method is empty, belongs to the protocol, or to another extension.
     #[error("extension '{0}' cannot have the method '{1}'")]
     Method(String, String),
+    /// A method takes a state that the engine does not have.
+    #[error("the method '{0}' takes State<{1}>: set it with EngineBuilder::state")]
+    State(String, &'static str),
     /// A notification is declared twice.
     #[error("extension '{0}' cannot have the notification '{1}'")]
     Notification(String, String),
@@ -240,7 +262,7 @@ pub enum ExtensionError {
 }
 
 /// Checks the extensions of an engine.
-pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
+pub(crate) fn check(extensions: &[Extension], states: &States) -> Result<(), ExtensionError> {
     let (mut methods, mut notifications) = (HashSet::new(), HashSet::new());
     let mut identifiers = HashSet::from([TASKS_EXTENSION]);
     // Those of the protocol.
@@ -255,10 +277,13 @@ pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
         if !identifiers.insert(&*extension.identifier) {
             return Err(ExtensionError::Twice(identifier()));
         }
-        for (name, _) in &extension.methods {
+        for (name, function) in &extension.methods {
             let is_free = matches!(Method::parse(name), Method::Other(_)) && !name.is_empty();
             if !is_free || !methods.insert(&**name) {
                 return Err(ExtensionError::Method(identifier(), name.clone()));
+            }
+            if let Some(missing) = states.missing(&function.signature.states) {
+                return Err(ExtensionError::State(name.clone(), missing.name));
             }
         }
         for (method, member) in extension.notifications() {
@@ -273,68 +298,6 @@ pub(crate) fn check(extensions: &[Extension]) -> Result<(), ExtensionError> {
     Ok(())
 }
 
-/// An async function that can be a method of an extension; see [`Extension::method`]. `M`
-/// distinguishes the parameter lists of functions, and is always inferred.
-pub trait MethodFn<M>: Send + Sync + 'static {
-    /// Runs the function.
-    fn call(
-        self: Arc<Self>,
-        params: Params,
-        ctx: Context,
-    ) -> Running<Result<ResultBody, CallError>>;
-}
-
-macro_rules! method_fn {
-    ($shape:ty, ($($param:ty),*), [$($generic:ident)?],
-     |$function:ident, $params:ident, $ctx:ident| $call:expr) => {
-        impl<Func, Fut, Res, Error, $($generic)?> MethodFn<$shape> for Func
-        where
-            Func: Fn($($param),*) -> Fut + Send + Sync + 'static,
-            Fut: Future<Output = Result<Res, Error>> + Send + 'static,
-            Res: Serialize + Send + 'static,
-            Error: Into<CallError> + 'static,
-            $($generic: DeserializeOwned + Send + 'static,)?
-        {
-            fn call(
-                self: Arc<Self>,
-                $params: Params,
-                $ctx: Context,
-            ) -> Running<Result<ResultBody, CallError>> {
-                async move {
-                    let $function = self;
-                    let result = $call.await.map_err(Into::into)?;
-                    ResultBody::new(&result).map_err(CallError::protocol)
-                }
-                .boxed()
-            }
-        }
-    };
-}
-
-method_fn!(shape::Both<A>, (A, Context), [A], |function, params, ctx| {
-    let params = read(params, &ctx).await?;
-    function(params, ctx)
-});
-method_fn!(shape::Arguments<A>, (A), [A], |function, params, ctx| {
-    let params = read(params, &ctx).await?;
-    drop(ctx);
-    function(params)
-});
-method_fn!(shape::ContextOnly, (Context), [], |function, _params, ctx| function(ctx));
-method_fn!(shape::Nothing, (), [], |function, _params, _ctx| function());
-
-/// Parses the parameters of a method; those that take long, on a thread of their own.
-async fn read<A: DeserializeOwned + Send + 'static>(
-    params: Params,
-    ctx: &Context,
-) -> Result<A, CallError> {
-    let read = match params.source_len() > LARGE {
-        true => ctx.call().host.offload().run(move || params.parse()).await,
-        false => params.parse(),
-    };
-    read.map_err(CallError::protocol)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,8 +309,11 @@ mod tests {
     #[test]
     fn what_belongs_to_the_protocol_or_to_another_extension_is_refused() {
         let a = || extension("com.example/a").method("a/go", answers()).notification("n/a", "a");
-        let refused = |extensions: &[Extension]| check(extensions).unwrap_err();
-        assert_eq!(check(&[a(), extension("com.example/b").method("b/go", answers())]), Ok(()));
+        let refused = |extensions: &[Extension]| check(extensions, &States::default()).unwrap_err();
+        assert_eq!(
+            check(&[a(), extension("com.example/b").method("b/go", answers())], &States::default()),
+            Ok(())
+        );
         assert_eq!(refused(&[a(), a()]), ExtensionError::Twice("com.example/a".into()));
         for identifier in ["", "a", "/a", "a/"] {
             let error = ExtensionError::Identifier(identifier.to_owned());

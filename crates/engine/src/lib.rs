@@ -55,6 +55,7 @@ mod restarts;
 mod server_hello;
 mod session;
 mod shares;
+mod states;
 mod streams;
 mod supervisor;
 mod tasks;
@@ -66,18 +67,19 @@ pub use actor_pool::ActorPoolView;
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
 pub use audience::Audience;
 pub use call::{CallConfig, CallView, StateKey};
-pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation};
+pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation, Toolbox};
 pub use config::Config;
 pub use dispatch::ListConfig;
-pub use engine::{Engine, EngineBuilder, SessionRef, StartError};
+pub use engine::{CallerSession, Engine, EngineBuilder, SessionRef, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
-pub use extension::{Extension, ExtensionError, MethodFn, extension};
+pub use extension::{Extension, ExtensionError, extension};
 pub use handler::{
-    ArgumentProblem, AsTask, AskError, CallError, ClientRoot, Completion, Context, Elicit,
-    InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Prompt, PromptArgs, PromptError,
-    PromptFn, Resource, ResourceError, ResourceTemplate, Sample, Sampled, SchemaError, Structured,
-    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, prompt, raw_tool,
-    resource, resource_template, tool,
+    AccessLog, ArgumentProblem, AsTask, AskError, CallError, CallInput, ClientRoot, Completion,
+    Context, Elicit, FromCall, Handler, InputRequired, IntoReply, Json, Middleware, Next,
+    Operation, OperationKind, OptionalAnswer, Parameters, Principal, Prompt, PromptArgs,
+    PromptError, RateLimit, Reply, Resource, ResourceError, ResourceTemplate, Sample, Sampled,
+    SchemaError, Shown, Signature, State, TemplateError, TemplateVars, Timeout, Tool, ToolError,
+    UrlElicitation, prompt, raw_tool, resource, resource_template, tool,
 };
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};

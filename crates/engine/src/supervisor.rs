@@ -259,7 +259,9 @@ impl SupervisorState {
             }
             None => crate::log!(warn, %error, "a change of the catalog is refused"),
         };
-        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>();
+        let states = &self.core.registry.states;
+        let checked = mutations.into_iter().map(|mutation| mutation.check(states));
+        let checked = checked.collect::<Result<Vec<_>, _>>();
         let checked = match checked {
             Ok(checked) => checked,
             Err(error) => return refuse(error, reply),

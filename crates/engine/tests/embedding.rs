@@ -271,7 +271,7 @@ async fn an_actor_receives_the_events_of_the_engine() {
     let engine = Engine::builder("test", "1").start().await.unwrap();
     engine.subscribe(&worker, 16, WorkerMsg::Events);
     for name in ["noon", "midnight"] {
-        let added = tool(name, || async { Ok::<_, ToolError>("") });
+        let added = tool(name, || async { "" });
         engine.catalog().add(added).await.unwrap();
         assert_eq!(said.recv().await.unwrap(), "[Tools]");
     }
@@ -298,7 +298,7 @@ async fn a_subscriber_of_events_sees_sessions_and_calls_begin_and_end() {
         .configure(|config| config.limits.frames = 10)
         .tool(tool("flood", |ctx: Context| async move {
             (0..100).for_each(|line| ctx.info(line));
-            Ok::<_, ToolError>("flooded")
+            "flooded"
         }))
         .start()
         .await
@@ -408,14 +408,17 @@ async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
     let mut other = support::Client::legacy(&engine).await;
     client.subscribe("s", "test://watched").await;
     let door = engine.actor();
-    let added = tool("added", || async { Ok::<_, ToolError>("") });
+    let added = tool("added", || async { "" });
     door.cast(EngineMsg::Apply(vec![Mutation::Add(added.into())], None)).unwrap();
-    let again = tool("added", || async { Ok::<_, ToolError>("") });
+    let again = tool("added", || async { "" });
     let refused = ractor::call!(door, |reply| {
         EngineMsg::Apply(vec![Mutation::Add(again.into())], Some(reply))
     });
-    assert_eq!(refused.unwrap().unwrap_err(), CatalogError::Exists("tool", "added".into()));
-    let remove = Mutation::Remove(ItemKind::Tools, "echo".into());
+    assert_eq!(
+        refused.unwrap().unwrap_err(),
+        CatalogError::Exists { kind: ItemKind::Tools, key: "added".into() }
+    );
+    let remove = Mutation::remove(ItemKind::Tools, "echo");
     let change =
         ractor::call!(door, |reply| EngineMsg::Apply(vec![remove], Some(reply))).unwrap().unwrap();
     assert_eq!(change.revision, engine.catalog().snapshot().revision());
@@ -442,7 +445,7 @@ async fn an_actor_of_the_host_tells_the_engine_by_plain_messages() {
     assert_eq!(custom(heard), ["custom/all", "custom/one", "custom/legacy"]);
     assert_eq!(custom(other.ping().await), ["custom/all", "custom/legacy"]);
     let added = |n: u32| {
-        let named = tool(format!("added-{n}"), || async { Ok::<_, ToolError>("") });
+        let named = tool(format!("added-{n}"), || async { "" });
         EngineMsg::Apply(vec![Mutation::Add(named.into())], None)
     };
     for n in 0..50 {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use stentor_engine::{Context, Engine, ExtensionError, StartError, ToolError, extension, tool};
@@ -10,7 +11,7 @@ use stentor_wire::{Era, ErrorObject, code};
 
 const CHANGED: &str = "notifications/counter/changed";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Add {
     by: i64,
 }
@@ -18,16 +19,15 @@ struct Add {
 async fn engine() -> Engine {
     let counter = extension("com.example/counter")
         .settings(json!({"start": 0}))
-        .method("counter/add", |add: Add, ctx: Context| async move {
+        .method("counter/add", async |add: Add, ctx: Context| -> Result<Value, ToolError> {
             ctx.info("adding");
             ctx.notify_all(CHANGED, json!({"count": add.by})).await?;
-            Ok::<_, ToolError>(json!({"count": add.by}))
+            Ok(json!({"count": add.by}))
         })
         .method("counter/reset", || async { Err::<(), _>(ToolError::invalid_params("no")) })
         .notification(CHANGED, "counterChanged");
-    let strict = extension("com.example/strict")
-        .method("strict/ask", |_ctx: Context| async { Ok::<_, ToolError>(json!({})) })
-        .required();
+    let strict =
+        extension("com.example/strict").method("strict/ask", || async { json!({}) }).required();
     support::engine()
         .extension(counter)
         .extension(strict)
@@ -94,7 +94,7 @@ async fn a_listen_receives_the_notifications_that_it_asks_for() {
     let params = json!({"count": 7, "_meta": {"a": 1}});
     engine.notify_all(CHANGED, &params).await.unwrap();
     engine.notify_all("notifications/other", json!({})).await.unwrap();
-    engine.catalog().add(tool("new", || async { Ok::<_, ToolError>("") })).await.unwrap();
+    engine.catalog().add(tool("new", || async { "" })).await.unwrap();
     let (changed, other) =
         (Notice::custom(CHANGED, params), Notice::custom("notifications/other", json!({})));
     assert_eq!(heard.settled().await, [changed.clone(), Notice::ToolsChanged]);

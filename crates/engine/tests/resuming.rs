@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::HttpSession;
-use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, ToolError, tool};
+use stentor_engine::{Context, Engine, EngineEvent, Seq, StreamId, tool};
 use support::{http_session, request};
 use tokio::time::sleep;
 
@@ -21,14 +21,14 @@ async fn engine() -> Engine {
                 ctx.info(line);
                 tokio::task::yield_now().await;
             }
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .tool(tool("poll", |ctx: Context| async move {
             ctx.info("before");
             ctx.close_stream();
             sleep(Duration::from_secs(1)).await;
             ctx.info("meanwhile");
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await

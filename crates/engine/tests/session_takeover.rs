@@ -98,7 +98,7 @@ impl Nodes {
             for step in 0..10 {
                 ctx.info(step);
             }
-            Ok::<_, ToolError>("all of them")
+            "all of them"
         });
         let endless = tool("endless", |ctx: Context| async move {
             ctx.info(1);

@@ -10,13 +10,13 @@ mod support;
 
 use std::time::Duration;
 
-use stentor_engine::{Engine, SessionKind, ToolError, tool};
+use stentor_engine::{Engine, SessionKind, tool};
 use tokio::time::sleep;
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 fn named(name: &str) -> stentor_engine::Tool {
-    tool(name, || async { Ok::<_, ToolError>("") })
+    tool(name, || async { "" })
 }
 
 /// Waits until the restarted actors have finished their start.

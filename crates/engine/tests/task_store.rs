@@ -80,13 +80,13 @@ fn builder(store: Arc<dyn TaskStore>) -> EngineBuilder {
 
 /// A tool that returns the step from which it ran.
 fn steps() -> Tool {
-    let code = |ctx: Context| async move {
+    let code = async |ctx: Context| -> Result<String, ToolError> {
         let from = ctx.last_checkpoint().and_then(Value::as_u64).unwrap_or(0);
         for step in from..5 {
             ctx.checkpoint(step).await?;
             sleep(Duration::from_millis(50)).await;
         }
-        Ok::<_, ToolError>(from.to_string())
+        Ok(from.to_string())
     };
     tool("steps", code).as_task(AsTask::Always).resumable()
 }
@@ -184,7 +184,7 @@ async fn a_checkpoint_never_overtakes_the_end() {
     let hasty = tool("hasty", |ctx: Context| async move {
         tokio::spawn(async move { ctx.checkpoint(1).await });
         tokio::task::yield_now().await;
-        Ok::<_, ToolError>("done")
+        "done"
     });
     let engine = builder(store).tool(hasty.as_task(AsTask::Always)).start().await.unwrap();
     let id = begin(&engine, "hasty").await;
@@ -201,7 +201,7 @@ async fn a_checkpoint_that_nobody_awaits_blocks_nothing() {
         // Polled once, kept, and never polled again.
         let _ = futures::poll!(&mut saving);
         std::mem::forget(saving);
-        Ok::<_, ToolError>("done")
+        "done"
     });
     let engine = builder(store).tool(careless.as_task(AsTask::Always)).start().await.unwrap();
     let id = begin(&engine, "careless").await;
@@ -213,7 +213,7 @@ async fn the_end_of_a_task_is_announced_at_once_and_stored_when_its_store_works_
     let store = Arc::new(Slow::default());
     let work = tool("work", || async {
         sleep(Duration::from_secs(5)).await;
-        Ok::<_, ToolError>("done")
+        "done"
     });
     let engine = builder(store.clone()).tool(work.as_task(AsTask::Always)).start().await.unwrap();
     let id = begin(&engine, "work").await;
@@ -233,7 +233,7 @@ async fn a_task_whose_client_disconnects_while_it_is_stored_ends() {
     let store = Arc::new(Slow::default());
     let hangs = tool("hangs", || async {
         std::future::pending::<()>().await;
-        Ok::<_, ToolError>("never")
+        "never"
     });
     let engine = builder(store.clone()).tool(hangs.as_task(AsTask::Always)).start().await.unwrap();
     let answer = send(&engine, "tools/call", json!({"name": "hangs"})).await;
@@ -259,7 +259,7 @@ async fn a_store_that_hangs_is_asked_to_sweep_once() {
 #[tokio::test(start_paused = true)]
 async fn a_resumed_task_asks_again_under_new_keys() {
     let store = Arc::new(MemoryTaskStore::default());
-    let asks = tool("asks", |ctx: Context| async move {
+    let asks = tool("asks", async |ctx: Context| -> Result<String, ToolError> {
         let schema = json!({"type": "object", "properties": {}});
         let schema = schema.as_object().cloned().unwrap_or_default();
         let question = Elicit::schema("?", schema).key("name");
@@ -269,7 +269,7 @@ async fn a_resumed_task_asks_again_under_new_keys() {
         };
         let (answer, saved) = tokio::join!(ctx.elicit_with(question), save);
         saved?;
-        Ok::<_, ToolError>(answer?.len().to_string())
+        Ok(answer?.len().to_string())
     });
     let asks = asks.as_task(AsTask::Always).resumable();
     let first = builder(store.clone()).tool(asks.clone()).start().await.unwrap();
@@ -362,7 +362,7 @@ async fn a_listen_that_waits_for_its_store_begins_once_and_ends_once_whatever_ha
         });
         json!({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params})
     };
-    let plain = |name: &str| tool(name, || async { Ok::<_, ToolError>("") });
+    let plain = |name: &str| tool(name, || async { "" });
     client.send(listen(1)).await;
     sleep(Duration::from_millis(100)).await;
     kill(&engine, FaultTarget::Hub).await.unwrap();

@@ -15,7 +15,11 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
 use stentor_engine::transport_api::Answer;
-use stentor_engine::{AsTask, Context, Elicit, Engine, EngineBuilder, Tool, ToolError, tool};
+use stentor_engine::{
+    AsTask, Context, Elicit, Engine, EngineBuilder, Handler, IntoReply, Parameters, Tool,
+    ToolError, tool,
+};
+use stentor_wire::model::CallToolResult;
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
 use tokio::time::sleep;
 
@@ -26,35 +30,35 @@ fn builder() -> EngineBuilder {
         .tool(named("work", AsTask::Always, |ctx: Context| async move {
             ctx.report_progress(1.0, Some(2.0), "half way");
             sleep(Duration::from_secs(10)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
-        .tool(named("may", AsTask::WhenPossible, |_| async { Ok::<_, ToolError>("done") }))
-        .tool(named("slow", AsTask::After(Duration::from_secs(5)), |_| async {
+        .tool(named("may", AsTask::WhenPossible, || async { "done" }))
+        .tool(named("slow", AsTask::After(Duration::from_secs(5)), || async {
             sleep(Duration::from_secs(10)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .tool(named("talks", AsTask::After(Duration::from_secs(5)), |ctx: Context| async move {
             ctx.error("a word");
             sleep(Duration::from_secs(10)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .tool(named("panics", AsTask::Always, |ctx: Context| async move {
             sleep(Duration::from_secs(1)).await;
             if ctx.task_id().is_some() {
                 panic!("a secret of the tool");
             }
-            Ok::<_, ToolError>("never")
+            "never"
         }))
-        .tool(named("deaf", AsTask::Always, |_| async {
+        .tool(named("deaf", AsTask::Always, || async {
             std::future::pending::<()>().await;
-            Ok::<_, ToolError>("never")
+            "never"
         }))
         .tool(named("polite", AsTask::Always, |ctx: Context| async move {
             ctx.cancelled().await;
             sleep(Duration::from_secs(1)).await;
-            Ok::<_, ToolError>("what there is")
+            "what there is"
         }))
-        .tool(named("asks", AsTask::Always, |ctx: Context| async move {
+        .tool(named("asks", AsTask::Always, async |ctx: Context| -> Result<String, ToolError> {
             let ask = |key: &str| {
                 let ctx = ctx.clone();
                 let schema = json!({"type": "object", "properties": {}});
@@ -64,21 +68,21 @@ fn builder() -> EngineBuilder {
             };
             let (one, other) = tokio::join!(ask("one"), ask("other"));
             let again = ask("one").await?;
-            Ok::<_, ToolError>(format!("{} {} {}", one?.len(), other?.len(), again.len()))
+            Ok(format!("{} {} {}", one?.len(), other?.len(), again.len()))
         }))
-        .tool(named("then", AsTask::OnDemand, |ctx: Context| async move {
+        .tool(named("then", AsTask::OnDemand, async |ctx: Context| -> Result<String, ToolError> {
             assert!(ctx.task_id().is_none());
             ctx.become_task().await?;
             ctx.become_task().await?;
-            Ok::<_, ToolError>(ctx.task_id().map(|id| id.as_str().to_owned()).unwrap_or_default())
+            Ok(ctx.task_id().map(|id| id.as_str().to_owned()).unwrap_or_default())
         }))
 }
 
-fn named<F, Fut, T>(name: &str, as_task: AsTask, code: F) -> Tool
+fn named<M, F>(name: &str, as_task: AsTask, code: F) -> Tool
 where
-    F: Fn(Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<T, ToolError>> + Send + 'static,
-    T: stentor_engine::IntoToolResult,
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<CallToolResult>> + Send + 'static,
 {
     tool(name, code).as_task(as_task)
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use stentor_engine::transport_api::{HttpSession, RequestSender};
-use stentor_engine::{Context, ToolError, tool};
+use stentor_engine::{Context, tool};
 use stentor_test::{Client, Notice, assert_silent};
 use support::{engine, modern_meta};
 use tokio::time::{Instant, sleep};
 
 fn named(name: &str) -> stentor_engine::Tool {
-    tool(name, || async { Ok::<_, ToolError>("") })
+    tool(name, || async { "" })
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +61,7 @@ async fn a_million_announcements_of_a_tool_are_a_few_notices() {
                 ctx.send_tool_list_changed();
                 ctx.send_resource_updated("a://1");
             }
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await
@@ -78,7 +78,7 @@ async fn a_shutdown_lets_calls_end_and_answers_waiting_requests() {
     let engine = engine()
         .tool(tool("second", || async {
             sleep(Duration::from_secs(1)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await
@@ -128,7 +128,7 @@ async fn a_cancelled_call_gets_one_more_turn_and_no_answer() {
         async move {
             ctx.cancelled().await;
             says.store(true, Ordering::Relaxed);
-            Ok::<_, ToolError>("too late")
+            "too late"
         }
     });
     let engine = engine().tool(notices).start().await.unwrap();

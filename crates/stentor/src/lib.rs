@@ -1,18 +1,19 @@
 #![doc = include_str!("../README.md")]
 pub use stentor_engine::{
-    ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig, CallError,
-    CallId, CallOutcome, CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle,
-    Change, ClientRoot, Completion, Config, Conflict, Context, Elicit, EndReason, Ended,
-    EndedUnasked, Engine, EngineBuilder, EngineEvent, EngineMsg, EngineView, EventBatch,
-    EventReceiver, Extension, ExtensionError, FindActor, HubView, InputRequired, IntoContents,
-    IntoPromptResult, IntoToolResult, InvalidNodeId, Item, ItemKind, ListCache, ListConfig,
-    MemoryTaskStore, MethodFn, Mutation, NodeId, Prompt, PromptArgs, PromptError, PromptFn,
-    RegistryConfig, RegistryView, RemoteConfig, RequestBudget, Resource, ResourceError,
-    ResourceTemplate, Revision, Sample, Sampled, SchemaError, Seq, SessionConfig, SessionId,
-    SessionKind, SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView,
-    StartError, StateKey, Stopped, StreamId, Structured, SupervisorView, TakeOver, TaskConfig,
-    TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError,
-    ToolFn, UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
+    AccessLog, ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig,
+    CallError, CallId, CallInput, CallOutcome, CallRef, CallView, CallerSession, CancelReason,
+    Catalog, CatalogError, CatalogHandle, Change, ClientRoot, Completion, Config, Conflict,
+    Context, Elicit, EndReason, Ended, EndedUnasked, Engine, EngineBuilder, EngineEvent, EngineMsg,
+    EngineView, EventBatch, EventReceiver, Extension, ExtensionError, FindActor, FromCall, Handler,
+    HubView, InputRequired, IntoReply, InvalidNodeId, Item, ItemKind, Json, ListCache, ListConfig,
+    MemoryTaskStore, Middleware, Mutation, Next, NodeId, Operation, OperationKind, OptionalAnswer,
+    Parameters, Principal, Prompt, PromptArgs, PromptError, RateLimit, RegistryConfig,
+    RegistryView, RemoteConfig, Reply, RequestBudget, Resource, ResourceError, ResourceTemplate,
+    Revision, Sample, Sampled, SchemaError, Seq, SessionConfig, SessionId, SessionKind,
+    SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView, Shown, StartError,
+    State, StateKey, Stopped, StreamId, SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord,
+    TaskStore, TaskStoreError, TemplateError, TemplateVars, Timeout, Tool, ToolError, Toolbox,
+    UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
     resource_template, tool,
 };
 pub use stentor_wire::encode::CacheHint;
@@ -28,6 +29,22 @@ pub use stentor_transport::http;
 pub use stentor_transport::signal;
 #[cfg(feature = "stdio")]
 pub use stentor_transport::stdio;
+
+/// Data structures of other crates that are part of this one's interface.
+pub use {schemars, serde_json};
+
+/// What most servers need: `use stentor::prelude::*;`.
+///
+/// The derives need the crates `serde` and `schemars` among your dependencies.
+pub mod prelude {
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+    pub use serde_json::{Value, json};
+    pub use stentor_engine::{
+        Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError, Toolbox, prompt,
+        raw_tool, resource, resource_template, tool,
+    };
+}
 
 /// For transports of one's own: handing messages in, reading what goes back.
 pub mod transport_api {

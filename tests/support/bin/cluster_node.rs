@@ -10,8 +10,8 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
-    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceError, TemplateVars,
-    Tool, ToolError, resource_template, tool,
+    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, TemplateVars, Tool, ToolError,
+    resource_template, tool,
 };
 use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -69,7 +69,7 @@ fn node_name_tool(name: &str, node: &NodeId) -> Tool {
             if args.ms > 0 {
                 sleep(Duration::from_millis(args.ms)).await;
             }
-            Ok::<_, ToolError>(node)
+            node
         }
     })
 }
@@ -102,8 +102,8 @@ async fn main() -> Result<(), Failure> {
     let mut builder = Engine::builder("node", "1")
         .configure(|config| config.node = node.clone())
         .item(Resource::text(MARK, "mark", "mark"))
-        .item(resource_template("test://{name}", "any", |vars: TemplateVars, _ctx| async move {
-            Ok::<_, ResourceError>(vars["name"].clone())
+        .item(resource_template("test://{name}", "any", |vars: TemplateVars| async move {
+            vars["name"].clone()
         }));
     for tool in own_tools(&node, &stage) {
         builder = builder.tool(tool);
@@ -152,7 +152,7 @@ async fn run_orders(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result
                 answer(&()).await?;
             }
             NodeOrder::Remove(names) => {
-                let remove = |name| Mutation::Remove(ItemKind::Tools, name);
+                let remove = |name| Mutation::remove(ItemKind::Tools, name);
                 engine.catalog().apply(names.into_iter().map(remove)).await?;
                 answer(&()).await?;
             }

@@ -31,10 +31,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .tool(tool("count", count))
         .tool(tool("change", |ctx: Context| async move {
             ctx.send_tool_list_changed();
-            Ok::<_, ToolError>("changed")
+            "changed"
         }))
-        .tool(raw_tool("zone", mirrored, |args, _ctx| async move {
-            Ok::<_, ToolError>(args["zone"].as_str().unwrap_or_default().to_owned())
+        .tool(raw_tool("zone", mirrored, |args: serde_json::Value| async move {
+            args["zone"].as_str().unwrap_or_default().to_owned()
         }))
         .start()
         .await?;

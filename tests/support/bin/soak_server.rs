@@ -5,7 +5,7 @@ use std::error::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stentor::{Context, ToolError, tool};
+use stentor::{AskError, Context, tool};
 use stentor_tests::{Addresses, Census, Command, Server, Settings, description, long_uri};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
@@ -27,9 +27,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         config.calls.ask_timeout = settings.patience;
     })
     .await;
-    let ask = async |ctx: Context| {
+    let ask = async |ctx: Context| -> Result<&str, AskError> {
         let _: Name = ctx.elicit("Who are you?").await?;
-        Ok::<_, ToolError>("thanks")
+        Ok("thanks")
     };
     server.engine.catalog().add(tool("ask", ask)).await?;
 

@@ -1,7 +1,7 @@
 //! What all calls of an engine use together.
 
 use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -25,14 +25,15 @@ use super::task::TaskMaker;
 use crate::actor_pool::ActorPool;
 use crate::audience::Audience;
 use crate::events::Events;
-use crate::handler::{CallHost, Cancel, Context};
+use crate::handler::{CallHost, Cancel, Layers};
 use crate::ids::{NodeId, StreamId};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
 use crate::reasons::{CancelReason, Stopped};
-use crate::registry::{CatalogHandle, Registry};
+use crate::registry::Registry;
 use crate::request_budget::{Callers, RequestBudget};
+use crate::states::States;
 use crate::streams::Streams;
 
 /// The longest wait for a client's answer: an expiry that late can still be computed.
@@ -99,6 +100,8 @@ pub(crate) struct Calls {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
+    /// The middleware around all calls.
+    pub(crate) layers: Layers,
     /// Counts the bytes that are kept of what clients sent.
     pub(crate) requests: Callers,
     /// Reads large input on other threads.
@@ -115,6 +118,8 @@ pub(crate) struct Calls {
     /// Counters of the streams of calls that belong to no session.
     pub(crate) stateless_counters: Arc<Counters>,
     tasks: OnceLock<Arc<dyn TaskMaker>>,
+    /// The engine, for the author's code.
+    engine: OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 impl Calls {
@@ -125,6 +130,7 @@ impl Calls {
         requests: RequestBudget,
         identity: Arc<ServerIdentity>,
         registry: Arc<Registry>,
+        layers: Layers,
         metrics: Arc<Metrics>,
     ) -> Self {
         config.ask_timeout = config.ask_timeout.min(MAX_ASK_TIMEOUT);
@@ -134,6 +140,7 @@ impl Calls {
             lifecycle: registry.lifecycle.clone(),
             events: registry.events.clone(),
             registry,
+            layers,
             metrics,
             requests: Callers::new(requests),
             offload: Offload::default(),
@@ -150,6 +157,7 @@ impl Calls {
             stateless_counters: Arc::new(Counters::within(streams.counters.clone(), usize::MAX)),
             streams,
             tasks: OnceLock::new(),
+            engine: OnceLock::new(),
             config,
         }
     }
@@ -166,6 +174,16 @@ impl Calls {
 
     pub(super) fn tasks(&self) -> Option<&Arc<dyn TaskMaker>> {
         self.tasks.get()
+    }
+
+    /// Sets the engine to which the calls belong. Called once.
+    pub(crate) fn set_engine(&self, engine: Weak<dyn Any + Send + Sync>) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// The engine to which the calls belong, while it exists.
+    pub(super) fn engine(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.engine.get()?.upgrade()
     }
 
     /// Decodes a message within the bounds of this engine, a large one on another thread.
@@ -206,6 +224,14 @@ impl CallHost for Calls {
         &self.offload
     }
 
+    fn states(&self) -> &States {
+        &self.registry.states
+    }
+
+    fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     fn ask_timeout(&self) -> Duration {
         self.config.ask_timeout
     }
@@ -221,16 +247,5 @@ impl CallHost for Calls {
         params: Option<Value>,
     ) -> BoxFuture<'a, Result<(), Stopped>> {
         self.registry.notify(audience, method, params).boxed()
-    }
-}
-
-impl Context {
-    /// The tools, resources and prompts, to read and to change.
-    #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "every call belongs to the calls of an engine")]
-    pub fn catalog(&self) -> CatalogHandle {
-        let host: &dyn Any = &*self.call().host;
-        let calls = host.downcast_ref::<Calls>().expect("calls of an engine");
-        CatalogHandle::new(calls.registry.clone())
     }
 }

@@ -183,6 +183,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone());
     let ctx = Context::new(Call {
         host: calls.clone(),
+        engine: calls.engine(),
         caller,
         call,
         cancel,
@@ -231,6 +232,7 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
     let meta = Arc::new(RequestMeta::default());
     let ctx = Context::new(Call {
         host: calls.clone(),
+        engine: calls.engine(),
         output: CallOutputs::new(CallOutput::new(sender, gate, &caller, meta)),
         caller,
         call,

@@ -1,5 +1,6 @@
 //! What a request leads to: an answer at once, or a call.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,9 @@ use stentor_wire::ErrorObject;
 use stentor_wire::encode::ResultBody;
 
 use crate::handler::{
-    Arguments, AsTask, CallError, Completer, Completion, Context, InputRequired, Kind, PromptArgs,
-    PromptEntry, Reader, Running, ToolEntry, completed, prompt_result,
+    Arguments, AsTask, CallError, Completer, Completion, Context, InputRequired, Kind, Layers,
+    Operation, OperationInput, OperationKind, PromptArgs, PromptEntry, Reader, Reply, Running,
+    ToolEntry, completed, prompt_result,
 };
 
 pub(crate) enum Dispatch {
@@ -34,7 +36,9 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match error.into_kind() {
             Kind::Protocol(error) => Self::Error(error),
-            Kind::Message(message) => Self::Error(ErrorObject::internal(message)),
+            Kind::Message(message) | Kind::Hidden(message) => {
+                Self::Error(ErrorObject::internal(message))
+            }
             Kind::Ask(asked) => Self::Ask(asked),
         }
     }
@@ -79,10 +83,21 @@ impl Target {
         let name = tool.clone();
         let target = Self::new("the tool", name.name(), move |ctx| {
             Box::pin(async move {
-                let (era, version) = (ctx.era(), ctx.protocol_version());
-                let outcome = tool.clone().call(arguments, ctx).await;
-                let outcome = outcome.map_err(|error| error.in_words_of(era));
-                let mut result = tool.result(outcome, version)?;
+                let version = ctx.protocol_version();
+                let (kind, input) = (OperationKind::Tool, OperationInput::Arguments(arguments));
+                let (layers, code) = (tool.layers().clone(), tool.clone());
+                let code = |ctx, input| async move {
+                    let OperationInput::Arguments(arguments) = input else {
+                        return Err(other_kind());
+                    };
+                    code.call(arguments, ctx).await.map(Reply::Tool)
+                };
+                let result = match within(&layers, kind, "the tool", ctx, input, code).await {
+                    Ok(Reply::Tool(result)) => Ok(result),
+                    Ok(_) => Err(other_kind()),
+                    Err(error) => Err(error),
+                };
+                let mut result = tool.result(result, version)?;
                 let meta = result.meta.take().map(|meta| meta.0);
                 let failed = result.is_error == Some(true);
                 Ok(ResultBody::new(&result)?.with_meta(meta).with_is_error(failed))
@@ -94,9 +109,14 @@ impl Target {
     pub(crate) fn resource(reader: Reader, uri: &str) -> Self {
         Self::new("the reader of", uri, |ctx| {
             Box::pin(async move {
-                let (era, cache) = (ctx.era(), reader.cache);
-                let result = reader.read(ctx).await;
-                let mut result = result.map_err(|error| error.in_words_of(era))?;
+                let (layers, cache) = (reader.layers.clone(), reader.cache);
+                let (kind, input) = (OperationKind::Resource, OperationInput::Nothing);
+                let code = |ctx, _| async move { reader.read(ctx).await.map(Reply::Resource) };
+                let Reply::Resource(mut result) =
+                    within(&layers, kind, "the resource", ctx, input, code).await?
+                else {
+                    return Err(other_kind().into());
+                };
                 result.result_type = None;
                 let meta = result.meta.take().map(|meta| meta.0);
                 Ok(ResultBody::new(&result)?.with_meta(meta).with_cache(cache))
@@ -108,9 +128,20 @@ impl Target {
         let name = prompt.clone();
         Self::new("the prompt", name.name(), move |ctx| {
             Box::pin(async move {
-                let (era, version) = (ctx.era(), ctx.protocol_version());
-                let result = prompt.get(arguments, ctx).await;
-                let mut result = result.map_err(|error| error.in_words_of(era))?;
+                let version = ctx.protocol_version();
+                let (kind, input) = (OperationKind::Prompt, OperationInput::Texts(arguments));
+                let layers = prompt.layers().clone();
+                let code = move |ctx, input| async move {
+                    let OperationInput::Texts(arguments) = input else { return Err(other_kind()) };
+                    // A middleware may have changed them.
+                    prompt.check_arguments(&arguments).map_err(CallError::protocol)?;
+                    prompt.get(arguments, ctx).await.map(Reply::Prompt)
+                };
+                let Reply::Prompt(mut result) =
+                    within(&layers, kind, "the prompt", ctx, input, code).await?
+                else {
+                    return Err(other_kind().into());
+                };
                 result.result_type = None;
                 prompt_result(&mut result, version);
                 let meta = result.meta.take().map(|meta| meta.0);
@@ -121,8 +152,39 @@ impl Target {
 
     pub(crate) fn completion(completer: Completer, completion: Completion) -> Self {
         let argument = completion.argument.clone();
-        Self::new("the completion of", &argument, |_ctx| {
-            Box::pin(async move { Ok(completed(completer.run(completion).await)?) })
+        Self::new("the completion of", &argument, |ctx| {
+            Box::pin(async move {
+                let (kind, input) = (OperationKind::Completion, OperationInput::Nothing);
+                let code =
+                    |_, _| async move { Ok(Reply::Completion(completer.run(completion).await)) };
+                let layers = Layers::default();
+                match within(&layers, kind, "the completion", ctx, input, code).await? {
+                    Reply::Completion(values) => Ok(completed(values)?),
+                    _ => Err(other_kind().into()),
+                }
+            })
+        })
+    }
+
+    /// Code whose result is made of nothing but JSON: a list, or a method of an extension.
+    pub(crate) fn other<Fut>(
+        what: &'static str,
+        subject: &str,
+        (kind, input): (OperationKind, OperationInput),
+        code: impl FnOnce(Context, OperationInput) -> Fut + Send + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<ResultBody, CallError>> + Send + 'static,
+    {
+        Self::new(what, subject, move |ctx| {
+            Box::pin(async move {
+                let layers = Layers::default();
+                let code = |ctx, input| async move { code(ctx, input).await.map(Reply::Other) };
+                match within(&layers, kind, what, ctx, input, code).await? {
+                    Reply::Other(result) => Ok(result),
+                    _ => Err(other_kind().into()),
+                }
+            })
         })
     }
 
@@ -138,4 +200,31 @@ impl Target {
     pub(crate) fn run(self, ctx: Context) -> Running<Outcome> {
         (self.code)(ctx)
     }
+}
+
+/// Runs code within the layers of its engine and those of its item. Its error is one that the client
+/// may read.
+async fn within<Fut>(
+    item: &Layers,
+    kind: OperationKind,
+    what: &'static str,
+    ctx: Context,
+    input: OperationInput,
+    code: impl FnOnce(Context, OperationInput) -> Fut + Send + 'static,
+) -> Result<Reply, CallError>
+where
+    Fut: Future<Output = Result<Reply, CallError>> + Send + 'static,
+{
+    let (era, host, subject) = (ctx.era(), ctx.host(), ctx.call().call.subject.clone());
+    let operation = Operation::new(kind, ctx, input);
+    let reply = host.layers().run(item, operation, |operation| {
+        let (ctx, input) = operation.into_parts();
+        code(ctx, input)
+    });
+    reply.await.map_err(|error| error.for_client(what, &subject, era))
+}
+
+/// A middleware returned the reply of another kind of operation.
+fn other_kind() -> CallError {
+    CallError::protocol(ErrorObject::internal("a middleware returned a reply of another kind"))
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use stentor_wire::ListKind;
 
 use crate::handler::{
-    Prompt, PromptEntry, Resource, ResourceEntry, ResourceTemplate, SchemaError, TemplateEntry,
-    Tool, ToolEntry,
+    Prompt, PromptEntry, Resource, ResourceEntry, ResourceTemplate, SchemaError, Signature,
+    TemplateEntry, Tool, ToolEntry,
 };
 use crate::ids::Revision;
 use crate::items::ItemKind;
+use crate::states::States;
 
 /// An item of the catalog.
 #[derive(Clone, Debug)]
@@ -51,7 +52,12 @@ pub enum Mutation {
     /// Adds an item, or replaces the item with its name.
     Put(Item),
     /// Removes an item; does nothing if there is none.
-    Remove(ItemKind, String),
+    Remove {
+        /// The kind of the item.
+        kind: ItemKind,
+        /// The name or URI of the item.
+        key: String,
+    },
 }
 
 /// The effect of applied mutations.
@@ -70,14 +76,43 @@ pub struct Change {
 #[non_exhaustive]
 pub enum CatalogError {
     /// An item was added under a name that is taken.
-    #[error("{0} '{1}' already exists")]
-    Exists(&'static str, String),
+    #[error("{} '{key}' already exists", kind.noun())]
+    Exists {
+        /// The kind of the item.
+        kind: ItemKind,
+        /// Its name or URI.
+        key: String,
+    },
     /// A name is empty or too long, or has a character that is not allowed.
-    #[error("{0} name '{1}' is invalid: {2}")]
-    Name(&'static str, String, &'static str),
+    #[error("{} name '{key}' is invalid: {why}", kind.noun())]
+    Name {
+        /// The kind of the item.
+        kind: ItemKind,
+        /// Its name or URI.
+        key: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A schema or template is invalid.
-    #[error("{0} '{1}' is invalid: {2}")]
-    Schema(&'static str, String, SchemaError),
+    #[error("{} '{key}' is invalid: {error}", kind.noun())]
+    Schema {
+        /// The kind of the item.
+        kind: ItemKind,
+        /// Its name or URI.
+        key: String,
+        /// What is wrong.
+        error: SchemaError,
+    },
+    /// The function of an item takes a state that the engine does not have.
+    #[error("{} '{key}' takes State<{state}>: set it with EngineBuilder::state", kind.noun())]
+    State {
+        /// The kind of the item.
+        kind: ItemKind,
+        /// Its name or URI.
+        key: String,
+        /// The type of the state.
+        state: &'static str,
+    },
     /// The engine has stopped, and the registry with it.
     #[error("the engine has stopped")]
     Stopped,
@@ -116,23 +151,25 @@ impl Mutation {
         Self::Put(item.into())
     }
 
-    /// Removes a tool; does nothing if there is none.
+    /// Removes an item by its name or URI; does nothing if there is none.
     #[must_use]
-    pub fn remove_tool(name: impl Into<String>) -> Self {
-        Self::Remove(ItemKind::Tools, name.into())
+    pub fn remove(kind: ItemKind, key: impl Into<String>) -> Self {
+        Self::Remove { kind, key: key.into() }
     }
 
-    pub(crate) fn check(self) -> Result<Checked, CatalogError> {
+    pub(crate) fn check(self, states: &States) -> Result<Checked, CatalogError> {
         Ok(match self {
-            Self::Add(item) => Checked::Add(item.check()?),
-            Self::Put(item) => Checked::Put(item.check()?),
-            Self::Remove(kind, key) => Checked::Remove(kind, key),
+            Self::Add(item) => Checked::Add(item.check(states)?),
+            Self::Put(item) => Checked::Put(item.check(states)?),
+            Self::Remove { kind, key } => Checked::Remove(kind, key),
         })
     }
 }
 
 impl Item {
-    fn kind(&self) -> ItemKind {
+    /// The kind of the item.
+    #[must_use]
+    pub fn kind(&self) -> ItemKind {
         match self {
             Self::Tool(_) => ItemKind::Tools,
             Self::Resource(_) => ItemKind::Resources,
@@ -141,7 +178,9 @@ impl Item {
         }
     }
 
-    fn key(&self) -> &str {
+    /// The name or URI by which the item is identified.
+    #[must_use]
+    pub fn key(&self) -> &str {
         match self {
             Self::Tool(tool) => tool.name(),
             Self::Resource(resource) => resource.uri(),
@@ -150,9 +189,9 @@ impl Item {
         }
     }
 
-    fn check(self) -> Result<Entry, CatalogError> {
-        let (noun, key) = (self.kind().noun(), self.key().to_owned());
-        let invalid = |why| CatalogError::Name(noun, key.clone(), why);
+    fn check(self, states: &States) -> Result<Entry, CatalogError> {
+        let (kind, key) = (self.kind(), self.key().to_owned());
+        let invalid = |why| CatalogError::Name { kind, key: key.clone(), why };
         if key.is_empty() {
             return Err(invalid("it is empty"));
         }
@@ -162,8 +201,8 @@ impl Item {
         if matches!(self, Self::Tool(_)) && key.len() > 128 {
             return Err(invalid("it is longer than 128 characters"));
         }
-        let refused = |error| CatalogError::Schema(noun, key.clone(), error);
-        Ok(match self {
+        let refused = |error| CatalogError::Schema { kind, key: key.clone(), error };
+        let entry = match self {
             Self::Tool(tool) => Entry::Tool(Arc::new(ToolEntry::check(tool).map_err(refused)?)),
             Self::Resource(resource) => {
                 Entry::Resource(Arc::new(ResourceEntry::check(resource).map_err(refused)?))
@@ -174,6 +213,21 @@ impl Item {
             Self::Prompt(prompt) => {
                 Entry::Prompt(Arc::new(PromptEntry::check(prompt).map_err(refused)?))
             }
-        })
+        };
+        match states.missing(&entry.signature().states) {
+            Some(missing) => Err(CatalogError::State { kind, key, state: missing.name }),
+            None => Ok(entry),
+        }
+    }
+}
+
+impl Entry {
+    fn signature(&self) -> &Signature {
+        match self {
+            Self::Tool(tool) => tool.signature(),
+            Self::Resource(resource) => resource.signature(),
+            Self::Template(template) => template.signature(),
+            Self::Prompt(prompt) => prompt.signature(),
+        }
     }
 }

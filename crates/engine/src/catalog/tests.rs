@@ -3,17 +3,19 @@ use serde_json::Value;
 
 use super::*;
 use crate::catalog::list::encode_cursor;
-use crate::handler::{Tool, ToolError, raw_tool, tool};
+use crate::handler::{Tool, raw_tool, tool};
+use crate::states::States;
 
 fn named(name: &str) -> Tool {
-    tool(name, || async { Ok::<_, ToolError>("") })
+    tool(name, || async { "" })
 }
 
 fn apply(
     catalog: &Catalog,
     mutations: Vec<Mutation>,
 ) -> Result<(Catalog, Vec<ListKind>), CatalogError> {
-    let checked = mutations.into_iter().map(Mutation::check).collect::<Result<_, _>>()?;
+    let checked = mutations.into_iter().map(|it| it.check(&States::default()));
+    let checked = checked.collect::<Result<_, _>>()?;
     catalog.apply(checked)
 }
 
@@ -36,7 +38,10 @@ fn a_transaction_is_applied_whole_or_not_at_all() {
     let catalog = with(&["a"]);
     let result =
         apply(&catalog, vec![Mutation::Add(named("b").into()), Mutation::Add(named("a").into())]);
-    assert_eq!(result.unwrap_err(), CatalogError::Exists("tool", "a".to_owned()));
+    assert_eq!(
+        result.unwrap_err(),
+        CatalogError::Exists { kind: ItemKind::Tools, key: "a".to_owned() }
+    );
     assert_eq!(catalog.tool_names().collect::<Vec<_>>(), ["a"]);
 }
 
@@ -45,9 +50,9 @@ fn mutations_without_effect_keep_the_revision_and_announce_nothing() {
     let catalog = with(&["a", "b"]);
     for mutations in [
         vec![],
-        vec![Mutation::Remove(ItemKind::Tools, "x".to_owned())],
+        vec![Mutation::remove(ItemKind::Tools, "x".to_owned())],
         vec![Mutation::Put(named("a").into())],
-        vec![Mutation::Add(named("c").into()), Mutation::Remove(ItemKind::Tools, "c".to_owned())],
+        vec![Mutation::Add(named("c").into()), Mutation::remove(ItemKind::Tools, "c".to_owned())],
     ] {
         let (next, lists) = apply(&catalog, mutations).unwrap();
         assert_eq!(lists, []);
@@ -57,7 +62,7 @@ fn mutations_without_effect_keep_the_revision_and_announce_nothing() {
 
 #[test]
 fn a_template_changes_the_list_of_resources() {
-    let template = crate::resource_template("a://{x}", "a", |_vars, _ctx| async { Ok("") });
+    let template = crate::resource_template("a://{x}", "a", || async { "" });
     let (_, lists) = apply(&Catalog::default(), vec![Mutation::Add(template.into())]).unwrap();
     assert_eq!(lists, [ListKind::Resources]);
 }
@@ -65,8 +70,8 @@ fn a_template_changes_the_list_of_resources() {
 #[test]
 fn a_bad_name_or_schema_is_refused_with_the_reason() {
     let error = apply(&Catalog::default(), vec![Mutation::Add(named("").into())]).unwrap_err();
-    assert!(matches!(error, CatalogError::Name("tool", ..)), "{error}");
-    let bad = raw_tool("x", serde_json::json!({"type": "string"}), |_args, _ctx| async { Ok("") });
+    assert!(matches!(error, CatalogError::Name { kind: ItemKind::Tools, .. }), "{error}");
+    let bad = raw_tool("x", serde_json::json!({"type": "string"}), || async { "" });
     let error = apply(&Catalog::default(), vec![Mutation::Add(bad.into())]).unwrap_err();
     assert_eq!(error.to_string(), "tool 'x' is invalid: the schema must have \"type\": \"object\"");
 }
@@ -75,7 +80,8 @@ fn a_bad_name_or_schema_is_refused_with_the_reason() {
 fn a_schema_is_listed_as_it_was_given() {
     let schema =
         r#"{"type":"object","zeta":1.50,"$defs":{"b":{},"a":{}},"properties":{"y":{},"x":{}}}"#;
-    let tool = raw_tool("x", serde_json::from_str(schema).unwrap(), |_args, _ctx| async { Ok("") });
+    let tool =
+        raw_tool("x", serde_json::from_str::<serde_json::Value>(schema).unwrap(), || async { "" });
     let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
     let page = catalog.page(ItemKind::Tools, Era::Modern, None, 10).unwrap();
     let page = std::str::from_utf8(&page).unwrap();
@@ -115,7 +121,7 @@ proptest! {
         let catalog = with(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let (first, cursor) = page(&catalog, None, size);
         let mut mutations: Vec<_> = removed.iter()
-            .map(|n| Mutation::Remove(ItemKind::Tools, names[*n].clone())).collect();
+            .map(|n| Mutation::remove(ItemKind::Tools, names[*n].clone())).collect();
         mutations.push(Mutation::Add(named("new").into()));
         let (catalog, _) = apply(&catalog, mutations).unwrap();
         let (rest, _) = page(&catalog, cursor.as_deref(), 100);

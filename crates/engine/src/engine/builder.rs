@@ -7,13 +7,14 @@ use serde::Serialize;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::model::{Icon, Implementation, JsonObject};
 
-use crate::catalog::{Catalog, CatalogError, Item, Mutation};
+use crate::catalog::{Catalog, CatalogError, Item, Mutation, Toolbox};
 use crate::config::Config;
-use crate::core::{Core, ServerOffer};
+use crate::core::{Core, ServerOffer, Surroundings};
 use crate::engine::Engine;
 use crate::extension::{self, Extension, ExtensionError};
-use crate::handler::{Prompt, Resource, ResourceTemplate, Tool};
+use crate::handler::{Layers, Middleware, Prompt, Resource, ResourceTemplate, Tool};
 use crate::session::Saver;
+use crate::states::States;
 use crate::supervisor::SupervisorActor;
 use crate::tasks::TaskStoreError;
 
@@ -39,6 +40,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct EngineBuilder {
     info: Implementation,
+    states: States,
+    layers: Layers,
     instructions: Option<String>,
     config: Config,
     items: Vec<Item>,
@@ -51,12 +54,28 @@ impl EngineBuilder {
         let info = Implementation::new(name, version);
         Self {
             info,
+            states: States::default(),
+            layers: Layers::default(),
             instructions: None,
             config: Config::default(),
             items: Vec::new(),
             capabilities: JsonObject::new(),
             extensions: Vec::new(),
         }
+    }
+
+    /// Sets the value that handlers take as [`State<T>`](crate::State); of each type there is one.
+    #[must_use]
+    pub fn state<T: Clone + Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.set(state);
+        self
+    }
+
+    /// Adds a middleware around every call, read and list, outside of those that are there.
+    #[must_use]
+    pub fn layer(mut self, layer: impl Middleware) -> Self {
+        self.layers = self.layers.within(Arc::new(layer));
+        self
     }
 
     /// Adds an item: a tool, a resource, a resource template or a prompt.
@@ -88,6 +107,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn prompt(self, prompt: Prompt) -> Self {
         self.item(prompt)
+    }
+
+    /// Adds all items of a toolbox.
+    #[must_use]
+    pub fn toolbox(mut self, toolbox: Toolbox) -> Self {
+        self.items.extend(toolbox.into_items());
+        self
     }
 
     /// Sets the instructions, which tell models how the server is best used.
@@ -181,23 +207,27 @@ impl EngineBuilder {
     }
 
     async fn start_linked(self, supervisor: Option<ActorCell>) -> Result<Engine, StartError> {
-        let adds = self.items.into_iter().map(|item| Mutation::Add(item).check());
+        let states = Arc::new(self.states);
+        let adds = self.items.into_iter().map(|item| Mutation::Add(item).check(&states));
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
-        extension::check(&self.extensions)?;
+        extension::check(&self.extensions, &states)?;
         let offer = ServerOffer {
             identity,
             instructions: self.instructions,
             capabilities: self.capabilities,
             extensions: self.extensions,
         };
-        let core = Arc::new(Core::new(self.config, offer, catalog));
+        let surroundings = Surroundings { states, layers: self.layers };
+        let core = Arc::new(Core::new(self.config, offer, surroundings, catalog));
+        core.calls.set_engine(Arc::downgrade(&core) as _);
         let (root, _) = match supervisor {
             Some(supervisor) => {
                 Actor::spawn_linked(None, SupervisorActor, core.clone(), supervisor).await?
             }
             None => Actor::spawn(None, SupervisorActor, core.clone()).await?,
         };
+        let _ = core.supervisor.set(root.get_cell());
         if let Err(error) = core.tasks.recover(&core.calls).await {
             root.stop(None);
             return Err(error.into());

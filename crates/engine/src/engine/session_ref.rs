@@ -42,6 +42,13 @@ impl SessionRef {
         self.entry.view()
     }
 
+    /// What the author keeps of this type for the session: one value, made with `Default` when it is
+    /// first asked for. It is freed when the session ends, and does not move to another node with it.
+    #[must_use]
+    pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.entry.slot()
+    }
+
     /// Why the session has ended; `None` while it is open.
     #[must_use]
     pub fn ended(&self) -> Option<EndReason> {

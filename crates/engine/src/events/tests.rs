@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::engine::Engine;
-use crate::{ToolError, tool};
+use crate::tool;
 
 fn emit(events: &Events, number: u64) {
     let revision = Revision(number);
@@ -278,7 +278,7 @@ async fn a_panic_while_wrapping_ends_only_that_subscription() {
 async fn a_change_of_the_catalog_and_the_end_of_the_engine_are_events() {
     let engine = Engine::builder("s", "1").start().await.unwrap();
     let events = engine.events(16);
-    let noon = || tool("noon", || async { Ok::<_, ToolError>("12:00") });
+    let noon = || tool("noon", || async { "12:00" });
     let added = engine.catalog().add(noon()).await.unwrap();
     engine.catalog().remove_tool("no such tool").await.unwrap();
     engine.catalog().add(noon()).await.expect_err("its name is taken");

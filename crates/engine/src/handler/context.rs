@@ -13,7 +13,8 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use serde::Serialize;
 use serde_json::Value;
 use stentor_delivery::Frame;
@@ -26,14 +27,15 @@ use stentor_wire::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arguments, CallError};
+use super::{Arguments, CallError, Layers};
 use crate::audience::Audience;
 use crate::caller::Caller;
 use crate::events::{EngineEvent, Events};
 use crate::ids::{CallId, SessionId, TaskId};
 use crate::offload::Offload;
 use crate::reasons::{CallRef, Stopped};
-pub use ask::{AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled};
+use crate::states::States;
+pub use ask::{AskError, ClientRoot, Elicit, InputRequired, OptionalAnswer, Sample, Sampled};
 pub(crate) use cancel::Cancel;
 pub(crate) use output::{CallOutput, CallOutputs};
 pub(crate) use pending_inputs::PendingInputs;
@@ -49,10 +51,16 @@ pub use url_elicitation::UrlElicitation;
 pub struct Context(Arc<Call>);
 
 /// What a running call asks of its engine. The calls of an engine implement it, above this module.
-pub(crate) trait CallHost: Any + fmt::Debug + Send + Sync {
+pub(crate) trait CallHost: fmt::Debug + Send + Sync {
     fn events(&self) -> &Events;
 
     fn offload(&self) -> &Offload;
+
+    /// What the author keeps for all handlers.
+    fn states(&self) -> &States;
+
+    /// The middleware around all calls.
+    fn layers(&self) -> &Layers;
 
     /// How long a call waits for its client's answer to a question.
     fn ask_timeout(&self) -> Duration;
@@ -83,6 +91,8 @@ pub(crate) trait CallTask: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) host: Arc<dyn CallHost>,
+    /// The engine, for the author's code. It exists at least as long as the call.
+    pub(crate) engine: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) caller: Caller,
     pub(crate) call: CallRef,
     pub(crate) cancel: Cancel,
@@ -138,6 +148,10 @@ impl Context {
         &self.0
     }
 
+    pub(crate) fn host(&self) -> Arc<dyn CallHost> {
+        self.0.host.clone()
+    }
+
     // Progress
 
     /// Reports how far the call is: `progress` of `total`, in any unit, and a message for people.
@@ -169,20 +183,25 @@ impl Context {
 
     /// As [`report_progress`](Self::report_progress), at the pace of the client: waits while the
     /// client is behind, so that it receives every value. Cancel safe.
-    pub async fn report_progress_paced(
+    pub fn report_progress_paced(
         &self,
         progress: f64,
         total: Option<f64>,
-        message: impl Display + Sync,
-    ) {
+        message: impl Display,
+    ) -> BoxFuture<'static, ()> {
         self.0.emit_progress(progress, total);
         if let Some(task) = self.0.task.get() {
-            return task.report(progress_text(progress, total, &message));
+            task.report(progress_text(progress, total, &message));
+            return ready(()).boxed();
         }
         let output = self.0.output();
-        if output.gate.token().is_some() {
-            output.sender.progress_paced(&output.gate, progress, total, &message).await;
+        if output.gate.token().is_none() {
+            return ready(()).boxed();
         }
+        // Formatted here, because what `format_args!` makes lives no longer than this call.
+        let message = message.to_string();
+        async move { output.sender.progress_paced(&output.gate, progress, total, &message).await }
+            .boxed()
     }
 
     /// Whether the client asked for progress of this call.
@@ -408,6 +427,12 @@ impl Context {
     #[must_use]
     pub fn client_capabilities(&self) -> Arc<ClientCapabilities> {
         self.0.output.load().capabilities.clone()
+    }
+
+    /// Who calls, as the transport found out; `None` for a stranger.
+    #[must_use]
+    pub fn principal(&self) -> Option<&str> {
+        self.0.caller.principal.as_deref()
     }
 
     /// The session; `None` for modern requests over HTTP, which have no session.

@@ -1,28 +1,92 @@
-//! The outcomes of the author's code, and their form for clients.
+//! How the author's code fails.
 
+use std::any::Any;
+use std::error::Error;
 use std::fmt;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Value;
-use stentor_wire::model::{CallToolResult, ContentBlock, JsonObject};
 use stentor_wire::{Era, ErrorObject, code};
 
 use super::{AskError, InputRequired};
+use crate::reasons::Stopped;
 
-/// Why a call failed: a message that the model can act on, or an error of the protocol.
+/// Why a call failed, and what its client reads of that.
 ///
-/// `?` turns every [`std::error::Error`] into a message for the model. For other errors, use
-/// [`CallError::protocol`]. `CallError` does not implement `Error`, because `?` could not convert
-/// other errors then.
+/// | made from | the client reads |
+/// |---|---|
+/// | [`CallError::new`], a `String` or `&'static str`, [`Shown`] | this text, which the model can act on |
+/// | any other error, with `?` | only that the call failed; the text of the error is logged |
+/// | [`CallError::protocol`], an [`ErrorObject`] | this error of the protocol |
+/// | an [`AskError`], such as that the user declined | its text |
+///
+/// `?` converts everything that a `Box<dyn Error + Send + Sync>` can be made of, `anyhow::Error`,
+/// too. It does not show the text, because that of a library may contain what a client must not
+/// read: a path, a query, an address. Show it where you know it:
+///
+/// ```
+/// use stentor_engine::{Shown, ToolError};
+///
+/// async fn lines(path: String) -> Result<usize, ToolError> {
+///     // The client reads: No such file or directory.
+///     let text = std::fs::read_to_string(&path).map_err(Shown)?;
+///     // The client reads: too long.
+///     if text.len() > 1_000_000 {
+///         return Err(ToolError::new("too long"));
+///     }
+///     // The client reads: the tool failed. The log says why.
+///     let factor: usize = std::env::var("FACTOR")?.parse()?;
+///     Ok(text.lines().count() * factor)
+/// }
+/// # let _ = lines;
+/// ```
+///
+/// `CallError` does not implement `Error`, because `?` could not convert other errors then.
 #[derive(Clone, PartialEq)]
 pub struct CallError(Kind);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Message(String),
+    /// An error whose text is for the log.
+    Hidden(String),
     Protocol(ErrorObject),
     Ask(Box<InputRequired>),
+}
+
+/// An error whose text clients read; see [`CallError`].
+///
+/// ```
+/// use stentor_engine::{Shown, tool};
+///
+/// #[derive(Debug)]
+/// struct OutOfPaper;
+///
+/// impl std::fmt::Display for OutOfPaper {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("out of paper")
+///     }
+/// }
+///
+/// // All errors of this tool are shown.
+/// async fn print() -> Result<&'static str, Shown<OutOfPaper>> {
+///     Err(OutOfPaper)?
+/// }
+///
+/// let print = tool("print", print);
+/// # let _ = print;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown<E>(pub E);
+
+impl<E> From<E> for Shown<E> {
+    fn from(error: E) -> Self {
+        Self(error)
+    }
+}
+
+impl<E: fmt::Display> From<Shown<E>> for CallError {
+    fn from(Shown(error): Shown<E>) -> Self {
+        Self::new(error.to_string())
+    }
 }
 
 /// Why a tool failed; see [`CallError`].
@@ -60,10 +124,15 @@ impl CallError {
         Self(Kind::Ask(Box::new(asked)))
     }
 
-    /// The same error in a form that a client of this era can read. Only the modern era has a code
-    /// for a missing capability; legacy clients get it as an ordinary failure.
-    pub(crate) fn in_words_of(self, era: Era) -> Self {
+    /// The error as a client of this era may read it. `what` and `subject` name the code that
+    /// failed. Only the modern era has a code for a missing capability; legacy clients get it as an
+    /// ordinary failure.
+    pub(crate) fn for_client(self, what: &str, subject: &str, era: Era) -> Self {
         match self.0 {
+            Kind::Hidden(error) => {
+                crate::log!(error, what, subject, error, "a call failed");
+                Self::new(format!("{what} failed"))
+            }
             Kind::Protocol(ErrorObject { code: code::MISSING_CAPABILITY, message, data })
                 if era == Era::Legacy =>
             {
@@ -89,90 +158,62 @@ impl fmt::Debug for CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Message(message) => f.write_str(message),
+            Kind::Message(text) | Kind::Hidden(text) => f.write_str(text),
             Kind::Protocol(error) => error.fmt(f),
             Kind::Ask(_) => f.write_str("input required"),
         }
     }
 }
 
-impl<E: std::error::Error + 'static> From<E> for CallError {
+impl<E: Into<Box<dyn Error + Send + Sync>> + 'static> From<E> for CallError {
     fn from(error: E) -> Self {
+        let any = &error as &dyn Any;
         // An error of the protocol keeps its code through `?`.
-        let any = &error as &dyn std::any::Any;
-        match (any.downcast_ref::<ErrorObject>(), any.downcast_ref::<AskError>()) {
-            (Some(protocol), _) => Self::protocol(protocol.clone()),
-            (_, Some(AskError::Unsupported(missing))) => {
-                Self::protocol(ErrorObject::missing_capability(missing.clone()))
-            }
-            _ => Self::new(error.to_string()),
+        if let Some(protocol) = any.downcast_ref::<ErrorObject>() {
+            return Self::protocol(protocol.clone());
         }
+        if let Some(AskError::Unsupported(missing)) = any.downcast_ref() {
+            return Self::protocol(ErrorObject::missing_capability(missing.clone()));
+        }
+        // A text is the author's own, and the engine's errors say nothing of the server.
+        let is_shown = any.is::<String>() || any.is::<&'static str>();
+        let is_shown = is_shown || any.is::<AskError>() || any.is::<Stopped>();
+        let error = error.into();
+        if is_shown {
+            return Self::new(error.to_string());
+        }
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self(Kind::Hidden(text))
     }
 }
 
-/// A type that a tool may return.
-///
-/// A text becomes one text block. Content blocks are used as they are. [`Structured`] adds
-/// `structuredContent` and an output schema. A [`CallToolResult`] sets everything.
-pub trait IntoToolResult: Send + 'static {
-    /// The schema of `structuredContent`, if results of this type have one.
-    #[must_use]
-    fn output_schema() -> Option<JsonObject> {
-        None
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The result as clients see it.
-    ///
-    /// # Errors
-    ///
-    /// If the value has no JSON form.
-    fn into_tool_result(self) -> Result<CallToolResult, ToolError>;
-}
-
-macro_rules! content {
-    ($($type:ty: |$value:ident| $blocks:expr;)*) => {
-        $(impl IntoToolResult for $type {
-            fn into_tool_result(self) -> Result<CallToolResult, ToolError> {
-                let $value = self;
-                let mut result = CallToolResult::success($blocks);
-                result.result_type = None;
-                result.is_error = None;
-                Ok(result)
-            }
-        })*
-    };
-}
-
-content! {
-    (): |_nothing| Vec::new();
-    String: |text| vec![ContentBlock::text(text)];
-    &'static str: |text| vec![ContentBlock::text(text)];
-    ContentBlock: |block| vec![block];
-    Vec<ContentBlock>: |blocks| blocks;
-}
-
-impl IntoToolResult for CallToolResult {
-    fn into_tool_result(mut self) -> Result<CallToolResult, ToolError> {
-        self.result_type = None;
-        Ok(self)
-    }
-}
-
-/// A structured result: `structuredContent`, the same value as text for older clients, and an
-/// output schema made from the type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Structured<T>(pub T);
-
-impl<T: Serialize + JsonSchema + Send + 'static> IntoToolResult for Structured<T> {
-    fn output_schema() -> Option<JsonObject> {
-        Some(super::schema::of_type::<T>())
-    }
-
-    fn into_tool_result(self) -> Result<CallToolResult, ToolError> {
-        let value: Value = serde_json::to_value(self.0)?;
-        let mut result = CallToolResult::structured(value);
-        result.result_type = None;
-        result.is_error = None;
-        Ok(result)
+    #[test]
+    fn only_what_the_author_chose_is_shown() {
+        let hidden = CallError::from(std::io::Error::other("db://secret"));
+        assert_eq!(hidden.into_kind(), Kind::Hidden("db://secret".into()));
+        let boxed: Box<dyn Error + Send + Sync> = "no such host".into();
+        assert_eq!(CallError::from(boxed).into_kind(), Kind::Hidden("no such host".into()));
+        let shown = [
+            CallError::from(Shown(std::io::Error::other("shown"))),
+            CallError::from("shown"),
+            CallError::from("shown".to_owned()),
+            CallError::new("shown"),
+        ];
+        for error in shown {
+            assert_eq!(error.into_kind(), Kind::Message("shown".into()));
+        }
+        let declined = CallError::from(AskError::Declined).into_kind();
+        assert_eq!(declined, Kind::Message("the user declined".into()));
+        let protocol = ErrorObject::invalid_params("no");
+        assert_eq!(CallError::from(protocol.clone()).into_kind(), Kind::Protocol(protocol));
     }
 }

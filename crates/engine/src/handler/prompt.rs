@@ -4,16 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
+use serde_json::Value;
 use stentor_wire::ErrorObject;
-use stentor_wire::model::{
-    self, GetPromptResult, Icon, MetaObject, PromptArgument, PromptMessage, Role,
+use stentor_wire::model::{self, GetPromptResult, Icon, JsonObject, MetaObject, PromptArgument};
+
+use super::{
+    Completer, Completion, Context, Function, Handler, Input, IntoReply, Layers, Middleware,
+    Parameters, PromptError, Running, Signature,
 };
-
-use super::{Completer, Completion, Context, PromptError, Running};
-
-type PromptCode =
-    dyn Fn(PromptArgs, Context) -> Running<Result<GetPromptResult, PromptError>> + Send + Sync;
 
 /// The arguments of a prompt, by name. Required arguments are always present.
 pub type PromptArgs = BTreeMap<String, String>;
@@ -22,7 +20,8 @@ pub type PromptArgs = BTreeMap<String, String>;
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) descriptor: model::Prompt,
-    run: Arc<PromptCode>,
+    function: Function<GetPromptResult>,
+    pub(crate) layers: Layers,
     completer: Option<Completer>,
 }
 
@@ -32,26 +31,66 @@ impl fmt::Debug for Prompt {
     }
 }
 
-/// Makes a prompt from an async function of the arguments, of the arguments and a [`Context`], of a
-/// [`Context`], or of nothing.
+/// Makes a prompt from an async function.
+///
+/// The function takes any of the [parameters](crate::FromCall) of a handler, and returns anything
+/// that is [`IntoReply`]. Its arguments are the fields of its type for them: their names, their docs
+/// and whether they are required. Clients send them as texts; numbers, booleans and choices are
+/// parsed.
 ///
 /// ```
-/// use stentor_engine::{PromptArgs, PromptError, prompt};
+/// use schemars::JsonSchema;
+/// use serde::Deserialize;
+/// use stentor_engine::prompt;
 ///
-/// let review = prompt("review", |args: PromptArgs| async move {
-///     Ok::<_, PromptError>(format!("Review this code:\n{}", args["code"]))
+/// #[derive(Deserialize, JsonSchema)]
+/// struct Review {
+///     /// What to review.
+///     code: String,
+///     /// In how many words.
+///     words: Option<u32>,
+/// }
+///
+/// let review = prompt("review", |args: Review| async move {
+///     format!("Review this code in {} words:\n{}", args.words.unwrap_or(100), args.code)
 /// })
-/// .description("Asks for a review")
-/// .argument("code", "What to review", true);
+/// .description("Asks for a review");
 /// # let _ = review;
 /// ```
-pub fn prompt<M>(name: impl Into<String>, function: impl PromptFn<M>) -> Prompt {
-    let function = Arc::new(function);
-    Prompt {
-        descriptor: model::Prompt::new(name.into(), None::<String>, None),
-        run: Arc::new(move |arguments, ctx| function.call(arguments, ctx)),
-        completer: None,
-    }
+///
+/// Of arguments that are known only at run time, a function takes the [`PromptArgs`]:
+///
+/// ```
+/// use stentor_engine::{PromptArgs, prompt};
+///
+/// let review = prompt("review", |args: PromptArgs| async move { format!("Review {}", args["code"]) })
+///     .argument("code", "What to review", true);
+/// # let _ = review;
+/// ```
+pub fn prompt<M, F>(name: impl Into<String>, function: F) -> Prompt
+where
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<GetPromptResult>> + Send + 'static,
+{
+    let function = Function::new(function);
+    let mut descriptor = model::Prompt::new(name.into(), None::<String>, None);
+    descriptor.arguments = function.signature.arguments.as_ref().and_then(arguments_of);
+    Prompt { descriptor, function, layers: Layers::default(), completer: None }
+}
+
+/// The arguments of a prompt, from the schema of their type.
+fn arguments_of(schema: &JsonObject) -> Option<Vec<PromptArgument>> {
+    let fields = schema.get("properties")?.as_object()?;
+    let required = schema.get("required").and_then(Value::as_array);
+    let argument = |(name, field): (&String, &Value)| {
+        let is_required = required.is_some_and(|all| all.iter().any(|one| one == name));
+        let mut argument = PromptArgument::new(name).with_required(is_required);
+        argument.title = field.get("title").and_then(Value::as_str).map(str::to_owned);
+        argument.description = field.get("description").and_then(Value::as_str).map(str::to_owned);
+        argument
+    };
+    Some(fields.iter().map(argument).collect())
 }
 
 impl Prompt {
@@ -89,7 +128,8 @@ impl Prompt {
         self
     }
 
-    /// Declares an argument. A request without a required argument is refused.
+    /// Declares an argument, instead of the one of this name. A request without a required argument
+    /// is refused.
     #[must_use]
     pub fn argument(
         mut self,
@@ -97,10 +137,18 @@ impl Prompt {
         description: impl Into<String>,
         required: bool,
     ) -> Self {
-        self.descriptor
-            .arguments
-            .get_or_insert_default()
-            .push(PromptArgument::new(name).with_description(description).with_required(required));
+        let name = name.into();
+        let arguments = self.descriptor.arguments.get_or_insert_default();
+        arguments.retain(|argument| argument.name != name);
+        let argument = PromptArgument::new(name).with_description(description);
+        arguments.push(argument.with_required(required));
+        self
+    }
+
+    /// Adds a middleware around this prompt alone, outside of those that it has.
+    #[must_use]
+    pub fn layer(mut self, layer: impl Middleware) -> Self {
+        self.layers = self.layers.within(Arc::new(layer));
         self
     }
 
@@ -135,6 +183,14 @@ impl PromptEntry {
         self.prompt.name()
     }
 
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.prompt.function.signature
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.prompt.layers
+    }
+
     pub(crate) fn completer(&self) -> Option<&Completer> {
         self.prompt.completer.as_ref()
     }
@@ -163,85 +219,6 @@ impl PromptEntry {
         arguments: PromptArgs,
         ctx: Context,
     ) -> Running<Result<GetPromptResult, PromptError>> {
-        (self.prompt.run)(arguments, ctx)
+        self.prompt.function.run(Input::Texts(arguments), ctx)
     }
 }
-
-/// A type that a prompt may return.
-pub trait IntoPromptResult: Send + 'static {
-    /// The result as clients see it.
-    fn into_prompt_result(self) -> GetPromptResult;
-}
-
-impl IntoPromptResult for GetPromptResult {
-    fn into_prompt_result(self) -> GetPromptResult {
-        self
-    }
-}
-
-impl IntoPromptResult for Vec<PromptMessage> {
-    fn into_prompt_result(self) -> GetPromptResult {
-        GetPromptResult::new(self)
-    }
-}
-
-impl IntoPromptResult for PromptMessage {
-    fn into_prompt_result(self) -> GetPromptResult {
-        GetPromptResult::new(vec![self])
-    }
-}
-
-impl IntoPromptResult for String {
-    fn into_prompt_result(self) -> GetPromptResult {
-        PromptMessage::new_text(Role::User, self).into_prompt_result()
-    }
-}
-
-impl IntoPromptResult for &'static str {
-    fn into_prompt_result(self) -> GetPromptResult {
-        self.to_owned().into_prompt_result()
-    }
-}
-
-/// An async function that can be a prompt; see [`prompt`]. `M` is always inferred.
-pub trait PromptFn<M>: Send + Sync + 'static {
-    /// Fills the prompt in.
-    fn call(
-        &self,
-        arguments: PromptArgs,
-        ctx: Context,
-    ) -> Running<Result<GetPromptResult, PromptError>>;
-}
-
-macro_rules! prompt_fn {
-    ($shape:ty, ($($param:ty),*), |$function:ident, $arguments:ident, $ctx:ident| $call:expr) => {
-        impl<Func, Fut, Res, Error> PromptFn<$shape> for Func
-        where
-            Func: Fn($($param),*) -> Fut + Send + Sync + 'static,
-            Fut: Future<Output = Result<Res, Error>> + Send + 'static,
-            Res: IntoPromptResult,
-            Error: Into<PromptError> + 'static,
-        {
-            fn call(
-                &self,
-                $arguments: PromptArgs,
-                $ctx: Context,
-            ) -> Running<Result<GetPromptResult, PromptError>> {
-                let $function = self;
-                let running = $call;
-                async move { Ok(running.await.map_err(Into::into)?.into_prompt_result()) }.boxed()
-            }
-        }
-    };
-}
-
-use super::tool::shape;
-
-prompt_fn!(shape::Both<PromptArgs>, (PromptArgs, Context), |function, arguments, ctx| {
-    function(arguments, ctx)
-});
-prompt_fn!(shape::Arguments<PromptArgs>, (PromptArgs), |function, arguments, _ctx| {
-    function(arguments)
-});
-prompt_fn!(shape::ContextOnly, (Context), |function, _arguments, ctx| function(ctx));
-prompt_fn!(shape::Nothing, (), |function, _arguments, _ctx| function());

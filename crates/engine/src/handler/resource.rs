@@ -10,11 +10,10 @@ use stentor_wire::model::{
     self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
 };
 
-use super::{Completer, Completion, Context, ResourceError, Running};
-
-type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, ResourceError>>
-    + Send
-    + Sync;
+use super::{
+    Completer, Completion, Context, Function, Handler, Input, IntoReply, Layers, Middleware,
+    Parameters, ResourceError, Running, Signature,
+};
 
 /// The variables of a resource template, by name, percent-decoded. A variable that the URI leaves
 /// out is not included; most expressions allow that, but not `{var}` and `{+var}`.
@@ -40,6 +39,13 @@ macro_rules! descriptor_methods {
         #[must_use]
         pub fn mime_type(mut self, mime_type: impl Into<String>) -> Self {
             self.descriptor.mime_type = Some(mime_type.into());
+            self
+        }
+
+        /// Adds a middleware around it alone, outside of those that it has.
+        #[must_use]
+        pub fn layer(mut self, layer: impl Middleware) -> Self {
+            self.layers = self.layers.within(Arc::new(layer));
             self
         }
 
@@ -78,7 +84,8 @@ macro_rules! descriptor_methods {
 #[derive(Clone)]
 pub struct Resource {
     pub(crate) descriptor: model::Resource,
-    read: Arc<Read>,
+    read: Function<ReadResourceResult>,
+    pub(crate) layers: Layers,
     pub(crate) cache: CacheHint,
 }
 
@@ -90,28 +97,29 @@ impl fmt::Debug for Resource {
 
 /// Makes a resource that an async function reads.
 ///
-/// ```
-/// use stentor_engine::{Context, ResourceError, resource};
+/// The function takes any of the [parameters](crate::FromCall) of a handler, except arguments, and
+/// returns anything that is [`IntoReply`].
 ///
-/// let clock = resource("clock://now", "clock", |_ctx: Context| async {
-///     Ok::<_, ResourceError>("noon".to_owned())
-/// })
-/// .mime_type("text/plain");
+/// ```
+/// let clock = stentor_engine::resource("clock://now", "clock", || async { "noon" })
+///     .mime_type("text/plain");
 /// # let _ = clock;
 /// ```
-pub fn resource<R, F, Fut>(uri: impl Into<String>, name: impl Into<String>, read: F) -> Resource
+pub fn resource<M, F>(uri: impl Into<String>, name: impl Into<String>, read: F) -> Resource
 where
-    F: Fn(Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, ResourceError>> + Send + 'static,
-    R: IntoContents,
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<ReadResourceResult>> + Send + 'static,
 {
+    const {
+        assert!(
+            !M::HAS_ARGUMENTS,
+            "a resource has no arguments: those of a URI are the variables of a `resource_template`"
+        );
+    }
     let descriptor = model::Resource::new(uri, name);
-    let read: Arc<Read> = Arc::new(move |_vars, ctx| {
-        let uri = ctx.uri().to_owned();
-        let running = read(ctx);
-        async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
-    });
-    Resource { descriptor, read, cache: CacheHint::default() }
+    let (read, layers) = (Function::new(read), Layers::default());
+    Resource { descriptor, read, layers, cache: CacheHint::default() }
 }
 
 impl Resource {
@@ -124,11 +132,7 @@ impl Resource {
     #[must_use]
     pub fn text(uri: impl Into<String>, name: impl Into<String>, text: impl Into<String>) -> Self {
         let text: Arc<str> = text.into().into();
-        resource(uri, name, move |_ctx| {
-            let text = text.to_string();
-            async move { Ok(text) }
-        })
-        .mime_type("text/plain")
+        resource(uri, name, move || std::future::ready(text.clone())).mime_type("text/plain")
     }
 
     /// Makes a binary resource that never changes by itself.
@@ -139,10 +143,7 @@ impl Resource {
         bytes: impl Into<Vec<u8>>,
     ) -> Self {
         let bytes: Arc<[u8]> = bytes.into().into();
-        resource(uri, name, move |_ctx| {
-            let bytes = bytes.to_vec();
-            async move { Ok(bytes) }
-        })
+        resource(uri, name, move || std::future::ready(bytes.clone()))
     }
 
     /// The URI that clients read.
@@ -165,7 +166,8 @@ impl Resource {
 #[derive(Clone)]
 pub struct ResourceTemplate {
     pub(crate) descriptor: model::ResourceTemplate,
-    read: Arc<Read>,
+    read: Function<ReadResourceResult>,
+    pub(crate) layers: Layers,
     pub(crate) cache: CacheHint,
     completer: Option<Completer>,
 }
@@ -195,31 +197,38 @@ impl fmt::Debug for ResourceTemplate {
 /// decoded, and may then contain anything, also `/` and `..`: check them before they become part of
 /// a path.
 ///
-/// ```
-/// use stentor_engine::{Context, ResourceError, TemplateVars, resource_template};
+/// The function takes any of the [parameters](crate::FromCall) of a handler, and returns anything
+/// that is [`IntoReply`]. The fields of its type for arguments are variables of the template: numbers,
+/// booleans and choices are parsed. Without such a type, [`TemplateVars`] has them as texts.
 ///
-/// let users = resource_template("db://users/{id}", "users", |vars: TemplateVars, _ctx: Context| async move {
-///     Ok::<_, ResourceError>(format!("user {}", vars["id"]))
+/// ```
+/// use schemars::JsonSchema;
+/// use serde::Deserialize;
+/// use stentor_engine::resource_template;
+///
+/// #[derive(Deserialize, JsonSchema)]
+/// struct User {
+///     id: u64,
+/// }
+///
+/// let users = resource_template("db://users/{id}", "users", |user: User| async move {
+///     format!("user {}", user.id)
 /// });
 /// # let _ = users;
 /// ```
-pub fn resource_template<R, F, Fut>(
+pub fn resource_template<M, F>(
     uri_template: impl Into<String>,
     name: impl Into<String>,
     read: F,
 ) -> ResourceTemplate
 where
-    F: Fn(TemplateVars, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, ResourceError>> + Send + 'static,
-    R: IntoContents,
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<ReadResourceResult>> + Send + 'static,
 {
     let descriptor = model::ResourceTemplate::new(uri_template, name);
-    let read: Arc<Read> = Arc::new(move |vars, ctx| {
-        let uri = ctx.uri().to_owned();
-        let running = read(vars, ctx);
-        async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
-    });
-    ResourceTemplate { descriptor, read, cache: CacheHint::default(), completer: None }
+    let (read, layers) = (Function::new(read), Layers::default());
+    ResourceTemplate { descriptor, read, layers, cache: CacheHint::default(), completer: None }
 }
 
 impl ResourceTemplate {
@@ -262,10 +271,15 @@ impl ResourceEntry {
         self.resource.uri()
     }
 
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.resource.read.signature
+    }
+
     pub(crate) fn reader(&self) -> Reader {
         Reader {
             read: self.resource.read.clone(),
-            vars: TemplateVars::new(),
+            input: Input::Nothing,
+            layers: self.resource.layers.clone(),
             cache: self.resource.cache,
             mime_type: self.resource.descriptor.mime_type.clone(),
         }
@@ -283,6 +297,9 @@ impl TemplateEntry {
     pub(crate) fn check(template: ResourceTemplate) -> Result<Self, super::SchemaError> {
         let invalid = |error: &dyn fmt::Display| super::SchemaError::Invalid(error.to_string());
         let pattern = super::UriTemplate::new(template.uri_template())?;
+        if let Some(wanted) = template.read.signature.required().find(|name| !pattern.has(name)) {
+            return Err(super::SchemaError::Variable(wanted.to_owned()));
+        }
         let json =
             serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
         Ok(Self { template, pattern, json })
@@ -290,6 +307,10 @@ impl TemplateEntry {
 
     pub(crate) fn uri_template(&self) -> &str {
         self.template.uri_template()
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.template.read.signature
     }
 
     pub(crate) fn completer(&self) -> Option<&Completer> {
@@ -301,7 +322,8 @@ impl TemplateEntry {
         let vars = self.pattern.variables(normal)?;
         Some(Reader {
             read: self.template.read.clone(),
-            vars,
+            input: Input::Texts(vars),
+            layers: self.template.layers.clone(),
             cache: self.template.cache,
             mime_type: self.template.descriptor.mime_type.clone(),
         })
@@ -309,15 +331,16 @@ impl TemplateEntry {
 }
 
 pub(crate) struct Reader {
-    read: Arc<Read>,
-    vars: TemplateVars,
+    read: Function<ReadResourceResult>,
+    input: Input,
+    pub(crate) layers: Layers,
     pub(crate) cache: CacheHint,
     mime_type: Option<String>,
 }
 
 impl Reader {
     pub(crate) fn read(self, ctx: Context) -> Running<Result<ReadResourceResult, ResourceError>> {
-        let running = (self.read)(self.vars, ctx);
+        let running = self.read.run(self.input, ctx);
         let declared = self.mime_type;
         async move {
             let mut result = running.await?;
@@ -338,48 +361,5 @@ fn set_missing_type(contents: &mut ResourceContents, declared: &str) {
         && mime_type.is_none()
     {
         *mime_type = Some(declared.to_owned());
-    }
-}
-
-/// A type that the code of a resource may return.
-pub trait IntoContents: Send + 'static {
-    /// The contents of `uri` as clients see them.
-    fn into_contents(self, uri: &str) -> Vec<ResourceContents>;
-}
-
-impl IntoContents for String {
-    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
-        vec![ResourceContents::TextResourceContents {
-            uri: uri.to_owned(),
-            mime_type: None,
-            text: self,
-            meta: None,
-        }]
-    }
-}
-
-impl IntoContents for &'static str {
-    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
-        self.to_owned().into_contents(uri)
-    }
-}
-
-impl IntoContents for Vec<u8> {
-    fn into_contents(self, uri: &str) -> Vec<ResourceContents> {
-        use base64::Engine as _;
-        let blob = base64::engine::general_purpose::STANDARD.encode(self);
-        vec![ResourceContents::blob(blob, uri)]
-    }
-}
-
-impl IntoContents for ResourceContents {
-    fn into_contents(self, _uri: &str) -> Vec<ResourceContents> {
-        vec![self]
-    }
-}
-
-impl IntoContents for Vec<ResourceContents> {
-    fn into_contents(self, _uri: &str) -> Vec<ResourceContents> {
-        self
     }
 }

@@ -40,6 +40,9 @@ pub enum SchemaError {
     /// A URI template is invalid, or no URI can match it.
     #[error(transparent)]
     Template(#[from] super::TemplateError),
+    /// The function of a template requires a variable that the template does not have.
+    #[error("its function requires the variable '{0}', which the URI template does not have")]
+    Variable(String),
     /// A form has a field that clients cannot show.
     #[error(
         "a form cannot have the field '{0}': its fields are texts, numbers, booleans and choices"

@@ -195,6 +195,14 @@ impl UriTemplate {
         Some(vars)
     }
 
+    /// Whether there is a variable of this name.
+    pub(crate) fn has(&self, variable: &str) -> bool {
+        self.groups.iter().any(|group| match group {
+            Group::One(name) => name == variable,
+            Group::Pairs(names, _) => names.iter().any(|name| name == variable),
+        })
+    }
+
     pub(crate) fn fits(&self, normal: &str) -> bool {
         self.variables(normal).is_some()
     }

@@ -3,11 +3,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
-use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stentor_wire::bounds::shortened;
 use stentor_wire::headers::ParamHeaders;
 use stentor_wire::model::{
     self, CallToolResult, ContentBlock, Icon, JsonObject, MetaObject, ToolAnnotations,
@@ -16,11 +12,9 @@ use stentor_wire::{Era, ErrorObject, ProtocolVersion};
 
 use super::descriptor::ToolDescriptor;
 use super::{
-    Arguments, AsTask, Context, InputSchema, IntoToolResult, Kind, Running, SchemaError, ToolError,
-    downgrade, schema,
+    Arguments, AsTask, Context, Function, Handler, Input, InputSchema, IntoReply, Kind, Layers,
+    Middleware, Parameters, SchemaError, Signature, ToolError, downgrade, schema,
 };
-
-type ToolCode = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolError>> + Send + Sync;
 
 /// A tool: the descriptor that clients see, and the code behind it.
 ///
@@ -30,7 +24,8 @@ type ToolCode = dyn Fn(Value, Context) -> Running<Result<CallToolResult, ToolErr
 #[derive(Clone)]
 pub struct Tool {
     pub(crate) descriptor: model::Tool,
-    run: Arc<ToolCode>,
+    function: Function<CallToolResult>,
+    pub(crate) layers: Layers,
     as_task: AsTask,
     resumable: bool,
 }
@@ -43,15 +38,14 @@ impl fmt::Debug for Tool {
 
 /// Makes a tool from an async function.
 ///
-/// The function takes its arguments (any type that is [`DeserializeOwned`] and [`JsonSchema`]) and
-/// a [`Context`], or only one of them, or nothing. It returns a `Result` of anything that is
-/// [`IntoToolResult`]. Arguments are checked against the schema of their type before the function
-/// runs.
+/// The function takes any of the [parameters](crate::FromCall) of a handler, and returns anything
+/// that is [`IntoReply`]. Arguments are checked against the schema of their type before the
+/// function runs.
 ///
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use stentor_engine::{Context, ToolError, tool};
+/// use stentor_engine::{Context, tool};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Greet {
@@ -59,22 +53,24 @@ impl fmt::Debug for Tool {
 ///     name: String,
 /// }
 ///
-/// async fn greet(args: Greet, ctx: Context) -> Result<String, ToolError> {
+/// async fn greet(args: Greet, ctx: Context) -> String {
 ///     ctx.info(format!("greeting {}", args.name));
-///     Ok(format!("Hello, {}!", args.name))
+///     format!("Hello, {}!", args.name)
 /// }
 ///
 /// let greet = tool("greet", greet).description("Greets somebody");
-/// let clock = tool("clock", || async { Ok::<_, ToolError>("noon") });
+/// let clock = tool("clock", || async { "noon" });
 /// # let _ = (greet, clock);
 /// ```
-pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
-    let function = Arc::new(function);
-    let mut descriptor =
-        model::Tool::new_with_raw(name.into(), None, Arc::new(function.input_schema()));
-    descriptor.output_schema = function.output_schema().map(Arc::new);
-    let run: Arc<ToolCode> = Arc::new(move |arguments, ctx| function.call(arguments, ctx));
-    Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
+pub fn tool<M, F>(name: impl Into<String>, function: F) -> Tool
+where
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<CallToolResult>> + Send + 'static,
+{
+    let function = Function::new(function);
+    let schema = function.signature.arguments.clone().unwrap_or_else(schema::no_arguments);
+    make(name.into(), schema, function)
 }
 
 /// Makes a tool whose schema is known only at run time.
@@ -82,37 +78,43 @@ pub fn tool<M>(name: impl Into<String>, function: impl ToolFn<M>) -> Tool {
 /// `input_schema` is a JSON Schema of an object. Clients receive it without the parts that some of
 /// them cannot read: the subschema `true` becomes `{}`, `false` becomes `{"not": {}}`, formats that
 /// validators do not know are left out, and the root says `"type": "object"` and has `properties`.
-/// The function receives arguments that fit the schema.
+/// The function receives arguments that fit the schema, usually as a [`Value`] or a [`JsonObject`].
 ///
 /// ```
-/// use serde_json::json;
-/// use stentor_engine::{Context, ToolError, raw_tool};
+/// use serde_json::{Value, json};
+/// use stentor_engine::raw_tool;
 ///
 /// let schema = json!({"type": "object", "properties": {"text": {"type": "string"}}});
-/// let echo = raw_tool("echo", schema, |args: serde_json::Value, _ctx: Context| async move {
-///     Ok::<_, ToolError>(args["text"].as_str().unwrap_or_default().to_owned())
+/// let echo = raw_tool("echo", schema, |args: Value| async move {
+///     args["text"].as_str().unwrap_or_default().to_owned()
 /// });
 /// # let _ = echo;
 /// ```
-pub fn raw_tool<R, F, Fut>(name: impl Into<String>, input_schema: Value, function: F) -> Tool
+pub fn raw_tool<M, F>(name: impl Into<String>, input_schema: impl Into<Value>, function: F) -> Tool
 where
-    F: Fn(Value, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, ToolError>> + Send + 'static,
-    R: IntoToolResult,
+    M: Parameters,
+    F: Handler<M>,
+    F::Future: Future<Output: IntoReply<CallToolResult>> + Send + 'static,
 {
-    let schema = match input_schema {
+    let schema = match input_schema.into() {
         Value::Object(schema) => schema,
         // No object fits this schema, so the tool is refused when it is added, where an error can
         // be returned.
         _ => JsonObject::from_iter([("const".to_owned(), Value::Null)]),
     };
-    let mut descriptor = model::Tool::new_with_raw(name.into(), None, Arc::new(schema));
-    descriptor.output_schema = R::output_schema().map(Arc::new);
-    let run: Arc<ToolCode> = Arc::new(move |arguments, ctx| {
-        let running = function(arguments, ctx);
-        async move { running.await?.into_tool_result() }.boxed()
-    });
-    Tool { descriptor, run, as_task: AsTask::Never, resumable: false }
+    make(name.into(), schema, Function::new(function))
+}
+
+fn make(name: String, input_schema: JsonObject, function: Function<CallToolResult>) -> Tool {
+    let mut descriptor = model::Tool::new_with_raw(name, None, Arc::new(input_schema));
+    descriptor.output_schema = function.signature.output.clone().map(Arc::new);
+    Tool {
+        descriptor,
+        function,
+        layers: Layers::default(),
+        as_task: AsTask::Never,
+        resumable: false,
+    }
 }
 
 impl Tool {
@@ -153,6 +155,13 @@ impl Tool {
         self
     }
 
+    /// Adds a middleware around this tool alone, outside of those that it has.
+    #[must_use]
+    pub fn layer(mut self, layer: impl Middleware) -> Self {
+        self.layers = self.layers.within(Arc::new(layer));
+        self
+    }
+
     /// Sets hints about the effects of the tool.
     #[must_use]
     pub fn annotations(mut self, annotations: ToolAnnotations) -> Self {
@@ -169,8 +178,12 @@ impl Tool {
 
     /// Sets the schema of `structuredContent`, if the type of the function does not have it.
     #[must_use]
-    pub fn output_schema(mut self, schema: JsonObject) -> Self {
-        self.descriptor.output_schema = Some(Arc::new(schema));
+    pub fn output_schema(mut self, schema: impl Into<Value>) -> Self {
+        // Anything but an object describes nothing.
+        self.descriptor.output_schema = match schema.into() {
+            Value::Object(schema) => Some(Arc::new(schema)),
+            _ => None,
+        };
         self
     }
 
@@ -211,6 +224,14 @@ impl ToolEntry {
         self.tool.name()
     }
 
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.tool.function.signature
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.tool.layers
+    }
+
     pub(crate) fn as_task(&self) -> AsTask {
         self.tool.as_task
     }
@@ -236,7 +257,7 @@ impl ToolEntry {
         } else {
             self.read(&arguments)?
         };
-        (self.tool.run)(arguments, ctx).await
+        self.tool.function.run(Input::Arguments(arguments), ctx).await
     }
 
     /// Parses arguments and checks them against the schema.
@@ -261,7 +282,9 @@ impl ToolEntry {
     ) -> Result<CallToolResult, ToolError> {
         let mut result = match outcome.map_err(ToolError::into_kind) {
             Ok(result) => result,
-            Err(Kind::Message(message)) => CallToolResult::error(vec![ContentBlock::text(message)]),
+            Err(Kind::Message(message) | Kind::Hidden(message)) => {
+                CallToolResult::error(vec![ContentBlock::text(message)])
+            }
             Err(Kind::Protocol(error)) => return Err(ToolError::protocol(error)),
             Err(Kind::Ask(asked)) => return Err(ToolError::input_required(*asked)),
         };
@@ -284,88 +307,3 @@ impl ToolEntry {
         Ok(result)
     }
 }
-
-/// An async function that can be a tool; see [`tool`]. `M` distinguishes the parameter lists of
-/// functions, and is always inferred.
-pub trait ToolFn<M>: Send + Sync + 'static {
-    /// The schema of the arguments.
-    fn input_schema(&self) -> JsonObject;
-
-    /// The schema of `structuredContent`.
-    fn output_schema(&self) -> Option<JsonObject>;
-
-    /// Runs the function with arguments that fit the schema.
-    fn call(&self, arguments: Value, ctx: Context) -> Running<Result<CallToolResult, ToolError>>;
-}
-
-/// The parameter lists that [`ToolFn`] distinguishes.
-#[allow(missing_debug_implementations, reason = "never constructed")]
-pub(crate) mod shape {
-    use std::marker::PhantomData;
-
-    pub struct Both<A>(PhantomData<A>);
-    pub struct Arguments<A>(PhantomData<A>);
-    pub struct ContextOnly;
-    pub struct Nothing;
-}
-
-macro_rules! tool_fn {
-    ($shape:ty, ($($param:ty),*), [$($generic:ident)?], $schema:expr,
-     |$function:ident, $arguments:ident, $ctx:ident| $call:expr) => {
-        impl<Func, Fut, Res, Error, $($generic)?> ToolFn<$shape> for Func
-        where
-            Func: Fn($($param),*) -> Fut + Send + Sync + 'static,
-            Fut: Future<Output = Result<Res, Error>> + Send + 'static,
-            Res: IntoToolResult,
-            Error: Into<ToolError> + 'static,
-            $($generic: DeserializeOwned + JsonSchema + Send + 'static,)?
-        {
-            fn input_schema(&self) -> JsonObject {
-                $schema
-            }
-
-            fn output_schema(&self) -> Option<JsonObject> {
-                Res::output_schema()
-            }
-
-            fn call(
-                &self,
-                $arguments: Value,
-                $ctx: Context,
-            ) -> Running<Result<CallToolResult, ToolError>> {
-                let $function = self;
-                let running = $call;
-                async move { running.await.map_err(Into::into)?.into_tool_result() }.boxed()
-            }
-        }
-    };
-}
-
-/// Converts arguments to their type. They may fit the schema but not the type if the author wrote
-/// one of them by hand.
-fn typed<A: DeserializeOwned>(arguments: Value) -> Result<A, ToolError> {
-    serde_json::from_value(arguments)
-        .map_err(|error| ToolError::new(format!("invalid arguments: {}", shortened(error))))
-}
-
-macro_rules! typed_or_return {
-    ($arguments:ident) => {
-        match typed($arguments) {
-            Ok(arguments) => arguments,
-            Err(error) => return async move { Err(error) }.boxed(),
-        }
-    };
-}
-
-tool_fn!(shape::Both<A>, (A, Context), [A], schema::of_type::<A>(), |function, arguments, ctx| {
-    function(typed_or_return!(arguments), ctx)
-});
-tool_fn!(shape::Arguments<A>, (A), [A], schema::of_type::<A>(), |function, arguments, _ctx| {
-    function(typed_or_return!(arguments))
-});
-tool_fn!(shape::ContextOnly, (Context), [], schema::no_arguments(), |function, _arguments, ctx| {
-    function(ctx)
-});
-tool_fn!(shape::Nothing, (), [], schema::no_arguments(), |function, _arguments, _ctx| {
-    function()
-});

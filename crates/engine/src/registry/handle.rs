@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Registry;
-use crate::catalog::{Catalog, CatalogError, Change, Item, Mutation};
+use crate::catalog::{Catalog, CatalogError, Change, Item, Mutation, Toolbox};
 use crate::items::ItemKind;
 
 /// The catalog of an engine, to read and to change. Every change is announced automatically.
@@ -28,6 +28,27 @@ impl CatalogHandle {
     /// [`CatalogError::Exists`] if its name is taken, or the reason why the item is invalid.
     pub async fn add(&self, item: impl Into<Item>) -> Result<Change, CatalogError> {
         self.apply([Mutation::Add(item.into())]).await
+    }
+
+    /// Adds all items of a toolbox, or on an error none.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub async fn add_all(&self, toolbox: Toolbox) -> Result<Change, CatalogError> {
+        self.apply(toolbox.into_items().map(Mutation::Add)).await
+    }
+
+    /// Removes the items that have the names and URIs of those of a toolbox, together.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Stopped`], [`CatalogError::Interrupted`].
+    pub async fn remove_all(&self, toolbox: &Toolbox) -> Result<Change, CatalogError> {
+        let items = toolbox.items().iter();
+        let removals: Vec<_> =
+            items.map(|item| Mutation::remove(item.kind(), item.key())).collect();
+        self.apply(removals).await
     }
 
     /// Adds an item, or replaces the item that has its name.
@@ -76,7 +97,7 @@ impl CatalogHandle {
     }
 
     async fn remove(&self, kind: ItemKind, key: &str) -> Result<bool, CatalogError> {
-        let change = self.apply([Mutation::Remove(kind, key.to_owned())]).await?;
+        let change = self.apply([Mutation::remove(kind, key.to_owned())]).await?;
         Ok(!change.lists.is_empty())
     }
 

@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::hub::{Hub, HubMsg};
 use crate::lifecycle::Lifecycle;
 use crate::reasons::Stopped;
+use crate::states::States;
 
 /// How long an answer waits at most until the changes of its call are announced.
 const MAX_ANNOUNCE_WAIT: Duration = Duration::from_millis(100);
@@ -58,6 +59,8 @@ pub(crate) struct Registry {
     changes_announced: AtomicU64,
     hub: Arc<Hub>,
     peers: ArcSwapOption<Arc<dyn PeerFacts>>,
+    /// What the author keeps for all handlers.
+    pub(crate) states: Arc<States>,
     pub(crate) events: Events,
     pub(crate) lifecycle: Arc<Lifecycle>,
 }
@@ -67,6 +70,7 @@ impl Registry {
         catalog: Catalog,
         config: RegistryConfig,
         hub: Arc<Hub>,
+        states: Arc<States>,
         events: Events,
         lifecycle: Arc<Lifecycle>,
     ) -> Self {
@@ -80,6 +84,7 @@ impl Registry {
             changes_announced: AtomicU64::new(0),
             hub,
             peers: ArcSwapOption::empty(),
+            states,
             events,
             lifecycle,
         }
@@ -140,7 +145,8 @@ impl Registry {
         &self,
         mutations: impl IntoIterator<Item = Mutation>,
     ) -> Result<Change, CatalogError> {
-        let checked = mutations.into_iter().map(Mutation::check).collect::<Result<Vec<_>, _>>()?;
+        let checked = mutations.into_iter().map(|mutation| mutation.check(&self.states));
+        let checked = checked.collect::<Result<Vec<_>, _>>()?;
         let actor = self.actor().ok_or(CatalogError::Stopped)?;
         match actor.call(|reply| RegistryMsg::Apply(checked, Some(reply)), None).await {
             Ok(CallResult::Success(result)) => result,

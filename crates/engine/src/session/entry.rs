@@ -130,6 +130,22 @@ impl SessionEntry {
         self.kind
     }
 
+    /// What the author keeps of this type for this session. It is made when it is first asked for,
+    /// and freed when the session ends.
+    pub(crate) fn slot<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let present = self.state().slots.get();
+        present.unwrap_or_else(|| {
+            // Made without the lock, because this is the author's code.
+            let new = Arc::new(T::default());
+            if self.is_closed() {
+                return new;
+            }
+            let mut state = self.state();
+            state.slots.set(new.clone());
+            state.slots.get().unwrap_or(new)
+        })
+    }
+
     pub(super) fn kept(&self) -> &Kept {
         &self.kept
     }

@@ -16,6 +16,7 @@ use crate::hub::filter::{self, Filter, Watched};
 use crate::ids::SessionId;
 use crate::nodes::Forwarding;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
+use crate::states::Slots;
 
 /// What a request asks of its session.
 #[derive(Debug)]
@@ -85,6 +86,8 @@ pub(crate) struct SessionState {
     /// Boxed, because a table has space for more listens than most sessions have.
     listens: HashMap<Id, Box<Listen>>,
     initialized: bool,
+    /// What the author keeps for this session.
+    pub(crate) slots: Slots,
     /// The bytes that are counted for its client and its subscriptions.
     charge: Charge,
 }
@@ -105,6 +108,7 @@ impl SessionState {
             watched: Watched::new(),
             listens: HashMap::default(),
             initialized: false,
+            slots: Slots::default(),
             charge: meter.nothing(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_engine::transport_api::Answer;
-use stentor_engine::{Context, Engine, ToolError, prompt, resource, tool};
+use stentor_engine::{Engine, prompt, resource, tool};
 use stentor_wire::{ProtocolVersion, meta_key};
 use tokio::sync::Notify;
 
@@ -20,18 +20,12 @@ async fn resources_prompts_and_completion_are_found_where_they_are() {
     let template = stentor_engine::resource_template(
         "a://{x}",
         "a",
-        |vars: stentor_engine::TemplateVars, _ctx| async move {
-            Ok::<_, stentor_engine::ResourceError>(format!("it is {}", vars["x"]))
-        },
+        |vars: stentor_engine::TemplateVars| async move { format!("it is {}", vars["x"]) },
     );
     let far = Engine::builder("test", "1")
-        .resource(resource("b://1", "b", |_ctx| async {
-            Ok::<_, stentor_engine::ResourceError>("far away".to_owned())
-        }))
+        .resource(resource("b://1", "b", || async { "far away".to_owned() }))
         .resource_template(template.complete(|_asked| async { vec!["xyz".to_owned()] }))
-        .prompt(prompt("greet", |_ctx: Context| async {
-            Ok::<_, stentor_engine::PromptError>("Hello")
-        }));
+        .prompt(prompt("greet", || async { "Hello" }));
     let _far = nodes.start("far", far).await;
     let near = nodes.start("near", Engine::builder("test", "1")).await;
 
@@ -64,7 +58,7 @@ async fn notifications_of_one_application_reach_the_clients_of_all_nodes() {
     assert_eq!(client.next().await.unwrap()["params"]["a"], 1);
     far.send_prompt_list_changed();
     assert_eq!(client.next().await.unwrap()["method"], "notifications/prompts/list_changed");
-    far.catalog().add(tool("new", || async { Ok::<_, ToolError>("") })).await.unwrap();
+    far.catalog().add(tool("new", || async { "" })).await.unwrap();
     assert_eq!(client.next().await.unwrap()["method"], "notifications/tools/list_changed");
     assert_eq!(methods(&client.ping().await), [""; 0], "each of it once");
 }
@@ -75,7 +69,7 @@ async fn a_notification_reaches_other_nodes_after_the_changes_that_an_actor_sent
     let (_nodes, near, far) = two().await;
     let mut client = Client::legacy(&near).await;
     for n in 0..50 {
-        let new = tool(format!("new-{n}"), || async { Ok::<_, ToolError>("") });
+        let new = tool(format!("new-{n}"), || async { "" });
         far.actor().cast(EngineMsg::Apply(vec![Mutation::Add(new.into())], None)).unwrap();
         let method = "notifications/own".to_owned();
         far.actor().cast(EngineMsg::Notify(Audience::all(), method, None)).unwrap();
@@ -105,7 +99,7 @@ async fn poll_and_listen(cut: bool) {
             let go = go.clone();
             async move {
                 go.notified().await;
-                Ok::<_, ToolError>("done")
+                "done"
             }
         }
     });
@@ -158,7 +152,7 @@ async fn what_a_node_offered_while_the_registry_crashed_is_shown_by_the_next_one
     let (_nodes, near, far) = two().await;
     // The offer goes to a registry that has died and is not replaced yet.
     let kill = stentor_engine::testing::kill(&near, stentor_engine::testing::FaultTarget::Registry);
-    let new = tool("new", || async { Ok::<_, ToolError>("") });
+    let new = tool("new", || async { "" });
     let catalog = far.catalog();
     let (killed, added) = tokio::join!(kill, catalog.add(new));
     killed.unwrap();

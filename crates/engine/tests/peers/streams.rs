@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
-use stentor_engine::{Context, Engine, Seq, ToolError, tool};
+use stentor_engine::{Context, Engine, Seq, tool};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -48,7 +48,7 @@ impl RemoteStream {
                 ctx.info(2);
                 waits.notified().await;
                 ctx.info(3);
-                Ok::<_, ToolError>("done")
+                "done"
             }
         });
         let far = nodes.start("far", support::engine().tool(lines)).await;

@@ -16,23 +16,21 @@ use stentor_wire::{Era, Message, Request, meta_key};
 
 pub(crate) fn engine() -> EngineBuilder {
     Engine::builder("test", "1")
-        .tool(tool("echo", || async { Ok::<_, ToolError>("echo") }))
+        .tool(tool("echo", || async { "echo" }))
         .tool(tool("panic", panics))
-        .tool(tool("wait", |_ctx: Context| async {
+        .tool(tool("wait", || async {
             std::future::pending::<()>().await;
-            Ok::<_, ToolError>("never")
+            "never"
         }))
         .tool(tool("log", |ctx: Context| async move {
             ctx.warning("below the level");
             ctx.error("above it");
-            Ok::<_, ToolError>("logged")
+            "logged"
         }))
-        .resource(resource("test://watched", "watched", |_ctx| async {
-            Ok::<_, stentor_engine::ResourceError>("text")
-        }))
+        .resource(resource("test://watched", "watched", || async { "text" }))
         .tool(tool("block", |ctx: Context| async move {
             ctx.cancelled().await;
-            Ok::<_, ToolError>("told")
+            "told"
         }))
 }
 
@@ -56,7 +54,7 @@ pub(crate) fn impatient(times: usize, asked: Arc<AtomicUsize>) -> Tool {
                 let _ = tokio::time::timeout(Duration::from_millis(10), asking).await;
                 asked.fetch_add(1, Ordering::Relaxed);
             }
-            Ok::<_, ToolError>("nobody is there")
+            "nobody is there"
         }
     })
 }

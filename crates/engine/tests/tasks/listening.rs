@@ -7,7 +7,7 @@ use serde_json::json;
 use stentor_delivery::StreamReceiver;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::transport_api::Answer;
-use stentor_engine::{AsTask, Context, ToolError};
+use stentor_engine::{AsTask, Context};
 use stentor_wire::meta_key;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -65,11 +65,11 @@ async fn a_listener_is_notified_how_a_task_ended_although_the_hub_crashed_meanwh
     for yields in 0..16 {
         let finish = Arc::new(Notify::new());
         let code = finish.clone();
-        let waits = named("waits", AsTask::Always, move |_| {
+        let waits = named("waits", AsTask::Always, move || {
             let finish = code.clone();
             async move {
                 finish.notified().await;
-                Ok::<_, ToolError>("done")
+                "done"
             }
         });
         let engine = support::engine().tool(waits).start().await.unwrap();
@@ -109,7 +109,7 @@ async fn reports_reach_listeners_at_a_bounded_rate_and_the_last_one_arrives() {
                 sleep(Duration::from_millis(1)).await;
             }
             sleep(Duration::from_secs(1)).await;
-            Ok::<_, ToolError>("done")
+            "done"
         }))
         .start()
         .await

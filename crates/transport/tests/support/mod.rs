@@ -43,7 +43,7 @@ impl Server {
         tune(&mut config, &mut http);
         let engine = Engine::builder("test", "1")
             .configure(|it| *it = config)
-            .tool(tool("echo", || async { Ok::<_, ToolError>("echo") }))
+            .tool(tool("echo", || async { "echo" }))
             .tool(tool("talk", |ctx: Context| async move {
                 ctx.info("on and on");
                 std::future::pending::<Result<&str, ToolError>>().await

@@ -3,9 +3,10 @@ use serde_json::Value;
 use stentor_wire::Era;
 
 use crate::catalog::{Catalog, Mutation, Offer};
-use crate::handler::{Structured, ToolError, tool};
+use crate::handler::{Json, tool};
 use crate::ids::NodeId;
 use crate::items::ItemKind;
+use crate::states::States;
 
 fn node(index: usize) -> NodeId {
     NodeId::new(format!("n{index}")).unwrap()
@@ -13,8 +14,8 @@ fn node(index: usize) -> NodeId {
 
 fn offering(tools: &[(&str, &str)]) -> Catalog {
     let add = |(name, description): &(&str, &str)| {
-        let tool = tool(*name, || async { Ok::<_, ToolError>("") }).description(*description);
-        Mutation::add(tool).check().unwrap()
+        let tool = tool(*name, || async { "" }).description(*description);
+        Mutation::add(tool).check(&States::default()).unwrap()
     };
     Catalog::default().apply(tools.iter().map(add).collect()).unwrap().0
 }
@@ -57,8 +58,8 @@ fn each_node_shows_each_era_the_same_of_a_tool_whichever_node_offers_it() {
     fn page(catalog: &Catalog, era: Era) -> Value {
         serde_json::from_slice(&catalog.page(ItemKind::Tools, era, None, 1_000).unwrap()).unwrap()
     }
-    let lists = tool("a", || async { Ok::<_, ToolError>(Structured(vec![1_u8])) });
-    let checked = Mutation::add(lists).check().unwrap();
+    let lists = tool("a", || async { Json(vec![1_u8]) });
+    let checked = Mutation::add(lists).check(&States::default()).unwrap();
     let offering = Catalog::default().apply(vec![checked]).unwrap().0;
     for catalog in joined(&[offering, Catalog::default()]) {
         let (modern, legacy) = (page(&catalog, Era::Modern), page(&catalog, Era::Legacy));

@@ -55,6 +55,45 @@ pub enum AskError {
     Ended,
 }
 
+/// Turns the answer that a user refused to give into none.
+///
+/// ```
+/// # use schemars::JsonSchema;
+/// # use serde::Deserialize;
+/// use stentor_engine::{Context, OptionalAnswer as _, ToolError};
+///
+/// #[derive(Deserialize, JsonSchema)]
+/// struct Login {
+///     user: String,
+/// }
+///
+/// async fn greet(ctx: Context) -> Result<String, ToolError> {
+///     let Some(login) = ctx.elicit::<Login>("Who are you?").await.optional()? else {
+///         return Ok("Hello, whoever you are!".to_owned());
+///     };
+///     Ok(format!("Hello, {}!", login.user))
+/// }
+/// # let _ = greet;
+/// ```
+pub trait OptionalAnswer<T> {
+    /// `None` if the user declined or dismissed the question.
+    ///
+    /// # Errors
+    ///
+    /// Every other [`AskError`].
+    fn optional(self) -> Result<Option<T>, AskError>;
+}
+
+impl<T> OptionalAnswer<T> for Result<T, AskError> {
+    fn optional(self) -> Result<Option<T>, AskError> {
+        match self {
+            Ok(answer) => Ok(Some(answer)),
+            Err(AskError::Declined | AskError::Dismissed) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A root of the client: a folder that the client works in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

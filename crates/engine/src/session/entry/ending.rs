@@ -5,6 +5,7 @@ use stentor_wire::encode;
 use super::SessionEntry;
 use crate::events::EngineEvent;
 use crate::hub::HubMsg;
+use crate::log::quietly;
 use crate::reasons::{CancelReason, EndReason, SessionKind};
 use crate::session::Sessions;
 
@@ -49,14 +50,17 @@ impl SessionEntry {
             saver.closed(self, reason);
         }
         sessions.directory.remove(&self.id);
-        {
+        // Dropped without the lock, because their destructors are the author's code.
+        let slots = {
             // Notified while the state is locked, like every change that the hub receives of a
             // session.
-            let state = self.state();
+            let mut state = self.state();
             for subscription in state.subscriptions() {
                 sessions.hub.send(HubMsg::Leave(self.key(subscription.id)));
             }
-        }
+            std::mem::take(&mut state.slots)
+        };
+        quietly(|| drop(slots));
         // Cancelled calls still answer, and the streams end after the last answer.
         self.calls.cancel_all(&match reason {
             EndReason::Shutdown => CancelReason::Shutdown,

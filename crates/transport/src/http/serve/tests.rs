@@ -42,9 +42,9 @@ async fn engine() -> (Engine, Arc<Notify>) {
                 sleep(Duration::from_secs(1)).await;
             }
             #[expect(unreachable_code, reason = "it says what the tool returns")]
-            Ok::<_, ToolError>("never")
+            "never"
         }))
-        .tool(tool("recite", || async { Ok::<_, ToolError>("x".repeat(RECITED)) }))
+        .tool(tool("recite", || async { "x".repeat(RECITED) }))
         .tool(tool("wait", std::future::pending::<Result<&str, ToolError>>))
         .tool(tool("quiet", {
             let held = held.clone();
@@ -52,7 +52,7 @@ async fn engine() -> (Engine, Arc<Notify>) {
                 let held = held.clone();
                 async move {
                     held.notified().await;
-                    Ok::<_, ToolError>("released")
+                    "released"
                 }
             }
         }))
@@ -61,7 +61,7 @@ async fn engine() -> (Engine, Arc<Notify>) {
             async move {
                 ctx.info("waiting");
                 held.notified().await;
-                Ok::<_, ToolError>("released")
+                "released"
             }
         }))
         .start();

@@ -33,10 +33,17 @@ impl Elicit {
     }
 
     /// A form with the author's own schema, in the subset that the protocol allows
-    /// (client/elicitation). A question with any other field fails.
+    /// (client/elicitation). A question with any other field fails, and so does one whose schema is
+    /// no JSON object.
     #[must_use]
-    pub fn schema(message: impl Into<String>, schema: JsonObject) -> Self {
-        let told = form::descriptor(&schema);
+    pub fn schema(message: impl Into<String>, schema: impl Into<Value>) -> Self {
+        let (schema, told) = match schema.into() {
+            Value::Object(schema) => {
+                let told = form::descriptor(&schema);
+                (schema, told)
+            }
+            _ => (JsonObject::new(), Err(SchemaError::NotAnObject)),
+        };
         Self { key: None, message: message.into(), form: Form::Schema(schema, told) }
     }
 
