@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stentor_wire::{KeyKind, ListKind, meta_key};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
@@ -61,6 +61,8 @@ impl Notice {
     /// A notification of an extension, or of the application.
     #[must_use]
     pub fn custom(method: impl Into<String>, params: Value) -> Self {
+        // A notification without parameters is one without members in them.
+        let params = if params.is_null() { json!({}) } else { params };
         Self::Custom { method: method.into(), params }
     }
 

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stentor_engine::{
-    AsTask, Completion, Context, Engine, EngineBuilder, Prompt, PromptArgs, PromptError, Resource,
-    Sample, TemplateVars, ToolError, extension, prompt, resource_template, tool,
+    AsTask, Completion, Context, Engine, EngineBuilder, Principal, Prompt, PromptArgs, PromptError,
+    Resource, Sample, TemplateVars, ToolError, extension, prompt, resource_template, tool,
 };
 use stentor_test::{Answer, Builder, Client, Notice, Raw, assert_notified, assert_silent};
 use stentor_wire::model::CallToolResult;
@@ -308,11 +308,11 @@ async fn a_notification_of_an_extension_is_a_notice(era: Era) {
 }
 
 async fn a_principal_is_that_of_every_call(era: Era) {
-    let engine = engine().await;
+    let who = tool("who", |principal: Principal| async move { principal.to_string() });
+    let engine = builder().tool(who).start().await.unwrap();
     let ann = client(&engine, era).principal("ann").client_info("of ann", "2").connect().await;
-    assert_eq!(ann.call_tool("greet", json!({"name": "x"})).await.unwrap().text(), "Hello, x!");
-    let view = &engine.sessions()[0];
-    assert_eq!(view.principal.as_deref(), Some("ann"));
+    assert_eq!(ann.call_tool("who", ()).await.unwrap().text(), "ann");
+    assert_eq!(engine.sessions()[0].principal.as_deref(), Some("ann"));
 }
 
 async fn a_session_that_ends_ends_what_waits_for_it(era: Era) {
