@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use stentor_engine::{
     ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig, CallError,
     CallId, CallOutcome, CallRef, CallView, CancelReason, Catalog, CatalogError, CatalogHandle,
