@@ -1,6 +1,6 @@
 //! An extension of the protocol, with a method and a notification of its own.
 //!
-//!     cargo run --release --example extension       # http://127.0.0.1:8000/mcp
+//!     cargo run --release -p stentor-examples --example extension       # http://127.0.0.1:8000/mcp
 //!
 //! Clients see it in `capabilities.extensions`, call `counter/add`, and hear of each new count:
 //! legacy clients always, modern ones if their listen has `"counterChanged": true`.

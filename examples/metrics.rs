@@ -1,6 +1,6 @@
 //! The endpoint inside a custom HTTP server, next to a metrics page for Prometheus.
 //!
-//!     cargo run --release --example metrics      # http://127.0.0.1:8000/mcp and /metrics
+//!     cargo run --release -p stentor-examples --example metrics      # http://127.0.0.1:8000/mcp and /metrics
 //!
 //! `stentor::metrics` lists the metrics and their names.
 

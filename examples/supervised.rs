@@ -1,7 +1,7 @@
 //! Kills the actors of an engine one by one while a client watches over HTTP. Prints what the
 //! engine restarted and what the client noticed. Ends by itself.
 //!
-//!     cargo run --release --example supervised
+//!     cargo run --release -p stentor-examples --example supervised
 
 use std::fmt::Display;
 use std::future::pending;

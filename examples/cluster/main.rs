@@ -2,10 +2,10 @@
 //! with clients of both eras. Nodes change, freeze, crash, rejoin and leave, while the clients
 //! print their notices. Ends by itself; the exit code is 1 if a client missed a change.
 //!
-//!     cargo run --release --example cluster
-//!     cargo run --release --example cluster -- --nodes 5 --clients 20
-//!     cargo run --release --example cluster -- --serve    # for clients of your own, until Ctrl-C
-//!     cargo run --release --example cluster -- balance 127.0.0.1:8080 127.0.0.1:8001 127.0.0.1:8002
+//!     cargo run --release -p stentor-examples --example cluster
+//!     cargo run --release -p stentor-examples --example cluster -- --nodes 5 --clients 20
+//!     cargo run --release -p stentor-examples --example cluster -- --serve    # for clients of your own, until Ctrl-C
+//!     cargo run --release -p stentor-examples --example cluster -- balance 127.0.0.1:8080 127.0.0.1:8001 127.0.0.1:8002
 //!
 //! The last form is the balancer alone, in front of running servers.
 //!

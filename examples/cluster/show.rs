@@ -54,11 +54,13 @@ impl Show {
         let url = self.url();
         say("")?;
         say("It runs until Ctrl-C. Try, in other terminals:")?;
-        say(format!("  cargo run --release --example watch -- {url}"))?;
+        say(format!("  cargo run --release -p stentor-watch --example watch -- {url}"))?;
         say(format!(
-            "  cargo run --release --example watch -- {url} --call add_tool '{{\"name\":\"hello\"}}'"
+            "  cargo run --release -p stentor-watch --example watch -- {url} --call add_tool '{{\"name\":\"hello\"}}'"
         ))?;
-        say(format!("  cargo run --release --example watch -- {url} --call hello '{{}}'"))?;
+        say(format!(
+            "  cargo run --release -p stentor-watch --example watch -- {url} --call hello '{{}}'"
+        ))?;
         say(
             "The tool is added to one node, heard of through all of them, and called through any.",
         )?;

@@ -2,8 +2,8 @@
 //! feed informs the engine of new files, an auditor receives the engine's events, and a supervisor
 //! watches over all of them.
 //!
-//!     cargo run --release --example embedded                    # http://127.0.0.1:8000/mcp
-//!     cargo run --release --example embedded -- --http ADDR
+//!     cargo run --release -p stentor-examples --example embedded                    # http://127.0.0.1:8000/mcp
+//!     cargo run --release -p stentor-examples --example embedded -- --http ADDR
 //!
 //! The workspace enables ractor's `cluster` feature, which requires an `impl Message` for each
 //! message type. Without the feature every type is a message, and these `impl`s must be removed.
@@ -76,12 +76,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
-         cargo run --release --example watch -- http://{address}/mcp\n    \
-         cargo run --release --example watch -- http://{address}/mcp \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp\n    \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
          --call convert '{{\"path\":\"a.png\"}}'\n    \
-         cargo run --release --example watch -- http://{address}/mcp \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
          --call convert '{{\"path\":\"poison\"}}'\n    \
-         cargo run --release --example watch -- http://{address}/mcp --call count '{{}}'\n\n\
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp --call count '{{}}'\n\n\
          Ctrl-C ends it.\n"
     ));
     // Ends the engine first, because it has calls to answer; then the host with its other children.

@@ -1,9 +1,9 @@
 //! One of everything: the fixture server of the official MCP conformance suite, with more tools for
 //! tests and measurements.
 //!
-//!     cargo run --release --example everything                  # http://127.0.0.1:8090/mcp
-//!     cargo run --release --example everything -- --http ADDR
-//!     cargo run --release --example everything -- --stdio
+//!     cargo run --release -p stentor-examples --example everything                  # http://127.0.0.1:8090/mcp
+//!     cargo run --release -p stentor-examples --example everything -- --http ADDR
+//!     cargo run --release -p stentor-examples --example everything -- --stdio
 //!
 //! Several processes form one server if each has `--node NAME --gossip ADDR`, and all but the first
 //! have `--seed ADDR`, the gossip address of another. With `--bare` a node has no items of its own.

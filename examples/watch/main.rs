@@ -3,7 +3,7 @@
 //! tools, prompts and resources, and updates of the resources that existed at the start. Without a
 //! terminal it prints a line for each progress value.
 //!
-//!     cargo run --release --example watch -- URL [--call TOOL JSON]... [--era modern|legacy]
+//!     cargo run --release -p stentor-watch --example watch -- URL [--call TOOL JSON]... [--era modern|legacy]
 //!
 //! Exit code: 0 if all calls succeeded, 1 if one did not, 2 for usage and connection errors.
 #![allow(deprecated, reason = "MCP deprecates its log messages, but servers still send them")]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the official clients against a fixture server, over HTTP and stdio, in each era they support:
 #
-#     cargo build --example everything
+#     cargo build -p stentor-examples --example everything
 #     bash tests/interop/clients.sh target/debug/examples/everything
 #
 # or, over HTTP only, against a running server:

@@ -24,6 +24,8 @@
 //! * `node/peer_requests.rs`: requests that run on another node.
 //! * `cluster.rs`: the handle for applications.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod announce_barrier;
 mod cluster;
 mod config;

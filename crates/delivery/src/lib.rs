@@ -11,6 +11,8 @@
 //!
 //! This crate knows the protocol's values (`stentor-wire`) and no actors.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod call_sender;
 mod counters;
 mod direct_write;

@@ -8,6 +8,8 @@
 //!
 //! The path of a notice: [`registry`](CatalogHandle) → `hub.rs` → [`delivery`] → a transport.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(not(feature = "cluster"))]
 macro_rules! message {
     ($type:ty) => {};

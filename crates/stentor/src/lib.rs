@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use stentor_engine::{
     AccessLog, ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig,
     CallError, CallId, CallInput, CallOutcome, CallRef, CallView, CallerSession, CancelReason,

@@ -147,18 +147,15 @@ impl Default for HttpConfig {
     }
 }
 
-/// The user that sends a request, as authenticated by middleware in front of the endpoint.
+/// Who sends a request, as middleware in front of the endpoint has found out.
 ///
 /// Put it into the request's extensions. Sessions, and all tokens that a client receives to send
 /// back, are then valid for this principal only. A request with a blank principal is answered with
 /// 401. For a request without any, see [`HttpConfig::require_identity`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal(pub Arc<str>);
+pub use stentor_engine::Principal;
 
-impl Principal {
-    fn is_blank(&self) -> bool {
-        self.0.chars().all(|char| char.is_whitespace() || char.is_control())
-    }
+fn is_blank(principal: &Principal) -> bool {
+    principal.0.chars().all(|char| char.is_whitespace() || char.is_control())
 }
 
 #[derive(Clone, Debug)]
@@ -356,7 +353,7 @@ fn connection(extensions: &http::Extensions) -> Option<Connection> {
 
 fn check(endpoint: &Endpoint, head: &Parts) -> Result<(), Refusal> {
     match head.extensions.get::<Principal>() {
-        Some(principal) if principal.is_blank() => return Err(Refusal::BlankPrincipal),
+        Some(principal) if is_blank(principal) => return Err(Refusal::BlankPrincipal),
         None if endpoint.config.require_identity => return Err(Refusal::NoIdentity),
         _ => {}
     }

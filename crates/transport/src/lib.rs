@@ -4,6 +4,8 @@
 //! means, behind its [`transport_api`](stentor_engine::transport_api). A session outlives the
 //! connections of its client.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "http")]
 pub mod http;
 pub mod signal;

@@ -14,6 +14,8 @@
 //!
 //! Descriptors, contents and results come from the official crate and are re-exported as [`model`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod bounds;
 mod client;
 pub mod encode;

@@ -89,11 +89,10 @@ pub(crate) fn build(is_test: bool) -> PathBuf {
     cargo.args(["build", "--quiet", "--package", "stentor-examples", "--example", "everything"]);
     cargo.arg("--target-dir").arg(target);
     // A test run measures nothing, so it uses the debug build.
-    if !is_test {
-        cargo.arg("--release");
-    }
+    let profile = if is_test { "dev" } else { "dist" };
+    cargo.args(["--profile", profile]);
     assert!(cargo.status().expect("cargo runs").success(), "the server is not built");
-    target.join(if is_test { "debug" } else { "release" }).join("examples/everything")
+    target.join(if is_test { "debug" } else { "dist" }).join("examples/everything")
 }
 
 /// The limit of open files of this process. Processes that it starts inherit it.

@@ -202,8 +202,8 @@ impl<T: Clone + Send + Sync + 'static> FromCall for State<T> {
     }
 }
 
-/// Who calls, as the transport found out. A call of a stranger is refused before the function runs;
-/// [`Context::principal`] tells strangers, too.
+/// Who calls, as the transport found out. As a parameter of a handler: the call of a stranger is
+/// refused before the function runs; [`Context::principal`] tells strangers, too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal(pub Arc<str>);
 

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use socket2::SockRef;
 use stentor_engine::{EndedUnasked, Engine};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
@@ -61,19 +62,27 @@ pub enum ServeError {
 ///
 /// [`ServeError`].
 pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), ServeError> {
+    let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
+    serve_addresses(engine, addresses).await
+}
+
+/// What of [`serve`] does not depend on a type of its caller. Generic code would be compiled again in
+/// the caller's crate, each time that a line there changes.
+async fn serve_addresses(engine: Engine, addresses: Vec<SocketAddr>) -> Result<(), ServeError> {
     let config = HttpConfig::default();
-    let listener = listen(address, config.backlog).await.map_err(ServeError::Bind)?;
+    let listener = listen(addresses, config.backlog).map_err(ServeError::Bind)?;
     let shutdown = async {
         signal::terminated().await;
         signal::exit_on_next();
     };
-    serve_on(engine, listener, config, shutdown).await
+    serve_until(engine, listener, config, shutdown.boxed()).await
 }
 
-/// Listens with a backlog of `backlog` connections from the start.
-async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpListener> {
+/// Listens on the first address on which that is possible, with a backlog of `backlog` connections
+/// from the start.
+fn listen(addresses: Vec<SocketAddr>, backlog: u32) -> io::Result<TcpListener> {
     let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-    for address in lookup_host(address).await? {
+    for address in addresses {
         let listen = || {
             let socket = match address {
                 SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -116,8 +125,18 @@ async fn listen(address: impl ToSocketAddrs, backlog: u32) -> io::Result<TcpList
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
-    mut config: HttpConfig,
+    config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    serve_until(engine, listener, config, shutdown.boxed()).await
+}
+
+/// What of [`serve_on`] does not depend on a type of its caller.
+async fn serve_until(
+    engine: Engine,
+    listener: TcpListener,
+    mut config: HttpConfig,
+    shutdown: BoxFuture<'static, ()>,
 ) -> Result<(), ServeError> {
     let gone_after = engine.stall_timeout();
     let tuned = tune(&SockRef::from(&listener), gone_after);

@@ -121,12 +121,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::ServeError> {
     stentor_examples::say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
-         cargo run --release --example watch -- http://{address}/mcp \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
          --call process_batch '{{\"items\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}}' \
          --call analyze_dataset '{{\"file_path\":\"sales.csv\"}}'\n\n\
          Or leave one watching and change the server from a third:\n\n    \
-         cargo run --release --example watch -- http://{address}/mcp\n    \
-         cargo run --release --example watch -- http://{address}/mcp \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp\n    \
+         cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
          --call add_new_tool '{{\"tool_name\":\"hello\"}}'\n\n\
          Ctrl-C ends it.\n"
     ));
