@@ -13,6 +13,7 @@ mod resource;
 mod schema;
 mod template;
 mod tool;
+mod watch;
 
 use futures::future::BoxFuture;
 
@@ -42,6 +43,8 @@ pub use template::TemplateError;
 pub(crate) use template::UriTemplate;
 pub use tool::{Tool, ToolFn, raw_tool, tool};
 pub(crate) use tool::{ToolEntry, shape};
+pub use watch::Watch;
+pub(crate) use watch::{Hook, Hooks};
 
 /// The future of a piece of the author's code.
 pub(crate) type Running<T> = BoxFuture<'static, T>;

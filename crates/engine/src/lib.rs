@@ -60,6 +60,7 @@ mod supervisor;
 mod tasks;
 pub mod testing;
 pub mod transport_api;
+mod watches;
 
 pub use actor_pool::ActorPoolView;
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
@@ -75,7 +76,7 @@ pub use handler::{
     ArgumentProblem, AsTask, AskError, CallError, ClientRoot, Completion, Context, Elicit,
     InputRequired, IntoContents, IntoPromptResult, IntoToolResult, Prompt, PromptArgs, PromptError,
     PromptFn, Resource, ResourceError, ResourceTemplate, Sample, Sampled, SchemaError, Structured,
-    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, prompt, raw_tool,
+    TemplateError, TemplateVars, Tool, ToolError, ToolFn, UrlElicitation, Watch, prompt, raw_tool,
     resource, resource_template, tool,
 };
 pub use hub::HubView;
@@ -97,3 +98,4 @@ pub use supervisor::{EngineMsg, SupervisorView};
 pub use tasks::{MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]
 pub use tasks::{RedbTaskStore, TaskFileError};
+pub use watches::WatchConfig;

@@ -12,8 +12,8 @@ pub use stentor_engine::{
     SessionKind, SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView,
     StartError, StateKey, Stopped, StreamId, Structured, SupervisorView, TakeOver, TaskConfig,
     TaskId, TaskRecord, TaskStore, TaskStoreError, TemplateError, TemplateVars, Tool, ToolError,
-    ToolFn, UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
-    resource_template, testing, tool,
+    ToolFn, UrlElicitation, Watch, WatchConfig, actor_tool, delivery, extension, metrics, prompt,
+    raw_tool, resource, resource_template, testing, tool,
 };
 pub use stentor_wire::encode::CacheHint;
 pub use stentor_wire::{

@@ -35,7 +35,13 @@ fn name(index: usize) -> NodeId {
 
 fn definition(name: u8) -> Definition {
     let json = Bytes::from(format!(r#"{{"name":"{name}"}}"#));
-    Definition { kind: ItemKind::Tools, key: name.to_string().into(), ordinal: name.into(), json }
+    Definition {
+        kind: ItemKind::Tools,
+        key: name.to_string().into(),
+        ordinal: name.into(),
+        json,
+        has_hooks: false,
+    }
 }
 
 fn topic(uri: u8) -> Fact {

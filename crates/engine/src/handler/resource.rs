@@ -10,6 +10,7 @@ use stentor_wire::model::{
     self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
 };
 
+use super::watch::{Hooks, hook_methods};
 use super::{Completer, Completion, Context, ResourceError, Running};
 
 type Read = dyn Fn(TemplateVars, Context) -> Running<Result<ReadResourceResult, ResourceError>>
@@ -80,6 +81,7 @@ pub struct Resource {
     pub(crate) descriptor: model::Resource,
     read: Arc<Read>,
     pub(crate) cache: CacheHint,
+    hooks: Hooks,
 }
 
 impl fmt::Debug for Resource {
@@ -111,7 +113,7 @@ where
         let running = read(ctx);
         async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
     });
-    Resource { descriptor, read, cache: CacheHint::default() }
+    Resource { descriptor, read, cache: CacheHint::default(), hooks: Hooks::default() }
 }
 
 impl Resource {
@@ -159,6 +161,7 @@ impl Resource {
     }
 
     descriptor_methods!();
+    hook_methods!();
 }
 
 /// A family of resources whose URIs follow a template.
@@ -167,6 +170,7 @@ pub struct ResourceTemplate {
     pub(crate) descriptor: model::ResourceTemplate,
     read: Arc<Read>,
     pub(crate) cache: CacheHint,
+    hooks: Hooks,
     completer: Option<Completer>,
 }
 
@@ -219,7 +223,13 @@ where
         let running = read(vars, ctx);
         async move { Ok(ReadResourceResult::new(running.await?.into_contents(&uri))) }.boxed()
     });
-    ResourceTemplate { descriptor, read, cache: CacheHint::default(), completer: None }
+    ResourceTemplate {
+        descriptor,
+        read,
+        cache: CacheHint::default(),
+        hooks: Hooks::default(),
+        completer: None,
+    }
 }
 
 impl ResourceTemplate {
@@ -242,6 +252,7 @@ impl ResourceTemplate {
     }
 
     descriptor_methods!();
+    hook_methods!();
 }
 
 #[derive(Debug)]
@@ -260,6 +271,10 @@ impl ResourceEntry {
 
     pub(crate) fn uri(&self) -> &str {
         self.resource.uri()
+    }
+
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.resource.hooks
     }
 
     pub(crate) fn reader(&self) -> Reader {
@@ -292,13 +307,22 @@ impl TemplateEntry {
         self.template.uri_template()
     }
 
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.template.hooks
+    }
+
+    /// The variables of a URI in its normal form, if the URI fits the template.
+    pub(crate) fn variables(&self, normal: &str) -> Option<TemplateVars> {
+        self.pattern.variables(normal)
+    }
+
     pub(crate) fn completer(&self) -> Option<&Completer> {
         self.template.completer.as_ref()
     }
 
     /// The reader of a URI in its normal form, if the URI fits the template.
     pub(crate) fn reader(&self, normal: &str) -> Option<Reader> {
-        let vars = self.pattern.variables(normal)?;
+        let vars = self.variables(normal)?;
         Some(Reader {
             read: self.template.read.clone(),
             vars,

@@ -16,6 +16,7 @@ pub(super) fn tool(name: usize, version: usize) -> Definition {
         key: format!("tool-{name}").into(),
         ordinal: name as u64,
         json: Bytes::from(format!(r#"{{"name":"tool-{name}","version":{version}}}"#)),
+        has_hooks: false,
     }
 }
 
