@@ -187,8 +187,12 @@ impl Peer {
         Some(Effect::Offers(seq, Some(self.follower.definitions().cloned().collect())))
     }
 
-    /// Reports these changes, or all watched URIs if the engine does not know them.
+    /// Reports these changes, or all watched URIs if the engine does not know them. Before the node's
+    /// definitions are shown, nothing of it is.
     fn show_watches(&mut self, changed: Vec<(Arc<str>, WatchState)>) -> Option<Effect> {
+        if !self.shown {
+            return None;
+        }
         let shown = std::mem::replace(&mut self.watches_shown, true);
         let watches = if shown { changed } else { self.follower.watches() };
         (!watches.is_empty()).then_some(Effect::Watches(watches))
