@@ -1,7 +1,7 @@
 //! **Owns** the subscribers of notices: one entry for each legacy session and each modern listen.
 //! **Receives** joins and leaves of sessions, and notices of the registry and the application.
 //! **Sends** nothing: it writes notices, encoded once, into the streams of its subscribers, and
-//! from there directly to clients that keep up.
+//! from there directly to clients that keep up. It reports which resources have watchers.
 //! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
@@ -305,10 +305,12 @@ impl HubState {
 
     fn on_recount(&self) {
         if self.is_rejoined {
-            let resource = |topic| match topic {
-                &Topic::Resource(ref uri) => Some(uri),
-                _ => None,
-            };
+            fn resource(topic: &Topic) -> Option<&Arc<str>> {
+                match topic {
+                    Topic::Resource(uri) => Some(uri),
+                    _ => None,
+                }
+            }
             self.watchers.recount(&mut self.topics.keys().filter_map(resource));
         }
     }
