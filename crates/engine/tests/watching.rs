@@ -53,7 +53,7 @@ impl Log {
         let (on, off) = (self.clone(), self.clone());
         let read =
             |vars: TemplateVars, _ctx| async move { Ok::<_, ResourceError>(vars["id"].clone()) };
-        resource_template("db://Orders/{id}", "orders", read)
+        resource_template("DB://orders/{id}", "orders", read)
             .on_watch(move |watch: Watch| {
                 on.note(format!("watch {} {:?}", watch.uri(), watch.vars()));
                 std::future::ready(())
