@@ -22,6 +22,8 @@ mod sessions;
 mod splitting;
 #[path = "cluster/telling.rs"]
 mod telling;
+#[path = "cluster/watching.rs"]
+mod watching;
 
 use std::time::Duration;
 

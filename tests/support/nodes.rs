@@ -61,6 +61,9 @@ pub enum NodeOrder {
     Phase(String),
     /// Cuts the link to this node; the nodes then make a new one.
     Cut(String),
+    /// Asks for the hooks that this URI's watchers made the node run, in order: `true` for each
+    /// `on_watch`. URIs that begin with `hooked://` have hooks.
+    Hooks(String),
     /// Asks for a [`NodeCensus`].
     Count,
 }
@@ -134,6 +137,11 @@ impl Node {
     /// The counts of the node.
     pub async fn census(&self) -> NodeCensus {
         self.ask(NodeOrder::Count).await
+    }
+
+    /// The hooks of a URI that the node has run, in order: `true` for each `on_watch`.
+    pub async fn hooks(&self, uri: &str) -> Vec<bool> {
+        self.ask(NodeOrder::Hooks(uri.to_owned())).await
     }
 
     /// Waits until a call on the node has reached `phase`.

@@ -24,6 +24,8 @@ impl Node {
     pub(crate) async fn leave(&self) {
         let Some(mesh) = self.mesh() else { return };
         self.drain(mesh, self.engine.drain_timeout()).await;
+        // Before the others know that this node is gone, so that none watches at the same time.
+        self.engine.end_watches().await;
         self.leave_mesh(mesh).await;
     }
 

@@ -3,9 +3,10 @@
 //! Pure: the work for the caller is returned as [`Effect`]s.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use stentor_engine::NodeId;
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 
 use crate::replication_log::{Follower, Position, ReplicationLimits, ReplicationLog, Update};
 
@@ -27,6 +28,8 @@ struct Peer {
     follower: Follower,
     /// Whether clients see what the node offers.
     shown: bool,
+    /// Whether the engine knows what it reports of watched URIs.
+    watches_shown: bool,
     /// Whether its definitions changed in a part of an update that is not complete yet.
     changed: bool,
     /// Whether it sent an update over the current link: then its numbers are of its current run.
@@ -42,6 +45,8 @@ pub(crate) enum Effect {
     Offers(u64, Option<Vec<Definition>>),
     /// The node offers the same as before, as of this number.
     Unchanged(u64),
+    /// The node reports these URIs.
+    Watches(Vec<(Arc<str>, WatchState)>),
     /// The node sent these notices.
     Notices(Vec<Fact>),
     /// Notices of the node were lost.
@@ -76,6 +81,7 @@ impl Replica {
         let mut effects = vec![Effect::Have(peer.follower.position())];
         // As it was shown before, perhaps by an earlier run: so there is no number to confirm.
         effects.extend(peer.show(0));
+        effects.extend(peer.show_watches(Vec::new()));
         effects
     }
 
@@ -94,6 +100,7 @@ impl Replica {
         let absent = self.peers.values().filter(|peer| !peer.shown).count();
         let peer = self.peers.get_mut(node)?;
         let was_shown = std::mem::take(&mut peer.shown);
+        peer.watches_shown = false;
         peer.reported = None;
         if absent >= MAX_ABSENT {
             self.peers.remove(node);
@@ -158,6 +165,7 @@ impl Replica {
         let unchanged = (!applied.more && shows.is_none()).then_some(Effect::Unchanged(seq));
         // First, so that a client that is notified of a change finds it in the list.
         effects.extend(shows);
+        effects.extend(peer.show_watches(applied.watches));
         if applied.missed {
             effects.push(Effect::Missed);
         }
@@ -177,6 +185,17 @@ impl Peer {
         }
         self.shown = true;
         Some(Effect::Offers(seq, Some(self.follower.definitions().cloned().collect())))
+    }
+
+    /// Reports these changes, or all watched URIs if the engine does not know them. Before the node's
+    /// definitions are shown, nothing of it is.
+    fn show_watches(&mut self, changed: Vec<(Arc<str>, WatchState)>) -> Option<Effect> {
+        if !self.shown {
+            return None;
+        }
+        let shown = std::mem::replace(&mut self.watches_shown, true);
+        let watches = if shown { changed } else { self.follower.watches() };
+        (!watches.is_empty()).then_some(Effect::Watches(watches))
     }
 }
 

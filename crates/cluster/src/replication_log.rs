@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use stentor_engine::Topic;
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 
 pub(crate) use follower::Follower;
 use latest::Latest;
@@ -48,12 +48,13 @@ impl Default for ReplicationLimits {
     }
 }
 
+/// A fact that holds until it is taken back: a definition or a watched URI.
 #[derive(Debug)]
-struct Offered {
+struct Lasting {
     seq: u64,
-    /// The last round in which it was offered.
+    /// The last round in which a definition was offered.
     round: u64,
-    definition: Definition,
+    fact: Fact,
 }
 
 /// A notification, and its size as JSON in bytes.
@@ -63,8 +64,8 @@ struct Note {
     bytes: usize,
 }
 
-/// All facts of a node. Each has a number, from 1. Only the last fact of each definition and each
-/// topic is kept.
+/// All facts of a node. Each has a number, from 1. Only the last fact of each definition, each watched
+/// URI and each topic is kept.
 #[derive(Debug)]
 pub(crate) struct ReplicationLog {
     life: u64,
@@ -72,9 +73,9 @@ pub(crate) struct ReplicationLog {
     seq: u64,
     /// Counts the calls of `offer` and the single definitions.
     round: u64,
-    offered: HashMap<Key, Offered>,
-    /// The same definitions, by number.
-    puts: BTreeMap<u64, Definition>,
+    lasting: HashMap<Key, Lasting>,
+    /// The same facts, by number.
+    puts: BTreeMap<u64, Fact>,
     removals: Latest<Key>,
     topics: Latest<Topic>,
     notes: BTreeMap<u64, Note>,
@@ -91,7 +92,7 @@ impl ReplicationLog {
             limits,
             seq: 0,
             round: 0,
-            offered: HashMap::new(),
+            lasting: HashMap::new(),
             puts: BTreeMap::new(),
             removals: Latest::default(),
             topics: Latest::default(),
@@ -108,19 +109,21 @@ impl ReplicationLog {
         let before = self.seq;
         self.round += 1;
         for definition in definitions {
-            self.put(definition);
+            self.put(key(&definition), Fact::Put(definition));
         }
-        let gone = |offered: &Offered| offered.round != self.round;
+        let gone = |(key, lasting): &(&Key, &Lasting)| {
+            matches!(key, Key::Item(..)) && lasting.round != self.round
+        };
         let mut removed: Vec<_> = self
-            .offered
-            .values()
-            .filter(|offered| gone(offered))
-            .map(|offered| (offered.seq, key(&offered.definition)))
+            .lasting
+            .iter()
+            .filter(gone)
+            .map(|(key, lasting)| (lasting.seq, key.clone()))
             .collect();
         // In the order of their offers, so that equal runs have equal logs.
         removed.sort_unstable_by_key(|(seq, _)| *seq);
         for (_, key) in removed {
-            self.remove(key);
+            self.remove(&key);
         }
         self.seq != before
     }
@@ -131,9 +134,16 @@ impl ReplicationLog {
         match fact {
             Fact::Put(definition) => {
                 self.round += 1;
-                self.put(definition);
+                self.put(key(&definition), Fact::Put(definition));
             }
-            Fact::Remove(kind, key) => self.remove((kind, key)),
+            Fact::Remove(kind, key) => self.remove(&Key::Item(kind, key)),
+            Fact::Watch(uri, state) if state == WatchState::default() => {
+                self.remove(&Key::Watch(uri));
+            }
+            Fact::Watch(ref uri, _) => {
+                self.round += 1;
+                self.put(Key::Watch(uri.clone()), fact);
+            }
             Fact::Changed(topic) => {
                 self.seq += 1;
                 self.topics.insert(topic, self.seq);
@@ -169,33 +179,31 @@ impl ReplicationLog {
         Update { from, to, whole, missed, more, facts }
     }
 
-    fn put(&mut self, definition: Definition) {
+    fn put(&mut self, key: Key, fact: Fact) {
         let (seq, round) = (self.seq + 1, self.round);
-        match self.offered.entry(key(&definition)) {
+        match self.lasting.entry(key) {
             Entry::Occupied(mut entry) => {
-                let offered = entry.get_mut();
-                if std::mem::replace(&mut offered.round, round) == round
-                    || offered.definition == definition
-                {
+                let lasting = entry.get_mut();
+                if std::mem::replace(&mut lasting.round, round) == round || lasting.fact == fact {
                     return;
                 }
-                self.puts.remove(&offered.seq);
-                (offered.seq, offered.definition) = (seq, definition.clone());
+                self.puts.remove(&lasting.seq);
+                (lasting.seq, lasting.fact) = (seq, fact.clone());
             }
             Entry::Vacant(entry) => {
                 self.removals.remove(entry.key());
-                entry.insert(Offered { seq, round, definition: definition.clone() });
+                entry.insert(Lasting { seq, round, fact: fact.clone() });
             }
         }
-        self.puts.insert(seq, definition);
+        self.puts.insert(seq, fact);
         self.seq = seq;
     }
 
-    fn remove(&mut self, key: Key) {
-        let Some(offered) = self.offered.remove(&key) else { return };
-        self.puts.remove(&offered.seq);
+    fn remove(&mut self, key: &Key) {
+        let Some(lasting) = self.lasting.remove(key) else { return };
+        self.puts.remove(&lasting.seq);
         self.seq += 1;
-        self.removals.insert(key, self.seq);
+        self.removals.insert(key.clone(), self.seq);
         self.removals.keep(self.limits.removals);
     }
 
@@ -256,12 +264,16 @@ impl ReplicationLog {
             let next = heads.into_iter().flatten().min();
             let is_next = |head: Option<u64>| head.is_some() && head == next;
             if is_next(heads[0]) {
-                let (seq, definition) = puts.next()?;
-                let size = FACT_BYTES + definition.key.len() + definition.json.len();
-                Some((*seq, Fact::Put(definition.clone()), size))
+                let (seq, fact) = puts.next()?;
+                let texts = match fact {
+                    Fact::Put(definition) => definition.key.len() + definition.json.len(),
+                    Fact::Watch(uri, _) => uri.len(),
+                    _ => 0,
+                };
+                Some((*seq, fact.clone(), FACT_BYTES + texts))
             } else if is_next(heads[1]) {
-                let (seq, (kind, key)) = removals.next()?;
-                Some((seq, Fact::Remove(*kind, key.clone()), FACT_BYTES + key.len()))
+                let (seq, key) = removals.next()?;
+                Some((seq, key.removal(), FACT_BYTES + key.text().len()))
             } else if is_next(heads[2]) {
                 let (seq, topic) = topics.next()?;
                 let size = FACT_BYTES + topic.keyed().map_or(0, |(_, key)| key.len());

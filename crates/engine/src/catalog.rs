@@ -1,6 +1,7 @@
 //! The lists at one revision, and how mutations change them: pure, without the registry's actor.
 
 mod definition;
+mod hooks;
 mod list;
 mod list_cache;
 mod mutation;
@@ -17,6 +18,7 @@ use crate::handler::{PromptEntry, Reader, ResourceEntry, TemplateEntry, ToolEntr
 use crate::ids::{NodeId, Revision};
 use crate::items::{Conflict, ItemKind};
 pub use definition::Definition;
+use hooks::{Hooked, hooked};
 use list::{InvalidCursor, Json, List};
 pub use list_cache::ListCache;
 pub(crate) use mutation::Checked;
@@ -63,6 +65,7 @@ struct Shown {
     templates: List<Offer<TemplateEntry>>,
     prompts: List<Offer<PromptEntry>>,
     conflicts: Vec<Conflict>,
+    hooked: Hooked,
     /// Resource URIs and URI templates that are not in their normal form, by that form.
     spelled: OnceLock<HashMap<String, Arc<str>>>,
 }
@@ -128,14 +131,19 @@ impl Catalog {
                 key: key.clone(),
                 ordinal,
                 json: entry.json(Era::Modern).clone(),
+                has_hooks: false,
             })
         }
         let local = &self.local;
-        of(ItemKind::Tools, &local.tools)
+        let mut definitions: Vec<_> = of(ItemKind::Tools, &local.tools)
             .chain(of(ItemKind::Resources, &local.resources))
             .chain(of(ItemKind::Templates, &local.templates))
             .chain(of(ItemKind::Prompts, &local.prompts))
-            .collect()
+            .collect();
+        for definition in &mut definitions {
+            definition.has_hooks = self.has_hooks(definition.kind, &definition.key);
+        }
+        definitions
     }
 
     pub(crate) fn tool(&self, name: &str) -> Option<&Offer<ToolEntry>> {
@@ -247,6 +255,7 @@ impl Catalog {
             templates: union(&local.templates, remote, ItemKind::Templates, found),
             prompts: union(&local.prompts, remote, ItemKind::Prompts, found),
             conflicts,
+            hooked: hooked(local, remote),
             spelled: OnceLock::new(),
         });
         let differs = |kind: &ListKind| self.shown.differs(&before.shown, *kind);

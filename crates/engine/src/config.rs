@@ -14,6 +14,7 @@ use crate::remote::RemoteConfig;
 use crate::request_budget::RequestBudget;
 use crate::session::SessionConfig;
 use crate::tasks::TaskConfig;
+use crate::watches::WatchConfig;
 
 /// Limits and times of an engine.
 ///
@@ -36,6 +37,8 @@ pub struct Config {
     pub sessions: SessionConfig,
     /// How tasks are kept: calls whose result the client fetches later.
     pub tasks: TaskConfig,
+    /// How hooks of resources run.
+    pub watches: WatchConfig,
     /// How requests to other nodes are served.
     pub remote: RemoteConfig,
     /// How many bytes may be kept of what clients sent.
@@ -66,6 +69,7 @@ impl Default for Config {
             calls: CallConfig::default(),
             sessions: SessionConfig::default(),
             tasks: TaskConfig::default(),
+            watches: WatchConfig::default(),
             remote: RemoteConfig::default(),
             requests: RequestBudget::default(),
             limits: Limits::default(),

@@ -23,6 +23,7 @@ use crate::session::Sessions;
 use crate::states::States;
 use crate::streams::Streams;
 use crate::tasks::Tasks;
+use crate::watches::Watches;
 
 /// The parts of one engine. Each is immutable, published whole, or made for concurrent use.
 /// Decisions belong to the actors.
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) registry: Arc<Registry>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) watches: Watches,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) remote: Remote,
@@ -99,6 +101,7 @@ impl Core {
         let tasks = Tasks::new(config.tasks.clone(), max, hub.clone(), nodes.clone(), &calls);
         let tasks = Arc::new(tasks);
         calls.set_tasks(tasks.clone());
+        let watches = Watches::new(config.watches.clone(), calls.clone());
         let own = extensions.into_iter().map(|it| Arc::new(it) as Arc<dyn ProtocolExtension>);
         let extensions: Vec<_> = own.chain([tasks.clone() as _]).collect();
         let (text, cache) = (instructions.as_deref(), config.lists.cache.discover);
@@ -127,6 +130,7 @@ impl Core {
             registry,
             calls,
             tasks,
+            watches,
             dispatcher,
             sessions,
             remote,

@@ -17,6 +17,7 @@ mod resource;
 mod schema;
 mod template;
 mod tool;
+mod watch;
 
 use futures::future::BoxFuture;
 
@@ -54,6 +55,8 @@ pub use template::TemplateError;
 pub(crate) use template::UriTemplate;
 pub(crate) use tool::ToolEntry;
 pub use tool::{Tool, raw_tool, tool};
+pub use watch::{FromWatch, HookParameters, Watch};
+pub(crate) use watch::{Hook, Hooks};
 
 /// The future of a piece of the author's code.
 pub(crate) type Running<T> = BoxFuture<'static, T>;

@@ -1,7 +1,7 @@
 //! **Owns** the subscribers of notices: one entry for each legacy session and each modern listen.
 //! **Receives** joins and leaves of sessions, and notices of the registry and the application.
 //! **Sends** nothing: it writes notices, encoded once, into the streams of its subscribers, and
-//! from there directly to clients that keep up.
+//! from there directly to clients that keep up. It reports which resources have watchers.
 //! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
@@ -9,6 +9,7 @@ mod fanout;
 pub(crate) mod filter;
 mod pending;
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -49,6 +50,16 @@ pub(crate) enum Refilter {
     Unwatch(Arc<str>),
 }
 
+/// Learns which resources clients of this node watch. The `watches` of the engine implement it, above
+/// this module.
+pub(crate) trait Watchers: fmt::Debug + Send + Sync {
+    /// A URI, in its normal form, has its first watcher, or has lost its last one.
+    fn changed(&self, uri: &Arc<str>, watched: bool);
+
+    /// All URIs that have watchers, because their hooks may have changed, or the hub is a new one.
+    fn recount(&self, uris: &mut dyn Iterator<Item = &Arc<str>>);
+}
+
 /// A view of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +77,10 @@ pub(crate) enum HubMsg {
     /// A change of what a subscriber receives, and the epoch that it begins.
     Refilter(SubscriberKey, Refilter, Epoch),
     Leave(SubscriberKey),
+    /// The hooks of resources have changed.
+    Recount,
+    /// All subscribers of the last hub have joined this one.
+    Rejoined,
     /// There are pending broadcasts.
     Flush,
     /// The state of a topic that an extension owns has changed.
@@ -105,12 +120,15 @@ impl Hub {
         }
     }
 
-    /// Spawns the actor, also in place of one that crashed. The new one has no subscribers.
+    /// Spawns the actor; `restarted` if in place of one that crashed. It has no subscribers.
     pub(crate) async fn spawn(
         self: &Arc<Self>,
         supervisor: ActorCell,
+        watchers: Arc<dyn Watchers>,
+        restarted: bool,
     ) -> Result<ActorId, SpawnErr> {
-        let (actor, _) = Actor::spawn_linked(None, HubActor, self.clone(), supervisor).await?;
+        let args = HubArgs { hub: self.clone(), watchers, restarted };
+        let (actor, _) = Actor::spawn_linked(None, HubActor, args, supervisor).await?;
         let id = actor.get_id();
         self.actor.store(Some(Arc::new(actor)));
         // A flush that was sent meanwhile was lost.
@@ -159,8 +177,18 @@ impl Hub {
     }
 }
 
+pub(crate) struct HubArgs {
+    hub: Arc<Hub>,
+    watchers: Arc<dyn Watchers>,
+    restarted: bool,
+}
+
 pub(crate) struct HubState {
     hub: Arc<Hub>,
+    watchers: Arc<dyn Watchers>,
+    /// Whether some subscribers of the last hub may not have joined this one yet. Until then it does
+    /// not know which resources nobody watches.
+    is_rejoined: bool,
     /// Roughly in the order of joining: their memory was allocated in that order, so iterating is
     /// faster.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
@@ -179,16 +207,18 @@ pub(crate) struct HubActor;
 impl Actor for HubActor {
     type Msg = HubMsg;
     type State = HubState;
-    type Arguments = Arc<Hub>;
+    type Arguments = HubArgs;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<HubMsg>,
-        hub: Arc<Hub>,
+        HubArgs { hub, watchers, restarted }: HubArgs,
     ) -> Result<HubState, ActorProcessingErr> {
         Ok(HubState {
             epoch: hub.pending.epoch(),
             hub,
+            watchers,
+            is_rejoined: !restarted,
             subscribers: IndexMap::default(),
             topics: HashMap::default(),
             listens: HashMap::default(),
@@ -212,6 +242,11 @@ impl Actor for HubActor {
                 state.on_epoch(epoch).await;
             }
             HubMsg::Leave(key) => state.on_leave(&key),
+            HubMsg::Recount => state.on_recount(),
+            HubMsg::Rejoined => {
+                state.is_rejoined = true;
+                state.on_recount();
+            }
             HubMsg::Flush => state.on_flush().await,
             HubMsg::Publish(notice) => state.on_state(notice).await,
             HubMsg::SendState(key, notice) => state.on_send_state(&key, *notice),
@@ -248,7 +283,12 @@ impl HubState {
     }
 
     fn watch(&mut self, topic: &Topic, key: &SubscriberKey) {
-        self.topics.entry(topic.clone()).or_default().entry(key.clone()).or_default();
+        let subscribers = self.topics.entry(topic.clone()).or_default();
+        let is_first = subscribers.is_empty();
+        subscribers.entry(key.clone()).or_default();
+        if let (true, Topic::Resource(uri)) = (is_first, topic) {
+            self.watchers.changed(uri, true);
+        }
     }
 
     fn unwatch(&mut self, topic: &Topic, key: &SubscriberKey) {
@@ -256,7 +296,22 @@ impl HubState {
             subscribers.swap_remove(key);
             if subscribers.is_empty() {
                 self.topics.remove(topic);
+                if let (true, Topic::Resource(uri)) = (self.is_rejoined, topic) {
+                    self.watchers.changed(uri, false);
+                }
             }
+        }
+    }
+
+    fn on_recount(&self) {
+        if self.is_rejoined {
+            fn resource(topic: &Topic) -> Option<&Arc<str>> {
+                match topic {
+                    Topic::Resource(uri) => Some(uri),
+                    _ => None,
+                }
+            }
+            self.watchers.recount(&mut self.topics.keys().filter_map(resource));
         }
     }
 

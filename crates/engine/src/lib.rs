@@ -64,6 +64,7 @@ mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport_api;
+mod watches;
 
 pub use actor_pool::ActorPoolView;
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
@@ -77,11 +78,11 @@ pub use events::{EngineEvent, EventBatch, EventReceiver};
 pub use extension::{Extension, ExtensionError, extension};
 pub use handler::{
     AccessLog, ArgumentProblem, AsTask, AskError, CallError, CallInput, ClientRoot, Completion,
-    Context, Elicit, FromCall, Handler, InputRequired, IntoReply, Json, Middleware, Next,
-    Operation, OperationKind, OptionalAnswer, Parameters, Principal, Prompt, PromptArgs,
-    PromptError, RateLimit, Reply, Resource, ResourceError, ResourceTemplate, Sample, Sampled,
-    SchemaError, Shown, Signature, State, TemplateError, TemplateVars, Timeout, Tool, ToolError,
-    UrlElicitation, prompt, raw_tool, resource, resource_template, tool,
+    Context, Elicit, FromCall, FromWatch, Handler, HookParameters, InputRequired, IntoReply, Json,
+    Middleware, Next, Operation, OperationKind, OptionalAnswer, Parameters, Principal, Prompt,
+    PromptArgs, PromptError, RateLimit, Reply, Resource, ResourceError, ResourceTemplate, Sample,
+    Sampled, SchemaError, Shown, Signature, State, TemplateError, TemplateVars, Timeout, Tool,
+    ToolError, UrlElicitation, Watch, prompt, raw_tool, resource, resource_template, tool,
 };
 pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
@@ -102,3 +103,4 @@ pub use supervisor::{EngineMsg, SupervisorView};
 pub use tasks::{MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]
 pub use tasks::{RedbTaskStore, TaskFileError};
+pub use watches::WatchConfig;

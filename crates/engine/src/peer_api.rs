@@ -9,7 +9,7 @@ use stentor_wire::ListKind;
 use crate::catalog::Definition;
 use crate::engine::Engine;
 use crate::ids::{NodeId, SessionId};
-use crate::registry::{Fact, RegistryMsg};
+use crate::registry::{Fact, RegistryMsg, WatchState};
 use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers};
 use crate::session::rejoin_all;
 
@@ -28,7 +28,9 @@ impl Engine {
 
     /// Connects this engine to the other nodes. `None` disconnects it.
     pub fn join_peers(&self, peers: Option<Arc<dyn Peers>>) {
+        let has_peers = peers.is_some();
         self.core().remote.join_peers(peers);
+        self.core().watches.peers_changed(has_peers);
     }
 
     /// Serves a peer request that was meant for another node, after its target has come to this
@@ -38,10 +40,29 @@ impl Engine {
         self.core().remote.ask_itself(peer_request)
     }
 
-    /// Shows what another node offers; `None` if it offers nothing any more. [`PeerFacts::offer_shown`](crate::remote::PeerFacts::offer_shown)
+    /// Shows what another node offers; `None` if the node is gone, and with it what it offers and
+    /// watches. [`PeerFacts::offer_shown`](crate::remote::PeerFacts::offer_shown)
     /// receives `seq` once readers see the change.
     pub fn peer_offers(&self, node: NodeId, seq: u64, definitions: Option<Vec<Definition>>) {
+        if definitions.is_none() {
+            self.core().watches.forget(&node);
+        }
         self.core().registry.send(RegistryMsg::RemoteOffer(node, seq, definitions));
+    }
+
+    /// Handles what another node reports of URIs with hooks: the newest [`Fact::Watch`] of each.
+    pub fn peer_watches(&self, node: &NodeId, reported: Vec<(Arc<str>, WatchState)>) {
+        self.core().watches.remote(node, reported);
+    }
+
+    /// Ends all hooks of resources: each `on_watch` is followed by its `on_unwatch`, and no other
+    /// begins, so that another node watches. Returns when they have ended, after
+    /// [`drain_timeout`](Self::drain_timeout) at the latest.
+    ///
+    /// When dropped early, the hooks end anyway.
+    pub async fn end_watches(&self) {
+        self.core().watches.close();
+        let _ = tokio::time::timeout(self.drain_timeout(), self.core().watches.closed()).await;
     }
 
     /// Notifies clients that lists have changed, after all nodes show the change.

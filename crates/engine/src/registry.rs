@@ -25,7 +25,7 @@ use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
 use crate::items::Conflict;
 use coalesce::Touch;
-pub use facts::{Fact, PeerFacts};
+pub use facts::{Fact, PeerFacts, WatchState};
 pub use handle::CatalogHandle;
 pub(crate) use shared::Registry;
 
@@ -192,7 +192,11 @@ impl RegistryState {
                 .events
                 .emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
+        let hooks_differ = catalog.hooks_differ(&before);
         self.registry.publish(catalog);
+        if hooks_differ {
+            self.registry.hub().send(HubMsg::Recount);
+        }
         if !change.lists.is_empty() {
             let Change { revision, lists } = change.clone();
             self.registry.events.emit(|| EngineEvent::CatalogChanged { revision, lists });
@@ -223,8 +227,8 @@ impl RegistryState {
                     let notice = Notice::Custom { method, params };
                     self.registry.hub().send(HubMsg::Notify(audience, notice, None));
                 }
-                // These arrive as a `RemoteOffer`.
-                Fact::Put(_) | Fact::Remove(..) => {}
+                // These arrive as a `RemoteOffer`, and by `Engine::peer_watches`.
+                Fact::Put(_) | Fact::Remove(..) | Fact::Watch(..) => {}
             }
         }
     }

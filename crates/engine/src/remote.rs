@@ -32,7 +32,7 @@ use crate::dispatch::Dispatcher;
 use crate::ids::{NodeId, SessionId};
 pub use crate::nodes::Reach;
 use crate::reasons::Refused;
-pub use crate::registry::{Fact, PeerFacts};
+pub use crate::registry::{Fact, PeerFacts, WatchState};
 pub use crate::session::SessionRecord;
 use crate::session::{Session, Sessions};
 pub use http_session::HttpSession;

@@ -402,5 +402,6 @@ pub(crate) fn rejoin_all(sessions: &Arc<Sessions>) {
             }
             tokio::task::yield_now().await;
         }
+        sessions.hub.send(HubMsg::Rejoined);
     });
 }

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 
 /// A type of which there is one value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StateType {
+pub struct StateType {
     id: TypeId,
     pub(crate) name: &'static str,
 }
@@ -40,8 +40,11 @@ impl States {
     }
 
     /// The first of these types that has no value.
-    pub(crate) fn missing(&self, types: &[StateType]) -> Option<StateType> {
-        types.iter().find(|wanted| !self.0.contains_key(&wanted.id)).copied()
+    pub(crate) fn missing<'a>(
+        &self,
+        types: impl IntoIterator<Item = &'a StateType>,
+    ) -> Option<&'a StateType> {
+        types.into_iter().find(|wanted| !self.0.contains_key(&wanted.id))
     }
 }
 

@@ -72,7 +72,8 @@ impl Actor for SupervisorActor {
         core: Arc<Core>,
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let cell = myself.get_cell();
-        let hub = core.hub.spawn(cell.clone()).await?;
+        let watchers = Arc::new(core.watches.clone());
+        let hub = core.hub.spawn(cell.clone(), watchers, false).await?;
         let registry = core.registry.spawn(cell.clone(), false).await?;
         core.calls.pool.open(cell.clone());
         core.sessions.pool.open(cell);
@@ -221,7 +222,8 @@ impl SupervisorState {
             // missed.
             id if id == self.hub => {
                 self.spend_restart("hub")?;
-                self.hub = self.core.hub.spawn(root).await?;
+                let watchers = Arc::new(self.core.watches.clone());
+                self.hub = self.core.hub.spawn(root, watchers, true).await?;
                 rejoin_all(&self.core.sessions);
             }
             // As the same session. Its calls end with an error.
@@ -357,6 +359,7 @@ impl Drop for SupervisorState {
         }
         self.core.sessions.pool.close();
         self.core.calls.pool.close();
+        self.core.watches.close();
         self.core.remote.join_peers(None);
         self.core.registry.close();
         self.core.hub.close();
@@ -372,7 +375,7 @@ pub(crate) async fn shutdown(
     supervisor: &ActorRef<EngineMsg>,
     drain_timeout: Duration,
 ) {
-    let (calls, sessions) = (&core.calls, &core.sessions);
+    let (calls, sessions, until) = (&core.calls, &core.sessions, Instant::now() + drain_timeout);
     core.lifecycle.ask();
     core.lifecycle.drain();
     sessions.drain();
@@ -394,6 +397,11 @@ pub(crate) async fn shutdown(
     for session in &ending {
         // A call that cannot be cancelled may still keep its session's streams open.
         session.notices().finish();
+    }
+    core.watches.close();
+    let left = until.saturating_duration_since(Instant::now()).max(CANCEL_GRACE);
+    if timeout(left, core.watches.closed()).await.is_err() {
+        crate::log!(warn, "hooks of resources are still running at the end of the drain time");
     }
     supervisor.stop(None);
     let _ = supervisor.wait(None).await;

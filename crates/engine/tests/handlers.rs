@@ -84,9 +84,8 @@ async fn an_item_whose_state_is_missing_is_refused_by_name() {
     );
     let engine = started(server()).await;
     assert_eq!(engine.catalog().add(counts()).await, Err(refused));
-    let method = extension("com.example/x").method("x/y", |State(n): State<u64>| async move {
-        Json(n)
-    });
+    let method =
+        extension("com.example/x").method("x/y", |State(n): State<u64>| async move { Json(n) });
     let started = server().extension(method).start().await;
     let refused = ExtensionError::State("x/y".to_owned(), "u64");
     assert!(matches!(started, Err(StartError::Extension(error)) if error == refused));
@@ -195,8 +194,11 @@ async fn a_prompt_has_the_arguments_of_its_type() {
         };
         format!("{}: {} in {} words, {style}", ctx.uri(), args.code, args.words.unwrap_or(100))
     }
-    let raw = prompt("raw", |args: PromptArgs| async move { args["code"].clone() })
-        .argument("code", "What to review", true);
+    let raw = prompt("raw", |args: PromptArgs| async move { args["code"].clone() }).argument(
+        "code",
+        "What to review",
+        true,
+    );
     let engine = started(server().prompt(prompt("review", review)).prompt(raw)).await;
     for era in ERAS {
         let client = client(&engine, era).connect().await;
@@ -238,9 +240,12 @@ async fn a_template_has_the_variables_of_its_type() {
         Json((range.from..range.to.unwrap_or(range.from + 2)).collect())
     }
     let typed = resource_template("n://{from}{?to}", "numbers", read);
-    let raw = resource_template("raw://{a}", "raw", |vars: TemplateVars| async move {
-        vars["a"].clone()
-    });
+    let raw =
+        resource_template(
+            "raw://{a}",
+            "raw",
+            |vars: TemplateVars| async move { vars["a"].clone() },
+        );
     let engine = started(server().resource_template(typed).resource_template(raw)).await;
     for era in ERAS {
         let client = client(&engine, era).connect().await;
@@ -335,7 +340,10 @@ async fn arguments_that_a_middleware_wrote_are_checked_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_layer_added_is_the_outermost_and_an_item_has_its_own() {
-    fn says(word: &'static str, said: &Arc<Mutex<Vec<&'static str>>>) -> impl stentor_engine::Middleware {
+    fn says(
+        word: &'static str,
+        said: &Arc<Mutex<Vec<&'static str>>>,
+    ) -> impl stentor_engine::Middleware {
         let said = said.clone();
         move |operation: Operation, next: Next| {
             said.lock().push(word);
@@ -370,7 +378,8 @@ async fn a_timeout_ends_the_code_and_a_rate_limit_refuses() {
         "late"
     });
     let slow = slow.layer(Timeout(Duration::from_secs(1)));
-    let limited = tool("limited", || async { "ok" }).layer(RateLimit::new(2, Duration::from_secs(2)));
+    let limited =
+        tool("limited", || async { "ok" }).layer(RateLimit::new(2, Duration::from_secs(2)));
     let engine = started(server().tool(slow).tool(limited)).await;
     for era in ERAS {
         let client = client(&engine, era).principal(format!("{era:?}")).connect().await;

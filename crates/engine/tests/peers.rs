@@ -11,6 +11,8 @@ mod sessions;
 #[path = "peers/streams.rs"]
 mod streams;
 mod support;
+#[path = "peers/watches.rs"]
+mod watches;
 
 use std::sync::Arc;
 

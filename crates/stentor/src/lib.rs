@@ -6,16 +6,17 @@ pub use stentor_engine::{
     CallError, CallId, CallInput, CallOutcome, CallRef, CallView, CallerSession, CancelReason,
     Catalog, CatalogError, CatalogHandle, Change, ClientRoot, Completion, Config, Conflict,
     Context, Elicit, EndReason, Ended, EndedUnasked, Engine, EngineBuilder, EngineEvent, EngineMsg,
-    EngineView, EventBatch, EventReceiver, Extension, ExtensionError, FindActor, FromCall, Handler,
-    HubView, InputRequired, IntoReply, InvalidNodeId, Item, ItemKind, Json, ListCache, ListConfig,
-    MemoryTaskStore, Middleware, Mutation, Next, NodeId, Operation, OperationKind, OptionalAnswer,
-    Parameters, Principal, Prompt, PromptArgs, PromptError, RateLimit, RegistryConfig,
-    RegistryView, RemoteConfig, Reply, RequestBudget, Resource, ResourceError, ResourceTemplate,
-    Revision, Sample, Sampled, SchemaError, Seq, SessionConfig, SessionId, SessionKind,
-    SessionRecord, SessionRef, SessionStore, SessionStoreError, SessionView, Shown, StartError,
-    State, StateKey, Stopped, StreamId, SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord,
-    TaskStore, TaskStoreError, TemplateError, TemplateVars, Timeout, Tool, ToolError, Toolbox,
-    UrlElicitation, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
+    EngineView, EventBatch, EventReceiver, Extension, ExtensionError, FindActor, FromCall,
+    FromWatch, Handler, HookParameters, HubView, InputRequired, IntoReply, InvalidNodeId, Item,
+    ItemKind, Json, ListCache, ListConfig, MemoryTaskStore, Middleware, Mutation, Next, NodeId,
+    Operation, OperationKind, OptionalAnswer, Parameters, Principal, Prompt, PromptArgs,
+    PromptError, RateLimit, RegistryConfig, RegistryView, RemoteConfig, Reply, RequestBudget,
+    Resource, ResourceError, ResourceTemplate, Revision, Sample, Sampled, SchemaError, Seq,
+    SessionConfig, SessionId, SessionKind, SessionRecord, SessionRef, SessionStore,
+    SessionStoreError, SessionView, Shown, StartError, State, StateKey, Stopped, StreamId,
+    SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError,
+    TemplateError, TemplateVars, Timeout, Tool, ToolError, Toolbox, UrlElicitation, Watch,
+    WatchConfig, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
     resource_template, tool,
 };
 pub use stentor_wire::encode::CacheHint;
@@ -43,8 +44,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::{Value, json};
     pub use stentor_engine::{
-        Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError, Toolbox, prompt,
-        raw_tool, resource, resource_template, tool,
+        CallError, Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError,
+        Toolbox, Watch, prompt, raw_tool, resource, resource_template, tool,
     };
 }
 

@@ -2,6 +2,8 @@
 //! addresses on one line. Then it reads one [`NodeOrder`] per line and answers each with a line.
 
 use std::error::Error;
+use std::future::ready;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -10,8 +12,8 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
-    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, TemplateVars, Tool, ToolError,
-    resource_template, tool,
+    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceTemplate, TemplateVars,
+    Tool, ToolError, Watch, resource_template, tool,
 };
 use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -85,6 +87,30 @@ fn own_tools(node: &NodeId, stage: &Stage) -> [Tool; 6] {
     ]
 }
 
+/// The URIs whose hooks ran, in order: `true` for each `on_watch`.
+#[derive(Clone, Default)]
+struct HookLog(Arc<Mutex<Vec<(String, bool)>>>);
+
+impl HookLog {
+    fn hook(&self, begins: bool) -> impl Fn(Watch) -> std::future::Ready<()> + use<> {
+        let log = self.0.clone();
+        move |watch| {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push((watch.uri().to_owned(), begins));
+            ready(())
+        }
+    }
+
+    fn of(&self, uri: &str) -> Vec<bool> {
+        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().filter(|(it, _)| it == uri).map(|(_, begins)| *begins).collect()
+    }
+}
+
+fn any(uri_template: &str) -> ResourceTemplate {
+    resource_template(uri_template, "any", |vars: TemplateVars| async move { vars["name"].clone() })
+}
+
 async fn join(engine: &Engine, settings: &NodeSettings) -> Result<Cluster, Failure> {
     let mut config = ClusterConfig::new(&settings.cluster, &settings.cluster);
     config.seeds = settings.seeds.clone();
@@ -99,12 +125,13 @@ async fn main() -> Result<(), Failure> {
     let settings = std::env::args().nth(1).ok_or("the settings are missing")?;
     let settings: NodeSettings = serde_json::from_str(&settings)?;
     let (node, stage) = (NodeId::new(&*settings.name)?, Stage::default());
+    let hooks = HookLog::default();
+    let hooked = any("hooked://{name}").on_watch(hooks.hook(true)).on_unwatch(hooks.hook(false));
     let mut builder = Engine::builder("node", "1")
         .configure(|config| config.node = node.clone())
         .item(Resource::text(MARK, "mark", "mark"))
-        .item(resource_template("test://{name}", "any", |vars: TemplateVars| async move {
-            vars["name"].clone()
-        }));
+        .item(any("test://{name}"))
+        .item(hooked);
     for tool in own_tools(&node, &stage) {
         builder = builder.tool(tool);
     }
@@ -129,7 +156,7 @@ async fn main() -> Result<(), Failure> {
     let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
     answer(&addresses).await?;
     tokio::spawn(async move {
-        if let Err(error) = run_orders(&engine, &cluster, &stage).await {
+        if let Err(error) = run_orders(&engine, &cluster, &stage, &hooks).await {
             eprintln!("{error}");
         }
         // The test has ended; exit even if something still runs.
@@ -140,7 +167,12 @@ async fn main() -> Result<(), Failure> {
     std::process::exit(0)
 }
 
-async fn run_orders(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result<(), Failure> {
+async fn run_orders(
+    engine: &Engine,
+    cluster: &Cluster,
+    stage: &Stage,
+    hooks: &HookLog,
+) -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
@@ -175,6 +207,7 @@ async fn run_orders(engine: &Engine, cluster: &Cluster, stage: &Stage) -> Result
                 cluster.cut_link(&NodeId::new(other)?);
                 answer(&()).await?;
             }
+            NodeOrder::Hooks(uri) => answer(&hooks.of(&uri)).await?,
             NodeOrder::Count => answer(&count(engine, cluster).await?).await?,
         }
     }

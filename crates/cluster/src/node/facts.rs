@@ -125,6 +125,7 @@ impl Node {
                     self.engine.peer_offers(peer.clone(), seq, definitions);
                 }
                 Effect::Unchanged(seq) => self.sender.send_soon(peer, NodeMessage::Shown(seq)),
+                Effect::Watches(reported) => self.engine.peer_watches(peer, reported),
                 Effect::Notices(facts) => self.engine.receive_facts(facts),
                 Effect::Missed => self.engine.facts_were_lost(),
                 Effect::Have(position) => {

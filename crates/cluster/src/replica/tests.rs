@@ -17,6 +17,9 @@ struct Node {
     replica: Replica,
     offered: BTreeSet<u8>,
     shown: BTreeMap<usize, BTreeSet<u8>>,
+    watched: BTreeMap<u8, bool>,
+    /// What each node reports of URIs: whether it runs their hooks.
+    watches: BTreeMap<usize, BTreeMap<u8, bool>>,
     /// The topics of each node that changed, in order; `None` means that all may have changed.
     received: BTreeMap<usize, Vec<Option<u8>>>,
     /// The topics that this node announced, in order.
@@ -35,7 +38,13 @@ fn name(index: usize) -> NodeId {
 
 fn definition(name: u8) -> Definition {
     let json = Bytes::from(format!(r#"{{"name":"{name}"}}"#));
-    Definition { kind: ItemKind::Tools, key: name.to_string().into(), ordinal: name.into(), json }
+    Definition {
+        kind: ItemKind::Tools,
+        key: name.to_string().into(),
+        ordinal: name.into(),
+        json,
+        has_hooks: false,
+    }
 }
 
 fn topic(uri: u8) -> Fact {
@@ -48,6 +57,8 @@ impl World {
             replica: Replica::new(index as u64 + 1),
             offered: BTreeSet::new(),
             shown: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            watches: BTreeMap::new(),
             received: BTreeMap::new(),
             announced: Vec::new(),
             first_up: BTreeMap::new(),
@@ -66,6 +77,18 @@ impl World {
                 Effect::Unchanged(_) => {}
                 Effect::Offers(_, None) => {
                     node.shown.remove(&from);
+                    node.watches.remove(&from);
+                }
+                Effect::Watches(reported) => {
+                    assert!(node.shown.contains_key(&from), "it would not be forgotten");
+                    let known = node.watches.entry(from).or_default();
+                    for (uri, state) in reported {
+                        let uri = uri.parse().unwrap();
+                        match state.watched {
+                            true => known.insert(uri, state.running),
+                            false => known.remove(&uri),
+                        };
+                    }
                 }
                 Effect::Missed => node.received.entry(from).or_default().push(None),
                 Effect::Notices(facts) => {
@@ -163,6 +186,7 @@ impl World {
 enum Step {
     Offer(usize, BTreeSet<u8>),
     Tell(usize, u8),
+    Watch(usize, u8, Option<bool>),
     Up(usize, usize),
     Down(usize, usize),
     Dead(usize, usize),
@@ -178,7 +202,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (node.clone(), proptest::collection::btree_set(0_u8..6, 0..5))
             .prop_map(|(node, names)| Step::Offer(node, names)),
-        2 => (node, 0_u8..4).prop_map(|(node, uri)| Step::Tell(node, uri)),
+        2 => (node.clone(), 0_u8..4).prop_map(|(node, uri)| Step::Tell(node, uri)),
+        2 => (node, 0_u8..4, any::<Option<bool>>())
+            .prop_map(|(node, uri, runs)| Step::Watch(node, uri, runs)),
         3 => pair.clone().prop_map(|(a, b)| Step::Up(a, b)),
         1 => pair.clone().prop_map(|(a, b)| Step::Down(a, b)),
         1 => pair.clone().prop_map(|(a, b)| Step::Dead(a, b)),
@@ -204,6 +230,14 @@ proptest! {
                     world.nodes[node].replica.add_fact(topic(uri));
                     world.nodes[node].announced.push(uri);
                 }
+                Step::Watch(node, uri, runs) => {
+                    let node = &mut world.nodes[node];
+                    let running = runs == Some(true);
+                    let state = WatchState { watched: runs.is_some(), running };
+                    node.replica.add_fact(Fact::Watch(uri.to_string().into(), state));
+                    node.watched.remove(&uri);
+                    node.watched.extend(runs.map(|runs| (uri, runs)));
+                }
                 Step::Up(a, b) => world.up(a, b),
                 Step::Down(a, b) => world.down(a, b),
                 Step::Dead(a, b) if a != b => world.dead(a, b),
@@ -218,6 +252,8 @@ proptest! {
         for (at, node) in world.nodes.iter().enumerate() {
             for (from, other) in world.nodes.iter().enumerate().filter(|(from, _)| *from != at) {
                 prop_assert_eq!(node.shown.get(&from), Some(&other.offered), "at {} of {}", at, from);
+                let watches = node.watches.get(&from).cloned().unwrap_or_default();
+                prop_assert_eq!(&watches, &other.watched, "at {} of {}", at, from);
                 // Each topic that changed since the two nodes first met was received, and none more
                 // often than it changed.
                 let since = other.first_up.get(&at).copied().unwrap_or_default();

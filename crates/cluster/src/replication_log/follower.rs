@@ -1,8 +1,9 @@
 //! The receiver of a replication log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 
 use super::update::{Key, Position, Update, key};
 
@@ -20,6 +21,8 @@ pub(crate) struct Applied {
     pub(crate) missed: bool,
     /// There is more to ask for.
     pub(crate) more: bool,
+    /// The watched URIs that have changed.
+    pub(crate) watches: Vec<(Arc<str>, WatchState)>,
     /// The changes of topics and the notifications, in order.
     pub(crate) notices: Vec<Fact>,
 }
@@ -29,7 +32,8 @@ pub(crate) struct Applied {
 pub(crate) struct Follower {
     position: Option<Position>,
     definitions: BTreeMap<Key, Definition>,
-    /// Definitions from before a whole update that the update has not contained yet.
+    watches: BTreeMap<Arc<str>, WatchState>,
+    /// Definitions and watched URIs from before a whole update that the update has not contained yet.
     unconfirmed: BTreeSet<Key>,
 }
 
@@ -52,9 +56,10 @@ impl Follower {
         let Update { whole, missed, more, facts, .. } = update;
         let mut applied = Applied { missed, more, ..Applied::default() };
         if whole {
-            // A whole update may have several parts. Old definitions stay until the last part, so
-            // that no offered definition disappears for a moment.
-            self.unconfirmed = self.definitions.keys().cloned().collect();
+            // A whole update may have several parts. What is old stays until the last part, so that
+            // nothing that still holds disappears for a moment.
+            let watches = self.watches.keys().cloned().map(Key::Watch);
+            self.unconfirmed = self.definitions.keys().cloned().chain(watches).collect();
         }
         for fact in facts {
             match fact {
@@ -65,13 +70,22 @@ impl Follower {
                     applied.catalog |= !same;
                     self.definitions.insert(key, definition);
                 }
-                Fact::Remove(kind, key) => applied.catalog |= self.forget(&(kind, key)),
+                Fact::Remove(kind, key) => self.forget(&Key::Item(kind, key), &mut applied),
+                Fact::Watch(uri, state) if state == WatchState::default() => {
+                    self.forget(&Key::Watch(uri), &mut applied);
+                }
+                Fact::Watch(uri, state) => {
+                    self.unconfirmed.remove(&Key::Watch(uri.clone()));
+                    if self.watches.insert(uri.clone(), state) != Some(state) {
+                        applied.watches.push((uri, state));
+                    }
+                }
                 Fact::Changed(_) | Fact::Notify { .. } => applied.notices.push(fact),
             }
         }
         if !more {
             for key in std::mem::take(&mut self.unconfirmed) {
-                applied.catalog |= self.forget(&key);
+                self.forget(&key, &mut applied);
             }
         }
         Ok(applied)
@@ -82,8 +96,20 @@ impl Follower {
         self.definitions.values()
     }
 
-    fn forget(&mut self, key: &Key) -> bool {
+    /// The URIs that the other node reports.
+    pub(crate) fn watches(&self) -> Vec<(Arc<str>, WatchState)> {
+        self.watches.iter().map(|(uri, state)| (uri.clone(), *state)).collect()
+    }
+
+    fn forget(&mut self, key: &Key, applied: &mut Applied) {
         self.unconfirmed.remove(key);
-        self.definitions.remove(key).is_some()
+        match key {
+            Key::Item(..) => applied.catalog |= self.definitions.remove(key).is_some(),
+            Key::Watch(uri) => {
+                if self.watches.remove(uri).is_some() {
+                    applied.watches.push((uri.clone(), WatchState::default()));
+                }
+            }
+        }
     }
 }

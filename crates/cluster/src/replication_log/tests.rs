@@ -292,7 +292,7 @@ fn a_log_stays_within_its_limits() {
         log.add_fact(changed(number));
         log.add_fact(note(number as u64));
     }
-    assert_eq!((log.offered.len(), log.puts.len()), (7, 7));
+    assert_eq!((log.lasting.len(), log.puts.len()), (7, 7));
     assert_eq!((log.removals.after(0).count(), log.topics.after(0).count()), (3, 4));
     assert!((1..=5).contains(&log.notes.len()) && log.note_bytes <= 400);
 }

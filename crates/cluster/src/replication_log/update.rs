@@ -5,10 +5,32 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use stentor_engine::ItemKind;
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 
-/// The kind and the name or URI of a definition.
-pub(super) type Key = (ItemKind, Arc<str>);
+/// What a fact is about that holds until it is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Key {
+    /// An item, by its kind and its name or URI.
+    Item(ItemKind, Arc<str>),
+    /// A URI that is watched.
+    Watch(Arc<str>),
+}
+
+impl Key {
+    /// The fact that takes it back.
+    pub(super) fn removal(&self) -> Fact {
+        match self {
+            Self::Item(kind, key) => Fact::Remove(*kind, key.clone()),
+            Self::Watch(uri) => Fact::Watch(uri.clone(), WatchState::default()),
+        }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Item(_, text) | Self::Watch(text) => text,
+        }
+    }
+}
 
 /// How far a follower has read a log.
 ///
@@ -81,7 +103,7 @@ fn known_facts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fact>, 
 }
 
 pub(super) fn key(definition: &Definition) -> Key {
-    (definition.kind, definition.key.clone())
+    Key::Item(definition.kind, definition.key.clone())
 }
 
 #[cfg(test)]

@@ -20,4 +20,7 @@ pub struct Definition {
     /// Its descriptor, as the JSON that clients read.
     #[serde(with = "raw_json")]
     pub json: Bytes,
+    /// Whether the item has hooks, which one of its nodes runs while clients watch it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_hooks: bool,
 }

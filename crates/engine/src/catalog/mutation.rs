@@ -5,12 +5,12 @@ use std::sync::Arc;
 use stentor_wire::ListKind;
 
 use crate::handler::{
-    Prompt, PromptEntry, Resource, ResourceEntry, ResourceTemplate, SchemaError, Signature,
+    Hooks, Prompt, PromptEntry, Resource, ResourceEntry, ResourceTemplate, SchemaError,
     TemplateEntry, Tool, ToolEntry,
 };
 use crate::ids::Revision;
 use crate::items::ItemKind;
-use crate::states::States;
+use crate::states::{StateType, States};
 
 /// An item of the catalog.
 #[derive(Clone, Debug)]
@@ -214,7 +214,7 @@ impl Item {
                 Entry::Prompt(Arc::new(PromptEntry::check(prompt).map_err(refused)?))
             }
         };
-        match states.missing(&entry.signature().states) {
+        match states.missing(entry.states()) {
             Some(missing) => Err(CatalogError::State { kind, key, state: missing.name }),
             None => Ok(entry),
         }
@@ -222,12 +222,14 @@ impl Item {
 }
 
 impl Entry {
-    fn signature(&self) -> &Signature {
-        match self {
-            Self::Tool(tool) => tool.signature(),
-            Self::Resource(resource) => resource.signature(),
-            Self::Template(template) => template.signature(),
-            Self::Prompt(prompt) => prompt.signature(),
-        }
+    /// The states that its functions take.
+    fn states(&self) -> impl Iterator<Item = &StateType> {
+        let (function, hooks) = match self {
+            Self::Tool(tool) => (tool.signature(), None),
+            Self::Resource(resource) => (resource.signature(), Some(resource.hooks())),
+            Self::Template(template) => (template.signature(), Some(template.hooks())),
+            Self::Prompt(prompt) => (prompt.signature(), None),
+        };
+        function.states.iter().chain(hooks.into_iter().flat_map(Hooks::states))
     }
 }

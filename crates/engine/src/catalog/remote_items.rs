@@ -16,7 +16,7 @@ use stentor_wire::model::Tool;
 
 use super::definition::Definition;
 use super::list::{Json, List};
-use crate::handler::{ToolDescriptor, UriTemplate};
+use crate::handler::{TemplateVars, ToolDescriptor, UriTemplate};
 use crate::ids::NodeId;
 use crate::items::{Conflict, ItemKind};
 
@@ -95,6 +95,16 @@ impl RemoteOffer {
         self.item.pattern.as_ref().is_some_and(|pattern| pattern.fits(normal))
     }
 
+    /// The name or URI of the item.
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.item.definition.key
+    }
+
+    /// The variables of a URI in its normal form, if it is a template that the URI fits.
+    pub(super) fn variables(&self, normal: &str) -> Option<TemplateVars> {
+        self.item.pattern.as_ref()?.variables(normal)
+    }
+
     /// The headers that repeat arguments of a tool.
     pub(crate) fn headers(&self) -> &ParamHeaders {
         &self.item.headers
@@ -129,6 +139,13 @@ impl RemoteItems {
             nodes.insert(node.clone(), definitions.into_iter().map(item).collect());
         }
         Self(Arc::new(nodes))
+    }
+
+    /// The items with hooks, and their nodes.
+    pub(super) fn hooked(&self) -> impl Iterator<Item = (&NodeId, ItemKind, &Arc<str>)> {
+        let items = self.0.iter().flat_map(|(node, items)| items.iter().map(move |it| (node, it)));
+        let hooked = items.filter(|(_, item)| item.definition.has_hooks);
+        hooked.map(|(node, item)| (node, item.definition.kind, &item.definition.key))
     }
 
     fn on<'a>(

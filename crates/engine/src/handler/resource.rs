@@ -10,6 +10,7 @@ use stentor_wire::model::{
     self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
 };
 
+use super::watch::{Hook, HookParameters, Hooks, hook_methods};
 use super::{
     Completer, Completion, Context, Function, Handler, Input, IntoReply, Layers, Middleware,
     Parameters, ResourceError, Running, Signature,
@@ -87,6 +88,7 @@ pub struct Resource {
     read: Function<ReadResourceResult>,
     pub(crate) layers: Layers,
     pub(crate) cache: CacheHint,
+    hooks: Hooks,
 }
 
 impl fmt::Debug for Resource {
@@ -119,7 +121,7 @@ where
     }
     let descriptor = model::Resource::new(uri, name);
     let (read, layers) = (Function::new(read), Layers::default());
-    Resource { descriptor, read, layers, cache: CacheHint::default() }
+    Resource { descriptor, read, layers, cache: CacheHint::default(), hooks: Hooks::default() }
 }
 
 impl Resource {
@@ -160,6 +162,7 @@ impl Resource {
     }
 
     descriptor_methods!();
+    hook_methods!();
 }
 
 /// A family of resources whose URIs follow a template.
@@ -169,6 +172,7 @@ pub struct ResourceTemplate {
     read: Function<ReadResourceResult>,
     pub(crate) layers: Layers,
     pub(crate) cache: CacheHint,
+    hooks: Hooks,
     completer: Option<Completer>,
 }
 
@@ -228,7 +232,14 @@ where
 {
     let descriptor = model::ResourceTemplate::new(uri_template, name);
     let (read, layers) = (Function::new(read), Layers::default());
-    ResourceTemplate { descriptor, read, layers, cache: CacheHint::default(), completer: None }
+    ResourceTemplate {
+        descriptor,
+        read,
+        layers,
+        cache: CacheHint::default(),
+        hooks: Hooks::default(),
+        completer: None,
+    }
 }
 
 impl ResourceTemplate {
@@ -251,6 +262,7 @@ impl ResourceTemplate {
     }
 
     descriptor_methods!();
+    hook_methods!();
 }
 
 #[derive(Debug)]
@@ -273,6 +285,10 @@ impl ResourceEntry {
 
     pub(crate) fn signature(&self) -> &Signature {
         &self.resource.read.signature
+    }
+
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.resource.hooks
     }
 
     pub(crate) fn reader(&self) -> Reader {
@@ -313,13 +329,22 @@ impl TemplateEntry {
         &self.template.read.signature
     }
 
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.template.hooks
+    }
+
+    /// The variables of a URI in its normal form, if the URI fits the template.
+    pub(crate) fn variables(&self, normal: &str) -> Option<TemplateVars> {
+        self.pattern.variables(normal)
+    }
+
     pub(crate) fn completer(&self) -> Option<&Completer> {
         self.template.completer.as_ref()
     }
 
     /// The reader of a URI in its normal form, if the URI fits the template.
     pub(crate) fn reader(&self, normal: &str) -> Option<Reader> {
-        let vars = self.pattern.variables(normal)?;
+        let vars = self.variables(normal)?;
         Some(Reader {
             read: self.template.read.clone(),
             input: Input::Texts(vars),

@@ -21,6 +21,9 @@ pub enum Fact {
     Put(Definition),
     /// The node does not offer this item any more.
     Remove(ItemKind, Arc<str>),
+    /// Clients of the node watch this URI, in its normal form, or the node runs its hooks. Neither
+    /// is the same as no such fact.
+    Watch(Arc<str>, WatchState),
     /// The node's application announced a change of this topic to all its subscribers.
     Changed(Topic),
     /// The node's application sent a notification of its own.
@@ -32,6 +35,16 @@ pub enum Fact {
         /// The parameters, an object, if there are any.
         params: Option<Value>,
     },
+}
+
+/// What a node reports of a URI whose item has hooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchState {
+    /// Clients of the node watch the URI.
+    pub watched: bool,
+    /// The node runs the hooks: from the begin of `on_watch` to the end of `on_unwatch`.
+    pub running: bool,
 }
 
 /// The other nodes, for what an engine reports to them. No method may block.
@@ -48,6 +61,6 @@ pub trait PeerFacts: fmt::Debug + Send + Sync + 'static {
     /// meanwhile may be lost, and must be sent again.
     fn registry_restarted(&self);
 
-    /// Sends a [`Fact::Changed`] or [`Fact::Notify`] to all nodes.
+    /// Sends a [`Fact::Changed`], [`Fact::Notify`] or [`Fact::Watch`] to all nodes.
     fn tell(&self, fact: Fact);
 }

@@ -253,7 +253,7 @@ impl Registry {
         self.peers.load_full()
     }
 
-    pub(super) fn tell_peers(&self, fact: impl FnOnce() -> Fact) {
+    pub(crate) fn tell_peers(&self, fact: impl FnOnce() -> Fact) {
         if let Some(peers) = &*self.peers.load() {
             peers.tell(fact());
         }

@@ -117,7 +117,14 @@ impl PeerFacts for NodePeers {
 
     fn tell(&self, fact: Fact) {
         for other in self.others() {
-            other.receive_facts(vec![through_json(&fact)]);
+            match through_json(&fact) {
+                Fact::Watch(uri, state) => {
+                    // In a task of its own, as the other node may answer at once.
+                    let own = self.own.clone();
+                    tokio::spawn(async move { other.peer_watches(&own, vec![(uri, state)]) });
+                }
+                fact => other.receive_facts(vec![fact]),
+            }
         }
     }
 }
@@ -136,6 +143,9 @@ impl Nodes {
         for other in peers.others() {
             let definitions = other.catalog().snapshot().definitions();
             engine.peer_offers(other.node().clone(), 0, Some(definitions));
+            // Tells the new node which URIs are watched.
+            let peers = NodePeers { own: other.node().clone(), nodes: self.clone() };
+            other.join_peers(Some(Arc::new(peers)));
         }
         // The offers of the others are shown once this is applied.
         engine.catalog().remove_tool("none").await.unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 use stentor_engine::{Audience, ItemKind, Topic};
 
 use crate::replication_log::{Follower, ReplicationLimits};
@@ -16,6 +16,7 @@ pub(super) fn tool(name: usize, version: usize) -> Definition {
         key: format!("tool-{name}").into(),
         ordinal: name as u64,
         json: Bytes::from(format!(r#"{{"name":"tool-{name}","version":{version}}}"#)),
+        has_hooks: false,
     }
 }
 
@@ -25,6 +26,11 @@ pub(super) fn topic(name: usize) -> Topic {
 
 pub(super) fn changed(name: usize) -> Fact {
     Fact::Changed(topic(name))
+}
+
+pub(super) fn watch(name: usize, running: Option<bool>) -> Fact {
+    let state = WatchState { watched: running.is_some(), running: running == Some(true) };
+    Fact::Watch(format!("a://{name}").into(), state)
 }
 
 pub(super) fn note(number: u64) -> Fact {

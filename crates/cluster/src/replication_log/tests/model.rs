@@ -1,13 +1,14 @@
 //! Random steps of a log and several followers, compared with a simple model.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use stentor_engine::Topic;
-use stentor_engine::remote::{Definition, Fact};
+use stentor_engine::remote::{Definition, Fact, WatchState};
 
-use super::facts::{LARGE, changed, note, number, offers, tool, topic};
+use super::facts::{LARGE, changed, note, number, offers, tool, topic, watch};
 use crate::replication_log::{
     Follower, Key, Position, ReplicationLimits, ReplicationLog, Update, key,
 };
@@ -20,6 +21,8 @@ enum Step {
     /// Offers these tools, each in a version.
     Offer(Vec<(usize, usize)>),
     Change(usize),
+    /// A URI is watched, and perhaps its hooks run, or neither.
+    Watch(usize, Option<bool>),
     Note,
     /// The node restarts with an empty log.
     Restart,
@@ -44,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop::collection::vec((0..8_usize, 0..2_usize), 0..8).prop_map(Step::Offer),
         6 => (0..6_usize).prop_map(Step::Change),
+        6 => (0..6_usize, any::<Option<bool>>()).prop_map(|(name, runs)| Step::Watch(name, runs)),
         4 => Just(Step::Note),
         1 => Just(Step::Restart),
         12 => ask,
@@ -73,7 +77,10 @@ struct Sent {
     /// The last announcement of each topic.
     topics: HashMap<Topic, u64>,
     offered: BTreeMap<Key, Definition>,
+    watches: Watches,
 }
+
+type Watches = BTreeMap<Arc<str>, WatchState>;
 
 /// What a follower received, by the numbers of announcements.
 #[derive(Default)]
@@ -95,6 +102,7 @@ struct Model {
     topics: HashMap<Topic, u64>,
     notes: Vec<u64>,
     offered: BTreeMap<Key, Definition>,
+    watches: Watches,
     followers: [Follower; FOLLOWERS],
     received: [Received; FOLLOWERS],
     positions: [Vec<Option<Position>>; FOLLOWERS],
@@ -111,6 +119,7 @@ impl Model {
             topics: HashMap::new(),
             notes: Vec::new(),
             offered: BTreeMap::new(),
+            watches: Watches::new(),
             followers: Default::default(),
             received: Default::default(),
             positions: std::array::from_fn(|_| vec![None]),
@@ -134,6 +143,15 @@ impl Model {
                 self.topics.insert(topic(name), self.announced);
                 self.log.add_fact(changed(name));
             }
+            Step::Watch(name, running) => {
+                let fact = watch(name, running);
+                let Fact::Watch(uri, state) = fact.clone() else { unreachable!() };
+                self.watches.remove(&uri);
+                if running.is_some() {
+                    self.watches.insert(uri, state);
+                }
+                self.log.add_fact(fact);
+            }
             Step::Note => {
                 self.announced += 1;
                 self.notes.push(self.announced);
@@ -143,6 +161,7 @@ impl Model {
                 self.life += 1;
                 self.log = ReplicationLog::new(self.life, self.limits);
                 self.offered.clear();
+                self.watches.clear();
             }
             Step::Ask { follower, long_ago, max_bytes } => {
                 let sent = self.ask(follower, long_ago, max_bytes);
@@ -175,6 +194,7 @@ impl Model {
             announced: self.announced,
             topics: self.topics.clone(),
             offered: self.offered.clone(),
+            watches: self.watches.clone(),
         }
     }
 
@@ -182,6 +202,7 @@ impl Model {
         let (follower, received) =
             (&mut self.followers[sent.follower], &mut self.received[sent.follower]);
         let (position, before) = (follower.position(), offers(follower));
+        let mut watches: Watches = follower.watches().into_iter().collect();
         let Ok(applied) = follower.apply(sent.update.clone()) else {
             prop_assert_ne!(position, sent.update.from);
             prop_assert_eq!((follower.position(), offers(follower)), (position, before));
@@ -190,7 +211,17 @@ impl Model {
         prop_assert_eq!(position, sent.update.from);
         self.positions[sent.follower].push(follower.position());
         prop_assert_eq!(applied.catalog, offers(follower) != before);
+        for (uri, state) in applied.watches {
+            let before = watches.remove(&uri).unwrap_or_default();
+            prop_assert_ne!(before, state, "nothing has changed");
+            if state != WatchState::default() {
+                watches.insert(uri, state);
+            }
+        }
+        let now: Watches = follower.watches().into_iter().collect();
+        prop_assert_eq!(&watches, &now);
         if !applied.more {
+            prop_assert_eq!(now, sent.watches);
             prop_assert_eq!(offers(follower), sent.offered.into_values().collect::<Vec<_>>());
         }
         let first_contact = *received.first_contact.get_or_insert(sent.announced);
@@ -234,6 +265,10 @@ impl Model {
             let (received, follower) = (&self.received[follower], &self.followers[follower]);
             prop_assert_eq!(follower.position(), Some(self.log.head()));
             prop_assert_eq!(offers(follower), self.offered.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(
+                follower.watches().into_iter().collect::<Watches>(),
+                self.watches.clone()
+            );
             let exempt = received.missed.max(received.first_contact.unwrap());
             for (topic, last) in &self.topics {
                 let known = received.topics.get(topic).copied().unwrap_or_default().max(exempt);
