@@ -20,8 +20,68 @@ pub use stentor_wire::{
     Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
 };
 
+// The types that authors write derive the traits of these versions.
+pub use schemars;
+pub use serde;
+pub use serde_json;
+
 #[cfg(feature = "durable-tasks")]
 pub use stentor_engine::{RedbTaskStore, TaskFileError};
+/// ```
+/// use stentor::{Context, Engine, PromptArgs, PromptError, prompt};
+///
+/// /// Asks for a review.
+/// #[prompt(title = "Review", argument("code", "What to review", true))]
+/// async fn review(#[args] args: PromptArgs) -> Result<String, PromptError> {
+///     Ok(format!("Review this code:\n{}", args["code"]))
+/// }
+///
+/// let builder = Engine::builder("Reviews", "1.0.0").prompt(review());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::prompt;
+/// ```
+/// use stentor::{Context, Engine, ResourceError, TemplateVars, resource};
+///
+/// /// How to begin.
+/// #[resource("docs://readme", mime_type = "text/markdown")]
+/// async fn readme(_ctx: Context) -> Result<&'static str, ResourceError> {
+///     Ok("# Read me")
+/// }
+///
+/// /// A user of the database.
+/// #[resource("db://users/{id}", name = "users")]
+/// async fn user(#[args] vars: TemplateVars, _ctx: Context) -> Result<String, ResourceError> {
+///     Ok(format!("user {}", vars["id"]))
+/// }
+///
+/// let builder = Engine::builder("Docs", "1.0.0").resource(readme()).resource_template(user());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::resource;
+/// ```
+/// use stentor::{Context, Engine, ToolError, tool};
+///
+/// /// Adds two numbers.
+/// #[tool(title = "Add")]
+/// async fn add(
+///     /// The first number.
+///     a: i64,
+///     /// The second number, or 1.
+///     b: Option<i64>,
+///     ctx: Context,
+/// ) -> Result<String, ToolError> {
+///     ctx.info("adding");
+///     Ok((a + b.unwrap_or(1)).to_string())
+/// }
+///
+/// let builder = Engine::builder("Calculator", "1.0.0").tool(add());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::tool;
 #[cfg(feature = "http")]
 pub use stentor_transport::http;
 #[cfg(any(feature = "stdio", feature = "http"))]
