@@ -1,6 +1,9 @@
 //! The attributes `#[tool]`, `#[prompt]` and `#[resource]` of Stentor, which re-exports them and
 //! documents them with examples.
 //!
+//! Beside them is `Setters`, with which the other crates of Stentor make the setters of their
+//! settings.
+//!
 //! An attribute makes a function that returns the item, and adds nothing to what `tool`, `prompt`,
 //! `resource` and `resource_template` can do: it writes down the struct of the arguments, and
 //! calls one of them.
@@ -9,6 +12,7 @@ mod expand;
 mod function;
 mod options;
 mod parameter;
+mod setters;
 mod uri;
 
 use proc_macro::TokenStream;
@@ -51,4 +55,11 @@ pub fn prompt(options: TokenStream, function: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn resource(options: TokenStream, function: TokenStream) -> TokenStream {
     expand::expand(ItemKind::Resource, options.into(), function.into()).into()
+}
+
+/// Makes a setter for each public field of a struct: it has the field's name and doc comment. Makes
+/// `new`, too, which returns the defaults, but not with `#[setters(own_new)]`.
+#[proc_macro_derive(Setters, attributes(setters))]
+pub fn setters(input: TokenStream) -> TokenStream {
+    setters::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
