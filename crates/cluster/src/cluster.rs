@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, ClusterError};
 use crate::mesh::{Mesh, NodeView};
-use crate::node::{self, Node};
+use crate::node::{self, Node, PeerRequestCounts};
 
 /// An engine as a node of a cluster. All nodes offer its items, all nodes announce its changes, and
 /// its clients may send their requests to any node.
@@ -75,9 +75,9 @@ impl Cluster {
         }
     }
 
-    /// The number of requests that run here for other nodes, and on other nodes for this one.
+    /// How many requests run for other nodes.
     #[must_use]
-    pub fn peer_requests(&self) -> (usize, usize) {
+    pub fn peer_requests(&self) -> PeerRequestCounts {
         self.0.node.peer_requests()
     }
 

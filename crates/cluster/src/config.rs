@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use stentor_macros::Setters;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// How a node finds and connects to the other nodes of its cluster.
@@ -22,7 +23,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// let mut config = stentor_cluster::ClusterConfig::new("prod", "a long random secret");
 /// config.seeds = vec!["10.0.0.7:7947".to_owned()];
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Setters)]
+#[setters(own_new)]
 #[non_exhaustive]
 pub struct ClusterConfig {
     /// The name of the cluster. The node ignores nodes of other clusters.

@@ -41,5 +41,6 @@ mod successors;
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
 pub use mesh::{NodeState, NodeView};
+pub use node::PeerRequestCounts;
 #[cfg(feature = "redis")]
 pub use redis_store::{RedisConfig, RedisStore, RedisStoreError};

@@ -28,6 +28,7 @@ use crate::replica::Replica;
 use crate::replication_log::{Position, Update};
 use crate::successors::Successors;
 pub(crate) use facts::publish;
+pub use peer_requests::PeerRequestCounts;
 use peer_requests::{IncomingRequests, OutgoingRequests};
 
 /// How many successors to follow from the node that a session's id names.
@@ -213,9 +214,8 @@ impl Node {
         self.sender.mesh()
     }
 
-    /// The number of requests that run here for other nodes, and on other nodes for this one.
-    pub(crate) fn peer_requests(&self) -> (usize, usize) {
-        (self.incoming.len(), self.outgoing.len())
+    pub(crate) fn peer_requests(&self) -> PeerRequestCounts {
+        PeerRequestCounts { incoming: self.incoming.len(), outgoing: self.outgoing.len() }
     }
 
     /// Leaves the mesh, and makes the engine a single node again.

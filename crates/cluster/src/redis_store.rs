@@ -16,11 +16,13 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
+use stentor_macros::Setters;
 pub use store::RedisStore;
 use writer::WriterHandle;
 
 /// How a node reaches the Redis server that all nodes share.
-#[derive(Clone)]
+#[derive(Clone, Setters)]
+#[setters(own_new)]
 #[non_exhaustive]
 pub struct RedisConfig {
     /// The address: `redis://[user:password@]host[:port][/database]`. The connection has no TLS, so

@@ -38,6 +38,6 @@ pub use ids::{Seq, SessionId, StreamId, loggable};
 pub use progress_gate::ProgressGate;
 pub use receiver::{Next, RemoteSource, StreamReceiver};
 pub use record::StreamRecord;
-pub use sender::StreamSender;
+pub use sender::{Resumed, StreamSender};
 pub use serialized::{FrameBody, SerializedFrame, leave_out_largest, written};
 pub use shared::{Notified, Terms, WhenGone};

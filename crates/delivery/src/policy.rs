@@ -19,6 +19,7 @@
 //! frames that were kept; a modern client listens again. A pipe is never closed for this: it has
 //! one client, and its queue is bounded.
 
+use stentor_macros::Setters;
 use stentor_wire::{Notice, Topic};
 
 /// What a frame is, for the delivery policy and for the counters.
@@ -117,7 +118,7 @@ pub enum WhenBehind {
 }
 
 /// How much may wait unread on one stream. Bytes are bytes of memory, including a frame's overhead.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Setters)]
 #[non_exhaustive]
 pub struct Limits {
     /// Frames of the classes that may be dropped (log, custom). Default 1,024.
@@ -139,7 +140,7 @@ impl Default for Limits {
 
 /// How many frames that were read are kept for a client that comes back to a stream. The newest
 /// frame is always kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Setters)]
 #[non_exhaustive]
 pub struct Retention {
     /// Frames. Default 1,024.
@@ -160,7 +161,7 @@ impl Default for Retention {
 ///
 /// When half of a budget is used, the limits of each stream shrink to a quarter. When a budget is
 /// used up, a stream holds little more than the frames that are never dropped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Setters)]
 #[non_exhaustive]
 pub struct Budget {
     /// Bytes of one session. Default 2 MiB.

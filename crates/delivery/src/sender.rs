@@ -19,6 +19,15 @@ use crate::queue::{Pushed, Queue};
 use crate::receiver::{Reader, StreamReceiver};
 use crate::shared::{Shared, State, Terms, WhenGone, wake};
 
+/// A stream that is read again from a frame on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The reader.
+    pub receiver: StreamReceiver,
+    /// Whether no frame in between is lost.
+    pub complete: bool,
+}
+
 /// The writing end of a stream. Clones write to the same stream.
 #[derive(Clone, Debug)]
 pub struct StreamSender(pub(crate) Arc<Shared>);
@@ -211,11 +220,11 @@ impl StreamSender {
         StreamReceiver::local(reader)
     }
 
-    /// Attaches a reader that begins at frame `next`, or at the first stored frame after it. The
-    /// result is `false` if frames in between are lost. A reader that is still attached ends.
+    /// Attaches a reader that begins at frame `next`, or at the first stored frame after it. A
+    /// reader that is still attached ends.
     ///
     /// When dropped early, the stream has no reader.
-    pub async fn resume(&self, next: Seq) -> (StreamReceiver, bool) {
+    pub async fn resume(&self, next: Seq) -> Resumed {
         let (mut reader, waker, replay) = {
             let mut state = self.0.state.lock();
             let read = state.queue.read();
@@ -228,14 +237,15 @@ impl StreamSender {
             (reader, waker, replay)
         };
         wake(waker);
-        match replay {
+        let complete = match replay {
             Ok((replay, kept)) => {
                 let Replay { events, complete } = replay.await;
                 reader.replay = events.into();
-                (StreamReceiver::local(reader), complete && kept)
+                complete && kept
             }
-            Err(complete) => (StreamReceiver::local(reader), complete),
-        }
+            Err(complete) => complete,
+        };
+        Resumed { receiver: StreamReceiver::local(reader), complete }
     }
 
     fn attach_to(&self, state: &mut State) -> (Reader, Option<Waker>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stentor_delivery::policy::{Budget, Limits, Retention};
 use stentor_delivery::{EventStore, MemoryEventStore};
+use stentor_macros::Setters;
 
 use crate::call::CallConfig;
 use crate::dispatch::ListConfig;
@@ -19,7 +20,7 @@ use crate::watches::WatchConfig;
 /// Limits and times of an engine.
 ///
 /// Change them with [`EngineBuilder::configure`](crate::EngineBuilder::configure).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct Config {
     /// The name of this engine in a cluster, which is part of all ids that it gives out.

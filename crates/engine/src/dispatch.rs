@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stentor_delivery::StreamReceiver;
+use stentor_macros::Setters;
 use stentor_wire::bounds::quoted;
 use stentor_wire::encode::{self, ResultBody};
 use stentor_wire::params::{self, Member};
@@ -36,7 +37,7 @@ pub(crate) enum Scope {
 }
 
 /// How lists are served.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Setters)]
 #[non_exhaustive]
 pub struct ListConfig {
     /// Entries on one page of a list. Default 1,000.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::Value;
+use stentor_macros::Setters;
 use stentor_wire::{ListKind, Notice, Topic};
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ pub use handle::CatalogHandle;
 pub(crate) use shared::Registry;
 
 /// How changes are announced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct RegistryConfig {
     /// How long changes of one list or resource that follow each other within 250 µs wait, to be

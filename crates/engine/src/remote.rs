@@ -42,6 +42,7 @@ pub use protocol::{
     PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
 };
 pub use serve::{PeerQuestions, PeerResponse};
+use stentor_macros::Setters;
 
 /// The other nodes, once this engine has [joined](crate::Engine::join_peers) them.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl PeerNodes {
 }
 
 /// How requests to other nodes are served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct RemoteConfig {
     /// How long a request of a legacy HTTP session on another node waits, after that node was lost,

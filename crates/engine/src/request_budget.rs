@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use stentor_macros::Setters;
 use stentor_wire::{Params, Request};
 
 use crate::offload::LARGE;
@@ -26,7 +27,7 @@ use crate::shares::{Group, Share};
 ///
 /// A caller is a principal if it is known, otherwise everything from one address. A caller gets at
 /// most as much as it leaves for all others: alone, half of the total.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Setters)]
 #[non_exhaustive]
 pub struct RequestBudget {
     /// Bytes of one session. Default 32 MiB.

@@ -19,6 +19,7 @@ use dashmap::DashMap;
 use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value};
+use stentor_macros::Setters;
 use stentor_wire::encode::ResultBody;
 use stentor_wire::params::{OneTask, UpdateTask};
 use stentor_wire::{
@@ -49,7 +50,7 @@ pub use store::{MemoryTaskStore, TaskRecord, TaskStore, TaskStoreError};
 const FAILED_AT_ONCE: usize = 256;
 
 /// Settings of tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct TaskConfig {
     /// Where tasks are stored. Default: in memory, at most 100,000 tasks and 256 MiB of them.

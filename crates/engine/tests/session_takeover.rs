@@ -123,8 +123,8 @@ impl Nodes {
     }
 
     async fn owned_by(&self, session: &HttpSession, owner: &str) {
-        let owner = (session.id().clone(), node(owner));
-        until(|| self.store.owners().contains(&owner)).await;
+        let owner = node(owner);
+        until(|| self.store.owners().get(session.id()) == Some(&owner)).await;
     }
 }
 

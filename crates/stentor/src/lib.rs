@@ -24,17 +24,79 @@ pub use stentor_wire::{
     Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
 };
 
+// The types that authors write derive the traits of these versions.
+pub use schemars;
+pub use serde;
+pub use serde_json;
+
 #[cfg(feature = "durable-tasks")]
 pub use stentor_engine::{RedbTaskStore, TaskFileError};
+/// ```
+/// use stentor::prelude::*;
+///
+/// /// Asks for a review.
+/// #[prompt(title = "Review")]
+/// async fn review(
+///     /// What to review.
+///     code: String,
+///     words: Option<u32>,
+/// ) -> String {
+///     format!("Review this code in {} words:
+{code}", words.unwrap_or(100))
+/// }
+///
+/// let builder = Engine::builder("Reviews", "1.0.0").prompt(review());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::prompt;
+/// ```
+/// use stentor::prelude::*;
+///
+/// /// How to begin.
+/// #[resource("docs://readme", mime_type = "text/markdown")]
+/// async fn readme() -> &'static str {
+///     "# Read me"
+/// }
+///
+/// /// A user of the database.
+/// #[resource("db://users/{id}", name = "users")]
+/// async fn user(id: u64, ctx: Context) -> String {
+///     format!("user {id}, asked for as {}", ctx.uri())
+/// }
+///
+/// let builder = Engine::builder("Docs", "1.0.0").resource(readme()).resource_template(user());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::resource;
+/// ```
+/// use stentor::prelude::*;
+///
+/// /// Adds two numbers.
+/// #[tool(title = "Add")]
+/// async fn add(
+///     /// The first number.
+///     a: i64,
+///     /// The second number, or 1.
+///     b: Option<i64>,
+///     ctx: Context,
+/// ) -> i64 {
+///     ctx.info("adding");
+///     a + b.unwrap_or(1)
+/// }
+///
+/// let builder = Engine::builder("Calculator", "1.0.0").tool(add());
+/// # let _ = builder;
+/// ```
+#[cfg(feature = "macros")]
+pub use stentor_macros::tool;
 #[cfg(feature = "http")]
 pub use stentor_transport::http;
 #[cfg(any(feature = "stdio", feature = "http"))]
 pub use stentor_transport::signal;
 #[cfg(feature = "stdio")]
 pub use stentor_transport::stdio;
-
-/// Data structures of other crates that are part of this one's interface.
-pub use {schemars, serde_json};
 
 /// What most servers need: `use stentor::prelude::*;`.
 ///

@@ -44,6 +44,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
 use stentor_engine::{Connection, Engine};
+use stentor_macros::Setters;
 use unfinished::Unfinished;
 use upload::Upload;
 
@@ -52,7 +53,7 @@ pub use origins::OriginPolicy;
 pub use serve::{ServeError, serve, serve_on};
 
 /// The configuration of the HTTP endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// The path of the endpoint: the whole path, compared exactly. Default `/mcp`. A request for

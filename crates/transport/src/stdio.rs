@@ -20,6 +20,7 @@ use stentor_delivery::policy::Class;
 use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_engine::transport_api::{Pipe, Refused};
 use stentor_engine::{Ended, EndedUnasked, Engine};
+use stentor_macros::Setters;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -29,7 +30,7 @@ use crate::signal;
 use lines::{Line, Lines};
 
 /// The configuration of a pipe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct StdioConfig {
     /// The longest line that is read, in bytes. The rest of a longer line is skipped. A request in

@@ -89,8 +89,11 @@ fn put_host(out: &mut String, authority: &str, default_port: &str) {
     }
     let mut escaped = String::with_capacity(host.len());
     escape(&mut escaped, host, ":[]");
+    // A second colon before the port is of no URI, unless it is in an address in brackets.
+    let is_host = |name: &str| !name.contains(':') || name.ends_with(']');
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let (name, port) = match escaped.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
+        Some((name, port)) if is_host(name) && is_port(port) => (name, port),
         _ => (&*escaped, ""),
     };
     // The digits of escapes stay in uppercase.
@@ -216,6 +219,7 @@ mod tests {
             ),
             ("http://u:P@h:8080/A", &["http://u:P@H:8080/A"]),
             ("http://[2001:db8::1]/", &["http://[2001:DB8::1]", "http://[2001:db8::1]:80/"]),
+            ("http://[::1]::80/", &["http://[::1]::80"]),
             ("file:///a/b", &["file:///a/./b", "file:///x/../a/b", "file:///%2e%2E/a/b"]),
             ("x://a/b%2Fc", &["x://a/b%2fc"]),
             ("x://a/100%25", &["x://a/100%"]),

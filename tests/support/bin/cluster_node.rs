@@ -217,11 +217,12 @@ async fn run_orders(
 async fn count(engine: &Engine, cluster: &Cluster) -> Result<NodeCensus, Failure> {
     let sessions = engine.sessions();
     let catalog = engine.catalog().snapshot();
+    let peer_requests = cluster.peer_requests();
     let linked = cluster.nodes().into_iter().filter(|other| other.connected);
     Ok(NodeCensus {
         sessions: sessions.len(),
         calls: engine.calls().len(),
-        peer_requests: cluster.peer_requests(),
+        peer_requests: (peer_requests.incoming, peer_requests.outgoing),
         held: engine.counters().held,
         untold: stentor_tests::untold(engine, Some(cluster)).await?,
         links: linked.map(|other| other.node.to_string()).collect(),

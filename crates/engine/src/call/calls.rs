@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use stentor_delivery::{Counters, StreamSender, WhenGone};
+use stentor_macros::Setters;
 use stentor_wire::bounds::MAX_ARGUMENT_VALUES;
 use stentor_wire::encode::ServerIdentity;
 use stentor_wire::{DecodeError, Message, Topic};
@@ -40,7 +41,7 @@ use crate::streams::Streams;
 const MAX_ASK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many calls may run and wait, and for how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct CallConfig {
     /// The most values that a tool call may have, with the names of members. A call with more is

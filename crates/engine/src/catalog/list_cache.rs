@@ -1,12 +1,13 @@
 //! How long clients may cache the lists.
 
+use stentor_macros::Setters;
 use stentor_wire::encode::CacheHint;
 
 use crate::items::ItemKind;
 
 /// How long modern clients may cache each kind of list (2026-07-28, server/utilities/caching). For
 /// the content of a resource, this is set where the resource is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Setters)]
 #[non_exhaustive]
 pub struct ListCache {
     /// `tools/list`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
-use stentor_delivery::{Delivered, SerializedFrame, StreamReceiver, StreamSender};
+use stentor_delivery::{Delivered, Resumed, SerializedFrame, StreamReceiver, StreamSender};
 use stentor_wire::{
     DecodeError, EncodedNotice, Era, Message, Method, Notification, ProtocolVersion, Request,
     Response,
@@ -128,11 +128,12 @@ impl Session {
     /// [`attach`](Self::attach). When dropped early, the stream has no reader.
     pub(crate) async fn resume(&self, stream: StreamId, next: Seq) -> StreamReceiver {
         let found = self.find_stream(stream, next).await;
-        let (receiver, complete) = found.unwrap_or_else(|| (self.entry.notices().attach(), false));
-        if !complete {
+        let attach = || Resumed { receiver: self.entry.notices().attach(), complete: false };
+        let found = found.unwrap_or_else(attach);
+        if !found.complete {
             self.notify_of_everything();
         }
-        receiver
+        found.receiver
     }
 
     /// Resumes the stream of a request whose node was lost, for a node on which a client still
@@ -146,14 +147,14 @@ impl Session {
         next: Seq,
     ) -> Result<StreamReceiver, Refused> {
         let found = self.find_stream(stream, next).await;
-        found.map(|(receiver, _)| receiver).ok_or(Refused::SessionEnded)
+        found.map(|found| found.receiver).ok_or(Refused::SessionEnded)
     }
 
-    /// A stream of this session from the frame `next` on, and whether no frame of it is missing.
-    async fn find_stream(&self, stream: StreamId, next: Seq) -> Option<(StreamReceiver, bool)> {
+    /// A stream of this session from the frame `next` on.
+    async fn find_stream(&self, stream: StreamId, next: Seq) -> Option<Resumed> {
         self.entry.mark_seen();
         if next >= Seq::END {
-            return Some((streams::over(stream), true));
+            return Some(Resumed { receiver: streams::over(stream), complete: true });
         }
         let sender = match self.entry.find_stream(stream) {
             Some(sender) => sender,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorId;
+use stentor_macros::Setters;
 use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
 
@@ -26,7 +27,7 @@ use crate::registry::Registry;
 use crate::streams::Streams;
 
 /// How many sessions there may be, what each may have, and for how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct SessionConfig {
     /// Sessions that may be open at once. With HTTP, one more is refused with 503. Default 100,000.
