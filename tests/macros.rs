@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{
-    Context, Engine, EngineBuilder, Era, PromptArgs, PromptError, ResourceError, TemplateVars,
-    ToolError, prompt, resource, tool,
-};
+use stentor::{Context, Engine, EngineBuilder, Era, State, prompt, resource, tool};
 use stentor_tests::Client;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,16 +22,16 @@ async fn add(
     #[serde(default)]
     #[schemars(range(max = 3))]
     r#type: u8,
-) -> Result<String, ToolError> {
+) -> String {
     ctx.info("adding");
     a += b.unwrap_or(1);
-    Ok(format!("{a} {type}", r#type = r#type))
+    format!("{a} {type}", r#type = r#type)
 }
 
 /// Not the description.
 #[tool(name = "clock", description = "Tells the time", resumable)]
-pub(crate) async fn noon() -> Result<&'static str, ToolError> {
-    Ok("12:00")
+pub(crate) async fn noon() -> &'static str {
+    "12:00"
 }
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -45,35 +42,39 @@ struct Person {
 type ToolContext = Context;
 
 #[stentor::tool(crate = ::stentor)]
-async fn greet(
-    #[args] Person { name }: Person,
-    #[extract] _ctx: ToolContext,
-) -> Result<String, ToolError> {
-    Ok(format!("Hello, {name}!"))
+async fn greet(#[args] Person { name }: Person, #[extract] _ctx: ToolContext) -> String {
+    format!("Hello, {name}!")
 }
 
 /// Asks for a review.
-#[prompt(title = "Review", argument("code", "What to review", true), argument("why", "", false))]
-async fn review(#[args] args: PromptArgs) -> Result<String, PromptError> {
-    Ok(format!("Review this code:\n{}", args["code"]))
+#[prompt(title = "Review")]
+async fn review(
+    /// What to review
+    code: String,
+    why: Option<String>,
+    words: Option<u32>,
+    State(greeting): State<&'static str>,
+) -> String {
+    let _why = why;
+    format!("{greeting}Review this code:\n{code}{}", words.map_or(String::new(), |n| n.to_string()))
 }
 
 /// How to begin.
 #[resource("docs://readme", mime_type = "text/markdown", size = 9)]
-async fn readme(_: Context) -> Result<&'static str, ResourceError> {
-    Ok("# Read me")
+async fn readme(_: Context) -> &'static str {
+    "# Read me"
 }
 
 /// One user.
 #[resource("db://users/{id}", name = "users")]
-async fn user(#[args] vars: TemplateVars, ctx: Context) -> Result<String, ResourceError> {
-    Ok(format!("user {} at {}", vars["id"], ctx.uri()))
+async fn user(id: u64, ctx: Context) -> String {
+    format!("user {id} at {}", ctx.uri())
 }
 
 fn items(builder: EngineBuilder) -> EngineBuilder {
-    let builder = builder.tool(add()).tool(noon()).tool(greet()).prompt(review());
+    let builder = builder.state("").tool(add()).tool(noon()).tool(greet()).prompt(review());
     // The function of the same name is there, too.
-    let plain = tool("plain", || async { Ok::<_, ToolError>("plain") });
+    let plain = tool("plain", || async { "plain" });
     builder.resource(readme()).resource_template(user()).tool(plain)
 }
 

@@ -40,7 +40,6 @@ async fn text_of(client: &Client, tool: &str) -> String {
 struct Greet {
     /// Who is greeted.
     name: String,
-    times: Option<u32>,
 }
 
 #[tokio::test(start_paused = true)]

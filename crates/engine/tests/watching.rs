@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 use stentor_engine::testing::{FaultTarget, kill};
 use stentor_engine::{
-    Engine, EngineBuilder, Mutation, Resource, ResourceError, ResourceTemplate, TemplateVars,
-    Watch, resource, resource_template,
+    Engine, EngineBuilder, Mutation, Resource, ResourceTemplate, TemplateVars, Watch, resource,
+    resource_template,
 };
 use support::{Client, methods, modern_meta};
 use tokio::time::sleep;
@@ -44,15 +44,14 @@ impl Log {
             "old" => ["watch", "unwatch"],
             _ => ["watch new", "unwatch new"],
         };
-        resource(URI, "hooked", |_ctx| async { Ok::<_, ResourceError>("text") })
+        resource(URI, "hooked", || async { "text" })
             .on_watch(self.hook(on))
             .on_unwatch(self.hook(off))
     }
 
     fn template(&self) -> ResourceTemplate {
         let (on, off) = (self.clone(), self.clone());
-        let read =
-            |vars: TemplateVars, _ctx| async move { Ok::<_, ResourceError>(vars["id"].clone()) };
+        let read = |vars: TemplateVars| async move { vars["id"].clone() };
         resource_template("DB://orders/{id}", "orders", read)
             .on_watch(move |watch: Watch| {
                 on.note(format!("watch {} {:?}", watch.uri(), watch.vars()));
@@ -187,7 +186,7 @@ async fn a_hook_that_panics_or_takes_too_long_is_followed_by_the_next_one() {
     let engine = support::engine()
         .configure(|config| config.watches.hook_timeout = Duration::from_secs(2))
         .resource(
-            resource(URI, "hooked", |_ctx| async { Ok::<_, ResourceError>("text") })
+            resource(URI, "hooked", || async { "text" })
                 .on_watch(move |watch: Watch| {
                     let noted = on(watch);
                     async move {
@@ -195,7 +194,7 @@ async fn a_hook_that_panics_or_takes_too_long_is_followed_by_the_next_one() {
                         std::future::pending().await
                     }
                 })
-                .on_unwatch(|_watch| async { panic!("a bug of the hook") }),
+                .on_unwatch(|| async { panic!("a bug of the hook") }),
         )
         .start()
         .await

@@ -41,8 +41,7 @@ pub use stentor_engine::{RedbTaskStore, TaskFileError};
 ///     code: String,
 ///     words: Option<u32>,
 /// ) -> String {
-///     format!("Review this code in {} words:
-{code}", words.unwrap_or(100))
+///     format!("Review this code in {} words:\n{code}", words.unwrap_or(100))
 /// }
 ///
 /// let builder = Engine::builder("Reviews", "1.0.0").prompt(review());
@@ -105,9 +104,10 @@ pub mod prelude {
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::{Value, json};
-    pub use stentor_engine::{
-        CallError, Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError,
-        Toolbox, Watch, prompt, raw_tool, resource, resource_template, tool,
+
+    pub use crate::{
+        Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError, Toolbox, Watch,
+        prompt, raw_tool, resource, resource_template, tool,
     };
 }
 

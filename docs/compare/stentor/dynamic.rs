@@ -1,5 +1,5 @@
-use schemars::JsonSchema;
-use serde::Deserialize;
+//! A tool that adds another one while the server runs.
+
 use stentor::prelude::*;
 
 #[derive(Deserialize, JsonSchema)]
@@ -7,7 +7,7 @@ struct Learn {
     name: String,
 }
 
-async fn learn(args: Learn, ctx: Context) -> Result<&'static str, CallError> {
+async fn learn(args: Learn, ctx: Context) -> Result<&'static str, ToolError> {
     let answer = format!("I am {}", args.name);
     let learnt = tool(args.name, move || std::future::ready(answer.clone()));
     ctx.catalog().add(learnt.description("Says its name")).await?;

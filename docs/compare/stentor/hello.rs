@@ -1,5 +1,5 @@
-use schemars::JsonSchema;
-use serde::Deserialize;
+//! A tool with an argument, over stdio.
+
 use stentor::prelude::*;
 
 #[derive(Deserialize, JsonSchema)]

@@ -1,3 +1,5 @@
+//! A tool that says who calls.
+
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};

@@ -1,8 +1,7 @@
+//! A tool that notifies its caller later.
+
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::json;
 use stentor::prelude::*;
 
 #[derive(Deserialize, JsonSchema)]

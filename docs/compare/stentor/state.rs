@@ -1,3 +1,5 @@
+//! A tool that counts the calls of all clients.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,5 @@
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::json;
+//! A test of a tool, in memory.
+
 use stentor::prelude::*;
 use stentor::test::Client;
 
@@ -17,7 +16,7 @@ async fn greet(args: Greet) -> String {
 async fn the_tool_greets() -> Result<(), Box<dyn std::error::Error>> {
     let greet = tool("greet", greet).description("Greets somebody");
     let engine = Engine::builder("test", "1.0.0").tool(greet).start().await?;
-    let client = Client::connect(&engine).await?;
+    let client = Client::connect(&engine).await;
     assert_eq!(client.call_tool("greet", json!({"name": "Ada"})).await?.text(), "Hello, Ada!");
     Ok(())
 }

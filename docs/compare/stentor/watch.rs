@@ -1,3 +1,5 @@
+//! A resource whose upstream runs while some client watches it.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,13 +19,13 @@ async fn read(State(feed): State<Feed>) -> String {
     feed.price.load(Ordering::Relaxed).to_string()
 }
 
-async fn start(State(feed): State<Feed>, ctx: Context) {
-    let (engine, price) = (ctx.engine(), feed.price.clone());
+async fn start(State(feed): State<Feed>, watch: Watch) {
+    let price = feed.price.clone();
     feed.upstream.lock().unwrap().spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             price.fetch_add(1, Ordering::Relaxed);
-            engine.send_resource_updated(URI);
+            watch.send_resource_updated(watch.uri());
         }
     });
 }

@@ -124,6 +124,7 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the calls")]
     pub(crate) fn new(
         mut config: CallConfig,
         node: NodeId,
