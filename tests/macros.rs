@@ -140,7 +140,8 @@ async fn a_prompt_and_resources_are_made_in_the_same_way() {
     let (client, _served) = client().await;
     let review = listed(&client, "prompts", "review").await;
     assert_eq!(review["description"], "Asks for a review.");
-    assert_eq!(review["arguments"].as_array().map(Vec::len), Some(2));
+    assert_eq!(review["arguments"].as_array().map(Vec::len), Some(3));
+    assert_eq!(review["arguments"][0]["description"], "What to review");
     let asked = json!({"name": "review", "arguments": {"code": "fn"}});
     let prompt = client.ask("prompts/get", asked).await;
     assert_eq!(prompt["messages"][0]["content"]["text"], "Review this code:\nfn");

@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// other node, the seed. Without TLS it connects over loopback only.
 ///
 /// ```
-/// let mut config = stentor_cluster::ClusterConfig::new("prod", "a long random secret");
+/// let mut config = stentor::cluster::ClusterConfig::new("prod", "a long random secret");
 /// config.seeds = vec!["10.0.0.7:7947".to_owned()];
 /// ```
 #[derive(Clone, Setters)]

@@ -2,8 +2,8 @@
 //! all nodes, and can be called through each of them.
 //!
 //! ```no_run
-//! # async fn f(engine: stentor_engine::Engine) -> Result<(), Box<dyn std::error::Error>> {
-//! use stentor_cluster::{Cluster, ClusterConfig};
+//! # async fn f(engine: stentor::Engine) -> Result<(), Box<dyn std::error::Error>> {
+//! use stentor::cluster::{Cluster, ClusterConfig};
 //!
 //! let mut config = ClusterConfig::new("prod", std::env::var("STENTOR_COOKIE")?);
 //! config.seeds = vec!["10.0.0.7:7947".to_owned()];

@@ -34,7 +34,7 @@ use crate::handler::{FromCall, IntoReply, Tool, ToolError, tool};
 /// use ractor::{ActorRef, RpcReplyPort};
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use stentor_engine::{Context, Tool, ToolError, actor_tool};
+/// use stentor::{Context, Tool, ToolError, actor_tool};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Convert {
@@ -85,7 +85,7 @@ pub fn actor_tool<M, S>(
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use ractor::ActorRef;
-/// use stentor_engine::FindActor;
+/// use stentor::FindActor;
 ///
 /// # enum ConverterMsg {}
 /// # #[cfg(feature = "cluster")]

@@ -18,7 +18,7 @@ pub(crate) struct Listener {
 /// A selection of sessions: those that fulfil all conditions.
 ///
 /// ```
-/// use stentor_engine::Audience;
+/// use stentor::Audience;
 ///
 /// let everybody = Audience::all();
 /// let anns_editors = Audience::all().principal("ann").client("editor");

@@ -39,7 +39,7 @@ pub use session_ref::SessionRef;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use stentor_engine::{Engine, ToolError, tool};
+/// use stentor::{Engine, tool};
 ///
 /// let engine = Engine::builder("My Server", "1.0.0")
 ///     .tool(tool("noon", || async { "12:00" }).description("Tells the time"))
@@ -220,7 +220,7 @@ impl Engine {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use stentor_engine::{Engine, EngineEvent, ToolError, tool};
+    /// use stentor::{Engine, EngineEvent, tool};
     ///
     /// let engine = Engine::builder("s", "1").start().await?;
     /// let mut events = engine.events(256);
@@ -253,7 +253,7 @@ impl Engine {
     ///
     /// ```
     /// # use ractor::ActorRef;
-    /// use stentor_engine::{Engine, EventBatch};
+    /// use stentor::{Engine, EventBatch};
     ///
     /// enum AuditMsg {
     ///     Events(EventBatch),

@@ -95,7 +95,7 @@ impl fmt::Debug for Extension {
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::{Deserialize, Serialize};
-/// use stentor_engine::{Engine, Json, extension};
+/// use stentor::{Engine, Json, extension};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Add {

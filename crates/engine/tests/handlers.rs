@@ -426,7 +426,8 @@ async fn a_call_finds_its_engine_and_its_session() {
     struct Calls(AtomicU64);
     async fn count(ctx: Context) -> Result<String, ToolError> {
         let session = ctx.session().ok_or_else(|| ToolError::new("no session"))?;
-        let calls: Arc<Calls> = session.state().ok_or_else(|| ToolError::new("elsewhere"))?;
+        let calls: Arc<Calls> =
+            session.state().ok_or_else(|| ToolError::new("it is on another node"))?;
         let calls = calls.0.fetch_add(1, Ordering::Relaxed) + 1;
         session.notify("notifications/own", json!({"calls": calls})).await?;
         Ok(format!("{calls} of {}", ctx.engine().calls().len()))

@@ -117,6 +117,7 @@ impl Notices {
     ///
     /// If the session has ended.
     #[track_caller]
+    #[expect(clippy::should_implement_trait, reason = "it is async, as `StreamExt::next` is")]
     pub fn next(&mut self) -> impl Future<Output = Notice> + Send + '_ {
         let at = Location::caller();
         async move {

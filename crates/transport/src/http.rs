@@ -222,8 +222,8 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use stentor_engine::Engine;
-/// use stentor_transport::http::{HttpConfig, router};
+/// use stentor::Engine;
+/// use stentor::http::{HttpConfig, router};
 ///
 /// let engine = Engine::builder("s", "1").start().await?;
 /// let app = axum::Router::new().merge(router(engine, HttpConfig::default()));

@@ -11,9 +11,9 @@ use super::writer::WriterHandle;
 /// sessions of a dead node continue on another node.
 ///
 /// ```no_run
-/// # async fn f(builder: stentor_engine::EngineBuilder) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn f(builder: stentor::EngineBuilder) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
-/// use stentor_cluster::{RedisConfig, RedisStore};
+/// use stentor::cluster::{RedisConfig, RedisStore};
 ///
 /// let store = Arc::new(RedisStore::connect(RedisConfig::new("redis://10.0.0.9")).await?);
 /// let engine = builder.configure(|config| {

@@ -10,7 +10,7 @@ use crate::handler::{Middleware, Prompt, Resource, ResourceTemplate, Tool};
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor_engine::{Engine, Timeout, Toolbox, tool};
+/// use stentor::{Engine, Timeout, Toolbox, tool};
 ///
 /// fn clocks() -> Toolbox {
 ///     Toolbox::new()

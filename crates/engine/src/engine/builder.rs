@@ -164,7 +164,7 @@ impl EngineBuilder {
     /// Changes limits and times.
     ///
     /// ```
-    /// # use stentor_engine::Engine;
+    /// # use stentor::Engine;
     /// # use std::time::Duration;
     /// let builder = Engine::builder("s", "1").configure(|config| {
     ///     config.registry.coalesce_window = Duration::from_millis(50);

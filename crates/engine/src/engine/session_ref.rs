@@ -110,7 +110,7 @@ impl SessionRef {
     ///
     /// ```
     /// # use ractor::ActorRef;
-    /// use stentor_engine::{Engine, EventBatch, SessionId};
+    /// use stentor::{Engine, EventBatch, SessionId};
     ///
     /// # enum KeeperMsg { Session(EventBatch) }
     /// # #[cfg(feature = "cluster")]

@@ -164,7 +164,7 @@ impl Context {
     /// In a task the message becomes its `statusMessage`; if the message is empty, the numbers do.
     ///
     /// ```
-    /// # fn f(ctx: stentor_engine::Context) {
+    /// # fn f(ctx: stentor::Context) {
     /// ctx.report_progress(1.0, Some(4.0), "warming up");
     /// ctx.report_progress(2.0, Some(4.0), format_args!("step {}", 2));
     /// ctx.report_progress(3.0, None, "");

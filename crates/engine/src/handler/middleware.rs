@@ -143,7 +143,7 @@ pub enum Reply {
 /// a subscription, do not pass through here.
 ///
 /// ```
-/// use stentor_engine::{CallError, Engine, Next, Operation, OperationKind};
+/// use stentor::{CallError, Engine, Next, Operation, OperationKind};
 ///
 /// let builder = Engine::builder("s", "1").layer(|operation: Operation, next: Next| async move {
 ///     let is_tool = operation.kind() == OperationKind::Tool;

@@ -23,7 +23,7 @@ use crate::reasons::Stopped;
 /// read: a path, a query, an address. Show it where you know it:
 ///
 /// ```
-/// use stentor_engine::{Shown, ToolError};
+/// use stentor::{Shown, ToolError};
 ///
 /// async fn lines(path: String) -> Result<usize, ToolError> {
 ///     // The client reads: No such file or directory.
@@ -55,7 +55,7 @@ pub(crate) enum Kind {
 /// An error whose text clients read; see [`CallError`].
 ///
 /// ```
-/// use stentor_engine::{Shown, tool};
+/// use stentor::{Shown, tool};
 ///
 /// #[derive(Debug)]
 /// struct OutOfPaper;

@@ -112,7 +112,7 @@ impl Signature {
 /// Implement it for what your handlers take from a call again and again:
 ///
 /// ```
-/// use stentor_engine::{CallError, CallInput, FromCall, tool};
+/// use stentor::{CallError, CallInput, FromCall, tool};
 ///
 /// /// What the client calls itself.
 /// struct ClientName(String);
@@ -157,6 +157,8 @@ impl FromCall for Context {
     }
 }
 
+// Not recommended, so that the compiler says what a parameter can be, and not only what this one lacks.
+#[diagnostic::do_not_recommend]
 impl<A: DeserializeOwned + JsonSchema + Send + 'static> FromCall for A {
     const IS_ARGUMENTS: bool = true;
 
@@ -177,7 +179,7 @@ impl<A: DeserializeOwned + JsonSchema + Send + 'static> FromCall for A {
 /// ```
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use stentor_engine::{Engine, State, tool};
+/// use stentor::{Engine, State, tool};
 ///
 /// async fn count(State(counter): State<Arc<AtomicU64>>) -> u64 {
 ///     counter.fetch_add(1, Ordering::Relaxed) + 1

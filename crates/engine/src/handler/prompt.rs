@@ -41,7 +41,7 @@ impl fmt::Debug for Prompt {
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use stentor_engine::prompt;
+/// use stentor::prompt;
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Review {
@@ -61,7 +61,7 @@ impl fmt::Debug for Prompt {
 /// Of arguments that are known only at run time, a function takes the [`PromptArgs`]:
 ///
 /// ```
-/// use stentor_engine::{PromptArgs, prompt};
+/// use stentor::{PromptArgs, prompt};
 ///
 /// let review = prompt("review", |args: PromptArgs| async move { format!("Review {}", args["code"]) })
 ///     .argument("code", "What to review", true);

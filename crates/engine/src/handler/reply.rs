@@ -33,7 +33,7 @@ use super::{CallError, schema};
 /// | `Result<T, E>` of any of them | an `E` that is `Into<CallError>` fails the call | the same | the same | the same |
 ///
 /// ```
-/// use stentor_engine::{ToolError, tool};
+/// use stentor::{ToolError, tool};
 ///
 /// async fn halve(n: std::collections::BTreeMap<String, f64>) -> Result<f64, ToolError> {
 ///     n.get("n").map(|n| n / 2.0).ok_or_else(|| ToolError::new("give me an n"))

@@ -103,7 +103,7 @@ impl fmt::Debug for Resource {
 /// returns anything that is [`IntoReply`].
 ///
 /// ```
-/// let clock = stentor_engine::resource("clock://now", "clock", || async { "noon" })
+/// let clock = stentor::resource("clock://now", "clock", || async { "noon" })
 ///     .mime_type("text/plain");
 /// # let _ = clock;
 /// ```
@@ -128,7 +128,7 @@ impl Resource {
     /// Makes a text resource that never changes by itself.
     ///
     /// ```
-    /// let readme = stentor_engine::Resource::text("docs://readme", "readme", "Read me.");
+    /// let readme = stentor::Resource::text("docs://readme", "readme", "Read me.");
     /// # let _ = readme;
     /// ```
     #[must_use]
@@ -208,7 +208,7 @@ impl fmt::Debug for ResourceTemplate {
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use stentor_engine::resource_template;
+/// use stentor::resource_template;
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct User {

@@ -45,7 +45,7 @@ impl fmt::Debug for Tool {
 /// ```
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
-/// use stentor_engine::{Context, tool};
+/// use stentor::{Context, tool};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Greet {
@@ -82,7 +82,7 @@ where
 ///
 /// ```
 /// use serde_json::{Value, json};
-/// use stentor_engine::raw_tool;
+/// use stentor::raw_tool;
 ///
 /// let schema = json!({"type": "object", "properties": {"text": {"type": "string"}}});
 /// let echo = raw_tool("echo", schema, |args: Value| async move {

@@ -211,7 +211,7 @@ macro_rules! hook_methods {
         ///
         /// ```
         /// use std::sync::Arc;
-        /// use stentor_engine::{State, Watch, resource};
+        /// use stentor::{State, Watch, resource};
         ///
         /// # struct Database; impl Database { fn watch(&self, _: Watch) {} fn unwatch(&self, _: &str) {} }
         /// async fn begin(State(database): State<Arc<Database>>, watch: Watch) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stentor_engine::{Config, Context, Engine, ToolError, tool};
+use stentor_engine::{Config, Context, Engine, EngineBuilder, ToolError, tool};
 use stentor_transport::http::{HttpConfig, Principal, router, serve_on};
 use stentor_wire::meta_key;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,9 +41,21 @@ impl Server {
     ) -> Self {
         let (mut config, mut http) = (Config::default(), HttpConfig::default());
         tune(&mut config, &mut http);
-        let engine = Engine::builder("test", "1")
-            .configure(|it| *it = config)
+        let builder = Engine::builder("test", "1").configure(|it| *it = config);
+        Self::serving(road, address, principal, builder, http).await
+    }
+
+    /// Serves the engine of a builder, with some small tools.
+    pub async fn serving(
+        road: ServedBy,
+        address: &str,
+        principal: Option<&str>,
+        builder: EngineBuilder,
+        http: HttpConfig,
+    ) -> Self {
+        let engine = builder
             .tool(tool("echo", || async { "echo" }))
+            .tool(tool("whoami", |who: Principal| async move { who.to_string() }))
             .tool(tool("talk", |ctx: Context| async move {
                 ctx.info("on and on");
                 std::future::pending::<Result<&str, ToolError>>().await

@@ -60,7 +60,7 @@ pub enum AskError {
 /// ```
 /// # use schemars::JsonSchema;
 /// # use serde::Deserialize;
-/// use stentor_engine::{Context, OptionalAnswer as _, ToolError};
+/// use stentor::{Context, OptionalAnswer as _, ToolError};
 ///
 /// #[derive(Deserialize, JsonSchema)]
 /// struct Login {

@@ -16,7 +16,7 @@ use crate::shares::Group;
 /// kind and subject, its session and principal, how it ended and how long it took.
 ///
 /// ```
-/// use stentor_engine::{AccessLog, Engine};
+/// use stentor::{AccessLog, Engine};
 ///
 /// let builder = Engine::builder("s", "1").layer(AccessLog);
 /// # let _ = builder;
@@ -56,7 +56,7 @@ impl Middleware for AccessLog {
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor_engine::{Engine, Timeout};
+/// use stentor::{Engine, Timeout};
 ///
 /// let builder = Engine::builder("s", "1").layer(Timeout(Duration::from_secs(30)));
 /// # let _ = builder;
@@ -82,7 +82,7 @@ impl Middleware for Timeout {
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor_engine::{Engine, RateLimit};
+/// use stentor::{Engine, RateLimit};
 ///
 /// // A hundred at once, and a hundred a minute in the long run.
 /// let builder = Engine::builder("s", "1").layer(RateLimit::new(100, Duration::from_secs(60)));
