@@ -6,11 +6,15 @@ cd "$(dirname "$0")"
 libraries=(stentor rmcp tower-mcp fastmcp)
 echo "| task | ${libraries[*]} |" | sed 's/ \([a-z]\)/ | \1/3g'
 echo '|---|---|---|---|---|'
+# Those of Stentor are examples.
+declare -A example=([watch]=watchers [test]=testing)
 for task in hello state dynamic watch notify identity test; do
   row="| $task |"
   for library in "${libraries[@]}"; do
     # In Python a text that documents a function counts: clients read it as the tool's description.
-    lines=$(cat "$library/$task".* | grep -cvE '^[[:space:]]*($|//|#([^[]|$))')
+    file="$library/$task"
+    [ "$library" = stentor ] && file="../../examples/small/${example[$task]:-$task}"
+    lines=$(cat "$file".* | grep -cvE '^[[:space:]]*($|//|#([^[]|$))')
     row+=" $lines |"
   done
   echo "$row"

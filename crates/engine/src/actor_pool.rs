@@ -137,7 +137,7 @@ impl<A: Pooled> ActorPool<A> {
     /// A new member of the pool, for the actor that begins.
     pub(crate) fn member(self: Arc<Self>) -> PoolMember<A> {
         self.actors.fetch_add(1, Ordering::Relaxed);
-        PoolMember(self)
+        PoolMember { pool: self, has_worked: false }
     }
 }
 
@@ -150,16 +150,28 @@ fn stop<M>(actor: &ActorRef<M>) {
 }
 
 /// One actor among those that exist: the state of each.
-pub(crate) struct PoolMember<A: Actor>(Arc<ActorPool<A>>);
+pub(crate) struct PoolMember<A: Actor> {
+    pool: Arc<ActorPool<A>>,
+    has_worked: bool,
+}
 
 impl<A: Actor> PoolMember<A> {
     pub(crate) fn pool(&self) -> &ActorPool<A> {
-        &self.0
+        &self.pool
+    }
+
+    /// Lets others run before the first work of an actor that runs an author's code. Its birth has
+    /// woken the supervisor, which tokio runs next on this thread and on no other: code that blocks
+    /// the thread would hold the supervisor up.
+    pub(crate) async fn before_work(&mut self) {
+        if !std::mem::replace(&mut self.has_worked, true) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 impl<A: Actor> Drop for PoolMember<A> {
     fn drop(&mut self) {
-        self.0.actors.fetch_sub(1, Ordering::Relaxed);
+        self.pool.actors.fetch_sub(1, Ordering::Relaxed);
     }
 }

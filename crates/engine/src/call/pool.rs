@@ -43,6 +43,7 @@ impl Actor for TaskActor {
         message: TaskMsg,
         member: &mut PoolMember<Self>,
     ) -> Result<(), ActorProcessingErr> {
+        member.before_work().await;
         match message {
             TaskMsg::Run(run) => run.run().await,
         }
