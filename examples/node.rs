@@ -1,8 +1,8 @@
 //! A node for a cluster of machines or containers: the program of the `Dockerfile` and of
 //! `deploy/kubernetes.yaml`. Copy it, and replace the tools by your own.
 //!
-//!     STENTOR_COOKIE=... cargo run --release --example node -- --name a --port 7001 --http 127.0.0.1:8001
-//!     STENTOR_COOKIE=... cargo run --release --example node -- --name b --port 7002 --http 127.0.0.1:8002 \
+//!     STENTOR_COOKIE=... cargo run --release -p stentor-examples --example node -- --name a --port 7001 --http 127.0.0.1:8001
+//!     STENTOR_COOKIE=... cargo run --release -p stentor-examples --example node -- --name b --port 7002 --http 127.0.0.1:8002 \
 //!         --seed 127.0.0.1:7001
 //!
 //! It serves clients only while the node shows what all other nodes show: from when the node has

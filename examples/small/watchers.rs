@@ -25,7 +25,7 @@ async fn start(State(feed): State<Feed>, watch: Watch) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             price.fetch_add(1, Ordering::Relaxed);
-            watch.send_resource_updated(watch.uri());
+            watch.send_updated();
         }
     });
 }

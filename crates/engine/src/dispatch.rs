@@ -366,22 +366,26 @@ impl Lookup<'_> {
                 quoted(name)
             ))))
         };
-        let completer = match &params.r#ref {
+        let (completer, layers, item) = match &params.r#ref {
             params::CompletionRef::Prompt { name } => {
                 match self.find(self.prompt(name).as_ref(), name) {
-                    Some(Ok(prompt)) => prompt.completer().cloned(),
+                    Some(Ok(prompt)) => {
+                        (prompt.completer().cloned(), prompt.layers().clone(), name)
+                    }
                     Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
                     None => return unknown("prompt", name),
                 }
             }
             params::CompletionRef::Resource { uri } => {
                 match self.find(self.template(uri).as_ref(), uri) {
-                    Some(Ok(template)) => template.completer().cloned(),
+                    Some(Ok(template)) => {
+                        (template.completer().cloned(), template.layers().clone(), uri)
+                    }
                     Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
                     None => return unknown("resource template", uri),
                 }
             }
-            _ => None,
+            _ => return Dispatch::Answer(completed(Vec::new())),
         };
         let Some(completer) = completer else { return Dispatch::Answer(completed(Vec::new())) };
         let completion = Completion {
@@ -389,6 +393,6 @@ impl Lookup<'_> {
             value: params.argument.value,
             known: params.context.arguments,
         };
-        self.dispatcher.work(Ok(Target::completion(completer, completion)))
+        self.dispatcher.work(Ok(Target::completion(completer, completion, item, layers)))
     }
 }

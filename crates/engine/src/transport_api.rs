@@ -25,7 +25,7 @@ use crate::engine::Engine;
 use crate::handler::Arguments;
 pub use crate::reasons::Refused;
 pub use crate::remote::HttpSession;
-use crate::shares::Connection;
+pub use crate::shares::Connection;
 pub use pipe::Pipe;
 
 /// The sender of a request, as far as its transport knows.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,9 @@ use crate::hub::Watchers;
 use crate::ids::NodeId;
 use crate::registry::{Fact, WatchState};
 use machine::{HookOffer, Machine, Output};
+
+/// Hooks that run at once; others wait.
+const MAX_RUNNING: usize = 1_024;
 
 /// How hooks of resources run.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ struct Parts {
     machine: Mutex<Machine<UriHooks>>,
     /// Counts the hooks that run, because a shutdown waits for them.
     tracker: TaskTracker,
+    /// Bounds how many run at once.
+    running: Semaphore,
 }
 
 fn offer(catalog: &Catalog, uri: &str) -> Option<HookOffer<UriHooks>> {
@@ -76,7 +82,8 @@ fn offer(catalog: &Catalog, uri: &str) -> Option<HookOffer<UriHooks>> {
 impl Watches {
     pub(crate) fn new(config: WatchConfig, calls: Arc<Calls>) -> Self {
         let machine = Mutex::new(Machine::new(calls.node.clone()));
-        Self(Arc::new(Parts { config, calls, machine, tracker: TaskTracker::new() }))
+        let running = Semaphore::new(MAX_RUNNING);
+        Self(Arc::new(Parts { config, calls, machine, tracker: TaskTracker::new(), running }))
     }
 
     /// Another node reports these URIs.
@@ -139,16 +146,30 @@ impl Watches {
         let Ok(runtime) = Handle::try_current() else { return };
         let this = self.clone();
         let run = async move {
-            let watch = Watch::new(uri.clone(), vars, this.0.calls.clone());
+            // Told in any case, also if a destructor of the hook panics.
+            let _finished = Finished { watches: this.clone(), uri: uri.clone() };
+            let Ok(_permit) = this.0.running.acquire().await else { return };
+            let watch = Watch::new(uri.clone(), vars, &(this.0.calls.clone() as _));
             let running = AssertUnwindSafe(hooks.run(hook, watch)).catch_unwind();
             match timeout(this.0.config.hook_timeout, running).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_panic)) => crate::log!(error, ?hook, %uri, "a hook of a resource panicked"),
                 Err(_) => crate::log!(error, ?hook, %uri, "a hook of a resource takes too long"),
             }
-            this.input(|machine, _| machine.finished(&uri));
         };
         self.0.tracker.spawn_on(run, &runtime);
+    }
+}
+
+/// When dropped, tells that a hook has ended.
+struct Finished {
+    watches: Watches,
+    uri: Arc<str>,
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        self.watches.input(|machine, _| machine.finished(&self.uri));
     }
 }
 

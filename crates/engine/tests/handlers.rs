@@ -317,7 +317,7 @@ async fn middleware_sees_refuses_and_rewrites() {
             "ann: Tool forbidden",
             "ann: Resource a://1",
             "ann: Prompt p",
-            "ann: Completion a",
+            "ann: Completion p",
             "ann: List(Tools) tools/list",
         ];
         assert_eq!(std::mem::take(&mut *seen.lock()), expected, "{era:?}");

@@ -218,7 +218,7 @@ async fn a_hook_announces_changes_as_long_as_it_likes() {
     let kept = watch.clone();
     let engine = support::engine()
         .resource(Resource::text(URI, "hooked", "").on_watch(move |watch: Watch| {
-            watch.send_resource_updated(watch.uri());
+            watch.send_updated();
             *kept.lock().unwrap() = Some(watch);
             std::future::ready(())
         }))
@@ -231,8 +231,8 @@ async fn a_hook_announces_changes_as_long_as_it_likes() {
     assert_eq!(updated["params"]["uri"], "TEST://hooked");
     let watch = watch.lock().unwrap().take().expect("the hook ran");
     assert_eq!(format!("{watch:?}"), r#"Watch { uri: "test://hooked", vars: {} }"#);
-    watch.clone().send_resource_updated("test://hooke%64");
+    watch.clone().send_updated();
     assert_eq!(methods(&[client.next().await.unwrap()]), ["notifications/resources/updated"]);
     engine.shutdown().await;
-    watch.send_resource_updated(URI);
+    watch.send_updated();
 }

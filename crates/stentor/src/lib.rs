@@ -19,7 +19,7 @@ pub use stentor_engine::{
     WatchConfig, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
     resource_template, tool,
 };
-pub use stentor_wire::encode::CacheHint;
+pub use stentor_wire::encode::{CacheHint, ResultBody};
 pub use stentor_wire::{
     Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
 };
@@ -31,6 +31,8 @@ pub use serde_json;
 
 #[cfg(feature = "durable-tasks")]
 pub use stentor_engine::{RedbTaskStore, TaskFileError};
+/// Makes a prompt from a function whose parameters are its arguments.
+///
 /// ```
 /// use stentor::prelude::*;
 ///
@@ -49,6 +51,8 @@ pub use stentor_engine::{RedbTaskStore, TaskFileError};
 /// ```
 #[cfg(feature = "macros")]
 pub use stentor_macros::prompt;
+/// Makes a resource, or from a URI with variables a resource template, from a function.
+///
 /// ```
 /// use stentor::prelude::*;
 ///
@@ -69,6 +73,10 @@ pub use stentor_macros::prompt;
 /// ```
 #[cfg(feature = "macros")]
 pub use stentor_macros::resource;
+/// Makes a tool from a function whose parameters are its arguments. A parameter of the type `Context`,
+/// `State` or `Principal` is none of them, nor is one with `#[extract]`; one struct for all arguments is
+/// marked `#[args]`.
+///
 /// ```
 /// use stentor::prelude::*;
 ///

@@ -182,8 +182,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An error of the protocol, as for a tool that does not exist, or arguments that do not fit. A
-    /// tool that fails has a result, with [`ToolReply::is_error`].
+    /// An error of the protocol, as for a tool that does not exist. A tool that fails, or whose arguments
+    /// do not fit its schema, has a result, with [`ToolReply::is_error`].
     ///
     /// # Panics
     ///

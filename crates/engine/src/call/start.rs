@@ -143,6 +143,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         request, caller, target, entry, cancel, open, streams, questions, charge,
     } = start;
     let Request { id: request, method, params, meta } = *request;
+    let may_ask = method.may_ask();
     let gate = Arc::new(ProgressGate::new(meta.progress_token.clone()));
     let sender = responder.sender().clone();
     let running = UntilAnswered {
@@ -184,6 +185,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     let ctx = Context::new(Call {
         host: calls.clone(),
         engine: calls.engine(),
+        may_ask,
         caller,
         call,
         cancel,
@@ -233,6 +235,7 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
     let ctx = Context::new(Call {
         host: calls.clone(),
         engine: calls.engine(),
+        may_ask: true,
         output: CallOutputs::new(CallOutput::new(sender, gate, &caller, meta)),
         caller,
         call,

@@ -150,14 +150,23 @@ impl Target {
         })
     }
 
-    pub(crate) fn completion(completer: Completer, completion: Completion) -> Self {
-        let argument = completion.argument.clone();
-        Self::new("the completion of", &argument, |ctx| {
+    /// A completion for the prompt or template `item`, within its layers.
+    pub(crate) fn completion(
+        completer: Completer,
+        completion: Completion,
+        item: &str,
+        layers: Layers,
+    ) -> Self {
+        Self::new("the completion of", item, |ctx| {
             Box::pin(async move {
-                let (kind, input) = (OperationKind::Completion, OperationInput::Nothing);
-                let code =
-                    |_, _| async move { Ok(Reply::Completion(completer.run(completion).await)) };
-                let layers = Layers::default();
+                let kind = OperationKind::Completion;
+                let input = OperationInput::Completion(completion);
+                let code = |_, input| async move {
+                    let OperationInput::Completion(completion) = input else {
+                        return Err(other_kind());
+                    };
+                    Ok(Reply::Completion(completer.run(completion).await))
+                };
                 match within(&layers, kind, "the completion", ctx, input, code).await? {
                     Reply::Completion(values) => Ok(completed(values)?),
                     _ => Err(other_kind().into()),

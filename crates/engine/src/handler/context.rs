@@ -101,6 +101,8 @@ pub(crate) struct Call {
     pub(crate) inputs: OnceLock<Arc<PendingInputs>>,
     /// The open questions of the session, to which a legacy call adds its own.
     pub(crate) questions: Option<PendingRequests>,
+    /// Whether a modern request of this kind may be answered with questions.
+    pub(crate) may_ask: bool,
     /// The state that the author's code gave, and that the client sent back.
     pub(crate) explicit: Option<Value>,
     /// The arguments, if calls of this tool can become tasks.

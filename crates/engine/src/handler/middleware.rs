@@ -7,12 +7,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stentor_wire::encode::ResultBody;
 use stentor_wire::model::{CallToolResult, GetPromptResult, ReadResourceResult};
 use stentor_wire::{ErrorObject, Params};
 
-use super::{Arguments, CallError, Context, PromptArgs, Running};
+use super::{Arguments, CallError, Completion, Context, PromptArgs, Running};
 use crate::items::ItemKind;
 pub use ready_made::{AccessLog, RateLimit, Timeout};
 
@@ -48,6 +48,7 @@ pub(crate) enum OperationInput {
     Arguments(Arguments),
     Texts(PromptArgs),
     Params(Params),
+    Completion(Completion),
 }
 
 impl Operation {
@@ -65,21 +66,22 @@ impl Operation {
         self.kind
     }
 
-    /// The name of the tool, of the prompt or of the method, the URI that is read, the argument that
-    /// is completed, or the method that lists.
+    /// The name of the tool, of the prompt or of the method, the URI that is read, or the method that
+    /// lists; for a completion, the name of the prompt or the URI template.
     #[must_use]
     pub fn subject(&self) -> &str {
         self.ctx.uri()
     }
 
-    /// The call: its client, its session, its principal, the states of the engine.
+    /// The call: its client, its session, its principal, the [states](Context::state) of the engine.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.ctx
     }
 
-    /// The arguments of a tool or of a prompt, the parameters of a method; otherwise `null`. They
-    /// have not been checked against a schema.
+    /// The arguments of a tool or of a prompt, the parameters of a method; for a completion, an object
+    /// with `argument`, `value` and `known`; otherwise `null`. They have not been checked against a
+    /// schema.
     ///
     /// # Errors
     ///
@@ -90,11 +92,14 @@ impl Operation {
             OperationInput::Arguments(arguments) => arguments.read(),
             OperationInput::Texts(texts) => Ok(serde_json::to_value(texts)?),
             OperationInput::Params(params) => params.parse().map_err(CallError::protocol),
+            OperationInput::Completion(Completion { argument, value, known }) => {
+                Ok(json!({"argument": argument, "value": value, "known": known}))
+            }
         }
     }
 
-    /// Replaces the arguments, where there are any. Those of a tool are then checked as if the client
-    /// had sent them.
+    /// Replaces the arguments of a tool, a prompt or a method; others have none to replace. Those of a
+    /// tool are then checked as if the client had sent them.
     ///
     /// # Errors
     ///
@@ -105,7 +110,7 @@ impl Operation {
             return Err(invalid("arguments must be an object"));
         }
         match &mut self.input {
-            OperationInput::Nothing => {}
+            OperationInput::Nothing | OperationInput::Completion(_) => {}
             OperationInput::Arguments(own) => *own = Arguments::from(&arguments),
             OperationInput::Texts(own) => {
                 *own = serde_json::from_value(arguments)
@@ -140,7 +145,8 @@ pub enum Reply {
 /// a [`Toolbox`](crate::Toolbox): each goes around what is there already, so the last one added is the
 /// outermost. In a cluster it runs once for each operation: on the node that has the item, for
 /// lists on the node that is asked. Requests that are part of the protocol itself, such as `ping` or
-/// a subscription, do not pass through here.
+/// a subscription, do not pass through here, nor do those for an item that does not exist. A call that
+/// becomes a task at once, as [`AsTask`](crate::AsTask) says, is a task before the layers see it.
 ///
 /// ```
 /// use stentor::{CallError, Engine, Next, Operation, OperationKind};
@@ -153,6 +159,29 @@ pub enum Reply {
 ///     next.run(operation).await
 /// });
 /// # let _ = builder;
+/// ```
+///
+/// A type that keeps something:
+///
+/// ```
+/// use std::future::Future;
+/// use std::pin::Pin;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use stentor::{CallError, Middleware, Next, Operation, Reply};
+///
+/// #[derive(Default)]
+/// struct Count(AtomicU64);
+///
+/// impl Middleware for Count {
+///     fn handle(
+///         &self,
+///         operation: Operation,
+///         next: Next,
+///     ) -> Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>> {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///         next.run(operation)
+///     }
+/// }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a middleware",

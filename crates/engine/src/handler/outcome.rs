@@ -16,7 +16,8 @@ use crate::reasons::Stopped;
 /// | [`CallError::new`], a `String` or `&'static str`, [`Shown`] | this text, which the model can act on |
 /// | any other error, with `?` | only that the call failed; the text of the error is logged |
 /// | [`CallError::protocol`], an [`ErrorObject`] | this error of the protocol |
-/// | an [`AskError`], such as that the user declined | its text |
+/// | an [`AskError`], such as that the user declined | its text; that a capability is missing is -32021 |
+/// | [`Stopped`] | its text |
 ///
 /// `?` converts everything that a `Box<dyn Error + Send + Sync>` can be made of, `anyhow::Error`,
 /// too. It does not show the text, because that of a library may contain what a client must not

@@ -109,6 +109,10 @@ impl Signature {
 /// They come in any order. There is at most one type for the arguments. For a tool, its schema is
 /// the tool's input schema, and arguments are checked against it before the function runs.
 ///
+/// There is no `Option<Principal>` and no access to HTTP headers: [`Context::principal`] tells strangers,
+/// and middleware in front of the endpoint sees headers. A parameter is taken without waiting; what has
+/// to wait, such as a query, belongs into the handler or into [`Middleware`](crate::Middleware).
+///
 /// Implement it for what your handlers take from a call again and again:
 ///
 /// ```
@@ -279,5 +283,12 @@ parameters!(A B C D E F G H);
 impl Context {
     pub(crate) fn states(&self) -> &States {
         self.call().host.states()
+    }
+
+    /// The state of this type that [`EngineBuilder::state`](crate::EngineBuilder::state) set, for
+    /// middleware and for parameters of one's own; handlers take [`State<T>`]. `None` if there is none.
+    #[must_use]
+    pub fn state<T: 'static>(&self) -> Option<&T> {
+        self.states().get()
     }
 }

@@ -338,6 +338,10 @@ impl TemplateEntry {
         self.pattern.variables(normal)
     }
 
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.template.layers
+    }
+
     pub(crate) fn completer(&self) -> Option<&Completer> {
         self.template.completer.as_ref()
     }

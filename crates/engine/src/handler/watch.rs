@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::FutureExt as _;
 use futures::future::ready;
@@ -21,12 +21,13 @@ type HookFn = dyn Fn(Watch) -> Running<()> + Send + Sync;
 pub struct Watch {
     uri: Arc<str>,
     vars: Arc<TemplateVars>,
-    host: Arc<dyn CallHost>,
+    /// Weak, because a state of the engine may keep this.
+    host: Weak<dyn CallHost>,
 }
 
 impl Watch {
-    pub(crate) fn new(uri: Arc<str>, vars: Arc<TemplateVars>, host: Arc<dyn CallHost>) -> Self {
-        Self { uri, vars, host }
+    pub(crate) fn new(uri: Arc<str>, vars: Arc<TemplateVars>, host: &Arc<dyn CallHost>) -> Self {
+        Self { uri, vars, host: Arc::downgrade(host) }
     }
 
     /// The URI, in its [normal form](stentor_wire::uri::normal): clients may spell it differently.
@@ -41,10 +42,12 @@ impl Watch {
         &self.vars
     }
 
-    /// Notifies every client that watches this resource that it changed, on all nodes. Any spelling
-    /// of the URI will do. Has no effect after the engine has stopped.
-    pub fn send_resource_updated(&self, uri: &str) {
-        self.host.announce(Topic::Resource(uri.into()));
+    /// Notifies every client that watches the resource that it changed, on all nodes. Does nothing after
+    /// the engine has stopped.
+    pub fn send_updated(&self) {
+        if let Some(host) = self.host.upgrade() {
+            host.announce(Topic::Resource(self.uri.clone()));
+        }
     }
 }
 
@@ -80,7 +83,7 @@ impl<T: Clone + Send + Sync + 'static> FromWatch for State<T> {
     }
 
     fn from_watch(watch: &Watch) -> Option<Self> {
-        watch.host.states().get().cloned().map(Self)
+        watch.host.upgrade()?.states().get().cloned().map(Self)
     }
 }
 
@@ -215,7 +218,7 @@ macro_rules! hook_methods {
         ///
         /// # struct Database; impl Database { fn watch(&self, _: Watch) {} fn unwatch(&self, _: &str) {} }
         /// async fn begin(State(database): State<Arc<Database>>, watch: Watch) {
-        ///     // It calls `watch.send_resource_updated(watch.uri())` after each change.
+        ///     // It calls `watch.send_updated()` after each change.
         ///     database.watch(watch);
         /// }
         ///

@@ -137,12 +137,15 @@ impl SessionEntry {
         present.unwrap_or_else(|| {
             // Made without the lock, because this is the author's code.
             let new = Arc::new(T::default());
-            if self.is_closed() {
-                return new;
-            }
-            let mut state = self.state();
-            state.slots.set(new.clone());
-            state.slots.get().unwrap_or(new)
+            let kept = {
+                let mut state = self.state();
+                // Looked at under the lock, under which the end takes the slots away.
+                if !self.is_closed() {
+                    state.slots.set(new.clone());
+                }
+                state.slots.get()
+            };
+            kept.unwrap_or(new)
         })
     }
 

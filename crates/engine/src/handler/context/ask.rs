@@ -55,7 +55,9 @@ pub enum AskError {
     Ended,
 }
 
-/// Turns the answer that a user refused to give into none.
+/// Turns the answer that a user refused to give into none. That a client cannot ask its user is not
+/// that: match [`AskError::Unsupported`] for it, or look at
+/// [`Context::client_capabilities`](crate::Context::client_capabilities).
 ///
 /// ```
 /// # use schemars::JsonSchema;
@@ -225,6 +227,10 @@ impl Context {
     ) -> Result<Value, AskError> {
         if let Some(missing) = missing {
             return Err(AskError::Unsupported(missing));
+        }
+        if !self.era().server_may_ask() && !self.call().may_ask {
+            let why = "a request of this kind cannot be answered with questions";
+            return Err(AskError::Invalid(why.to_owned()));
         }
         if self.era().server_may_ask() {
             self.ask_on_stream(question).await

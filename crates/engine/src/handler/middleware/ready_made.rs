@@ -1,5 +1,6 @@
 //! Middleware that many servers want.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use parking_lot::Mutex;
 use stentor_wire::ErrorObject;
 use tokio::time::Instant;
 
-use super::{Middleware, Next, Operation, Reply};
-use crate::handler::{CallError, Running};
+use super::{Middleware, Next, Operation, OperationKind, Reply};
+use crate::handler::{CallError, Context, Running};
 use crate::shares::Group;
 
 /// Logs each operation when it has ended, at the level `info` with the target `stentor::access`: its
-/// kind and subject, its session and principal, how it ended and how long it took.
+/// kind and subject, its session and principal, how it ended and how long it took. One that was
+/// cancelled, or whose code panicked, has `dropped` as its outcome.
 ///
 /// ```
 /// use stentor::{AccessLog, Engine};
@@ -26,28 +28,47 @@ pub struct AccessLog;
 
 impl Middleware for AccessLog {
     fn handle(&self, operation: Operation, next: Next) -> Running<Result<Reply, CallError>> {
+        let entry = Entry {
+            kind: operation.kind(),
+            ctx: operation.context().clone(),
+            started: Instant::now(),
+            outcome: Cow::Borrowed("dropped"),
+        };
         async move {
-            let (kind, ctx, started) =
-                (operation.kind(), operation.context().clone(), Instant::now());
+            // The whole entry is moved in, to be dropped with this future.
+            let mut entry = entry;
             let reply = next.run(operation).await;
-            let outcome = match &reply {
-                Ok(Reply::Tool(result)) if result.is_error == Some(true) => "failed".to_owned(),
-                Ok(_) => "ok".to_owned(),
-                Err(error) => error.to_string(),
+            entry.outcome = match &reply {
+                Ok(Reply::Tool(result)) if result.is_error == Some(true) => "failed".into(),
+                Ok(_) => "ok".into(),
+                Err(error) => error.to_string().into(),
             };
-            crate::log!(
-                info,
-                target: "stentor::access",
-                ?kind,
-                subject = ctx.uri(),
-                session = ctx.session_id().map(tracing::field::debug),
-                principal = ctx.principal(),
-                outcome,
-                took = ?started.elapsed(),
-            );
             reply
         }
         .boxed()
+    }
+}
+
+/// An entry of the access log, written when it is dropped, in whatever way the operation ends.
+struct Entry {
+    kind: OperationKind,
+    ctx: Context,
+    started: Instant,
+    outcome: Cow<'static, str>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        crate::log!(
+            info,
+            target: "stentor::access",
+            kind = ?self.kind,
+            subject = self.ctx.uri(),
+            session = self.ctx.session_id().map(tracing::field::debug),
+            principal = self.ctx.principal(),
+            outcome = &*self.outcome,
+            took = ?self.started.elapsed(),
+        );
     }
 }
 
@@ -77,8 +98,10 @@ impl Middleware for Timeout {
     }
 }
 
-/// Refuses operations of a caller who has more than so many in a time: a principal, or an address
-/// when nobody is known there. After a burst of `burst` the caller gets one more each `per / burst`.
+/// Refuses operations of a caller who has more than so many in a time. After a burst of `burst` the
+/// caller gets one more each `per / burst`. A caller is a principal; when nobody is known, an address,
+/// and in the legacy era a session, of which a stranger may open several: limit strangers in front of
+/// the server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -103,10 +126,11 @@ const MANY_CALLERS: usize = 10_000;
 
 impl RateLimit {
     /// At most `burst` operations of one caller at once, and `burst` in each `per` in the long run.
-    /// A `burst` of 0 counts as 1.
+    /// A `burst` of 0 counts as 1, a `per` of more than a day as a day.
     #[must_use]
     pub fn new(burst: u32, per: Duration) -> Self {
-        let cost = per / burst.max(1);
+        let per = per.min(Duration::from_secs(24 * 60 * 60));
+        let cost = (per / burst.max(1)).max(Duration::from_nanos(1));
         Self { cost, burst: per, until: Mutex::default() }
     }
 

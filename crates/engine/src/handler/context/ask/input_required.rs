@@ -69,6 +69,10 @@ impl InputRequired {
         if ctx.era() == Era::Legacy {
             return Err(ErrorObject::internal("this needs a client of the 2026-07-28 revision"));
         }
+        if !ctx.call().may_ask {
+            let why = "a request of this kind cannot be answered with questions";
+            return Err(ErrorObject::internal(why));
+        }
         if let Some(error) = &self.refused {
             return Err(ErrorObject::internal(error.to_string()));
         }
