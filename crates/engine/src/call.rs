@@ -20,6 +20,7 @@ mod task;
 pub use calls::CallConfig;
 pub(crate) use calls::Calls;
 pub(crate) use open_calls::OpenCalls;
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use pool::TaskMsg;
 pub use record::CallView;
 pub(crate) use responder::{FinishStreams, Responder, answer_now};
