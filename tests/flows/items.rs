@@ -178,6 +178,8 @@ async fn a_resource_is_found_by_every_spelling_of_its_uri(lane: Lane) {
     let (server, client) = connected(lane).await;
     let listed = "test://place/my file {1}";
     client.call("add", json!({"kind": "resources", "name": listed})).await;
+    // Another node may answer, and shows the resource a moment later.
+    server.settle().await;
     assert!(client.list("resources").await.contains(&listed.to_owned()), "to the letter");
     let escaped = "TEST://place/my%20fil%65%20%7b1%7d";
     for uri in [listed, escaped] {
