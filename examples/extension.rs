@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stentor::{Context, Engine, Json, State, Stopped, extension};
+use stentor::{Context, Engine, Json, State, extension, observe::Stopped};
 
 #[derive(Deserialize, JsonSchema)]
 struct Add {

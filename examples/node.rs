@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use stentor::cluster::{Cluster, ClusterConfig, ClusterTls};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
-use stentor::{Context, Engine, NodeId, ToolError, signal, tool};
+use stentor::{Context, Engine, ToolError, session::NodeId, signal, tool};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 

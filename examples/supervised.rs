@@ -12,7 +12,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stentor::faults::{FaultTarget, kill};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{CallOutcome, Engine, EngineEvent, EventReceiver, SessionKind, ToolError, tool};
+use stentor::{
+    Engine, ToolError,
+    observe::{CallOutcome, EngineEvent, EventReceiver},
+    session::SessionKind,
+    tool,
+};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;

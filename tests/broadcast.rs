@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use stentor::Mutation;
+use stentor::catalog::Mutation;
 use stentor_tests::{Client, Lane, Notices, Phase, Server};
 
 /// Five clients of mixed eras and transports, each with its stream of notices.
@@ -101,9 +101,9 @@ async fn a_transaction_is_one_notice_for_each_list_and_none_if_it_is_refused() {
             Mutation::Add(Server::tool("a").into()),
             Mutation::Add(Server::tool("b").into()),
             Mutation::Add(Server::prompt("p").into()),
-            Mutation::remove(stentor::ItemKind::Tools, "echo".to_owned()),
+            Mutation::remove(stentor::catalog::ItemKind::Tools, "echo".to_owned()),
             Mutation::Add(Server::resource("test://r").into()),
-            Mutation::remove(stentor::ItemKind::Templates, "test://users/{id}".to_owned()),
+            Mutation::remove(stentor::catalog::ItemKind::Templates, "test://users/{id}".to_owned()),
         ])
         .await;
     assert_eq!(change.expect("a valid change").lists.len(), 3);
@@ -143,7 +143,7 @@ async fn a_change_without_effect_is_not_announced() {
     catalog
         .apply([
             Mutation::Add(Server::prompt("brief").into()),
-            Mutation::remove(stentor::ItemKind::Prompts, "brief".to_owned()),
+            Mutation::remove(stentor::catalog::ItemKind::Prompts, "brief".to_owned()),
         ])
         .await
         .expect("a change and its reverse");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{Context, Engine, EngineBuilder, Era, State, prompt, resource, tool};
+use stentor::{Context, Engine, EngineBuilder, State, prompt, protocol::Era, resource, tool};
 use stentor_tests::Client;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;

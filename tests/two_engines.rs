@@ -20,7 +20,7 @@ async fn two_engines_in_one_process_do_not_affect_each_other(lane: Lane) {
     assert_eq!(others.until_mark().await, [""; 0]);
     assert!(!other.list("tools").await.contains(&"only-here".to_owned()));
     assert_eq!(other.call("only-here", json!({})).await.error()["code"], -32602);
-    assert_eq!(second.engine.catalog().snapshot().revision(), stentor::Revision(1));
+    assert_eq!(second.engine.catalog().snapshot().revision(), stentor::observe::Revision(1));
     if lane == Lane::HTTP_LEGACY {
         let call = Call::get(one.session());
         assert_eq!(call.send(second.address).await.status, 404, "a session of the other one");

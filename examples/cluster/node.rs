@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stentor::cluster::{Cluster, ClusterConfig, NodeState};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{Context, Engine, EngineBuilder, NodeId, Tool, ToolError, resource, tool};
+use stentor::{Context, Engine, EngineBuilder, Tool, ToolError, resource, session::NodeId, tool};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::time::sleep;

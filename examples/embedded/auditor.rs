@@ -1,7 +1,7 @@
 //! An actor of the host that receives the engine's events and prints them in plain words.
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
-use stentor::{CallOutcome, EngineEvent as Event, EventBatch};
+use stentor::observe::{CallOutcome, EngineEvent as Event, EventBatch};
 
 pub(crate) enum AuditMsg {
     Events(EventBatch),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message, call};
 use serde_json::json;
-use stentor::{Audience, EngineMsg, Mutation, Resource, Topic};
+use stentor::{Audience, EngineMsg, Resource, catalog::Mutation, protocol::Topic};
 
 pub(crate) const NEWEST: &str = "inbox://newest";
 

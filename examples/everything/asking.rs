@@ -3,7 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stentor::{AskError, Context, Elicit, EngineBuilder, Sample, ToolError, tool};
+use stentor::{
+    Context, EngineBuilder, ToolError,
+    ask::{AskError, Elicit, Sample},
+    tool,
+};
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     server

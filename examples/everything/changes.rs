@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stentor::{Context, EngineBuilder, ItemKind, Mutation, Tool, ToolError, prompt, tool};
+use stentor::{
+    Context, EngineBuilder, Tool, ToolError,
+    catalog::{ItemKind, Mutation},
+    prompt, tool,
+};
 use tokio::sync::Mutex;
 
 const DYNAMIC_TOOL: &str = "test_dynamic_tool";

@@ -1,6 +1,6 @@
 //! Every kind of content that a tool can return.
 
-use stentor::model::{ContentBlock, ResourceContents};
+use stentor::protocol::model::{ContentBlock, ResourceContents};
 use stentor::{EngineBuilder, ToolError, tool};
 
 /// One white pixel.

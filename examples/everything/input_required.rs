@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stentor::{
-    AskError, Context, Elicit, EngineBuilder, InputRequired, Sample, ToolError, prompt, tool,
+    Context, EngineBuilder, ToolError,
+    ask::{AskError, Elicit, InputRequired, Sample},
+    prompt, tool,
 };
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {

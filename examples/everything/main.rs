@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{Engine, NodeId, signal};
+use stentor::{Engine, session::NodeId, signal};
 use tokio::net::TcpListener;
 
 const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] \

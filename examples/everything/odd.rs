@@ -11,8 +11,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use stentor::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Resource};
-use stentor::{AsTask, Context, EngineBuilder, Json, Tool, ToolError, raw_tool, tool};
+use stentor::protocol::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Resource};
+use stentor::{Context, EngineBuilder, Json, Tool, ToolError, handler::AsTask, raw_tool, tool};
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     arguments().into_iter().chain(results()).chain(by_hand()).fold(

@@ -1,7 +1,11 @@
 //! Prompts of every kind: with and without arguments, with a resource, with an image.
 
-use stentor::model::{ContentBlock, PromptMessage, ResourceContents, Role};
-use stentor::{Completion, EngineBuilder, PromptArgs, PromptError, prompt};
+use stentor::protocol::model::{ContentBlock, PromptMessage, ResourceContents, Role};
+use stentor::{
+    EngineBuilder,
+    handler::{Completion, PromptArgs, PromptError},
+    prompt,
+};
 
 use super::content::PNG;
 

@@ -1,9 +1,11 @@
 //! Resources of every kind: text, bytes, one to watch, and a template.
 
 use serde_json::json;
-use stentor::model::ResourceContents;
+use stentor::protocol::model::ResourceContents;
 use stentor::{
-    Context, EngineBuilder, Resource, ResourceError, TemplateVars, resource, resource_template,
+    Context, EngineBuilder, Resource,
+    handler::{ResourceError, TemplateVars},
+    resource, resource_template,
 };
 
 use super::content::PNG;

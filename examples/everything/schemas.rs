@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stentor::{Context, EngineBuilder, ErrorObject, ToolError, raw_tool, tool};
+use stentor::{Context, EngineBuilder, ToolError, protocol::ErrorObject, raw_tool, tool};
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {
     server

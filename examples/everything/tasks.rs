@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stentor::{AsTask, Context, Elicit, EngineBuilder, ErrorObject, ToolError, tool};
+use stentor::{
+    Context, EngineBuilder, ToolError, ask::Elicit, handler::AsTask, protocol::ErrorObject, tool,
+};
 use tokio::time::sleep;
 
 pub(crate) fn offer(server: EngineBuilder) -> EngineBuilder {

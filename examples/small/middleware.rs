@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use stentor::prelude::*;
-use stentor::{AccessLog, CallError, Next, Operation, OperationKind, RateLimit, Reply, Timeout};
+use stentor::{
+    handler::CallError,
+    middleware::{AccessLog, Next, Operation, OperationKind, RateLimit, Reply, Timeout},
+};
 
 /// The tools of the bundle are for users who are known.
 async fn known_users_only(operation: Operation, next: Next) -> Result<Reply, CallError> {

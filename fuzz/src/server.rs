@@ -12,7 +12,8 @@ use stentor::http::{HttpConfig, router};
 use stentor::serde_json::{Value, from_slice, from_str, json};
 use stentor::transport_api::wire::headers::encode_value;
 use stentor::{
-    Context, Engine, PromptArgs, PromptError, Resource, ResourceError, TemplateVars, ToolError,
+    Context, Engine, Resource, ToolError,
+    handler::{PromptArgs, PromptError, ResourceError, TemplateVars},
     prompt, raw_tool, resource_template,
 };
 use tokio::runtime::{Builder, Runtime};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stentor::SessionId;
 use stentor::faults::{FaultTarget, kill};
+use stentor::session::SessionId;
 use stentor_tests::{Call, Client, Era, Lane, Notices, Phase, Server, eventually, in_every_lane};
 
 in_every_lane![

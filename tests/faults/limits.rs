@@ -53,7 +53,7 @@ async fn a_shutdown_waits_for_calls_and_ends_every_stream_properly(lane: Lane) {
     server.ended().await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let late = server.engine.catalog().add(Server::tool("late")).await;
-    assert_eq!(late, Err(stentor::CatalogError::Stopped));
+    assert_eq!(late, Err(stentor::catalog::CatalogError::Stopped));
 }
 
 fn initialize() -> String {

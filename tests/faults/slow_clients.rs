@@ -84,7 +84,7 @@ async fn the_queue_of_a_pipe_that_nobody_reads_is_bounded() {
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": flood()});
     pipe.line(call.to_string()).await;
     serve_others(&server).await;
-    let limit = stentor::Config::default().limits.frames + 1;
+    let limit = stentor::config::Config::default().limits.frames + 1;
     let sessions = server.activity().await.sessions;
     let unread = sessions.iter().map(|session| session.unread).max().expect("sessions");
     assert!(unread <= limit, "{unread} messages wait");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use stentor::model::CacheScope;
-use stentor::{CacheHint, Json, ListCache, Resource};
+use stentor::protocol::model::CacheScope;
+use stentor::{Json, Resource, catalog::ListCache, protocol::CacheHint};
 use stentor_tests::{
     Call, Client, Event, Lane, META_SERVER, MODERN_VERSION, Reply, Server, in_every_lane,
 };

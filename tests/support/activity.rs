@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use stentor::cluster::Cluster;
 use stentor::delivery::policy::Class;
-use stentor::{Engine, Stopped};
+use stentor::{Engine, observe::Stopped};
 
 /// A snapshot of one node's activity, or of several nodes added together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

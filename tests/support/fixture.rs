@@ -9,9 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stentor::{
-    CatalogHandle, Completion, Context, Engine, EngineBuilder, ErrorObject, Extension, Item,
-    ItemKind, Json, LogLevel, Prompt, PromptArgs, Resource, ResourceError, TemplateVars, Tool,
-    ToolError, extension, prompt, raw_tool, resource, resource_template, tool,
+    Context, Engine, EngineBuilder, Extension, Json, Prompt, Resource, Tool, ToolError,
+    catalog::{CatalogHandle, Item, ItemKind},
+    extension,
+    handler::{Completion, PromptArgs, ResourceError, TemplateVars},
+    prompt,
+    protocol::{ErrorObject, LogLevel},
+    raw_tool, resource, resource_template, tool,
 };
 use tokio::sync::watch;
 
@@ -201,7 +205,7 @@ async fn remove(args: Change, ctx: Context) -> Result<String, ToolError> {
         Kind::Prompts => ItemKind::Prompts,
         Kind::Resources => ItemKind::Resources,
     };
-    ctx.catalog().apply([stentor::Mutation::remove(kind, args.name)]).await?;
+    ctx.catalog().apply([stentor::catalog::Mutation::remove(kind, args.name)]).await?;
     Ok("removed".to_owned())
 }
 

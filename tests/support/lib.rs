@@ -34,7 +34,7 @@ pub use nodes::{Node, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Nodes}
 pub use pipe::RawPipe;
 pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri, resident};
 pub use server::Server;
-pub use stentor::Era;
+pub use stentor::protocol::Era;
 pub use web::{Call, Event, Reply};
 
 /// How long something that should happen at once may take.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::HttpConfig;
-use stentor::{Config, Engine, NodeId};
+use stentor::{Engine, config::Config, session::NodeId};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use stentor::http::{HttpConfig, ServeError};
 use stentor::stdio::StdioError;
-use stentor::{Config, Engine, Prompt, Resource, Tool};
+use stentor::{Engine, Prompt, Resource, Tool, config::Config};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

@@ -11,7 +11,7 @@ mod store;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use stentor_delivery::{Frame, StreamReceiver};
+use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_engine::transport_api::HttpSession;
 use stentor_engine::{Context, Engine, Seq, ToolError};
 use stentor_wire::{Message, Request};
@@ -32,7 +32,7 @@ fn request(id: i64, method: &str, params: Value) -> Box<Request> {
 async fn some(receiver: &mut StreamReceiver) -> Vec<(Seq, Value)> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(seq, _, frame): (Seq, _, Frame)| {
+    let message = |Delivered { seq, frame, .. }| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         (seq, serde_json::from_slice(&out).expect("JSON"))

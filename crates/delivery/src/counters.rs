@@ -106,7 +106,7 @@ impl Counters {
     /// Counts frames that were handed to the transport.
     pub fn delivered(&self, batch: &[Delivered]) {
         let mut counts = [0; Class::ALL.len()];
-        for (_, class, _) in batch {
+        for Delivered { class, .. } in batch {
             counts[*class as usize] += 1;
         }
         for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {

@@ -145,13 +145,13 @@ struct MemoryLog {
 
 impl EventLog for MemoryLog {
     fn append(&mut self, event: &Delivered) {
-        self.held += event.2.weight();
+        self.held += event.frame.weight();
         self.events.push_back(event.clone());
         self.trim(self.retention);
     }
 
     fn replay(&mut self, next: Seq) -> BoxFuture<'static, Replay> {
-        let from = self.events.partition_point(|(seq, ..)| *seq < next);
+        let from = self.events.partition_point(|event| event.seq < next);
         let events = self.events.range(from..).cloned().collect();
         Box::pin(ready(Replay { events, complete: next >= self.kept }))
     }
@@ -166,7 +166,7 @@ impl EventLog for MemoryLog {
                 || (log.held > retention.bytes && log.events.len() > 1)
         };
         while over(self)
-            && let Some((seq, _, frame)) = self.events.pop_front()
+            && let Some(Delivered { seq, frame, .. }) = self.events.pop_front()
         {
             self.held -= frame.weight();
             self.kept = Seq(seq.0 + 1);
@@ -193,10 +193,11 @@ mod tests {
         let mut log = MemoryEventStore.open(&SessionId::new("one"), StreamId(1), retention);
         for seq in 0..10 {
             let frame = Frame::Message(Bytes::from(vec![b'x'; 300]));
-            log.append(&(Seq(seq), Class::Custom, frame));
+            log.append(&Delivered { seq: Seq(seq), class: Class::Custom, frame });
             assert!(log.held() <= 1_000);
         }
-        log.append(&(Seq(10), Class::Reply, Frame::Message(Bytes::from(vec![b'x'; 9_000]))));
+        let frame = Frame::Message(Bytes::from(vec![b'x'; 9_000]));
+        log.append(&Delivered { seq: Seq(10), class: Class::Reply, frame });
         assert!(log.held() > 9_000);
     }
 }

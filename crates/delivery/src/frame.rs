@@ -10,8 +10,16 @@ use crate::ids::Seq;
 use crate::policy::Class;
 use crate::progress_gate::ProgressGate;
 
-/// A frame with its number in the stream and its class.
-pub type Delivered = (Seq, Class, Frame);
+/// A frame that was taken from its stream.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// Its number in the stream.
+    pub seq: Seq,
+    /// Its class, which decides what happens when the client falls behind.
+    pub class: Class,
+    /// The message.
+    pub frame: Frame,
+}
 
 /// One message to a client: encoded, or one cheap step before.
 #[derive(Clone, Debug)]

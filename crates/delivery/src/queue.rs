@@ -6,7 +6,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use stentor_wire::{Notice, SubscriptionId, Topic};
 
-use crate::frame::{Entry, Frame, ProgressValue, QueuedFrame};
+use crate::frame::{Delivered, Entry, Frame, ProgressValue, QueuedFrame};
 use crate::ids::Seq;
 use crate::policy::{Class, Limits, WhenBehind};
 use crate::progress_gate::ProgressGate;
@@ -170,7 +170,7 @@ impl Queue {
     }
 
     /// Moves frames into `batch` until it has `max` frames, or the moved ones come to `bytes`.
-    pub(crate) fn take(&mut self, batch: &mut Vec<(Seq, Class, Frame)>, max: usize, bytes: usize) {
+    pub(crate) fn take(&mut self, batch: &mut Vec<Delivered>, max: usize, bytes: usize) {
         let before = self.weight;
         while batch.len() < max
             && before - self.weight < bytes
@@ -182,7 +182,7 @@ impl Queue {
                 continue;
             };
             self.forget(&held);
-            batch.push((Seq(entry.seq), held.class, held.frame));
+            batch.push(Delivered { seq: Seq(entry.seq), class: held.class, frame: held.frame });
         }
         if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
             self.entries.shrink_to(KEPT_CAPACITY);

@@ -196,7 +196,7 @@ impl Reader {
     }
 
     fn next_seq(&self) -> Seq {
-        let again = self.replay.front().map(|(seq, ..)| *seq);
+        let again = self.replay.front().map(|event| event.seq);
         again.unwrap_or_else(|| self.shared.state.lock().queue.read())
     }
 
@@ -388,7 +388,7 @@ mod tests {
     }
 
     fn reported(batch: &[Delivered]) -> Vec<(f64, &str)> {
-        let values = batch.iter().map(|(_, _, frame)| match frame {
+        let values = batch.iter().map(|event| match &event.frame {
             Frame::Progress(value) => (value.progress, value.message.as_str()),
             other => panic!("{other:?}"),
         });

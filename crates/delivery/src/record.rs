@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::event_store::Log;
-use crate::frame::Frame;
+use crate::frame::{Delivered, Frame};
 use crate::ids::{Seq, StreamId};
 use crate::policy::Class;
 use crate::sender::StreamSender;
@@ -46,7 +46,8 @@ impl StreamRecord {
 
     /// The same stream with `reply` as the last frame.
     pub fn answered(mut self, reply: Bytes, error_code: Option<i32>) -> Self {
-        let reply = (Seq(self.next), Class::Reply, Frame::Reply(reply, error_code));
+        let frame = Frame::Reply(reply, error_code);
+        let reply = Delivered { seq: Seq(self.next), class: Class::Reply, frame };
         self.unread.push(SerializedFrame::written(&reply));
         self
     }
@@ -99,7 +100,7 @@ impl StreamSender {
         if let Some(replay) = replay {
             let replay = replay.await;
             if !replay.complete {
-                floor = replay.events.first().map_or(next, |(seq, ..)| *seq);
+                floor = replay.events.first().map_or(next, |event| event.seq);
             }
             past = replay.events.iter().map(SerializedFrame::written).collect();
         }
@@ -120,7 +121,7 @@ impl StreamSender {
         state.queue.take(&mut unread, usize::MAX, usize::MAX);
         state.count(&self.0.counters);
         // Changes of lists and resources are announced again in any case.
-        let own = unread.iter().filter(|(_, class, _)| *class == Class::Custom);
+        let own = unread.iter().filter(|event| event.class == Class::Custom);
         own.map(SerializedFrame::written).collect()
     }
 
@@ -136,10 +137,13 @@ impl StreamSender {
         };
         if let Some(replay) = replay {
             let read = replay.await.events.into_iter();
-            known.extend(read.filter(|(_, class, _)| *class == Class::Custom).map(|(_, _, it)| it));
+            known
+                .extend(read.filter(|event| event.class == Class::Custom).map(|event| event.frame));
         }
         let mut known: Vec<_> = known.iter().map(written).collect();
-        for (_, class, frame) in missed.into_iter().filter_map(SerializedFrame::into_delivered) {
+        for Delivered { class, frame, .. } in
+            missed.into_iter().filter_map(SerializedFrame::into_delivered)
+        {
             match known.iter().position(|it| *it == written(&frame)) {
                 Some(index) => drop(known.swap_remove(index)),
                 None => self.push(class, frame),
@@ -156,7 +160,7 @@ impl StreamSender {
         self.0.state.lock().queue.begin_at(Seq(record.next));
         self.keep_log(log, &past);
         for frame in record.unread {
-            if let Some((_, class, frame)) = frame.into_delivered() {
+            if let Some(Delivered { class, frame, .. }) = frame.into_delivered() {
                 self.push(class, frame);
             }
         }

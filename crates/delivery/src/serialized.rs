@@ -37,7 +37,7 @@ pub enum FrameBody {
 impl SerializedFrame {
     /// Serializes a frame.
     #[must_use]
-    pub fn of((seq, class, frame): &Delivered) -> Self {
+    pub fn of(Delivered { seq, class, frame }: &Delivered) -> Self {
         let body = match frame {
             Frame::Reply(json, code) => FrameBody::Reply(json.clone(), *code),
             Frame::Message(json) => FrameBody::Message(json.clone()),
@@ -55,7 +55,7 @@ impl SerializedFrame {
     #[must_use]
     pub fn written(delivered: &Delivered) -> Self {
         match delivered {
-            (seq, class, frame @ Frame::Progress(_)) => {
+            Delivered { seq, class, frame: frame @ Frame::Progress(_) } => {
                 Self { seq: seq.0, class: *class, body: FrameBody::Message(written(frame)) }
             }
             other => Self::of(other),
@@ -71,7 +71,7 @@ impl SerializedFrame {
             FrameBody::Log(level, json) => Frame::Log(level, json),
             FrameBody::Progress(..) => return None,
         };
-        Some((Seq(self.seq), self.class, frame))
+        Some(Delivered { seq: Seq(self.seq), class: self.class, frame })
     }
 }
 

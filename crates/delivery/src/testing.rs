@@ -16,10 +16,11 @@ use crate::policy::{Class, Retention};
 pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
     let retention = Retention { frames: 3, bytes: 1_000_000 };
     let event = |seq, text: &'static str| -> Delivered {
-        (Seq(seq), Class::Log, Frame::Message(Bytes::from_static(text.as_bytes())))
+        let frame = Frame::Message(Bytes::from_static(text.as_bytes()));
+        Delivered { seq: Seq(seq), class: Class::Log, frame }
     };
     let texts = |events: Vec<Delivered>| -> Vec<(u64, String)> {
-        let text = |(seq, _, frame): Delivered| {
+        let text = |Delivered { seq, frame, .. }| {
             let mut out = BytesMut::new();
             frame.write(&mut out);
             (seq.0, String::from_utf8_lossy(&out).into_owned())
@@ -73,7 +74,7 @@ pub async fn event_store_keeps_its_contract(store: &dyn EventStore) {
 /// If the store does not do it.
 pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dyn EventStore) {
     let retention = Retention { frames: 3, bytes: 1_000_000 };
-    let event = |seq, class, frame| -> Delivered { (Seq(seq), class, frame) };
+    let event = |seq, class, frame| -> Delivered { Delivered { seq: Seq(seq), class, frame } };
     let text = |text: &'static str| Frame::Message(Bytes::from_static(text.as_bytes()));
     let session = SessionId::new("one");
     let (stream, other) = (StreamId(0), StreamId(7));
@@ -99,14 +100,14 @@ pub async fn event_store_outlives_its_process(store: &dyn EventStore, later: &dy
     assert!(replay.complete);
     assert_eq!(replay.events.len(), 2);
     let reply = &replay.events[1];
-    assert!(matches!(&reply.2, Frame::Reply(json, Some(-7)) if json == "{}"), "{reply:?}");
+    assert!(matches!(&reply.frame, Frame::Reply(json, Some(-7)) if json == "{}"), "{reply:?}");
 
     let reopened = later.reopen(&session, stream, retention).await.expect("it was left");
     assert_eq!(reopened.last, (Seq(3), Class::Custom));
     let mut log = reopened.log;
     log.append(&event(1 << 32, Class::Custom, text("{}")));
     let seqs = |replay: &crate::Replay| -> Vec<u64> {
-        replay.events.iter().map(|(seq, ..)| seq.0).collect()
+        replay.events.iter().map(|event| event.seq.0).collect()
     };
     let replay = log.replay(Seq(2)).await;
     assert_eq!(seqs(&replay), [2, 3, 1 << 32], "it goes on, and keeps no more than it may");

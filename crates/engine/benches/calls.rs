@@ -80,7 +80,7 @@ async fn pipe(engine: Engine, calls: u64) -> Duration {
         let bytes = if opens { initialize() } else { call.clone() };
         pipe.deliver(Message::decode(&bytes)).await.expect("a session");
         assert!(receiver.next(&mut batch).await, "the pipe is open");
-        for (_, _, frame) in batch.drain(..) {
+        for stentor_delivery::Delivered { frame, .. } in batch.drain(..) {
             out.clear();
             frame.write(&mut out);
         }

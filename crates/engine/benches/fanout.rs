@@ -9,8 +9,8 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use serde_json::json;
-use stentor_delivery::StreamReceiver;
 use stentor_delivery::policy::Class;
+use stentor_delivery::{Delivered, StreamReceiver};
 use stentor_engine::{Engine, tool};
 use support::{answer, modern, on_worker, stream};
 use tokio::runtime::Runtime;
@@ -82,7 +82,10 @@ async fn change(engine: &Engine, receivers: &mut [StreamReceiver]) -> Duration {
     engine.catalog().put(changed).await.expect("a good tool");
     for receiver in receivers {
         assert!(receiver.next(&mut batch).await, "a listen is open");
-        assert!(matches!(batch[..], [(_, Class::ListChanged, _)]), "one notice: {batch:?}");
+        assert!(
+            matches!(batch[..], [Delivered { class: Class::ListChanged, .. }]),
+            "one notice: {batch:?}"
+        );
         batch.clear();
     }
     begun.elapsed()

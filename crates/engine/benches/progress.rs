@@ -13,6 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stentor_delivery::Delivered;
 use stentor_delivery::policy::{Class, Limits};
 use stentor_engine::{Context, Engine, ToolError, tool};
 use support::{answer, modern, on_worker, stream, to_end};
@@ -78,8 +79,8 @@ impl Bench {
         let mut receiver = stream(answer(&self.engine, &call).await);
         let (mut batch, mut out, mut received) = (Vec::new(), BytesMut::new(), 0);
         while receiver.next(&mut batch).await {
-            let values = batch.iter().filter(|(_, class, _)| *class == Class::Progress).count();
-            for (_, _, frame) in batch.drain(..) {
+            let values = batch.iter().filter(|event| event.class == Class::Progress).count();
+            for Delivered { frame, .. } in batch.drain(..) {
                 out.clear();
                 frame.write(&mut out);
             }

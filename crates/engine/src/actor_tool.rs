@@ -85,7 +85,7 @@ pub fn actor_tool<M, S>(
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use ractor::ActorRef;
-/// use stentor::FindActor;
+/// use stentor::handler::FindActor;
 ///
 /// # enum ConverterMsg {}
 /// # #[cfg(feature = "cluster")]

@@ -220,7 +220,7 @@ impl Engine {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use stentor::{Engine, EngineEvent, tool};
+    /// use stentor::{Engine, tool, observe::EngineEvent};
     ///
     /// let engine = Engine::builder("s", "1").start().await?;
     /// let mut events = engine.events(256);
@@ -253,7 +253,7 @@ impl Engine {
     ///
     /// ```
     /// # use ractor::ActorRef;
-    /// use stentor::{Engine, EventBatch};
+    /// use stentor::{Engine, observe::EventBatch};
     ///
     /// enum AuditMsg {
     ///     Events(EventBatch),

@@ -72,7 +72,7 @@ async fn answered(engine: &Engine, request: Box<Request>) -> Value {
 async fn all(receiver: &mut StreamReceiver) -> Vec<Value> {
     let (mut batch, mut messages) = (Vec::new(), Vec::new());
     while receiver.next(&mut batch).await {
-        for (_, _, frame) in batch.drain(..) {
+        for stentor_delivery::Delivered { frame, .. } in batch.drain(..) {
             let mut out = BytesMut::new();
             frame.write(&mut out);
             messages.push(serde_json::from_slice(&out).unwrap());

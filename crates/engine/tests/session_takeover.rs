@@ -145,7 +145,7 @@ fn request(id: i64, method: &str, params: Value) -> Box<Request> {
 async fn some(receiver: &mut StreamReceiver) -> Vec<(Seq, Value)> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(seq, _, frame): (Seq, _, stentor_delivery::Frame)| {
+    let message = |stentor_delivery::Delivered { seq, frame, .. }| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         (seq, serde_json::from_slice(&out).expect("JSON"))

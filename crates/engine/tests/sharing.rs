@@ -79,7 +79,7 @@ async fn send(engine: &Engine, from: &RequestSender, method: &str, params: Value
             let mut batch = Vec::new();
             assert!(receiver.next(&mut batch).await, "an answer");
             let mut out = BytesMut::new();
-            batch[0].2.write(&mut out);
+            batch[0].frame.write(&mut out);
             serde_json::from_slice(&out).unwrap()
         }
     }
@@ -227,7 +227,7 @@ async fn a_task_that_gives_way_fails_and_is_removed() {
         let mut batch = Vec::new();
         assert!(receiver.next(&mut batch).await, "{told}");
         let mut out = BytesMut::new();
-        batch.iter().for_each(|(.., frame)| frame.write(&mut out));
+        batch.iter().for_each(|event| event.frame.write(&mut out));
         told += std::str::from_utf8(&out).unwrap();
     }
     assert!(told.contains("\"status\":\"failed\""), "{told}");
@@ -272,7 +272,7 @@ async fn a_caller_with_many_running_calls_gives_way_to_others() {
         let heard = futures::FutureExt::now_or_never(receiver.next(&mut batch));
         if heard == Some(true) {
             let mut out = BytesMut::new();
-            batch[0].2.write(&mut out);
+            batch[0].frame.write(&mut out);
             assert!(String::from_utf8_lossy(&out).contains("gave way"), "{out:?}");
             told += 1;
         }

@@ -320,9 +320,9 @@ async fn a_subscription_made_while_the_hub_is_replaced_gets_its_updates() {
             tokio::task::yield_now().await;
         }
         engine.send_resource_updated("test://watched");
-        let mut batch = Vec::new();
+        let mut batch = Vec::<stentor_delivery::Delivered>::new();
         let heard = tokio::time::timeout(Duration::from_secs(5), async {
-            while !batch.iter().any(|(_, class, _)| *class == Class::ResourceUpdated) {
+            while !batch.iter().any(|event| event.class == Class::ResourceUpdated) {
                 assert!(receiver.next(&mut batch).await);
             }
         });

@@ -112,7 +112,7 @@ async fn ask(engine: &Engine, method: &str, params: Value) -> Value {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
     let mut out = BytesMut::new();
-    batch.first().expect("an answer").2.write(&mut out);
+    batch.first().expect("an answer").frame.write(&mut out);
     serde_json::from_slice(&out).unwrap()
 }
 

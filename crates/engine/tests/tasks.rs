@@ -112,7 +112,7 @@ async fn send(engine: &Engine, request: Box<Request>, principal: Option<&str>) -
 async fn messages(receiver: &mut StreamReceiver) -> Vec<Value> {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
-    let message = |(_, _, frame): &(_, _, stentor_delivery::Frame)| {
+    let message = |stentor_delivery::Delivered { frame, .. }: &_| {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         serde_json::from_slice(&out).expect("JSON")

@@ -2,26 +2,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use stentor_engine::{
-    AccessLog, ActorPoolView, ActorToolFn, ArgumentProblem, AsTask, AskError, Audience, CallConfig,
-    CallError, CallId, CallInput, CallOutcome, CallRef, CallView, CallerSession, CancelReason,
-    Catalog, CatalogError, CatalogHandle, Change, ClientRoot, Completion, Config, Conflict,
-    Context, Elicit, EndReason, Ended, EndedUnasked, Engine, EngineBuilder, EngineEvent, EngineMsg,
-    EngineView, EventBatch, EventReceiver, Extension, ExtensionError, FindActor, FromCall,
-    FromWatch, Handler, HookParameters, HubView, InputRequired, IntoReply, InvalidNodeId, Item,
-    ItemKind, Json, ListCache, ListConfig, MemoryTaskStore, Middleware, Mutation, Next, NodeId,
-    Operation, OperationKind, OptionalAnswer, Parameters, Principal, Prompt, PromptArgs,
-    PromptError, RateLimit, RegistryConfig, RegistryView, RemoteConfig, Reply, RequestBudget,
-    Resource, ResourceError, ResourceTemplate, Revision, Sample, Sampled, SchemaError, Seq,
-    SessionConfig, SessionId, SessionKind, SessionRecord, SessionRef, SessionStore,
-    SessionStoreError, SessionView, Shown, StartError, State, StateKey, Stopped, StreamId,
-    SupervisorView, TakeOver, TaskConfig, TaskId, TaskRecord, TaskStore, TaskStoreError,
-    TemplateError, TemplateVars, Timeout, Tool, ToolError, Toolbox, UrlElicitation, Watch,
-    WatchConfig, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
+    Audience, Context, Engine, EngineBuilder, EngineMsg, Extension, Json, OptionalAnswer,
+    Principal, Prompt, Resource, ResourceTemplate, Shown, StartError, State, Tool, ToolError,
+    Toolbox, Watch, actor_tool, delivery, extension, metrics, prompt, raw_tool, resource,
     resource_template, tool,
-};
-pub use stentor_wire::encode::{CacheHint, ResultBody};
-pub use stentor_wire::{
-    Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
 };
 
 // The types that authors write derive the traits of these versions.
@@ -29,8 +13,6 @@ pub use schemars;
 pub use serde;
 pub use serde_json;
 
-#[cfg(feature = "durable-tasks")]
-pub use stentor_engine::{RedbTaskStore, TaskFileError};
 /// Makes a prompt from a function whose parameters are its arguments.
 ///
 /// ```
@@ -116,6 +98,80 @@ pub mod prelude {
     pub use crate::{
         Context, Engine, Json, OptionalAnswer, Principal, Shown, State, ToolError, Toolbox, Watch,
         prompt, raw_tool, resource, resource_template, tool,
+    };
+}
+
+/// Questions to the client: [`Elicit`], [`Sample`], its roots, and what can go wrong with them.
+pub mod ask {
+    pub use stentor_engine::{
+        AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled, UrlElicitation,
+    };
+}
+
+/// The lists and their changes: what [`Engine::catalog`] hands out, and what a change may be refused for.
+pub mod catalog {
+    pub use stentor_engine::{
+        Catalog, CatalogError, CatalogHandle, Change, Conflict, Item, ItemKind, ListCache,
+        Mutation, SchemaError, StateKey, TemplateError,
+    };
+}
+
+/// The settings of an engine. [`Config`] holds the others; each has a setter for each field.
+///
+/// `docs/LIMITS.md` of the repository lists every limit with what happens at it.
+pub mod config {
+    pub use stentor_engine::{
+        CallConfig, Config, ListConfig, RegistryConfig, RemoteConfig, RequestBudget, SessionConfig,
+        TaskConfig, WatchConfig,
+    };
+}
+
+/// What a handler may take and return, and how a type of your own becomes one of both.
+pub mod handler {
+    pub use stentor_engine::{
+        ActorToolFn, ArgumentProblem, AsTask, CallError, CallInput, Completion, ExtensionError,
+        FindActor, FromCall, FromWatch, Handler, HookParameters, IntoReply, Parameters, PromptArgs,
+        PromptError, ResourceError, Signature, TemplateVars,
+    };
+}
+
+/// What runs around calls, reads, lists and completions; three ready ones.
+pub mod middleware {
+    pub use stentor_engine::{
+        AccessLog, Middleware, Next, Operation, OperationKind, RateLimit, Reply, Timeout,
+    };
+}
+
+/// Sessions: their names, what keeps them while a client is away, and how they end.
+pub mod session {
+    pub use stentor_engine::{
+        CallerSession, EndReason, Ended, EndedUnasked, InvalidNodeId, NodeId, SessionId,
+        SessionKind, SessionRecord, SessionRef, SessionStore, SessionStoreError, StreamId,
+        TakeOver,
+    };
+}
+
+/// Tasks that outlive their request, and what keeps them.
+pub mod task {
+    pub use stentor_engine::{MemoryTaskStore, TaskId, TaskRecord, TaskStore, TaskStoreError};
+    #[cfg(feature = "durable-tasks")]
+    pub use stentor_engine::{RedbTaskStore, TaskFileError};
+}
+
+/// What an engine tells its owner: events, and views of its actors.
+pub mod observe {
+    pub use stentor_engine::{
+        ActorPoolView, CallId, CallOutcome, CallRef, CallView, CancelReason, EngineEvent,
+        EngineView, EventBatch, EventReceiver, HubView, RegistryView, Revision, Seq, SessionView,
+        Stopped, SupervisorView,
+    };
+}
+
+/// The words of the protocol: its versions, errors, methods and content.
+pub mod protocol {
+    pub use stentor_wire::encode::{CacheHint, ResultBody};
+    pub use stentor_wire::{
+        Era, ErrorObject, Id, ListKind, LogLevel, Method, ProtocolVersion, Topic, code, model,
     };
 }
 

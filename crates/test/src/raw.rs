@@ -130,7 +130,7 @@ impl Messages {
             if !self.receiver.next(&mut self.batch).await {
                 return None;
             }
-            for (_, _, frame) in self.batch.drain(..) {
+            for Delivered { frame, .. } in self.batch.drain(..) {
                 let mut out = BytesMut::new();
                 frame.write(&mut out);
                 let message = serde_json::from_slice(&out);

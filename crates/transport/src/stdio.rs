@@ -242,7 +242,7 @@ async fn write(
     let mut progress_waits = false;
     while receiver.next(&mut batch).await {
         while !batch.is_empty() {
-            for (_, class, frame) in batch.drain(..) {
+            for Delivered { class, frame, .. } in batch.drain(..) {
                 if class == Class::Reply {
                     if std::mem::take(&mut progress_waits) {
                         flush(&mut writer, &mut out).await?;

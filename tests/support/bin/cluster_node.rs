@@ -12,8 +12,12 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
-    AsTask, Context, Engine, ItemKind, Mutation, NodeId, Resource, ResourceTemplate, TemplateVars,
-    Tool, ToolError, Watch, resource_template, tool,
+    Context, Engine, Resource, ResourceTemplate, Tool, ToolError, Watch,
+    catalog::{ItemKind, Mutation},
+    handler::{AsTask, TemplateVars},
+    resource_template,
+    session::NodeId,
+    tool,
 };
 use stentor_tests::{MARK, NodeAddresses, NodeCensus, NodeOrder, NodeSettings, Stage};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};

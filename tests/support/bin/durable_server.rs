@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use stentor::http::{HttpConfig, serve_on};
-use stentor::{AsTask, Context, Engine, RedbTaskStore, ToolError, tool};
+use stentor::{Context, Engine, ToolError, handler::AsTask, task::RedbTaskStore, tool};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stentor::{AskError, Context, tool};
+use stentor::{Context, ask::AskError, tool};
 use stentor_tests::{Addresses, Census, Command, Server, Settings, description, long_uri};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;

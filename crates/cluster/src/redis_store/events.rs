@@ -68,10 +68,10 @@ impl EventStore for RedisStore {
                     return None;
                 }
             };
-            let last = entries.last().map(|(event, _)| (event.0, event.1))?;
+            let last = entries.last().map(|(event, _)| (event.seq, event.class))?;
             // Frames before the first entry, or before the last gap, were evicted or lost.
             let first = entries.iter().rposition(|(_, gap)| *gap).unwrap_or(0);
-            let floor = entries[first].0.0.0;
+            let floor = entries[first].0.seq.0;
             let mut log = self.log(Stream::new(key, true, floor), retention);
             for (event, _) in &entries {
                 log.count(event);
@@ -105,7 +105,7 @@ impl fmt::Debug for RedisLog {
 }
 
 impl RedisLog {
-    fn count(&mut self, (seq, _, frame): &Delivered) {
+    fn count(&mut self, Delivered { seq, frame, .. }: &Delivered) {
         let weight = frame.weight();
         self.index.push_back((seq.0, weight));
         self.bytes += weight;
@@ -220,5 +220,5 @@ fn decode((id, fields): Entry) -> Option<(Delivered, bool)> {
         Some(code) => Frame::Reply(text, code),
         None => Frame::Message(text),
     };
-    Some(((Seq(seq), class?, frame), gap))
+    Some((Delivered { seq: Seq(seq), class: class?, frame }, gap))
 }

@@ -104,7 +104,7 @@ impl WriterHandle {
 
     /// Queues a frame to be written, and frames before `kept` to be evicted. Never waits.
     pub(super) fn append(&self, stream: &Arc<Stream>, event: &Delivered, kept: u64) {
-        let (seq, cost) = (event.0.0, cost(event));
+        let (seq, cost) = (event.seq.0, cost(event));
         let before = self.shared.waiting.fetch_add(cost, Ordering::AcqRel);
         stream.waiting.fetch_add(cost, Ordering::AcqRel);
         let fits = before.saturating_add(cost) <= self.shared.max_waiting;
@@ -145,7 +145,7 @@ impl WriterHandle {
 }
 
 fn cost(event: &Delivered) -> usize {
-    event.2.weight() + FRAME_COST
+    event.frame.weight() + FRAME_COST
 }
 
 impl Shared {
@@ -193,7 +193,7 @@ impl Writer {
                     }
                     for op in &batch {
                         if let Op::Append(stream, event, _) = op {
-                            stream.lost(event.0.0);
+                            stream.lost(event.seq.0);
                         }
                     }
                 }
@@ -240,7 +240,7 @@ impl Writer {
                     }
                     let gap = stream.gap.swap(false, Ordering::AcqRel);
                     add(&mut pipe, stream, event, *kept, gap);
-                    written.push((stream, event.0.0));
+                    written.push((stream, event.seq.0));
                     touched.insert(stream.key.as_str());
                 }
                 Op::Trim(stream, kept) => {
@@ -312,7 +312,7 @@ fn min_id(kept: u64) -> String {
 }
 
 fn add(pipe: &mut Pipeline, stream: &Stream, event: &Delivered, kept: u64, gap: bool) {
-    let (seq, class, frame) = event;
+    let Delivered { seq, class, frame } = event;
     let mut text = BytesMut::new();
     frame.write(&mut text);
     pipe.cmd("XADD").arg(&stream.key).arg(("MINID", min_id(kept))).arg(id(seq.0));

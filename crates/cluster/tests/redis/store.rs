@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rustix::process::Signal;
 use stentor_cluster::{RedisConfig, RedisStore, RedisStoreError};
 use stentor_delivery::policy::{Class, Retention};
-use stentor_delivery::{EventStore as _, Frame};
+use stentor_delivery::{Delivered, EventStore as _, Frame};
 use stentor_engine::testing::{
     event_store_keeps_its_contract, event_store_outlives_its_process, session_record,
     session_store_keeps_its_contract,
@@ -35,8 +35,9 @@ async fn connect_reports_a_wrong_address_and_an_unreachable_server() {
     assert!(matches!(gone, RedisStoreError::Unreachable(_)), "{gone}");
 }
 
-fn frame(seq: u64) -> (Seq, Class, Frame) {
-    (Seq(seq), Class::Custom, Frame::Message(Bytes::from(vec![b'x'; 1_000])))
+fn frame(seq: u64) -> Delivered {
+    let frame = Frame::Message(Bytes::from(vec![b'x'; 1_000]));
+    Delivered { seq: Seq(seq), class: Class::Custom, frame }
 }
 
 #[tokio::test]

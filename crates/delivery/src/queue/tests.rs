@@ -31,7 +31,7 @@ fn updated(uri: &str) -> Frame {
 fn read(queue: &mut Queue) -> Vec<String> {
     let mut batch = Vec::new();
     queue.take(&mut batch, usize::MAX, usize::MAX);
-    batch.iter().map(|(_, _, frame)| text(frame)).collect()
+    batch.iter().map(|event| text(&event.frame)).collect()
 }
 
 fn log(queue: &mut Queue, text: &str, limits: &Limits) -> Pushed {
@@ -230,7 +230,7 @@ proptest! {
                 Step::Read(max) => {
                     let mut batch = Vec::new();
                     queue.take(&mut batch, max, usize::MAX);
-                    seen.extend(batch.iter().map(|(_, _, frame)| text(frame)));
+                    seen.extend(batch.iter().map(|event| text(&event.frame)));
                 }
             }
             let bound = LIMITS.frames + LIMITS.progress as usize + 1 + 1 + 3 + unread_replies;

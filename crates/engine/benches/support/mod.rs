@@ -84,7 +84,7 @@ pub(crate) async fn to_end(
 ) -> usize {
     let mut frames = 0;
     while receiver.next(batch).await {
-        for (_, _, frame) in batch.drain(..) {
+        for Delivered { frame, .. } in batch.drain(..) {
             frames += 1;
             out.clear();
             frame.write(out);

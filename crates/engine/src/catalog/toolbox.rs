@@ -10,7 +10,7 @@ use crate::handler::{Middleware, Prompt, Resource, ResourceTemplate, Tool};
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor::{Engine, Timeout, Toolbox, tool};
+/// use stentor::{Engine, Toolbox, tool, middleware::Timeout};
 ///
 /// fn clocks() -> Toolbox {
 ///     Toolbox::new()

@@ -41,7 +41,7 @@ impl Context {
     /// ```
     /// use std::sync::atomic::{AtomicU32, Ordering};
     /// use serde_json::json;
-    /// use stentor::{Context, Stopped};
+    /// use stentor::{Context, observe::Stopped};
     ///
     /// #[derive(Default)]
     /// struct Calls(AtomicU32);

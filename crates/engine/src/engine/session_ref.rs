@@ -110,7 +110,7 @@ impl SessionRef {
     ///
     /// ```
     /// # use ractor::ActorRef;
-    /// use stentor::{Engine, EventBatch, SessionId};
+    /// use stentor::{Engine, observe::EventBatch, session::SessionId};
     ///
     /// # enum KeeperMsg { Session(EventBatch) }
     /// # #[cfg(feature = "cluster")]

@@ -149,7 +149,7 @@ pub enum Reply {
 /// becomes a task at once, as [`AsTask`](crate::AsTask) says, is a task before the layers see it.
 ///
 /// ```
-/// use stentor::{CallError, Engine, Next, Operation, OperationKind};
+/// use stentor::{Engine, handler::CallError, middleware::{Next, Operation, OperationKind}};
 ///
 /// let builder = Engine::builder("s", "1").layer(|operation: Operation, next: Next| async move {
 ///     let is_tool = operation.kind() == OperationKind::Tool;
@@ -167,7 +167,7 @@ pub enum Reply {
 /// use std::future::Future;
 /// use std::pin::Pin;
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use stentor::{CallError, Middleware, Next, Operation, Reply};
+/// use stentor::{handler::CallError, middleware::{Middleware, Next, Operation, Reply}};
 ///
 /// #[derive(Default)]
 /// struct Count(AtomicU64);

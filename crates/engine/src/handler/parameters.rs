@@ -116,7 +116,7 @@ impl Signature {
 /// Implement it for what your handlers take from a call again and again:
 ///
 /// ```
-/// use stentor::{CallError, CallInput, FromCall, tool};
+/// use stentor::{tool, handler::{CallError, CallInput, FromCall}};
 ///
 /// /// What the client calls itself.
 /// struct ClientName(String);

@@ -61,7 +61,7 @@ impl fmt::Debug for Prompt {
 /// Of arguments that are known only at run time, a function takes the [`PromptArgs`]:
 ///
 /// ```
-/// use stentor::{PromptArgs, prompt};
+/// use stentor::{prompt, handler::PromptArgs};
 ///
 /// let review = prompt("review", |args: PromptArgs| async move { format!("Review {}", args["code"]) })
 ///     .argument("code", "What to review", true);

@@ -351,7 +351,7 @@ impl RemoteStream {
         match event {
             PeerEvent::Frames { frames, last } => {
                 self.frames.extend(frames.into_iter().filter_map(SerializedFrame::into_delivered));
-                if self.frames.iter().any(|(_, class, _)| *class == Class::Reply) {
+                if self.frames.iter().any(|event| event.class == Class::Reply) {
                     self.unanswered = None;
                 }
                 if last {
@@ -404,7 +404,7 @@ impl RemoteSource for RemoteStream {
                 Source::Ended => return Poll::Ready(Next::End),
             }
         }
-        self.next = self.frames.back().map(|(seq, ..)| Seq(seq.0 + 1));
+        self.next = self.frames.back().map(|event| Seq(event.seq.0 + 1));
         batch.extend(self.frames.drain(..));
         Poll::Ready(Next::Some)
     }
@@ -417,5 +417,6 @@ impl RemoteSource for RemoteStream {
 fn lost_reply(request: &Id) -> Delivered {
     let error = ErrorObject::unavailable("the node that had the session has gone");
     let reply = encode::error(Some(request), &error);
-    (Seq(Seq::END.0 - 1), Class::Reply, Frame::Reply(reply, Some(code::UNAVAILABLE)))
+    let frame = Frame::Reply(reply, Some(code::UNAVAILABLE));
+    Delivered { seq: Seq(Seq::END.0 - 1), class: Class::Reply, frame }
 }

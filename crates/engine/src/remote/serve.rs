@@ -218,7 +218,11 @@ impl PeerResponse {
     }
 
     fn answer(reply: &Frame) -> Self {
-        let frames = vec![SerializedFrame::of(&(Seq(0), Class::Reply, reply.clone()))];
+        let frames = vec![SerializedFrame::of(&Delivered {
+            seq: Seq(0),
+            class: Class::Reply,
+            frame: reply.clone(),
+        })];
         Self::of(PeerEvent::Frames { frames, last: true })
     }
 
@@ -283,5 +287,5 @@ impl PeerResponse {
 }
 
 fn has_reply(batch: &[Delivered]) -> bool {
-    batch.iter().any(|(_, class, _)| *class == Class::Reply)
+    batch.iter().any(|event| event.class == Class::Reply)
 }

@@ -145,7 +145,7 @@ impl EventStore for SharedStore {
     ) -> BoxFuture<'a, Option<Reopened>> {
         let key = (session.clone(), stream);
         let last = self.streams.lock().get(&key).and_then(|kept| kept.last.clone());
-        let reopened = last.map(|(seq, class, _)| Reopened {
+        let reopened = last.map(|Delivered { seq, class, .. }| Reopened {
             log: Box::new(SharedLog { key, streams: self.streams.clone(), left: false }),
             last: (seq, class),
         });

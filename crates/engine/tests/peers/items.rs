@@ -130,7 +130,7 @@ async fn poll_and_listen(cut: bool) {
     go.notify_one();
     while heard.last().is_none_or(|last| last["params"]["status"] != "completed") {
         assert!(receiver.next(&mut batch).await);
-        for (_, _, frame) in batch.drain(..) {
+        for stentor_delivery::Delivered { frame, .. } in batch.drain(..) {
             let mut out = BytesMut::new();
             frame.write(&mut out);
             heard.push(serde_json::from_slice(&out).unwrap());

@@ -35,7 +35,7 @@ async fn a_session_is_served_through_any_node() {
     let mut batch = Vec::new();
     assert!(notices.next(&mut batch).await);
     assert_eq!(batch.len(), 1);
-    let (seq, stream) = (batch[0].0, notices.stream_id());
+    let (seq, stream) = (batch[0].seq, notices.stream_id());
     drop(notices);
 
     // The client resumes through the node that has the session.
@@ -45,7 +45,7 @@ async fn a_session_is_served_through_any_node() {
         far.http_session(&id, Some("ann")).await.unwrap().resume(stream, next).await.unwrap();
     batch.clear();
     assert!(resumed.next(&mut batch).await);
-    assert_eq!((batch.len(), batch[0].0), (1, next));
+    assert_eq!((batch.len(), batch[0].seq), (1, next));
 
     let bob = near.http_session(&id, Some("bob")).await.unwrap();
     let request = legacy(2, "tools/call", json!({"name": "echo"}));
@@ -90,7 +90,7 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     far.send_tool_list_changed();
     let mut batch = Vec::new();
     assert!(notices.next(&mut batch).await);
-    let read = batch[0].0;
+    let read = batch[0].seq;
     drop(notices);
     far.notify_all("notifications/own", json!({"n": 1})).await.unwrap();
     until(|| far.sessions().iter().any(|it| it.unread == 1)).await;
@@ -132,7 +132,7 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     near.send_resource_updated("test://watched");
     while heard.len() < 8 {
         assert!(notices.next(&mut batch).await);
-        for (seq, _, frame) in batch.drain(..) {
+        for stentor_delivery::Delivered { seq, frame, .. } in batch.drain(..) {
             let mut out = BytesMut::new();
             frame.write(&mut out);
             let message: Value = serde_json::from_slice(&out).unwrap();

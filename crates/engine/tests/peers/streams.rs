@@ -29,7 +29,7 @@ struct RemoteStream {
 async fn some(receiver: &mut StreamReceiver, read: &mut Vec<(Seq, Value)>) -> bool {
     let mut batch = Vec::new();
     let some = receiver.next(&mut batch).await;
-    for (seq, _, frame) in batch {
+    for stentor_delivery::Delivered { seq, frame, .. } in batch {
         let mut out = BytesMut::new();
         frame.write(&mut out);
         read.push((seq, serde_json::from_slice(&out).unwrap()));

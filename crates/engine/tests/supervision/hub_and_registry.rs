@@ -149,7 +149,7 @@ async fn a_transport_that_panics_in_the_hub_costs_no_other_client_a_notice() {
             let mut batch = Vec::new();
             assert!(timeout(Duration::from_secs(5), receiver.next(&mut batch)).await.unwrap());
             let mut told = bytes::BytesMut::new();
-            batch.iter().for_each(|(.., frame)| frame.write(&mut told));
+            batch.iter().for_each(|event| event.frame.write(&mut told));
             assert!(String::from_utf8_lossy(&told).contains(TOOLS_CHANGED), "{told:?}");
         }
         assert!(broken.0.load(Ordering::Relaxed));

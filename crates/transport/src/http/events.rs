@@ -98,7 +98,7 @@ impl Events {
             out.put_slice(itoa::Buffer::new().format(retry.as_millis()).as_bytes());
             out.put_slice(b"\ndata:\n\n");
         }
-        for (seq, _, frame) in batch {
+        for Delivered { seq, frame, .. } in batch {
             if !matches!(self.ids, EventIds::None) {
                 put_event_id(out, self.receiver.stream_id(), Seq(seq.0 + 1));
             }

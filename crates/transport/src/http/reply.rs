@@ -113,7 +113,7 @@ pub(super) async fn call(
     let mut batch = Vec::new();
     // Elapsed or not, the frames read so far are in the batch.
     let _ = tokio::time::timeout(endpoint.config.json_grace, receiver.next(&mut batch)).await;
-    if let [(_, _, Frame::Reply(bytes, error))] = &batch[..]
+    if let [Delivered { frame: Frame::Reply(bytes, error), .. }] = &batch[..]
         && receiver.is_drained()
     {
         return (now(era, wants, bytes, *error), error.is_some());

@@ -77,7 +77,7 @@ impl Context {
     /// gets an error that says so.
     ///
     /// ```
-    /// # use stentor::{Context, Elicit, ToolError};
+    /// # use stentor::{Context, ToolError, ask::Elicit};
     /// async fn files(ctx: Context) -> Result<String, ToolError> {
     ///     let visit = Elicit::url("May this server see your files?", "https://example.com/connect");
     ///     let done = ctx.url_elicitation(&visit);

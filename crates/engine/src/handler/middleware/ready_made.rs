@@ -18,7 +18,7 @@ use crate::shares::Group;
 /// cancelled, or whose code panicked, has `dropped` as its outcome.
 ///
 /// ```
-/// use stentor::{AccessLog, Engine};
+/// use stentor::{Engine, middleware::AccessLog};
 ///
 /// let builder = Engine::builder("s", "1").layer(AccessLog);
 /// # let _ = builder;
@@ -77,7 +77,7 @@ impl Drop for Entry {
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor::{Engine, Timeout};
+/// use stentor::{Engine, middleware::Timeout};
 ///
 /// let builder = Engine::builder("s", "1").layer(Timeout(Duration::from_secs(30)));
 /// # let _ = builder;
@@ -105,7 +105,7 @@ impl Middleware for Timeout {
 ///
 /// ```
 /// use std::time::Duration;
-/// use stentor::{Engine, RateLimit};
+/// use stentor::{Engine, middleware::RateLimit};
 ///
 /// // A hundred at once, and a hundred a minute in the long run.
 /// let builder = Engine::builder("s", "1").layer(RateLimit::new(100, Duration::from_secs(60)));
