@@ -39,6 +39,7 @@ mod events;
 mod extension;
 mod handler;
 mod hub;
+pub mod identity;
 mod ids;
 mod items;
 mod lifecycle;

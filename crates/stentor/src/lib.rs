@@ -86,6 +86,8 @@ pub use stentor_transport::http;
 pub use stentor_transport::signal;
 #[cfg(feature = "stdio")]
 pub use stentor_transport::stdio;
+/// Who sends a request, and what decides what it sees.
+pub use stentor_engine::identity;
 
 /// What most servers need: `use stentor::prelude::*;`.
 ///

@@ -10,6 +10,7 @@
 //! | GET | the session's notices | – |
 //! | DELETE | ends the session | – |
 
+mod auth;
 mod body;
 mod connections;
 mod cors;
@@ -48,6 +49,7 @@ use stentor_macros::Setters;
 use unfinished::Unfinished;
 use upload::Upload;
 
+pub use auth::{Authenticator, Challenge, Rejection, ResourceMetadata, Verdict};
 use guard::Refusal;
 pub use origins::OriginPolicy;
 pub use serve::{ServeError, serve, serve_on};

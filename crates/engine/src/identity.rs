@@ -1,0 +1,449 @@
+//! Who sends a request, as its credential proves.
+
+use std::any::{Any, TypeId};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use foldhash::HashMap;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use stentor_wire::model::JsonObject;
+
+/// Separates the issuer of a principal from its subject. No issuer contains it (RFC 8414, section 2:
+/// an issuer has no fragment), so two principals are never written in the same way.
+const SEPARATOR: char = '#';
+
+/// What the credential of one request proves about its sender.
+///
+/// An authenticator makes it: `StaticTokens`, `OAuth`, or one's own. It is cheap to clone.
+///
+/// ```
+/// use stentor::identity::Identity;
+///
+/// let ann = Identity::named("ann").client("editor").scopes(["notes:read", "notes:write"]);
+/// assert_eq!(ann.principal(), "ann");
+/// assert!(ann.has_scope("notes:read"));
+/// ```
+#[derive(Clone)]
+pub struct Identity(Arc<Inner>);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Inner {
+    principal: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<Arc<str>>,
+    subject: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Arc<str>>,
+    #[serde(default)]
+    scopes: BTreeSet<Arc<str>>,
+    #[serde(default)]
+    implied: BTreeSet<Arc<str>>,
+    #[serde(default)]
+    roles: BTreeSet<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<SystemTime>,
+    #[serde(default)]
+    leeway: Duration,
+    #[serde(default)]
+    claims: JsonObject,
+    #[serde(skip)]
+    extras: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    #[serde(skip)]
+    labels: Cached,
+}
+
+/// The labels of an identity, once they are known. Clones of the identity share them.
+#[derive(Default)]
+struct Cached(Mutex<Option<(Arc<Generation>, Labels)>>);
+
+impl Clone for Cached {
+    /// A changed identity has other labels.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// Marks labels that were computed between two refreshes of one engine.
+#[derive(Debug, Default)]
+pub(crate) struct Generation {
+    // Not of size 0, so that each allocation has an address of its own.
+    _unique: u8,
+}
+
+impl fmt::Debug for Identity {
+    /// Without claims, because logs must not contain them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { principal, client, .. } = &*self.0;
+        f.debug_struct("Identity")
+            .field("principal", principal)
+            .field("client", client)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// The identity of a principal with this name, without an issuer.
+    #[must_use]
+    pub fn named(principal: impl Into<Arc<str>>) -> Self {
+        let subject = principal.into();
+        Self(Arc::new(Inner {
+            principal: subject.clone(),
+            issuer: None,
+            subject,
+            client: None,
+            scopes: BTreeSet::new(),
+            implied: BTreeSet::new(),
+            roles: BTreeSet::new(),
+            expires: None,
+            leeway: Duration::ZERO,
+            claims: JsonObject::new(),
+            extras: HashMap::default(),
+            labels: Cached::default(),
+        }))
+    }
+
+    /// The identity of a subject as one issuer knows it. The principal is `issuer#subject`.
+    #[must_use]
+    pub fn issued(issuer: impl Into<Arc<str>>, subject: impl Into<Arc<str>>) -> Self {
+        let (issuer, subject) = (issuer.into(), subject.into());
+        let principal: Arc<str> = format!("{issuer}{SEPARATOR}{subject}").into();
+        Self::named(principal).with_inner(|inner| {
+            inner.issuer = Some(issuer);
+            inner.subject = subject;
+        })
+    }
+
+    fn with_inner(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Sets the OAuth client that acts for the principal. Sessions belong to both.
+    #[must_use]
+    pub fn client(self, client: impl Into<Arc<str>>) -> Self {
+        self.with_inner(|inner| inner.client = Some(client.into()))
+    }
+
+    /// Sets the scopes that the credential has.
+    #[must_use]
+    pub fn scopes<I>(self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Arc<str>>,
+    {
+        self.with_inner(|inner| inner.scopes = scopes.into_iter().map(Into::into).collect())
+    }
+
+    /// Sets scopes that those of the credential include, as a broader one includes a narrower one.
+    #[must_use]
+    pub fn implied_scopes<I>(self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Arc<str>>,
+    {
+        self.with_inner(|inner| inner.implied = scopes.into_iter().map(Into::into).collect())
+    }
+
+    /// Sets the roles of the principal.
+    #[must_use]
+    pub fn roles<I>(self, roles: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Arc<str>>,
+    {
+        self.with_inner(|inner| inner.roles = roles.into_iter().map(Into::into).collect())
+    }
+
+    /// Sets when the credential expires, and for how long after that it is still accepted, because
+    /// clocks differ. Streams that wait for notices are closed soon after both.
+    #[must_use]
+    pub fn expires(self, at: SystemTime, leeway: Duration) -> Self {
+        self.with_inner(|inner| (inner.expires, inner.leeway) = (Some(at), leeway))
+    }
+
+    /// Sets all claims of the credential.
+    #[must_use]
+    pub fn claims(self, claims: JsonObject) -> Self {
+        self.with_inner(|inner| inner.claims = claims)
+    }
+
+    /// Adds a value of the author's own, such as a row of a database: one of each type. It stays on
+    /// this node.
+    #[must_use]
+    pub fn with<T: Send + Sync + 'static>(self, extra: T) -> Self {
+        self.with_inner(|inner| {
+            inner.extras.insert(TypeId::of::<T>(), Arc::new(extra));
+        })
+    }
+
+    /// Who it is: the issuer and the subject, or the name without an issuer. Tasks belong to it.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.0.principal
+    }
+
+    pub(crate) fn principal_arc(&self) -> &Arc<str> {
+        &self.0.principal
+    }
+
+    /// Who vouches for it, if anybody does.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.issuer.as_deref()
+    }
+
+    /// The subject, as its issuer writes it.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// The OAuth client that acts for the principal.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        self.0.client.as_deref()
+    }
+
+    /// The scopes of the credential, sorted; without those that they imply.
+    pub fn granted_scopes(&self) -> impl Iterator<Item = &str> {
+        self.0.scopes.iter().map(|scope| &**scope)
+    }
+
+    /// Whether the credential has this scope, or one that implies it.
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.0.scopes.contains(scope) || self.0.implied.contains(scope)
+    }
+
+    /// The roles of the principal, sorted.
+    pub fn granted_roles(&self) -> impl Iterator<Item = &str> {
+        self.0.roles.iter().map(|role| &**role)
+    }
+
+    /// When the credential expires.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.expires
+    }
+
+    /// Until when the credential is accepted: the leeway after it expires.
+    #[must_use]
+    pub fn good_until(&self) -> Option<SystemTime> {
+        self.0.expires.and_then(|expires| expires.checked_add(self.0.leeway))
+    }
+
+    /// All claims of the credential; empty if it has none.
+    #[must_use]
+    pub fn all_claims(&self) -> &JsonObject {
+        &self.0.claims
+    }
+
+    /// The value of this type that the authenticator [put there](Self::with).
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.0.extras.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+
+    /// Whether the principal is blank, or has control characters: that is nobody.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        let subject = &self.0.subject;
+        subject.trim().is_empty() || subject.chars().any(char::is_control)
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The labels as of this generation; computed at most once for it.
+    pub(crate) fn labels(
+        &self,
+        generation: &Arc<Generation>,
+        compute: impl FnOnce(&Self) -> Labels,
+    ) -> Labels {
+        if let Some((known, labels)) = &*self.0.labels.0.lock()
+            && Arc::ptr_eq(known, generation)
+        {
+            return labels.clone();
+        }
+        // Without the lock, because this is the author's code.
+        let labels = compute(self);
+        *self.0.labels.0.lock() = Some((generation.clone(), labels.clone()));
+        labels
+    }
+}
+
+impl Serialize for Identity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Identity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Inner::deserialize(deserializer).map(|inner| Self(Arc::new(inner)))
+    }
+}
+
+/// What decides which items a sender sees: groups, roles, scopes, or anything else that an author
+/// names. Items are for those who have [a label](crate::Tool::only_for).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels(Arc<BTreeSet<Arc<str>>>);
+
+impl Labels {
+    /// The labels of an identity unless [`EngineBuilder::labels`](crate::EngineBuilder::labels) says
+    /// otherwise: its scopes, its roles and its principal.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        let Inner { principal, scopes, implied, roles, .. } = &*identity.0;
+        let all = scopes.iter().chain(implied).chain(roles).chain([principal]);
+        Self(Arc::new(all.cloned().collect()))
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn has(&self, label: &str) -> bool {
+        self.0.contains(label)
+    }
+}
+
+impl<L: Into<Arc<str>>> FromIterator<L> for Labels {
+    fn from_iter<I: IntoIterator<Item = L>>(labels: I) -> Self {
+        Self(Arc::new(labels.into_iter().map(Into::into).collect()))
+    }
+}
+
+impl<L: Into<Arc<str>>> Extend<L> for Labels {
+    fn extend<I: IntoIterator<Item = L>>(&mut self, labels: I) {
+        Arc::make_mut(&mut self.0).extend(labels.into_iter().map(Into::into));
+    }
+}
+
+/// The owner of sessions, streams and the states of questions: a principal, and the client that acts
+/// for it. Two clients of one principal are two owners. The default is nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Owner {
+    /// The principal.
+    pub principal: Option<Arc<str>>,
+    /// The OAuth client.
+    pub oauth_client: Option<Arc<str>>,
+}
+
+/// Who sends a request.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Who {
+    /// A stranger.
+    #[default]
+    Nobody,
+    /// The user who started this process: sees everything, and may do everything.
+    Local,
+    /// Somebody whose credential was checked.
+    Known(Identity),
+}
+
+impl Who {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Known(identity) => Some(identity),
+            Self::Nobody | Self::Local => None,
+        }
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
+        self.identity().map(Identity::principal_arc)
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        let identity = self.identity();
+        Owner {
+            principal: identity.map(|identity| identity.principal_arc().clone()),
+            oauth_client: identity.and_then(|identity| identity.0.client.clone()),
+        }
+    }
+
+    pub(crate) fn has_scope(&self, scope: &str) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Local => true,
+            Self::Known(identity) => identity.has_scope(scope),
+        }
+    }
+
+    /// Whether it is certainly the same as before, with the same rights.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Known(one), Self::Known(other)) => one.is_same(other),
+            (Self::Nobody, Self::Nobody) | (Self::Local, Self::Local) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<Option<Identity>> for Who {
+    fn from(identity: Option<Identity>) -> Self {
+        identity.map_or(Self::Nobody, Self::Known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_never_shows_its_claims() {
+        let claims = serde_json::json!({"secret": "s3cret"}).as_object().cloned().unwrap();
+        let identity = Identity::named("ann").claims(claims);
+        assert!(!format!("{identity:?}").contains("s3cret"));
+        assert_eq!(identity.all_claims()["secret"], "s3cret");
+    }
+
+    #[test]
+    fn labels_are_computed_once_for_each_generation() {
+        let (identity, mut computed) = (Identity::named("ann"), 0);
+        let (one, two) = (Arc::<Generation>::default(), Arc::<Generation>::default());
+        for generation in [&one, &one, &two, &two, &one] {
+            identity.clone().labels(generation, |identity| {
+                computed += 1;
+                Labels::of(identity)
+            });
+        }
+        assert_eq!(computed, 3);
+    }
+
+    #[test]
+    fn what_other_nodes_receive_is_the_same_but_for_extras() {
+        let identity = Identity::issued("https://login.example.com", "ann")
+            .client("editor")
+            .scopes(["read"])
+            .implied_scopes(["list"])
+            .roles(["staff"])
+            .expires(SystemTime::UNIX_EPOCH + Duration::from_secs(7), Duration::from_secs(1))
+            .with(7_u32);
+        let json = serde_json::to_string(&identity).unwrap();
+        let there: Identity = serde_json::from_str(&json).unwrap();
+        assert_eq!(there.principal(), "https://login.example.com#ann");
+        assert_eq!(Labels::of(&there), Labels::of(&identity));
+        assert_eq!((there.client_id(), there.good_until()), (Some("editor"), identity.good_until()));
+        assert_eq!((there.get::<u32>(), identity.get::<u32>()), (None, Some(&7)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_subjects_are_one_principal(
+            issuers in prop::array::uniform2("https://[a-c#]{0,3}".prop_map(|it| it.replace('#', ""))),
+            subjects in prop::array::uniform2("[a-c#:/]{0,6}"),
+        ) {
+            let [one, two] = [0, 1].map(|at| Identity::issued(&*issuers[at], &*subjects[at]));
+            let same = issuers[0] == issuers[1] && subjects[0] == subjects[1];
+            prop_assert_eq!(one.principal() == two.principal(), same);
+        }
+    }
+}
