@@ -7,10 +7,10 @@
 //!
 //! Pure: the caller passes the time.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use stentor_engine::{ListKind, NodeId};
+use stentor_engine::{ListChanges, NodeId};
 use tokio::time::Instant;
 
 /// How long a change waits for the other nodes to confirm it.
@@ -19,8 +19,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long this node waits for another node to settle its change. The message does not come if
 /// that node was given up, or has come back; after this time the others should show the change too.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
-
-pub(crate) type Lists = BTreeSet<ListKind>;
 
 /// Changes that this node has not announced to its clients yet.
 #[derive(Debug, Default)]
@@ -35,7 +33,7 @@ pub(crate) struct AnnounceBarrier {
 #[derive(Debug)]
 struct Change {
     seq: u64,
-    lists: Lists,
+    lists: ListChanges,
     until: Instant,
 }
 
@@ -49,12 +47,12 @@ struct Confirmed {
 pub(crate) struct Settled {
     /// The number up to which all nodes announce this node's own changes, if any.
     pub(crate) own: Option<u64>,
-    pub(crate) lists: Lists,
+    pub(crate) lists: ListChanges,
 }
 
 impl AnnounceBarrier {
     /// Adds a change of this node's lists, which the replication log contains up to `seq`.
-    pub(crate) fn changed(&mut self, seq: u64, lists: Lists, now: Instant) {
+    pub(crate) fn changed(&mut self, seq: u64, lists: ListChanges, now: Instant) {
         if !lists.is_empty() {
             self.own.push_back(Change { seq, lists, until: now + CONFIRM_TIMEOUT });
         }
@@ -78,7 +76,7 @@ impl AnnounceBarrier {
 
     /// This node shows another node's facts up to `seq`, or has removed the items of a dead node;
     /// that changes these lists.
-    pub(crate) fn shown(&mut self, node: &NodeId, seq: u64, lists: Lists, now: Instant) {
+    pub(crate) fn shown(&mut self, node: &NodeId, seq: u64, lists: ListChanges, now: Instant) {
         if !lists.is_empty() {
             let change = Change { seq, lists, until: now + SETTLE_TIMEOUT };
             self.remote.entry(node.clone()).or_default().push_back(change);
@@ -86,14 +84,14 @@ impl AnnounceBarrier {
     }
 
     /// All nodes show another node's facts up to `seq`: returns the lists to announce.
-    pub(crate) fn settled_remotely(&mut self, node: &NodeId, seq: u64) -> Lists {
-        let mut lists = Lists::new();
+    pub(crate) fn settled_remotely(&mut self, node: &NodeId, seq: u64) -> ListChanges {
+        let mut lists = ListChanges::default();
         if let Some(changes) = self.remote.get_mut(node) {
             // All changes are checked: an earlier run of the node counted with other numbers.
-            changes.retain(|change| {
+            changes.retain_mut(|change| {
                 let settled = change.seq <= seq;
                 if settled {
-                    lists.extend(change.lists.iter().copied());
+                    lists.join(std::mem::take(&mut change.lists));
                 }
                 !settled
             });
@@ -117,13 +115,11 @@ impl AnnounceBarrier {
                 laggards.for_each(|confirmed| confirmed.is_awaited = false);
             }
             settled.own = Some(change.seq);
-            settled
-                .lists
-                .extend(self.own.pop_front().map(|change| change.lists).unwrap_or_default());
+            settled.lists.join(self.own.pop_front().map(|it| it.lists).unwrap_or_default());
         }
         for changes in self.remote.values_mut() {
             while let Some(change) = changes.pop_front_if(|change| change.until <= now) {
-                settled.lists.extend(change.lists);
+                settled.lists.join(change.lists);
             }
         }
         self.remote.retain(|_, changes| !changes.is_empty());
@@ -146,15 +142,19 @@ impl AnnounceBarrier {
     }
 
     /// Removes all waiting changes and returns their lists.
-    pub(crate) fn all(&mut self) -> Lists {
+    pub(crate) fn all(&mut self) -> ListChanges {
         let remote = self.remote.drain().flat_map(|(_, changes)| changes);
-        let all: HashSet<_> = self.own.drain(..).chain(remote).flat_map(|it| it.lists).collect();
-        all.into_iter().collect()
+        let mut all = ListChanges::default();
+        let changes = self.own.drain(..).chain(remote);
+        changes.for_each(|change| all.join(change.lists));
+        all
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use stentor_engine::ListKind;
+
     use super::*;
 
     const TOOLS: ListKind = ListKind::Tools;
@@ -163,8 +163,8 @@ mod tests {
         NodeId::new(name).unwrap()
     }
 
-    fn tools() -> Lists {
-        Lists::from([TOOLS])
+    fn tools() -> ListChanges {
+        ListChanges::all([TOOLS])
     }
 
     #[test]
@@ -213,16 +213,16 @@ mod tests {
     fn a_remote_change_is_announced_when_its_node_settles_it_or_after_a_timeout() {
         let (mut barrier, now) = (AnnounceBarrier::default(), Instant::now());
         barrier.shown(&node("a"), 5, tools(), now);
-        assert_eq!(barrier.settled_remotely(&node("a"), 4), Lists::new());
+        assert_eq!(barrier.settled_remotely(&node("a"), 4), ListChanges::default());
         assert_eq!(barrier.settled_remotely(&node("a"), 5), tools());
         barrier.shown(&node("a"), 6, tools(), now);
-        barrier.shown(&node("a"), 2, Lists::from([ListKind::Prompts]), now);
-        assert_eq!(barrier.settled_remotely(&node("a"), 2), Lists::from([ListKind::Prompts]));
+        barrier.shown(&node("a"), 2, ListChanges::all([ListKind::Prompts]), now);
+        assert_eq!(barrier.settled_remotely(&node("a"), 2), ListChanges::all([ListKind::Prompts]));
         assert_eq!(barrier.settled(now), Settled::default());
         let settled = barrier.settled(now + SETTLE_TIMEOUT);
         assert_eq!(settled, Settled { own: None, lists: tools() });
         barrier.shown(&node("a"), 7, tools(), now);
-        barrier.changed(1, Lists::from([ListKind::Prompts]), now);
-        assert_eq!(barrier.all(), Lists::from([TOOLS, ListKind::Prompts]));
+        barrier.changed(1, ListChanges::all([ListKind::Prompts]), now);
+        assert_eq!(barrier.all(), ListChanges::all([TOOLS, ListKind::Prompts]));
     }
 }

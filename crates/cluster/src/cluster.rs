@@ -38,7 +38,7 @@ impl Cluster {
         node.set_mesh(mesh.clone());
         engine.join_peers(Some(node.clone()));
         // Before this point the engine had no peers to report its changes to.
-        node.catalog_changed(&[]);
+        node.catalog_changed(stentor_engine::ListChanges::default());
         let publisher = AbortOnDropHandle::new(tokio::spawn(node::publish(node.clone(), mesh)));
         Ok(Self(Arc::new(Joined { node, _publisher: publisher })))
     }

@@ -72,9 +72,9 @@ impl Node {
     async fn send_missed(&self, migration: &OutgoingMigration, successor: &NodeId) {
         let mut parts = vec![migration.missed_notices()];
         while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
-            let (session, principal) = (migration.id().clone(), migration.principal());
+            let (session, sender) = (migration.id().clone(), migration.sender());
             let peer_request =
-                PeerRequest::Session { session, principal, op: SessionOp::Missed(part.clone()) };
+                PeerRequest::Session { session, sender, op: SessionOp::Missed(part.clone()) };
             match self.ask_when_space(successor, peer_request).await {
                 Ok(mut peer_stream) => drop(peer_stream.next().await),
                 // Split in two halves, the first half first.

@@ -21,7 +21,7 @@ use stentor_wire::raw_json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::announce_barrier::{AnnounceBarrier, Lists};
+use crate::announce_barrier::AnnounceBarrier;
 use crate::config::ClusterConfig;
 use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
 use crate::replica::Replica;
@@ -30,6 +30,7 @@ use crate::successors::Successors;
 pub(crate) use facts::publish;
 pub use peer_requests::PeerRequestCounts;
 use peer_requests::{IncomingRequests, OutgoingRequests};
+use stentor_engine::ListChanges;
 
 /// How many successors to follow from the node that a session's id names.
 const MAX_SUCCESSOR_HOPS: usize = 16;
@@ -151,7 +152,7 @@ pub(crate) struct Node {
     replica: Mutex<Replica>,
     barrier: Mutex<AnnounceBarrier>,
     /// Set when the engine's catalog must be read again; contains the lists that changed.
-    catalog_changed: Mutex<Option<Lists>>,
+    catalog_changed: Mutex<Option<ListChanges>>,
     /// Wakes [`publish`]: there is something to send or to announce.
     publish_wake: Notify,
     outgoing: Arc<OutgoingRequests>,
@@ -187,7 +188,7 @@ impl Node {
             sender,
             replica: Mutex::new(Replica::new(random_u64())),
             barrier: Mutex::default(),
-            catalog_changed: Mutex::new(Some(Lists::new())),
+            catalog_changed: Mutex::new(Some(ListChanges::default())),
             publish_wake: Notify::new(),
             known: Mutex::default(),
             peers_changed: Notify::new(),

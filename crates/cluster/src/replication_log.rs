@@ -48,7 +48,7 @@ impl Default for ReplicationLimits {
     }
 }
 
-/// A fact that holds until it is taken back: a definition or a watched URI.
+/// A fact that holds until it is taken back: a definition, a watched URI, or a revoked principal.
 #[derive(Debug)]
 struct Lasting {
     seq: u64,
@@ -109,7 +109,7 @@ impl ReplicationLog {
         let before = self.seq;
         self.round += 1;
         for definition in definitions {
-            self.put(key(&definition), Fact::Put(definition));
+            self.put(key(&definition), put(definition));
         }
         let gone = |(key, lasting): &(&Key, &Lasting)| {
             matches!(key, Key::Item(..)) && lasting.round != self.round
@@ -132,9 +132,9 @@ impl ReplicationLog {
     /// replaces another. A single definition is offered until the next [`offer`](Self::offer).
     pub(crate) fn add_fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Put(definition) => {
+            Fact::Put(definition) | Fact::PutRestricted(definition) => {
                 self.round += 1;
-                self.put(key(&definition), Fact::Put(definition));
+                self.put(key(&definition), put(definition));
             }
             Fact::Remove(kind, key) => self.remove(&Key::Item(kind, key)),
             Fact::Watch(uri, state) if state == WatchState::default() => {
@@ -149,7 +149,12 @@ impl ReplicationLog {
                 self.topics.insert(topic, self.seq);
                 self.topics.keep(self.limits.topics);
             }
-            Fact::Notify { .. } => self.notify(fact),
+            Fact::Revoked(principal, None) => self.remove(&Key::Revoked(principal)),
+            Fact::Revoked(ref principal, Some(_)) => {
+                self.round += 1;
+                self.put(Key::Revoked(principal.clone()), fact);
+            }
+            Fact::Notify { .. } | Fact::Refresh(_) => self.notify(fact),
         }
     }
 
@@ -266,8 +271,10 @@ impl ReplicationLog {
             if is_next(heads[0]) {
                 let (seq, fact) = puts.next()?;
                 let texts = match fact {
-                    Fact::Put(definition) => definition.key.len() + definition.json.len(),
-                    Fact::Watch(uri, _) => uri.len(),
+                    Fact::Put(definition) | Fact::PutRestricted(definition) => {
+                        definition.key.len() + definition.json.len()
+                    }
+                    Fact::Watch(text, _) | Fact::Revoked(text, _) => text.len(),
                     _ => 0,
                 };
                 Some((*seq, fact.clone(), FACT_BYTES + texts))
@@ -283,6 +290,14 @@ impl ReplicationLog {
                 Some((*seq, note.fact.clone(), note.bytes))
             }
         })
+    }
+}
+
+/// The fact that a node offers an item.
+fn put(definition: Definition) -> Fact {
+    match definition.is_restricted() {
+        true => Fact::PutRestricted(definition),
+        false => Fact::Put(definition),
     }
 }
 

@@ -12,6 +12,7 @@ mod store;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::{Delivered, StreamReceiver};
+use stentor_engine::testing::sent_by;
 use stentor_engine::transport_api::HttpSession;
 use stentor_engine::{Context, Engine, Seq, ToolError};
 use stentor_wire::{Message, Request};
@@ -51,8 +52,7 @@ async fn all(receiver: &mut StreamReceiver) -> Vec<(Seq, Value)> {
 }
 
 async fn opened(engine: &Engine) -> HttpSession {
-    let session =
-        engine.open_http_session(Some(std::sync::Arc::<str>::from("ann")).into()).await.unwrap();
+    let session = engine.open_http_session(sent_by("ann")).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},

@@ -1,5 +1,7 @@
 //! The record of a stream that moves to another node.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -23,13 +25,20 @@ pub struct StreamRecord {
     next: u64,
     unread: Vec<SerializedFrame>,
     finished: bool,
+    /// The scopes without which nobody may read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    needs: Vec<Arc<str>>,
 }
 
 impl StreamRecord {
     /// A stream of which only the number of the next frame is known.
     pub fn begins_at(stream: StreamId, next: Seq) -> Self {
         let (past, unread) = (Vec::new(), Vec::new());
-        Self { stream: stream.0, floor: next.0, past, next: next.0, unread, finished: false }
+        #[rustfmt::skip]
+        let record = Self {
+            stream: stream.0, floor: next.0, past, next: next.0, unread, finished: false, needs: Vec::new(),
+        };
+        record
     }
 
     /// The same stream after its end. Its log has all of its frames if `whole`.
@@ -111,6 +120,7 @@ impl StreamSender {
             next: next.0,
             unread: unread.iter().map(SerializedFrame::written).collect(),
             finished,
+            needs: self.needs(),
         }
     }
 
@@ -157,6 +167,7 @@ impl StreamSender {
         log.restored_at = Seq(record.next + record.unread.len() as u64);
         let past: Vec<_> =
             record.past.into_iter().filter_map(SerializedFrame::into_delivered).collect();
+        record.needs.into_iter().for_each(|scope| self.need(scope));
         self.0.state.lock().queue.begin_at(Seq(record.next));
         self.keep_log(log, &past);
         for frame in record.unread {

@@ -60,6 +60,7 @@ impl StreamSender {
             state: Mutex::new(state),
             space: Notify::new(),
             request: OnceLock::new(),
+            needs: OnceLock::new(),
         }))
     }
 
@@ -71,6 +72,20 @@ impl StreamSender {
     /// The request that the stream answers, if it was noted.
     pub fn request(&self) -> Option<&Id> {
         self.0.request.get().map(|id| &**id)
+    }
+
+    /// Notes a scope without which nobody may read the stream. Who gives the stream out checks it.
+    pub fn need(&self, scope: Arc<str>) {
+        let mut needs = self.0.needs.get_or_init(Box::default).lock();
+        if !needs.contains(&scope) {
+            needs.push(scope);
+        }
+    }
+
+    /// The scopes without which nobody may read the stream.
+    #[must_use]
+    pub fn needs(&self) -> Vec<Arc<str>> {
+        self.0.needs.get().map(|needs| needs.lock().clone()).unwrap_or_default()
     }
 
     /// The id of the stream within its session.

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) space: Notify,
     pub(crate) request: OnceLock<Box<Id>>,
+    /// Boxed, because few streams need any.
+    pub(crate) needs: OnceLock<Box<Mutex<Vec<Arc<str>>>>>,
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stentor_wire::model::Implementation;
 use stentor_wire::{Era, ProtocolVersion};
 
+use crate::access::Viewer;
 use crate::ids::SessionId;
 
 /// The client of a subscriber, as an [`Audience`] describes it. A modern one has no name here.
@@ -13,6 +14,8 @@ pub(crate) struct Listener {
     pub(crate) principal: Option<Arc<str>>,
     pub(crate) version: ProtocolVersion,
     pub(crate) client: Option<Arc<Implementation>>,
+    /// What it sees.
+    pub(crate) viewer: Viewer,
 }
 
 /// A selection of sessions: those that fulfil all conditions.
@@ -32,6 +35,8 @@ pub struct Audience {
     client: Option<Arc<str>>,
     version: Option<ProtocolVersion>,
     era: Option<Era>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<Arc<str>>,
 }
 
 impl Audience {
@@ -76,6 +81,13 @@ impl Audience {
         self
     }
 
+    /// Only sessions of senders who have this [label](crate::identity::Labels).
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
     /// The one session that the audience is limited to, if there is one.
     pub(crate) fn only(&self) -> Option<&SessionId> {
         self.session.as_ref()
@@ -91,5 +103,6 @@ impl Audience {
             && fits(self.client.as_deref(), name)
             && fits(self.version.as_ref(), Some(&listener.version))
             && fits(self.era.as_ref(), Some(&listener.version.era()))
+            && self.label.as_ref().is_none_or(|label| listener.viewer.has_label(label))
     }
 }

@@ -1,5 +1,6 @@
 //! The sender of a request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -7,8 +8,12 @@ use serde::{Deserialize, Serialize};
 use stentor_wire::model::{ClientCapabilities, Implementation};
 use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
+use crate::identity::Who;
 use crate::ids::SessionId;
 use crate::shares::{Connection, Share};
+
+/// A header of a request: its name in lower case, and its value.
+pub(crate) type Header = (Arc<str>, Arc<str>);
 
 /// What is known of the sender of a request: from `initialize` in the legacy era, from the request
 /// itself in the modern one.
@@ -18,7 +23,11 @@ pub(crate) struct Caller {
     pub(crate) client: Option<Arc<Implementation>>,
     pub(crate) capabilities: Arc<ClientCapabilities>,
     pub(crate) session: Option<SessionId>,
-    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) who: Who,
+    /// Headers of the request that handlers may read.
+    pub(crate) headers: Option<Arc<[Header]>>,
+    /// The address of the client.
+    pub(crate) address: Option<IpAddr>,
     /// The connection of a request that belongs to no session.
     pub(crate) connection: Option<Connection>,
     /// Whether the sender can come back to a stream that was closed.
@@ -56,7 +65,9 @@ impl Caller {
             client: meta.client_info.clone(),
             capabilities: meta.client_capabilities.clone().unwrap_or_default(),
             session,
-            principal: None,
+            who: Who::Nobody,
+            headers: None,
+            address: None,
             connection: None,
             resumes: false,
             level: None,
@@ -70,7 +81,9 @@ impl Caller {
             client: None,
             capabilities: Arc::default(),
             session: Some(session),
-            principal: None,
+            who: Who::Nobody,
+            headers: None,
+            address: None,
             connection: None,
             resumes: false,
             level: None,
@@ -89,7 +102,9 @@ impl Caller {
             client: Some(Arc::new(initialize.client_info)),
             capabilities: Arc::new(initialize.capabilities),
             session: Some(session),
-            principal: None,
+            who: Who::Nobody,
+            headers: None,
+            address: None,
             connection: None,
             resumes: false,
             level: Some(level),
@@ -97,13 +112,15 @@ impl Caller {
     }
 
     /// The caller of a task from before the server restarted.
-    pub(crate) fn of_task(capabilities: ClientCapabilities, principal: Option<Arc<str>>) -> Self {
+    pub(crate) fn of_task(capabilities: ClientCapabilities, who: Who) -> Self {
         Self {
             version: ProtocolVersion::V2026_07_28,
             client: None,
             capabilities: Arc::new(capabilities),
             session: None,
-            principal,
+            who,
+            headers: None,
+            address: None,
             connection: None,
             resumes: false,
             level: None,
@@ -121,10 +138,14 @@ impl Caller {
         known.unwrap_or(LogLevel::Info)
     }
 
-    /// Sets the principal.
-    pub(crate) fn with_principal(mut self, principal: Option<Arc<str>>) -> Self {
-        self.principal = principal;
+    /// Sets who sends.
+    pub(crate) fn with_who(mut self, who: Who) -> Self {
+        self.who = who;
         self
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
+        self.who.principal()
     }
 
     /// Sets the connection.
@@ -135,7 +156,7 @@ impl Caller {
 
     /// The share to which the caller's use of common resources counts.
     pub(crate) fn share(&self) -> Share {
-        Share::of(self.principal.as_ref(), self.session.as_ref(), self.connection)
+        Share::of(self.principal(), self.session.as_ref(), self.connection)
     }
 
     /// Sets whether the transport lets a client come back to a stream.
@@ -164,7 +185,12 @@ pub struct RemoteCaller {
     pub(crate) client: Option<Arc<Implementation>>,
     pub(crate) capabilities: Arc<ClientCapabilities>,
     pub(crate) session: Option<SessionId>,
-    pub(crate) principal: Option<Arc<str>>,
+    #[serde(default)]
+    pub(crate) who: Who,
+    #[serde(default)]
+    pub(crate) headers: Option<Arc<[Header]>>,
+    #[serde(default)]
+    pub(crate) address: Option<IpAddr>,
     /// Older nodes do not send it.
     #[serde(default)]
     pub(crate) connection: Option<Connection>,
@@ -180,7 +206,9 @@ impl From<&Caller> for RemoteCaller {
             client: caller.client.clone(),
             capabilities: caller.capabilities.clone(),
             session: caller.session.clone(),
-            principal: caller.principal.clone(),
+            who: caller.who.clone(),
+            headers: caller.headers.clone(),
+            address: caller.address,
             connection: caller.connection,
             resumes: caller.resumes,
             level: caller.level(),
@@ -198,7 +226,9 @@ impl From<RemoteCaller> for Caller {
             client: sender.client,
             capabilities: sender.capabilities,
             session: sender.session,
-            principal: sender.principal,
+            who: sender.who,
+            headers: sender.headers,
+            address: sender.address,
             connection: sender.connection,
             resumes: sender.resumes,
             level: Some(level),

@@ -6,14 +6,16 @@ mod list;
 mod list_cache;
 mod mutation;
 mod remote_items;
+mod restricted;
 mod toolbox;
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use stentor_wire::{Era, ListKind, uri};
+use stentor_wire::{Era, uri};
 
+use crate::access::{Access, ListChanges, Viewer};
 use crate::handler::{PromptEntry, Reader, ResourceEntry, TemplateEntry, ToolEntry};
 use crate::ids::{NodeId, Revision};
 use crate::items::{Conflict, ItemKind};
@@ -26,6 +28,7 @@ use mutation::Entry;
 pub use mutation::{CatalogError, Change, Item, Mutation};
 pub(crate) use remote_items::{Offer, RemoteOffer};
 use remote_items::{RemoteItems, union};
+use restricted::Restricted;
 pub use toolbox::Toolbox;
 
 /// The lists at one revision. Immutable: a mutation makes a new catalog, and readers keep theirs.
@@ -65,6 +68,7 @@ struct Shown {
     templates: List<Offer<TemplateEntry>>,
     prompts: List<Offer<PromptEntry>>,
     conflicts: Vec<Conflict>,
+    restricted: Restricted,
     hooked: Hooked,
     /// Resource URIs and URI templates that are not in their normal form, by that form.
     spelled: OnceLock<HashMap<String, Arc<str>>>,
@@ -81,6 +85,23 @@ macro_rules! has_json {
 }
 
 has_json!(ResourceEntry, TemplateEntry, PromptEntry);
+
+/// An item of this node, for which its author says who may see and use it.
+trait HasAccess {
+    fn access(&self) -> &Access;
+}
+
+macro_rules! has_access {
+    ($($entry:ty),*) => {
+        $(impl HasAccess for Arc<$entry> {
+            fn access(&self) -> &Access {
+                <$entry>::access(self)
+            }
+        })*
+    };
+}
+
+has_access!(ToolEntry, ResourceEntry, TemplateEntry, PromptEntry);
 
 impl Json for Arc<ToolEntry> {
     fn json(&self, era: Era) -> &Bytes {
@@ -125,13 +146,17 @@ impl Catalog {
     /// The definitions of this engine's own items, for other nodes.
     #[must_use]
     pub fn definitions(&self) -> Vec<Definition> {
-        fn of<E: Json>(kind: ItemKind, list: &List<E>) -> impl Iterator<Item = Definition> {
+        fn of<E: Json + HasAccess>(
+            kind: ItemKind,
+            list: &List<E>,
+        ) -> impl Iterator<Item = Definition> {
             list.entries().map(move |(key, ordinal, entry)| Definition {
                 kind,
                 key: key.clone(),
                 ordinal,
                 json: entry.json(Era::Modern).clone(),
                 has_hooks: false,
+                access: entry.access().clone(),
             })
         }
         let local = &self.local;
@@ -209,22 +234,26 @@ impl Catalog {
         era: Era,
         cursor: Option<&str>,
         size: usize,
+        viewer: Option<&Viewer>,
     ) -> Result<Bytes, InvalidCursor> {
         let shown = &self.shown;
+        let sees = |key: &str| self.sees(viewer, kind, key);
         match kind {
-            ItemKind::Tools => shown.tools.page("tools", era, cursor, size),
-            ItemKind::Resources => shown.resources.page("resources", era, cursor, size),
-            ItemKind::Templates => shown.templates.page("resourceTemplates", era, cursor, size),
-            ItemKind::Prompts => shown.prompts.page("prompts", era, cursor, size),
+            ItemKind::Tools => shown.tools.page("tools", era, cursor, size, sees),
+            ItemKind::Resources => shown.resources.page("resources", era, cursor, size, sees),
+            ItemKind::Templates => {
+                shown.templates.page("resourceTemplates", era, cursor, size, sees)
+            }
+            ItemKind::Prompts => shown.prompts.page("prompts", era, cursor, size, sees),
         }
     }
 
-    /// The catalog after all `mutations`, and the lists that clients see differently. If there are
+    /// The catalog after all `mutations`, and how the lists that clients see changed. If there are
     /// any, the revision grows.
     pub(crate) fn apply(
         &self,
         mutations: Vec<Checked>,
-    ) -> Result<(Self, Vec<ListKind>), CatalogError> {
+    ) -> Result<(Self, ListChanges), CatalogError> {
         let mut next = self.clone();
         for mutation in mutations {
             next.apply_one(mutation)?;
@@ -233,20 +262,20 @@ impl Catalog {
         Ok(next.rebuilt(self))
     }
 
-    /// The catalog when another node offers these items, or nothing any more; and the lists that
-    /// differ.
+    /// The catalog when another node offers these items, or nothing any more; and how the
+    /// lists changed.
     pub(crate) fn with_remote(
         &self,
         node: &NodeId,
         definitions: Option<Vec<Definition>>,
-    ) -> (Self, Vec<ListKind>) {
+    ) -> (Self, ListChanges) {
         let mut next = self.clone();
         next.remote = self.remote.with(node, definitions);
         next.rebuilt(self)
     }
 
-    /// Rebuilds the items that clients see. Returns the lists that differ from `before`.
-    fn rebuilt(mut self, before: &Self) -> (Self, Vec<ListKind>) {
+    /// Rebuilds the items that clients see. Returns how the lists changed since `before`.
+    fn rebuilt(mut self, before: &Self) -> (Self, ListChanges) {
         let (local, remote, mut conflicts) = (&self.local, &self.remote, Vec::new());
         let found = &mut conflicts;
         self.shown = Arc::new(Shown {
@@ -255,15 +284,15 @@ impl Catalog {
             templates: union(&local.templates, remote, ItemKind::Templates, found),
             prompts: union(&local.prompts, remote, ItemKind::Prompts, found),
             conflicts,
+            restricted: Restricted::of(local, remote),
             hooked: hooked(local, remote),
             spelled: OnceLock::new(),
         });
-        let differs = |kind: &ListKind| self.shown.differs(&before.shown, *kind);
-        let lists: Vec<_> = ListKind::ALL.into_iter().filter(differs).collect();
-        if !lists.is_empty() {
+        let changes = self.shown.changes_since(&before.shown);
+        if !changes.is_empty() {
             self.revision.0 += 1;
         }
-        (self, lists)
+        (self, changes)
     }
 
     fn apply_one(&mut self, mutation: Checked) -> Result<(), CatalogError> {
@@ -338,16 +367,6 @@ impl Shown {
             }
             spelled
         })
-    }
-
-    fn differs(&self, other: &Self, kind: ListKind) -> bool {
-        match kind {
-            ListKind::Tools => self.tools.differs(&other.tools),
-            ListKind::Resources => {
-                self.resources.differs(&other.resources) || self.templates.differs(&other.templates)
-            }
-            ListKind::Prompts => self.prompts.differs(&other.prompts),
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::remote::RemoteConfig;
 use crate::request_budget::RequestBudget;
 use crate::session::SessionConfig;
 use crate::tasks::TaskConfig;
+use crate::viewers::RightsConfig;
 use crate::watches::WatchConfig;
 
 /// Limits and times of an engine.
@@ -40,6 +41,8 @@ pub struct Config {
     pub tasks: TaskConfig,
     /// How hooks of resources run.
     pub watches: WatchConfig,
+    /// How the rights of principals are kept and bounded.
+    pub rights: RightsConfig,
     /// How requests to other nodes are served.
     pub remote: RemoteConfig,
     /// How many bytes may be kept of what clients sent.
@@ -71,6 +74,7 @@ impl Default for Config {
             sessions: SessionConfig::default(),
             tasks: TaskConfig::default(),
             watches: WatchConfig::default(),
+            rights: RightsConfig::default(),
             remote: RemoteConfig::default(),
             requests: RequestBudget::default(),
             limits: Limits::default(),

@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::extension::{Extension, ProtocolExtension};
 use crate::handler::Layers;
 use crate::hub::Hub;
+use crate::identity::Labels;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Gauges, Metrics};
 use crate::registry::Registry;
@@ -23,6 +24,7 @@ use crate::session::Sessions;
 use crate::states::States;
 use crate::streams::Streams;
 use crate::tasks::Tasks;
+use crate::viewers::{LabelsOf, Viewers};
 use crate::watches::Watches;
 
 /// The parts of one engine. Each is immutable, published whole, or made for concurrent use.
@@ -58,6 +60,7 @@ pub(crate) struct ServerOffer {
 pub(crate) struct Surroundings {
     pub(crate) states: Arc<States>,
     pub(crate) layers: Layers,
+    pub(crate) labels: Option<LabelsOf>,
 }
 
 impl Core {
@@ -71,11 +74,14 @@ impl Core {
         let (events, lifecycle) = (Events::default(), Arc::<Lifecycle>::default());
         let members = extensions.iter().flat_map(Extension::notifications).cloned().collect();
         let (hub, metrics) = (Arc::new(Hub::new(members)), Arc::<Metrics>::default());
+        let labels = surroundings.labels.unwrap_or_else(|| Arc::new(Labels::of));
+        let viewers = Viewers::new(labels, &config.rights);
         let registry = Arc::new(Registry::new(
             catalog,
             config.registry.clone(),
             hub.clone(),
             surroundings.states,
+            Arc::new(viewers),
             events.clone(),
             lifecycle.clone(),
         ));

@@ -2,17 +2,20 @@
 //!
 //! This needs no actor, because the catalog is a snapshot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use stentor_delivery::StreamReceiver;
 use stentor_macros::Setters;
 use stentor_wire::bounds::quoted;
-use stentor_wire::encode::{self, ResultBody};
+use stentor_wire::encode::{self, CacheHint, ResultBody};
+use stentor_wire::model::CacheScope;
 use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, KeyKind, Method, Params, Request};
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
 use crate::caller::Caller;
 use crate::catalog::{Catalog, ListCache, Offer, Readable};
@@ -126,10 +129,10 @@ impl Dispatcher {
         match &request.method {
             Method::Ping => Dispatch::Answer(Ok(ResultBody::empty())),
             Method::Discover => Dispatch::Answer(self.hello.discover()),
-            Method::ToolsList => self.list(ItemKind::Tools, era, request),
-            Method::ResourcesList => self.list(ItemKind::Resources, era, request),
-            Method::TemplatesList => self.list(ItemKind::Templates, era, request),
-            Method::PromptsList => self.list(ItemKind::Prompts, era, request),
+            Method::ToolsList => self.list(ItemKind::Tools, caller, request),
+            Method::ResourcesList => self.list(ItemKind::Resources, caller, request),
+            Method::TemplatesList => self.list(ItemKind::Templates, caller, request),
+            Method::PromptsList => self.list(ItemKind::Prompts, caller, request),
             Method::ToolsCall => self.work(lookup.call_tool()),
             Method::ResourcesRead => self.work(lookup.read_resource(era)),
             Method::PromptsGet => self.work(lookup.get_prompt()),
@@ -166,12 +169,13 @@ impl Dispatcher {
     }
 
     /// A list is read from a snapshot and answered at once, unless middleware wants to see it.
-    fn list(&self, kind: ItemKind, era: Era, request: &Request) -> Dispatch {
-        let (calls, lists, params) = (self.calls.clone(), self.lists, request.params.clone());
-        let page = move || page(&calls.registry.catalog(), lists, kind, era, &params);
+    fn list(&self, kind: ItemKind, caller: &Caller, request: &Request) -> Dispatch {
         if self.calls.layers.is_empty() {
-            return Dispatch::Answer(page());
+            return Dispatch::Answer(page(&self.calls, self.lists, kind, caller, &request.params));
         }
+        let (calls, lists, params) = (self.calls.clone(), self.lists, request.params.clone());
+        let caller = caller.clone();
+        let page = move || page(&calls, lists, kind, &caller, &params);
         let (operation, method) = (OperationKind::List(kind), request.method.as_str());
         let code = |_, _| async move { page().map_err(CallError::protocol) };
         let operation = (operation, OperationInput::Nothing);
@@ -224,18 +228,28 @@ impl Dispatcher {
     }
 }
 
+/// A copy of the answer must serve nobody else.
+fn private(cache: CacheHint) -> CacheHint {
+    CacheHint { scope: CacheScope::Private, ..cache }
+}
+
 fn page(
-    catalog: &Catalog,
+    calls: &Calls,
     lists: ListConfig,
     kind: ItemKind,
-    era: Era,
+    caller: &Caller,
     params: &Params,
 ) -> Result<ResultBody, ErrorObject> {
     let params: params::List = params.parse()?;
-    let page = catalog.page(kind, era, params.cursor.as_deref(), lists.page_size);
+    let (catalog, era) = (calls.registry.catalog(), caller.era());
+    let viewer = calls.registry.viewer(&catalog, &caller.who);
+    let (cursor, size) = (params.cursor.as_deref(), lists.page_size);
+    let page = catalog.page(kind, era, cursor, size, viewer.as_ref());
     let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
     let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-    Ok(body.with_cache(lists.cache.of(kind)))
+    let cache = lists.cache.of(kind);
+    // A list that is not the same for all is nobody else's.
+    Ok(body.with_cache(if catalog.hides(kind) { private(cache) } else { cache }))
 }
 
 /// A request for an item that may be on another node.
@@ -273,6 +287,29 @@ impl Lookup<'_> {
         self.dispatcher.nodes.call(nodes, self.caller, self.request, subject)
     }
 
+    /// Whether the sender may know of an item with this access.
+    fn sees(&self, access: Option<&Access>) -> bool {
+        let rule = access.map(|access| &access.rule).filter(|rule| !rule.is_empty());
+        let viewers = &self.dispatcher.calls.registry.viewers;
+        rule.is_none_or(|rule| rule.admits(&viewers.viewer(&self.caller.who)))
+    }
+
+    /// Checks that the sender has the scopes of an item, and those that this request needs besides.
+    /// Returns all.
+    fn check_scopes(
+        &self,
+        access: Option<&Access>,
+        besides: BTreeSet<Arc<str>>,
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+        let mut scopes = besides;
+        scopes.extend(access.into_iter().flat_map(|access| access.scopes.iter().cloned()));
+        if !scopes.is_empty() {
+            let viewers = &self.dispatcher.calls.registry.viewers;
+            viewers.check_scopes(&self.caller.who, self.caller.era(), &scopes)?;
+        }
+        Ok(scopes)
+    }
+
     /// The local item of an offer, or the call of the item on another node; `None` if nothing is
     /// offered.
     fn find<E>(&self, offer: Option<&Offer<E>>, subject: &str) -> Option<Result<Arc<E>, Target>> {
@@ -290,10 +327,12 @@ impl Lookup<'_> {
             Scope::All => catalog.tool(&params.name).cloned(),
             Scope::Local => catalog.local_tool(&params.name).cloned().map(Offer::Local),
         };
-        let found = self.find(offer.as_ref(), &params.name);
+        let access = catalog.access(ItemKind::Tools, &params.name);
+        let found = self.find(offer.as_ref(), &params.name).filter(|_| self.sees(access));
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown tool: {}", quoted(&params.name)))
         })?;
+        let scopes = self.check_scopes(access, BTreeSet::new())?;
         let tool = match found {
             Ok(tool) => tool,
             Err(remote_call) => return Ok(remote_call),
@@ -306,7 +345,7 @@ impl Lookup<'_> {
             None => Arguments::default(),
             Some(raw) => Arguments::new(self.request.params.share(raw)),
         };
-        Ok(Target::tool(tool, arguments))
+        Ok(Target::tool(tool, arguments).needing(scopes))
     }
 
     fn read_resource(&self, era: Era) -> Result<Target, ErrorObject> {
@@ -316,43 +355,58 @@ impl Lookup<'_> {
             Scope::All => catalog.reader(&params.uri),
             Scope::Local => catalog.local_reader(&params.uri).map(Readable::Local),
         };
-        match found {
-            Some(Readable::Local(reader)) => Ok(Target::resource(reader, &params.uri)),
-            Some(Readable::Remote(remote)) => Ok(self.target(remote.nodes().cloned(), &params.uri)),
+        let access = catalog.access_to_uri(&params.uri);
+        match found.filter(|_| self.sees(access)) {
+            Some(Readable::Local(mut reader)) => {
+                let scopes = self.check_scopes(access, reader.scopes_of(&params.uri))?;
+                if access.is_some_and(|access| !access.rule.is_empty()) {
+                    reader.cache = private(reader.cache);
+                }
+                Ok(Target::resource(reader, &params.uri).needing(scopes))
+            }
+            Some(Readable::Remote(remote)) => {
+                self.check_scopes(access, BTreeSet::new())?;
+                Ok(self.target(remote.nodes().cloned(), &params.uri))
+            }
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
     }
 
     fn get_prompt(&self) -> Result<Target, ErrorObject> {
         let params: params::GetPrompt = self.request.params.parse()?;
-        let offer = self.prompt(&params.name);
+        let catalog = self.dispatcher.calls.registry.catalog();
+        let offer = self.prompt(&catalog, &params.name);
         let found = self.find(offer.as_ref(), &params.name);
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown prompt: {}", quoted(&params.name)))
         })?;
+        let access = catalog.access(ItemKind::Prompts, &params.name);
         match found {
             Ok(prompt) => {
+                let scopes = self.check_scopes(access, prompt.scopes_of(&params.arguments))?;
                 prompt.check_arguments(&params.arguments)?;
-                Ok(Target::prompt(prompt, params.arguments))
+                Ok(Target::prompt(prompt, params.arguments).needing(scopes))
             }
-            Err(remote_call) => Ok(remote_call),
+            Err(remote_call) => self.check_scopes(access, BTreeSet::new()).map(|_| remote_call),
         }
     }
 
-    fn prompt(&self, name: &str) -> Option<Offer<PromptEntry>> {
-        let catalog = self.dispatcher.calls.registry.catalog();
-        match self.scope {
+    /// The prompt with this name that the sender may know of.
+    fn prompt(&self, catalog: &Catalog, name: &str) -> Option<Offer<PromptEntry>> {
+        let found = match self.scope {
             Scope::All => catalog.prompt(name).cloned(),
             Scope::Local => catalog.local_prompt(name).cloned().map(Offer::Local),
-        }
+        };
+        found.filter(|_| self.sees(catalog.access(ItemKind::Prompts, name)))
     }
 
-    fn template(&self, uri: &str) -> Option<Offer<TemplateEntry>> {
-        let catalog = self.dispatcher.calls.registry.catalog();
-        match self.scope {
+    /// The template that is spelled so and that the sender may know of.
+    fn template(&self, catalog: &Catalog, uri: &str) -> Option<Offer<TemplateEntry>> {
+        let found = match self.scope {
             Scope::All => catalog.template(uri).cloned(),
             Scope::Local => catalog.local_template(uri).cloned().map(Offer::Local),
-        }
+        };
+        found.filter(|_| self.sees(catalog.access_to_template(uri)))
     }
 
     fn complete(&self) -> Dispatch {
@@ -366,9 +420,10 @@ impl Lookup<'_> {
                 quoted(name)
             ))))
         };
+        let catalog = self.dispatcher.calls.registry.catalog();
         let (completer, layers, item) = match &params.r#ref {
             params::CompletionRef::Prompt { name } => {
-                match self.find(self.prompt(name).as_ref(), name) {
+                match self.find(self.prompt(&catalog, name).as_ref(), name) {
                     Some(Ok(prompt)) => {
                         (prompt.completer().cloned(), prompt.layers().clone(), name)
                     }
@@ -377,7 +432,7 @@ impl Lookup<'_> {
                 }
             }
             params::CompletionRef::Resource { uri } => {
-                match self.find(self.template(uri).as_ref(), uri) {
+                match self.find(self.template(&catalog, uri).as_ref(), uri) {
                     Some(Ok(template)) => {
                         (template.completer().cloned(), template.layers().clone(), uri)
                     }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod caller_session;
+mod rights;
 mod session_ref;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::session::SessionView;
 use crate::supervisor::{self, EngineMsg};
 pub use builder::{EngineBuilder, StartError};
 pub use caller_session::CallerSession;
+pub use rights::Revoke;
 pub use session_ref::SessionRef;
 
 /// A running engine. Clones are handles to the same engine.

@@ -11,6 +11,7 @@ mod pending;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use foldhash::HashMap;
@@ -19,9 +20,10 @@ use indexmap::IndexMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_delivery::StreamSender;
 use stentor_delivery::policy::Class;
-use stentor_wire::{EncodedNotice, KeyKind, Notice, SubscriptionId, Topic};
+use stentor_wire::{EncodedNotice, KeyKind, ListKind, Notice, SubscriptionId, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::access::{Delta, Rule, Viewer, ViewerClass, ViewerClasses};
 use crate::audience::{Audience, Listener};
 use crate::ids::SessionId;
 use crate::reasons::Stopped;
@@ -42,6 +44,8 @@ pub(crate) struct Subscriber {
     pub(crate) sender: StreamSender,
     pub(crate) filter: Filter,
     pub(crate) listener: Listener,
+    /// The class of the listener's rights, once it has joined.
+    pub(crate) class: ViewerClass,
 }
 
 #[derive(Debug)]
@@ -58,6 +62,12 @@ pub(crate) trait Watchers: fmt::Debug + Send + Sync {
 
     /// All URIs that have watchers, because their hooks may have changed, or the hub is a new one.
     fn recount(&self, uris: &mut dyn Iterator<Item = &Arc<str>>);
+
+    /// Who sees what is read under a URI now.
+    fn rule_of(&self, uri: &str) -> Rule;
+
+    /// The rules of all items.
+    fn rules(&self) -> Vec<Rule>;
 }
 
 /// A view of the hub.
@@ -76,6 +86,8 @@ pub(crate) enum HubMsg {
     Join(SubscriberKey, Box<Subscriber>, Epoch),
     /// A change of what a subscriber receives, and the epoch that it begins.
     Refilter(SubscriberKey, Refilter, Epoch),
+    /// A subscriber sees other items from now on, and the epoch that this begins.
+    Reclass(SubscriberKey, Viewer, Epoch),
     Leave(SubscriberKey),
     /// The hooks of resources have changed.
     Recount,
@@ -106,6 +118,8 @@ pub(crate) struct Hub {
     actor: ArcSwapOption<ActorRef<HubMsg>>,
     pending: PendingBroadcasts,
     notifications: Arc<Semaphore>,
+    /// How many changes of the catalog were announced, by list.
+    announced: [AtomicU64; ListKind::ALL.len()],
     /// The member of a listen that asks for a notification of an extension, by its method.
     members: HashMap<Arc<str>, Arc<str>>,
 }
@@ -116,6 +130,7 @@ impl Hub {
             actor: ArcSwapOption::empty(),
             pending: PendingBroadcasts::default(),
             notifications: Arc::new(Semaphore::new(NOTIFICATIONS_IN_FLIGHT)),
+            announced: Default::default(),
             members,
         }
     }
@@ -160,10 +175,15 @@ impl Hub {
     }
 
     /// Announces a topic: once, however often it changes before the hub looks at it.
-    pub(crate) fn announce(&self, topic: &Topic) {
-        if self.pending.mark(topic.clone()) {
+    pub(crate) fn announce(&self, topic: &Topic, delta: Delta) {
+        if self.pending.mark(topic.clone(), delta) {
             self.send(HubMsg::Flush);
         }
+    }
+
+    /// How many changes of a list were announced.
+    pub(crate) fn announced(&self, kind: ListKind) -> u64 {
+        self.announced[kind as usize].load(Ordering::Acquire)
     }
 
     /// The members of a listen that extensions bring.
@@ -192,6 +212,7 @@ pub(crate) struct HubState {
     /// Roughly in the order of joining: their memory was allocated in that order, so iterating is
     /// faster.
     subscribers: IndexMap<SubscriberKey, Subscriber, RandomState>,
+    classes: ViewerClasses,
     /// The subscribers of each topic with a key, by its normal form, so that a notice does not visit
     /// other subscribers. If the topic has a state: the last version that each has received.
     topics: HashMap<Topic, IndexMap<SubscriberKey, u64, RandomState>>,
@@ -214,12 +235,15 @@ impl Actor for HubActor {
         _myself: ActorRef<HubMsg>,
         HubArgs { hub, watchers, restarted }: HubArgs,
     ) -> Result<HubState, ActorProcessingErr> {
+        let mut classes = ViewerClasses::default();
+        classes.learn(&watchers.rules());
         Ok(HubState {
             epoch: hub.pending.epoch(),
             hub,
             watchers,
             is_rejoined: !restarted,
             subscribers: IndexMap::default(),
+            classes,
             topics: HashMap::default(),
             listens: HashMap::default(),
             published: 0,
@@ -239,6 +263,10 @@ impl Actor for HubActor {
             }
             HubMsg::Refilter(key, refilter, epoch) => {
                 state.on_refilter(&key, refilter);
+                state.on_epoch(epoch).await;
+            }
+            HubMsg::Reclass(key, viewer, epoch) => {
+                state.on_reclass(&key, viewer);
                 state.on_epoch(epoch).await;
             }
             HubMsg::Leave(key) => state.on_leave(&key),
@@ -262,7 +290,8 @@ impl Actor for HubActor {
 }
 
 impl HubState {
-    fn on_join(&mut self, key: SubscriberKey, subscriber: Subscriber) {
+    fn on_join(&mut self, key: SubscriberKey, mut subscriber: Subscriber) {
+        subscriber.class = self.classes.join(&subscriber.listener.viewer);
         for topic in subscriber.filter.topics() {
             self.watch(topic, &key);
         }
@@ -274,6 +303,7 @@ impl HubState {
         }
         // A session that joins again may watch less than before.
         if let Some(before) = self.subscribers.insert(key.clone(), subscriber) {
+            self.classes.leave(before.class);
             let now = self.subscribers.get(&key).map(|now| &now.filter);
             let stays = |topic: &Topic| now.is_some_and(|now| now.written(topic).is_some());
             let gone: Vec<_> =
@@ -333,6 +363,7 @@ impl HubState {
 
     fn on_leave(&mut self, key: &SubscriberKey) {
         let Some(subscriber) = self.subscribers.swap_remove(key) else { return };
+        self.classes.leave(subscriber.class);
         if let Some(listens) = self.listens.get_mut(&key.session) {
             listens.retain(|listen| listen != key);
             if listens.is_empty() {
@@ -344,24 +375,47 @@ impl HubState {
         }
     }
 
+    fn on_reclass(&mut self, key: &SubscriberKey, viewer: Viewer) {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        let before = subscriber.class;
+        subscriber.class = self.classes.join(&viewer);
+        subscriber.listener.viewer = viewer;
+        self.classes.leave(before);
+    }
+
+    /// Sorts all subscribers into classes again: rules name terms that none named before.
+    fn sort_again(&mut self) {
+        self.classes.clear();
+        for subscriber in self.subscribers.values_mut() {
+            subscriber.class = self.classes.join(&subscriber.listener.viewer);
+        }
+    }
+
     async fn on_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.on_flush().await;
     }
 
     async fn on_flush(&mut self) {
-        for topic in self.hub.pending.take(self.epoch) {
-            self.on_changed(topic).await;
+        for (topic, delta) in self.hub.pending.take(self.epoch) {
+            if let Topic::List(kind) = topic {
+                self.hub.announced[kind as usize].fetch_add(delta.changes(), Ordering::AcqRel);
+            }
+            self.on_changed(topic, &delta).await;
         }
     }
 
-    async fn on_changed(&mut self, topic: Topic) {
+    async fn on_changed(&mut self, topic: Topic, delta: &Delta) {
         match topic.keyed() {
             None => {
+                if self.classes.learn_from(delta) {
+                    self.sort_again();
+                }
+                let concerned = self.classes.concerned(delta);
                 let notice = Notice::Changed(topic);
-                let all = self.subscribers.iter();
-                let hear = all.filter(|(_, subscriber)| subscriber.filter.passes(&notice));
-                let recipients = hear.map(|(key, it)| Recipient::new(key, it)).collect();
+                let hears = |it: &Subscriber| it.filter.passes(&notice) && concerned.by(it.class);
+                let all = self.subscribers.iter().filter(|(_, subscriber)| hears(subscriber));
+                let recipients = all.map(|(key, it)| Recipient::new(key, it)).collect();
                 self.send(recipients, notice).await;
             }
             // Its notices contain its state, which only the extension knows.
@@ -374,9 +428,20 @@ impl HubState {
     /// wrote it.
     async fn on_key_changed(&mut self, kind: KeyKind, topic: &Topic) {
         self.published += 1;
+        let rule = match topic {
+            Topic::Resource(uri) => self.watchers.rule_of(uri),
+            _ => Rule::default(),
+        };
+        if self.classes.learn([&rule]) {
+            self.sort_again();
+        }
+        let seen = self.classes.who_sees(&rule);
         let mut by_key: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
         for key in self.topics.get(topic).into_iter().flat_map(IndexMap::keys) {
             let Some(subscriber) = self.subscribers.get(key) else { continue };
+            if !seen.by(subscriber.class) {
+                continue;
+            }
             let Some(written) = subscriber.filter.written(topic) else { continue };
             let recipients = match by_key.get_mut(written) {
                 Some(recipients) => recipients,

@@ -218,6 +218,11 @@ impl Identity {
         self.0.scopes.contains(scope) || self.0.implied.contains(scope)
     }
 
+    /// All scopes that it has, also those that are implied.
+    pub(crate) fn all_scopes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.scopes.union(&self.0.implied)
+    }
+
     /// The roles of the principal, sorted.
     pub fn granted_roles(&self) -> impl Iterator<Item = &str> {
         self.0.roles.iter().map(|role| &**role)
@@ -308,6 +313,10 @@ impl Labels {
     pub fn has(&self, label: &str) -> bool {
         self.0.contains(label)
     }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter()
+    }
 }
 
 impl<L: Into<Arc<str>>> FromIterator<L> for Labels {
@@ -332,6 +341,15 @@ pub struct Owner {
     pub principal: Option<Arc<str>>,
     /// The OAuth client.
     pub oauth_client: Option<Arc<str>>,
+}
+
+impl Owner {
+    /// The owner of what this identity opens.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        let Inner { principal, client, .. } = &*identity.0;
+        Self { principal: Some(principal.clone()), oauth_client: client.clone() }
+    }
 }
 
 /// Who sends a request.
@@ -360,11 +378,13 @@ impl Who {
     }
 
     pub(crate) fn owner(&self) -> Owner {
+        self.identity().map(Owner::of).unwrap_or_default()
+    }
+
+    pub(crate) fn owns(&self, owner: &Owner) -> bool {
         let identity = self.identity();
-        Owner {
-            principal: identity.map(|identity| identity.principal_arc().clone()),
-            oauth_client: identity.and_then(|identity| identity.0.client.clone()),
-        }
+        identity.map(Identity::principal) == owner.principal.as_deref()
+            && identity.and_then(Identity::client_id) == owner.oauth_client.as_deref()
     }
 
     pub(crate) fn has_scope(&self, scope: &str) -> bool {
@@ -431,7 +451,10 @@ mod tests {
         let there: Identity = serde_json::from_str(&json).unwrap();
         assert_eq!(there.principal(), "https://login.example.com#ann");
         assert_eq!(Labels::of(&there), Labels::of(&identity));
-        assert_eq!((there.client_id(), there.good_until()), (Some("editor"), identity.good_until()));
+        assert_eq!(
+            (there.client_id(), there.good_until()),
+            (Some("editor"), identity.good_until())
+        );
         assert_eq!((there.get::<u32>(), identity.get::<u32>()), (None, Some(&7)));
     }
 

@@ -23,6 +23,9 @@ pub enum ItemKind {
 }
 
 impl ItemKind {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Tools, Self::Resources, Self::Templates, Self::Prompts];
+
     /// The list whose change is announced when an item of this kind changes.
     #[must_use]
     pub const fn list(self) -> ListKind {

@@ -25,6 +25,7 @@ macro_rules! message {
 
 pub(crate) use message;
 
+mod access;
 mod actor_pool;
 mod actor_tool;
 mod audience;
@@ -65,8 +66,10 @@ mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport_api;
+mod viewers;
 mod watches;
 
+pub use access::{ListChanges, ScopeRequest};
 pub use actor_pool::ActorPoolView;
 pub use actor_tool::{ActorToolFn, FindActor, actor_tool};
 pub use audience::Audience;
@@ -74,7 +77,7 @@ pub use call::{CallConfig, CallView, StateKey};
 pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation, Toolbox};
 pub use config::Config;
 pub use dispatch::ListConfig;
-pub use engine::{CallerSession, Engine, EngineBuilder, SessionRef, StartError};
+pub use engine::{CallerSession, Engine, EngineBuilder, Revoke, SessionRef, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
 pub use extension::{Extension, ExtensionError, extension};
 pub use handler::{
@@ -104,4 +107,5 @@ pub use supervisor::{EngineMsg, SupervisorView};
 pub use tasks::{MemoryTaskStore, TaskConfig, TaskRecord, TaskStore, TaskStoreError};
 #[cfg(feature = "durable-tasks")]
 pub use tasks::{RedbTaskStore, TaskFileError};
+pub use viewers::RightsConfig;
 pub use watches::WatchConfig;

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stentor_wire::ListKind;
-
+use crate::access::ListChanges;
 use crate::catalog::Definition;
 use crate::engine::Engine;
 use crate::ids::{NodeId, SessionId};
@@ -66,19 +65,38 @@ impl Engine {
     }
 
     /// Notifies clients that lists have changed, after all nodes show the change.
-    pub fn announce_lists(&self, lists: Vec<ListKind>) {
-        self.core().registry.send(RegistryMsg::AnnounceLists(lists));
+    pub fn announce_lists(&self, changes: ListChanges) {
+        self.core().registry.send(RegistryMsg::AnnounceLists(changes));
     }
 
     /// Handles facts of another node. Their notices go to their subscribers, after those of earlier
     /// facts.
     pub fn receive_facts(&self, facts: Vec<Fact>) {
+        let (rights, facts): (Vec<_>, Vec<_>) = facts
+            .into_iter()
+            .partition(|fact| matches!(fact, Fact::Refresh(_) | Fact::Revoked(..)));
+        for fact in rights {
+            match fact {
+                Fact::Refresh(principal) => {
+                    let engine = self.clone();
+                    tokio::spawn(async move { engine.refresh_here(principal.as_deref()).await });
+                }
+                Fact::Revoked(principal, Some(revocation)) => {
+                    self.revoke_here(&principal, revocation);
+                }
+                // It ends by itself.
+                _ => {}
+            }
+        }
         self.core().registry.send(RegistryMsg::Facts(facts));
     }
 
     /// Handles a loss of facts of another node: everything that clients subscribe to may have
     /// changed.
     pub fn facts_were_lost(&self) {
+        let engine = self.clone();
+        // Rights may have changed, too.
+        tokio::spawn(async move { engine.refresh_here(None).await });
         rejoin_all(&self.core().sessions);
     }
 

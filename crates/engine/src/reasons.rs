@@ -58,6 +58,8 @@ pub enum EndReason {
     Refused,
     /// The application ended it.
     Ended,
+    /// The rights of its principal were revoked.
+    Revoked,
     /// It continues on another node.
     Moved,
     /// It crashed again after several restarts.
@@ -77,6 +79,7 @@ impl EndReason {
             Self::Disconnected => "disconnected",
             Self::Refused => "refused",
             Self::Ended => "ended",
+            Self::Revoked => "revoked",
             Self::Moved => "moved",
             Self::Crashed => "crashed",
             Self::Shutdown => "shutdown",
@@ -130,6 +133,8 @@ impl fmt::Display for CancelReason {
 pub struct CallRef {
     /// The call's id within the engine.
     pub id: CallId,
+    /// The principal that called, if the transport knows it.
+    pub principal: Option<Arc<str>>,
     /// The session of the call; modern requests over HTTP have none.
     pub session: Option<SessionId>,
     /// The id of the request, which the client chose.

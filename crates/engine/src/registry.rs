@@ -19,6 +19,7 @@ use stentor_macros::Setters;
 use stentor_wire::{ListKind, Notice, Topic};
 use tokio::time::Instant;
 
+use crate::access::{Delta, ListChanges};
 use crate::audience::Audience;
 use crate::catalog::{Catalog, CatalogError, Change, Checked, Definition};
 use crate::events::EngineEvent;
@@ -26,7 +27,7 @@ use crate::hub::HubMsg;
 use crate::ids::{NodeId, Revision};
 use crate::items::Conflict;
 use coalesce::Touch;
-pub use facts::{Fact, PeerFacts, WatchState};
+pub use facts::{Fact, PeerFacts, Revocation, WatchState};
 pub use handle::CatalogHandle;
 pub(crate) use shared::Registry;
 
@@ -69,7 +70,7 @@ pub(crate) enum RegistryMsg {
     /// The items that another node offers as of this number; `None` if it offers nothing any more.
     RemoteOffer(NodeId, u64, Option<Vec<Definition>>),
     /// Announce lists that changed: all nodes show them now.
-    AnnounceLists(Vec<ListKind>),
+    AnnounceLists(ListChanges),
     Facts(Vec<Fact>),
     WindowOver(Topic),
     /// Replies once all earlier announcements were sent.
@@ -106,11 +107,9 @@ impl Actor for RegistryActor {
             // Topics that the crashed registry held back, or had not announced yet.
             let held = state.registry.coalesce().lock().reset();
             for topic in held {
-                state.announce(&myself, &topic);
+                state.announce(&myself, &topic, Delta::ALL);
             }
-            for kind in ListKind::ALL {
-                state.announce(&myself, &Topic::List(kind));
-            }
+            state.announce_lists(&myself, ListChanges::all(ListKind::ALL));
             state.on_flush(&myself);
         }
         Ok(state)
@@ -132,7 +131,7 @@ impl Actor for RegistryActor {
             RegistryMsg::RemoteOffer(node, seq, definitions) => {
                 state.on_remote_offer(&myself, &node, seq, definitions);
             }
-            RegistryMsg::AnnounceLists(lists) => state.announce_lists(&myself, lists),
+            RegistryMsg::AnnounceLists(changes) => state.announce_lists(&myself, changes),
             RegistryMsg::Facts(facts) => state.on_facts(&myself, facts),
             RegistryMsg::WindowOver(topic) => state.on_window_over(&myself, &topic),
             RegistryMsg::Barrier(reply) => {
@@ -153,9 +152,12 @@ impl RegistryState {
         reply: Option<ApplyReply>,
     ) {
         let applied = self.registry.catalog().apply(mutations);
-        let result = applied.map(|(catalog, lists)| self.publish(catalog, lists));
-        let lists = result.as_ref().map(|change| change.lists.clone()).unwrap_or_default();
-        if !lists.is_empty() {
+        let mut changes = ListChanges::default();
+        let result = applied.map(|(catalog, changed)| {
+            changes = changed;
+            self.publish(catalog, &changes)
+        });
+        if !changes.is_empty() {
             // Before the reply: a response that is sent after the reply has to follow the notice,
             // too.
             self.registry.mark_change();
@@ -170,19 +172,19 @@ impl RegistryState {
         }
         match self.registry.peers() {
             // A client may read the list on any node, so the peers report when all nodes show it.
-            Some(peers) => peers.catalog_changed(&lists),
-            None => self.announce_lists(myself, lists),
+            Some(peers) => peers.catalog_changed(changes),
+            None => self.announce_lists(myself, changes),
         }
     }
 
-    fn announce_lists(&self, myself: &ActorRef<RegistryMsg>, lists: Vec<ListKind>) {
-        for kind in lists {
-            self.announce(myself, &Topic::List(kind));
+    fn announce_lists(&self, myself: &ActorRef<RegistryMsg>, changes: ListChanges) {
+        for (kind, delta) in changes.into_deltas() {
+            self.announce(myself, &Topic::List(kind), delta);
         }
     }
 
-    fn publish(&self, catalog: Catalog, lists: Vec<ListKind>) -> Change {
-        let change = Change { revision: catalog.revision(), lists };
+    fn publish(&self, catalog: Catalog, changes: &ListChanges) -> Change {
+        let change = Change { revision: catalog.revision(), lists: changes.kinds().collect() };
         let before = self.registry.catalog();
         let known: HashSet<_> = before.conflicts().iter().collect();
         let new = |conflict: &&Conflict| !known.contains(conflict);
@@ -194,7 +196,7 @@ impl RegistryState {
                 .emit(|| EngineEvent::CatalogConflict { conflict: conflict.clone() });
         }
         let hooks_differ = catalog.hooks_differ(&before);
-        self.registry.publish(catalog);
+        self.registry.publish(catalog, &change.lists);
         if hooks_differ {
             self.registry.hub().send(HubMsg::Recount);
         }
@@ -212,24 +214,26 @@ impl RegistryState {
         seq: u64,
         definitions: Option<Vec<Definition>>,
     ) {
-        let (catalog, lists) = self.registry.catalog().with_remote(node, definitions);
-        let Change { lists, .. } = self.publish(catalog, lists);
+        let (catalog, changes) = self.registry.catalog().with_remote(node, definitions);
+        self.publish(catalog, &changes);
         match self.registry.peers() {
-            Some(peers) => peers.offer_shown(node, seq, &lists),
-            None => self.announce_lists(myself, lists),
+            Some(peers) => peers.offer_shown(node, seq, changes),
+            None => self.announce_lists(myself, changes),
         }
     }
 
     fn on_facts(&self, myself: &ActorRef<RegistryMsg>, facts: Vec<Fact>) {
         for fact in facts {
             match fact {
-                Fact::Changed(topic) => self.announce(myself, &topic),
+                Fact::Changed(topic) => self.announce(myself, &topic, Delta::ALL),
                 Fact::Notify { audience, method, params } => {
                     let notice = Notice::Custom { method, params };
                     self.registry.hub().send(HubMsg::Notify(audience, notice, None));
                 }
                 // These arrive as a `RemoteOffer`, and by `Engine::peer_watches`.
-                Fact::Put(_) | Fact::Remove(..) | Fact::Watch(..) => {}
+                Fact::Put(_) | Fact::PutRestricted(_) | Fact::Remove(..) | Fact::Watch(..) => {}
+                // `Engine::receive_facts` handles these.
+                Fact::Refresh(_) | Fact::Revoked(..) => {}
             }
         }
     }
@@ -237,7 +241,7 @@ impl RegistryState {
     /// The application reports a change, which holds for all nodes.
     fn on_announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
         self.registry.tell_peers(|| Fact::Changed(topic.clone()));
-        self.announce(myself, topic);
+        self.announce(myself, topic, Delta::ALL);
     }
 
     fn on_flush(&self, myself: &ActorRef<RegistryMsg>) {
@@ -247,9 +251,9 @@ impl RegistryState {
     }
 
     fn on_window_over(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        let again = self.registry.coalesce().lock().over(topic);
-        if again {
-            self.registry.hub().announce(topic);
+        let held = self.registry.coalesce().lock().over(topic);
+        if let Some(delta) = held {
+            self.registry.hub().announce(topic, delta);
             self.open_window(myself, topic);
         }
     }
@@ -261,10 +265,10 @@ impl RegistryState {
             .send(RegistryView { revision, open_windows: self.registry.coalesce().lock().open() });
     }
 
-    fn announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic) {
-        let touch = self.registry.coalesce().lock().touch(topic, Instant::now());
+    fn announce(&self, myself: &ActorRef<RegistryMsg>, topic: &Topic, delta: Delta) {
+        let touch = self.registry.coalesce().lock().touch(topic, delta, Instant::now());
         match touch {
-            Touch::Announce => self.registry.hub().announce(topic),
+            Touch::Announce(delta) => self.registry.hub().announce(topic, delta),
             Touch::Open => self.open_window(myself, topic),
             Touch::Hold => {}
         }

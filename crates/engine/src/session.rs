@@ -13,6 +13,7 @@ mod entry;
 mod listen;
 mod open;
 mod record;
+mod rights;
 mod saver;
 mod serve;
 mod sessions;
@@ -34,12 +35,14 @@ use stentor_wire::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::access::ViewerClass;
 use crate::actor_pool::{ActorPool, PoolMember, Pooled};
 use crate::audience::Listener;
 use crate::call::{FinishStreams, Responder};
 use crate::caller::Caller;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
+use crate::identity::Who;
 use crate::reasons::CancelReason;
 pub use entry::SessionView;
 pub(crate) use entry::{SessionEntry, TO_BE_USED};
@@ -102,11 +105,12 @@ impl MailboxPermit {
     }
 }
 
-/// A session on this node. Clones are the same session.
+/// A session on this node, as one sender uses it. Clones are the same session.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     sessions: Arc<Sessions>,
     entry: Arc<SessionEntry>,
+    who: Who,
 }
 
 /// Gives the actor of a closed session back, if a permit is not dropped in the actor. To be
@@ -115,7 +119,7 @@ struct LeaveWhenClosed<'a>(&'a Session);
 
 impl Drop for LeaveWhenClosed<'_> {
     fn drop(&mut self) {
-        let Session { sessions, entry } = self.0;
+        let Session { sessions, entry, .. } = self.0;
         if let Some(actor) = entry.leave_when_closed() {
             sessions.pool.give_back(actor);
         }
@@ -162,7 +166,13 @@ impl Actor for SessionActor {
 
 impl Session {
     pub(crate) fn new(sessions: Arc<Sessions>, entry: Arc<SessionEntry>) -> Self {
-        Self { sessions, entry }
+        Self { sessions, entry, who: Who::Nobody }
+    }
+
+    /// The same session, for the messages of this sender.
+    pub(crate) fn used_by(mut self, who: Who) -> Self {
+        self.who = who;
+        self
     }
 
     /// Returns the actor, and gives the session one if it is passive. `None` if the session has ended
@@ -225,6 +235,7 @@ impl Session {
     }
 
     async fn on_request(&self, request: Box<Request>, responder: Responder) {
+        self.follow_sender();
         let decision = self.entry.state().on_request(&request, &self.sessions.members);
         let answer = match decision {
             Decision::Initialized(version) => {
@@ -267,7 +278,11 @@ impl Session {
     }
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
-        if self.sessions.registry.catalog().reader(&uri).is_none() {
+        let catalog = self.sessions.registry.catalog();
+        let rule = catalog.access_to_uri(&uri).map(|access| &access.rule);
+        let viewers = &self.sessions.registry.viewers;
+        let is_seen = rule.is_none_or(|rule| rule.admits(&viewers.viewer(&self.who)));
+        if !is_seen || catalog.reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }
         let uri: Arc<str> = uri.into();
@@ -348,9 +363,15 @@ impl Session {
             principal: self.entry.principal().cloned(),
             version: legacy.map_or(ProtocolVersion::V2026_07_28, |caller| caller.version),
             client: legacy.and_then(|caller| caller.client.clone()),
+            viewer: locked.viewer.clone(),
         };
         let key = self.entry.key(id);
-        let subscriber = Box::new(Subscriber { sender: sender.clone(), filter, listener });
+        let subscriber = Box::new(Subscriber {
+            sender: sender.clone(),
+            filter,
+            listener,
+            class: ViewerClass::default(),
+        });
         let join = || self.sessions.hub.subscribe(|epoch| HubMsg::Join(key, subscriber, epoch));
         match unsaid {
             // Queued before the join, so that it is the first frame; and the hub receives the join

@@ -185,6 +185,10 @@ impl<T> Shares<T> {
         ticket
     }
 
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&T> {
+        self.held.get(&ticket).map(|held| &held.item)
+    }
+
     pub(crate) fn change(&mut self, ticket: Ticket, cost: usize, busy: bool) {
         if let Some(held) = self.leave(ticket) {
             self.enter(ticket, Holding { cost: cost.max(1), busy, ..held });

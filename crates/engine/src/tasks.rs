@@ -35,6 +35,7 @@ use crate::caller::Caller;
 use crate::extension::{Grant, ProtocolExtension};
 use crate::handler::{Arguments, Cancel, PendingInputs};
 use crate::hub::{Hub, HubMsg, SubscriberKey};
+use crate::identity::Identity;
 use crate::ids::{NodeId, TaskId};
 use crate::lifecycle::Lifecycle;
 use crate::nodes::OtherNodes;
@@ -257,7 +258,7 @@ impl Tasks {
                 Err(error) => return Dispatch::Answer(Err(error)),
             },
         };
-        let owner = caller.principal.clone();
+        let owner = caller.principal().cloned();
         let Some(task) = self.live(&id, owner.as_deref()) else {
             let is_get = request.method == Method::TasksGet;
             return Dispatch::Call(self.stored(TaskId::new(id), owner, is_get));
@@ -295,7 +296,7 @@ impl Tasks {
         asked: Vec<Arc<str>>,
         caller: &Caller,
     ) -> Result<Vec<Arc<str>>, ErrorObject> {
-        let owner = caller.principal.as_deref();
+        let owner = caller.principal().map(|it| &**it);
         let mut owned = Vec::new();
         for id in asked {
             if self.live(&id, owner).is_some()
@@ -356,7 +357,8 @@ impl Tasks {
         // Last, because only now it is certain that the engine starts.
         for (tool, task) in resumed {
             let capabilities = serde_json::from_value(task.capabilities.clone());
-            let caller = Caller::of_task(capabilities.unwrap_or_default(), task.owner.clone());
+            let who = task.owner.clone().map(Identity::named).into();
+            let caller = Caller::of_task(capabilities.unwrap_or_default(), who);
             let target = Target::tool(tool, Arguments::from(&task.arguments));
             let (inputs, cancel) = (Arc::new(PendingInputs::default()), Cancel::default());
             let (id, checkpoint) = (task.id.clone(), task.checkpoint.clone());

@@ -134,3 +134,9 @@ pub async fn task_store_keeps_its_contract(store: &dyn TaskStore) {
     assert_eq!(store.sweep(u64::MAX).await.expect("it works"), 1);
     assert!(store.get(&forever.id).await.expect("it works").is_some(), "it is kept for ever");
 }
+
+/// A sender whose principal has this name.
+#[must_use]
+pub fn sent_by(principal: &str) -> crate::transport_api::RequestSender {
+    crate::transport_api::RequestSender::known(crate::identity::Identity::named(principal))
+}

@@ -8,7 +8,6 @@
 
 mod pipe;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,35 +22,71 @@ pub use crate::dispatch::Answer;
 use crate::dispatch::Scope;
 use crate::engine::Engine;
 use crate::handler::Arguments;
+use crate::identity::{Identity, Who};
+use crate::items::ItemKind;
 pub use crate::reasons::Refused;
 pub use crate::remote::HttpSession;
+use crate::remote::PeerSender;
 pub use crate::shares::Connection;
+pub use crate::viewers::ForgetRights;
 pub use pipe::Pipe;
 
-/// The sender of a request, as far as its transport knows.
+/// The sender of a request, as far as its transport knows. The default is a stranger.
 #[derive(Clone, Debug, Default)]
 pub struct RequestSender {
-    /// The authenticated principal.
-    pub principal: Option<Arc<str>>,
-    /// The connection of the request. It separates the shares of callers without a principal;
-    /// callers without both have one share together.
-    pub connection: Option<Connection>,
+    who: Who,
+    connection: Option<Connection>,
 }
 
-impl From<Option<Arc<str>>> for RequestSender {
-    fn from(principal: Option<Arc<str>>) -> Self {
-        Self { principal, connection: None }
+impl RequestSender {
+    /// Somebody whose credential was checked.
+    #[must_use]
+    pub fn known(identity: Identity) -> Self {
+        Self { who: Who::Known(identity), connection: None }
+    }
+
+    /// The user who started this process: sees everything, and may do everything.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { who: Who::Local, connection: None }
+    }
+
+    /// Sets the connection of the request. It separates the shares of callers without a principal;
+    /// callers without both have one share together.
+    #[must_use]
+    pub fn on(mut self, connection: Option<Connection>) -> Self {
+        self.connection = connection;
+        self
+    }
+
+    /// The identity of the sender, if it is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.who.identity()
+    }
+}
+
+impl From<&RequestSender> for PeerSender {
+    fn from(sender: &RequestSender) -> Self {
+        Self(sender.who.clone())
+    }
+}
+
+impl From<Option<Identity>> for RequestSender {
+    fn from(identity: Option<Identity>) -> Self {
+        Self { who: identity.into(), connection: None }
     }
 }
 
 impl Engine {
-    /// Opens a session for the one client at the other end of a pipe, in either era.
+    /// Opens a session for the one client at the other end of a pipe, in either era: the user who
+    /// started this process.
     ///
     /// # Errors
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_pipe(&self) -> Result<(Pipe, StreamReceiver), Refused> {
-        self.open_pipe_for(RequestSender::default()).await
+        self.open_pipe_for(RequestSender::local()).await
     }
 
     /// As [`open_pipe`](Self::open_pipe), for a client that the transport has authenticated. All
@@ -64,25 +99,26 @@ impl Engine {
         &self,
         source: RequestSender,
     ) -> Result<(Pipe, StreamReceiver), Refused> {
-        let RequestSender { principal, connection } = source;
-        let opened = self.core().sessions.open_pipe(principal, connection).await?;
+        let RequestSender { who, connection } = source;
+        let opened = self.core().sessions.open_pipe(who, connection).await?;
         let (session, sender, receiver) = opened;
         Ok((Pipe::new(session, sender, self.drain_timeout()), receiver))
     }
 
     /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. Only the
-    /// same principal can find the session.
+    /// same principal with the same OAuth client can find the session.
     ///
     /// # Errors
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_http_session(&self, source: RequestSender) -> Result<HttpSession, Refused> {
-        let RequestSender { principal, connection } = source;
-        let session = self.core().sessions.open_http(principal, connection).await?;
+        let RequestSender { who, connection } = source;
+        let session = self.core().sessions.open_http(who, connection).await?;
         Ok(HttpSession::local(session))
     }
 
-    /// Finds a legacy session over HTTP by its `Mcp-Session-Id`, for the principal that opened it.
+    /// Finds a legacy session over HTTP by its `Mcp-Session-Id`, for the principal and the OAuth
+    /// client that opened it. For anybody else it does not exist.
     ///
     /// The session is on this node or, as its id says, on another one. A session whose node died
     /// continues on this node if there is a [`SessionStore`](crate::SessionStore).
@@ -94,9 +130,9 @@ impl Engine {
     pub async fn http_session(
         &self,
         id: &str,
-        principal: Option<&str>,
+        sender: &RequestSender,
     ) -> Result<HttpSession, Refused> {
-        self.core().remote.http_session(id, principal).await
+        self.core().remote.http_session(id, &sender.who).await
     }
 
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
@@ -113,10 +149,9 @@ impl Engine {
         request: Box<Request>,
         source: S,
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_, S> {
-        let RequestSender { principal, connection } = source.into();
-        let caller = Caller::modern(version, &request.meta, None)
-            .with_principal(principal)
-            .with_connection(connection);
+        let RequestSender { who, connection } = source.into();
+        let caller =
+            Caller::modern(version, &request.meta, None).with_who(who).with_connection(connection);
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.core().sessions.open_listen(request, caller)));
         }
@@ -153,11 +188,18 @@ impl Engine {
     pub async fn check_param_headers<'a>(
         &self,
         params: &Params,
+        sender: &RequestSender,
         header: impl Fn(&str) -> Option<&'a [u8]>,
     ) -> Result<(), HeaderMismatch> {
         // Errors in the parameters are reported later.
         let Ok(called) = params::CallTool::read(params) else { return Ok(()) };
-        let catalog = self.core().registry.catalog();
+        let registry = &self.core().registry;
+        let catalog = registry.catalog();
+        // A hidden tool is answered as an unknown one.
+        let viewer = registry.viewer(&catalog, &sender.who);
+        if !catalog.sees(viewer.as_ref(), ItemKind::Tools, &called.name) {
+            return Ok(());
+        }
         let headers = match catalog.tool(&called.name) {
             Some(Offer::Local(tool)) => tool.headers(),
             Some(Offer::Remote(remote)) => remote.headers(),

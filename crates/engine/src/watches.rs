@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Rule;
 use crate::call::Calls;
 use crate::catalog::Catalog;
 use crate::handler::{Hook, Hooks, TemplateVars, Watch};
@@ -180,5 +181,17 @@ impl Watchers for Watches {
 
     fn recount(&self, uris: &mut dyn Iterator<Item = &Arc<str>>) {
         self.input(|machine, catalog| machine.recount(uris, |uri| offer(catalog, uri)));
+    }
+
+    fn rule_of(&self, uri: &str) -> Rule {
+        let catalog = self.0.calls.registry.catalog();
+        if !catalog.is_restricted() {
+            return Rule::default();
+        }
+        catalog.access_to_uri(uri).map(|access| access.rule.clone()).unwrap_or_default()
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        self.0.calls.registry.catalog().rules().cloned().collect()
     }
 }

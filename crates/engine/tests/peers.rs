@@ -14,12 +14,11 @@ mod support;
 #[path = "peers/watches.rs"]
 mod watches;
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use nodes::Nodes;
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
+use stentor_engine::testing::sent_by;
 use stentor_engine::transport_api::{Answer, HttpSession};
 use stentor_engine::{CallError, Context, Engine, ToolError, tool};
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
@@ -96,7 +95,7 @@ fn legacy(id: i64, method: &str, params: Value) -> Box<Request> {
 }
 
 async fn opened(engine: &Engine) -> HttpSession {
-    let session = engine.open_http_session(Some(Arc::<str>::from("ann")).into()).await.unwrap();
+    let session = engine.open_http_session(sent_by("ann")).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},

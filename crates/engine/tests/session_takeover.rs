@@ -9,14 +9,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
+use stentor_engine::identity::Identity;
 use stentor_engine::remote::{
-    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, ResponseControl, SessionOp,
-    Unreachable,
+    Fact, PeerEvent, PeerFacts, PeerRequest, PeerSender, PeerStream, Peers, Reach, ResponseControl,
+    SessionOp, Unreachable,
 };
-use stentor_engine::testing::{SharedStore, session_record};
-use stentor_engine::transport_api::{HttpSession, Refused};
+use stentor_engine::testing::{SharedStore, sent_by, session_record};
+use stentor_engine::transport_api::{HttpSession, Refused, RequestSender};
 use stentor_engine::{
-    Context, EndReason, Engine, ListKind, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
+    Context, EndReason, Engine, NodeId, Seq, SessionRecord, StreamId, ToolError, tool,
 };
 use stentor_wire::{Message, ProtocolVersion, Request, Response, code};
 use tokio::sync::mpsc;
@@ -79,9 +80,9 @@ impl Peers for Nodes {
 }
 
 impl PeerFacts for Nodes {
-    fn catalog_changed(&self, _lists: &[ListKind]) {}
+    fn catalog_changed(&self, _changes: stentor_engine::ListChanges) {}
 
-    fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, _changes: stentor_engine::ListChanges) {}
 
     fn registry_restarted(&self) {}
 
@@ -171,7 +172,7 @@ async fn ask(session: &HttpSession, id: i64, method: &str, params: Value) -> Vec
 }
 
 async fn opened(engine: &Engine) -> HttpSession {
-    let session = engine.open_http_session(Some(Arc::<str>::from("ann")).into()).await.unwrap();
+    let session = engine.open_http_session(sent_by("ann")).await.unwrap();
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "c", "version": "1"},
@@ -199,13 +200,16 @@ async fn a_client_whose_node_dies_continues_on_another_and_misses_nothing() {
         // The last two are in flight when the node dies.
         seen.extend(heard.into_iter().filter(|_| n < 3));
     }
-    assert_eq!(first.http_session(&id, Some("ann")).await.unwrap().version(), session.version());
+    assert_eq!(
+        first.http_session(&id, &sent_by("ann")).await.unwrap().version(),
+        session.version()
+    );
     nodes.kill("first").await;
     drop((notices, session));
 
-    let bob = second.http_session(&id, Some("bob")).await;
+    let bob = second.http_session(&id, &sent_by("bob")).await;
     assert_eq!(bob.unwrap_err(), Refused::SessionEnded, "it is ann's");
-    let session = second.http_session(&id, Some("ann")).await.unwrap();
+    let session = second.http_session(&id, &sent_by("ann")).await.unwrap();
     assert_eq!(session.version(), Some(ProtocolVersion::V2025_11_25));
     let next = Seq(seen.last().unwrap().0.0 + 1);
     let mut notices = session.resume(stream, next).await.unwrap();
@@ -233,7 +237,7 @@ async fn a_client_whose_node_dies_continues_on_another_and_misses_nothing() {
     // It can be taken over any number of times.
     let (third, before) = (nodes.start("third").await, seqs.last().copied().unwrap());
     nodes.kill("second").await;
-    let session = third.http_session(&id, Some("ann")).await.unwrap();
+    let session = third.http_session(&id, &sent_by("ann")).await.unwrap();
     let mut notices = session.resume(stream, Seq(before + 1)).await.unwrap();
     assert!(some(&mut notices).await[0].0.0 > before);
     session.end(EndReason::Deleted).await.unwrap();
@@ -241,7 +245,7 @@ async fn a_client_whose_node_dies_continues_on_another_and_misses_nothing() {
     let ended = session.id().clone();
     drop((notices, session));
     until(|| !nodes.store.streams(&ended).contains(&stream)).await;
-    assert_eq!(third.http_session(&id, Some("ann")).await.unwrap_err(), Refused::SessionEnded);
+    assert_eq!(third.http_session(&id, &sent_by("ann")).await.unwrap_err(), Refused::SessionEnded);
 }
 
 /// Callers that know only the session id: another principal, one with nearly the same name, and two
@@ -264,13 +268,14 @@ async fn a_stranger_with_the_id_of_a_session_hears_that_it_is_unknown_and_moves_
     nodes.lost.lock().unwrap().insert(node("first"));
     let unknown = session_record(&node("first")).id().clone();
     for stranger in STRANGERS {
-        let own = second.http_session(&id, stranger).await.unwrap_err();
-        let other = second.http_session(unknown.as_str(), stranger).await.unwrap_err();
+        let stranger = RequestSender::from(stranger.map(Identity::named));
+        let own = second.http_session(&id, &stranger).await.unwrap_err();
+        let other = second.http_session(unknown.as_str(), &stranger).await.unwrap_err();
         assert_eq!((&own, &other), (&Refused::SessionEnded, &Refused::SessionEnded));
         // The same when another node asks for the session.
         for session in [session.id(), &unknown] {
-            let (session, principal) = (session.clone(), stranger.map(Arc::from));
-            let peer_request = PeerRequest::Session { session, principal, op: SessionOp::Attach };
+            let (session, sender) = (session.clone(), PeerSender::from(&stranger));
+            let peer_request = PeerRequest::Session { session, sender, op: SessionOp::Attach };
             let said = second.ask_itself(peer_request).next().await;
             assert!(matches!(said, Some(PeerEvent::Refused(Refused::SessionEnded))), "{said:?}");
         }
@@ -288,16 +293,17 @@ async fn a_stranger_with_the_id_of_a_session_hears_that_it_is_unknown_and_moves_
     assert_eq!((first.http_sessions().len(), calls()), (1, 1), "it goes on, and so does its call");
 
     // A node that has the session after a takeover reveals as little, even while it is unreachable.
-    let ann = second.http_session(&id, Some("ann")).await.unwrap();
+    let ann = second.http_session(&id, &sent_by("ann")).await.unwrap();
     nodes.owned_by(&ann, "second").await;
     let third = nodes.start("third").await;
     nodes.away.lock().unwrap().insert(node("second"));
     for stranger in STRANGERS {
-        let own = third.http_session(&id, stranger).await.unwrap_err();
-        let other = third.http_session(unknown.as_str(), stranger).await.unwrap_err();
+        let stranger = RequestSender::from(stranger.map(Identity::named));
+        let own = third.http_session(&id, &stranger).await.unwrap_err();
+        let other = third.http_session(unknown.as_str(), &stranger).await.unwrap_err();
         assert_eq!((own, other), (Refused::SessionEnded, Refused::SessionEnded));
     }
-    assert_eq!(third.http_session(&id, Some("ann")).await.unwrap_err(), Refused::Unreachable);
+    assert_eq!(third.http_session(&id, &sent_by("ann")).await.unwrap_err(), Refused::Unreachable);
     drop(running);
 }
 
@@ -323,7 +329,7 @@ async fn an_answer_that_was_sent_can_be_read_at_another_node() {
     until(|| nodes.store.session(session.id()).as_ref().is_some_and(is_known)).await;
     nodes.kill("first").await;
 
-    let session = second.http_session(&id, Some("ann")).await.unwrap();
+    let session = second.http_session(&id, &sent_by("ann")).await.unwrap();
     let mut resumed = session.resume(stream, Seq(4)).await.unwrap();
     assert_eq!(all(&mut resumed).await, said[4..]);
     let mut resumed = session.resume(stream, Seq(11)).await.unwrap();
@@ -350,7 +356,7 @@ async fn a_client_that_reads_through_another_node_gets_one_answer_when_its_sessi
         let session = opened(&first).await;
         let id = session.id().as_str().to_owned();
         nodes.owned_by(&session, "first").await;
-        let through = second.http_session(&id, Some("ann")).await.unwrap();
+        let through = second.http_session(&id, &sent_by("ann")).await.unwrap();
         let call = request(1, "tools/call", json!({"name": "endless"}));
         let mut receiver = through.request(call).await.unwrap();
         let (stream, mut seen) = (receiver.stream_id(), Vec::new());
@@ -381,7 +387,7 @@ async fn a_client_that_reads_through_another_node_gets_one_answer_when_its_sessi
         second.join_peers(Some(Arc::new(nodes.clone())));
         let third = nodes.start("third").await;
         for engine in [&second, &third] {
-            let session = engine.http_session(&id, Some("ann")).await.unwrap();
+            let session = engine.http_session(&id, &sent_by("ann")).await.unwrap();
             let mut resumed = session.resume(stream, Seq(last.0 + 1)).await.unwrap();
             assert!(all(&mut resumed).await.is_empty(), "it has read all of it");
         }
@@ -400,7 +406,7 @@ async fn concurrent_lookups_of_a_session_all_find_the_same_one() {
     let asks = (0..30).map(|index| {
         let (engine, id) = (others[index % 3].clone(), id.clone());
         tokio::spawn(async move {
-            let session = engine.http_session(&id, Some("ann")).await.unwrap();
+            let session = engine.http_session(&id, &sent_by("ann")).await.unwrap();
             let call = request(index as i64, "tools/call", json!({"name": "echo"}));
             let mut receiver = session.request(call).await.unwrap();
             all(&mut receiver).await.pop().unwrap().1
@@ -422,7 +428,7 @@ async fn a_node_that_was_given_up_and_returns_drops_the_sessions_of_others() {
     let id = session.id().as_str().to_owned();
     nodes.owned_by(&session, "first").await;
     nodes.lost.lock().unwrap().insert(node("first"));
-    second.http_session(&id, Some("ann")).await.unwrap();
+    second.http_session(&id, &sent_by("ann")).await.unwrap();
     nodes.owned_by(&session, "second").await;
     nodes.lost.lock().unwrap().clear();
 
@@ -430,7 +436,7 @@ async fn a_node_that_was_given_up_and_returns_drops_the_sessions_of_others() {
     until(|| first.http_sessions().is_empty()).await;
     nodes.owned_by(&session, "second").await;
     // The node in the session's name finds it on the other node.
-    let session = first.http_session(&id, Some("ann")).await.unwrap();
+    let session = first.http_session(&id, &sent_by("ann")).await.unwrap();
     let said = ask(&session, 2, "tools/call", json!({"name": "echo"})).await;
     assert_eq!(said[0].1["result"]["content"][0]["text"], "echo", "{said:?}");
     assert_eq!(second.http_sessions().len(), 1);
@@ -447,12 +453,12 @@ async fn a_node_that_restarts_under_its_name_has_its_sessions() {
     nodes.engines.lock().unwrap().clear();
     first.shutdown().await;
     let again = nodes.start("first").await;
-    let session = again.http_session(&id, Some("ann")).await.unwrap();
+    let session = again.http_session(&id, &sent_by("ann")).await.unwrap();
     assert_eq!(ask(&session, 1, "ping", json!({})).await.len(), 1);
     again.end_session(session.id());
-    let ended = again.http_session(&id, Some("ann")).await;
+    let ended = again.http_session(&id, &sent_by("ann")).await;
     assert_eq!(ended.unwrap_err(), Refused::SessionEnded, "what has ended does not come back");
     until(|| nodes.store.owners().is_empty()).await;
-    let ended = again.http_session(&id, Some("ann")).await;
+    let ended = again.http_session(&id, &sent_by("ann")).await;
     assert_eq!(ended.unwrap_err(), Refused::SessionEnded);
 }

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stentor_engine::testing::sent_by;
 use stentor_engine::transport_api::{Answer, RequestSender};
 use stentor_engine::{AsTask, Config, Connection, Context, Engine, MemoryTaskStore, tool};
 use stentor_wire::{Message, ProtocolVersion, Request, meta_key};
@@ -49,11 +50,12 @@ async fn engine(configure: impl FnOnce(&mut Config)) -> Engine {
 /// A caller without a principal, on a connection from an address.
 fn on(address: u8, number: u64) -> RequestSender {
     let address = Ipv4Addr::new(10, 0, 0, address).into();
-    RequestSender { principal: None, connection: Some(Connection { address, number }) }
+    RequestSender::default().on(Some(Connection { address, number }))
 }
 
 fn principal(name: &str, number: u64) -> RequestSender {
-    RequestSender { principal: Some(name.into()), ..on(1, number) }
+    let address = Ipv4Addr::new(10, 0, 0, 1).into();
+    sent_by(name).on(Some(Connection { address, number }))
 }
 
 fn request(method: &str, mut params: Value) -> Box<Request> {

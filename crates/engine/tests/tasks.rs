@@ -8,7 +8,6 @@ mod listening;
 mod store;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -105,8 +104,8 @@ fn request(method: &str, mut params: Value, takes_tasks: bool) -> Box<Request> {
 }
 
 async fn send(engine: &Engine, request: Box<Request>, principal: Option<&str>) -> Answer {
-    let principal = principal.map(Arc::from);
-    engine.answer(ProtocolVersion::V2026_07_28, request, principal).await.unwrap()
+    let identity = principal.map(stentor_engine::identity::Identity::named);
+    engine.answer(ProtocolVersion::V2026_07_28, request, identity).await.unwrap()
 }
 
 async fn messages(receiver: &mut StreamReceiver) -> Vec<Value> {

@@ -171,7 +171,7 @@ async fn an_idle_http_session_ends_and_an_open_stream_keeps_it() {
     let (left, kept) = (open(&engine).await, open(&engine).await);
     let reading = kept.attach().await.unwrap();
     sleep(Duration::from_secs(200)).await;
-    assert!(engine.http_session(left.id().as_str(), None).await.is_err());
+    assert!(engine.http_session(left.id().as_str(), &RequestSender::default()).await.is_err());
     let is_there = || engine.sessions().iter().any(|session| session.id == *kept.id());
     // After a long stream, a client that loses its connection has the same time to return.
     drop(reading);
@@ -179,7 +179,7 @@ async fn an_idle_http_session_ends_and_an_open_stream_keeps_it() {
     assert!(is_there(), "its client may come back");
     sleep(Duration::from_secs(4)).await;
     assert!(!is_there());
-    assert!(engine.http_session(kept.id().as_str(), None).await.is_err());
+    assert!(engine.http_session(kept.id().as_str(), &RequestSender::default()).await.is_err());
 }
 
 async fn open(engine: &stentor_engine::Engine) -> stentor_engine::transport_api::HttpSession {
@@ -237,7 +237,8 @@ async fn sessions_of_disconnected_clients_are_evicted_at_once() {
         drop(session.attach().await.unwrap());
         sessions.push(session);
     }
-    let found = |n: usize| engine.http_session(sessions[n].id().as_str(), None);
+    let stranger = RequestSender::default();
+    let found = |n: usize| engine.http_session(sessions[n].id().as_str(), &stranger);
     let mut kept = Vec::new();
     for n in 0..sessions.len() {
         kept.push(found(n).await.is_ok());
@@ -262,7 +263,9 @@ async fn a_client_that_returns_with_a_request_evicts_no_other() {
         sessions.push(session);
     }
     for session in &sessions {
-        assert!(engine.http_session(session.id().as_str(), None).await.is_ok());
+        assert!(
+            engine.http_session(session.id().as_str(), &RequestSender::default()).await.is_ok()
+        );
     }
 }
 

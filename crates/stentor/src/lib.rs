@@ -13,6 +13,8 @@ pub use schemars;
 pub use serde;
 pub use serde_json;
 
+/// Who sends a request, and what decides what it sees.
+pub use stentor_engine::identity;
 /// Makes a prompt from a function whose parameters are its arguments.
 ///
 /// ```
@@ -86,8 +88,6 @@ pub use stentor_transport::http;
 pub use stentor_transport::signal;
 #[cfg(feature = "stdio")]
 pub use stentor_transport::stdio;
-/// Who sends a request, and what decides what it sees.
-pub use stentor_engine::identity;
 
 /// What most servers need: `use stentor::prelude::*;`.
 ///

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use stentor_engine::Engine;
+use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::RequestSender;
 use stentor_wire::{Era, Method, ProtocolVersion};
 
 use crate::Client;
 use crate::ask::{Answer, Answers, ElicitRequest, SampleRequest};
-use crate::link::{Identity, Link};
+use crate::link::{ClientMeta, Link};
 use crate::raw::Raw;
 
 /// What a client is before it connects. [`Client::builder`] makes one.
@@ -81,9 +82,14 @@ impl Builder {
         self.extension(stentor_wire::TASKS_EXTENSION, json!({}))
     }
 
-    /// The client is this principal, as if a transport had authenticated it.
-    pub fn principal(mut self, principal: impl Into<Arc<str>>) -> Self {
-        self.sender.principal = Some(principal.into());
+    /// The client is this principal, as if a transport had authenticated it. Default: a stranger.
+    pub fn principal(self, principal: impl Into<Arc<str>>) -> Self {
+        self.identity(Identity::named(principal))
+    }
+
+    /// The client is this one, as if a transport had authenticated it.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.sender = RequestSender::known(identity);
         self
     }
 
@@ -112,7 +118,7 @@ impl Builder {
         self
     }
 
-    fn identity(&self) -> Identity {
+    fn client_meta(&self) -> ClientMeta {
         let mut capabilities = self.answers.capabilities();
         // A version before 2025-11-25 has no members in it.
         if self.version < ProtocolVersion::V2025_11_25
@@ -121,7 +127,7 @@ impl Builder {
             *elicitation = json!({});
         }
         capabilities.extend(self.capabilities.clone());
-        Identity {
+        ClientMeta {
             version: self.version,
             info: self.info.clone(),
             capabilities: capabilities.into(),
@@ -135,8 +141,8 @@ impl Builder {
     /// If the engine opens no session, or refuses the handshake.
     pub async fn connect(self) -> Client {
         let (raw, hello) = self.handshake().await;
-        let identity = self.identity();
-        Client::new(Link::new(self.engine, raw, identity, self.answers), hello)
+        let meta = self.client_meta();
+        Client::new(Link::new(self.engine, raw, meta, self.answers), hello)
     }
 
     /// Connects, and leaves everything else to the test: nothing is read, routed or answered.
@@ -154,7 +160,7 @@ impl Builder {
         if self.version.era() == Era::Modern {
             return (raw, None);
         }
-        let Identity { version, info, capabilities } = self.identity();
+        let ClientMeta { version, info, capabilities } = self.client_meta();
         let params = json!({
             "protocolVersion": version.as_str(), "capabilities": capabilities, "clientInfo": info,
         });

@@ -65,13 +65,13 @@ struct Routes {
 
 /// What the client says of itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct ClientMeta {
     pub(crate) version: ProtocolVersion,
     pub(crate) info: Value,
     pub(crate) capabilities: Value,
 }
 
-impl Identity {
+impl ClientMeta {
     /// The `_meta` of a modern request.
     fn meta(&self) -> Map<String, Value> {
         let members = [
@@ -94,7 +94,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Inner {
     pipe: Pipe,
-    identity: Identity,
+    identity: ClientMeta,
     answers: Answers,
     ids: AtomicI64,
     /// What the client sends, in order. Sending waits for nothing, because the task that reads
@@ -110,7 +110,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(crate) fn new(engine: Engine, raw: Raw, identity: Identity, answers: Answers) -> Self {
+    pub(crate) fn new(engine: Engine, raw: Raw, identity: ClientMeta, answers: Answers) -> Self {
         let (pipe, messages) = raw.into_parts();
         let (out, sent) = mpsc::unbounded_channel();
         let (ids, routes) = (AtomicI64::new(1), Mutex::default());

@@ -44,6 +44,8 @@ use cors::Page;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
+use stentor_engine::identity::Identity;
+use stentor_engine::transport_api::RequestSender;
 use stentor_engine::{Connection, Engine};
 use stentor_macros::Setters;
 use unfinished::Unfinished;
@@ -342,8 +344,12 @@ fn page<'a>(endpoint: &Endpoint, head: &'a Parts) -> Result<Option<Page<'a>>, Re
     endpoint.config.origins.check(&head.headers, authority)
 }
 
-fn principal(extensions: &http::Extensions) -> Option<Arc<str>> {
-    extensions.get::<Principal>().map(|principal| principal.0.clone())
+/// Who sends a request, as the endpoint or middleware in front of it has found out.
+fn sender(extensions: &http::Extensions) -> RequestSender {
+    let identity = extensions.get::<Identity>().cloned().or_else(|| {
+        extensions.get::<Principal>().map(|principal| Identity::named(principal.0.clone()))
+    });
+    RequestSender::from(identity).on(connection(extensions))
 }
 
 /// The connection of the request, as [`serve_on`] or the router's listener sets it.

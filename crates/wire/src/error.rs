@@ -32,6 +32,8 @@ pub mod code {
     /// application code, outside of the range that JSON-RPC and MCP reserve; `docs/ERRORS.md` lists
     /// all codes.
     pub const UNAVAILABLE: i32 = 503;
+    /// The credential of the request lacks a scope, which its data names. An application code, too.
+    pub const FORBIDDEN: i32 = 403;
     /// The call was cancelled while its client still waits.
     pub const CANCELLED: i32 = 499;
 }
@@ -100,6 +102,14 @@ impl ErrorObject {
     pub fn resource_not_found(era: crate::Era, uri: &str) -> Self {
         Self::new(era.resource_not_found_code(), "resource not found")
             .with_data(json!({ "uri": shortened(uri) }))
+    }
+
+    /// The credential of the request lacks a scope. `scope` has all scopes that a client should ask
+    /// for, separated by spaces (RFC 6750, section 3).
+    #[must_use]
+    pub fn insufficient_scope(scope: &str) -> Self {
+        Self::new(code::FORBIDDEN, "the request needs a token with more scopes")
+            .with_data(json!({ "error": "insufficient_scope", "scope": scope }))
     }
 
     /// The server accepts no more work now.

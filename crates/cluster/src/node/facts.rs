@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use stentor_engine::remote::{Fact, PeerFacts};
-use stentor_engine::{ListKind, NodeId};
+use stentor_engine::{ListChanges, NodeId};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Node, NodeMessage};
-use crate::announce_barrier::{Lists, Settled};
+use crate::announce_barrier::Settled;
 use crate::mesh::{Mesh, SendError};
 use crate::replica::Effect;
 
@@ -87,9 +87,9 @@ impl Node {
         }
     }
 
-    pub(super) fn announce(&self, lists: Lists) {
+    pub(super) fn announce(&self, lists: ListChanges) {
         if !lists.is_empty() {
-            self.engine.announce_lists(lists.into_iter().collect());
+            self.engine.announce_lists(lists);
         }
     }
 
@@ -137,14 +137,14 @@ impl Node {
 }
 
 impl PeerFacts for Node {
-    fn catalog_changed(&self, lists: &[ListKind]) {
-        self.catalog_changed.lock().get_or_insert_default().extend(lists);
+    fn catalog_changed(&self, changes: ListChanges) {
+        self.catalog_changed.lock().get_or_insert_default().join(changes);
         self.publish_wake.notify_one();
     }
 
     fn registry_restarted(&self) {
         // A change of this engine's own catalog may have been lost too.
-        self.catalog_changed(&[]);
+        self.catalog_changed(ListChanges::default());
         // Locked while performing, so that no newer offer of a node overtakes this one.
         let replica = self.replica.lock();
         for (node, offers) in replica.shown_offers() {
@@ -154,10 +154,9 @@ impl PeerFacts for Node {
         self.engine.facts_were_lost();
     }
 
-    fn offer_shown(&self, node: &NodeId, seq: u64, lists: &[ListKind]) {
+    fn offer_shown(&self, node: &NodeId, seq: u64, changes: ListChanges) {
         self.peers_changed.notify_waiters();
-        let lists = lists.iter().copied().collect();
-        self.barrier.lock().shown(node, seq, lists, Instant::now());
+        self.barrier.lock().shown(node, seq, changes, Instant::now());
         self.sender.send_soon(node, NodeMessage::Shown(seq));
         // The next deadline of the barrier may be earlier now.
         self.publish_wake.notify_one();

@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use redis::aio::ConnectionManager;
 use redis::{Cmd, FromRedisValue, RedisError};
+use stentor_engine::identity::Owner;
 use stentor_engine::{
     NodeId, SessionId, SessionRecord, SessionStore, SessionStoreError as Failed, TakeOver,
 };
@@ -28,9 +29,14 @@ const TAKE_OVER: &str = "
 local node = redis.call('HGET', KEYS[1], 'node')
 if not node then return {} end
 local record = redis.call('HGET', KEYS[1], 'record')
-local principal = cjson.decode(record).principal
-if principal == cjson.null then principal = nil end
-if principal ~= ARGV[3] then return {} end
+local owner, asked = cjson.decode(record), cjson.decode(ARGV[3])
+local function differ(name)
+  local one, other = owner[name], asked[name]
+  if one == cjson.null then one = nil end
+  if other == cjson.null then other = nil end
+  return one ~= other
+end
+if differ('principal') or differ('oauth_client') then return {} end
 if node ~= ARGV[1] then return {node} end
 redis.call('HSET', KEYS[1], 'node', ARGV[2])
 local moves = redis.call('HINCRBY', KEYS[1], 'moves', 1)
@@ -96,14 +102,14 @@ impl SessionStore for RedisStore {
     fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
-        principal: Option<&'a str>,
+        owner: &'a Owner,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<TakeOver, Failed>> {
         async move {
             let mut take_over = self.script(TAKE_OVER, session);
-            // Without a principal there is one argument less.
-            take_over.arg(from.as_str()).arg(by.as_str()).arg(principal);
+            let owner = serde_json::to_string(owner).map_err(failed)?;
+            take_over.arg(from.as_str()).arg(by.as_str()).arg(owner);
             parse_take_over(run(&take_over, self.connection.clone()).await?)
         }
         .boxed()

@@ -38,13 +38,7 @@ fn name(index: usize) -> NodeId {
 
 fn definition(name: u8) -> Definition {
     let json = Bytes::from(format!(r#"{{"name":"{name}"}}"#));
-    Definition {
-        kind: ItemKind::Tools,
-        key: name.to_string().into(),
-        ordinal: name.into(),
-        json,
-        has_hooks: false,
-    }
+    Definition::new(ItemKind::Tools, name.to_string(), name.into(), json)
 }
 
 fn topic(uri: u8) -> Fact {

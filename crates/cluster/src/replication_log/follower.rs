@@ -63,7 +63,7 @@ impl Follower {
         }
         for fact in facts {
             match fact {
-                Fact::Put(definition) => {
+                Fact::Put(definition) | Fact::PutRestricted(definition) => {
                     let key = key(&definition);
                     self.unconfirmed.remove(&key);
                     let same = self.definitions.get(&key) == Some(&definition);
@@ -80,7 +80,11 @@ impl Follower {
                         applied.watches.push((uri, state));
                     }
                 }
-                Fact::Changed(_) | Fact::Notify { .. } => applied.notices.push(fact),
+                // It ends by itself.
+                Fact::Revoked(_, None) => {}
+                Fact::Changed(_) | Fact::Notify { .. } | Fact::Refresh(_) | Fact::Revoked(..) => {
+                    applied.notices.push(fact)
+                }
             }
         }
         if !more {
@@ -104,6 +108,7 @@ impl Follower {
     fn forget(&mut self, key: &Key, applied: &mut Applied) {
         self.unconfirmed.remove(key);
         match key {
+            Key::Revoked(_) => {}
             Key::Item(..) => applied.catalog |= self.definitions.remove(key).is_some(),
             Key::Watch(uri) => {
                 if self.watches.remove(uri).is_some() {

@@ -14,6 +14,8 @@ pub(super) enum Key {
     Item(ItemKind, Arc<str>),
     /// A URI that is watched.
     Watch(Arc<str>),
+    /// A principal that is locked out.
+    Revoked(Arc<str>),
 }
 
 impl Key {
@@ -22,12 +24,13 @@ impl Key {
         match self {
             Self::Item(kind, key) => Fact::Remove(*kind, key.clone()),
             Self::Watch(uri) => Fact::Watch(uri.clone(), WatchState::default()),
+            Self::Revoked(principal) => Fact::Revoked(principal.clone(), None),
         }
     }
 
     pub(super) fn text(&self) -> &str {
         match self {
-            Self::Item(_, text) | Self::Watch(text) => text,
+            Self::Item(_, text) | Self::Watch(text) | Self::Revoked(text) => text,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use stentor_engine::identity::{Identity, Owner};
 use stentor_engine::remote::{Fact, PeerFacts, PeerRequest, PeerStream, Peers, Reach, Unreachable};
-use stentor_engine::transport_api::Refused;
-use stentor_engine::{
-    EndReason, Engine, ListKind, NodeId, Seq, SessionStore as _, StreamId, TakeOver, tool,
-};
+use stentor_engine::testing::sent_by;
+use stentor_engine::transport_api::{Refused, RequestSender};
+use stentor_engine::{EndReason, Engine, NodeId, Seq, SessionStore as _, StreamId, TakeOver, tool};
 use tokio::time::{sleep, timeout};
 
 use crate::server::Server;
@@ -32,9 +32,9 @@ impl Peers for Nodes {
 }
 
 impl PeerFacts for Nodes {
-    fn catalog_changed(&self, _lists: &[ListKind]) {}
+    fn catalog_changed(&self, _changes: stentor_engine::ListChanges) {}
 
-    fn offer_shown(&self, _node: &NodeId, _seq: u64, _lists: &[ListKind]) {}
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, _changes: stentor_engine::ListChanges) {}
 
     fn registry_restarted(&self) {}
 
@@ -90,9 +90,9 @@ async fn a_client_of_a_dead_node_continues_on_another_node_and_misses_nothing() 
     nodes.kill("first").await;
     drop((notices, resumed, receiver, session));
 
-    let bob = second.http_session(&id, Some("bob")).await;
+    let bob = second.http_session(&id, &sent_by("bob")).await;
     assert_eq!(bob.unwrap_err(), Refused::SessionEnded);
-    let session = second.http_session(&id, Some("ann")).await.unwrap();
+    let session = second.http_session(&id, &sent_by("ann")).await.unwrap();
     let next = Seq(seen.last().unwrap().0.0 + 1);
     let mut notices = session.resume(StreamId(0), next).await.unwrap();
     while seen.len() < 23 {
@@ -110,7 +110,7 @@ async fn a_client_of_a_dead_node_continues_on_another_node_and_misses_nothing() 
         assert!(begun.elapsed() < Duration::from_secs(10), "what has ended is forgotten");
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(second.http_session(&id, Some("ann")).await.unwrap_err(), Refused::SessionEnded);
+    assert_eq!(second.http_session(&id, &sent_by("ann")).await.unwrap_err(), Refused::SessionEnded);
 }
 
 #[tokio::test]
@@ -128,17 +128,18 @@ async fn a_redis_server_that_restarts_ends_no_session() {
         .await
         .expect("who comes back does not wait long")
         .unwrap();
-    let unknown = engine.http_session("gone.xyz", None).await.unwrap_err();
+    let unknown = engine.http_session("gone.xyz", &RequestSender::default()).await.unwrap_err();
     assert_eq!(unknown, Refused::Unreachable, "who has it is not known");
     let another = opened(&engine).await;
 
     server.again().await;
     let (store, begun) = (server.connect().await.unwrap(), Instant::now());
+    let ann = Owner::of(&Identity::named("ann"));
     let (own, other) = (NodeId::new("first").unwrap(), NodeId::new("other").unwrap());
     loop {
         let claims = [
-            store.take_over(session.id(), Some("ann"), &other, &other).await.unwrap(),
-            store.take_over(another.id(), Some("ann"), &other, &other).await.unwrap(),
+            store.take_over(session.id(), &ann, &other, &other).await.unwrap(),
+            store.take_over(another.id(), &ann, &other, &other).await.unwrap(),
         ];
         // A session that was not saved is saved now, and one that was lost is saved again.
         if claims.iter().all(|take_over| matches!(take_over, TakeOver::Held(node) if *node == own))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stentor_cluster::{Cluster, ClusterConfig, NodeState, RedisConfig, RedisStore};
+use stentor_engine::testing::sent_by;
 use stentor_engine::transport_api::Refused;
 use stentor_engine::{Engine, NodeId, Seq, StreamId, tool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -168,7 +169,7 @@ async fn a_process_that_is_a_node() {
                 let asked = asked["resume"].clone();
                 let (id, stream, next): (String, u64, u64) = serde_json::from_value(asked).unwrap();
                 let heard = async {
-                    let session = engine.http_session(&id, Some("ann")).await?;
+                    let session = engine.http_session(&id, &sent_by("ann")).await?;
                     session.resume(StreamId(stream), Seq(next)).await
                 };
                 match heard.await {

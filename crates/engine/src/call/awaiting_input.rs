@@ -29,6 +29,8 @@ pub(crate) struct Resume {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) cancel: Cancel,
+    /// The scopes that the call has needed so far.
+    pub(crate) needs: Vec<Arc<str>>,
     pub(crate) resume: oneshot::Sender<Resume>,
 }
 
@@ -123,6 +125,13 @@ impl AwaitingInput {
         };
         waiting.cancel.cancel(CancelReason::GaveWay);
         Some(cost)
+    }
+
+    /// The scopes that the call under a handle has needed so far; none if there is no such call.
+    pub(crate) fn needs(&self, handle: &Handle) -> Vec<Arc<str>> {
+        let entries = self.0.entries.lock();
+        let waiting = entries.tickets.get(handle).and_then(|ticket| entries.shares.get(*ticket));
+        waiting.map(|(_, waiting)| waiting.needs.clone()).unwrap_or_default()
     }
 
     /// Removes the call that waits under a handle; the handle cannot be used again.

@@ -36,6 +36,7 @@ use crate::registry::Registry;
 use crate::request_budget::{Callers, RequestBudget};
 use crate::states::States;
 use crate::streams::Streams;
+use crate::viewers::Viewers;
 
 /// The longest wait for a client's answer: an expiry that late can still be computed.
 const MAX_ASK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -232,6 +233,10 @@ impl CallHost for Calls {
 
     fn layers(&self) -> &Layers {
         &self.layers
+    }
+
+    fn viewers(&self) -> &Viewers {
+        &self.registry.viewers
     }
 
     fn ask_timeout(&self) -> Duration {

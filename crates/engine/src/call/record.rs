@@ -64,6 +64,16 @@ impl RunningCalls {
         }
     }
 
+    /// Cancels all calls of a principal.
+    pub(crate) fn cancel_of(&self, principal: &str, reason: &CancelReason) {
+        let own = |it: &RunningCall| it.call.principal.as_deref() == Some(principal);
+        let calls = self.calls.iter().filter(|running| own(running.value()));
+        let cancels: Vec<_> = calls.map(|running| running.cancel.clone()).collect();
+        for cancel in cancels {
+            cancel.cancel(reason.clone());
+        }
+    }
+
     /// Cancels one call; `false` if it does not run.
     pub(crate) fn cancel(&self, id: CallId, reason: CancelReason) -> bool {
         let cancel = self.calls.get(&id).map(|running| running.cancel.clone());

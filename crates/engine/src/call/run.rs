@@ -207,7 +207,7 @@ impl Run {
             arguments: call.arguments.as_ref().and_then(|raw| raw.read().ok()).unwrap_or_default(),
             capabilities: serde_json::to_value(&*call.output.load().capabilities)
                 .unwrap_or_default(),
-            owner: call.caller.principal.clone(),
+            owner: call.caller.principal().cloned(),
             share: call.caller.share(),
             inputs: call.inputs().clone(),
             cancel: call.cancel.clone(),
@@ -308,7 +308,8 @@ impl Run {
     fn await_input(&mut self) {
         let call = self.ctx.call();
         let (resume, resumed) = oneshot::channel();
-        let waiting = Waiting { cancel: call.cancel.clone(), resume };
+        let needs = call.output.load().sender.needs();
+        let waiting = Waiting { cancel: call.cancel.clone(), needs, resume };
         let bytes = CALL_COST + cost_of_params(&self.params);
         let Some(permit) = self.calls.awaiting_input.insert(&call.caller.share(), bytes, waiting)
         else {
@@ -334,6 +335,9 @@ impl Run {
             _ => return call.cancel.cancel(CancelReason::Abandoned),
         };
         let Resume { output, responder, answers } = resume;
+        for scope in call.output.load().sender.needs() {
+            output.sender.need(scope);
+        }
         call.output.store(output);
         self.side = Side::Attached(responder);
         call.inputs().deliver(answers);
@@ -375,8 +379,7 @@ impl Run {
     }
 
     fn binding(&self) -> Binding {
-        let principal = self.ctx.call().caller.principal.as_deref();
-        Binding::new(principal, self.record.method(), &self.params)
+        Binding::new(&self.ctx.call().caller.who, self.record.method(), &self.params)
     }
 
     /// Whether the cancellation of the call replaces its outcome. Not for a task, and not for a

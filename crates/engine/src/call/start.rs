@@ -118,11 +118,14 @@ fn enter(
     let Some(state) = &retry.request_state else {
         return Ok(NewOrRetry::New { retry, explicit: None });
     };
-    let binding = Binding::new(caller.principal.as_deref(), &request.method, &request.params);
+    let binding = Binding::new(&caller.who, &request.method, &request.params);
     let sealed = calls.sealer.open(NodeId::without_prefix(state), &binding, SystemTime::now());
     let sealed = sealed.map_err(refused)?;
     match sealed {
         StateToken::Waiting(handle) => {
+            // A weaker credential must not go on with what a stronger one began, and not use it up.
+            let needs = calls.awaiting_input.needs(&handle);
+            calls.registry.viewers.check_scopes(&caller.who, caller.era(), &needs)?;
             let waiting = calls.awaiting_input.take(&handle).map_err(refused)?;
             Ok(NewOrRetry::Retry { waiting, retry })
         }
@@ -167,13 +170,20 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     let given = retry.input_responses.map(|given| Arc::new(PendingInputs::with_given(given)));
     let id = calls.running.next_id();
     let subject = target.subject.clone();
-    let call = CallRef { id, session: caller.session.clone(), request, subject: subject.clone() };
+    let call = CallRef {
+        id,
+        principal: caller.principal().cloned(),
+        session: caller.session.clone(),
+        request,
+        subject: subject.clone(),
+    };
     let span = quietly(|| {
         tracing::debug_span!(
             "mcp.call",
             call = %id,
             mcp.method.name = %method,
             mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
+            enduser.id = call.principal.as_deref(),
             jsonrpc.request.id = %call.request,
             subject = &*subject,
             traceparent = meta.trace.traceparent.as_deref(),
@@ -199,6 +209,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         task: OnceLock::new(),
         checkpoint: None,
     });
+    ctx.needs(target.scopes.iter().cloned());
     let side = Side::Attached(responder);
     Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(charge), span))
 }
@@ -223,6 +234,7 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
     sender.keep_without_reader();
     let call = CallRef {
         id: calls.running.next_id(),
+        principal: caller.principal().cloned(),
         session: None,
         request: stentor_wire::Id::Text(id.as_str().into()),
         subject: target.subject.clone(),

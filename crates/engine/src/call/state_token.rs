@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use stentor_wire::{Method, Params};
 
+use crate::identity::{Identity, Who};
+
 /// A key that seals request states. Nodes that serve the same clients share their keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StateKey([u8; 32]);
@@ -67,15 +69,18 @@ pub(crate) enum StateError {
 }
 
 impl Binding {
-    /// Hashes the principal, the method, and the parameters without the members that a retry adds.
-    pub(crate) fn new(principal: Option<&str>, method: &Method, params: &Params) -> Self {
+    /// Hashes the owner, the method, and the parameters without the members that a retry adds.
+    pub(crate) fn new(who: &Who, method: &Method, params: &Params) -> Self {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
-        part(&[u8::from(principal.is_some())]);
-        part(principal.unwrap_or_default().as_bytes());
+        let identity = who.identity();
+        for owner in [identity.map(Identity::principal), identity.and_then(Identity::client_id)] {
+            part(&[u8::from(owner.is_some())]);
+            part(owner.unwrap_or_default().as_bytes());
+        }
         part(method.as_str().as_bytes());
         match members(params) {
             Ok(members) => {
@@ -212,7 +217,8 @@ mod tests {
     const NOW: SystemTime = UNIX_EPOCH;
 
     fn binding(principal: Option<&str>, params: Value) -> Binding {
-        Binding::new(principal, &Method::ToolsCall, &Params::from_json(params.to_string()))
+        let who = Who::from(principal.map(Identity::named));
+        Binding::new(&who, &Method::ToolsCall, &Params::from_json(params.to_string()))
     }
 
     fn sealer(key: u8) -> StateSealer {
@@ -241,7 +247,7 @@ mod tests {
     fn a_state_for_unreadable_parameters_opens_for_no_other_parameters() {
         let bound = |amount| {
             let json = format!(r#"{{"name":"pay","arguments":{{"amount":{amount}}},"x":1e999}}"#);
-            Binding::new(None, &Method::ToolsCall, &Params::from_json(json))
+            Binding::new(&Who::Nobody, &Method::ToolsCall, &Params::from_json(json))
         };
         let state = sealer(1).seal(&StateToken::Explicit(b"s".to_vec()), &bound(1), NOW);
         assert_eq!(sealer(1).open(&state, &bound(1_000_000), NOW), Err(StateError::Invalid));

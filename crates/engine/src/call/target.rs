@@ -1,5 +1,6 @@
 //! What a request leads to: an answer at once, or a call.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ pub(crate) struct Target {
     pub(crate) task_arguments: Option<Arguments>,
     /// Whether another node runs the code. Then that node decides what a retry is.
     pub(crate) is_remote: bool,
+    /// The scopes that the item needs, and that the sender has.
+    pub(crate) scopes: BTreeSet<Arc<str>>,
     code: Box<dyn FnOnce(Context) -> Running<Outcome> + Send>,
 }
 
@@ -73,6 +76,7 @@ impl Target {
             as_task: AsTask::Never,
             task_arguments: None,
             is_remote: false,
+            scopes: BTreeSet::new(),
             code: Box::new(code),
         }
     }
@@ -203,6 +207,11 @@ impl Target {
         code: impl FnOnce(Context) -> Running<Outcome> + Send + 'static,
     ) -> Self {
         Self { is_remote: true, ..Self::new("the remote call of", subject, code) }
+    }
+
+    /// Sets the scopes that the item needs, and that the sender has.
+    pub(crate) fn needing(self, scopes: BTreeSet<Arc<str>>) -> Self {
+        Self { scopes, ..self }
     }
 
     /// Begins to run the code.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stentor_wire::raw_json;
 
+use crate::access::Access;
 use crate::items::ItemKind;
 
 /// One item of a node's catalog, as clients see it.
@@ -23,4 +24,23 @@ pub struct Definition {
     /// Whether the item has hooks, which one of its nodes runs while clients watch it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_hooks: bool,
+    /// Who sees the item, and the scopes that its use needs.
+    #[serde(default, skip_serializing_if = "Access::is_open")]
+    pub(crate) access: Access,
+}
+
+impl Definition {
+    /// An item without hooks that everybody may see and use.
+    #[must_use]
+    pub fn new(kind: ItemKind, key: impl Into<Arc<str>>, ordinal: u64, json: Bytes) -> Self {
+        let access = Access::default();
+        Self { kind, key: key.into(), ordinal, json, has_hooks: false, access }
+    }
+
+    /// Whether some clients must not see the item. A node of a release that does not know of this must
+    /// not receive it.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        !self.access.rule.is_empty()
+    }
 }

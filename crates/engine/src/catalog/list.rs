@@ -47,6 +47,11 @@ impl<E> List<E> {
         self.0.get(key).map(|(_, entry)| entry)
     }
 
+    /// An entry with its ordinal.
+    pub(super) fn get_placed(&self, key: &str) -> Option<(u64, &E)> {
+        self.0.get(key).map(|(ordinal, entry)| (*ordinal, entry))
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(|key| &**key)
     }
@@ -118,6 +123,7 @@ impl<E: Json> List<E> {
         era: Era,
         cursor: Option<&str>,
         size: usize,
+        is_seen: impl Fn(&str) -> bool,
     ) -> Result<Bytes, InvalidCursor> {
         let start = match cursor {
             None => 0,
@@ -127,19 +133,20 @@ impl<E: Json> List<E> {
                 self.0.partition_point(|key, (ordinal, _)| (*ordinal, &**key) <= (after, name))
             }
         };
-        let end = start.saturating_add(size.max(1)).min(self.0.len());
-        let page = self.0.get_range(start..end).ok_or(InvalidCursor)?;
-        let length: usize = page.values().map(|(_, entry)| entry.json(era).len() + 1).sum();
+        let rest = self.0.get_range(start..).ok_or(InvalidCursor)?;
+        let mut seen = rest.iter().filter(|(key, _)| is_seen(key));
+        let page: Vec<_> = seen.by_ref().take(size.max(1)).collect();
+        let length: usize = page.iter().map(|(_, (_, entry))| entry.json(era).len() + 1).sum();
         let mut out = String::with_capacity(length + 64).into_bytes();
         out.extend_from_slice(format!("{{\"{member}\":[").as_bytes());
-        for (index, (_, entry)) in page.values().enumerate() {
+        for (index, (_, (_, entry))) in page.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             out.extend_from_slice(entry.json(era));
         }
         out.push(b']');
-        if let Some((key, (last, _))) = page.last().filter(|_| end < self.0.len()) {
+        if let (Some((key, (last, _))), Some(_)) = (page.last(), seen.next()) {
             let cursor = encode_cursor(member, *last, key);
             out.extend_from_slice(format!(",\"nextCursor\":\"{cursor}\"").as_bytes());
         }

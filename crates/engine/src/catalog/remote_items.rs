@@ -16,6 +16,7 @@ use stentor_wire::model::Tool;
 
 use super::definition::Definition;
 use super::list::{Json, List};
+use crate::access::Access;
 use crate::handler::{TemplateVars, ToolDescriptor, UriTemplate};
 use crate::ids::NodeId;
 use crate::items::{Conflict, ItemKind};
@@ -146,6 +147,12 @@ impl RemoteItems {
         let items = self.0.iter().flat_map(|(node, items)| items.iter().map(move |it| (node, it)));
         let hooked = items.filter(|(_, item)| item.definition.has_hooks);
         hooked.map(|(node, item)| (node, item.definition.kind, &item.definition.key))
+    }
+
+    /// The access to all items.
+    pub(super) fn accesses(&self) -> impl Iterator<Item = (ItemKind, &Arc<str>, &Access)> {
+        let items = self.0.values().flatten().map(|item| &item.definition);
+        items.map(|it| (it.kind, &it.key, &it.access))
     }
 
     fn on<'a>(

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
+use stentor_wire::ListKind;
+
 use super::*;
 use crate::catalog::list::encode_cursor;
 use crate::handler::{Tool, raw_tool, tool};
@@ -16,7 +18,8 @@ fn apply(
 ) -> Result<(Catalog, Vec<ListKind>), CatalogError> {
     let checked = mutations.into_iter().map(|it| it.check(&States::default()));
     let checked = checked.collect::<Result<_, _>>()?;
-    catalog.apply(checked)
+    let (next, changes) = catalog.apply(checked)?;
+    Ok((next, changes.kinds().collect()))
 }
 
 fn with(names: &[&str]) -> Catalog {
@@ -25,9 +28,10 @@ fn with(names: &[&str]) -> Catalog {
 }
 
 fn page(catalog: &Catalog, cursor: Option<&str>, size: usize) -> (Vec<String>, Option<String>) {
-    let json: Value =
-        serde_json::from_slice(&catalog.page(ItemKind::Tools, Era::Modern, cursor, size).unwrap())
-            .unwrap();
+    let json: Value = serde_json::from_slice(
+        &catalog.page(ItemKind::Tools, Era::Modern, cursor, size, None).unwrap(),
+    )
+    .unwrap();
     let names = json["tools"].as_array().unwrap().iter();
     let names = names.map(|tool| tool["name"].as_str().unwrap().to_owned()).collect();
     (names, json.get("nextCursor").map(|cursor| cursor.as_str().unwrap().to_owned()))
@@ -83,7 +87,7 @@ fn a_schema_is_listed_as_it_was_given() {
     let tool =
         raw_tool("x", serde_json::from_str::<serde_json::Value>(schema).unwrap(), || async { "" });
     let (catalog, _) = apply(&Catalog::default(), vec![Mutation::Add(tool.into())]).unwrap();
-    let page = catalog.page(ItemKind::Tools, Era::Modern, None, 10).unwrap();
+    let page = catalog.page(ItemKind::Tools, Era::Modern, None, 10, None).unwrap();
     let page = std::str::from_utf8(&page).unwrap();
     assert!(page.contains(&schema.replace("1.50", "1.5")), "{page}");
 }
@@ -93,7 +97,7 @@ fn a_cursor_that_the_list_did_not_give_out_is_refused() {
     let catalog = with(&["a"]);
     for cursor in ["", "x", "AAAA", &encode_cursor("prompts", 0, "a")] {
         assert_eq!(
-            catalog.page(ItemKind::Tools, Era::Modern, Some(cursor), 1),
+            catalog.page(ItemKind::Tools, Era::Modern, Some(cursor), 1, None),
             Err(InvalidCursor),
             "{cursor}"
         );

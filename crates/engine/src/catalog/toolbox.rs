@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Item;
+use crate::access::ItemAccess;
 use crate::handler::{Middleware, Prompt, Resource, ResourceTemplate, Tool};
 
 /// Items that belong together: they are added and removed at once, put under a prefix, and share
@@ -117,6 +118,28 @@ impl Toolbox {
         self
     }
 
+    /// Shows all items that are here now only to senders who have one of these labels. See
+    /// [`Tool::only_for`].
+    #[must_use]
+    pub fn only_for<I>(mut self, labels: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Arc<str>>,
+    {
+        let labels: Vec<Arc<str>> = labels.into_iter().map(Into::into).collect();
+        self.items.iter_mut().for_each(|it| access(it).only_for(labels.iter().cloned()));
+        self
+    }
+
+    /// Lets only senders use the items that are here now whose credential has this scope. See
+    /// [`Tool::require_scope`].
+    #[must_use]
+    pub fn require_scope(mut self, scope: impl Into<Arc<str>>) -> Self {
+        let scope = scope.into();
+        self.items.iter_mut().for_each(|it| access(it).require_scope(scope.clone()));
+        self
+    }
+
     /// The items.
     #[must_use]
     pub fn items(&self) -> &[Item] {
@@ -125,6 +148,15 @@ impl Toolbox {
 
     pub(crate) fn into_items(self) -> impl Iterator<Item = Item> {
         self.items.into_iter()
+    }
+}
+
+fn access(item: &mut Item) -> &mut ItemAccess {
+    match item {
+        Item::Tool(tool) => &mut tool.access,
+        Item::Resource(resource) => &mut resource.access,
+        Item::Template(template) => &mut template.access,
+        Item::Prompt(prompt) => &mut prompt.access,
     }
 }
 

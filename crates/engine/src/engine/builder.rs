@@ -1,5 +1,6 @@
 //! The settings and items of an engine before it starts.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, SpawnErr};
@@ -13,10 +14,12 @@ use crate::core::{Core, ServerOffer, Surroundings};
 use crate::engine::Engine;
 use crate::extension::{self, Extension, ExtensionError};
 use crate::handler::{Layers, Middleware, Prompt, Resource, ResourceTemplate, Tool};
+use crate::identity::{Identity, Labels};
 use crate::session::Saver;
 use crate::states::States;
 use crate::supervisor::SupervisorActor;
 use crate::tasks::TaskStoreError;
+use crate::viewers::LabelsOf;
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,16 +40,22 @@ pub enum StartError {
 }
 
 /// The settings and items of an engine before it starts.
-#[derive(Debug)]
 pub struct EngineBuilder {
     info: Implementation,
     states: States,
     layers: Layers,
+    labels: Option<LabelsOf>,
     instructions: Option<String>,
     config: Config,
     items: Vec<Item>,
     capabilities: JsonObject,
     extensions: Vec<Extension>,
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("info", &self.info).finish_non_exhaustive()
+    }
 }
 
 impl EngineBuilder {
@@ -56,6 +65,7 @@ impl EngineBuilder {
             info,
             states: States::default(),
             layers: Layers::default(),
+            labels: None,
             instructions: None,
             config: Config::default(),
             items: Vec::new(),
@@ -75,6 +85,32 @@ impl EngineBuilder {
     #[must_use]
     pub fn layer(mut self, layer: impl Middleware) -> Self {
         self.layers = self.layers.within(Arc::new(layer));
+        self
+    }
+
+    /// Sets the function that finds the labels of an identity, which decide what it
+    /// [sees](Tool::only_for). Default: [`Labels::of`], its scopes, roles and principal.
+    ///
+    /// It is called at the first request of an identity, and again after
+    /// [`Engine::refresh_visibility`]. It must be quick; what takes longer belongs into the
+    /// authenticator, which can put it into the [identity](Identity::with).
+    ///
+    /// ```
+    /// use stentor::Engine;
+    /// use stentor::identity::{Identity, Labels};
+    ///
+    /// let builder = Engine::builder("s", "1").labels(|identity: &Identity| {
+    ///     let mut labels = Labels::of(identity);
+    ///     if identity.principal().ends_with("@example.com") {
+    ///         labels.extend(["staff"]);
+    ///     }
+    ///     labels
+    /// });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn labels(mut self, labels: impl Fn(&Identity) -> Labels + Send + Sync + 'static) -> Self {
+        self.labels = Some(Arc::new(labels));
         self
     }
 
@@ -218,7 +254,7 @@ impl EngineBuilder {
             capabilities: self.capabilities,
             extensions: self.extensions,
         };
-        let surroundings = Surroundings { states, layers: self.layers };
+        let surroundings = Surroundings { states, layers: self.layers, labels: self.labels };
         let core = Arc::new(Core::new(self.config, offer, surroundings, catalog));
         core.calls.set_engine(Arc::downgrade(&core) as _);
         let (root, _) = match supervisor {

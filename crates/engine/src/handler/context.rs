@@ -5,6 +5,7 @@ mod cancel;
 mod output;
 mod pending_inputs;
 mod pending_requests;
+mod sender;
 mod url_elicitation;
 
 use std::any::Any;
@@ -35,6 +36,7 @@ use crate::ids::{CallId, SessionId, TaskId};
 use crate::offload::Offload;
 use crate::reasons::{CallRef, Stopped};
 use crate::states::States;
+use crate::viewers::Viewers;
 pub use ask::{AskError, ClientRoot, Elicit, InputRequired, OptionalAnswer, Sample, Sampled};
 pub(crate) use cancel::Cancel;
 pub(crate) use output::{CallOutput, CallOutputs};
@@ -64,6 +66,9 @@ pub(crate) trait CallHost: fmt::Debug + Send + Sync {
 
     /// How long a call waits for its client's answer to a question.
     fn ask_timeout(&self) -> Duration;
+
+    /// The rights of senders.
+    fn viewers(&self) -> &Viewers;
 
     /// Notifies the clients that subscribe to a topic of its change.
     fn announce(&self, topic: Topic);
@@ -429,12 +434,6 @@ impl Context {
     #[must_use]
     pub fn client_capabilities(&self) -> Arc<ClientCapabilities> {
         self.0.output.load().capabilities.clone()
-    }
-
-    /// Who calls, as the transport found out; `None` for a stranger.
-    #[must_use]
-    pub fn principal(&self) -> Option<&str> {
-        self.0.caller.principal.as_deref()
     }
 
     /// The session; `None` for modern requests over HTTP, which have no session.

@@ -221,7 +221,7 @@ impl fmt::Display for Principal {
 
 impl FromCall for Principal {
     fn from_call(call: &mut CallInput<'_>) -> Result<Self, CallError> {
-        let principal = call.ctx.call().caller.principal.clone();
+        let principal = call.ctx.call().caller.principal().cloned();
         principal.map(Self).ok_or_else(|| CallError::new("this is only for users who are known"))
     }
 }

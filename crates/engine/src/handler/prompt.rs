@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::{
     Completer, Completion, Context, Function, Handler, Input, IntoReply, Layers, Middleware,
     Parameters, PromptError, Running, Signature,
 };
+use crate::access::{Access, ItemAccess, access_methods};
 
 /// The arguments of a prompt, by name. Required arguments are always present.
 pub type PromptArgs = BTreeMap<String, String>;
@@ -22,6 +23,7 @@ pub struct Prompt {
     pub(crate) descriptor: model::Prompt,
     function: Function<GetPromptResult>,
     pub(crate) layers: Layers,
+    pub(crate) access: ItemAccess,
     completer: Option<Completer>,
 }
 
@@ -76,7 +78,8 @@ where
     let function = Function::new(function);
     let mut descriptor = model::Prompt::new(name.into(), None::<String>, None);
     descriptor.arguments = function.signature.arguments.as_ref().and_then(arguments_of);
-    Prompt { descriptor, function, layers: Layers::default(), completer: None }
+    let (layers, access) = (Layers::default(), ItemAccess::default());
+    Prompt { descriptor, function, layers, access, completer: None }
 }
 
 /// The arguments of a prompt, from the schema of their type.
@@ -152,6 +155,8 @@ impl Prompt {
         self
     }
 
+    access_methods!();
+
     /// Sets the function that completes arguments while they are typed. It returns all values that
     /// fit, best first.
     #[must_use]
@@ -169,6 +174,7 @@ impl Prompt {
 pub(crate) struct PromptEntry {
     prompt: Prompt,
     pub(crate) json: Bytes,
+    access: Access,
 }
 
 impl PromptEntry {
@@ -176,7 +182,8 @@ impl PromptEntry {
         let json = serde_json::to_vec(&prompt.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { prompt, json })
+        let access = prompt.access.access();
+        Ok(Self { prompt, json, access })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -189,6 +196,15 @@ impl PromptEntry {
 
     pub(crate) fn layers(&self) -> &Layers {
         &self.prompt.layers
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The scopes that depend on the arguments.
+    pub(crate) fn scopes_of(&self, arguments: &PromptArgs) -> BTreeSet<Arc<str>> {
+        self.prompt.access.scopes_of_texts(self.name(), arguments)
     }
 
     pub(crate) fn completer(&self) -> Option<&Completer> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::{
     Completer, Completion, Context, Function, Handler, Input, IntoReply, Layers, Middleware,
     Parameters, ResourceError, Running, Signature,
 };
+use crate::access::{Access, ItemAccess, access_methods};
 
 /// The variables of a resource template, by name, percent-decoded. A variable that the URI leaves
 /// out is not included; most expressions allow that, but not `{var}` and `{+var}`.
@@ -49,6 +50,8 @@ macro_rules! descriptor_methods {
             self.layers = self.layers.within(Arc::new(layer));
             self
         }
+
+        access_methods!();
 
         /// Sets icons for people.
         #[must_use]
@@ -87,6 +90,7 @@ pub struct Resource {
     pub(crate) descriptor: model::Resource,
     read: Function<ReadResourceResult>,
     pub(crate) layers: Layers,
+    pub(crate) access: ItemAccess,
     pub(crate) cache: CacheHint,
     hooks: Hooks,
 }
@@ -120,8 +124,9 @@ where
         );
     }
     let descriptor = model::Resource::new(uri, name);
-    let (read, layers) = (Function::new(read), Layers::default());
-    Resource { descriptor, read, layers, cache: CacheHint::default(), hooks: Hooks::default() }
+    let (read, layers, access) = (Function::new(read), Layers::default(), ItemAccess::default());
+    let (cache, hooks) = (CacheHint::default(), Hooks::default());
+    Resource { descriptor, read, layers, access, cache, hooks }
 }
 
 impl Resource {
@@ -171,6 +176,7 @@ pub struct ResourceTemplate {
     pub(crate) descriptor: model::ResourceTemplate,
     read: Function<ReadResourceResult>,
     pub(crate) layers: Layers,
+    pub(crate) access: ItemAccess,
     pub(crate) cache: CacheHint,
     hooks: Hooks,
     completer: Option<Completer>,
@@ -236,6 +242,7 @@ where
         descriptor,
         read,
         layers,
+        access: ItemAccess::default(),
         cache: CacheHint::default(),
         hooks: Hooks::default(),
         completer: None,
@@ -269,6 +276,7 @@ impl ResourceTemplate {
 pub(crate) struct ResourceEntry {
     resource: Resource,
     pub(crate) json: Bytes,
+    access: Access,
 }
 
 impl ResourceEntry {
@@ -276,7 +284,8 @@ impl ResourceEntry {
         let json = serde_json::to_vec(&resource.descriptor)
             .map_err(|error| super::SchemaError::Invalid(error.to_string()))?
             .into();
-        Ok(Self { resource, json })
+        let access = resource.access.access();
+        Ok(Self { resource, json, access })
     }
 
     pub(crate) fn uri(&self) -> &str {
@@ -291,11 +300,16 @@ impl ResourceEntry {
         &self.resource.hooks
     }
 
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
     pub(crate) fn reader(&self) -> Reader {
         Reader {
             read: self.resource.read.clone(),
             input: Input::Nothing,
             layers: self.resource.layers.clone(),
+            access: self.resource.access.clone(),
             cache: self.resource.cache,
             mime_type: self.resource.descriptor.mime_type.clone(),
         }
@@ -307,6 +321,7 @@ pub(crate) struct TemplateEntry {
     template: ResourceTemplate,
     pattern: super::UriTemplate,
     pub(crate) json: Bytes,
+    access: Access,
 }
 
 impl TemplateEntry {
@@ -318,7 +333,8 @@ impl TemplateEntry {
         }
         let json =
             serde_json::to_vec(&template.descriptor).map_err(|error| invalid(&error))?.into();
-        Ok(Self { template, pattern, json })
+        let access = template.access.access();
+        Ok(Self { template, pattern, json, access })
     }
 
     pub(crate) fn uri_template(&self) -> &str {
@@ -331,6 +347,10 @@ impl TemplateEntry {
 
     pub(crate) fn hooks(&self) -> &Hooks {
         &self.template.hooks
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The variables of a URI in its normal form, if the URI fits the template.
@@ -353,6 +373,7 @@ impl TemplateEntry {
             read: self.template.read.clone(),
             input: Input::Texts(vars),
             layers: self.template.layers.clone(),
+            access: self.template.access.clone(),
             cache: self.template.cache,
             mime_type: self.template.descriptor.mime_type.clone(),
         })
@@ -363,11 +384,20 @@ pub(crate) struct Reader {
     read: Function<ReadResourceResult>,
     input: Input,
     pub(crate) layers: Layers,
+    access: ItemAccess,
     pub(crate) cache: CacheHint,
     mime_type: Option<String>,
 }
 
 impl Reader {
+    /// The scopes that depend on the variables of the URI.
+    pub(crate) fn scopes_of(&self, uri: &str) -> BTreeSet<Arc<str>> {
+        match &self.input {
+            Input::Texts(vars) => self.access.scopes_of_texts(uri, vars),
+            _ => self.access.scopes_of_texts(uri, &TemplateVars::new()),
+        }
+    }
+
     pub(crate) fn read(self, ctx: Context) -> Running<Result<ReadResourceResult, ResourceError>> {
         let running = self.read.run(self.input, ctx);
         let declared = self.mime_type;

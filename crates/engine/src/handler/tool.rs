@@ -15,6 +15,7 @@ use super::{
     Arguments, AsTask, Context, Function, Handler, Input, InputSchema, IntoReply, Kind, Layers,
     Middleware, Parameters, SchemaError, Signature, ToolError, downgrade, schema,
 };
+use crate::access::{Access, ItemAccess, ScopeRequest, access_methods};
 
 /// A tool: the descriptor that clients see, and the code behind it.
 ///
@@ -26,6 +27,7 @@ pub struct Tool {
     pub(crate) descriptor: model::Tool,
     function: Function<CallToolResult>,
     pub(crate) layers: Layers,
+    pub(crate) access: ItemAccess,
     as_task: AsTask,
     resumable: bool,
 }
@@ -112,6 +114,7 @@ fn make(name: String, input_schema: JsonObject, function: Function<CallToolResul
         descriptor,
         function,
         layers: Layers::default(),
+        access: ItemAccess::default(),
         as_task: AsTask::Never,
         resumable: false,
     }
@@ -162,6 +165,8 @@ impl Tool {
         self
     }
 
+    access_methods!();
+
     /// Sets hints about the effects of the tool.
     #[must_use]
     pub fn annotations(mut self, annotations: ToolAnnotations) -> Self {
@@ -203,6 +208,7 @@ pub(crate) struct ToolEntry {
     schema: InputSchema,
     output: Option<InputSchema>,
     headers: ParamHeaders,
+    access: Access,
 }
 
 impl ToolEntry {
@@ -213,7 +219,8 @@ impl ToolEntry {
             tool.descriptor.output_schema.as_deref().map(InputSchema::compile).transpose()?;
         let headers = ParamHeaders::from_schema(input)?;
         let descriptor = ToolDescriptor::of(&tool.descriptor)?;
-        Ok(Self { tool, descriptor, schema, output, headers })
+        let access = tool.access.access();
+        Ok(Self { tool, descriptor, schema, output, headers, access })
     }
 
     pub(crate) fn json(&self, era: Era) -> &Bytes {
@@ -230,6 +237,10 @@ impl ToolEntry {
 
     pub(crate) fn layers(&self) -> &Layers {
         &self.tool.layers
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     pub(crate) fn as_task(&self) -> AsTask {
@@ -252,17 +263,22 @@ impl ToolEntry {
     ) -> Result<CallToolResult, ToolError> {
         let arguments = if arguments.are_large() {
             let (offload, this) = (ctx.call().host.offload().clone(), self.clone());
+            let of = ctx.clone();
             // Boxed to keep the common future small: few calls come here.
-            Box::pin(offload.run(move || this.read(&arguments))).await?
+            Box::pin(offload.run(move || this.read(&arguments, &of))).await?
         } else {
-            self.read(&arguments)?
+            self.read(&arguments, &ctx)?
         };
         self.tool.function.run(Input::Arguments(arguments), ctx).await
     }
 
-    /// Parses arguments and checks them against the schema.
-    fn read(&self, arguments: &Arguments) -> Result<Value, ToolError> {
+    /// Parses arguments, checks the scopes that depend on them, then checks them against the schema.
+    fn read(&self, arguments: &Arguments, ctx: &Context) -> Result<Value, ToolError> {
         let arguments = arguments.read()?;
+        if self.tool.access.asks_arguments() {
+            let request = ScopeRequest::new(self.name(), &arguments);
+            ctx.require_scopes(self.tool.access.scopes_of(&request))?;
+        }
         let problems = self.schema.problems(&arguments);
         if problems.is_empty() {
             return Ok(arguments);

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use stentor_wire::Topic;
 
+use crate::access::Delta;
+
 /// Counts the joins of subscribers. A change and a join are in the same order for the hub as they
 /// were when they happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,15 +23,17 @@ pub(crate) struct PendingBroadcasts(Mutex<Pending>);
 #[derive(Debug, Default)]
 struct Pending {
     epoch: Epoch,
-    topics: HashMap<Topic, Epoch>,
+    topics: HashMap<Topic, (Epoch, Delta)>,
 }
 
 impl PendingBroadcasts {
     /// Marks a topic as changed. `true` if the hub has to be sent a flush.
-    pub(crate) fn mark(&self, topic: Topic) -> bool {
+    pub(crate) fn mark(&self, topic: Topic, delta: Delta) -> bool {
         let mut pending = self.0.lock();
         let (first, epoch) = (pending.topics.is_empty(), pending.epoch);
-        pending.topics.insert(topic, epoch);
+        let (last, all) = pending.topics.entry(topic).or_default();
+        *last = epoch;
+        all.join(delta);
         first
     }
 
@@ -46,10 +50,11 @@ impl PendingBroadcasts {
         self.0.lock().epoch
     }
 
-    /// Takes the topics that changed in this epoch or before.
-    pub(crate) fn take(&self, until: Epoch) -> Vec<Topic> {
+    /// Takes the topics that changed in this epoch or before, each with its changes.
+    pub(crate) fn take(&self, until: Epoch) -> Vec<(Topic, Delta)> {
         let topics = &mut self.0.lock().topics;
-        topics.extract_if(|_, epoch| *epoch <= until).map(|(topic, _)| topic).collect()
+        let taken = topics.extract_if(|_, (epoch, _)| *epoch <= until);
+        taken.map(|(topic, (_, delta))| (topic, delta)).collect()
     }
 }
 
@@ -64,14 +69,18 @@ mod tests {
         let pending = PendingBroadcasts::default();
         let [tools, prompts] = [ListKind::Tools, ListKind::Prompts].map(Topic::List);
         let before = pending.epoch();
-        assert!(pending.mark(tools.clone()));
-        assert!(!pending.mark(prompts.clone()), "one flush is enough");
+        assert!(pending.mark(tools.clone(), Delta::ALL));
+        assert!(!pending.mark(prompts.clone(), Delta::ALL), "one flush is enough");
         let mut joined = before;
         pending.join(|epoch| joined = epoch);
         assert!(before < joined);
-        assert!(!pending.mark(tools.clone()), "the join flushes, too");
-        assert_eq!(pending.take(before), [prompts], "its change comes after the join");
-        assert_eq!(pending.take(joined), std::slice::from_ref(&tools));
-        assert!(pending.mark(tools), "it changed after it was taken");
+        assert!(!pending.mark(tools.clone(), Delta::ALL), "the join flushes, too");
+        assert_eq!(
+            pending.take(before),
+            [(prompts, Delta::ALL)],
+            "its change comes after the join"
+        );
+        assert_eq!(pending.take(joined), [(tools.clone(), Delta::ALL)]);
+        assert!(pending.mark(tools, Delta::ALL), "it changed after it was taken");
     }
 }

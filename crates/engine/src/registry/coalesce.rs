@@ -6,6 +6,8 @@ use std::time::Duration;
 use stentor_wire::Topic;
 use tokio::time::Instant;
 
+use crate::access::Delta;
+
 /// A change that follows another one within this time belongs to a burst, such as a loop that adds
 /// many tools. Changes further apart have causes of their own, and none has to wait for the next.
 const BURST: Duration = Duration::from_micros(250);
@@ -14,10 +16,10 @@ const BURST: Duration = Duration::from_micros(250);
 const MIN_SWEEP: usize = 64;
 
 /// When a change is announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Touch {
     /// Now.
-    Announce,
+    Announce(Delta),
     /// At the end of its window, which opens now.
     Open,
     /// At the end of its window, which is already open.
@@ -27,10 +29,8 @@ pub(crate) enum Touch {
 #[derive(Debug)]
 enum State {
     Announced(Instant),
-    /// In its window; `changed` if a change waits for the window's end.
-    Window {
-        changed: bool,
-    },
+    /// In its window, with the changes that wait for the window's end.
+    Window(Delta),
 }
 
 /// The topics that were announced just now or are in their window.
@@ -52,58 +52,55 @@ pub(crate) struct Coalesce {
 }
 
 impl Coalesce {
-    pub(crate) fn touch(&mut self, topic: &Topic, now: Instant) -> Touch {
+    pub(crate) fn touch(&mut self, topic: &Topic, delta: Delta, now: Instant) -> Touch {
         let is_close = |at: &Instant| now.saturating_duration_since(*at) < BURST;
         match self.topics.get_mut(topic) {
-            Some(State::Window { changed }) => {
-                *changed = true;
+            Some(State::Window(held)) => {
+                held.join(delta);
                 return Touch::Hold;
             }
             Some(State::Announced(at)) if !is_close(at) => *at = now,
             Some(state) => {
-                *state = State::Window { changed: true };
+                *state = State::Window(delta);
                 return Touch::Open;
             }
             None => {
                 if self.topics.len() >= self.sweep_at.max(MIN_SWEEP) {
                     self.topics.retain(|_, state| match state {
                         State::Announced(at) => is_close(at),
-                        State::Window { .. } => true,
+                        State::Window(_) => true,
                     });
                     self.sweep_at = 2 * self.topics.len();
                 }
                 self.topics.insert(topic.clone(), State::Announced(now));
             }
         }
-        Touch::Announce
+        Touch::Announce(delta)
     }
 
     /// Closes all windows, as the registry that would have closed them has ended. Returns the
     /// topics that were held back.
     pub(crate) fn reset(&mut self) -> Vec<Topic> {
         let held = |(topic, state)| match state {
-            State::Window { changed: true } => Some(topic),
+            State::Window(held) if !held.is_nothing() => Some(topic),
             _ => None,
         };
         self.topics.drain().filter_map(held).collect()
     }
 
-    /// A topic's window ends. `true` if the topic has to be announced now, with another window.
-    pub(crate) fn over(&mut self, topic: &Topic) -> bool {
+    /// A topic's window ends. Returns the changes to announce now, with another window.
+    pub(crate) fn over(&mut self, topic: &Topic) -> Option<Delta> {
         match self.topics.get_mut(topic) {
-            Some(State::Window { changed }) if *changed => {
-                *changed = false;
-                true
-            }
+            Some(State::Window(held)) if !held.is_nothing() => Some(std::mem::take(held)),
             _ => {
                 self.topics.remove(topic);
-                false
+                None
             }
         }
     }
 
     pub(crate) fn open(&self) -> usize {
-        self.topics.values().filter(|state| matches!(state, State::Window { .. })).count()
+        self.topics.values().filter(|state| matches!(state, State::Window(_))).count()
     }
 }
 
@@ -120,19 +117,20 @@ mod tests {
     #[test]
     fn the_first_change_of_a_burst_is_announced_at_once_and_the_rest_once() {
         let (mut coalesce, now) = (Coalesce::default(), Instant::now());
-        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
-        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Open);
-        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Hold);
-        assert!(coalesce.over(&TOOLS));
-        assert!(!coalesce.over(&TOOLS));
-        assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
+        let announce = Touch::Announce(Delta::ALL);
+        assert_eq!(coalesce.touch(&TOOLS, Delta::ALL, now), announce);
+        assert_eq!(coalesce.touch(&TOOLS, Delta::ALL, now), Touch::Open);
+        assert_eq!(coalesce.touch(&TOOLS, Delta::ALL, now), Touch::Hold);
+        assert_eq!(coalesce.over(&TOOLS), Some(Delta::ALL));
+        assert_eq!(coalesce.over(&TOOLS), None);
+        assert_eq!(coalesce.touch(&TOOLS, Delta::ALL, now), announce);
     }
 
     #[test]
     fn changes_that_are_not_close_do_not_wait_for_each_other() {
         let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
         for _ in 0..10 {
-            assert_eq!(coalesce.touch(&TOOLS, now), Touch::Announce);
+            assert_eq!(coalesce.touch(&TOOLS, Delta::ALL, now), Touch::Announce(Delta::ALL));
             assert_eq!(coalesce.open(), 0);
             now += BURST;
         }
@@ -142,7 +140,7 @@ mod tests {
     fn topics_that_were_announced_long_ago_are_removed() {
         let (mut coalesce, mut now) = (Coalesce::default(), Instant::now());
         for n in 0..10_000 {
-            coalesce.touch(&Topic::Resource(format!("a://{n}").into()), now);
+            coalesce.touch(&Topic::Resource(format!("a://{n}").into()), Delta::ALL, now);
             now += BURST;
         }
         assert!(coalesce.topics.len() <= MIN_SWEEP);
@@ -170,9 +168,9 @@ mod tests {
                 let announced = match step {
                     Step::Change => {
                         unannounced = true;
-                        coalesce.touch(&TOOLS, now) == Touch::Announce
+                        coalesce.touch(&TOOLS, Delta::ALL, now) == Touch::Announce(Delta::ALL)
                     }
-                    Step::Over if coalesce.open() == 1 => coalesce.over(&TOOLS),
+                    Step::Over if coalesce.open() == 1 => coalesce.over(&TOOLS).is_some(),
                     Step::Over => false,
                     Step::Wait(micros) => {
                         now += Duration::from_micros(micros);

@@ -15,13 +15,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::coalesce::Coalesce;
 use super::{Fact, PeerFacts, RegistryActor, RegistryArgs, RegistryConfig, RegistryMsg};
+use crate::access::Viewer;
 use crate::audience::Audience;
 use crate::catalog::{Catalog, CatalogError, Change, Mutation};
 use crate::events::Events;
 use crate::hub::{Hub, HubMsg};
+use crate::identity::Who;
 use crate::lifecycle::Lifecycle;
 use crate::reasons::Stopped;
 use crate::states::States;
+use crate::viewers::Viewers;
 
 /// How long an answer waits at most until the changes of its call are announced.
 const MAX_ANNOUNCE_WAIT: Duration = Duration::from_millis(100);
@@ -57,10 +60,13 @@ pub(crate) struct Registry {
     /// How many changes there were to announce, and how many of them are known to be announced.
     changes: AtomicU64,
     changes_announced: AtomicU64,
+    /// How many changes of each list were published.
+    published: [AtomicU64; ListKind::ALL.len()],
     hub: Arc<Hub>,
     peers: ArcSwapOption<Arc<dyn PeerFacts>>,
     /// What the author keeps for all handlers.
     pub(crate) states: Arc<States>,
+    pub(crate) viewers: Arc<Viewers>,
     pub(crate) events: Events,
     pub(crate) lifecycle: Arc<Lifecycle>,
 }
@@ -71,6 +77,7 @@ impl Registry {
         config: RegistryConfig,
         hub: Arc<Hub>,
         states: Arc<States>,
+        viewers: Arc<Viewers>,
         events: Events,
         lifecycle: Arc<Lifecycle>,
     ) -> Self {
@@ -82,9 +89,11 @@ impl Registry {
             config,
             changes: AtomicU64::new(0),
             changes_announced: AtomicU64::new(0),
+            published: Default::default(),
             hub,
             peers: ArcSwapOption::empty(),
             states,
+            viewers,
             events,
             lifecycle,
         }
@@ -135,9 +144,25 @@ impl Registry {
         self.catalog.load_full()
     }
 
-    /// Publishes a catalog. Only the actor does this.
-    pub(super) fn publish(&self, catalog: Catalog) {
+    /// Publishes a catalog, whose lists of these kinds changed. Only the actor does this.
+    pub(super) fn publish(&self, catalog: Catalog, changed: &[ListKind]) {
+        // Counted first: who sees the new catalog also sees that it may not be announced yet.
+        for kind in changed {
+            self.published[*kind as usize].fetch_add(1, Ordering::AcqRel);
+        }
         self.catalog.store(Arc::new(catalog));
+    }
+
+    /// The lists with changes that are published and may not be announced yet.
+    pub(crate) fn unannounced(&self) -> impl Iterator<Item = ListKind> + '_ {
+        ListKind::ALL.into_iter().filter(|kind| {
+            self.hub.announced(*kind) < self.published[*kind as usize].load(Ordering::Acquire)
+        })
+    }
+
+    /// What a sender sees now; `None` if nothing is hidden from anybody.
+    pub(crate) fn viewer(&self, catalog: &Catalog, who: &Who) -> Option<Viewer> {
+        catalog.is_restricted().then(|| self.viewers.viewer(who))
     }
 
     /// Applies mutations, all or none. Returns when readers see the new lists.

@@ -18,7 +18,8 @@ use stentor_wire::{
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{PeerEvent, PeerRequest, PeerStream, Remote, SessionOp};
+use super::{PeerEvent, PeerRequest, PeerSender, PeerStream, Remote, SessionOp};
+use crate::identity::Who;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::reasons::{EndReason, Refused};
 use crate::session::Session;
@@ -45,14 +46,9 @@ impl HttpSession {
         Self(Location::Local(session))
     }
 
-    pub(super) fn remote(
-        remote: Remote,
-        node: NodeId,
-        session: SessionId,
-        principal: Option<&str>,
-    ) -> Self {
-        let (version, principal) = (OnceLock::new(), principal.map(Arc::from));
-        let remote = RemoteSession { remote, node, session, principal, version };
+    pub(super) fn remote(remote: Remote, node: NodeId, session: SessionId, who: Who) -> Self {
+        let version = OnceLock::new();
+        let remote = RemoteSession { remote, node, session, who, version };
         Self(Location::Remote(Arc::new(remote)))
     }
 
@@ -210,7 +206,7 @@ struct RemoteSession {
     remote: Remote,
     node: NodeId,
     session: SessionId,
-    principal: Option<Arc<str>>,
+    who: Who,
     version: OnceLock<ProtocolVersion>,
 }
 
@@ -221,8 +217,8 @@ impl RemoteSession {
         let peers = self.remote.0.nodes.peers().ok_or(Refused::Unreachable)?;
         let mut node = self.node.clone();
         for _ in 0..MAX_MOVES {
-            let (session, principal) = (self.session.clone(), self.principal.clone());
-            let peer_request = PeerRequest::Session { session, principal, op: op.clone() };
+            let (session, sender) = (self.session.clone(), PeerSender(self.who.clone()));
+            let peer_request = PeerRequest::Session { session, sender, op: op.clone() };
             let mut peer_stream =
                 peers.ask(&node, peer_request).map_err(|_| Refused::Unreachable)?;
             match peer_stream.next().await {
@@ -302,8 +298,7 @@ impl RemoteSession {
         next: Seq,
         request: Id,
     ) -> Result<StreamReceiver, Refused> {
-        let (id, principal) = (self.session.as_str(), self.principal.as_deref());
-        let session = self.remote.http_session(id, principal).await?;
+        let session = self.remote.http_session(self.session.as_str(), &self.who).await?;
         session.read_again(stream, next, request).await
     }
 }

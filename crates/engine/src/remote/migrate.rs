@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use stentor_delivery::SerializedFrame;
 use tokio::sync::Notify;
 
-use super::{Parts, Remote, SessionRecord};
+use super::{Parts, PeerSender, Remote, SessionRecord};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, SessionKind};
 use crate::session::SessionEntry;
@@ -86,8 +86,8 @@ impl OutgoingMigration {
 
     /// The principal that owns the session.
     #[must_use]
-    pub fn principal(&self) -> Option<Arc<str>> {
-        self.entry.principal().cloned()
+    pub fn sender(&self) -> PeerSender {
+        PeerSender(self.entry.who())
     }
 
     /// The session's id.

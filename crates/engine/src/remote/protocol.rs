@@ -2,7 +2,6 @@
 //! and the traits by which a cluster carries it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use stentor_wire::{ProtocolVersion, Response, raw_json};
 use tokio::sync::mpsc;
 
 use crate::caller::RemoteCaller;
+use crate::identity::Who;
 use crate::ids::{NodeId, SessionId};
 use crate::nodes::Reach;
 use crate::reasons::{EndReason, Refused};
@@ -57,8 +57,8 @@ pub enum PeerRequest {
     Session {
         /// The session.
         session: SessionId,
-        /// The principal that does it.
-        principal: Option<Arc<str>>,
+        /// Who does it.
+        sender: PeerSender,
         /// What to do.
         #[serde(rename = "act")]
         op: SessionOp,
@@ -66,6 +66,10 @@ pub enum PeerRequest {
     /// Continue a session that was on the asking node.
     Migrate(Box<SessionRecord>),
 }
+
+/// Who sends the request of a client, as the node that received it knows. Nodes trust each other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerSender(pub(crate) Who);
 
 /// What to do with a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use super::{
 use crate::caller::Caller;
 use crate::dispatch::{Answer, Scope};
 use crate::handler::PendingRequests;
+use crate::identity::Who;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::Refused;
 
@@ -59,8 +60,8 @@ impl Remote {
     pub(crate) async fn serve_peer(&self, peer_request: PeerRequest) -> PeerResponse {
         let served = match peer_request {
             PeerRequest::Request { sender, request } => self.serve_request(*sender, &request).await,
-            PeerRequest::Session { session, principal, op } => {
-                self.serve_session(&session, principal.as_deref(), op).await
+            PeerRequest::Session { session, sender, op } => {
+                self.serve_session(&session, &sender.0, op).await
             }
             PeerRequest::Migrate(record) => {
                 let accepted = self.0.sessions.accept_migration(*record).await;
@@ -129,10 +130,10 @@ impl Remote {
     async fn serve_session(
         &self,
         session: &SessionId,
-        principal: Option<&str>,
+        who: &Who,
         op: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        let found = self.session_for_peer(session, principal).await?;
+        let found = self.session_for_peer(session, who).await?;
         let session = match found {
             Found::Local(session) => session,
             Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),

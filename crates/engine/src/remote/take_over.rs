@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Found, Remote};
+use crate::identity::Who;
 use crate::ids::SessionId;
 use crate::nodes::Reach;
 use crate::reasons::Refused;
@@ -12,17 +13,17 @@ use crate::session::{SessionEntry, TakeOver};
 const MAX_OWNERS: usize = 4;
 
 impl Remote {
-    /// Takes a session of this principal from the session store, if its node died. Any other
-    /// principal gets the same result as for a session that never existed, and moves nothing.
+    /// Takes a session of this sender from the session store, if its node died. Anybody else
+    /// gets the same result as for a session that never existed, and moves nothing.
     pub(super) async fn take_over_session(
         &self,
         id: &SessionId,
-        principal: Option<&str>,
+        who: &Who,
     ) -> Result<Found, Refused> {
         let moved = || self.last_move(id).map(Found::Remote).ok_or(Refused::SessionEnded);
         let sessions = &self.0.sessions;
         let local = || {
-            let session = sessions.find_http(id.as_str(), principal);
+            let session = sessions.find_http(id.as_str(), who);
             session.map(Found::Local).ok_or(Refused::SessionEnded)
         };
         let Some(saver) = &sessions.saver else { return moved() };
@@ -34,7 +35,7 @@ impl Remote {
             self.0.migrations.settled(id.as_str()).await;
         };
         let entry = sessions.directory.get(id.as_str());
-        if entry.as_ref().is_some_and(|entry| entry.is_of(principal)) {
+        if entry.as_ref().is_some_and(|entry| entry.is_of(who)) {
             return local();
         }
         if sessions.directory.is_ending(id.as_str()) || saver.has_ended(id) {
@@ -50,9 +51,9 @@ impl Remote {
         let own = &self.0.nodes.node;
         // The store gives the session at once if an earlier run of this node had it. Otherwise it
         // names the node that has the session.
-        let mut from = own.clone();
+        let (mut from, owner) = (own.clone(), who.owner());
         for _ in 0..MAX_OWNERS {
-            match saver.store.take_over(id, principal, &from, own).await {
+            match saver.store.take_over(id, &owner, &from, own).await {
                 Ok(TakeOver::Given(record)) => {
                     crate::log!(info, session = ?id, %from, "takes over the session of a node that died");
                     let entry = SessionEntry::taken_over(sessions, *record, permit).await;

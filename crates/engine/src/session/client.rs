@@ -100,6 +100,7 @@ impl Session {
     /// it may be lost. So all lists are announced as changed.
     pub(crate) fn attach(&self) -> StreamReceiver {
         self.entry.mark_seen();
+        self.follow_sender();
         let sender = self.entry.notices();
         let had_reader = sender.is_attached();
         let receiver = sender.attach();
@@ -127,6 +128,7 @@ impl Session {
     /// lists are announced as changed. If the whole stream is lost, this is
     /// [`attach`](Self::attach). When dropped early, the stream has no reader.
     pub(crate) async fn resume(&self, stream: StreamId, next: Seq) -> StreamReceiver {
+        self.follow_sender();
         let found = self.find_stream(stream, next).await;
         let attach = || Resumed { receiver: self.entry.notices().attach(), complete: false };
         let found = found.unwrap_or_else(attach);
@@ -160,6 +162,11 @@ impl Session {
             Some(sender) => sender,
             None => self.entry.earlier_stream(&self.sessions, stream).await?,
         };
+        // A weaker credential must not read what a stronger one asked for: for it, there is no such
+        // stream.
+        if !sender.needs().iter().all(|scope| self.who.has_scope(scope)) {
+            return None;
+        }
         Some(sender.resume(next).await)
     }
 

@@ -22,6 +22,7 @@ use super::state::SessionState;
 use super::streams::{self, Kept};
 use crate::call::{FinishStreams, OpenCalls};
 use crate::handler::PendingRequests;
+use crate::identity::{Owner, Who};
 use crate::ids::{SessionId, StreamId};
 use crate::reasons::SessionKind;
 use crate::request_budget::Meter;
@@ -48,7 +49,7 @@ pub(crate) const MAX_WAITING_MESSAGES: u32 = 64;
 pub(crate) struct SessionEntry {
     id: SessionId,
     kind: SessionKind,
-    principal: Option<Arc<str>>,
+    owner: Owner,
     opened: Instant,
     state: Mutex<SessionState>,
     life: Mutex<Life>,
@@ -77,6 +78,8 @@ struct DeadNodeStreams {
     before: u64,
     /// Requests of calls that ran on that node, by the id of the stream that had to answer them.
     unanswered: HashMap<u64, Id>,
+    /// Scopes without which nobody may read a stream, by its id.
+    needs: HashMap<u64, Vec<Arc<str>>>,
 }
 
 impl SessionEntry {
@@ -85,15 +88,18 @@ impl SessionEntry {
         id: SessionId,
         kind: SessionKind,
         notices: StreamSender,
-        state: SessionState,
-        principal: Option<Arc<str>>,
+        mut state: SessionState,
+        who: Who,
         permit: SessionPermit,
     ) -> Self {
+        let owner = who.owner();
+        state.viewer = sessions.registry.viewers.viewer(&who);
+        state.who = who;
         let counters = notices.counters().clone();
         Self {
             id,
             kind,
-            principal,
+            owner,
             opened: Instant::now(),
             requests: state.meter().clone(),
             state: Mutex::new(state),
@@ -116,14 +122,24 @@ impl SessionEntry {
         &self.id
     }
 
-    /// The principal that opened the session, if the transport knows one. No other may use it.
-    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
-        self.principal.as_ref()
+    /// Who opened the session. Nobody else may use it.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
-    /// Whether this principal opened the session. `None` means a request without a principal.
-    pub(crate) fn is_of(&self, principal: Option<&str>) -> bool {
-        self.principal.as_deref() == principal
+    /// The principal that opened the session, if the transport knows one.
+    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
+        self.owner.principal.as_ref()
+    }
+
+    /// Whether the session is this sender's own.
+    pub(crate) fn is_of(&self, who: &Who) -> bool {
+        who.owns(&self.owner)
+    }
+
+    /// Who used the session last, and with which rights.
+    pub(crate) fn who(&self) -> Who {
+        self.state().who.clone()
     }
 
     pub(crate) fn kind(&self) -> SessionKind {
@@ -185,9 +201,20 @@ impl SessionEntry {
         self.dead_node.as_ref()?.unanswered.get(&stream.0)
     }
 
-    pub(super) fn with_first_stream(mut self, first: u64, unanswered: Vec<(u64, Id)>) -> Self {
-        let unanswered = unanswered.into_iter().collect();
-        self.dead_node = Some(Box::new(DeadNodeStreams { before: first, unanswered }));
+    /// The scopes without which nobody may read this stream, if its node died.
+    pub(super) fn needs_of(&self, stream: StreamId) -> impl Iterator<Item = Arc<str>> + '_ {
+        let dead = self.dead_node.as_ref();
+        dead.and_then(|dead| dead.needs.get(&stream.0)).into_iter().flatten().cloned()
+    }
+
+    pub(super) fn with_first_stream(
+        mut self,
+        first: u64,
+        unanswered: Vec<(u64, Id)>,
+        needs: Vec<(u64, Vec<Arc<str>>)>,
+    ) -> Self {
+        let (unanswered, needs) = (unanswered.into_iter().collect(), needs.into_iter().collect());
+        self.dead_node = Some(Box::new(DeadNodeStreams { before: first, unanswered, needs }));
         self
     }
 
@@ -301,7 +328,7 @@ impl SessionEntry {
         SessionView {
             id: self.id.clone(),
             kind: self.kind,
-            principal: self.principal.clone(),
+            principal: self.principal().cloned(),
             version,
             client,
             initialized,

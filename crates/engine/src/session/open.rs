@@ -11,6 +11,7 @@ use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
 use crate::caller::Caller;
 use crate::dispatch::Answer;
 use crate::events::EngineEvent;
+use crate::identity::Who;
 use crate::ids::{SessionId, new_session_id};
 use crate::reasons::{EndReason, Refused, SessionKind};
 use crate::request_budget::cost_of_params;
@@ -20,37 +21,37 @@ impl Sessions {
     /// Opens a session for the one client at the other end of a pipe, in either era.
     pub(crate) async fn open_pipe(
         self: &Arc<Self>,
-        principal: Option<Arc<str>>,
+        who: Who,
         connection: Option<Connection>,
     ) -> Result<(Session, StreamSender, StreamReceiver), Refused> {
         let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let notices = streams::of_one(self, &id, false);
         // Each pipe without a principal is a caller of its own.
-        let share = Share::of(principal.as_ref(), Some(&id), connection);
+        let share = Share::of(who.principal(), Some(&id), connection);
         let meter = self.calls.requests.session_meter(&share);
         let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, notices.clone(), state, principal)?;
+        let entry = self.new_session(kind, notices.clone(), state, who)?;
         let session = self.install(&entry).await?;
         let receiver = notices.attach();
         Ok((session, notices, receiver))
     }
 
-    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. Only the
-    /// same principal can find the session.
+    /// Opens a legacy session over HTTP, for a client that is about to send `initialize`. Only its
+    /// owner can find the session.
     pub(crate) async fn open_http(
         self: &Arc<Self>,
-        principal: Option<Arc<str>>,
+        who: Who,
         connection: Option<Connection>,
     ) -> Result<Session, Refused> {
         let meter =
-            self.calls.requests.session_meter(&Share::of(principal.as_ref(), None, connection));
+            self.calls.requests.session_meter(&Share::of(who.principal(), None, connection));
         let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Http);
         let notices = streams::of_http(self, &id);
         let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, notices, state, principal)?;
+        let entry = self.new_session(kind, notices, state, who)?;
         self.install(&entry).await
     }
 
@@ -92,8 +93,7 @@ impl Sessions {
             Ok(state) => state,
             Err(error) => return refuse(error),
         };
-        let principal = caller.principal;
-        let entry = self.new_session(SessionKind::Listen, notices.clone(), state, principal)?;
+        let entry = self.new_session(SessionKind::Listen, notices.clone(), state, caller.who)?;
         let goes_on = self.install(&entry).await?.acknowledge(&request.id);
         match goes_on {
             true => grants.begin(&entry, &request.id),
@@ -129,16 +129,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Finds a legacy HTTP session of this engine by its id, for the principal that opened it.
-    pub(crate) fn find_http(
-        self: &Arc<Self>,
-        id: &str,
-        principal: Option<&str>,
-    ) -> Option<Session> {
+    /// Finds a legacy HTTP session of this engine by its id, for its owner, who uses it with the
+    /// rights of `who`.
+    pub(crate) fn find_http(self: &Arc<Self>, id: &str, who: &Who) -> Option<Session> {
         let entry = self.directory.get(id);
-        let entry =
-            entry.filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(principal))?;
-        Some(Session::new(self.clone(), entry))
+        let entry = entry.filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(who))?;
+        Some(Session::new(self.clone(), entry).used_by(who.clone()))
     }
 
     /// The ids of the legacy HTTP sessions on this engine.
@@ -154,14 +150,14 @@ impl Sessions {
         kind: SessionKind,
         notices: StreamSender,
         state: SessionState,
-        principal: Option<Arc<str>>,
+        who: Who,
     ) -> Result<Arc<SessionEntry>, Refused> {
         if self.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
         let permit = self.directory.permit().ok_or(Refused::TooManySessions)?;
         let id = state.id().clone();
-        Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, principal, permit)))
+        Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, who, permit)))
     }
 
     /// From here on, lookups find the session.
@@ -177,7 +173,7 @@ impl Sessions {
             entry.end(self, EndReason::Shutdown);
             return Err(Refused::ShuttingDown);
         }
-        let session = Session::new(self.clone(), entry.clone());
+        let session = Session::new(self.clone(), entry.clone()).used_by(entry.who());
         if self.never_passive() {
             // An actor that is never passive exists from the beginning.
             Box::pin(session.actor()).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stentor_delivery::{Log, StreamRecord, StreamSender};
+use stentor_wire::model::JsonObject;
 use stentor_wire::{ErrorObject, Id, encode};
 use tokio::time::{Duration, timeout};
 
@@ -11,6 +12,7 @@ use super::entry::SessionEntry;
 use super::state::SessionState;
 use super::streams::{self, Kept, reopen};
 use crate::caller::{Caller, RemoteCaller};
+use crate::identity::{Owner, Who};
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::{CancelReason, SessionKind};
 use crate::session::Sessions;
@@ -22,7 +24,8 @@ use crate::shares::Share;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionRecord {
     pub(crate) id: SessionId,
-    pub(super) principal: Option<Arc<str>>,
+    #[serde(flatten)]
+    pub(super) owner: Owner,
     pub(super) client: RemoteCaller,
     pub(super) initialized: bool,
     pub(super) watched: Vec<Arc<str>>,
@@ -30,6 +33,9 @@ pub struct SessionRecord {
     /// Calls that run, and the ids of the streams that answer them, in case their node dies.
     #[serde(default)]
     pub(super) unanswered: Vec<(u64, Id)>,
+    /// Scopes without which nobody may read a stream, by its id, in case their node dies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) needs: Vec<(u64, Vec<Arc<str>>)>,
     #[serde(default)]
     pub(super) moves: u64,
     pub(super) notices: StreamRecord,
@@ -44,10 +50,10 @@ impl SessionRecord {
         &self.id
     }
 
-    /// The principal that opened the session; `None` if there was none. No other may use it.
+    /// Who opened the session. Nobody else may use it.
     #[must_use]
-    pub fn principal(&self) -> Option<&str> {
-        self.principal.as_deref()
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// How often the session has moved from one node to another.
@@ -81,6 +87,16 @@ impl SessionRecord {
     }
 }
 
+/// The client of a session, with the rights of its last request. `None` before `initialize`.
+fn client_of(state: &SessionState) -> Option<RemoteCaller> {
+    let who = match &state.who {
+        // A store is no place for them.
+        Who::Known(identity) => Who::Known(identity.clone().claims(JsonObject::new())),
+        other => other.clone(),
+    };
+    Some(RemoteCaller::from(&state.legacy()?.clone().with_who(who)))
+}
+
 impl SessionEntry {
     /// Takes everything out of the session, so that another node can continue it.
     ///
@@ -105,7 +121,7 @@ impl SessionEntry {
         }
         let (client, initialized, watched) = {
             let state = self.state();
-            let client = RemoteCaller::from(state.legacy()?);
+            let client = client_of(&state)?;
             (client, state.is_initialized(), state.watched().cloned().collect())
         };
         let notices = self.notices().migrate().await;
@@ -115,12 +131,13 @@ impl SessionEntry {
         }
         Some(SessionRecord {
             id: self.id().clone(),
-            principal: self.principal().cloned(),
+            owner: self.owner().clone(),
             client,
             initialized,
             watched,
             next_stream: self.next_stream(),
             unanswered: Vec::new(),
+            needs: Vec::new(),
             moves: self.moves() + 1,
             notices,
             kept,
@@ -133,15 +150,21 @@ impl SessionEntry {
         let unanswered =
             running.filter_map(|stream| Some((stream.stream_id().0, stream.request()?.clone())));
         let unanswered = unanswered.collect();
+        let needs = self.kept().all().into_iter().filter_map(|stream| {
+            let needs = stream.needs();
+            (!needs.is_empty()).then(|| (stream.stream_id().0, needs))
+        });
+        let needs = needs.collect();
         let state = self.state();
         Some(SessionRecord {
             id: self.id().clone(),
-            principal: self.principal().cloned(),
-            client: RemoteCaller::from(state.legacy()?),
+            owner: self.owner().clone(),
+            client: client_of(&state)?,
             initialized: state.is_initialized(),
             watched: state.watched().cloned().collect(),
             next_stream: self.next_stream(),
             unanswered,
+            needs,
             moves: self.moves(),
             notices: StreamRecord::begins_at(StreamId::STANDALONE, Seq(0)),
             kept: Vec::new(),
@@ -167,7 +190,8 @@ impl SessionEntry {
         });
         record.notices = notices;
         let unanswered = std::mem::take(&mut record.unanswered);
-        Self::with_log(sessions, record, permit, log).with_first_stream(first, unanswered)
+        let needs = std::mem::take(&mut record.needs);
+        Self::with_log(sessions, record, permit, log).with_first_stream(first, unanswered, needs)
     }
 
     /// The stream of a request to the node that had the session before and died, as far as the
@@ -195,6 +219,7 @@ impl SessionEntry {
             record = record.answered(encode::error(Some(request), &error), Some(error.code));
         }
         let sender = streams::of_request(sessions, record.id(), self.counters());
+        self.needs_of(stream).for_each(|scope| sender.need(scope));
         sender.restore(log, record);
         Some(self.kept().keep_once(sender, sessions.config.kept_streams))
     }
@@ -215,7 +240,8 @@ impl SessionEntry {
         permit: SessionPermit,
         notices: Log,
     ) -> Self {
-        let SessionRecord { id, principal, client, initialized, watched, .. } = record;
+        let SessionRecord { id, client, initialized, watched, .. } = record;
+        let who = client.who.clone();
         let notices = streams::from_record(sessions, notices, record.notices);
         let max = sessions.config.max_subscriptions;
         let state = SessionState::from_record(
@@ -224,10 +250,10 @@ impl SessionEntry {
             Caller::from(client),
             initialized,
             watched,
-            &sessions.calls.requests.session_meter(&Share::of(principal.as_ref(), Some(&id), None)),
+            &sessions.calls.requests.session_meter(&Share::of(who.principal(), Some(&id), None)),
         );
         let kind = SessionKind::Http;
-        let entry = Self::new(sessions, id.clone(), kind, notices, state, principal, permit)
+        let entry = Self::new(sessions, id.clone(), kind, notices, state, who, permit)
             .with_next_stream(record.next_stream)
             .with_moves(record.moves);
         entry.mark_used();

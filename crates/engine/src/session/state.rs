@@ -11,8 +11,10 @@ use stentor_wire::{
     code, encode,
 };
 
+use crate::access::Viewer;
 use crate::caller::{Caller, SessionLevel};
 use crate::hub::filter::{self, Filter, Watched};
+use crate::identity::Who;
 use crate::ids::SessionId;
 use crate::nodes::Forwarding;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
@@ -88,6 +90,10 @@ pub(crate) struct SessionState {
     initialized: bool,
     /// What the author keeps for this session.
     pub(crate) slots: Slots,
+    /// Who used the session last, and with which rights.
+    pub(crate) who: Who,
+    /// What it sees, as the hub knows.
+    pub(crate) viewer: Viewer,
     /// The bytes that are counted for its client and its subscriptions.
     charge: Charge,
 }
@@ -109,6 +115,8 @@ impl SessionState {
             listens: HashMap::default(),
             initialized: false,
             slots: Slots::default(),
+            who: Who::Nobody,
+            viewer: Viewer::Stranger,
             charge: meter.nothing(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::SessionRecord;
+use crate::identity::Owner;
 use crate::ids::{NodeId, SessionId};
 
 /// Keeps the identity of legacy HTTP sessions where all nodes find it, so that another node can
@@ -38,10 +39,11 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Gives a session to the node `by` if the node `from` has it, and adds one move. If several
     /// nodes ask at once, one of them gets it.
     ///
-    /// Only for the session's own [principal](SessionRecord::principal), compared byte by byte. For
-    /// any other principal, for none where the session has one, and for one where the session has
-    /// none, the result is [`TakeOver::Unknown`] and the session stays unchanged. A stranger who
-    /// only knows the id of a session must neither move it nor learn that it exists.
+    /// Only for the session's own [owner](SessionRecord::owner), whose principal and client are
+    /// compared byte by byte. For any other owner, for none where the session has one, and for one
+    /// where the session has none, the result is [`TakeOver::Unknown`] and the session stays
+    /// unchanged. A stranger who only knows the id of a session must neither move it nor learn that
+    /// it exists.
     ///
     /// # Errors
     ///
@@ -49,7 +51,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
-        principal: Option<&'a str>,
+        owner: &'a Owner,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<TakeOver, SessionStoreError>>;
@@ -74,7 +76,7 @@ pub enum TakeOver {
     Given(Box<SessionRecord>),
     /// This node has the session, and keeps it.
     Held(NodeId),
-    /// No such session exists, or it belongs to another principal.
+    /// No such session exists, or it belongs to another owner.
     Unknown,
 }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use stentor_delivery::policy::Retention;
 use stentor_delivery::{Delivered, EventLog, EventStore, MemoryEventStore, Reopened, Replay};
 
+use crate::identity::Owner;
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::session::{SessionRecord, SessionStore, SessionStoreError, TakeOver};
 
@@ -66,22 +67,16 @@ impl SharedStore {
         keeps
     }
 
-    fn give(
-        &self,
-        session: &SessionId,
-        principal: Option<&str>,
-        from: &NodeId,
-        by: &NodeId,
-    ) -> TakeOver {
+    fn give(&self, session: &SessionId, owner: &Owner, from: &NodeId, by: &NodeId) -> TakeOver {
         match self.sessions.lock().get_mut(session) {
-            Some((_, record)) if record.principal() != principal => TakeOver::Unknown,
-            Some((owner, record)) if owner == from => {
-                *owner = by.clone();
+            Some((_, record)) if record.owner() != owner => TakeOver::Unknown,
+            Some((node, record)) if node == from => {
+                *node = by.clone();
                 let moves = record.moves() + 1;
                 *record = record.clone().with_moves(moves);
                 TakeOver::Given(Box::new(record.clone()))
             }
-            Some((owner, _)) => TakeOver::Held(owner.clone()),
+            Some((node, _)) => TakeOver::Held(node.clone()),
             None => TakeOver::Unknown,
         }
     }
@@ -107,11 +102,11 @@ impl SessionStore for SharedStore {
     fn take_over<'a>(
         &'a self,
         session: &'a SessionId,
-        principal: Option<&'a str>,
+        owner: &'a Owner,
         from: &'a NodeId,
         by: &'a NodeId,
     ) -> BoxFuture<'a, Result<TakeOver, SessionStoreError>> {
-        Box::pin(ready(Ok(self.give(session, principal, from, by))))
+        Box::pin(ready(Ok(self.give(session, owner, from, by))))
     }
 
     fn remove<'a>(
@@ -214,7 +209,7 @@ pub fn session_record(node: &NodeId) -> SessionRecord {
         "next_stream": 3, "unanswered": [[2, "b"]], "moves": 0, "kept": [],
         "client": {
             "version": "2025-11-25", "client": {"name": "c", "version": "1"}, "capabilities": {},
-            "session": id, "principal": null, "resumes": true, "level": "error",
+            "session": id, "resumes": true, "level": "error",
         },
         "notices": {
             "stream": 0, "floor": 0, "past": [], "next": 0, "unread": [], "finished": false,
@@ -224,7 +219,7 @@ pub fn session_record(node: &NodeId) -> SessionRecord {
 }
 
 /// Checks what every [`SessionStore`] has to do: give a session to one node at a time, as it was
-/// saved last, only for the principal that opened it, and obey no other.
+/// saved last, only for its owner, and obey no other.
 ///
 /// # Panics
 ///
@@ -236,7 +231,11 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     let (one, two, three) = (node("one"), node("two"), node("three"));
     let (session, other) = (session_record(&one), session_record(&one));
     let id = session.id();
-    let ann = session.principal();
+    let ann = session.owner();
+    let owner = |principal: Option<&str>, oauth_client: Option<&str>| Owner {
+        principal: principal.map(Into::into),
+        oauth_client: oauth_client.map(Into::into),
+    };
     let take_over = async |from: &NodeId, by: &NodeId| {
         store.take_over(id, ann, from, by).await.expect("it works")
     };
@@ -256,10 +255,16 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     for stranger in [None, Some(""), Some("bob"), Some("Ann"), Some("ann "), Some("a"), Some("änn")]
     {
         for from in [&one, &two] {
-            let answer = store.take_over(id, stranger, from, &two).await.expect("it works");
-            assert!(matches!(answer, TakeOver::Unknown), "it is not there for {stranger:?}");
+            for client in [None, Some("editor")] {
+                let stranger = owner(stranger, client);
+                let answer = store.take_over(id, &stranger, from, &two).await.expect("it works");
+                assert!(matches!(answer, TakeOver::Unknown), "it is not there for {stranger:?}");
+            }
         }
     }
+    let client = owner(Some("ann"), Some("editor"));
+    let answer = store.take_over(id, &client, &one, &two).await.expect("it works");
+    assert!(matches!(answer, TakeOver::Unknown), "another client of hers is somebody else");
     assert!(held(take_over(&two, &two).await, &one), "two does not have it");
     let TakeOver::Given(given) = take_over(&one, &two).await else { panic!("one has it") };
     assert_eq!(json(&given), json(&changed.clone().with_moves(1)), "as it was saved last");
@@ -292,7 +297,7 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
     assert!(matches!(rest, TakeOver::Given(_)), "and no other is");
     store.remove(&two, other.id()).await.expect("it works");
 
-    // Principals of any characters, and none at all.
+    // Principals and clients of any characters, and none at all.
     for principal in [None, Some(""), Some("0"), Some("null"), Some("a\"\\\u{1}\u{0}\n ü 語")] {
         let mut record = json(&session_record(&one));
         record["principal"] = principal.into();
@@ -300,12 +305,15 @@ pub async fn session_store_keeps_its_contract(store: &dyn SessionStore) {
         let id = record.id();
         assert!(save(&one, &record).await);
         for stranger in [None, Some(""), Some("0"), Some("1"), Some("null"), Some("ann")] {
-            if stranger != principal {
-                let answer = store.take_over(id, stranger, &one, &two).await.expect("it works");
-                assert!(matches!(answer, TakeOver::Unknown), "{principal:?} is not {stranger:?}");
+            for stranger in [owner(stranger, None), owner(stranger, Some(""))] {
+                if stranger != *record.owner() {
+                    let answer = store.take_over(id, &stranger, &one, &two).await;
+                    let is_unknown = matches!(answer.expect("it works"), TakeOver::Unknown);
+                    assert!(is_unknown, "{:?} is not {stranger:?}", record.owner());
+                }
             }
         }
-        let own = store.take_over(id, principal, &one, &two).await.expect("it works");
+        let own = store.take_over(id, record.owner(), &one, &two).await.expect("it works");
         assert!(matches!(own, TakeOver::Given(_)), "{principal:?} is itself");
         store.remove(&two, id).await.expect("it works");
     }

@@ -92,19 +92,19 @@ impl Peers for NodePeers {
 }
 
 impl PeerFacts for NodePeers {
-    fn offer_shown(&self, _node: &NodeId, _seq: u64, lists: &[stentor_engine::ListKind]) {
+    fn offer_shown(&self, _node: &NodeId, _seq: u64, lists: stentor_engine::ListChanges) {
         let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
-        own.unwrap().announce_lists(lists.to_vec());
+        own.unwrap().announce_lists(lists);
     }
 
-    fn catalog_changed(&self, lists: &[stentor_engine::ListKind]) {
+    fn catalog_changed(&self, lists: stentor_engine::ListChanges) {
         let own = self.nodes.0.lock().unwrap().get(&self.own).cloned();
         let Some(own) = own else { return };
         for other in self.others() {
             let definitions = through_json(&own.catalog().snapshot().definitions());
             other.peer_offers(self.own.clone(), 0, Some(definitions));
         }
-        own.announce_lists(lists.to_vec());
+        own.announce_lists(lists);
     }
 
     fn registry_restarted(&self) {
@@ -139,7 +139,7 @@ impl Nodes {
         self.0.lock().unwrap().insert(node(name), engine.clone());
         let peers = Arc::new(NodePeers { own: node(name), nodes: self.clone() });
         engine.join_peers(Some(peers.clone()));
-        peers.catalog_changed(&[]);
+        peers.catalog_changed(stentor_engine::ListChanges::default());
         for other in peers.others() {
             let definitions = other.catalog().snapshot().definitions();
             engine.peer_offers(other.node().clone(), 0, Some(definitions));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_engine::remote::{PeerEvent, PeerRequest, SessionOp};
+use stentor_engine::testing::sent_by;
 use stentor_engine::transport_api::Refused;
 use stentor_engine::{EndReason, Engine, Seq, SessionRecord, tool};
 use stentor_wire::ProtocolVersion;
@@ -18,7 +19,7 @@ async fn a_session_is_served_through_any_node() {
     let (_nodes, near, far) = two().await;
     let id = opened(&far).await.id().as_str().to_owned();
     assert!(id.starts_with("far."), "{id}");
-    let through = near.http_session(&id, Some("ann")).await.unwrap();
+    let through = near.http_session(&id, &sent_by("ann")).await.unwrap();
     let request = legacy(1, "tools/call", json!({"name": "echo"}));
     let said = all(&mut through.request(request).await.unwrap()).await;
     assert_eq!(said[0]["result"]["content"][0]["text"], "echo", "{said:?}");
@@ -42,12 +43,12 @@ async fn a_session_is_served_through_any_node() {
     far.send_prompt_list_changed();
     let next = stentor_engine::Seq(seq.0 + 1);
     let mut resumed =
-        far.http_session(&id, Some("ann")).await.unwrap().resume(stream, next).await.unwrap();
+        far.http_session(&id, &sent_by("ann")).await.unwrap().resume(stream, next).await.unwrap();
     batch.clear();
     assert!(resumed.next(&mut batch).await);
     assert_eq!((batch.len(), batch[0].seq), (1, next));
 
-    let bob = near.http_session(&id, Some("bob")).await.unwrap();
+    let bob = near.http_session(&id, &sent_by("bob")).await.unwrap();
     let request = legacy(2, "tools/call", json!({"name": "echo"}));
     assert_eq!(bob.request(request).await.unwrap_err(), Refused::SessionEnded);
     through.end(EndReason::Deleted).await.unwrap();
@@ -60,14 +61,14 @@ async fn a_session_is_served_through_any_node() {
 async fn a_request_whose_session_is_lost_is_answered_with_an_error() {
     let (nodes, near, far) = two().await;
     let id = opened(&far).await.id().as_str().to_owned();
-    let through = near.http_session(&id, Some("ann")).await.unwrap();
+    let through = near.http_session(&id, &sent_by("ann")).await.unwrap();
     let request = legacy(1, "tools/call", json!({"name": "wait"}));
     let mut receiver = through.request(request).await.unwrap();
     nodes.lose("far");
     far.actor().kill();
     let said = all(&mut receiver).await;
     assert_eq!((said.len(), &said[0]["id"]), (1, &json!(1)), "{said:?}");
-    assert!(near.http_session(&id, Some("ann")).await.is_err());
+    assert!(near.http_session(&id, &sent_by("ann")).await.is_err());
 }
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     far.notify_all("notifications/own", json!({"n": 2})).await.unwrap();
     let looking = tokio::spawn({
         let (far, id) = (far.clone(), id.clone());
-        async move { far.http_session(id.as_str(), Some("ann")).await.map(drop) }
+        async move { far.http_session(id.as_str(), &sent_by("ann")).await.map(drop) }
     });
     let mut migrated = near.serve_peer(PeerRequest::Migrate(Box::new(record))).await;
     assert!(matches!(migrated.next().await, Some(PeerEvent::Ended)));
@@ -109,7 +110,7 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
     migration.arrived();
     assert_eq!(looking.await.unwrap().unwrap_err(), Refused::SessionEnded);
 
-    let bob = near.http_session(id.as_str(), Some("bob")).await.unwrap();
+    let bob = near.http_session(id.as_str(), &sent_by("bob")).await.unwrap();
     let request = legacy(9, "ping", json!({}));
     assert_eq!(bob.request(request).await.unwrap_err(), Refused::SessionEnded);
     // While both nodes receive notices.
@@ -121,10 +122,10 @@ async fn a_session_goes_on_on_another_node_and_its_client_misses_nothing() {
         tokio::task::yield_now().await;
     }
     let (session, op) = (id.clone(), SessionOp::Missed(through_json(&heard)));
-    let peer_request = PeerRequest::Session { session, principal: migration.principal(), op };
+    let peer_request = PeerRequest::Session { session, sender: migration.sender(), op };
     assert!(matches!(near.serve_peer(peer_request).await.next().await, Some(PeerEvent::Ended)));
     drop(migration);
-    let session = near.http_session(id.as_str(), Some("ann")).await.unwrap();
+    let session = near.http_session(id.as_str(), &sent_by("ann")).await.unwrap();
     assert_eq!(session.version(), Some(ProtocolVersion::V2025_11_25));
     let mut notices =
         session.resume(stentor_engine::StreamId(0), stentor_engine::Seq(read.0)).await.unwrap();
@@ -184,7 +185,7 @@ async fn of_a_session_that_is_too_large_to_be_handed_over_an_answer_is_lost_and_
     let mut migrated = near.serve_peer(PeerRequest::Migrate(Box::new(through_json(&record)))).await;
     assert!(matches!(migrated.next().await, Some(PeerEvent::Ended)));
     migration.arrived();
-    let session = near.http_session(session.id().as_str(), Some("ann")).await.unwrap();
+    let session = near.http_session(session.id().as_str(), &sent_by("ann")).await.unwrap();
     let mut answers = Vec::new();
     for stream in streams {
         let mut resumed = session.resume(stream, Seq(0)).await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
+use stentor_engine::testing::sent_by;
 use stentor_engine::{Context, Engine, Seq, tool};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -54,7 +55,7 @@ impl RemoteStream {
         let far = nodes.start("far", support::engine().tool(lines)).await;
         let near = nodes.start("near", Engine::builder("test", "1")).await;
         let id = opened(&far).await.id().as_str().to_owned();
-        let through = near.http_session(&id, Some("ann")).await.unwrap();
+        let through = near.http_session(&id, &sent_by("ann")).await.unwrap();
         let request = legacy(1, "tools/call", json!({"name": "lines"}));
         let (mut receiver, mut read) = (through.request(request).await.unwrap(), Vec::new());
         while read.len() < 2 {
@@ -69,7 +70,7 @@ impl RemoteStream {
 
     /// Resumes the stream through one of the nodes, and returns the messages.
     async fn resumed(&self, through: &Engine, next: Seq) -> Vec<Value> {
-        let session = through.http_session(&self.id, Some("ann")).await.unwrap();
+        let session = through.http_session(&self.id, &sent_by("ann")).await.unwrap();
         all(&mut session.resume(self.receiver.stream_id(), next).await.unwrap()).await
     }
 
@@ -134,5 +135,5 @@ async fn a_made_up_answer_for_a_lost_node_has_no_number_of_another_frame() {
     remote.nodes.cut(false);
     remote.read_on().await;
     remote.next();
-    assert!(remote.near.http_session(&remote.id, Some("ann")).await.is_err());
+    assert!(remote.near.http_session(&remote.id, &sent_by("ann")).await.is_err());
 }

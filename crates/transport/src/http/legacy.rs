@@ -8,7 +8,7 @@ use stentor_wire::bounds::quoted;
 use stentor_wire::{Message, Method, ProtocolVersion, Request};
 
 use super::guard::{Refusal, Wants};
-use super::{Endpoint, Response, names, principal, reply};
+use super::{Endpoint, Response, names, reply, sender};
 
 pub(super) async fn message(
     endpoint: &Endpoint,
@@ -26,17 +26,17 @@ pub(super) async fn message(
             Box::pin(initialize(endpoint, source, wants, request)).await
         }
         Message::Request(request) => {
-            let session = session(endpoint, headers, source.principal.as_deref()).await?;
+            let session = session(endpoint, headers, &source).await?;
             let receiver = session.request(request).await?;
             Ok(reply::call(endpoint, Some(&session), wants, receiver).await.0)
         }
         Message::Notification(notification) => {
-            let session = session(endpoint, headers, source.principal.as_deref()).await?;
+            let session = session(endpoint, headers, &source).await?;
             session.notification(notification).await?;
             Ok(reply::accepted())
         }
         Message::Response(response) => {
-            let session = session(endpoint, headers, source.principal.as_deref()).await?;
+            let session = session(endpoint, headers, &source).await?;
             session.response(response).await?;
             Ok(reply::accepted())
         }
@@ -65,7 +65,7 @@ async fn initialize(
 pub(super) async fn session(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    principal: Option<&str>,
+    sender: &RequestSender,
 ) -> Result<HttpSession, Refusal> {
     if let Some(version) = headers.get(&names::PROTOCOL_VERSION) {
         let version = version.to_str().unwrap_or_default();
@@ -75,13 +75,12 @@ pub(super) async fn session(
     }
     let id = headers.get(&names::SESSION_ID).ok_or(Refusal::SessionRequired)?;
     let id = id.to_str().map_err(|_| Refusal::UnknownSession)?;
-    Ok(endpoint.engine.http_session(id, principal).await?)
+    Ok(endpoint.engine.http_session(id, sender).await?)
 }
 
 /// DELETE: ends the session.
 pub(super) async fn end(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
-    let principal = principal(&head.extensions);
-    let session = session(endpoint, &head.headers, principal.as_deref()).await?;
+    let session = session(endpoint, &head.headers, &sender(&head.extensions)).await?;
     session.end(EndReason::Deleted).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

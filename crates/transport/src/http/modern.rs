@@ -18,7 +18,7 @@ pub(super) async fn request(
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let version = match check(endpoint, headers, &request).await {
+    let version = match check(endpoint, headers, &source, &request).await {
         Ok(version) => version,
         Err(error) => {
             return Ok(reply::error(StatusCode::BAD_REQUEST, Some(&request.id), &error));
@@ -39,6 +39,7 @@ pub(super) async fn request(
 async fn check(
     endpoint: &Endpoint,
     headers: &HeaderMap,
+    source: &RequestSender,
     request: &Request,
 ) -> Result<ProtocolVersion, ErrorObject> {
     let header = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
@@ -54,7 +55,7 @@ async fn check(
     check_standard(method, name.as_deref(), header(&names::METHOD), header(&names::NAME))?;
     if request.method == Method::ToolsCall {
         let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        endpoint.engine.check_param_headers(&request.params, header).await.map_err(lift)?;
+        endpoint.engine.check_param_headers(&request.params, source, header).await.map_err(lift)?;
     }
     Ok(version)
 }

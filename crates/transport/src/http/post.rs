@@ -4,13 +4,10 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use stentor_engine::transport_api::RequestSender;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
 use super::guard::{self, Refusal};
-use super::{
-    BodyError, Endpoint, Response, connection, legacy, modern, names, principal, reply, upload,
-};
+use super::{BodyError, Endpoint, Response, legacy, modern, names, reply, sender, upload};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
@@ -43,10 +40,7 @@ where
         Ok(era) => era,
         Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
     };
-    let source = RequestSender {
-        principal: principal(&head.extensions),
-        connection: connection(&head.extensions),
-    };
+    let source = sender(&head.extensions);
     // Boxed: two small futures cost less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {

@@ -11,13 +11,8 @@ pub(super) const LARGE: ReplicationLimits =
     ReplicationLimits { removals: 1000, topics: 1000, notes: 1000, note_bytes: 1 << 20 };
 
 pub(super) fn tool(name: usize, version: usize) -> Definition {
-    Definition {
-        kind: ItemKind::Tools,
-        key: format!("tool-{name}").into(),
-        ordinal: name as u64,
-        json: Bytes::from(format!(r#"{{"name":"tool-{name}","version":{version}}}"#)),
-        has_hooks: false,
-    }
+    let json = Bytes::from(format!(r#"{{"name":"tool-{name}","version":{version}}}"#));
+    Definition::new(ItemKind::Tools, format!("tool-{name}"), name as u64, json)
 }
 
 pub(super) fn topic(name: usize) -> Topic {

@@ -32,7 +32,7 @@ fn joined(nodes: &[Catalog]) -> Vec<Catalog> {
 }
 
 fn listed(catalog: &Catalog) -> Value {
-    serde_json::from_slice(&catalog.page(ItemKind::Tools, Era::Modern, None, 1_000).unwrap())
+    serde_json::from_slice(&catalog.page(ItemKind::Tools, Era::Modern, None, 1_000, None).unwrap())
         .unwrap()
 }
 
@@ -56,7 +56,8 @@ fn an_item_of_all_nodes_is_listed_once_and_served_locally() {
 #[test]
 fn each_node_shows_each_era_the_same_of_a_tool_whichever_node_offers_it() {
     fn page(catalog: &Catalog, era: Era) -> Value {
-        serde_json::from_slice(&catalog.page(ItemKind::Tools, era, None, 1_000).unwrap()).unwrap()
+        serde_json::from_slice(&catalog.page(ItemKind::Tools, era, None, 1_000, None).unwrap())
+            .unwrap()
     }
     let lists = tool("a", || async { Json(vec![1_u8]) });
     let checked = Mutation::add(lists).check(&States::default()).unwrap();
@@ -78,11 +79,15 @@ fn an_item_of_another_node_is_listed_until_that_node_leaves() {
     assert_eq!(remote.nodes().collect::<Vec<_>>(), [&node(1)]);
 
     let (again, lists) = here.with_remote(&node(1), Some(nodes[1].definitions()));
-    assert_eq!((again.revision(), lists), (here.revision(), vec![]), "nothing new is no change");
+    assert_eq!(
+        (again.revision(), lists.is_empty()),
+        (here.revision(), true),
+        "nothing new is no change"
+    );
 
     let (without, lists) = here.with_remote(&node(1), None);
     assert_eq!(without.tool_names().collect::<Vec<_>>(), ["a"]);
-    assert_eq!(lists, [stentor_wire::ListKind::Tools]);
+    assert_eq!(lists.kinds().collect::<Vec<_>>(), [stentor_wire::ListKind::Tools]);
 }
 
 #[test]
@@ -125,7 +130,7 @@ proptest! {
         let (mut names, mut cursor, mut turn) = (Vec::new(), None::<String>, 0);
         loop {
             let catalog = &catalogs[turn % catalogs.len()];
-            let page = catalog.page(ItemKind::Tools, Era::Modern, cursor.as_deref(), size).unwrap();
+            let page = catalog.page(ItemKind::Tools, Era::Modern, cursor.as_deref(), size, None).unwrap();
             let page: Value = serde_json::from_slice(&page).unwrap();
             let tools = page["tools"].as_array().unwrap().iter();
             names.extend(tools.map(|tool| tool["name"].as_str().unwrap().to_owned()));

@@ -1,0 +1,116 @@
+//! What an application does when the rights of somebody change.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use crate::engine::Engine;
+use crate::registry::{Fact, Revocation};
+use crate::transport_api::ForgetRights;
+
+impl Engine {
+    /// Works out anew what a principal sees, on all nodes: its labels are computed again, and what is
+    /// cached of its credentials is dropped. Those of its clients whose lists differ are notified.
+    /// Returns how many sessions and listens of this node see other lists. Running calls go on.
+    ///
+    /// To be called after that has changed from which
+    /// [`EngineBuilder::labels`](crate::EngineBuilder::labels) or the authenticator finds its rights.
+    ///
+    /// When dropped early, some sessions may still see what they saw.
+    pub async fn refresh_visibility(&self, principal: &str) -> usize {
+        let fact = || Fact::Refresh(Some(principal.into()));
+        self.core().registry.tell_peers(fact);
+        self.refresh_here(Some(principal)).await
+    }
+
+    /// As [`refresh_visibility`](Self::refresh_visibility), for everybody.
+    pub async fn refresh_visibility_all(&self) -> usize {
+        self.core().registry.tell_peers(|| Fact::Refresh(None));
+        self.refresh_here(None).await
+    }
+
+    /// The part of a refresh that each node does for itself.
+    pub(crate) async fn refresh_here(&self, principal: Option<&str>) -> usize {
+        self.core().registry.viewers.forget(principal);
+        self.core().sessions.refresh(principal).await
+    }
+
+    /// Locks a principal out, on all nodes: its sessions and listens end, and its credentials are
+    /// refused for [`RightsConfig::revoked_for`](crate::RightsConfig::revoked_for). The listens
+    /// get their result, which tells their clients not to come back. Running calls go on and cannot
+    /// be read by anybody else; [`cancel_calls`](Revoke::cancel_calls) cancels them. To be awaited.
+    ///
+    /// ```
+    /// # async fn f(engine: stentor::Engine) {
+    /// engine.revoke("ann").cancel_calls(true).await;
+    /// # }
+    /// ```
+    pub fn revoke<'a>(&'a self, principal: &'a str) -> Revoke<'a> {
+        Revoke { engine: self, principal, cancel_calls: false }
+    }
+
+    /// Whether a principal is [locked out](Self::revoke).
+    #[must_use]
+    pub fn is_revoked(&self, principal: &str) -> bool {
+        self.core().registry.viewers.revoked().has(principal)
+    }
+
+    /// Whether some items are not for everybody, so that requests of strangers and of users have
+    /// different answers.
+    #[must_use]
+    pub fn has_access_rules(&self) -> bool {
+        self.core().registry.catalog().has_access_rules()
+    }
+
+    /// Tells `cache` from now on when the rights of principals change.
+    pub fn forget_rights_in(&self, cache: Weak<dyn ForgetRights>) {
+        self.core().registry.viewers.add_cache(cache);
+    }
+
+    /// The part of a revocation that each node does for itself.
+    pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) {
+        let viewers = &self.core().registry.viewers;
+        for expired in viewers.revoked().add(principal.clone(), revocation.until) {
+            self.core().registry.tell_peers(|| Fact::Revoked(expired, None));
+        }
+        viewers.forget(Some(principal));
+        self.core().sessions.revoke(principal, revocation.cancel_calls);
+    }
+}
+
+/// Locks a principal out when it is awaited.
+#[derive(Debug)]
+#[must_use = "nothing is revoked before this is awaited"]
+pub struct Revoke<'a> {
+    engine: &'a Engine,
+    principal: &'a str,
+    cancel_calls: bool,
+}
+
+impl Revoke<'_> {
+    /// Sets whether running calls and tasks of the principal are cancelled. Default `false`.
+    pub fn cancel_calls(mut self, cancel_calls: bool) -> Self {
+        self.cancel_calls = cancel_calls;
+        self
+    }
+}
+
+impl<'a> IntoFuture for Revoke<'a> {
+    type Output = ();
+    type IntoFuture = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { engine, principal, cancel_calls } = self;
+            let principal: Arc<str> = principal.into();
+            let revoked_for = engine.core().config.rights.revoked_for;
+            let until = SystemTime::now().checked_add(revoked_for);
+            let until = until.unwrap_or(SystemTime::UNIX_EPOCH);
+            let revocation = Revocation { until, cancel_calls };
+            let fact = || Fact::Revoked(principal.clone(), Some(revocation));
+            engine.core().registry.tell_peers(fact);
+            engine.revoke_here(&principal, revocation);
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! Who called, and what they may do.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Context;
+use crate::handler::CallError;
+use crate::identity::Identity;
+
+impl Context {
+    /// Who calls, as the transport found out; `None` for a stranger, and for the user who started
+    /// this process and calls over a pipe.
+    #[must_use]
+    pub fn principal(&self) -> Option<&str> {
+        self.call().caller.principal().map(|principal| &**principal)
+    }
+
+    /// What the credential of the request proves; `None` where [`principal`](Self::principal) is.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.call().caller.who.identity()
+    }
+
+    /// Whether the credential of the request has this scope. The user who started this process and
+    /// calls over a pipe has all.
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.call().caller.who.has_scope(scope)
+    }
+
+    /// Ends the call unless the credential of the request has this scope: the client is told to get
+    /// one that has it, over HTTP with the status 403 if nothing was sent before. To be called before
+    /// anything is done. Where the scope is known before the code runs, use
+    /// [`Tool::require_scope`](crate::Tool::require_scope).
+    ///
+    /// ```
+    /// use stentor::{Context, ToolError};
+    ///
+    /// async fn delete(ctx: Context) -> Result<&'static str, ToolError> {
+    ///     ctx.require_scope("files:write")?;
+    ///     Ok("deleted")
+    /// }
+    /// # let _ = stentor::tool("delete", delete);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of the protocol with code 403, to be returned from the call.
+    pub fn require_scope(&self, scope: impl Into<Arc<str>>) -> Result<(), CallError> {
+        self.require_scopes(BTreeSet::from([scope.into()]))
+    }
+
+    /// As [`require_scope`](Self::require_scope), for several scopes at once.
+    pub(crate) fn require_scopes(&self, scopes: BTreeSet<Arc<str>>) -> Result<(), CallError> {
+        let call = self.call();
+        let checked = call.host.viewers().check_scopes(&call.caller.who, self.era(), &scopes);
+        checked.map_err(CallError::protocol)?;
+        self.needs(scopes);
+        Ok(())
+    }
+
+    /// Notes scopes without which nobody may read what the call answers, or go on with it.
+    pub(crate) fn needs(&self, scopes: impl IntoIterator<Item = Arc<str>>) {
+        let output = self.call().output.load();
+        // The stream of a pipe has one reader, whose rights stay the same.
+        if !output.sender.is_shared() {
+            scopes.into_iter().for_each(|scope| output.sender.need(scope));
+        }
+    }
+
+    /// A header of the request, if its name, in lower case, is one of those that
+    /// `HttpConfig::expose_headers` lists.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.call().caller.headers.as_deref().unwrap_or_default();
+        headers.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
+
+    /// The address of the client: the other end of its connection, or what proxies that
+    /// `HttpConfig::trusted_proxies` names say.
+    #[must_use]
+    pub fn client_addr(&self) -> Option<IpAddr> {
+        self.call().caller.address
+    }
+}

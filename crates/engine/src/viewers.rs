@@ -1,0 +1,220 @@
+//! Who sees what, and may do what: the labels of identities, and the scopes that are asked for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use parking_lot::Mutex;
+use stentor_macros::Setters;
+use stentor_wire::{Era, ErrorObject};
+
+use crate::access::Viewer;
+use crate::identity::{Generation, Identity, Labels, Who};
+use crate::log::quietly;
+
+/// The most scopes that are remembered as asked for.
+const MAX_KNOWN: usize = 1_024;
+
+/// How rights are kept and bounded.
+#[derive(Clone, Copy, Debug, Setters)]
+#[non_exhaustive]
+pub struct RightsConfig {
+    /// For how long the credentials of a [revoked](crate::Engine::revoke) principal are refused. Not
+    /// less than the life of a token. Default 1 hour.
+    pub revoked_for: Duration,
+    /// How many principals may be revoked at once. Above that, the one whose time ends first is
+    /// forgotten. Default 10,000.
+    pub max_revoked: usize,
+}
+
+impl Default for RightsConfig {
+    fn default() -> Self {
+        Self { revoked_for: Duration::from_secs(60 * 60), max_revoked: 10_000 }
+    }
+}
+
+/// The author's function that finds the labels of an identity.
+pub(crate) type LabelsOf = Arc<dyn Fn(&Identity) -> Labels + Send + Sync>;
+
+/// What an engine knows of the rights of its senders.
+pub(crate) struct Viewers {
+    labels: LabelsOf,
+    generation: ArcSwap<Generation>,
+    /// The scopes that this server has asked for.
+    known: Mutex<BTreeSet<Arc<str>>>,
+    /// What keeps verdicts about credentials.
+    caches: Mutex<Vec<Weak<dyn ForgetRights>>>,
+    revoked: Revoked,
+}
+
+/// Keeps what it has found out about the credentials of principals.
+pub trait ForgetRights: Send + Sync {
+    /// Drops what is kept about a principal, or about all.
+    fn forget(&self, principal: Option<&str>);
+}
+
+/// Principals that are locked out, each until a time.
+#[derive(Debug, Default)]
+pub(crate) struct Revoked {
+    any: AtomicBool,
+    until: Mutex<HashMap<Arc<str>, SystemTime>>,
+    max: usize,
+}
+
+impl Revoked {
+    pub(crate) fn has(&self, principal: &str) -> bool {
+        // Asked for each request, and nearly always empty.
+        self.any.load(Ordering::Acquire)
+            && self.until.lock().get(principal).is_some_and(|until| *until > SystemTime::now())
+    }
+
+    /// Adds a principal. Returns those that were removed: their time is over, or there are too many.
+    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Vec<Arc<str>> {
+        let mut all = self.until.lock();
+        let now = SystemTime::now();
+        let mut removed: Vec<_> =
+            all.extract_if(|_, until| *until <= now).map(|(it, _)| it).collect();
+        if all.len() >= self.max && !all.contains_key(&principal) {
+            let first = all.iter().min_by_key(|(_, until)| **until).map(|(it, _)| it.clone());
+            if let Some(first) = &first {
+                all.remove(first);
+            }
+            removed.extend(first);
+        }
+        all.insert(principal, until);
+        self.any.store(true, Ordering::Release);
+        removed
+    }
+}
+
+impl fmt::Debug for Viewers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Viewers").finish_non_exhaustive()
+    }
+}
+
+impl Default for Viewers {
+    fn default() -> Self {
+        Self::new(Arc::new(Labels::of), &RightsConfig::default())
+    }
+}
+
+impl Viewers {
+    pub(crate) fn new(labels: LabelsOf, config: &RightsConfig) -> Self {
+        Self {
+            labels,
+            generation: ArcSwap::default(),
+            known: Mutex::default(),
+            caches: Mutex::default(),
+            revoked: Revoked { max: config.max_revoked.max(1), ..Revoked::default() },
+        }
+    }
+
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
+    pub(crate) fn add_cache(&self, cache: Weak<dyn ForgetRights>) {
+        let mut caches = self.caches.lock();
+        caches.retain(|cache| cache.strong_count() > 0);
+        caches.push(cache);
+    }
+
+    /// What this sender sees, with its labels as of now.
+    pub(crate) fn viewer(&self, who: &Who) -> Viewer {
+        Viewer::of(who, |identity| {
+            identity.labels(&self.generation.load(), |identity| {
+                // The author's function may panic. Then the sender sees what everybody sees.
+                quietly(|| (self.labels)(identity)).unwrap_or_default()
+            })
+        })
+    }
+
+    /// From here on labels are computed anew, and what is kept about the credentials of a principal,
+    /// or of all, is dropped.
+    pub(crate) fn forget(&self, principal: Option<&str>) {
+        self.generation.store(Arc::default());
+        let caches = self.caches.lock().clone();
+        for cache in caches.iter().filter_map(Weak::upgrade) {
+            cache.forget(principal);
+        }
+    }
+
+    /// Remembers scopes that clients are told to ask for.
+    pub(crate) fn learn_scopes<'a>(&self, scopes: impl IntoIterator<Item = &'a Arc<str>>) {
+        let mut known = self.known.lock();
+        for scope in scopes {
+            if known.len() < MAX_KNOWN && !known.contains(scope) {
+                known.insert(scope.clone());
+            }
+        }
+    }
+
+    /// Checks that a sender has all of these scopes.
+    ///
+    /// # Errors
+    ///
+    /// The error for its client. It names all of these scopes, also those that the sender has
+    /// (2026-07-28, basic/authorization, "Runtime Insufficient Scope Errors"). A legacy client
+    /// replaces its scopes by them, so for such a client it names those that the sender has already.
+    pub(crate) fn check_scopes<'a>(
+        &self,
+        who: &Who,
+        era: Era,
+        wanted: impl IntoIterator<Item = &'a Arc<str>> + Clone,
+    ) -> Result<(), ErrorObject> {
+        if wanted.clone().into_iter().all(|scope| who.has_scope(scope)) {
+            return Ok(());
+        }
+        self.learn_scopes(wanted.clone());
+        let mut asked: BTreeSet<&str> = wanted.into_iter().map(|scope| &**scope).collect();
+        let known = self.known.lock();
+        if let (Era::Legacy, Some(identity)) = (era, who.identity()) {
+            asked.extend(identity.granted_scopes().filter(|scope| known.contains(*scope)));
+        }
+        Err(ErrorObject::insufficient_scope(&asked.into_iter().collect::<Vec<_>>().join(" ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(names: &[&str]) -> Vec<Arc<str>> {
+        names.iter().copied().map(Into::into).collect()
+    }
+
+    #[test]
+    fn a_legacy_client_is_told_the_scopes_it_has_and_this_server_knows() {
+        let viewers = Viewers::default();
+        let ann = Who::Known(Identity::named("ann").scopes(["read", "other:api"]));
+        assert_eq!(viewers.check_scopes(&ann, Era::Legacy, &scopes(&["read"])), Ok(()));
+        viewers.learn_scopes(&scopes(&["read"]));
+        let told = |era| {
+            let error = viewers.check_scopes(&ann, era, &scopes(&["write"])).unwrap_err();
+            assert_eq!(error.code, 403);
+            error.data.unwrap()["scope"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(told(Era::Legacy), "read write");
+        assert_eq!(told(Era::Modern), "write");
+    }
+
+    #[test]
+    fn the_local_user_may_do_everything_and_a_stranger_nothing_that_needs_a_scope() {
+        let viewers = Viewers::default();
+        assert!(viewers.check_scopes(&Who::Local, Era::Modern, &scopes(&["x"])).is_ok());
+        assert!(viewers.check_scopes(&Who::Nobody, Era::Modern, &scopes(&["x"])).is_err());
+        assert!(viewers.check_scopes(&Who::Nobody, Era::Modern, &scopes(&[])).is_ok());
+    }
+
+    #[test]
+    fn a_function_for_labels_that_panics_gives_none() {
+        let viewers = Viewers::new(Arc::new(|_| panic!("a bug")), &RightsConfig::default());
+        let viewer = viewers.viewer(&Who::Known(Identity::named("ann").scopes(["admin"])));
+        assert!(!viewer.has_label("admin"));
+    }
+}
