@@ -143,4 +143,35 @@ fn find<'a>(claims: &'a JsonObject, name: &str) -> Option<&'a Value> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_scope_implies_goes_all_the_way_down_and_round() {
+        let pairs = [("a", "b"), ("b", "c"), ("c", "a"), ("x", "x")];
+        let closure = closure(&pairs.map(|(one, other)| (one.to_owned(), other.to_owned())));
+        let implied = |scope: &str| closure[scope].iter().map(|it| &**it).collect::<Vec<_>>();
+        assert_eq!(
+            (implied("a"), implied("b"), implied("c")),
+            (vec!["b", "c"], vec!["a", "c"], vec!["a", "b"])
+        );
+        assert!(implied("x").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_implied_implies_nothing_new(
+            pairs in prop::collection::vec(("[a-e]", "[a-e]"), 0..12),
+        ) {
+            let closure = closure(&pairs);
+            for (scope, implied) in &closure {
+                for one in implied {
+                    let further = closure.get(&**one).into_iter().flatten();
+                    prop_assert!(further.filter(|it| ***it != **scope).all(|it| implied.contains(it)));
+                }
+            }
+        }
+    }
+}

@@ -58,8 +58,8 @@ pub(crate) struct Freshness<T> {
 #[derive(Debug)]
 pub(crate) struct Held<T> {
     pub(crate) value: Arc<T>,
-    /// When it was asked for.
-    pub(crate) asked_at: Instant,
+    /// The number of the fetch that brought it.
+    pub(crate) fetch: u64,
     refresh_at: Instant,
     fresh_until: Instant,
     usable_until: Instant,
@@ -124,13 +124,13 @@ impl<T> Freshness<T> {
         &mut self,
         value: T,
         max_age: Option<Duration>,
-        asked_at: Instant,
+        fetch: u64,
         now: Instant,
     ) {
         let fresh = max_age.map_or(DEFAULT_FRESH, |it| it.clamp(MIN_FRESH, MAX_FRESH));
         self.held = Some(Held {
             value: Arc::new(value),
-            asked_at,
+            fetch,
             refresh_at: now + fresh * 4 / 5,
             fresh_until: now + fresh,
             usable_until: now + fresh + MAX_STALE,
@@ -179,7 +179,7 @@ mod tests {
         {
             let mut freshness = Freshness::default();
             assert_eq!(says(&freshness, start), "absent");
-            freshness.succeeded(1, max_age.map(Duration::from_secs), start, start);
+            freshness.succeeded(1, max_age.map(Duration::from_secs), 1, start);
             let after = |seconds: u64| start + Duration::from_secs(seconds);
             assert_eq!(says(&freshness, after(fresh * 4 / 5) - second), "fresh");
             assert_eq!(says(&freshness, after(fresh * 4 / 5)), "aging");
@@ -200,7 +200,7 @@ mod tests {
     fn what_is_doubted_is_fetched_again() {
         let now = Instant::now();
         let mut freshness = Freshness::default();
-        freshness.succeeded(1, None, now, now);
+        freshness.succeeded(1, None, 1, now);
         freshness.doubted(now);
         assert_eq!(says(&freshness, now), "absent");
     }

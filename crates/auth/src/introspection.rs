@@ -120,8 +120,13 @@ impl Introspection {
         match &answer {
             Ok(_) | Err(AskError::Inactive) => self.backoff.lock().succeeded(),
             Err(AskError::Failed(error)) => {
-                tracing::warn!(issuer = %name, %error, "an issuer cannot be asked about tokens");
-                self.backoff.lock().failed(Instant::now());
+                let (mut backoff, now) = (self.backoff.lock(), Instant::now());
+                // Requests that were under way at once fail at once, and are one failure.
+                if backoff.pause(now).is_none() {
+                    backoff.failed(now);
+                    drop(backoff);
+                    tracing::warn!(issuer = %name, %error, "an issuer cannot be asked about tokens");
+                }
             }
             Err(AskError::ThisToken(error)) => {
                 tracing::debug!(issuer = %name, %error, "an issuer does not answer about a token");
@@ -131,7 +136,11 @@ impl Introspection {
     }
 
     async fn send(&self, issuer: &IssuerState, token: &str) -> Result<JsonObject, AskError> {
+        let deadline = Instant::now() + FETCH_TIMEOUT;
         let _turn = self.requests.acquire().await;
+        if Instant::now() >= deadline {
+            return Err(FetchError::new("too many tokens wait").into());
+        }
         let endpoints = issuer.endpoints().await?;
         let endpoint = endpoints.introspection.as_ref().ok_or_else(|| {
             FetchError::new("its metadata names no address of introspection that can be trusted")

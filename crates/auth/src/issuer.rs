@@ -62,12 +62,18 @@ impl IssuerState {
         }
     }
 
-    /// Looks for the key of a token whose check `began` then, and hands on what it found.
+    /// How many times keys were asked for. A check takes note of it when it begins.
+    pub(crate) fn fetches(&self) -> u64 {
+        self.keys.begun()
+    }
+
+    /// Looks for the key of a token, whose check began after so many `fetches`, and hands on what it
+    /// found.
     pub(crate) fn with_key<R>(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-        began: Instant,
+        fetches: u64,
         now: Instant,
         then: impl FnOnce(Found<'_>) -> R,
     ) -> R {
@@ -84,7 +90,7 @@ impl IssuerState {
         match held.value.choose(kid, algorithm) {
             Choice::Key(key) => then(Found::Key(key)),
             Choice::Refused(why) => then(Found::Refused(why)),
-            Choice::Unknown => then(self.unknown(kid, &state, held, began, now)),
+            Choice::Unknown => then(self.unknown(kid, &state, held, fetches, now)),
         }
     }
 
@@ -94,11 +100,11 @@ impl IssuerState {
         kid: Option<&str>,
         state: &Freshness<KeySet>,
         held: &Held<KeySet>,
-        began: Instant,
+        fetches: u64,
         now: Instant,
     ) -> Found<'static> {
         let name = self.hasher.hash_one(kid);
-        if held.asked_at >= began {
+        if held.fetch > fetches {
             self.misses.lock().not_found(name, now);
             return Found::Refused(Refused::UnknownKey);
         }

@@ -53,6 +53,10 @@ mod oauth;
 mod refreshed;
 mod refused;
 mod source;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod token;
 mod url;
 mod verdicts;

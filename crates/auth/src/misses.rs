@@ -42,14 +42,15 @@ impl Misses {
     }
 
     pub(crate) fn not_found(&mut self, name: u64, now: Instant) {
+        if self.knows(name, now) {
+            return;
+        }
         while self.not_found.len() >= MAX_REMEMBERED
             || self.not_found.front().is_some_and(|(_, at)| now >= *at + REMEMBERED)
         {
             self.not_found.pop_front();
         }
-        if !self.knows(name, now) {
-            self.not_found.push_back((name, now));
-        }
+        self.not_found.push_back((name, now));
     }
 }
 

@@ -86,7 +86,8 @@ struct Check {
     checker: Arc<Checker>,
     token: TokenDigest,
     began: Began,
-    began_at: Now,
+    /// How often its issuer had been asked for keys when this began, once that issuer is known.
+    fetches: Option<u64>,
 }
 
 /// How far a check came.
@@ -123,7 +124,7 @@ impl Authenticator for OAuth {
         if let Some(known) = self.0.verdicts.get(&digest, now) {
             return Verdict::Now(known);
         }
-        let check = Check { checker: self.0.clone(), token: digest, began, began_at: now };
+        let mut check = Check { checker: self.0.clone(), token: digest, began, fetches: None };
         match check.step(token, now) {
             Step::Done(answer) => Verdict::Now(answer),
             step => {
@@ -144,7 +145,7 @@ impl Authenticator for OAuth {
 
 impl Check {
     /// Takes a check as far as it comes without waiting.
-    fn step(&self, token: &str, now: Now) -> Step {
+    fn step(&mut self, token: &str, now: Now) -> Step {
         if Jwt::is_one(token) {
             return self.signed(token, now).unwrap_or_else(|why| Step::Done(self.refuse(why, now)));
         }
@@ -156,7 +157,7 @@ impl Check {
         }
     }
 
-    async fn finish(self, token: &str, mut step: Step) -> Answer {
+    async fn finish(mut self, token: &str, mut step: Step) -> Answer {
         for _ in 0..MAX_WAITS {
             match step {
                 Step::Done(answer) => return answer,
@@ -174,8 +175,8 @@ impl Check {
         }
     }
 
-    fn signed(&self, token: &str, now: Now) -> Result<Step, Refused> {
-        let checker = &self.checker;
+    fn signed(&mut self, token: &str, now: Now) -> Result<Step, Refused> {
+        let checker = self.checker.clone();
         let jwt = Jwt::parse(token, checker.is_strict)?;
         let claimed = jwt.claimed_issuer()?;
         let issuer = checker.issuers.iter().find(|it| *it.name == *claimed);
@@ -183,9 +184,10 @@ impl Check {
         if !issuer.algorithms.contains(&jwt.algorithm) {
             return Err(Refused::Algorithm);
         }
-        let (kid, began_at) = (jwt.kid.as_deref(), self.began_at.instant);
+        let fetches = *self.fetches.get_or_insert_with(|| issuer.fetches());
+        let kid = jwt.kid.as_deref();
         let claims =
-            issuer.with_key(kid, jwt.algorithm, began_at, now.instant, |found| match found {
+            issuer.with_key(kid, jwt.algorithm, fetches, now.instant, |found| match found {
                 Found::Key(key) => jwt.claims(key).map(Ok),
                 Found::Refused(why) => Err(why),
                 Found::Unavailable(pause) => Ok(Err(Step::Done(Err(unavailable_for(pause))))),

@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,15 +54,28 @@ pub(crate) struct Refreshed<T> {
     state: ArcSwap<Freshness<T>>,
     /// The last fetch. Whoever changes the state holds this lock.
     flight: Mutex<Option<Flight>>,
+    /// How many fetches have begun.
+    begun: AtomicU64,
 }
 
 impl<T: Send + Sync + 'static> Refreshed<T> {
     pub(crate) fn new(what: &'static str, issuer: Arc<str>) -> Self {
-        Self { what, issuer, state: ArcSwap::default(), flight: Mutex::new(None) }
+        Self {
+            what,
+            issuer,
+            state: ArcSwap::default(),
+            flight: Mutex::new(None),
+            begun: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn state(&self) -> Arc<Freshness<T>> {
         self.state.load_full()
+    }
+
+    /// How many fetches have begun. What a later one brings is newer than this moment.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// The fetch that is under way, or one that has ended since the caller `saw` the state.
@@ -90,8 +104,9 @@ impl<T: Send + Sync + 'static> Refreshed<T> {
         let (sender, receiver) = watch::channel(());
         let flight = Flight(receiver);
         *last = Some(flight.clone());
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         drop(last);
-        let (this, job, asked_at) = (self.clone(), job(), Instant::now());
+        let (this, job) = (self.clone(), job());
         runtime.spawn(async move {
             // A source is the host's own code: what it does must not stop the next attempt.
             let job = timeout(FETCH_TIMEOUT, AssertUnwindSafe(job).catch_unwind());
@@ -100,13 +115,13 @@ impl<T: Send + Sync + 'static> Refreshed<T> {
                 Ok(Err(_)) => Err(FetchError::new("the source panicked")),
                 Err(_) => Err(FetchError::new("it took too long")),
             };
-            this.ended(fetched, asked_at);
+            this.ended(fetched, number);
             drop(sender);
         });
         Some(flight)
     }
 
-    fn ended(&self, fetched: Result<Fetched<T>, FetchError>, asked_at: Instant) {
+    fn ended(&self, fetched: Result<Fetched<T>, FetchError>, number: u64) {
         let now = Instant::now();
         match &fetched {
             Ok(_) => tracing::debug!(issuer = %self.issuer, "fetched the {}", self.what),
@@ -116,7 +131,7 @@ impl<T: Send + Sync + 'static> Refreshed<T> {
             }
         }
         self.change(|state| match fetched {
-            Ok(Fetched { value, max_age }) => state.succeeded(value, max_age, asked_at, now),
+            Ok(Fetched { value, max_age }) => state.succeeded(value, max_age, number, now),
             Err(_) => state.failed(now),
         });
     }
