@@ -240,7 +240,8 @@ impl OAuthBuilder {
     /// asked.
     ///
     /// A token that is not a JWT is opaque. What the issuer says must satisfy the same rules as the
-    /// claims of a JWT. While it does not answer, opaque tokens are answered with 503, not with 401.
+    /// claims of a JWT. While it does not answer, opaque tokens are answered with 503, not with 401;
+    /// so they are if a thousand others wait already. At most 32 requests are under way at once.
     pub fn introspect(
         mut self,
         client_id: impl Into<String>,
