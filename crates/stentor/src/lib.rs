@@ -186,6 +186,9 @@ pub mod transport_api {
 #[cfg(feature = "cluster")]
 pub use stentor_cluster as cluster;
 
+#[cfg(feature = "oauth")]
+pub use stentor_auth as oauth;
+
 #[cfg(feature = "test")]
 pub use stentor_test as test;
 
