@@ -123,8 +123,8 @@ pub mod catalog {
 /// `docs/LIMITS.md` of the repository lists every limit with what happens at it.
 pub mod config {
     pub use stentor_engine::{
-        CallConfig, Config, ListConfig, RegistryConfig, RemoteConfig, RequestBudget, SessionConfig,
-        TaskConfig, WatchConfig,
+        CallConfig, Config, ListConfig, RegistryConfig, RemoteConfig, RequestBudget, RightsConfig,
+        SessionConfig, TaskConfig, WatchConfig,
     };
 }
 
@@ -133,7 +133,7 @@ pub mod handler {
     pub use stentor_engine::{
         ActorToolFn, ArgumentProblem, AsTask, CallError, CallInput, Completion, ExtensionError,
         FindActor, FromCall, FromWatch, Handler, HookParameters, IntoReply, Parameters, PromptArgs,
-        PromptError, ResourceError, Signature, TemplateVars,
+        PromptError, ResourceError, ScopeRequest, Signature, TemplateVars,
     };
 }
 
