@@ -4,15 +4,19 @@ use http::request::Parts;
 use stentor_engine::{Seq, StreamId};
 use stentor_wire::headers::LAST_EVENT_ID;
 
+use super::auth::Caller;
 use super::events::{EventIds, parse_event_id};
 use super::guard::{self, Refusal};
 use super::reply::event_ids;
-use super::{Endpoint, Response, legacy, principal, reply};
+use super::{Endpoint, Response, legacy, reply};
 
-pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
+pub(super) async fn handle(
+    endpoint: &Endpoint,
+    head: &Parts,
+    caller: &Caller,
+) -> Result<Response, Refusal> {
     guard::accepts_event_stream(&head.headers)?;
-    let principal = principal(&head.extensions);
-    let session = legacy::session(endpoint, &head.headers, principal.as_deref()).await?;
+    let session = legacy::session(endpoint, &head.headers, caller.principal()).await?;
     let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let (receiver, ids) = match last {
         // An id that this server did not create names no stream, the same as the id of an ended
@@ -31,5 +35,5 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
             (receiver, ids)
         }
     };
-    Ok(reply::stream(receiver, Vec::new(), ids))
+    Ok(reply::stream(receiver, Vec::new(), ids, caller.streams_until(endpoint)))
 }

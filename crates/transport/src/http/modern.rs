@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use stentor_engine::transport_api::{Answer, RequestSender};
+use stentor_engine::transport_api::Answer;
 use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
+use super::auth::Caller;
 use super::events::EventIds;
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, Response, names, reply};
@@ -14,7 +15,7 @@ use super::{Endpoint, Response, names, reply};
 pub(super) async fn request(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    source: RequestSender,
+    caller: &Caller,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
@@ -25,11 +26,17 @@ pub(super) async fn request(
         }
     };
     let listens = request.method == Method::Listen;
-    let answer = endpoint.engine.answer(version, request, source).await?;
+    let sender = caller.sender(headers, &endpoint.config);
+    let answer = endpoint.engine.answer(version, request, sender).await?;
     Ok(match answer {
-        Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
-        Answer::Stream(receiver) if listens => reply::stream(receiver, Vec::new(), EventIds::None),
-        Answer::Stream(receiver) => reply::call(endpoint, None, wants, receiver).await.0,
+        Answer::Now(body, error) => {
+            reply::now(endpoint, caller, (Era::Modern, wants), &body, error)
+        }
+        Answer::Stream(receiver) if listens => {
+            let until = caller.streams_until(endpoint);
+            reply::stream(receiver, Vec::new(), EventIds::None, until)
+        }
+        Answer::Stream(receiver) => reply::call(endpoint, caller, None, wants, receiver).await.0,
     })
 }
 

@@ -4,17 +4,16 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use stentor_engine::transport_api::RequestSender;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
+use super::auth::Caller;
 use super::guard::{self, Refusal};
-use super::{
-    BodyError, Endpoint, Response, connection, legacy, modern, names, principal, reply, upload,
-};
+use super::{BodyError, Endpoint, Response, legacy, modern, names, reply, upload};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
     head: &Parts,
+    caller: &Caller,
     body: &mut B,
 ) -> Result<Response, Refusal>
 where
@@ -43,14 +42,10 @@ where
         Ok(era) => era,
         Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
     };
-    let source = RequestSender {
-        principal: principal(&head.extensions),
-        connection: connection(&head.extensions),
-    };
     // Boxed: two small futures cost less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            Box::pin(modern::request(endpoint, headers, source, wants, request)).await
+            Box::pin(modern::request(endpoint, headers, caller, wants, request)).await
         }
         // A modern client's notifications have no effect: the client cancels a request by closing
         // its stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
@@ -60,7 +55,7 @@ where
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
         (Era::Legacy, message) => {
-            Box::pin(legacy::message(endpoint, headers, source, wants, message)).await
+            Box::pin(legacy::message(endpoint, headers, caller, wants, message)).await
         }
     };
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))

@@ -1,0 +1,189 @@
+//! The gate of the endpoint: every request passes it, before anything else of the request counts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::FutureExt as _;
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use stentor_engine::Connection;
+use stentor_engine::identity::Identity;
+use stentor_engine::transport_api::RequestSender;
+use tokio::time::Instant;
+
+use super::bearer::Challenges;
+use super::metadata::Metadata;
+use super::{Authenticator, Challenge, Rejection, Verdict};
+use crate::http::client::{Exposed, client_address, exposed};
+use crate::http::guard::Refusal;
+use crate::http::{Endpoint, HttpConfig, Principal, Response, reply};
+
+/// When clients may try again after a panic.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// The longest `Retry-After`, in seconds.
+const LATEST: u64 = 24 * 60 * 60;
+
+/// For how long after the end of a credential its streams are closed, so that not all clients come
+/// back at once.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The authenticator of an endpoint, and what it tells clients.
+#[derive(Debug)]
+pub(in crate::http) struct Gate {
+    authenticator: Arc<dyn Authenticator>,
+    challenges: Challenges,
+    metadata: Option<Metadata>,
+}
+
+impl Gate {
+    pub(in crate::http) fn new(authenticator: Arc<dyn Authenticator>) -> Self {
+        let challenge = authenticator.challenge();
+        let metadata = Metadata::new(challenge);
+        let url = metadata.as_ref().map(|metadata| &*metadata.url);
+        Self { challenges: Challenges::new(challenge, url), metadata, authenticator }
+    }
+
+    pub(in crate::http) fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    pub(super) fn metadata_url(&self) -> Option<&str> {
+        self.metadata.as_ref().map(|metadata| &*metadata.url)
+    }
+
+    /// Who sends a request.
+    async fn identify(&self, head: &Parts, peer: Option<SocketAddr>) -> Result<Identity, Refusal> {
+        // Something in front might have checked the other one.
+        if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(Refusal::HeaderRepeated { name: AUTHORIZATION });
+        }
+        let check = || self.authenticator.check(head, peer);
+        let known = match catch_unwind(AssertUnwindSafe(check)) {
+            Ok(Verdict::Now(known)) => Ok(known),
+            Ok(Verdict::Later(later)) => AssertUnwindSafe(later).catch_unwind().await,
+            Err(panic) => Err(panic),
+        };
+        let known = known.unwrap_or_else(|_| {
+            // The panic hook has reported the panic itself.
+            stentor_engine::log!(error, "an authenticator panicked; the request is refused");
+            Err(Rejection::Unavailable { retry_after: AFTER_PANIC })
+        });
+        let identity = known.map_err(refusal)?;
+        // A blank principal is nobody, and so nobody has authenticated as it.
+        if identity.is_blank() { Err(Refusal::InvalidCredential) } else { Ok(identity) }
+    }
+}
+
+fn refusal(rejection: Rejection) -> Refusal {
+    match rejection {
+        Rejection::Missing => Refusal::NoIdentity,
+        Rejection::Invalid => Refusal::InvalidCredential,
+        Rejection::Unavailable { retry_after } => {
+            let whole = retry_after.as_secs();
+            let up = whole.saturating_add(u64::from(retry_after.subsec_nanos() > 0));
+            Refusal::CannotAuthenticate { retry_after: up.clamp(1, LATEST) }
+        }
+    }
+}
+
+/// Who sends a request, and from where.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Caller {
+    /// `None` for a stranger.
+    pub(in crate::http) identity: Option<Identity>,
+    /// The other end of the connection, where it is known.
+    peer: Option<SocketAddr>,
+    connection: Option<Connection>,
+}
+
+impl Caller {
+    /// Finds out who sends a request, or refuses it.
+    pub(in crate::http) async fn admit(
+        endpoint: &Endpoint,
+        head: &Parts,
+        peer: Option<SocketAddr>,
+    ) -> Result<Self, Refusal> {
+        let config = &endpoint.config;
+        let identity = match &endpoint.gate {
+            Some(gate) => match gate.identify(head, peer).await {
+                Ok(identity) => Some(identity),
+                Err(Refusal::NoIdentity) if config.allow_anonymous => None,
+                Err(refusal) => return Err(refusal),
+            },
+            None => named(&head.extensions)?,
+        };
+        match identity.as_ref().and_then(Identity::good_until) {
+            // An authenticator may have remembered it for too long.
+            Some(until) if until <= SystemTime::now() => return Err(Refusal::InvalidCredential),
+            _ if identity.is_none() && config.require_identity => return Err(Refusal::NoIdentity),
+            _ => {}
+        }
+        let connection = head.extensions.get().copied().or_else(|| peer.map(Connection::from));
+        Ok(Self { identity, peer, connection })
+    }
+
+    pub(in crate::http) fn principal(&self) -> Option<&str> {
+        self.identity.as_ref().map(Identity::principal)
+    }
+
+    /// The sender of a request, as the engine wants to know it.
+    pub(in crate::http) fn sender(
+        &self,
+        headers: &HeaderMap,
+        config: &HttpConfig,
+    ) -> RequestSender {
+        // TO CONNECT: the engine's `RequestSender` takes the identity itself, `headers` and
+        // `address` as soon as it has places for them. Until then the principal stands for all.
+        let _to_come = || self.seen(headers, config);
+        RequestSender { principal: self.principal().map(Into::into), connection: self.connection }
+    }
+
+    /// What handlers may know of the client: the exposed headers, and its address.
+    fn seen(&self, headers: &HeaderMap, config: &HttpConfig) -> (Option<Exposed>, Option<IpAddr>) {
+        (exposed(headers, config), client_address(headers, self.peer, config))
+    }
+
+    /// When a stream that only waits for notices is closed: some time after the credential is good
+    /// no more, if ever.
+    pub(in crate::http) fn streams_until(&self, endpoint: &Endpoint) -> Option<Instant> {
+        let until = self.identity.as_ref()?.good_until()?;
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let later = CLOSED_WITHIN.mul_f64(endpoint.spread.next());
+        Instant::now().checked_add(left.saturating_add(later))
+    }
+}
+
+/// Whom middleware in front of the endpoint has found out.
+fn named(extensions: &Extensions) -> Result<Option<Identity>, Refusal> {
+    let identity = match (extensions.get::<Identity>(), extensions.get::<Principal>()) {
+        (Some(identity), _) => identity.clone(),
+        (None, Some(principal)) => Identity::named(principal.0.clone()),
+        (None, None) => return Ok(None),
+    };
+    if identity.is_blank() { Err(Refusal::BlankPrincipal) } else { Ok(Some(identity)) }
+}
+
+/// The response to a request that the endpoint refuses before it has read it.
+pub(in crate::http) fn refused(endpoint: &Endpoint, refusal: &Refusal) -> Response {
+    let mut response = reply::refused(refusal, None);
+    let challenge = || match &endpoint.gate {
+        Some(gate) => gate.challenges.clone(),
+        None => Challenges::new(&Challenge::default(), None),
+    };
+    let challenge = match refusal {
+        Refusal::NoIdentity | Refusal::BlankPrincipal => challenge().missing,
+        Refusal::InvalidCredential => challenge().invalid,
+        Refusal::HeaderRepeated { name } if *name == AUTHORIZATION => challenge().repeated,
+        Refusal::CannotAuthenticate { retry_after } => {
+            response.headers_mut().insert(RETRY_AFTER, (*retry_after).into());
+            return response;
+        }
+        _ => return response,
+    };
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
+}
