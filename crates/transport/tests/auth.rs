@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
@@ -12,7 +13,7 @@ use stentor_engine::identity::Identity;
 use stentor_engine::{CallError, Context, Engine, EngineBuilder, ToolError, tool};
 use stentor_transport::http::{
     Authenticator, Challenge, HttpConfig, Networks, OriginPolicy, ProxyHeaders, Rejection,
-    ResourceMetadata, StaticTokens, Verdict, bearer,
+    ResourceMetadata, StaticTokens, Verdict, bearer, router,
 };
 use stentor_wire::ErrorObject;
 use support::{Answer, Ask, SERVED_BY, ServedBy, Server};
@@ -366,7 +367,8 @@ const SUFFIXED: &str = "/.well-known/oauth-protected-resource/api/mcp";
 #[tokio::test]
 async fn anybody_may_read_the_metadata_and_nothing_else() {
     for road in SERVED_BY {
-        let server = server(road, oauth()).await;
+        let shared: Arc<dyn Authenticator> = Arc::new(Obedient::oauth());
+        let server = server(road, HttpConfig::new().auth(shared)).await;
         let mut documents = Vec::new();
         for path in [ROOT, SUFFIXED, "/.well-known/oauth-protected-resource/api/mcp?a=b"] {
             let what = format!("{road:?} {path}");
@@ -426,6 +428,20 @@ async fn anybody_may_read_the_metadata_and_nothing_else() {
         assert_eq!(serde_json::from_str::<Value>(document).unwrap(), expected);
         let sibling = server.ask(&Ask::new("GET").at(&format!("{ROOT}/elsewhere"))).await;
         assert_eq!(sibling.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn every_resource_has_routes_beside_those_of_the_endpoint() {
+    let engine = builder().start().await.unwrap();
+    for path in ["/mcp", "/", "/{tenant}/mcp", "/{*rest}", ROOT, SUFFIXED] {
+        for resource in ["https://h", "https://h/", "https://h/mcp/", "https://h/{a}/*b", "nothing"]
+        {
+            let mut auth = Obedient::oauth();
+            auth.0.metadata = Some(ResourceMetadata::new(resource, ["https://as.example"]));
+            // Panics if two routes are the same, or if one is invalid.
+            let _ = router(engine.clone(), HttpConfig::new().path(path).auth(auth));
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn is_token(text: &str) -> bool {
 }
 
 /// The challenges of an endpoint, as header values.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Challenges {
     /// For a request without a credential.
     pub(super) missing: HeaderValue,

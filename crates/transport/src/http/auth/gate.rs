@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, HeaderValue};
 use stentor_engine::Connection;
 use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::RequestSender;
@@ -170,19 +170,19 @@ fn named(extensions: &Extensions) -> Result<Option<Identity>, Refusal> {
 /// The response to a request that the endpoint refuses before it has read it.
 pub(in crate::http) fn refused(endpoint: &Endpoint, refusal: &Refusal) -> Response {
     let mut response = reply::refused(refusal, None);
-    let challenge = || match &endpoint.gate {
-        Some(gate) => gate.challenges.clone(),
-        None => Challenges::new(&Challenge::default(), None),
-    };
-    let challenge = match refusal {
-        Refusal::NoIdentity | Refusal::BlankPrincipal => challenge().missing,
-        Refusal::InvalidCredential => challenge().invalid,
-        Refusal::HeaderRepeated { name } if *name == AUTHORIZATION => challenge().repeated,
+    let pick: fn(&Challenges) -> &HeaderValue = match refusal {
+        Refusal::NoIdentity | Refusal::BlankPrincipal => |all| &all.missing,
+        Refusal::InvalidCredential => |all| &all.invalid,
+        Refusal::HeaderRepeated { name } if *name == AUTHORIZATION => |all| &all.repeated,
         Refusal::CannotAuthenticate { retry_after } => {
             response.headers_mut().insert(RETRY_AFTER, (*retry_after).into());
             return response;
         }
         _ => return response,
+    };
+    let challenge = match &endpoint.gate {
+        Some(gate) => pick(&gate.challenges).clone(),
+        None => pick(&Challenges::new(&Challenge::default(), None)).clone(),
     };
     response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     response
