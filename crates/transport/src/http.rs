@@ -210,31 +210,27 @@ async fn routed(
     let keep_alive = endpoint.config.keep_alive;
     let (head, body) = request.into_parts();
     let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
-    let response = handle(&endpoint, &head, peer, Upload::new(body, None)).await;
+    let response = handle(&endpoint, &mut Caller::new(&head, peer), Upload::new(body, None)).await;
     response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
 }
 
-/// The response at the path of the endpoint. `peer` is the other end of the connection.
+/// The response at the path of the endpoint.
 ///
 /// Whatever a request is, its size and its origin are checked first, and then who sends it; only the
 /// preflight of a browser, which cannot authenticate, needs no identity.
-async fn handle<B>(
-    endpoint: &Endpoint,
-    head: &Parts,
-    peer: Option<SocketAddr>,
-    mut body: Upload<B>,
-) -> Response
+async fn handle<B>(endpoint: &Endpoint, caller: &mut Caller<'_>, mut body: Upload<B>) -> Response
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
+    let head = caller.head();
     let sized = guard::check_header_size(&head.headers, endpoint.config.max_headers);
     let mut response = match (page(endpoint, head), sized) {
         (Err(_), Err(refusal)) | (Err(refusal), Ok(())) => reply::refused(&refusal, None),
         (Ok(Some(page)), Ok(())) if cors::is_preflight(head) => page.preflight(&head.headers),
         (Ok(page), sized) => {
             let outcome = match sized {
-                Ok(()) => admitted(endpoint, head, peer, &mut body).await,
+                Ok(()) => admitted(endpoint, caller, &mut body).await,
                 Err(refusal) => Err(refusal),
             };
             let mut response = outcome.unwrap_or_else(|refusal| auth::refused(endpoint, &refusal));
@@ -264,21 +260,21 @@ where
 /// The response to a request that may be sent from where it comes.
 async fn admitted<B>(
     endpoint: &Endpoint,
-    head: &Parts,
-    peer: Option<SocketAddr>,
+    caller: &mut Caller<'_>,
     body: &mut Upload<B>,
 ) -> Result<Response, Refusal>
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
-    let caller = Caller::admit(endpoint, head, peer).await?;
+    caller.admit(endpoint).await?;
+    let head = caller.head();
     guard::check_repeated(&head.headers)?;
     match head.method {
         // Most requests are POST. Only the futures of the others are boxed.
-        Method::POST => post::handle(endpoint, head, &caller, body).await,
-        Method::GET => Box::pin(get::handle(endpoint, head, &caller)).await,
-        Method::DELETE => Box::pin(legacy::end(endpoint, head, &caller)).await,
+        Method::POST => post::handle(endpoint, caller, body).await,
+        Method::GET => Box::pin(get::handle(endpoint, caller)).await,
+        Method::DELETE => Box::pin(legacy::end(endpoint, caller)).await,
         _ => Err(Refusal::MethodNotAllowed),
     }
 }

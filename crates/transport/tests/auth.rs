@@ -435,7 +435,7 @@ async fn anybody_may_read_the_metadata_and_nothing_else() {
 async fn every_resource_has_routes_beside_those_of_the_endpoint() {
     let engine = builder().start().await.unwrap();
     for path in ["/mcp", "/", "/{tenant}/mcp", "/{*rest}", ROOT, SUFFIXED] {
-        for resource in ["https://h", "https://h/", "https://h/mcp/", "https://h/{a}/*b", "nothing"]
+        for resource in ["https://h", "https://h/", "https://h/mcp/", "https://h/{a}/b*", "nothing"]
         {
             let mut auth = Obedient::oauth();
             auth.0.metadata = Some(ResourceMetadata::new(resource, ["https://as.example"]));

@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Caller;
 use super::body::{Content, ReplyBody};
 use super::flow::Flow;
 use super::stream::{self, Takeover};
@@ -336,7 +337,8 @@ impl Service<Request<Incoming>> for Requests {
         let body = Upload::new(body, Some(flow.clone()));
         Box::pin(async move {
             let endpoint = &shared.endpoint;
-            let (head, content) = handle(endpoint, &head, peer, body).await.into_parts();
+            let (head, content) =
+                handle(endpoint, &mut Caller::new(&head, peer), body).await.into_parts();
             if head.headers.contains_key(header::CONNECTION) {
                 flow.linger();
             }

@@ -1,6 +1,5 @@
 //! GET: the stream of a legacy session's messages that belong to no request.
 
-use http::request::Parts;
 use stentor_engine::{Seq, StreamId};
 use stentor_wire::headers::LAST_EVENT_ID;
 
@@ -10,14 +9,11 @@ use super::guard::{self, Refusal};
 use super::reply::event_ids;
 use super::{Endpoint, Response, legacy, reply};
 
-pub(super) async fn handle(
-    endpoint: &Endpoint,
-    head: &Parts,
-    caller: &Caller,
-) -> Result<Response, Refusal> {
-    guard::accepts_event_stream(&head.headers)?;
-    let session = legacy::session(endpoint, &head.headers, caller.principal()).await?;
-    let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+pub(super) async fn handle(endpoint: &Endpoint, caller: &Caller<'_>) -> Result<Response, Refusal> {
+    let headers = &caller.head().headers;
+    guard::accepts_event_stream(headers)?;
+    let session = legacy::session(endpoint, headers, caller.principal()).await?;
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let (receiver, ids) = match last {
         // An id that this server did not create names no stream, the same as the id of an ended
         // stream.

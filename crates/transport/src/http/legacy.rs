@@ -1,6 +1,5 @@
 //! A legacy message: it belongs to a session, or opens one.
 
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stentor_engine::EndReason;
 use stentor_engine::transport_api::HttpSession;
@@ -13,18 +12,18 @@ use super::{Endpoint, Response, names, reply};
 
 pub(super) async fn message(
     endpoint: &Endpoint,
-    headers: &HeaderMap,
-    caller: &Caller,
+    caller: &Caller<'_>,
     wants: Wants,
     message: Message,
 ) -> Result<Response, Refusal> {
+    let headers = &caller.head().headers;
     match message {
         Message::Request(request)
             if request.method == Method::Initialize
                 && !headers.contains_key(&names::SESSION_ID) =>
         {
             // Boxed to keep the common future small: few requests open a session.
-            Box::pin(initialize(endpoint, headers, caller, wants, request)).await
+            Box::pin(initialize(endpoint, caller, wants, request)).await
         }
         Message::Request(request) => {
             let session = session(endpoint, headers, caller.principal()).await?;
@@ -46,12 +45,11 @@ pub(super) async fn message(
 
 async fn initialize(
     endpoint: &Endpoint,
-    headers: &HeaderMap,
-    caller: &Caller,
+    caller: &Caller<'_>,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let sender = caller.sender(headers, &endpoint.config);
+    let sender = caller.sender(&endpoint.config);
     let session = endpoint.engine.open_http_session(sender).await?;
     let receiver = session.request(request).await?;
     let (mut response, failed) =
@@ -83,12 +81,8 @@ pub(super) async fn session(
 }
 
 /// DELETE: ends the session.
-pub(super) async fn end(
-    endpoint: &Endpoint,
-    head: &Parts,
-    caller: &Caller,
-) -> Result<Response, Refusal> {
-    let session = session(endpoint, &head.headers, caller.principal()).await?;
+pub(super) async fn end(endpoint: &Endpoint, caller: &Caller<'_>) -> Result<Response, Refusal> {
+    let session = session(endpoint, &caller.head().headers, caller.principal()).await?;
     session.end(EndReason::Deleted).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }

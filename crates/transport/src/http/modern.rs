@@ -14,11 +14,11 @@ use super::{Endpoint, Response, names, reply};
 
 pub(super) async fn request(
     endpoint: &Endpoint,
-    headers: &HeaderMap,
-    caller: &Caller,
+    caller: &Caller<'_>,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
+    let headers = &caller.head().headers;
     let version = match check(endpoint, headers, &request).await {
         Ok(version) => version,
         Err(error) => {
@@ -26,7 +26,7 @@ pub(super) async fn request(
         }
     };
     let listens = request.method == Method::Listen;
-    let sender = caller.sender(headers, &endpoint.config);
+    let sender = caller.sender(&endpoint.config);
     let answer = endpoint.engine.answer(version, request, sender).await?;
     Ok(match answer {
         Answer::Now(body, error) => {

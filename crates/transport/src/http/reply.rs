@@ -94,14 +94,13 @@ impl From<Refused> for Refusal {
 /// A response that is ready at once, in the form that the client prefers.
 pub(super) fn now(
     endpoint: &Endpoint,
-    caller: &Caller,
+    caller: &Caller<'_>,
     (era, wants): (Era, Wants),
     body: &Bytes,
     error: Option<i32>,
 ) -> Response {
     if error == Some(LACKS_SCOPE)
-        && let Some(refused) =
-            lacks_scope(endpoint.gate.as_deref(), caller.identity.is_some(), body)
+        && let Some(refused) = lacks_scope(endpoint.gate.as_deref(), caller.is_somebody(), body)
     {
         return refused;
     }
@@ -118,7 +117,7 @@ pub(super) fn now(
 /// event stream. The `bool` is whether the request has failed already.
 pub(super) async fn call(
     endpoint: &Endpoint,
-    caller: &Caller,
+    caller: &Caller<'_>,
     session: Option<&HttpSession>,
     wants: Wants,
     mut receiver: StreamReceiver,

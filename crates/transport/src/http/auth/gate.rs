@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderValue};
+use http::{Extensions, HeaderValue};
 use stentor_engine::Connection;
 use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::RequestSender;
@@ -56,12 +56,12 @@ impl Gate {
     }
 
     /// Who sends a request.
-    async fn identify(&self, head: &Parts, peer: Option<SocketAddr>) -> Result<Identity, Refusal> {
+    async fn identify(&self, head: &Parts, peer: Option<&SocketAddr>) -> Result<Identity, Refusal> {
         // Something in front might have checked the other one.
         if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(Refusal::HeaderRepeated { name: AUTHORIZATION });
         }
-        let check = || self.authenticator.check(head, peer);
+        let check = || self.authenticator.check(head, peer.copied());
         let known = match catch_unwind(AssertUnwindSafe(check)) {
             Ok(Verdict::Now(known)) => Ok(known),
             Ok(Verdict::Later(later)) => AssertUnwindSafe(later).catch_unwind().await,
@@ -91,59 +91,66 @@ fn refusal(rejection: Rejection) -> Refusal {
 }
 
 /// Who sends a request, and from where.
-#[derive(Debug, Default)]
-pub(in crate::http) struct Caller {
-    /// `None` for a stranger.
-    pub(in crate::http) identity: Option<Identity>,
+#[derive(Debug)]
+pub(in crate::http) struct Caller<'a> {
+    head: &'a Parts,
     /// The other end of the connection, where it is known.
     peer: Option<SocketAddr>,
-    connection: Option<Connection>,
+    /// `None` for a stranger.
+    identity: Option<Identity>,
 }
 
-impl Caller {
-    /// Finds out who sends a request, or refuses it.
-    pub(in crate::http) async fn admit(
-        endpoint: &Endpoint,
-        head: &Parts,
-        peer: Option<SocketAddr>,
-    ) -> Result<Self, Refusal> {
+impl<'a> Caller<'a> {
+    /// A stranger, until [`admit`](Self::admit) has found out who it is.
+    pub(in crate::http) fn new(head: &'a Parts, peer: Option<SocketAddr>) -> Self {
+        Self { head, peer, identity: None }
+    }
+
+    /// Finds out who sends the request, or refuses it.
+    pub(in crate::http) async fn admit(&mut self, endpoint: &Endpoint) -> Result<(), Refusal> {
         let config = &endpoint.config;
-        let identity = match &endpoint.gate {
-            Some(gate) => match gate.identify(head, peer).await {
+        self.identity = match &endpoint.gate {
+            Some(gate) => match gate.identify(self.head, self.peer.as_ref()).await {
                 Ok(identity) => Some(identity),
                 Err(Refusal::NoIdentity) if config.allow_anonymous => None,
                 Err(refusal) => return Err(refusal),
             },
-            None => named(&head.extensions)?,
+            None => named(&self.head.extensions)?,
         };
-        match identity.as_ref().and_then(Identity::good_until) {
+        match self.identity.as_ref().and_then(Identity::good_until) {
             // An authenticator may have remembered it for too long.
-            Some(until) if until <= SystemTime::now() => return Err(Refusal::InvalidCredential),
-            _ if identity.is_none() && config.require_identity => return Err(Refusal::NoIdentity),
-            _ => {}
+            Some(until) if until <= SystemTime::now() => Err(Refusal::InvalidCredential),
+            _ if self.identity.is_none() && config.require_identity => Err(Refusal::NoIdentity),
+            _ => Ok(()),
         }
-        let connection = head.extensions.get().copied().or_else(|| peer.map(Connection::from));
-        Ok(Self { identity, peer, connection })
+    }
+
+    pub(in crate::http) fn head(&self) -> &'a Parts {
+        self.head
+    }
+
+    pub(in crate::http) fn is_somebody(&self) -> bool {
+        self.identity.is_some()
     }
 
     pub(in crate::http) fn principal(&self) -> Option<&str> {
         self.identity.as_ref().map(Identity::principal)
     }
 
-    /// The sender of a request, as the engine wants to know it.
-    pub(in crate::http) fn sender(
-        &self,
-        headers: &HeaderMap,
-        config: &HttpConfig,
-    ) -> RequestSender {
-        // TO CONNECT: the engine's `RequestSender` takes the identity itself, `headers` and
-        // `address` as soon as it has places for them. Until then the principal stands for all.
-        let _to_come = || self.seen(headers, config);
-        RequestSender { principal: self.principal().map(Into::into), connection: self.connection }
+    /// The sender of the request, as the engine wants to know it.
+    pub(in crate::http) fn sender(&self, config: &HttpConfig) -> RequestSender {
+        // A router's listener may know the connection better.
+        let known = self.head.extensions.get().copied();
+        let connection = known.or_else(|| self.peer.map(Connection::from));
+        // TO CONNECT: the engine's `RequestSender` takes the identity itself, and what `seen`
+        // returns, as soon as it has places for them. Until then the principal stands for all.
+        let _to_come = || self.seen(config);
+        RequestSender { principal: self.principal().map(Into::into), connection }
     }
 
     /// What handlers may know of the client: the exposed headers, and its address.
-    fn seen(&self, headers: &HeaderMap, config: &HttpConfig) -> (Option<Exposed>, Option<IpAddr>) {
+    fn seen(&self, config: &HttpConfig) -> (Option<Exposed>, Option<IpAddr>) {
+        let headers = &self.head.headers;
         (exposed(headers, config), client_address(headers, self.peer, config))
     }
 

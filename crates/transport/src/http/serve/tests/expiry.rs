@@ -8,6 +8,7 @@ use stentor_engine::identity::Identity;
 
 use super::streams::{LAST_CHUNK, answer, get, say, session_with};
 use super::*;
+use crate::http::auth::Caller;
 use crate::http::{StaticTokens, Upload, handle};
 
 const SECRET: &str = "ann-secret-token-0001";
@@ -138,7 +139,8 @@ async fn a_stream_that_something_else_serves_ends_in_time_too() {
         }
         let (head, body) = request.body(body.to_owned()).unwrap().into_parts();
         let begun = Instant::now();
-        let response = handle(&endpoint, &head, None, Upload::new(body, None)).await;
+        let response =
+            handle(&endpoint, &mut Caller::new(&head, None), Upload::new(body, None)).await;
         assert_eq!(response.status(), 200);
         let mut body = std::pin::pin!(response.into_body().into_body(keep_alive, None));
         let mut read = String::new();
