@@ -144,9 +144,11 @@ pub(crate) fn add(server: EngineBuilder) -> EngineBuilder {
         )
         .tool(tool("confirm_twin", confirm).description("The same").require_scope("mcp:write"))
         .tool(
-            tool("admin_only", |_: Zone| async { "welcome" })
-                .description("Only administrators see it")
-                .only_for(["admin"]),
+            tool("admin_only", |it: Zone| async move {
+                format!("welcome to {}", it.zone.unwrap_or_else(|| "everywhere".to_owned()))
+            })
+            .description("Only administrators see it")
+            .only_for(["admin"]),
         )
         .resource(resource("open://notes", "notes", || async { "for everybody" }))
         .resource(resource("secret://plans", "plans", || async { "great" }).only_for(["admin"]))

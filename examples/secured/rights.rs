@@ -55,13 +55,17 @@ async fn toggle_public_tool(args: Switch, ctx: Context) -> Result<String, ToolEr
 }
 
 async fn grant(args: Grant, State(grants): State<Grants>, ctx: Context) -> String {
-    grants.change(&args.principal, |labels| drop(labels.insert(args.label)));
+    grants.change(&args.principal, |labels| {
+        labels.insert(args.label);
+    });
     let changed = ctx.engine().refresh_visibility(&args.principal).await;
     format!("{changed} clients see other lists")
 }
 
 async fn revoke_label(args: Grant, State(grants): State<Grants>, ctx: Context) -> String {
-    grants.change(&args.principal, |labels| drop(labels.remove(&args.label)));
+    grants.change(&args.principal, |labels| {
+        labels.remove(&args.label);
+    });
     let changed = ctx.engine().refresh_visibility(&args.principal).await;
     format!("{changed} clients see other lists")
 }

@@ -138,7 +138,7 @@ impl Authenticator for OAuth {
         &self.0.challenge
     }
 
-    fn forget(&self, principal: &str) {
+    fn forget(&self, principal: Option<&str>) {
         self.0.verdicts.forget(principal);
     }
 }

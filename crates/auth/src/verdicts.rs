@@ -117,10 +117,11 @@ impl Verdicts {
     }
 
     /// Forgets all tokens of a principal, and those that are being checked.
-    pub(crate) fn forget(&self, principal: &str) {
+    pub(crate) fn forget(&self, principal: Option<&str>) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         for shard in &self.shards {
-            shard.lock().good.retain(|_, good| good.identity.principal() != principal);
+            let is_another = |of: &str| principal.is_some_and(|principal| of != principal);
+            shard.lock().good.retain(|_, good| is_another(good.identity.principal()));
         }
     }
 }

@@ -10,10 +10,8 @@ use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
 
 use crate::identity::Who;
 use crate::ids::SessionId;
+use crate::request_sender::{Header, RequestSender};
 use crate::shares::{Connection, Share};
-
-/// A header of a request: its name in lower case, and its value.
-pub(crate) type Header = (Arc<str>, Arc<str>);
 
 /// What is known of the sender of a request: from `initialize` in the legacy era, from the request
 /// itself in the modern one.
@@ -148,9 +146,11 @@ impl Caller {
         self.who.principal()
     }
 
-    /// Sets the connection.
-    pub(crate) fn with_connection(mut self, connection: Option<Connection>) -> Self {
-        self.connection = connection;
+    /// Sets what the transport knows.
+    pub(crate) fn sent_by(mut self, sender: &RequestSender) -> Self {
+        let RequestSender { who, connection, headers, address } = sender.clone();
+        (self.who, self.connection, self.headers, self.address) =
+            (who, connection, headers, address);
         self
     }
 

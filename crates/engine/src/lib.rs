@@ -55,6 +55,7 @@ mod reasons;
 mod registry;
 pub mod remote;
 mod request_budget;
+mod request_sender;
 mod restarts;
 mod server_hello;
 mod session;

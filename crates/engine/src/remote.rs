@@ -29,18 +29,18 @@ use arc_swap::ArcSwapOption;
 pub use crate::caller::RemoteCaller;
 pub use crate::catalog::Definition;
 use crate::dispatch::Dispatcher;
-use crate::identity::Who;
 use crate::ids::{NodeId, SessionId};
 pub use crate::nodes::Reach;
 use crate::reasons::Refused;
 pub use crate::registry::{Fact, PeerFacts, Revocation, WatchState};
+use crate::request_sender::RequestSender;
 pub use crate::session::SessionRecord;
 use crate::session::{Session, Sessions};
 pub use http_session::HttpSession;
 use migrate::Migrations;
 pub use migrate::OutgoingMigration;
 pub use protocol::{
-    PeerEvent, PeerRequest, PeerSender, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
+    PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
 };
 pub use serve::{PeerQuestions, PeerResponse};
 use stentor_macros::Setters;
@@ -130,42 +130,56 @@ impl Remote {
     }
 
     /// Finds a legacy session over HTTP by its id, for its owner.
-    pub(crate) async fn http_session(&self, id: &str, who: &Who) -> Result<HttpSession, Refused> {
-        if let Some(session) = self.local_session(id, who).await {
+    pub(crate) async fn http_session(
+        &self,
+        id: &str,
+        sender: &RequestSender,
+    ) -> Result<HttpSession, Refused> {
+        if let Some(session) = self.local_session(id, sender).await {
             return Ok(HttpSession::local(session));
         }
         // Boxed to keep the common future small: most sessions are on this node.
-        Box::pin(self.find_session(&SessionId::new(id), who)).await
+        Box::pin(self.find_session(&SessionId::new(id), sender)).await
     }
 
-    async fn local_session(&self, id: &str, who: &Who) -> Option<Session> {
+    async fn local_session(&self, id: &str, sender: &RequestSender) -> Option<Session> {
         self.0.migrations.settled(id).await;
-        self.0.sessions.find_http(id, who)
+        self.0.sessions.find_http(id, sender)
     }
 
     /// Finds a session that is not on this engine, by its id or in the session store. A session
     /// whose node died is on this engine from then on.
-    async fn find_session(&self, id: &SessionId, who: &Who) -> Result<HttpSession, Refused> {
+    async fn find_session(
+        &self,
+        id: &SessionId,
+        sender: &RequestSender,
+    ) -> Result<HttpSession, Refused> {
         let found = match (self.moved(id), self.0.nodes.reach_id(id.as_str())) {
             (Some(node), _) | (None, Reach::Remote(node)) => Found::Remote(node),
             (None, Reach::Unreachable) => return Err(Refused::Unreachable),
-            (None, Reach::Local | Reach::Dead) => self.take_over_session(id, who).await?,
+            (None, Reach::Local | Reach::Dead) => self.take_over_session(id, sender).await?,
         };
         Ok(match found {
             Found::Local(session) => HttpSession::local(session),
-            Found::Remote(node) => HttpSession::remote(self.clone(), node, id.clone(), who.clone()),
+            Found::Remote(node) => {
+                HttpSession::remote(self.clone(), node, id.clone(), sender.clone())
+            }
         })
     }
 
     /// Like [`http_session`](Self::http_session), for another node that was sent to this one: the
     /// name in the session's id sends it nowhere else.
-    async fn session_for_peer(&self, id: &SessionId, who: &Who) -> Result<Found, Refused> {
-        if let Some(session) = self.local_session(id.as_str(), who).await {
+    async fn session_for_peer(
+        &self,
+        id: &SessionId,
+        sender: &RequestSender,
+    ) -> Result<Found, Refused> {
+        if let Some(session) = self.local_session(id.as_str(), sender).await {
             return Ok(Found::Local(session));
         }
         match self.moved(id) {
             Some(node) => Ok(Found::Remote(node)),
-            None => self.take_over_session(id, who).await,
+            None => self.take_over_session(id, sender).await,
         }
     }
 

@@ -42,8 +42,8 @@ use crate::call::{FinishStreams, Responder};
 use crate::caller::Caller;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
-use crate::identity::Who;
 use crate::reasons::CancelReason;
+use crate::request_sender::RequestSender;
 pub use entry::SessionView;
 pub(crate) use entry::{SessionEntry, TO_BE_USED};
 pub use record::SessionRecord;
@@ -110,7 +110,7 @@ impl MailboxPermit {
 pub(crate) struct Session {
     sessions: Arc<Sessions>,
     entry: Arc<SessionEntry>,
-    who: Who,
+    sender: RequestSender,
 }
 
 /// Gives the actor of a closed session back, if a permit is not dropped in the actor. To be
@@ -166,12 +166,12 @@ impl Actor for SessionActor {
 
 impl Session {
     pub(crate) fn new(sessions: Arc<Sessions>, entry: Arc<SessionEntry>) -> Self {
-        Self { sessions, entry, who: Who::Nobody }
+        Self { sessions, entry, sender: RequestSender::default() }
     }
 
     /// The same session, for the messages of this sender.
-    pub(crate) fn used_by(mut self, who: Who) -> Self {
-        self.who = who;
+    pub(crate) fn used_by(mut self, sender: RequestSender) -> Self {
+        self.sender = sender;
         self
     }
 
@@ -281,7 +281,7 @@ impl Session {
         let catalog = self.sessions.registry.catalog();
         let rule = catalog.access_to_uri(&uri).map(|access| &access.rule);
         let viewers = &self.sessions.registry.viewers;
-        let is_seen = rule.is_none_or(|rule| rule.admits(&viewers.viewer(&self.who)));
+        let is_seen = rule.is_none_or(|rule| rule.admits(&viewers.viewer(&self.sender.who)));
         if !is_seen || catalog.reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
         }

@@ -22,61 +22,13 @@ pub use crate::dispatch::Answer;
 use crate::dispatch::Scope;
 use crate::engine::Engine;
 use crate::handler::Arguments;
-use crate::identity::{Identity, Who};
 use crate::items::ItemKind;
 pub use crate::reasons::Refused;
 pub use crate::remote::HttpSession;
-use crate::remote::PeerSender;
+pub use crate::request_sender::{Header, RequestSender};
 pub use crate::shares::Connection;
 pub use crate::viewers::ForgetRights;
 pub use pipe::Pipe;
-
-/// The sender of a request, as far as its transport knows. The default is a stranger.
-#[derive(Clone, Debug, Default)]
-pub struct RequestSender {
-    who: Who,
-    connection: Option<Connection>,
-}
-
-impl RequestSender {
-    /// Somebody whose credential was checked.
-    #[must_use]
-    pub fn known(identity: Identity) -> Self {
-        Self { who: Who::Known(identity), connection: None }
-    }
-
-    /// The user who started this process: sees everything, and may do everything.
-    #[must_use]
-    pub fn local() -> Self {
-        Self { who: Who::Local, connection: None }
-    }
-
-    /// Sets the connection of the request. It separates the shares of callers without a principal;
-    /// callers without both have one share together.
-    #[must_use]
-    pub fn on(mut self, connection: Option<Connection>) -> Self {
-        self.connection = connection;
-        self
-    }
-
-    /// The identity of the sender, if it is known.
-    #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
-        self.who.identity()
-    }
-}
-
-impl From<&RequestSender> for PeerSender {
-    fn from(sender: &RequestSender) -> Self {
-        Self(sender.who.clone())
-    }
-}
-
-impl From<Option<Identity>> for RequestSender {
-    fn from(identity: Option<Identity>) -> Self {
-        Self { who: identity.into(), connection: None }
-    }
-}
 
 impl Engine {
     /// Opens a session for the one client at the other end of a pipe, in either era: the user who
@@ -99,8 +51,7 @@ impl Engine {
         &self,
         source: RequestSender,
     ) -> Result<(Pipe, StreamReceiver), Refused> {
-        let RequestSender { who, connection } = source;
-        let opened = self.core().sessions.open_pipe(who, connection).await?;
+        let opened = self.core().sessions.open_pipe(source).await?;
         let (session, sender, receiver) = opened;
         Ok((Pipe::new(session, sender, self.drain_timeout()), receiver))
     }
@@ -112,8 +63,7 @@ impl Engine {
     ///
     /// [`Refused::ShuttingDown`], [`Refused::TooManySessions`].
     pub async fn open_http_session(&self, source: RequestSender) -> Result<HttpSession, Refused> {
-        let RequestSender { who, connection } = source;
-        let session = self.core().sessions.open_http(who, connection).await?;
+        let session = self.core().sessions.open_http(source).await?;
         Ok(HttpSession::local(session))
     }
 
@@ -132,7 +82,7 @@ impl Engine {
         id: &str,
         sender: &RequestSender,
     ) -> Result<HttpSession, Refused> {
-        self.core().remote.http_session(id, &sender.who).await
+        self.core().remote.http_session(id, sender).await
     }
 
     /// Answers a modern request over HTTP, whose `_meta` and headers have been checked.
@@ -149,9 +99,7 @@ impl Engine {
         request: Box<Request>,
         source: S,
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_, S> {
-        let RequestSender { who, connection } = source.into();
-        let caller =
-            Caller::modern(version, &request.meta, None).with_who(who).with_connection(connection);
+        let caller = Caller::modern(version, &request.meta, None).sent_by(&source.into());
         if request.method == Method::Listen {
             return Either::Right(Box::pin(self.core().sessions.open_listen(request, caller)));
         }

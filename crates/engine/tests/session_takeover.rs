@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use stentor_delivery::StreamReceiver;
 use stentor_engine::identity::Identity;
 use stentor_engine::remote::{
-    Fact, PeerEvent, PeerFacts, PeerRequest, PeerSender, PeerStream, Peers, Reach, ResponseControl,
-    SessionOp, Unreachable,
+    Fact, PeerEvent, PeerFacts, PeerRequest, PeerStream, Peers, Reach, ResponseControl, SessionOp,
+    Unreachable,
 };
 use stentor_engine::testing::{SharedStore, sent_by, session_record};
 use stentor_engine::transport_api::{HttpSession, Refused, RequestSender};
@@ -274,7 +274,7 @@ async fn a_stranger_with_the_id_of_a_session_hears_that_it_is_unknown_and_moves_
         assert_eq!((&own, &other), (&Refused::SessionEnded, &Refused::SessionEnded));
         // The same when another node asks for the session.
         for session in [session.id(), &unknown] {
-            let (session, sender) = (session.clone(), PeerSender::from(&stranger));
+            let (session, sender) = (session.clone(), stranger.clone());
             let peer_request = PeerRequest::Session { session, sender, op: SessionOp::Attach };
             let said = second.ask_itself(peer_request).next().await;
             assert!(matches!(said, Some(PeerEvent::Refused(Refused::SessionEnded))), "{said:?}");

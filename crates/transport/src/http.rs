@@ -12,6 +12,8 @@
 
 mod auth;
 mod body;
+mod client;
+mod config;
 mod connections;
 mod cors;
 mod events;
@@ -21,6 +23,7 @@ mod guard;
 mod legacy;
 mod modern;
 mod names;
+mod networks;
 mod origins;
 mod post;
 mod reply;
@@ -33,8 +36,8 @@ mod watched;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
+use auth::{Caller, Gate};
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::routing::any;
@@ -44,129 +47,37 @@ use cors::Page;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
-use stentor_engine::identity::Identity;
-use stentor_engine::transport_api::RequestSender;
-use stentor_engine::{Connection, Engine};
-use stentor_macros::Setters;
+use stentor_engine::Engine;
 use unfinished::Unfinished;
 use upload::Upload;
 
-pub use auth::{Authenticator, Challenge, Rejection, ResourceMetadata, Verdict};
+pub use auth::{
+    Authenticator, Challenge, ProxyHeaders, Rejection, ResourceMetadata, StaticTokenError,
+    StaticTokens, Verdict, bearer,
+};
+pub use config::HttpConfig;
 use guard::Refusal;
+pub use networks::{NetworkError, Networks};
 pub use origins::OriginPolicy;
-pub use serve::{ServeError, serve, serve_on};
-
-/// The configuration of the HTTP endpoint.
-#[derive(Clone, Debug, Setters)]
-#[non_exhaustive]
-pub struct HttpConfig {
-    /// The path of the endpoint: the whole path, compared exactly. Default `/mcp`. A request for
-    /// the same path with a slash more or less at its end is answered with 404, which names the
-    /// right path.
-    pub path: String,
-    /// The hosts and origins that may call, and so the web pages that may read the responses.
-    /// Default: the policy that fits the address on which the server listens, see
-    /// [`OriginPolicy::default`].
-    pub origins: OriginPolicy,
-    /// Whether a request without a [`Principal`] is answered with 401. Then an authentication layer
-    /// that is missing or bypassed lets nobody in. Default `false`: a client without a principal is
-    /// anonymous.
-    ///
-    /// [`serve_on`] has no layers: with `true` it serves nobody.
-    pub require_identity: bool,
-    /// The largest body, in bytes. A larger body is answered with 413. Default 4 MiB.
-    pub max_body: usize,
-    /// The largest headers, names and values together, in bytes. Larger headers are answered with
-    /// 431. Default 16 KiB.
-    ///
-    /// [`serve_on`] also keeps little more than this for each connection whose client does not
-    /// read. A head that is larger by 4 KiB is refused before it is read to its end.
-    pub max_headers: usize,
-    /// The interval of keep-alive comments on a quiet stream. Default 15 s.
-    pub keep_alive: Duration,
-    /// How long a legacy client waits before it reconnects to a closed stream. Each client gets
-    /// another value between half of this and one and a half times this, so that not all clients
-    /// reconnect at once. Default 500 ms.
-    pub retry: Duration,
-    /// How long a call has to finish for a plain JSON response. A call that sends anything else
-    /// first, or takes longer, is answered with an event stream. Default 100 ms.
-    ///
-    /// When a client closes its connection within this time, the server notices it only when this
-    /// time is over: until then the server writes nothing, and a client that has only closed its
-    /// sending half can still read.
-    pub json_grace: Duration,
-    /// How long [`serve_on`] waits for the head of a request, from when the connection was opened
-    /// or the last response was sent, and then for each piece of its body. An idle connection is
-    /// closed after this time, too. Default 75 s.
-    pub read_timeout: Duration,
-    /// How long a body may take to arrive before [`min_body_rate`](Self::min_body_rate) applies to
-    /// it. Default 10 s.
-    pub body_grace: Duration,
-    /// How many bytes of a body must arrive each second once [`body_grace`](Self::body_grace) is
-    /// over, on average since the body began. A slower body is answered with 408. Default 8 KiB; 0
-    /// is no limit.
-    pub min_body_rate: usize,
-    /// How many bytes unfinished requests of all connections may keep together. Each of them counts
-    /// 8 KiB more than was read of it. Beyond this limit the request that has kept the most for the
-    /// longest gives way: a body is answered with 503, and the connection of an unfinished head,
-    /// which only [`serve_on`] counts, is closed. Default 128 MiB.
-    pub max_unfinished: usize,
-    /// How many connections [`serve_on`] keeps open at once. This is capped below the process's
-    /// limit of open files (on Unix `ulimit -n`, less one in 16, and between 16 and 256 in any
-    /// case). For one more connection, the connection that has been idle the longest is closed: it
-    /// has no request in progress and no open stream. While no connection is idle, the new
-    /// connection waits. Default 100,000.
-    pub max_connections: usize,
-    /// How many connections may wait for [`serve_on`] to accept them. Clients beyond this have to
-    /// retry, which takes a second or longer. The kernel caps it (Linux: `net.core.somaxconn`, by
-    /// default 4,096). Default 16,384.
-    pub backlog: u32,
-    /// After a shutdown, how long the connections of [`serve_on`] get at least to send the rest of
-    /// their responses. Default 1 s.
-    ///
-    /// A whole shutdown takes no longer than
-    /// [`Config::drain_timeout`](stentor_engine::Config::drain_timeout), one second and this: by
-    /// default less than the 10 s after which Docker kills the process.
-    pub close_timeout: Duration,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            path: "/mcp".to_owned(),
-            origins: OriginPolicy::default(),
-            require_identity: false,
-            max_body: 4 * 1024 * 1024,
-            max_headers: 16 * 1024,
-            keep_alive: Duration::from_secs(15),
-            retry: Duration::from_millis(500),
-            json_grace: Duration::from_millis(100),
-            read_timeout: Duration::from_secs(75),
-            body_grace: Duration::from_secs(10),
-            min_body_rate: 8 * 1024,
-            max_unfinished: 128 * 1024 * 1024,
-            max_connections: 100_000,
-            backlog: 16_384,
-            close_timeout: Duration::from_secs(1),
-        }
-    }
-}
+pub use serve::{ServeError, serve, serve_on, serve_with};
 
 /// Who sends a request, as middleware in front of the endpoint has found out.
 ///
-/// Put it into the request's extensions. Sessions, and all tokens that a client receives to send
-/// back, are then valid for this principal only. A request with a blank principal is answered with
-/// 401. For a request without any, see [`HttpConfig::require_identity`].
+/// Put it into the request's extensions, where no [`Authenticator`](HttpConfig::auth()) is
+/// configured. Sessions, and all tokens that a client receives to send back, are then valid for this
+/// principal only. A request with a blank principal is answered with 401. For a request without any,
+/// see [`HttpConfig::require_identity`].
+///
+/// It is the short form of an [`Identity`](stentor_engine::identity::Identity), which middleware may
+/// also put there, and which then counts.
 pub use stentor_engine::Principal;
-
-fn is_blank(principal: &Principal) -> bool {
-    principal.0.chars().all(|char| char.is_whitespace() || char.is_control())
-}
 
 #[derive(Clone, Debug)]
 struct Endpoint {
     engine: Engine,
     config: Arc<HttpConfig>,
+    /// What finds out who sends a request, if the configuration names it.
+    gate: Option<Arc<Gate>>,
     unfinished: Arc<Unfinished>,
     spread: Arc<Spread>,
 }
@@ -174,7 +85,12 @@ struct Endpoint {
 impl Endpoint {
     fn new(engine: Engine, config: HttpConfig) -> Self {
         let unfinished = Unfinished::new(config.max_unfinished);
-        Self { engine, config: Arc::new(config), unfinished, spread: Arc::default() }
+        let gate = config.auth.clone().map(|auth| Arc::new(Gate::new(auth)));
+        if let Some(gate) = &gate {
+            engine.forget_rights_in(Arc::downgrade(gate) as _);
+            engine.learn_scopes(gate.scopes());
+        }
+        Self { engine, config: Arc::new(config), gate, unfinished, spread: Arc::default() }
     }
 }
 
@@ -220,8 +136,12 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// other hosts, it accepts only requests for `localhost` or a loopback address, on whatever address
 /// the server listens.
 ///
+/// The metadata document of an [authenticator](HttpConfig::auth()) has routes of its own, at the root
+/// of the host: merge this router, or nest it and serve the document yourself.
+///
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: then callers without a
-/// [`Principal`] are distinguished by their addresses when one of them uses more than its share.
+/// [`Principal`] are distinguished by their addresses when one of them uses more than its share, and
+/// [`ProxyHeaders`] and [`HttpConfig::trusted_proxies`] know from where a request comes.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -235,14 +155,26 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Panics
+///
+/// If the catalog of the engine has access rules, and the configuration names neither an
+/// [authenticator](HttpConfig::auth()) nor [`HttpConfig::require_identity`]: then nothing would find
+/// out who sends a request. And if the path of the endpoint is not one of a route.
 pub fn router(engine: Engine, config: HttpConfig) -> Router {
+    let is_open = engine.has_access_rules() && !serve::checks_senders(&config);
+    assert!(!is_open, "{}", ServeError::NoAuthenticator);
     let path = config.path.clone();
     let endpoint = Endpoint::new(engine, config);
+    let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
+    let metadata = metadata.into_iter().flat_map(|it| it.paths()).map(as_route);
+    let mut elsewhere: Vec<_> = path_with_other_slash(&path).into_iter().chain(metadata).collect();
+    elsewhere.retain(|other| *other != path);
+    elsewhere.sort_unstable();
+    elsewhere.dedup();
     let router = Router::new().route(&path, any(routed));
-    let router = match path_with_other_slash(&path) {
-        Some(other) => router.route(&other, any(wrong_path)),
-        None => router,
-    };
+    let router =
+        elsewhere.iter().fold(router, |router, path| router.route(path, any(elsewhere_routed)));
     router.with_state(endpoint)
 }
 
@@ -257,13 +189,18 @@ fn path_with_other_slash(path: &str) -> Option<String> {
     }
 }
 
-async fn wrong_path(
+/// A path as a route that accepts exactly this path.
+fn as_route(path: &str) -> String {
+    path.replace('{', "{{").replace('}', "}}")
+}
+
+async fn elsewhere_routed(
     State(endpoint): State<Endpoint>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
     let (head, body) = request.into_parts();
-    let mut response = wrong_path_response(&endpoint, &head);
+    let mut response = elsewhere(&endpoint, &head);
     if !body.is_end_stream() && head.version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -276,31 +213,31 @@ async fn routed(
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
     let (head, body) = request.into_parts();
-    let response = handle(&endpoint, &head, Upload::new(body, None)).await;
+    let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    let response = handle(&endpoint, &mut Caller::new(&head, peer), Upload::new(body, None)).await;
     response.map(|content| axum::body::Body::new(content.into_body(keep_alive, None)))
 }
 
-async fn handle<B>(endpoint: &Endpoint, head: &Parts, mut body: Upload<B>) -> Response
+/// The response at the path of the endpoint.
+///
+/// Whatever a request is, its size and its origin are checked first, and then who sends it; only the
+/// preflight of a browser, which cannot authenticate, needs no identity.
+async fn handle<B>(endpoint: &Endpoint, caller: &mut Caller<'_>, mut body: Upload<B>) -> Response
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
+    let head = caller.head();
     let sized = guard::check_header_size(&head.headers, endpoint.config.max_headers);
     let mut response = match (page(endpoint, head), sized) {
         (Err(_), Err(refusal)) | (Err(refusal), Ok(())) => reply::refused(&refusal, None),
         (Ok(Some(page)), Ok(())) if cors::is_preflight(head) => page.preflight(&head.headers),
         (Ok(page), sized) => {
-            let outcome = match sized.and_then(|()| check(endpoint, head)) {
-                Ok(()) => match head.method {
-                    // Most requests are POST. Only the futures of the others are boxed.
-                    Method::POST => post::handle(endpoint, head, &mut body).await,
-                    Method::GET => Box::pin(get::handle(endpoint, head)).await,
-                    Method::DELETE => Box::pin(legacy::end(endpoint, head)).await,
-                    _ => Err(Refusal::MethodNotAllowed),
-                },
+            let outcome = match sized {
+                Ok(()) => admitted(endpoint, caller, &mut body).await,
                 Err(refusal) => Err(refusal),
             };
-            let mut response = outcome.unwrap_or_else(|refusal| reply::refused(&refusal, None));
+            let mut response = outcome.unwrap_or_else(|refusal| auth::refused(endpoint, &refusal));
             if let Some(page) = page {
                 page.share(&mut response);
             }
@@ -310,7 +247,7 @@ where
     let (status, headers) = (response.status(), response.headers_mut());
     let is_for_now =
         matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
-    if is_for_now {
+    if is_for_now && !headers.contains_key(header::RETRY_AFTER) {
         let (soonest, latest) = (*RETRY_AFTER.start(), *RETRY_AFTER.end());
         let more = endpoint.spread.next() * f64::from(latest - soonest + 1);
         headers.insert(header::RETRY_AFTER, (soonest + more as u32).into());
@@ -324,8 +261,39 @@ where
     response
 }
 
-/// The response at any other path.
-fn wrong_path_response(endpoint: &Endpoint, head: &Parts) -> Response {
+/// The response to a request that may be sent from where it comes.
+async fn admitted<B>(
+    endpoint: &Endpoint,
+    caller: &mut Caller<'_>,
+    body: &mut Upload<B>,
+) -> Result<Response, Refusal>
+where
+    B: Body<Data = Bytes> + Send + Unpin,
+    B::Error: Into<BodyError>,
+{
+    caller.admit(endpoint).await?;
+    let head = caller.head();
+    guard::check_repeated(&head.headers)?;
+    match head.method {
+        // Most requests are POST. Only the futures of the others are boxed.
+        Method::POST => post::handle(endpoint, caller, body).await,
+        Method::GET => Box::pin(get::handle(endpoint, caller)).await,
+        Method::DELETE => Box::pin(legacy::end(endpoint, caller)).await,
+        _ => Err(Refusal::MethodNotAllowed),
+    }
+}
+
+/// The response at any other path: the metadata document is at some of them.
+fn elsewhere(endpoint: &Endpoint, head: &Parts) -> Response {
+    let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
+    if let Some(metadata) = metadata.filter(|it| it.paths().any(|path| path == head.uri.path())) {
+        let checked = guard::check_header_size(&head.headers, endpoint.config.max_headers)
+            .and_then(|()| endpoint.config.origins.check_host(&head.headers, authority(head)));
+        return match checked {
+            Ok(()) => metadata.respond(head),
+            Err(refusal) => reply::refused(&refusal, None),
+        };
+    }
     let page = page(endpoint, head).unwrap_or_default();
     if let Some(page) = page.filter(|_| cors::is_preflight(head)) {
         return page.preflight(&head.headers);
@@ -340,31 +308,10 @@ fn wrong_path_response(endpoint: &Endpoint, head: &Parts) -> Response {
 
 /// The web page that sends a request, if one does. Fails if the page may not call.
 fn page<'a>(endpoint: &Endpoint, head: &'a Parts) -> Result<Option<Page<'a>>, Refusal> {
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    endpoint.config.origins.check(&head.headers, authority)
+    endpoint.config.origins.check(&head.headers, authority(head))
 }
 
-/// Who sends a request, as the endpoint or middleware in front of it has found out.
-fn sender(extensions: &http::Extensions) -> RequestSender {
-    let identity = extensions.get::<Identity>().cloned().or_else(|| {
-        extensions.get::<Principal>().map(|principal| Identity::named(principal.0.clone()))
-    });
-    RequestSender::from(identity).on(connection(extensions))
-}
-
-/// The connection of the request, as [`serve_on`] or the router's listener sets it.
-fn connection(extensions: &http::Extensions) -> Option<Connection> {
-    extensions.get::<Connection>().copied().or_else(|| {
-        let ConnectInfo(other_end) = extensions.get::<ConnectInfo<SocketAddr>>()?;
-        Some((*other_end).into())
-    })
-}
-
-fn check(endpoint: &Endpoint, head: &Parts) -> Result<(), Refusal> {
-    match head.extensions.get::<Principal>() {
-        Some(principal) if is_blank(principal) => return Err(Refusal::BlankPrincipal),
-        None if endpoint.config.require_identity => return Err(Refusal::NoIdentity),
-        _ => {}
-    }
-    guard::check_repeated(&head.headers)
+/// The authority of a request's URI, which HTTP/2 has in place of a `Host` header.
+fn authority(head: &Parts) -> Option<&str> {
+    head.uri.authority().map(http::uri::Authority::as_str)
 }

@@ -63,7 +63,14 @@ impl Engine {
         self.core().registry.catalog().has_access_rules()
     }
 
-    /// Tells `cache` from now on when the rights of principals change.
+    /// Remembers scopes that clients are told to ask for. A legacy client that lacks a scope is told
+    /// also those of its scopes that this engine knows, because it replaces them.
+    pub fn learn_scopes<S: AsRef<str>>(&self, scopes: impl IntoIterator<Item = S>) {
+        let scopes: Vec<Arc<str>> = scopes.into_iter().map(|it| it.as_ref().into()).collect();
+        self.core().registry.viewers.learn_scopes(&scopes);
+    }
+
+    /// Tells `cache` from now on when the rights of principals change. For transports.
     pub fn forget_rights_in(&self, cache: Weak<dyn ForgetRights>) {
         self.core().registry.viewers.add_cache(cache);
     }

@@ -18,10 +18,10 @@ use stentor_wire::{
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{PeerEvent, PeerRequest, PeerSender, PeerStream, Remote, SessionOp};
-use crate::identity::Who;
+use super::{PeerEvent, PeerRequest, PeerStream, Remote, SessionOp};
 use crate::ids::{NodeId, Seq, SessionId, StreamId};
 use crate::reasons::{EndReason, Refused};
+use crate::request_sender::RequestSender;
 use crate::session::Session;
 
 /// A session that moves more often than this during one operation counts as ended.
@@ -46,9 +46,14 @@ impl HttpSession {
         Self(Location::Local(session))
     }
 
-    pub(super) fn remote(remote: Remote, node: NodeId, session: SessionId, who: Who) -> Self {
+    pub(super) fn remote(
+        remote: Remote,
+        node: NodeId,
+        session: SessionId,
+        sender: RequestSender,
+    ) -> Self {
         let version = OnceLock::new();
-        let remote = RemoteSession { remote, node, session, who, version };
+        let remote = RemoteSession { remote, node, session, sender, version };
         Self(Location::Remote(Arc::new(remote)))
     }
 
@@ -206,7 +211,7 @@ struct RemoteSession {
     remote: Remote,
     node: NodeId,
     session: SessionId,
-    who: Who,
+    sender: RequestSender,
     version: OnceLock<ProtocolVersion>,
 }
 
@@ -217,7 +222,7 @@ impl RemoteSession {
         let peers = self.remote.0.nodes.peers().ok_or(Refused::Unreachable)?;
         let mut node = self.node.clone();
         for _ in 0..MAX_MOVES {
-            let (session, sender) = (self.session.clone(), PeerSender(self.who.clone()));
+            let (session, sender) = (self.session.clone(), self.sender.clone());
             let peer_request = PeerRequest::Session { session, sender, op: op.clone() };
             let mut peer_stream =
                 peers.ask(&node, peer_request).map_err(|_| Refused::Unreachable)?;
@@ -298,7 +303,7 @@ impl RemoteSession {
         next: Seq,
         request: Id,
     ) -> Result<StreamReceiver, Refused> {
-        let session = self.remote.http_session(self.session.as_str(), &self.who).await?;
+        let session = self.remote.http_session(self.session.as_str(), &self.sender).await?;
         session.read_again(stream, next, request).await
     }
 }

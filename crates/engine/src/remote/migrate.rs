@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use stentor_delivery::SerializedFrame;
 use tokio::sync::Notify;
 
-use super::{Parts, PeerSender, Remote, SessionRecord};
+use super::{Parts, Remote, SessionRecord};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, SessionKind};
+use crate::request_sender::RequestSender;
 use crate::session::SessionEntry;
 
 /// Sessions that are on their way to another node. Lookups for one wait until it has arrived.
@@ -86,8 +87,8 @@ impl OutgoingMigration {
 
     /// The principal that owns the session.
     #[must_use]
-    pub fn sender(&self) -> PeerSender {
-        PeerSender(self.entry.who())
+    pub fn sender(&self) -> RequestSender {
+        RequestSender { who: self.entry.who(), ..RequestSender::default() }
     }
 
     /// The session's id.

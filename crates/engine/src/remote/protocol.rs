@@ -11,11 +11,11 @@ use stentor_wire::{ProtocolVersion, Response, raw_json};
 use tokio::sync::mpsc;
 
 use crate::caller::RemoteCaller;
-use crate::identity::Who;
 use crate::ids::{NodeId, SessionId};
 use crate::nodes::Reach;
 use crate::reasons::{EndReason, Refused};
 use crate::registry::PeerFacts;
+use crate::request_sender::RequestSender;
 use crate::session::SessionRecord;
 
 /// The other nodes, as an engine sees them. No method may block.
@@ -57,8 +57,8 @@ pub enum PeerRequest {
     Session {
         /// The session.
         session: SessionId,
-        /// Who does it.
-        sender: PeerSender,
+        /// Who does it, as the node that received the request knows. Nodes trust each other.
+        sender: RequestSender,
         /// What to do.
         #[serde(rename = "act")]
         op: SessionOp,
@@ -66,10 +66,6 @@ pub enum PeerRequest {
     /// Continue a session that was on the asking node.
     Migrate(Box<SessionRecord>),
 }
-
-/// Who sends the request of a client, as the node that received it knows. Nodes trust each other.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PeerSender(pub(crate) Who);
 
 /// What to do with a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -14,9 +14,9 @@ use super::{
 use crate::caller::Caller;
 use crate::dispatch::{Answer, Scope};
 use crate::handler::PendingRequests;
-use crate::identity::Who;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::Refused;
+use crate::request_sender::RequestSender;
 
 /// The response to a peer request: its events must be sent to the node that asked.
 ///
@@ -61,7 +61,7 @@ impl Remote {
         let served = match peer_request {
             PeerRequest::Request { sender, request } => self.serve_request(*sender, &request).await,
             PeerRequest::Session { session, sender, op } => {
-                self.serve_session(&session, &sender.0, op).await
+                self.serve_session(&session, &sender, op).await
             }
             PeerRequest::Migrate(record) => {
                 let accepted = self.0.sessions.accept_migration(*record).await;
@@ -130,10 +130,10 @@ impl Remote {
     async fn serve_session(
         &self,
         session: &SessionId,
-        who: &Who,
+        sender: &RequestSender,
         op: SessionOp,
     ) -> Result<PeerResponse, Refused> {
-        let found = self.session_for_peer(session, who).await?;
+        let found = self.session_for_peer(session, sender).await?;
         let session = match found {
             Found::Local(session) => session,
             Found::Remote(node) => return Ok(PeerResponse::of(PeerEvent::Moved(node))),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Found, Remote};
-use crate::identity::Who;
 use crate::ids::SessionId;
 use crate::nodes::Reach;
 use crate::reasons::Refused;
+use crate::request_sender::RequestSender;
 use crate::session::{SessionEntry, TakeOver};
 
 /// The most nodes that are asked, one after the other, for a session that they had.
@@ -18,12 +18,12 @@ impl Remote {
     pub(super) async fn take_over_session(
         &self,
         id: &SessionId,
-        who: &Who,
+        sender: &RequestSender,
     ) -> Result<Found, Refused> {
         let moved = || self.last_move(id).map(Found::Remote).ok_or(Refused::SessionEnded);
         let sessions = &self.0.sessions;
         let local = || {
-            let session = sessions.find_http(id.as_str(), who);
+            let session = sessions.find_http(id.as_str(), sender);
             session.map(Found::Local).ok_or(Refused::SessionEnded)
         };
         let Some(saver) = &sessions.saver else { return moved() };
@@ -35,7 +35,7 @@ impl Remote {
             self.0.migrations.settled(id.as_str()).await;
         };
         let entry = sessions.directory.get(id.as_str());
-        if entry.as_ref().is_some_and(|entry| entry.is_of(who)) {
+        if entry.as_ref().is_some_and(|entry| entry.is_of(&sender.who)) {
             return local();
         }
         if sessions.directory.is_ending(id.as_str()) || saver.has_ended(id) {
@@ -51,7 +51,7 @@ impl Remote {
         let own = &self.0.nodes.node;
         // The store gives the session at once if an earlier run of this node had it. Otherwise it
         // names the node that has the session.
-        let (mut from, owner) = (own.clone(), who.owner());
+        let (mut from, owner) = (own.clone(), sender.who.owner());
         for _ in 0..MAX_OWNERS {
             match saver.store.take_over(id, &owner, &from, own).await {
                 Ok(TakeOver::Given(record)) => {

@@ -164,7 +164,7 @@ impl Session {
         };
         // A weaker credential must not read what a stronger one asked for: for it, there is no such
         // stream.
-        if !sender.needs().iter().all(|scope| self.who.has_scope(scope)) {
+        if !sender.needs().iter().all(|scope| self.sender.who.has_scope(scope)) {
             return None;
         }
         Some(sender.resume(next).await)

@@ -98,7 +98,7 @@ impl Session {
     ) {
         let mut grants = Grants::nothing();
         if !asked.is_empty() {
-            let caller = caller.with_who(self.who.clone());
+            let caller = caller.sent_by(&self.sender);
             grants = match self.sessions.grant_owned(&caller, &request, asked, &mut granted).await {
                 Ok(grants) => grants,
                 Err(error) => return self.refuse(&request, responder, error),

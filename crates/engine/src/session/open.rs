@@ -15,25 +15,25 @@ use crate::identity::Who;
 use crate::ids::{SessionId, new_session_id};
 use crate::reasons::{EndReason, Refused, SessionKind};
 use crate::request_budget::cost_of_params;
-use crate::shares::{Connection, Share};
+use crate::request_sender::RequestSender;
+use crate::shares::Share;
 
 impl Sessions {
     /// Opens a session for the one client at the other end of a pipe, in either era.
     pub(crate) async fn open_pipe(
         self: &Arc<Self>,
-        who: Who,
-        connection: Option<Connection>,
+        from: RequestSender,
     ) -> Result<(Session, StreamSender, StreamReceiver), Refused> {
         let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Pipe);
         // Everything goes out on one stream, so a response does not end it.
         let notices = streams::of_one(self, &id, false);
         // Each pipe without a principal is a caller of its own.
-        let share = Share::of(who.principal(), Some(&id), connection);
+        let share = Share::of(from.who.principal(), Some(&id), from.connection);
         let meter = self.calls.requests.session_meter(&share);
         let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, notices.clone(), state, who)?;
-        let session = self.install(&entry).await?;
+        let entry = self.new_session(kind, notices.clone(), state, from.who.clone())?;
+        let session = self.install(&entry).await?.used_by(from);
         let receiver = notices.attach();
         Ok((session, notices, receiver))
     }
@@ -42,17 +42,16 @@ impl Sessions {
     /// owner can find the session.
     pub(crate) async fn open_http(
         self: &Arc<Self>,
-        who: Who,
-        connection: Option<Connection>,
+        from: RequestSender,
     ) -> Result<Session, Refused> {
-        let meter =
-            self.calls.requests.session_meter(&Share::of(who.principal(), None, connection));
+        let share = Share::of(from.who.principal(), None, from.connection);
+        let meter = self.calls.requests.session_meter(&share);
         let (id, kind) = (new_session_id(&self.calls.node), SessionKind::Http);
         let notices = streams::of_http(self, &id);
         let max = self.config.max_subscriptions;
         let state = SessionState::new(id, kind.serves_modern(), max, &meter);
-        let entry = self.new_session(kind, notices, state, who)?;
-        self.install(&entry).await
+        let entry = self.new_session(kind, notices, state, from.who.clone())?;
+        Ok(self.install(&entry).await?.used_by(from))
     }
 
     /// Opens the session of a modern listen over HTTP.
@@ -130,11 +129,12 @@ impl Sessions {
     }
 
     /// Finds a legacy HTTP session of this engine by its id, for its owner, who uses it with the
-    /// rights of `who`.
-    pub(crate) fn find_http(self: &Arc<Self>, id: &str, who: &Who) -> Option<Session> {
+    /// rights of this sender.
+    pub(crate) fn find_http(self: &Arc<Self>, id: &str, from: &RequestSender) -> Option<Session> {
         let entry = self.directory.get(id);
-        let entry = entry.filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(who))?;
-        Some(Session::new(self.clone(), entry).used_by(who.clone()))
+        let entry =
+            entry.filter(|entry| entry.kind() == SessionKind::Http && entry.is_of(&from.who))?;
+        Some(Session::new(self.clone(), entry).used_by(from.clone()))
     }
 
     /// The ids of the legacy HTTP sessions on this engine.
@@ -173,7 +173,7 @@ impl Sessions {
             entry.end(self, EndReason::Shutdown);
             return Err(Refused::ShuttingDown);
         }
-        let session = Session::new(self.clone(), entry.clone()).used_by(entry.who());
+        let session = Session::new(self.clone(), entry.clone());
         if self.never_passive() {
             // An actor that is never passive exists from the beginning.
             Box::pin(session.actor()).await;

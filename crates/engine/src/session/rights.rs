@@ -18,10 +18,12 @@ impl Session {
     /// The session has the rights of its latest request from here on. Only those of a legacy HTTP
     /// session can change.
     pub(super) fn follow_sender(&self) {
-        if self.entry.kind() != SessionKind::Http || self.entry.state().who.is_same(&self.who) {
+        if self.entry.kind() != SessionKind::Http
+            || self.entry.state().who.is_same(&self.sender.who)
+        {
             return;
         }
-        self.sessions.set_rights(&self.entry, Some(self.who.clone()));
+        self.sessions.set_rights(&self.entry, Some(self.sender.who.clone()));
     }
 }
 

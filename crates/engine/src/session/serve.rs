@@ -26,7 +26,7 @@ impl Session {
             return None;
         }
         let resumes = entry.kind() == SessionKind::Http;
-        let caller = caller.with_who(self.who.clone()).resuming(resumes);
+        let caller = caller.sent_by(&self.sender).resuming(resumes);
         let target = match self.sessions.dispatcher.dispatch(&caller, &request, Scope::All) {
             Dispatch::Answer(outcome) => {
                 responder.answer(outcome);

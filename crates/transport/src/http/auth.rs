@@ -3,13 +3,27 @@
 //! Specification: `basic/authorization` of 2026-07-28 and 2025-11-25; RFC 6750 (bearer tokens), RFC
 //! 9728 (the metadata of a protected resource).
 
+mod bearer;
+mod gate;
+mod metadata;
+mod proxy_headers;
+mod scope;
+mod static_tokens;
+
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::request::Parts;
 use stentor_engine::identity::Identity;
+
+pub use bearer::bearer;
+pub(super) use gate::{Caller, Gate, refused};
+pub use proxy_headers::ProxyHeaders;
+pub(super) use scope::{LACKS_SCOPE, refused as lacks_scope};
+pub use static_tokens::{StaticTokenError, StaticTokens};
 
 /// Finds out who sends a request, from its head alone: the body is not read before.
 ///
@@ -23,12 +37,26 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// [`Rejection::Unavailable`].
     fn check(&self, head: &Parts, peer: Option<SocketAddr>) -> Verdict;
 
-    /// What clients without a good credential are told.
+    /// What clients without a good credential are told. It is read once, when the endpoint starts.
     fn challenge(&self) -> &Challenge;
 
-    /// Drops what is cached about a principal, because its rights have changed.
-    fn forget(&self, principal: &str) {
+    /// Drops what is cached about a principal, or about all, because rights have changed.
+    fn forget(&self, principal: Option<&str>) {
         let _ = principal;
+    }
+}
+
+impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
+    fn check(&self, head: &Parts, peer: Option<SocketAddr>) -> Verdict {
+        (**self).check(head, peer)
+    }
+
+    fn challenge(&self) -> &Challenge {
+        (**self).challenge()
+    }
+
+    fn forget(&self, principal: &str) {
+        (**self).forget(principal);
     }
 }
 
@@ -38,6 +66,15 @@ pub enum Verdict {
     Now(Result<Identity, Rejection>),
     /// It has to ask somebody. Dropped when the client breaks off.
     Later(BoxFuture<'static, Result<Identity, Rejection>>),
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(known) => f.debug_tuple("Now").field(known).finish(),
+            Self::Later(_) => f.debug_tuple("Later").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Why an [`Authenticator`] does not know who sends a request.
@@ -71,7 +108,8 @@ pub struct Challenge {
 #[non_exhaustive]
 pub struct ResourceMetadata {
     /// The URL that clients connect to, byte for byte: `https://mcp.example.com/mcp`. It is the `aud`
-    /// of tokens.
+    /// of tokens. The document itself is at `/.well-known/oauth-protected-resource` followed by the
+    /// path of this URL, and without it.
     pub resource: String,
     /// The issuers whose tokens are good. Some clients use only the first.
     pub authorization_servers: Vec<String>,
@@ -94,6 +132,37 @@ impl ResourceMetadata {
             authorization_servers: authorization_servers.into_iter().map(Into::into).collect(),
             resource_name: None,
             resource_documentation: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An authenticator that says the same of every request.
+    #[derive(Debug)]
+    pub(super) struct Fixed {
+        pub(super) known: Result<Identity, Rejection>,
+        pub(super) challenge: Challenge,
+    }
+
+    impl Fixed {
+        pub(super) fn oauth() -> Self {
+            let metadata = ResourceMetadata::new("https://h.example/mcp", ["https://as.example"]);
+            let challenge =
+                Challenge { metadata: Some(metadata), scopes: vec!["mcp:read".to_owned()] };
+            Self { known: Err(Rejection::Missing), challenge }
+        }
+    }
+
+    impl Authenticator for Fixed {
+        fn check(&self, _: &Parts, _: Option<SocketAddr>) -> Verdict {
+            Verdict::Now(self.known.clone())
+        }
+
+        fn challenge(&self) -> &Challenge {
+            &self.challenge
         }
     }
 }

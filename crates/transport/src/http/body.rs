@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::events::{COMMENT, Events, next_probe};
 use super::flow::Flow;
@@ -24,8 +24,8 @@ impl Content {
         match self {
             Self::Full(bytes) => ReplyBody::Full(bytes),
             Self::Events(events) => {
-                let quiet = Box::pin(sleep(keep_alive));
                 let events = *events;
+                let quiet = Box::pin(sleep_until(events.due(Instant::now(), keep_alive)));
                 ReplyBody::Events(EventBody { events, keep_alive, quiet, probe: None, flow })
             }
         }
@@ -68,6 +68,9 @@ impl EventBody {
                 if !may_be_gone || self.probe.is_some() {
                     ready!(self.quiet.as_mut().poll(cx));
                 }
+                if self.events.is_late() {
+                    return Poll::Ready(None);
+                }
                 if may_be_gone {
                     self.probe = Some(next_probe(self.probe));
                 }
@@ -75,7 +78,7 @@ impl EventBody {
             }
         };
         let pause = self.probe.unwrap_or(self.keep_alive).min(self.keep_alive);
-        self.quiet.as_mut().reset(Instant::now() + pause);
+        self.quiet.as_mut().reset(self.events.due(Instant::now(), pause));
         Poll::Ready(Some(written))
     }
 }

@@ -17,18 +17,18 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use stentor_engine::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Caller;
 use super::body::{Content, ReplyBody};
 use super::flow::Flow;
 use super::stream::{self, Takeover};
 use super::upload::Upload;
 use super::watched::{Limits, Watched};
-use super::{CLOSE, Endpoint, handle, wrong_path_response};
+use super::{CLOSE, Endpoint, elsewhere, handle};
 
 /// The size of a request's head beyond the names and values of its headers: the first line, and
 /// four bytes for each header.
@@ -110,8 +110,7 @@ impl Connections {
         self.sweep();
         let flow = Flow::new(self.shared.born);
         let io = Watched::new(io, self.shared.limits.clone(), flow.clone());
-        let task =
-            self.tasks.spawn(serve(io, self.shared.clone(), other_end.map(Connection::from)));
+        let task = self.tasks.spawn(serve(io, self.shared.clone(), other_end));
         self.open.insert(task.id(), (flow, task));
     }
 
@@ -193,7 +192,7 @@ impl Connections {
 fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut io: Watched<S>,
     shared: Arc<Shared>,
-    connection: Option<Connection>,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = ()> + Send {
     async move {
         // hyper starts only when the client has sent something, because hyper allocates its buffers
@@ -201,7 +200,7 @@ fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         while let Some(Ok(())) = shared.closing.run_until_cancelled(io.begun()).await {
             // Boxed: this future is dropped before a stream is written, and its memory is freed
             // with it.
-            let stream = Box::pin(requests(io, &shared, connection)).await;
+            let stream = Box::pin(requests(io, &shared, peer)).await;
             let Some(stream) = stream else { return };
             let Some(given_back) = stream.await else { return };
             given_back.flow().answered();
@@ -231,12 +230,12 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>, shared: &
 fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Watched<S>,
     shared: &Arc<Shared>,
-    connection: Option<Connection>,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = Option<impl Future<Output = Option<Watched<S>>> + use<S>>> + Send + use<'_, S>
 {
     let (slot, flow) = (Slot::default(), io.flow().clone());
     let requests =
-        Requests { shared: shared.clone(), flow: flow.clone(), slot: slot.clone(), connection };
+        Requests { shared: shared.clone(), flow: flow.clone(), slot: slot.clone(), peer };
     let mut connection = shared.http.serve_connection(TokioIo::new(io), requests);
     async move {
         let (mut closing, mut woken, mut told) = (pin!(shared.closing.cancelled()), None, false);
@@ -298,7 +297,8 @@ struct Requests {
     shared: Arc<Shared>,
     flow: Flow,
     slot: Slot,
-    connection: Option<Connection>,
+    /// The other end of the connection.
+    peer: Option<SocketAddr>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -311,7 +311,7 @@ impl Service<Request<Incoming>> for Requests {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
         if request.uri().path() != shared.endpoint.config.path {
             let unread = !request.body().is_end_stream();
-            let response = wrong_path_response(&shared.endpoint, &request.into_parts().0);
+            let response = elsewhere(&shared.endpoint, &request.into_parts().0);
             let keep_alive = shared.endpoint.config.keep_alive;
             let mut response = response.map(|content| content.into_body(keep_alive, None));
             if unread {
@@ -323,10 +323,8 @@ impl Service<Request<Incoming>> for Requests {
         }
         let may_take_over = may_take_over(&request);
         let last = is_last(&request);
-        let (mut head, body) = request.into_parts();
-        if let Some(connection) = self.connection {
-            head.extensions.insert(connection);
-        }
+        let (head, body) = request.into_parts();
+        let peer = self.peer;
         // Only POST requests have their body read.
         let goes_on = match head.method {
             Method::POST => flow.goes_on(),
@@ -339,7 +337,8 @@ impl Service<Request<Incoming>> for Requests {
         let body = Upload::new(body, Some(flow.clone()));
         Box::pin(async move {
             let endpoint = &shared.endpoint;
-            let (head, content) = handle(endpoint, &head, body).await.into_parts();
+            let (head, content) =
+                handle(endpoint, &mut Caller::new(&head, peer), body).await.into_parts();
             if head.headers.contains_key(header::CONNECTION) {
                 flow.linger();
             }

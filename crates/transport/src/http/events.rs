@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use stentor_delivery::{Delivered, DirectWrite, StreamReceiver};
 use stentor_engine::{Seq, StreamId};
+use tokio::time::Instant;
 
 /// The keep-alive of a quiet stream: a comment.
 pub(super) const COMMENT: &[u8] = b":\n\n";
@@ -21,6 +22,9 @@ pub(super) fn next_probe(probe: Option<Duration>) -> Duration {
     let (first, last) = PROBES;
     probe.map_or(first, |probe| (2 * probe).min(last))
 }
+
+/// In place of a moment that is too far away.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// The usual upper size of an event, in bytes.
 pub(super) const USUAL: usize = 192;
@@ -63,19 +67,41 @@ pub(super) struct Events {
     /// Frames that were read from the stream receiver and are not written yet.
     batch: Vec<Delivered>,
     ids: EventIds,
+    /// When the stream is closed, even if it has not ended: its client's credential is good no more.
+    until: Option<Instant>,
 }
 
 impl Events {
-    pub(super) fn new(receiver: StreamReceiver, batch: Vec<Delivered>, ids: EventIds) -> Self {
-        Self { receiver, batch, ids }
+    pub(super) fn new(
+        receiver: StreamReceiver,
+        batch: Vec<Delivered>,
+        ids: EventIds,
+        until: Option<Instant>,
+    ) -> Self {
+        Self { receiver, batch, ids, until }
     }
 
-    /// Waits until there is something to write. `Ready(false)` when the stream has ended.
+    /// Waits until there is something to write. `Ready(false)` when the stream has ended, or when it
+    /// has [to be closed](Self::due); nothing wakes the task for the latter.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        match self.has_some() {
-            true => Poll::Ready(true),
-            false => self.receiver.poll_next(cx, &mut self.batch),
+        if self.has_some() {
+            return Poll::Ready(true);
         }
+        if self.is_late() {
+            return Poll::Ready(false);
+        }
+        self.receiver.poll_next(cx, &mut self.batch)
+    }
+
+    /// Whether the stream has to be closed.
+    pub(super) fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+
+    /// When to look at the stream next, if it is quiet for `pause` from `since` on.
+    pub(super) fn due(&self, since: Instant, pause: Duration) -> Instant {
+        let due = since.checked_add(pause).unwrap_or_else(|| since + FAR);
+        self.until.map_or(due, |until| until.min(due))
     }
 
     /// Takes the waiting frames; `false` if there are none.

@@ -1,19 +1,19 @@
 //! GET: the stream of a legacy session's messages that belong to no request.
 
-use http::request::Parts;
 use stentor_engine::{Seq, StreamId};
 use stentor_wire::headers::LAST_EVENT_ID;
 
+use super::auth::Caller;
 use super::events::{EventIds, parse_event_id};
 use super::guard::{self, Refusal};
 use super::reply::event_ids;
-use super::{Endpoint, Response, legacy, reply, sender};
+use super::{Endpoint, Response, legacy, reply};
 
-pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response, Refusal> {
-    guard::accepts_event_stream(&head.headers)?;
-    let sender = sender(&head.extensions);
-    let session = legacy::session(endpoint, &head.headers, &sender).await?;
-    let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+pub(super) async fn handle(endpoint: &Endpoint, caller: &Caller<'_>) -> Result<Response, Refusal> {
+    let headers = &caller.head().headers;
+    guard::accepts_event_stream(headers)?;
+    let session = legacy::session(endpoint, headers, &caller.sender(&endpoint.config)).await?;
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let (receiver, ids) = match last {
         // An id that this server did not create names no stream, the same as the id of an ended
         // stream.
@@ -31,5 +31,5 @@ pub(super) async fn handle(endpoint: &Endpoint, head: &Parts) -> Result<Response
             (receiver, ids)
         }
     };
-    Ok(reply::stream(receiver, Vec::new(), ids))
+    Ok(reply::stream(receiver, Vec::new(), ids, caller.streams_until(endpoint)))
 }

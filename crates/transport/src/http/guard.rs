@@ -32,6 +32,13 @@ pub(crate) enum Refusal {
     /// The middleware has set a principal without a name.
     #[error("the request has a blank principal; authenticate as somebody, then send it again")]
     BlankPrincipal,
+    /// The credential of the request is not good.
+    #[error("the credential is not accepted; get another one, then send the request again")]
+    InvalidCredential,
+    /// The authenticator cannot tell just now whether the credential is good. When it may be able
+    /// to, in seconds.
+    #[error("the credential cannot be checked just now; try again later")]
+    CannotAuthenticate { retry_after: u64 },
     /// A POST does not accept both forms of a response.
     #[error("the Accept header must allow both application/json and text/event-stream")]
     NotAcceptable,
@@ -86,7 +93,9 @@ impl Refusal {
             Self::HostMissing { .. } | Self::HostRefused { .. } | Self::OriginRefused { .. } => {
                 StatusCode::FORBIDDEN
             }
-            Self::NoIdentity | Self::BlankPrincipal => StatusCode::UNAUTHORIZED,
+            Self::NoIdentity | Self::BlankPrincipal | Self::InvalidCredential => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::NotAcceptable | Self::StreamNotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType | Self::Charset { .. } | Self::ContentEncoding { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -101,6 +110,7 @@ impl Refusal {
             Self::TooManySessions
             | Self::ShuttingDown
             | Self::NodeUnreachable
+            | Self::CannotAuthenticate { .. }
             | Self::NoRoomForBody => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::WrongPath { .. } | Self::UnknownSession => StatusCode::NOT_FOUND,
@@ -288,7 +298,7 @@ pub(super) fn sole(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>
 }
 
 /// Splits a header value where `separator` is not inside a quoted string.
-fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+pub(super) fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |char| {
         let was_escaped = std::mem::take(&mut escaped);
@@ -303,7 +313,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 /// Removes the optional whitespace of RFC 9110.
-fn trim(text: &str) -> &str {
+pub(super) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 

@@ -7,29 +7,36 @@ use stentor_engine::transport_api::{Answer, RequestSender};
 use stentor_wire::headers::{HeaderMismatch, check_protocol_version, check_standard};
 use stentor_wire::{Era, ErrorObject, Method, ProtocolVersion, Request};
 
+use super::auth::Caller;
 use super::events::EventIds;
 use super::guard::{Refusal, Wants};
 use super::{Endpoint, Response, names, reply};
 
 pub(super) async fn request(
     endpoint: &Endpoint,
-    headers: &HeaderMap,
-    source: RequestSender,
+    caller: &Caller<'_>,
     wants: Wants,
     request: Box<Request>,
 ) -> Result<Response, Refusal> {
-    let version = match check(endpoint, headers, &source, &request).await {
+    let headers = &caller.head().headers;
+    let sender = caller.sender(&endpoint.config);
+    let version = match check(endpoint, headers, &sender, &request).await {
         Ok(version) => version,
         Err(error) => {
             return Ok(reply::error(StatusCode::BAD_REQUEST, Some(&request.id), &error));
         }
     };
     let listens = request.method == Method::Listen;
-    let answer = endpoint.engine.answer(version, request, source).await?;
+    let answer = endpoint.engine.answer(version, request, sender).await?;
     Ok(match answer {
-        Answer::Now(body, error) => reply::now(Era::Modern, wants, &body, error),
-        Answer::Stream(receiver) if listens => reply::stream(receiver, Vec::new(), EventIds::None),
-        Answer::Stream(receiver) => reply::call(endpoint, None, wants, receiver).await.0,
+        Answer::Now(body, error) => {
+            reply::now(endpoint, caller, (Era::Modern, wants), &body, error)
+        }
+        Answer::Stream(receiver) if listens => {
+            let until = caller.streams_until(endpoint);
+            reply::stream(receiver, Vec::new(), EventIds::None, until)
+        }
+        Answer::Stream(receiver) => reply::call(endpoint, caller, None, wants, receiver).await.0,
     })
 }
 
@@ -39,7 +46,7 @@ pub(super) async fn request(
 async fn check(
     endpoint: &Endpoint,
     headers: &HeaderMap,
-    source: &RequestSender,
+    sender: &RequestSender,
     request: &Request,
 ) -> Result<ProtocolVersion, ErrorObject> {
     let header = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
@@ -55,7 +62,7 @@ async fn check(
     check_standard(method, name.as_deref(), header(&names::METHOD), header(&names::NAME))?;
     if request.method == Method::ToolsCall {
         let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        endpoint.engine.check_param_headers(&request.params, source, header).await.map_err(lift)?;
+        endpoint.engine.check_param_headers(&request.params, sender, header).await.map_err(lift)?;
     }
     Ok(version)
 }

@@ -136,20 +136,12 @@ impl OriginPolicy {
         headers: &'a HeaderMap,
         authority: Option<&str>,
     ) -> Result<Option<Page<'a>>, Refusal> {
-        let wanted = match self.hosts {
-            Hosts::Any => return Ok(Page::sole(headers)),
-            Hosts::Unnamed | Hosts::Loopback => "localhost, an address in 127.0.0.0/8 or [::1]",
-            Hosts::Same => "this server",
-            Hosts::Named(_) => "a host this server was configured with",
-        };
-        let refused = |found| Refusal::HostRefused { found, wanted };
-        let host = sole(headers, HOST).map_err(refused)?.or(authority);
+        let Some(wanted) = self.wanted_host() else { return Ok(Page::sole(headers)) };
+        let host = sole_host(headers, authority, wanted)?;
         if matches!(self.hosts, Hosts::Same) && !headers.contains_key(ORIGIN) {
             return Ok(None);
         }
-        let text = host.ok_or(Refusal::HostMissing { wanted })?;
-        let host = Authority::parse(text).filter(|host| self.accepts_host(host));
-        let host = host.ok_or_else(|| refused(quoted(text)))?;
+        let host = self.host(host, wanted)?;
 
         let wanted = match self.hosts {
             Hosts::Same => {
@@ -167,6 +159,38 @@ impl OriginPolicy {
             return Err(refused(quoted(text)));
         }
         Ok(headers.get(ORIGIN).map(|origin| Page { origin, is_named }))
+    }
+
+    /// Checks the `Host` header alone, for what any page may read.
+    pub(super) fn check_host(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let Some(wanted) = self.wanted_host() else { return Ok(()) };
+        let host = sole_host(headers, authority, wanted)?;
+        match self.hosts {
+            Hosts::Same => Ok(()),
+            _ => self.host(host, wanted).map(drop),
+        }
+    }
+
+    /// Which hosts are accepted, in words; `None` if they are not looked at.
+    fn wanted_host(&self) -> Option<&'static str> {
+        match self.hosts {
+            Hosts::Any => None,
+            Hosts::Unnamed | Hosts::Loopback => {
+                Some("localhost, an address in 127.0.0.0/8 or [::1]")
+            }
+            Hosts::Same => Some("this server"),
+            Hosts::Named(_) => Some("a host this server was configured with"),
+        }
+    }
+
+    fn host(&self, found: Option<&str>, wanted: &'static str) -> Result<Authority, Refusal> {
+        let text = found.ok_or(Refusal::HostMissing { wanted })?;
+        let host = Authority::parse(text).filter(|host| self.accepts_host(host));
+        host.ok_or_else(|| Refusal::HostRefused { found: quoted(text), wanted })
     }
 
     fn accepts_host(&self, found: &Authority) -> bool {
@@ -207,6 +231,15 @@ impl Default for OriginPolicy {
     fn default() -> Self {
         Self::of(Hosts::Unnamed)
     }
+}
+
+fn sole_host<'a>(
+    headers: &'a HeaderMap,
+    authority: Option<&'a str>,
+    wanted: &'static str,
+) -> Result<Option<&'a str>, Refusal> {
+    let host = sole(headers, HOST).map_err(|found| Refusal::HostRefused { found, wanted })?;
+    Ok(host.or(authority))
 }
 
 /// A host and its port, if one is given.

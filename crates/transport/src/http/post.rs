@@ -1,24 +1,24 @@
 //! POST: one message of a client. This module decides to which era it belongs.
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use stentor_wire::{Era, ErrorObject, Message, Method, ProtocolVersion, RequestMeta, code};
 
+use super::auth::Caller;
 use super::guard::{self, Refusal};
-use super::{BodyError, Endpoint, Response, legacy, modern, names, reply, sender, upload};
+use super::{BodyError, Endpoint, Response, legacy, modern, names, reply, upload};
 
 pub(super) async fn handle<B>(
     endpoint: &Endpoint,
-    head: &Parts,
+    caller: &Caller<'_>,
     body: &mut B,
 ) -> Result<Response, Refusal>
 where
     B: Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<BodyError>,
 {
-    let headers = &head.headers;
+    let headers = &caller.head().headers;
     let wants = guard::negotiate_post(headers)?;
     guard::check_content_type(headers)?;
     let Some(body) = upload::read(endpoint, body).await? else {
@@ -40,11 +40,10 @@ where
         Ok(era) => era,
         Err(error) => return Ok(reply::error(StatusCode::BAD_REQUEST, id.as_ref(), &error)),
     };
-    let source = sender(&head.extensions);
     // Boxed: two small futures cost less than one of more than a kilobyte.
     let answered = match (era, message) {
         (Era::Modern, Message::Request(request)) => {
-            Box::pin(modern::request(endpoint, headers, source, wants, request)).await
+            Box::pin(modern::request(endpoint, caller, wants, request)).await
         }
         // A modern client's notifications have no effect: the client cancels a request by closing
         // its stream (2026-07-28, basic/transports/streamable-http, "Sending Messages").
@@ -53,9 +52,7 @@ where
             let error = ErrorObject::new(code::INVALID_REQUEST, "a client must not send responses");
             Ok(reply::error(StatusCode::BAD_REQUEST, Some(&response.id), &error))
         }
-        (Era::Legacy, message) => {
-            Box::pin(legacy::message(endpoint, headers, source, wants, message)).await
-        }
+        (Era::Legacy, message) => Box::pin(legacy::message(endpoint, caller, wants, message)).await,
     };
     Ok(answered.unwrap_or_else(|refusal| reply::refused(&refusal, id.as_ref())))
 }

@@ -1,13 +1,16 @@
 //! Responses: their status and headers.
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use stentor_delivery::{Delivered, Frame, StreamReceiver};
 use stentor_engine::Seq;
 use stentor_engine::transport_api::{HttpSession, Refused};
 use stentor_wire::{Era, ErrorObject, Id, code, encode};
 
+use tokio::time::{Instant, timeout};
+
+use super::auth::{Caller, LACKS_SCOPE, lacks_scope};
 use super::body::Content;
 use super::events::{EventIds, Events};
 use super::guard::{Refusal, Wants};
@@ -59,7 +62,7 @@ pub(super) fn empty(status: StatusCode) -> Response {
 }
 
 /// The response to a request that the endpoint refuses by itself; with the id of the request, if it
-/// was read.
+/// was read. It has no challenge: see [`auth::refused`](super::auth::refused).
 pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     let code = match refusal.status() {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
@@ -68,8 +71,6 @@ pub(super) fn refused(refusal: &Refusal, id: Option<&Id>) -> Response {
     let mut response = error(refusal.status(), id, &ErrorObject::new(code, refusal.to_string()));
     if *refusal == Refusal::MethodNotAllowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
-    } else if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(refusal, Refusal::ContentEncoding { .. }) {
         // The encoding that the server accepts (RFC 9110, section 12.5.3).
@@ -91,7 +92,18 @@ impl From<Refused> for Refusal {
 }
 
 /// A response that is ready at once, in the form that the client prefers.
-pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> Response {
+pub(super) fn now(
+    endpoint: &Endpoint,
+    caller: &Caller<'_>,
+    (era, wants): (Era, Wants),
+    body: &Bytes,
+    error: Option<i32>,
+) -> Response {
+    if error == Some(LACKS_SCOPE)
+        && let Some(refused) = lacks_scope(endpoint.gate.as_deref(), caller.is_somebody(), body)
+    {
+        return refused;
+    }
     match (wants, status(era, error)) {
         (Wants::EventStream, StatusCode::OK) => {
             let event = [b"data: ", &body[..], b"\n\n"].concat();
@@ -105,6 +117,7 @@ pub(super) fn now(era: Era, wants: Wants, body: &Bytes, error: Option<i32>) -> R
 /// event stream. The `bool` is whether the request has failed already.
 pub(super) async fn call(
     endpoint: &Endpoint,
+    caller: &Caller<'_>,
     session: Option<&HttpSession>,
     wants: Wants,
     mut receiver: StreamReceiver,
@@ -112,17 +125,17 @@ pub(super) async fn call(
     let era = if session.is_some() { Era::Legacy } else { Era::Modern };
     let mut batch = Vec::new();
     // Elapsed or not, the frames read so far are in the batch.
-    let _ = tokio::time::timeout(endpoint.config.json_grace, receiver.next(&mut batch)).await;
+    let _ = timeout(endpoint.config.json_grace, receiver.next(&mut batch)).await;
     if let [Delivered { frame: Frame::Reply(bytes, error), .. }] = &batch[..]
         && receiver.is_drained()
     {
-        return (now(era, wants, bytes, *error), error.is_some());
+        return (now(endpoint, caller, (era, wants), bytes, *error), error.is_some());
     }
     let ids = session.map_or(EventIds::None, |session| {
         session.keep(&receiver, &batch);
         event_ids(endpoint, session, Seq(0))
     });
-    (stream(receiver, batch, ids), false)
+    (stream(receiver, batch, ids, None), false)
 }
 
 /// The event ids of a legacy session.
@@ -137,8 +150,14 @@ pub(super) fn event_ids(endpoint: &Endpoint, session: &HttpSession, next: Seq) -
     }
 }
 
-pub(super) fn stream(receiver: StreamReceiver, batch: Vec<Delivered>, ids: EventIds) -> Response {
-    with_event_headers(Content::Events(Box::new(Events::new(receiver, batch, ids))))
+/// A stream, which is closed at `until` even if it has not ended.
+pub(super) fn stream(
+    receiver: StreamReceiver,
+    batch: Vec<Delivered>,
+    ids: EventIds,
+    until: Option<Instant>,
+) -> Response {
+    with_event_headers(Content::Events(Box::new(Events::new(receiver, batch, ids, until))))
 }
 
 fn with_event_headers(content: Content) -> Response {

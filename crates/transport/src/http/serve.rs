@@ -46,6 +46,13 @@ pub enum ServeError {
     /// all connections are closed by now, so that another engine may be served on the same address.
     #[error(transparent)]
     Ended(#[from] EndedUnasked),
+    /// The catalog has items that not everybody may see or use, and nothing finds out who sends a
+    /// request.
+    #[error(
+        "the catalog has access rules, but nothing says who sends a request; set HttpConfig::auth, \
+         or HttpConfig::require_identity where middleware does it"
+    )]
+    NoAuthenticator,
 }
 
 /// Serves `http://ADDRESS/mcp` until Ctrl-C or SIGTERM, then shuts the engine down.
@@ -56,20 +63,49 @@ pub enum ServeError {
 /// On a loopback address, only requests for this machine by its own name are accepted, which keeps
 /// web pages of other machines out. On any other address, requests of all clients but the pages of
 /// other hosts are accepted ([`OriginPolicy::default`](super::OriginPolicy::default)). Use
-/// [`serve_on`] to configure this.
+/// [`serve_with`] to configure this.
 ///
 /// # Errors
 ///
 /// [`ServeError`].
 pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), ServeError> {
     let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
-    serve_addresses(engine, addresses).await
+    serve_addresses(engine, addresses, HttpConfig::default()).await
+}
+
+/// As [`serve`], with a configuration: who may call, and which limits there are.
+///
+/// ```no_run
+/// use stentor::http::{HttpConfig, StaticTokens, serve_with};
+/// use stentor::identity::Identity;
+///
+/// # async fn main_of(engine: stentor::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let token = std::env::var("ANN_TOKEN")?;
+/// let auth = StaticTokens::new([(token, Identity::named("ann").scopes(["read"]))])?;
+/// serve_with(engine, "0.0.0.0:8000", HttpConfig::new().auth(auth)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`ServeError`].
+pub async fn serve_with(
+    engine: Engine,
+    address: impl ToSocketAddrs,
+    config: HttpConfig,
+) -> Result<(), ServeError> {
+    let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
+    serve_addresses(engine, addresses, config).await
 }
 
 /// What of [`serve`] does not depend on a type of its caller. Generic code would be compiled again in
 /// the caller's crate, each time that a line there changes.
-async fn serve_addresses(engine: Engine, addresses: Vec<SocketAddr>) -> Result<(), ServeError> {
-    let config = HttpConfig::default();
+async fn serve_addresses(
+    engine: Engine,
+    addresses: Vec<SocketAddr>,
+    config: HttpConfig,
+) -> Result<(), ServeError> {
     let listener = listen(addresses, config.backlog).map_err(ServeError::Bind)?;
     let shutdown = async {
         signal::terminated().await;
@@ -121,7 +157,7 @@ fn listen(addresses: Vec<SocketAddr>, backlog: u32) -> io::Result<TcpListener> {
 ///
 /// # Errors
 ///
-/// [`ServeError::Ended`]. A connection that cannot be accepted is logged, and the server goes on.
+/// [`ServeError::Ended`], [`ServeError::NoAuthenticator`]. A connection that cannot be accepted is logged, and the server goes on.
 pub async fn serve_on(
     engine: Engine,
     listener: TcpListener,
@@ -138,6 +174,9 @@ async fn serve_until(
     mut config: HttpConfig,
     shutdown: BoxFuture<'static, ()>,
 ) -> Result<(), ServeError> {
+    if engine.has_access_rules() && !checks_senders(&config) {
+        return Err(ServeError::NoAuthenticator);
+    }
     let gone_after = engine.stall_timeout();
     let tuned = tune(&SockRef::from(&listener), gone_after);
     // On a listener that listens already, this changes its backlog.
@@ -184,6 +223,12 @@ async fn serve_until(
     }
 }
 
+/// Whether requests of nobody knows whom are kept out, or known as such: by an authenticator, or by
+/// middleware that must not be missing.
+pub(super) fn checks_senders(config: &HttpConfig) -> bool {
+    config.auth.is_some() || config.require_identity
+}
+
 /// How many connections the process may have, by its limit of open files. Some files are reserved
 /// for everything else.
 fn most_by_files() -> usize {
@@ -211,11 +256,11 @@ fn apply_address(config: &mut HttpConfig, address: SocketAddr) {
              name the hosts that are served in HttpConfig::origins"
         );
     }
-    if config.require_identity {
+    if config.require_identity && config.auth.is_none() {
         tracing::warn!(
             %address,
             "every request is refused: nothing in front of this listener says who sends it, and \
-             HttpConfig::require_identity wants to know"
+             HttpConfig::require_identity wants to know; set HttpConfig::auth"
         );
     }
 }

@@ -16,7 +16,7 @@ use http::response;
 use parking_lot::Mutex;
 use stentor_delivery::DirectWrite;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::events::{COMMENT, Events, USUAL, next_probe};
 use super::watched::Watched;
@@ -44,6 +44,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     keep_alive: Duration,
 ) -> impl Future<Output = Option<Watched<S>>> {
     let Takeover { head, events, last } = takeover;
+    let first_due = events.due(Instant::now(), keep_alive);
     let stream = Arc::new(Stream(Mutex::new(Some(Writer {
         io: io.awaited(),
         events: *events,
@@ -57,7 +58,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         written: Instant::now(),
     }))));
     async move {
-        let mut quiet = pin!(sleep(keep_alive));
+        let mut quiet = pin!(sleep_until(first_due));
         let written = poll_fn(|cx| stream.poll(cx, quiet.as_mut())).await;
         let Writer { io, events, .. } = stream.0.lock().take()?;
         if written.is_err() && io.flow().is_stalled() {
@@ -159,16 +160,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
                     ready!(quiet.as_mut().poll(cx));
                 }
                 // The timer is reset only when it fires: most streams are written to more often.
-                let due = self.written + self.pause();
+                let due = self.due();
                 if !probes_now && due > Instant::now() {
                     quiet.as_mut().reset(due);
+                    continue;
+                }
+                if self.events.is_late() {
+                    self.fill(cx);
                     continue;
                 }
                 if may_be_gone {
                     self.probe = Some(next_probe(self.probe));
                 }
                 self.chunk(|_, out| out.put_slice(COMMENT));
-                quiet.as_mut().reset(self.written + self.pause());
+                quiet.as_mut().reset(self.due());
             }
             if self.flush(cx)?.is_pending() {
                 self.io.read_ahead(cx)?;
@@ -182,8 +187,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
         self.probe.unwrap_or(self.keep_alive).min(self.keep_alive)
     }
 
+    /// When the stream has to be looked at next: to write a comment, or to close it.
+    fn due(&self) -> Instant {
+        self.events.due(self.written, self.pause())
+    }
+
     /// Writes the waiting frames in place of the task. `false` if something is left to write.
     fn write_directly(&mut self) -> bool {
+        // Nothing follows the last chunk.
+        if self.over {
+            return true;
+        }
         // The previous bytes are not written yet.
         if !self.out.is_empty() || !self.flushed {
             return false;

@@ -75,6 +75,7 @@ impl Server {
                 if let Some(principal) = principal {
                     app = app.layer(axum::Extension(Principal(principal.into())));
                 }
+                let app = app.into_make_service_with_connect_info::<SocketAddr>();
                 tokio::spawn(async move { axum::serve(listener, app).await });
             }
         }
@@ -174,6 +175,33 @@ impl Ask {
             .with("origin", origin)
             .with("access-control-request-method", method)
             .with("access-control-request-headers", headers)
+    }
+
+    /// Requests of every kind, as `(what, the request)`.
+    pub fn every_kind() -> Vec<(&'static str, Self)> {
+        let echo = json!({"name": "echo"});
+        let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        vec![
+            ("initialize", Self::initialize()),
+            (
+                "a legacy message",
+                Self::legacy("any", &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})),
+            ),
+            ("a notification", Self::post(notification)),
+            ("a response", Self::post(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)),
+            ("GET", Self::get("any")),
+            ("GET with an event id", Self::get("any").with("last-event-id", "0-1")),
+            ("DELETE", Self::new("DELETE").with("mcp-session-id", "any")),
+            ("a call", Self::modern("tools/call", echo)),
+            ("a listen", Self::modern("subscriptions/listen", json!({"notifications": {}}))),
+            ("a task", Self::modern("tasks/get", json!({"taskId": "any"}))),
+            ("discover", Self::modern("server/discover", json!({}))),
+            ("no JSON", Self::post("{")),
+            ("what is not accepted", Self::new("POST")),
+            ("another method", Self::new("PUT")),
+            ("PATCH", Self::new("PATCH")),
+            ("OPTIONS that is no preflight", Self::new("OPTIONS")),
+        ]
     }
 
     async fn send(&self, to: SocketAddr) -> Answer {

@@ -44,6 +44,8 @@ fn every_refusal_has_its_status_and_says_what_is_right() {
         (Refusal::WrongPath { path: "/mcp".into() }, 404, "the endpoint is '/mcp'"),
         (Refusal::NoIdentity, 401, "authenticate"),
         (Refusal::BlankPrincipal, 401, "authenticate"),
+        (Refusal::InvalidCredential, 401, "get another one"),
+        (Refusal::CannotAuthenticate { retry_after: 7 }, 503, "try again later"),
         (Refusal::NotAcceptable, 406, "application/json and text/event-stream"),
         (Refusal::StreamNotAcceptable, 406, "text/event-stream"),
         (Refusal::UnsupportedMediaType, 415, "application/json"),

@@ -13,6 +13,7 @@ use super::*;
 
 mod bounds;
 mod ending;
+mod expiry;
 mod leaving;
 mod streams;
 

@@ -10,6 +10,7 @@ use tokio::time::Sleep;
 
 use super::streams::{LAST_CHUNK, answer, say};
 use super::*;
+use crate::http::auth::Caller;
 use crate::http::unfinished::OVERHEAD;
 use crate::http::upload::Upload;
 use crate::http::{RETRY_AFTER, handle};
@@ -68,7 +69,7 @@ fn parts() -> (http::request::Parts, String) {
 /// closes the connection.
 async fn routed(endpoint: &Endpoint, body: Dripping) -> (u16, Duration, bool) {
     let (begun, (head, _)) = (Instant::now(), parts());
-    let response = handle(endpoint, &head, Upload::new(body, None)).await;
+    let response = handle(endpoint, &mut Caller::new(&head, None), Upload::new(body, None)).await;
     let last = response.headers().contains_key("connection");
     (response.status().as_u16(), begun.elapsed(), last)
 }
@@ -348,7 +349,8 @@ async fn refused_clients_get_different_retry_times() {
         })
         .to_string();
         let body = Dripping::new(&body, 10_000, Duration::ZERO, true);
-        let response = handle(&endpoint, &head, Upload::new(body, None)).await;
+        let response =
+            handle(&endpoint, &mut Caller::new(&head, None), Upload::new(body, None)).await;
         assert_eq!(response.status(), 503);
         // Over a new connection the client may reach another server.
         assert_eq!(response.headers()["connection"], "close");

@@ -237,6 +237,11 @@ async fn a_stream_begins_with_the_same_head_as_one_that_hyper_writes() {
 
 /// Opens a legacy session, and returns its id.
 pub(super) async fn session(connections: &mut Connections) -> String {
+    session_with(connections, "").await
+}
+
+/// As `session`, with one more header.
+pub(super) async fn session_with(connections: &mut Connections, header: &str) -> String {
     let body = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",
         "params": {
@@ -247,7 +252,8 @@ pub(super) async fn session(connections: &mut Connections) -> String {
     .to_string();
     let text = format!(
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
-         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         content-type: application/json\r\nconnection: close\r\n{header}content-length: {}\r\n\r\n\
+         {body}",
         body.len(),
     );
     let mut client = say(connections, PIPE, &text).await;
