@@ -168,8 +168,8 @@ fn check_refusal(answer: &Answer, (_, status, error, after): &Row, what: &str) {
     let challenge = challenge(answer);
     assert_eq!(parameter(&challenge, "error"), *error, "{what}");
     assert_eq!(parameter(&challenge, "error_description").is_some(), error.is_some(), "{what}");
+    assert_eq!(parameter(&challenge, "resource_metadata"), Some(METADATA), "{what}");
     if *status == 401 {
-        assert_eq!(parameter(&challenge, "resource_metadata"), Some(METADATA), "{what}");
         assert_eq!(parameter(&challenge, "scope"), Some("mcp:read mcp:list"), "{what}");
     }
 }

@@ -54,7 +54,7 @@ impl Challenges {
         let error = Some(("invalid_token", "the token is not accepted"));
         let invalid = Bearer { error, ..missing };
         let error = Some(("invalid_request", "the Authorization header is repeated"));
-        let repeated = Bearer { error, metadata: None };
+        let repeated = Bearer { error, ..missing };
         Self {
             missing: missing.write(scopes()),
             invalid: invalid.write(scopes()),
@@ -203,6 +203,7 @@ pub(super) mod tests {
             (
                 all.repeated,
                 "Bearer error=\"invalid_request\", \
+                 resource_metadata=\"https://h/.well-known/x\", \
                  error_description=\"the Authorization header is repeated\"",
             ),
             (

@@ -144,7 +144,11 @@ async fn a_stream_that_something_else_serves_ends_in_time_too() {
         assert_eq!(response.status(), 200);
         let mut body = std::pin::pin!(response.into_body().into_body(keep_alive, None));
         let mut read = String::new();
-        while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let mut next = async || {
+            let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
+            timeout(2 * GOOD, frame).await.expect("it ends")
+        };
+        while let Some(frame) = next().await {
             read.push_str(str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
         }
         let lasted = begun.elapsed();
