@@ -50,8 +50,10 @@ struct Why {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Zone {
+    /// Repeated in a header of the request, so that a proxy can route by it.
+    #[serde(default)]
     #[schemars(extend("x-mcp-header" = "Zone"))]
-    zone: Option<String>,
+    zone: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -144,11 +146,9 @@ pub(crate) fn add(server: EngineBuilder) -> EngineBuilder {
         )
         .tool(tool("confirm_twin", confirm).description("The same").require_scope("mcp:write"))
         .tool(
-            tool("admin_only", |it: Zone| async move {
-                format!("welcome to {}", it.zone.unwrap_or_else(|| "everywhere".to_owned()))
-            })
-            .description("Only administrators see it")
-            .only_for(["admin"]),
+            tool("admin_only", |it: Zone| async move { format!("welcome {}", it.zone) })
+                .description("Only administrators see it")
+                .only_for(["admin"]),
         )
         .resource(resource("open://notes", "notes", || async { "for everybody" }))
         .resource(resource("secret://plans", "plans", || async { "great" }).only_for(["admin"]))

@@ -55,7 +55,7 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
         (**self).challenge()
     }
 
-    fn forget(&self, principal: &str) {
+    fn forget(&self, principal: Option<&str>) {
         (**self).forget(principal);
     }
 }
