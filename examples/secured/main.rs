@@ -114,7 +114,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let engine = rights::add(items::add(server)).start().await?;
 
-    let mut origins = OriginPolicy::loopback();
+    let mut origins = OriginPolicy::loopback().listed_origins_only();
     for origin in &arguments.origins {
         origins = origins.with_origin(origin);
     }

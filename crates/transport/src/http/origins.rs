@@ -34,6 +34,8 @@ use super::guard::{Refusal, sole};
 pub struct OriginPolicy {
     hosts: Hosts,
     origins: Vec<Origin>,
+    /// Whether only pages of `origins` may call.
+    only_listed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +105,15 @@ impl OriginPolicy {
         self
     }
 
+    /// Accepts of web pages only those of the [origins that were added](Self::with_origin), and not
+    /// those of the accepted hosts: on a machine with many servers, their pages are strangers to each
+    /// other. Requests that are not from web pages are accepted as before.
+    #[must_use]
+    pub fn listed_origins_only(mut self) -> Self {
+        self.only_listed = true;
+        self
+    }
+
     /// Accepts every request unchecked, and lets every web page read the responses.
     ///
     /// Use it only if something in front of the server checks the headers, or if everyone may call
@@ -112,7 +123,7 @@ impl OriginPolicy {
     }
 
     fn of(hosts: Hosts) -> Self {
-        Self { hosts, origins: Vec::new() }
+        Self { hosts, origins: Vec::new(), only_listed: false }
     }
 
     /// The policy for a listener on this address.
@@ -144,18 +155,20 @@ impl OriginPolicy {
         let host = self.host(host, wanted)?;
 
         let wanted = match self.hosts {
-            Hosts::Same => {
+            Hosts::Same if !self.only_listed => {
                 "one of the host that the request is for, or one this server was configured with"
             }
-            Hosts::Named(_) => "one this server was configured with",
-            _ if !self.origins.is_empty() => "one this server was configured with",
+            Hosts::Same | Hosts::Named(_) => "one this server was configured with",
+            _ if self.only_listed || !self.origins.is_empty() => {
+                "one this server was configured with"
+            }
             _ => "one of this machine itself",
         };
         let refused = |found| Refusal::OriginRefused { found, wanted };
         let Some(text) = sole(headers, ORIGIN).map_err(refused)? else { return Ok(None) };
         let origin = Origin::parse(text).ok_or_else(|| refused(quoted(text)))?;
         let is_named = self.origins.contains(&origin);
-        if !is_named && !self.accepts_origin(&origin, &host) {
+        if !is_named && (self.only_listed || !self.accepts_origin(&origin, &host)) {
             return Err(refused(quoted(text)));
         }
         Ok(headers.get(ORIGIN).map(|origin| Page { origin, is_named }))

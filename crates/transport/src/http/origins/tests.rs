@@ -186,6 +186,21 @@ fn an_invalid_host_in_the_configuration_matches_nothing() {
 }
 
 #[test]
+fn with_listed_origins_only_a_page_of_the_own_host_is_a_stranger() {
+    let host = "localhost:8000";
+    for policy in [OriginPolicy::loopback(), OriginPolicy::same_host(), OriginPolicy::hosts([host])]
+    {
+        let policy = policy.with_origin("https://app.example.com").listed_origins_only();
+        assert_eq!(origin(&policy, host, "https://app.example.com"), Ok(()));
+        for page in ["http://localhost:8000", "http://localhost:9000", "http://127.0.0.1"] {
+            assert!(origin(&policy, host, page).is_err(), "{page}");
+        }
+        let no_page = map(&[(HOST, host)]);
+        assert_eq!(policy.check(&no_page, None), Ok(None), "no page at all");
+    }
+}
+
+#[test]
 fn an_extra_origin_is_exact() {
     let policy = OriginPolicy::loopback()
         .with_origin("https://App.example.com/")
