@@ -213,7 +213,9 @@ impl Dispatcher {
         let id = request.id.clone();
         let mut start = match call::admit(calls, &meter, caller, target, request) {
             Ok(start) => start,
-            Err(NotAdmitted::OverBudget(_)) => return Err(Refused::TooManyRequests),
+            Err(NotAdmitted::OverBudget(_) | NotAdmitted::TooMany) => {
+                return Err(Refused::TooManyRequests);
+            }
             Err(NotAdmitted::Refused(error)) => {
                 return Ok(Begun::now((encode::error(Some(&id), &error), Some(error.code))));
             }

@@ -29,11 +29,33 @@ pub struct RightsConfig {
     /// How many principals may be revoked at once. Above that, the one whose time ends first is
     /// forgotten. Default 10,000.
     pub max_revoked: usize,
+    /// Sessions that one principal may have at once, pipes and legacy HTTP sessions together. With
+    /// HTTP, one more is refused with 503. Default: no limit beside
+    /// [`SessionConfig::max_sessions`](crate::SessionConfig::max_sessions).
+    pub max_sessions: Option<usize>,
+    /// Modern listens over HTTP that one principal may have open at once. One more is refused with
+    /// 503. Default: no limit beside that of sessions.
+    pub max_listens: Option<usize>,
+    /// Calls and tasks of one principal that may run at once, or await input. One more is refused:
+    /// modern over HTTP with 429, else with error 503. Default: no limit beside those of
+    /// [`CallConfig`](crate::CallConfig).
+    pub max_calls: Option<usize>,
+    /// Resources that one principal may watch at once, in all sessions and listens together. One more
+    /// is refused with error 503. Default: no limit beside
+    /// [`SessionConfig::max_subscriptions`](crate::SessionConfig::max_subscriptions).
+    pub max_subscriptions: Option<usize>,
 }
 
 impl Default for RightsConfig {
     fn default() -> Self {
-        Self { revoked_for: Duration::from_secs(60 * 60), max_revoked: 10_000 }
+        Self {
+            revoked_for: Duration::from_secs(60 * 60),
+            max_revoked: 10_000,
+            max_sessions: None,
+            max_listens: None,
+            max_calls: None,
+            max_subscriptions: None,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::call::{FinishStreams, OpenCalls};
 use crate::handler::PendingRequests;
 use crate::identity::{Owner, Who};
 use crate::ids::{SessionId, StreamId};
+use crate::principal_limits::Counted;
 use crate::reasons::SessionKind;
 use crate::request_budget::Meter;
 use crate::session::Sessions;
@@ -93,6 +94,10 @@ impl SessionEntry {
         permit: SessionPermit,
     ) -> Self {
         let owner = who.owner();
+        if kind != SessionKind::Listen {
+            let limits = &sessions.calls.per_principal;
+            state.set_limit(limits.nothing(who.principal(), Counted::Subscriptions));
+        }
         state.viewer = sessions.registry.viewers.viewer(&who);
         state.who = who;
         let counters = notices.counters().clone();

@@ -7,7 +7,7 @@ use super::Session;
 use crate::call::{self, Dispatch, NotAdmitted, Responder, Run, Start, Target};
 use crate::caller::Caller;
 use crate::dispatch::Scope;
-use crate::reasons::SessionKind;
+use crate::reasons::{Refused, SessionKind};
 use crate::request_budget::OverBudget;
 
 impl Session {
@@ -59,6 +59,7 @@ impl Session {
         let admitted = call::admit(calls, session.requests(), caller, target, request);
         let mut start = admitted.map_err(|error| match error {
             NotAdmitted::OverBudget(error) => ErrorObject::unavailable(error.to_string()),
+            NotAdmitted::TooMany => ErrorObject::unavailable(Refused::TooManyRequests.to_string()),
             NotAdmitted::Refused(error) => error,
         })?;
         let (request, cancel) = (&start.request.id, &start.cancel);

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, HeaderValue};
+use http::{Extensions, HeaderValue, StatusCode};
 use stentor_engine::Connection;
 use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::{ForgetRights, RequestSender};
+use stentor_wire::ErrorObject;
 use tokio::time::Instant;
 
 use super::bearer::Challenges;
@@ -52,6 +53,11 @@ impl Gate {
         &self.authenticator.challenge().scopes
     }
 
+    /// The scopes that every request needs.
+    fn required(&self) -> &[String] {
+        &self.authenticator.challenge().required
+    }
+
     pub(in crate::http) fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
@@ -79,7 +85,13 @@ impl Gate {
         });
         let identity = known.map_err(refusal)?;
         // A blank principal is nobody, and so nobody has authenticated as it.
-        if identity.is_blank() { Err(Refusal::InvalidCredential) } else { Ok(identity) }
+        if identity.is_blank() {
+            return Err(Refusal::InvalidCredential);
+        }
+        match self.required().iter().all(|scope| identity.has_scope(scope)) {
+            true => Ok(identity),
+            false => Err(Refusal::ScopesMissing),
+        }
     }
 }
 
@@ -190,10 +202,17 @@ fn named(extensions: &Extensions) -> Result<Option<Identity>, Refusal> {
 
 /// The response to a request that the endpoint refuses before it has read it.
 pub(in crate::http) fn refused(endpoint: &Endpoint, refusal: &Refusal) -> Response {
-    let mut response = reply::refused(refusal, None);
+    let mut response = match (refusal, &endpoint.gate) {
+        (Refusal::ScopesMissing, Some(gate)) => {
+            let error = ErrorObject::insufficient_scope(&gate.required().join(" "));
+            reply::error(StatusCode::FORBIDDEN, None, &error)
+        }
+        _ => reply::refused(refusal, None),
+    };
     let pick: fn(&Challenges) -> &HeaderValue = match refusal {
         Refusal::NoIdentity | Refusal::BlankPrincipal => |all| &all.missing,
         Refusal::InvalidCredential => |all| &all.invalid,
+        Refusal::ScopesMissing => |all| &all.insufficient,
         Refusal::HeaderRepeated { name } if *name == AUTHORIZATION => |all| &all.repeated,
         Refusal::CannotAuthenticate { retry_after } => {
             response.headers_mut().insert(RETRY_AFTER, (*retry_after).into());
