@@ -185,6 +185,11 @@ impl ReplicationLog {
     }
 
     fn put(&mut self, key: Key, fact: Fact) {
+        let was_open = self.lasting.get(&key).is_some_and(|it| matches!(it.fact, Fact::Put(_)));
+        if was_open && matches!(fact, Fact::PutRestricted(_)) {
+            // A node that does not know the new fact must not go on to show the item.
+            self.remove(&key);
+        }
         let (seq, round) = (self.seq + 1, self.round);
         match self.lasting.entry(key) {
             Entry::Occupied(mut entry) => {

@@ -16,8 +16,9 @@ use crate::access::Viewer;
 use crate::identity::{Generation, Identity, Labels, Who};
 use crate::log::quietly;
 
-/// The most scopes that are remembered as asked for.
+/// The most scopes that are remembered as asked for, and the longest of them, in bytes.
 const MAX_KNOWN: usize = 1_024;
+const MAX_SCOPE: usize = 256;
 
 /// How rights are kept and bounded.
 #[derive(Clone, Copy, Debug, Setters)]
@@ -95,9 +96,13 @@ impl Revoked {
     }
 
     /// Adds a principal. Returns those that were removed: their time is over, or there are too many.
-    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Vec<Arc<str>> {
+    /// `None` if nothing is new: its time is over, or it is locked out for as long already.
+    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Option<Vec<Arc<str>>> {
         let mut all = self.until.lock();
         let now = SystemTime::now();
+        if until <= now || all.get(&principal).is_some_and(|known| *known >= until) {
+            return None;
+        }
         let mut removed: Vec<_> =
             all.extract_if(|_, until| *until <= now).map(|(it, _)| it).collect();
         if all.len() >= self.max && !all.contains_key(&principal) {
@@ -109,7 +114,7 @@ impl Revoked {
         }
         all.insert(principal, until);
         self.any.store(true, Ordering::Release);
-        removed
+        Some(removed)
     }
 }
 
@@ -134,6 +139,11 @@ impl Viewers {
             caches: Mutex::default(),
             revoked: Revoked { max: config.max_revoked.max(1), ..Revoked::default() },
         }
+    }
+
+    /// Whether a sender is locked out.
+    pub(crate) fn is_revoked(&self, who: &Who) -> bool {
+        who.identity().is_some_and(|identity| self.revoked.has(identity.principal()))
     }
 
     pub(crate) fn revoked(&self) -> &Revoked {
@@ -170,7 +180,7 @@ impl Viewers {
     pub(crate) fn learn_scopes<'a>(&self, scopes: impl IntoIterator<Item = &'a Arc<str>>) {
         let mut known = self.known.lock();
         for scope in scopes {
-            if known.len() < MAX_KNOWN && !known.contains(scope) {
+            if known.len() < MAX_KNOWN && scope.len() <= MAX_SCOPE && !known.contains(scope) {
                 known.insert(scope.clone());
             }
         }
@@ -192,7 +202,6 @@ impl Viewers {
         if wanted.clone().into_iter().all(|scope| who.has_scope(scope)) {
             return Ok(());
         }
-        self.learn_scopes(wanted.clone());
         let mut asked: BTreeSet<&str> = wanted.into_iter().map(|scope| &**scope).collect();
         let known = self.known.lock();
         if let (Era::Legacy, Some(identity)) = (era, who.identity()) {

@@ -336,8 +336,8 @@ impl Run {
             _ => return call.cancel.cancel(CancelReason::Abandoned),
         };
         let Resume { output, responder, answers } = resume;
-        for scope in call.output.load().sender.needs() {
-            output.sender.need(scope);
+        for need in call.output.load().sender.needs() {
+            output.sender.need(need);
         }
         call.output.store(output);
         self.side = Side::Attached(responder);

@@ -19,6 +19,7 @@ use super::run::{Run, Side};
 use super::state_token::{Binding, StateError, StateToken};
 use super::target::Target;
 use super::task::TaskHandle;
+use crate::access::scope_of_need;
 use crate::caller::Caller;
 use crate::handler::{
     Call, CallOutput, CallOutputs, Cancel, Context, PendingInputs, PendingRequests,
@@ -137,7 +138,13 @@ fn enter(
         StateToken::Waiting(handle) => {
             // A weaker credential must not go on with what a stronger one began, and not use it up.
             let needs = calls.awaiting_input.needs(&handle);
-            calls.registry.viewers.check_scopes(&caller.who, caller.era(), &needs)?;
+            let viewers = &calls.registry.viewers;
+            let scopes: Vec<_> = needs.iter().filter_map(|need| scope_of_need(need)).collect();
+            viewers.check_scopes(&caller.who, caller.era(), &scopes)?;
+            let viewer = viewers.viewer(&caller.who);
+            if !needs.iter().all(|need| viewer.meets(need)) {
+                return Err(refused(StateError::Invalid));
+            }
             let waiting = calls.awaiting_input.take(&handle).map_err(refused)?;
             Ok(NewOrRetry::Retry { waiting, retry })
         }
@@ -221,7 +228,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         task: OnceLock::new(),
         checkpoint: None,
     });
-    ctx.needs(target.scopes.iter().cloned());
+    ctx.needs(target.needs.iter().cloned());
     let side = Side::Attached(responder);
     Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(held), span))
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -243,6 +244,21 @@ impl ToolEntry {
         &self.access
     }
 
+    /// Whether the scopes of a call depend on its arguments.
+    pub(crate) fn asks_arguments(&self) -> bool {
+        self.tool.access.asks_arguments()
+    }
+
+    /// The scopes that depend on the arguments. Arguments that cannot be read need none: they are
+    /// refused later.
+    pub(crate) fn scopes_of(
+        &self,
+        arguments: &Arguments,
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+        let Ok(arguments) = arguments.read() else { return Ok(BTreeSet::new()) };
+        self.tool.access.scopes_of(&ScopeRequest::new(self.name(), &arguments))
+    }
+
     pub(crate) fn as_task(&self) -> AsTask {
         self.tool.as_task
     }
@@ -277,7 +293,8 @@ impl ToolEntry {
         let arguments = arguments.read()?;
         if self.tool.access.asks_arguments() {
             let request = ScopeRequest::new(self.name(), &arguments);
-            ctx.require_scopes(self.tool.access.scopes_of(&request))?;
+            let scopes = self.tool.access.scopes_of(&request).map_err(ToolError::protocol)?;
+            ctx.require_scopes(scopes)?;
         }
         let problems = self.schema.problems(&arguments);
         if problems.is_empty() {

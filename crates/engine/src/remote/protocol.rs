@@ -2,6 +2,7 @@
 //! and the traits by which a cluster carries it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -106,6 +107,9 @@ pub enum PeerEvent {
         frames: Vec<SerializedFrame>,
         /// Whether nothing follows.
         last: bool,
+        /// What somebody has to have who reads them, as far as it was found out where the call runs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        needs: Vec<Arc<str>>,
     },
     /// The session is on this other node now. Nothing follows.
     Moved(NodeId),
@@ -180,7 +184,8 @@ mod tests {
 
     fn event_of(frames: impl IntoIterator<Item = FrameBody>) -> PeerEvent {
         let frame = |body| SerializedFrame { seq: 0, class: Class::Reply, body };
-        PeerEvent::Frames { frames: frames.into_iter().map(frame).collect(), last: true }
+        let frames = frames.into_iter().map(frame).collect();
+        PeerEvent::Frames { frames, last: true, needs: Vec::new() }
     }
 
     fn texts(event: &PeerEvent) -> Vec<String> {

@@ -224,7 +224,7 @@ impl PeerResponse {
             class: Class::Reply,
             frame: reply.clone(),
         })];
-        Self::of(PeerEvent::Frames { frames, last: true })
+        Self::of(PeerEvent::Frames { frames, last: true, needs: Vec::new() })
     }
 
     /// The next event. `None` when nothing follows. Cancel safe.
@@ -264,10 +264,15 @@ impl PeerResponse {
     }
 
     fn frames(&mut self, frames: Vec<SerializedFrame>, last: bool) -> PeerEvent {
+        // A session's node checks by itself who reads its streams.
+        let needs = match &self.source {
+            Source::Call(receiver) => receiver.sender().map(|it| it.needs()).unwrap_or_default(),
+            Source::Session(_) | Source::Ended => Vec::new(),
+        };
         if last {
             self.source = Source::Ended;
         }
-        PeerEvent::Frames { frames, last }
+        PeerEvent::Frames { frames, last, needs }
     }
 
     fn end(&mut self) -> Option<PeerEvent> {

@@ -79,7 +79,7 @@ struct DeadNodeStreams {
     before: u64,
     /// Requests of calls that ran on that node, by the id of the stream that had to answer them.
     unanswered: HashMap<u64, Id>,
-    /// Scopes without which nobody may read a stream, by its id.
+    /// What the reader of a stream has to have, by its id.
     needs: HashMap<u64, Vec<Arc<str>>>,
 }
 
@@ -206,7 +206,7 @@ impl SessionEntry {
         self.dead_node.as_ref()?.unanswered.get(&stream.0)
     }
 
-    /// The scopes without which nobody may read this stream, if its node died.
+    /// What the reader of this stream has to have, if its node died.
     pub(super) fn needs_of(&self, stream: StreamId) -> impl Iterator<Item = Arc<str>> + '_ {
         let dead = self.dead_node.as_ref();
         dead.and_then(|dead| dead.needs.get(&stream.0)).into_iter().flatten().cloned()

@@ -178,6 +178,13 @@ impl Sessions {
             principal: entry.principal().cloned(),
         });
         self.directory.insert(entry.clone());
+        // Checked after the insert, because a revocation and a refresh look only at the sessions that
+        // they find.
+        if self.registry.viewers.is_revoked(&entry.who()) {
+            entry.end(self, EndReason::Revoked);
+            return Err(Refused::Revoked);
+        }
+        self.look_again(entry);
         // Checked after the insert, because a supervisor that ends also ends the sessions it finds.
         if self.lifecycle.is_draining() {
             entry.end(self, EndReason::Shutdown);

@@ -28,21 +28,34 @@ impl Session {
 }
 
 impl Sessions {
+    /// Works out what a session sees that was just opened: its rights may have changed meanwhile.
+    pub(super) fn look_again(&self, entry: &Arc<SessionEntry>) {
+        if self.registry.catalog().is_restricted() {
+            self.set_rights(entry, None);
+        }
+    }
+
     /// Works out anew what a session sees, with the rights of `who` or those that it has. Its clients
     /// are told which lists differ. `true` if any does.
     ///
     /// A change of the catalog that is not announced yet may have concerned the old rights only, so
     /// such a list counts as one that differs.
     fn set_rights(&self, entry: &Arc<SessionEntry>, who: Option<Who>) -> bool {
-        let registry = &self.registry;
+        let (registry, is_new) = (&self.registry, who.is_some());
         // Looked at before and after the hub is told: what changes in between is in one of the two.
         let (before, unannounced) =
             (registry.catalog(), registry.unannounced().collect::<Vec<_>>());
-        let mut state = entry.state();
-        if let Some(who) = who {
-            state.who = who;
-        }
-        let viewer = registry.viewers.viewer(&state.who);
+        let mut now = who.unwrap_or_else(|| entry.who());
+        let (mut state, viewer) = loop {
+            // Without the lock, because the labels come from the author's code.
+            let viewer = registry.viewers.viewer(&now);
+            let state = entry.state();
+            if is_new || state.who.is_same(&now) {
+                break (state, viewer);
+            }
+            now = state.who.clone();
+        };
+        state.who = now;
         if viewer.is_same(&state.viewer) || entry.is_closed() {
             return false;
         }
@@ -92,13 +105,16 @@ impl Sessions {
 
     /// Ends all sessions of a principal. Listens get their results. Running calls go on, unless they
     /// are to be cancelled, and the session of such a call ends after it.
-    pub(crate) fn revoke(self: &Arc<Self>, principal: &str, cancel_calls: bool) {
+    /// Returns how many sessions there are.
+    pub(crate) fn revoke(self: &Arc<Self>, principal: &str, cancel_calls: bool) -> usize {
         if cancel_calls {
             self.calls.running.cancel_of(principal, &CancelReason::Application);
         }
         let is_own =
             |entry: &Arc<SessionEntry>| entry.principal().is_some_and(|it| **it == *principal);
-        for entry in self.directory.all().into_iter().filter(is_own) {
+        let own: Vec<_> = self.directory.all().into_iter().filter(is_own).collect();
+        let count = own.len();
+        for entry in own {
             let session = Session::new(self.clone(), entry.clone());
             let limit = self.calls.config.timeout.unwrap_or(self.config.idle_timeout);
             tokio::spawn(async move {
@@ -110,5 +126,6 @@ impl Sessions {
                 let _ = session.finish(EndReason::Revoked, limit).await;
             });
         }
+        count
     }
 }

@@ -29,6 +29,10 @@ impl Session {
         let caller = caller.sent_by(&self.sender).resuming(resumes);
         let target = match self.sessions.dispatcher.dispatch(&caller, &request, Scope::All) {
             Dispatch::Answer(outcome) => {
+                if !responder.sender().is_shared() {
+                    let needs = self.sessions.dispatcher.needs_of_answer(&request.method, &caller);
+                    needs.into_iter().for_each(|need| responder.sender().need(need));
+                }
                 responder.answer(outcome);
                 return None;
             }

@@ -13,7 +13,7 @@ use stentor_engine::Connection;
 use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::{ForgetRights, RequestSender};
 use stentor_wire::ErrorObject;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::bearer::Challenges;
 use super::metadata::Metadata;
@@ -24,6 +24,9 @@ use crate::http::{Endpoint, HttpConfig, Principal, Response, reply};
 
 /// When clients may try again after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// How long an authenticator may take to find out who sends a request.
+const LONGEST_CHECK: Duration = Duration::from_secs(15);
 
 /// The longest `Retry-After`, in seconds.
 const LATEST: u64 = 24 * 60 * 60;
@@ -75,7 +78,10 @@ impl Gate {
         let check = || self.authenticator.check(head, peer.copied());
         let known = match catch_unwind(AssertUnwindSafe(check)) {
             Ok(Verdict::Now(known)) => Ok(known),
-            Ok(Verdict::Later(later)) => AssertUnwindSafe(later).catch_unwind().await,
+            Ok(Verdict::Later(later)) => {
+                let later = timeout(LONGEST_CHECK, AssertUnwindSafe(later).catch_unwind());
+                later.await.unwrap_or(Ok(Err(Rejection::Unavailable { retry_after: AFTER_PANIC })))
+            }
             Err(panic) => Err(panic),
         };
         let known = known.unwrap_or_else(|_| {
