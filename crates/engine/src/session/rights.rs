@@ -8,7 +8,7 @@ use stentor_wire::{EncodedNotice, ListKind, Notice, Topic};
 use super::{Session, SessionEntry, Sessions};
 use crate::access::ListChanges;
 use crate::hub::HubMsg;
-use crate::identity::Who;
+use crate::identity::{Identity, Who};
 use crate::reasons::{CancelReason, EndReason, SessionKind};
 
 /// Sessions whose rights are looked at before the loop yields to other work.
@@ -39,9 +39,11 @@ impl Sessions {
         let (before, unannounced) =
             (registry.catalog(), registry.unannounced().collect::<Vec<_>>());
         let mut state = entry.state();
-        if let Some(who) = who {
-            state.who = who;
-        }
+        state.who = match who {
+            Some(who) => who,
+            // What another node has found may be outdated.
+            None => state.who.map(Identity::without_carried),
+        };
         let viewer = registry.viewers.viewer(&state.who);
         if viewer.is_same(&state.viewer) || entry.is_closed() {
             return false;
