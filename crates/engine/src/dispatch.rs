@@ -311,7 +311,9 @@ impl Lookup<'_> {
 
     fn target(&self, nodes: impl IntoIterator<Item = NodeId>, subject: &str) -> Target {
         let nodes = nodes.into_iter().collect();
-        self.dispatcher.nodes.call(nodes, self.caller, self.request, subject)
+        let viewers = &self.dispatcher.calls.registry.viewers;
+        let caller = self.caller.clone().with_who(viewers.for_call(&self.caller.who));
+        self.dispatcher.nodes.call(nodes, &caller, self.request, subject)
     }
 
     /// Whether the sender may know of an item with this access.

@@ -51,6 +51,9 @@ struct Inner {
     claims: JsonObject,
     #[serde(skip)]
     extras: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    /// What another node has found, see [`Identity::carrying`].
+    #[serde(default, rename = "labels", skip_serializing_if = "Option::is_none")]
+    carried: Option<Labels>,
     #[serde(skip)]
     labels: Cached,
 }
@@ -101,6 +104,7 @@ impl Identity {
             leeway: Duration::ZERO,
             claims: JsonObject::new(),
             extras: HashMap::default(),
+            carried: None,
             labels: Cached::default(),
         }))
     }
@@ -263,12 +267,34 @@ impl Identity {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The labels as of this generation; computed at most once for it.
+    /// The same identity for another node, with the labels that this node has found.
+    pub(crate) fn carrying(self, labels: Labels) -> Self {
+        self.with_inner(|inner| inner.carried = Some(labels))
+    }
+
+    /// Forgets the labels that another node has found.
+    pub(crate) fn without_carried(self) -> Self {
+        match self.0.carried {
+            Some(_) => self.with_inner(|inner| inner.carried = None),
+            None => self,
+        }
+    }
+
+    /// Whether it has values that [stay on this node](Self::with).
+    pub(crate) fn has_extras(&self) -> bool {
+        !self.0.extras.is_empty()
+    }
+
+    /// The labels that another node has found, or else those as of this generation; computed at most
+    /// once for it.
     pub(crate) fn labels(
         &self,
         generation: &Arc<Generation>,
         compute: impl FnOnce(&Self) -> Labels,
     ) -> Labels {
+        if let Some(carried) = &self.0.carried {
+            return carried.clone();
+        }
         if let Some((known, labels)) = &*self.0.labels.0.lock()
             && Arc::ptr_eq(known, generation)
         {
@@ -375,6 +401,14 @@ impl Who {
 
     pub(crate) fn principal(&self) -> Option<&Arc<str>> {
         self.identity().map(Identity::principal_arc)
+    }
+
+    /// The same sender with another identity of the same principal, if it has any.
+    pub(crate) fn map(&self, change: impl FnOnce(Identity) -> Identity) -> Self {
+        match self {
+            Self::Known(identity) => Self::Known(change(identity.clone())),
+            other => other.clone(),
+        }
     }
 
     pub(crate) fn owner(&self) -> Owner {

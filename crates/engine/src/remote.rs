@@ -165,7 +165,9 @@ impl Remote {
         Ok(match found {
             Found::Local(session) => HttpSession::local(session),
             Found::Remote(node) => {
-                HttpSession::remote(self.clone(), node, id.clone(), sender.clone())
+                let who = self.0.sessions.registry.viewers.for_session(&sender.who);
+                let sender = RequestSender { who, ..sender.clone() };
+                HttpSession::remote(self.clone(), node, id.clone(), sender)
             }
         })
     }

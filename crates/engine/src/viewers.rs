@@ -158,12 +158,32 @@ impl Viewers {
 
     /// What this sender sees, with its labels as of now.
     pub(crate) fn viewer(&self, who: &Who) -> Viewer {
-        Viewer::of(who, |identity| {
-            identity.labels(&self.generation.load(), |identity| {
-                // The author's function may panic. Then the sender sees what everybody sees.
-                quietly(|| (self.labels)(identity)).unwrap_or_default()
-            })
+        Viewer::of(who, |identity| self.labels(identity))
+    }
+
+    fn labels(&self, identity: &Identity) -> Labels {
+        identity.labels(&self.generation.load(), |identity| {
+            // The author's function may panic. Then the sender sees what everybody sees.
+            quietly(|| (self.labels)(identity)).unwrap_or_default()
         })
+    }
+
+    /// The sender of a request that another node answers, with its labels: both nodes decide alike.
+    pub(crate) fn for_call(&self, who: &Who) -> Who {
+        who.map(|identity| {
+            let labels = self.labels(&identity);
+            identity.carrying(labels)
+        })
+    }
+
+    /// The sender of a message for a session on another node, which outlives the message. Each node
+    /// hears of a refresh at another time, so that node finds the labels by itself, unless it
+    /// cannot: what the authenticator has put into the identity stays here.
+    pub(crate) fn for_session(&self, who: &Who) -> Who {
+        match who.identity() {
+            Some(identity) if identity.has_extras() => self.for_call(who),
+            _ => who.clone(),
+        }
     }
 
     /// From here on labels are computed anew, and what is kept about the credentials of a principal,

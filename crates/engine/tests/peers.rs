@@ -6,6 +6,8 @@ mod calls;
 mod items;
 #[path = "peers/nodes.rs"]
 mod nodes;
+#[path = "peers/rights.rs"]
+mod rights;
 #[path = "peers/sessions.rs"]
 mod sessions;
 #[path = "peers/streams.rs"]

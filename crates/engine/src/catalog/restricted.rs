@@ -84,19 +84,56 @@ fn compare<E: Json>(
         }
         return;
     }
+    let mut stayed = Vec::new();
     for (key, ordinal, entry) in after.entries() {
         let rule = rules_after.rule(kind, key);
         match before.get_placed(key) {
             Some((place, held)) => {
                 let (now, then) = (entry.json(Era::Modern), held.json(Era::Modern));
-                let same = place == ordinal && now == then;
-                delta.touch(Some(rules_before.rule(kind, key)), Some(rule), !same);
+                let rule_before = rules_before.rule(kind, key);
+                delta.touch(Some(rule_before.clone()), Some(rule.clone()), now != then);
+                let (before, moved) = ((place, &**key), place != ordinal);
+                stayed.push(Stayed { before, moved, rules: (rule_before, rule) });
             }
             None => delta.touch(None, Some(rule), true),
         }
     }
+    compare_order(&stayed, delta);
     for (key, ..) in before.entries().filter(|(key, ..)| after.get(key).is_none()) {
         delta.touch(Some(rules_before.rule(kind, key)), None, true);
+    }
+}
+
+/// An item that was there before and is there now.
+struct Stayed<'a> {
+    /// Its place in the list before.
+    before: (u64, &'a str),
+    moved: bool,
+    /// Its rule before, and now.
+    rules: (Rule, Rule),
+}
+
+/// The most pairs of items that are compared. Beyond that a new order concerns everybody.
+const MAX_PAIRS: usize = 1 << 16;
+
+/// Adds to `delta` that items, which are in the order of the list now, are in another order than
+/// before. Who does not see both items of a pair does not see that they changed places.
+fn compare_order(stayed: &[Stayed<'_>], delta: &mut Delta) {
+    if stayed.is_sorted_by_key(|item| item.before) {
+        return;
+    }
+    let moved = stayed.iter().enumerate().filter(|(_, item)| item.moved);
+    if moved.clone().count() * stayed.len() > MAX_PAIRS {
+        return delta.touch_all();
+    }
+    for (now, item) in moved {
+        for (other_now, other) in stayed.iter().enumerate() {
+            if (now < other_now) != (item.before < other.before) && now != other_now {
+                let before = item.rules.0.and(&other.rules.0);
+                let after = item.rules.1.and(&other.rules.1);
+                delta.touch(Some(before), Some(after), true);
+            }
+        }
     }
 }
 

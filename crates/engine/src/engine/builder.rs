@@ -93,7 +93,9 @@ impl EngineBuilder {
     ///
     /// It is called at the first request of an identity, and again after
     /// [`Engine::refresh_visibility`]. It must be quick; what takes longer belongs into the
-    /// authenticator, which can put it into the [identity](Identity::with).
+    /// authenticator, which can put it into the [identity](Identity::with). Such a value is as old as
+    /// the identity, which an open session or listen keeps: what must change while one is open, this
+    /// function has to look up. In a cluster the node that receives a request calls it.
     ///
     /// ```
     /// use stentor::Engine;

@@ -12,7 +12,7 @@ use super::entry::SessionEntry;
 use super::state::SessionState;
 use super::streams::{self, Kept, reopen};
 use crate::caller::{Caller, RemoteCaller};
-use crate::identity::{Owner, Who};
+use crate::identity::Owner;
 use crate::ids::{Seq, SessionId, StreamId};
 use crate::reasons::{CancelReason, SessionKind};
 use crate::session::Sessions;
@@ -89,11 +89,8 @@ impl SessionRecord {
 
 /// The client of a session, with the rights of its last request. `None` before `initialize`.
 fn client_of(state: &SessionState) -> Option<RemoteCaller> {
-    let who = match &state.who {
-        // A store is no place for them.
-        Who::Known(identity) => Who::Known(identity.clone().claims(JsonObject::new())),
-        other => other.clone(),
-    };
+    // A store is no place for claims, and labels are to be those of then.
+    let who = state.who.map(|identity| identity.claims(JsonObject::new()).without_carried());
     Some(RemoteCaller::from(&state.legacy()?.clone().with_who(who)))
 }
 

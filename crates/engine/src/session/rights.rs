@@ -8,7 +8,7 @@ use stentor_wire::{EncodedNotice, ListKind, Notice, Topic};
 use super::{Session, SessionEntry, Sessions};
 use crate::access::ListChanges;
 use crate::hub::HubMsg;
-use crate::identity::Who;
+use crate::identity::{Identity, Who};
 use crate::reasons::{CancelReason, EndReason, SessionKind};
 
 /// Sessions whose rights are looked at before the loop yields to other work.
@@ -41,19 +41,23 @@ impl Sessions {
     /// A change of the catalog that is not announced yet may have concerned the old rights only, so
     /// such a list counts as one that differs.
     fn set_rights(&self, entry: &Arc<SessionEntry>, who: Option<Who>) -> bool {
-        let (registry, is_new) = (&self.registry, who.is_some());
+        let registry = &self.registry;
         // Looked at before and after the hub is told: what changes in between is in one of the two.
         let (before, unannounced) =
             (registry.catalog(), registry.unannounced().collect::<Vec<_>>());
-        let mut now = who.unwrap_or_else(|| entry.who());
-        let (mut state, viewer) = loop {
+        let (mut state, now, viewer) = loop {
+            let seen = entry.who();
+            let now = match &who {
+                Some(who) => who.clone(),
+                // What another node has found may be outdated.
+                None => seen.clone().map(Identity::without_carried),
+            };
             // Without the lock, because the labels come from the author's code.
             let viewer = registry.viewers.viewer(&now);
             let state = entry.state();
-            if is_new || state.who.is_same(&now) {
-                break (state, viewer);
+            if who.is_some() || state.who.is_same(&seen) {
+                break (state, now, viewer);
             }
-            now = state.who.clone();
         };
         state.who = now;
         if viewer.is_same(&state.viewer) || entry.is_closed() {

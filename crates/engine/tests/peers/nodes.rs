@@ -1,6 +1,6 @@
 //! Engines of one process as the nodes of a cluster.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use stentor_engine::remote::{
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// Engines of one process as each other's nodes. Their messages go through JSON, as between
 /// processes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Nodes(Arc<Mutex<HashMap<NodeId, Engine>>>, Arc<Mutex<Links>>);
+pub(crate) struct Nodes(Arc<Mutex<BTreeMap<NodeId, Engine>>>, Arc<Mutex<Links>>);
 
 #[derive(Debug, Default)]
 struct Links {
