@@ -82,6 +82,13 @@ impl Audience {
     }
 
     /// Only sessions of senders who have this [label](crate::identity::Labels).
+    ///
+    /// ```
+    /// use stentor::Audience;
+    ///
+    /// let admins = Audience::all().label("admin");
+    /// # let _ = admins;
+    /// ```
     #[must_use]
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());

@@ -110,6 +110,13 @@ impl Identity {
     }
 
     /// The identity of a subject as one issuer knows it. The principal is `issuer#subject`.
+    ///
+    /// ```
+    /// use stentor::identity::Identity;
+    ///
+    /// let ann = Identity::issued("https://login.example.com", "ann");
+    /// assert_eq!(ann.principal(), "https://login.example.com#ann");
+    /// ```
     #[must_use]
     pub fn issued(issuer: impl Into<Arc<str>>, subject: impl Into<Arc<str>>) -> Self {
         let (issuer, subject) = (issuer.into(), subject.into());
@@ -176,6 +183,15 @@ impl Identity {
 
     /// Adds a value of the author's own, such as a row of a database: one of each type. It stays on
     /// this node.
+    ///
+    /// ```
+    /// use stentor::identity::Identity;
+    ///
+    /// struct Tenant(u32);
+    ///
+    /// let ann = Identity::named("ann").with(Tenant(7));
+    /// assert_eq!(ann.get::<Tenant>().map(|tenant| tenant.0), Some(7));
+    /// ```
     #[must_use]
     pub fn with<T: Send + Sync + 'static>(self, extra: T) -> Self {
         self.with_inner(|inner| {

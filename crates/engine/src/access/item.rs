@@ -131,6 +131,13 @@ macro_rules! access_methods {
         /// [labels](crate::identity::Labels). For anybody else it does not exist: it is in no list,
         /// and a request for it is answered as for an unknown one. Further labels are added to those
         /// that are there.
+        ///
+        /// ```
+        /// use stentor::prelude::*;
+        ///
+        /// let users = tool("users", || async { "ann, bob" }).only_for(["admin", "support"]);
+        /// # let _ = users;
+        /// ```
         #[must_use]
         pub fn only_for<I>(mut self, labels: I) -> Self
         where
@@ -151,7 +158,23 @@ macro_rules! access_methods {
         }
 
         /// As [`require_scope`](Self::require_scope), for scopes that depend on the arguments. The
-        /// function runs before the arguments are checked, and must be quick.
+        /// function runs before the arguments are checked, and must be quick. Clients are told the
+        /// scopes.
+        ///
+        /// ```
+        /// use stentor::{handler::ScopeRequest, prelude::*};
+        ///
+        /// # #[derive(Deserialize, JsonSchema)]
+        /// # struct Area { area: String }
+        /// async fn enter(it: Area) -> String {
+        ///     format!("you may enter {}", it.area)
+        /// }
+        ///
+        /// let enter = tool("enter", enter).require(|request: &ScopeRequest<'_>| {
+        ///     request.text("area").map(|area| format!("area:{area}"))
+        /// });
+        /// # let _ = enter;
+        /// ```
         #[must_use]
         pub fn require<F, I>(mut self, scopes: F) -> Self
         where

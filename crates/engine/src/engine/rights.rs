@@ -17,6 +17,16 @@ impl Engine {
     /// To be called after that has changed from which
     /// [`EngineBuilder::labels`](crate::EngineBuilder::labels) or the authenticator finds its rights.
     ///
+    /// A principal from a token of OAuth is the issuer, `#` and the subject.
+    ///
+    /// ```
+    /// # async fn f(engine: stentor::Engine) {
+    /// // After a group of Ann has changed in the database that the function for the labels reads.
+    /// let changed = engine.refresh_visibility("https://login.example.com#ann").await;
+    /// # let _ = changed;
+    /// # }
+    /// ```
+    ///
     /// When dropped early, some sessions may still see what they saw.
     pub async fn refresh_visibility(&self, principal: &str) -> usize {
         let fact = || Fact::Refresh(Some(principal.into()));

@@ -28,6 +28,42 @@ pub use static_tokens::{StaticTokenError, StaticTokens};
 /// Finds out who sends a request, from its head alone: the body is not read before.
 ///
 /// `StaticTokens` and `ProxyHeaders` are ready ones, and so is `OAuth` of the feature `oauth`.
+///
+/// One of your own needs the crate `http`:
+///
+/// ```
+/// use std::net::SocketAddr;
+///
+/// use stentor::http::{Authenticator, Challenge, Rejection, Verdict, bearer};
+/// use stentor::identity::Identity;
+///
+/// #[derive(Debug, Default)]
+/// struct Tickets {
+///     challenge: Challenge,
+/// }
+///
+/// impl Authenticator for Tickets {
+///     fn check(&self, head: &http::request::Parts, _peer: Option<SocketAddr>) -> Verdict {
+///         let token = match bearer(&head.headers) {
+///             Ok(token) => token.to_owned(),
+///             Err(rejection) => return Verdict::Now(Err(rejection)),
+///         };
+///         Verdict::Later(Box::pin(async move {
+///             let holder = holder_of(&token).await;
+///             holder.map(Identity::named).ok_or(Rejection::Invalid)
+///         }))
+///     }
+///
+///     fn challenge(&self) -> &Challenge {
+///         &self.challenge
+///     }
+/// }
+///
+/// /// Asks the database.
+/// async fn holder_of(ticket: &str) -> Option<String> {
+///     (ticket == "a-ticket-of-ann").then(|| "ann".to_owned())
+/// }
+/// ```
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// Checks the credential of a request. It is called for every request of the endpoint, so it must
     /// be quick, and must not block: an answer that takes time is [`Verdict::Later`].

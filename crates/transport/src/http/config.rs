@@ -143,6 +143,13 @@ impl HttpConfig {
     ///
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are never exposed, because handlers must
     /// not pass credentials on: they are ignored here, and so is what is no name of a header.
+    ///
+    /// ```
+    /// use stentor::http::HttpConfig;
+    ///
+    /// let config = HttpConfig::new().expose_headers(["x-tenant"]);
+    /// # let _ = config;
+    /// ```
     #[must_use]
     pub fn expose_headers<I>(mut self, names: I) -> Self
     where

@@ -18,6 +18,17 @@ impl Context {
     }
 
     /// What the credential of the request proves; `None` where [`principal`](Self::principal) is.
+    ///
+    /// ```
+    /// use stentor::{Context, tool};
+    ///
+    /// async fn whoami(ctx: Context) -> String {
+    ///     let Some(identity) = ctx.identity() else { return "a stranger".to_owned() };
+    ///     let scopes: Vec<_> = identity.granted_scopes().collect();
+    ///     format!("{} with {}", identity.subject(), scopes.join(" "))
+    /// }
+    /// # let _ = tool("whoami", whoami);
+    /// ```
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.call().caller.who.identity()
@@ -72,6 +83,15 @@ impl Context {
 
     /// A header of the request, if its name, in lower case, is one of those that
     /// `HttpConfig::expose_headers` lists.
+    ///
+    /// ```
+    /// use stentor::{Context, tool};
+    ///
+    /// async fn tenant(ctx: Context) -> String {
+    ///     ctx.header("x-tenant").unwrap_or("none").to_owned()
+    /// }
+    /// # let _ = tool("tenant", tenant);
+    /// ```
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let headers = self.call().caller.headers.as_deref().unwrap_or_default();
