@@ -8,6 +8,7 @@
 mod fanout;
 pub(crate) mod filter;
 mod pending;
+mod rights;
 
 use std::fmt;
 use std::sync::Arc;
@@ -372,28 +373,6 @@ impl HubState {
         }
         for topic in subscriber.filter.topics() {
             self.unwatch(topic, key);
-        }
-    }
-
-    fn on_reclass(&mut self, key: &SubscriberKey, viewer: Viewer) {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let before = subscriber.class;
-        subscriber.class = self.classes.join(&viewer);
-        subscriber.listener.viewer = viewer;
-        self.classes.leave(before);
-    }
-
-    /// Teaches the classes the terms of rules. If some are new, all subscribers are sorted into classes
-    /// again.
-    fn learn(&mut self, teach: impl Fn(&mut ViewerClasses) -> bool) {
-        if !teach(&mut self.classes) {
-            return;
-        }
-        self.classes.begin_again(|| self.watchers.rules());
-        // What is no rule any more has to be known, too, to say who saw it before.
-        teach(&mut self.classes);
-        for subscriber in self.subscribers.values_mut() {
-            subscriber.class = self.classes.join(&subscriber.listener.viewer);
         }
     }
 

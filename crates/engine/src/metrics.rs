@@ -9,6 +9,7 @@
 //! | `stentor.progress.conflated`, `.refused` | counters | |
 //! | `stentor.streams.closed` | counter | |
 //! | `stentor.restarts` | counter | `actor` |
+//! | `stentor.principals.refused` | counter | `of`: `sessions`, `listens`, `calls` or `subscriptions` |
 //! | `stentor.held.bytes`, `stentor.requests.bytes` | gauges | |
 //! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
 //!

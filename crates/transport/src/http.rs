@@ -168,13 +168,13 @@ pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let endpoint = Endpoint::new(engine, config);
     let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
     let metadata = metadata.into_iter().flat_map(|it| it.paths()).map(as_route);
-    let mut elsewhere: Vec<_> = path_with_other_slash(&path).into_iter().chain(metadata).collect();
-    elsewhere.retain(|other| *other != path);
-    elsewhere.sort_unstable();
-    elsewhere.dedup();
+    let mut others: Vec<_> = path_with_other_slash(&path).into_iter().chain(metadata).collect();
+    others.retain(|other| *other != path);
+    others.sort_unstable();
+    others.dedup();
     let router = Router::new().route(&path, any(routed));
     let router =
-        elsewhere.iter().fold(router, |router, path| router.route(path, any(elsewhere_routed)));
+        others.iter().fold(router, |router, path| router.route(path, any(other_path_routed)));
     router.with_state(endpoint)
 }
 
@@ -194,13 +194,13 @@ fn as_route(path: &str) -> String {
     path.replace('{', "{{").replace('}', "}}")
 }
 
-async fn elsewhere_routed(
+async fn other_path_routed(
     State(endpoint): State<Endpoint>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let keep_alive = endpoint.config.keep_alive;
     let (head, body) = request.into_parts();
-    let mut response = elsewhere(&endpoint, &head);
+    let mut response = at_other_path(&endpoint, &head);
     if !body.is_end_stream() && head.version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -284,7 +284,7 @@ where
 }
 
 /// The response at any other path: the metadata document is at some of them.
-fn elsewhere(endpoint: &Endpoint, head: &Parts) -> Response {
+fn at_other_path(endpoint: &Endpoint, head: &Parts) -> Response {
     let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
     if let Some(metadata) = metadata.filter(|it| it.paths().any(|path| path == head.uri.path())) {
         let checked = guard::check_header_size(&head.headers, endpoint.config.max_headers)

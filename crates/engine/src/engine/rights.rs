@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::engine::Engine;
 use crate::registry::{Fact, Revocation};
-use crate::transport_api::ForgetRights;
+use crate::viewers::ForgetRights;
 
 impl Engine {
     /// Works out anew what a principal sees, on all nodes: its labels are computed again, and what is

@@ -28,7 +28,7 @@ use super::flow::Flow;
 use super::stream::{self, Takeover};
 use super::upload::Upload;
 use super::watched::{Limits, Watched};
-use super::{CLOSE, Endpoint, elsewhere, handle};
+use super::{CLOSE, Endpoint, at_other_path, handle};
 
 /// The size of a request's head beyond the names and values of its headers: the first line, and
 /// four bytes for each header.
@@ -311,7 +311,7 @@ impl Service<Request<Incoming>> for Requests {
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
         if request.uri().path() != shared.endpoint.config.path {
             let unread = !request.body().is_end_stream();
-            let response = elsewhere(&shared.endpoint, &request.into_parts().0);
+            let response = at_other_path(&shared.endpoint, &request.into_parts().0);
             let keep_alive = shared.endpoint.config.keep_alive;
             let mut response = response.map(|content| content.into_body(keep_alive, None));
             if unread {
