@@ -32,8 +32,9 @@ impl Engine {
 
     /// The part of a refresh that each node does for itself.
     pub(crate) async fn refresh_here(&self, principal: Option<&str>) -> usize {
+        let since = self.core().registry.announced();
         self.core().registry.viewers.forget(principal);
-        self.core().sessions.refresh(principal).await
+        self.core().sessions.refresh(principal, since).await
     }
 
     /// Locks a principal out, on all nodes: its sessions and listens end, and its credentials are
@@ -77,6 +78,10 @@ impl Engine {
 
     /// The part of a revocation that each node does for itself.
     pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) {
+        // A node that tells everything again also tells what is over.
+        if revocation.until <= SystemTime::now() {
+            return;
+        }
         let viewers = &self.core().registry.viewers;
         for expired in viewers.revoked().add(principal.clone(), revocation.until) {
             self.core().registry.tell_peers(|| Fact::Revoked(expired, None));

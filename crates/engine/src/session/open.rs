@@ -173,6 +173,10 @@ impl Sessions {
             entry.end(self, EndReason::Shutdown);
             return Err(Refused::ShuttingDown);
         }
+        if !self.renew_rights(entry) {
+            entry.end(self, EndReason::Revoked);
+            return Err(Refused::SessionEnded);
+        }
         let session = Session::new(self.clone(), entry.clone());
         if self.never_passive() {
             // An actor that is never passive exists from the beginning.
