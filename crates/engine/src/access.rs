@@ -88,3 +88,6 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
