@@ -334,19 +334,23 @@ impl Lookup<'_> {
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown tool: {}", quoted(&params.name)))
         })?;
-        let scopes = self.check_scopes(access, BTreeSet::new())?;
-        let tool = match found {
-            Ok(tool) => tool,
-            Err(remote_call) => return Ok(remote_call),
-        };
-        let arguments = params.arguments.unwrap_or("{}");
-        if !arguments.starts_with('{') {
-            return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
-        }
-        let arguments = match params.arguments {
+        let object = params.arguments.filter(|raw| raw.starts_with('{'));
+        let arguments = match object {
             None => Arguments::default(),
             Some(raw) => Arguments::new(self.request.params.share(raw)),
         };
+        let scopes = match (&found, self.check_scopes(access, BTreeSet::new())) {
+            // The client is told all scopes of the request together.
+            (Ok(tool), Err(_)) => self.check_scopes(access, tool.scopes_of(&arguments))?,
+            (_, checked) => checked?,
+        };
+        let tool = match found {
+            Ok(tool) => tool,
+            Err(remote_call) => return Ok(remote_call.needing(scopes)),
+        };
+        if object.is_none() && params.arguments.is_some() {
+            return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
+        }
         Ok(Target::tool(tool, arguments).needing(scopes))
     }
 
@@ -367,8 +371,8 @@ impl Lookup<'_> {
                 Ok(Target::resource(reader, &params.uri).needing(scopes))
             }
             Some(Readable::Remote(remote)) => {
-                self.check_scopes(access, BTreeSet::new())?;
-                Ok(self.target(remote.nodes().cloned(), &params.uri))
+                let scopes = self.check_scopes(access, BTreeSet::new())?;
+                Ok(self.target(remote.nodes().cloned(), &params.uri).needing(scopes))
             }
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
@@ -389,7 +393,10 @@ impl Lookup<'_> {
                 prompt.check_arguments(&params.arguments)?;
                 Ok(Target::prompt(prompt, params.arguments).needing(scopes))
             }
-            Err(remote_call) => self.check_scopes(access, BTreeSet::new()).map(|_| remote_call),
+            Err(remote_call) => {
+                let scopes = self.check_scopes(access, BTreeSet::new())?;
+                Ok(remote_call.needing(scopes))
+            }
         }
     }
 

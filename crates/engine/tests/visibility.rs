@@ -62,10 +62,7 @@ async fn each_hears_what_concerns_it(nodes: usize, steps: Vec<Step>) -> Result<(
 
 /// Each client reads again what it hears of, while steps follow each other without a pause. At the
 /// end nobody believes in an outdated list.
-async fn nobody_is_left_behind(
-    nodes: usize,
-    steps: Vec<(Step, u8)>,
-) -> Result<(), TestCaseError> {
+async fn nobody_is_left_behind(nodes: usize, steps: Vec<(Step, u8)>) -> Result<(), TestCaseError> {
     let world = World::start(nodes).await;
     world.settle().await;
     world.begin_to_read_again().await;

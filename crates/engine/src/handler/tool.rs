@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -272,12 +273,26 @@ impl ToolEntry {
         self.tool.function.run(Input::Arguments(arguments), ctx).await
     }
 
+    /// The scopes that a request needs besides those of the item, if they can be found at once. For the
+    /// error of a sender who lacks one of the item's.
+    pub(crate) fn scopes_of(&self, arguments: &Arguments) -> BTreeSet<Arc<str>> {
+        if !self.tool.access.asks_arguments() || arguments.are_large() {
+            return BTreeSet::new();
+        }
+        let read = arguments.read().ok();
+        let scopes = |read| self.tool.access.scopes_of(&ScopeRequest::new(self.name(), read));
+        read.as_ref().map(scopes).unwrap_or_default()
+    }
+
     /// Parses arguments, checks the scopes that depend on them, then checks them against the schema.
     fn read(&self, arguments: &Arguments, ctx: &Context) -> Result<Value, ToolError> {
         let arguments = arguments.read()?;
         if self.tool.access.asks_arguments() {
             let request = ScopeRequest::new(self.name(), &arguments);
-            ctx.require_scopes(self.tool.access.scopes_of(&request))?;
+            let mut scopes = self.tool.access.scopes_of(&request);
+            // A client is told all scopes of a request together.
+            scopes.extend(self.access.scopes.iter().cloned());
+            ctx.require_scopes(scopes)?;
         }
         let problems = self.schema.problems(&arguments);
         if problems.is_empty() {

@@ -92,7 +92,8 @@ async fn forward(mut peer_stream: PeerStream, ctx: &Context) -> Option<Result<En
             }
         };
         match event {
-            PeerEvent::Frames { frames, .. } => {
+            PeerEvent::Frames { frames, needs, .. } => {
+                ctx.needs(needs);
                 for frame in frames {
                     match frame.body {
                         FrameBody::Reply(reply, code) => return Some(Ok((reply, code))),

@@ -349,7 +349,7 @@ impl RemoteStream {
 
     fn take(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Frames { frames, last } => {
+            PeerEvent::Frames { frames, last, .. } => {
                 self.frames.extend(frames.into_iter().filter_map(SerializedFrame::into_delivered));
                 if self.frames.iter().any(|event| event.class == Class::Reply) {
                     self.unanswered = None;

@@ -126,7 +126,7 @@ impl RemoteListen {
                             return;
                         }
                         match peer_stream.next().await {
-                            Some(PeerEvent::Frames { frames: more, last: ends }) => {
+                            Some(PeerEvent::Frames { frames: more, last: ends, .. }) => {
                                 (frames, last) = (more, ends);
                             }
                             Some(_) => return,

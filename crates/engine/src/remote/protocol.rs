@@ -2,6 +2,7 @@
 //! and the traits by which a cluster carries it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -106,6 +107,10 @@ pub enum PeerEvent {
         frames: Vec<SerializedFrame>,
         /// Whether nothing follows.
         last: bool,
+        /// Scopes that the call has needed so far, without which nobody may read the frames. Older
+        /// nodes do not send them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        needs: Vec<Arc<str>>,
     },
     /// The session is on this other node now. Nothing follows.
     Moved(NodeId),
@@ -180,7 +185,8 @@ mod tests {
 
     fn event_of(frames: impl IntoIterator<Item = FrameBody>) -> PeerEvent {
         let frame = |body| SerializedFrame { seq: 0, class: Class::Reply, body };
-        PeerEvent::Frames { frames: frames.into_iter().map(frame).collect(), last: true }
+        let frames = frames.into_iter().map(frame).collect();
+        PeerEvent::Frames { frames, last: true, needs: Vec::new() }
     }
 
     fn texts(event: &PeerEvent) -> Vec<String> {

@@ -224,7 +224,7 @@ impl PeerResponse {
             class: Class::Reply,
             frame: reply.clone(),
         })];
-        Self::of(PeerEvent::Frames { frames, last: true })
+        Self::of(PeerEvent::Frames { frames, last: true, needs: Vec::new() })
     }
 
     /// The next event. `None` when nothing follows. Cancel safe.
@@ -264,10 +264,15 @@ impl PeerResponse {
     }
 
     fn frames(&mut self, frames: Vec<SerializedFrame>, last: bool) -> PeerEvent {
+        let needs = match &self.source {
+            Source::Call(receiver) => receiver.sender().map(|sender| sender.needs()),
+            // The node of a session itself decides who reads its streams.
+            Source::Session(_) | Source::Ended => None,
+        };
         if last {
             self.source = Source::Ended;
         }
-        PeerEvent::Frames { frames, last }
+        PeerEvent::Frames { frames, last, needs: needs.unwrap_or_default() }
     }
 
     fn end(&mut self) -> Option<PeerEvent> {

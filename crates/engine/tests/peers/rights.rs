@@ -81,7 +81,10 @@ async fn the_rules_of_a_node_hold_on_all_nodes() {
     assert_eq!(names(&seen), ["open"].into());
     assert_eq!(seen["result"]["cacheScope"], "private", "{seen}");
     let refused = called(&near, &admin, "hidden").await;
-    assert_eq!((&refused["error"]["code"], &refused["error"]["data"]["scope"]), (&403.into(), &"write".into()));
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["data"]["scope"]),
+        (&403.into(), &"write".into())
+    );
     assert_eq!(called(&near, &writer, "hidden").await["result"]["content"][0]["text"], "hidden");
     let unknown = called(&near, &other, "unknown").await.to_string();
     let hidden = called(&near, &other, "hidden").await.to_string();

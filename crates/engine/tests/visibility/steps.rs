@@ -138,8 +138,12 @@ fn kind() -> impl Strategy<Value = ItemKind> {
 
 fn change() -> impl Strategy<Value = Change> {
     let new = || {
-        (kind(), 0..NAMES, access(), 0..2_u8)
-            .prop_map(|(kind, name, access, text)| NewItem { kind, name, access, text })
+        (kind(), 0..NAMES, access(), 0..2_u8).prop_map(|(kind, name, access, text)| NewItem {
+            kind,
+            name,
+            access,
+            text,
+        })
     };
     prop_oneof![
         2 => new().prop_map(Change::Add),

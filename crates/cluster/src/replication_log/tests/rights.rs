@@ -56,10 +56,7 @@ fn a_node_that_cannot_hide_an_item_does_not_show_it_as_it_was_before() {
 fn a_refresh_is_told_to_those_who_follow_and_one_that_is_lost_counts_as_missed() {
     let (mut log, mut follower) = pair(ReplicationLimits { notes: 1, ..LARGE }, 1);
     log.add_fact(Fact::Refresh(Some("ann".into())));
-    assert_eq!(
-        catch_up_at_once(&log, &mut follower).notices,
-        [Fact::Refresh(Some("ann".into()))]
-    );
+    assert_eq!(catch_up_at_once(&log, &mut follower).notices, [Fact::Refresh(Some("ann".into()))]);
     log.add_fact(Fact::Refresh(Some("ann".into())));
     log.add_fact(Fact::Refresh(None));
     let applied = catch_up_at_once(&log, &mut follower);

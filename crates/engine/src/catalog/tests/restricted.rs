@@ -26,7 +26,11 @@ fn item(kind: ItemKind, name: u8, labels: &[&'static str], text: u8) -> Item {
     let (key, text, open) = (format!("x:{name}"), format!("text {text}"), labels.len() == 0);
     macro_rules! item {
         ($new:expr) => {
-            if open { $new.description(text).into() } else { $new.description(text).only_for(labels).into() }
+            if open {
+                $new.description(text).into()
+            } else {
+                $new.description(text).only_for(labels).into()
+            }
         };
     }
     match kind {

@@ -64,8 +64,17 @@ impl Context {
     pub(crate) fn needs(&self, scopes: impl IntoIterator<Item = Arc<str>>) {
         let output = self.call().output.load();
         // The stream of a pipe has one reader, whose rights stay the same.
-        if !output.sender.is_shared() {
-            scopes.into_iter().for_each(|scope| output.sender.need(scope));
+        if output.sender.is_shared() {
+            return;
+        }
+        let before = output.sender.needs();
+        let mut new = scopes.into_iter().filter(|scope| !before.contains(scope)).peekable();
+        if new.peek().is_none() {
+            return;
+        }
+        new.for_each(|scope| output.sender.need(scope));
+        if let Some(session) = self.session_id() {
+            self.call().host.needs_changed(session);
         }
     }
 
