@@ -185,12 +185,10 @@ impl ReplicationLog {
     }
 
     fn put(&mut self, key: Key, fact: Fact) {
-        let was_open = self.lasting.get(&key).is_some_and(|it| matches!(it.fact, Fact::Put(_)));
-        if was_open && matches!(fact, Fact::PutRestricted(_)) {
-            // A node that does not know the new fact must not go on to show the item.
-            self.remove(&key);
-        }
-        let (seq, round) = (self.seq + 1, self.round);
+        let round = self.round;
+        // A node that cannot hide the item leaves this fact out, and must not show the item as it was
+        // before. So the removal comes first.
+        let is_hidden = matches!(fact, Fact::PutRestricted(_));
         match self.lasting.entry(key) {
             Entry::Occupied(mut entry) => {
                 let lasting = entry.get_mut();
@@ -198,15 +196,25 @@ impl ReplicationLog {
                     return;
                 }
                 self.puts.remove(&lasting.seq);
-                (lasting.seq, lasting.fact) = (seq, fact.clone());
+                let was_open = matches!(lasting.fact, Fact::Put(_));
+                if is_hidden && was_open {
+                    self.seq += 1;
+                    self.removals.insert(entry.key().clone(), self.seq);
+                    self.removals.keep(self.limits.removals);
+                }
+                self.seq += 1;
+                let lasting = entry.get_mut();
+                (lasting.seq, lasting.fact) = (self.seq, fact.clone());
             }
             Entry::Vacant(entry) => {
-                self.removals.remove(entry.key());
-                entry.insert(Lasting { seq, round, fact: fact.clone() });
+                if !is_hidden {
+                    self.removals.remove(entry.key());
+                }
+                self.seq += 1;
+                entry.insert(Lasting { seq: self.seq, round, fact: fact.clone() });
             }
         }
-        self.puts.insert(seq, fact);
-        self.seq = seq;
+        self.puts.insert(self.seq, fact);
     }
 
     fn remove(&mut self, key: &Key) {

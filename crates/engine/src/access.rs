@@ -124,3 +124,6 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,16 @@ impl Core {
             calls.clone(),
             dispatcher.clone(),
         ));
+        if sessions.saver.is_some() {
+            let saving = Arc::downgrade(&sessions);
+            calls.set_save(move |id| {
+                if let Some(sessions) = saving.upgrade()
+                    && let Some(entry) = sessions.directory.get(id.as_str())
+                {
+                    sessions.session_changed(&entry);
+                }
+            });
+        }
         let remote =
             Remote::new(nodes, sessions.clone(), dispatcher.clone(), config.remote.clone());
         Self {

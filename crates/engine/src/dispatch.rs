@@ -2,6 +2,8 @@
 //!
 //! This needs no actor, because the catalog is a snapshot.
 
+mod lists;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use stentor_wire::bounds::quoted;
 use stentor_wire::encode::{self, CacheHint, ResultBody};
 use stentor_wire::model::CacheScope;
 use stentor_wire::params::{self, Member};
-use stentor_wire::{Era, ErrorObject, KeyKind, Method, Params, Request};
+use stentor_wire::{Era, ErrorObject, KeyKind, Method, Request};
 use tokio::time::Instant;
 
 use crate::access::{Access, Need, need_of_scope};
@@ -21,8 +23,7 @@ use crate::caller::Caller;
 use crate::catalog::{Catalog, ListCache, Offer, Readable};
 use crate::extension::ProtocolExtension;
 use crate::handler::{
-    Arguments, CallError, Completion, OperationInput, OperationKind, PendingRequests, PromptEntry,
-    TemplateEntry, completed,
+    Arguments, Completion, PendingRequests, PromptEntry, TemplateEntry, completed,
 };
 use crate::ids::NodeId;
 use crate::items::ItemKind;
@@ -168,41 +169,6 @@ impl Dispatcher {
         }
     }
 
-    /// What somebody has to have who reads a list that was made for this sender.
-    fn needs_of_list(&self, kind: ItemKind, of: &Caller) -> Vec<Need> {
-        let registry = &self.calls.registry;
-        let catalog = registry.catalog();
-        let viewer = registry.viewer(&catalog, &of.who).filter(|_| catalog.hides(kind));
-        viewer.map(|viewer| catalog.needs_of_list(kind, &viewer)).unwrap_or_default()
-    }
-
-    /// What somebody has to have who reads an answer that was given at once.
-    pub(crate) fn needs_of_answer(&self, method: &Method, of: &Caller) -> Vec<Need> {
-        let kind = match method {
-            Method::ToolsList => ItemKind::Tools,
-            Method::ResourcesList => ItemKind::Resources,
-            Method::TemplatesList => ItemKind::Templates,
-            Method::PromptsList => ItemKind::Prompts,
-            _ => return Vec::new(),
-        };
-        self.needs_of_list(kind, of)
-    }
-
-    /// A list is read from a snapshot and answered at once, unless middleware wants to see it.
-    fn list(&self, kind: ItemKind, of: &Caller, request: &Request) -> Dispatch {
-        if self.calls.layers.is_empty() {
-            return Dispatch::Answer(page(&self.calls, self.lists, kind, of, &request.params));
-        }
-        let (calls, lists, params) = (self.calls.clone(), self.lists, request.params.clone());
-        let caller = of.clone();
-        let page = move || page(&calls, lists, kind, &caller, &params);
-        let (operation, method) = (OperationKind::List(kind), request.method.as_str());
-        let code = |_, _| async move { page().map_err(CallError::protocol) };
-        let operation = (operation, OperationInput::Nothing);
-        let needs = self.needs_of_list(kind, of);
-        Dispatch::Call(Target::other("the list", method, operation, code).needing(needs))
-    }
-
     /// Begins to answer a request that belongs to no session of this engine. `questions` is for the
     /// questions of its call to a legacy client.
     ///
@@ -258,25 +224,6 @@ impl Dispatcher {
 /// A copy of the answer must serve nobody else.
 fn private(cache: CacheHint) -> CacheHint {
     CacheHint { scope: CacheScope::Private, ..cache }
-}
-
-fn page(
-    calls: &Calls,
-    lists: ListConfig,
-    kind: ItemKind,
-    caller: &Caller,
-    params: &Params,
-) -> Result<ResultBody, ErrorObject> {
-    let params: params::List = params.parse()?;
-    let (catalog, era) = (calls.registry.catalog(), caller.era());
-    let viewer = calls.registry.viewer(&catalog, &caller.who);
-    let (cursor, size) = (params.cursor.as_deref(), lists.page_size);
-    let page = catalog.page(kind, era, cursor, size, viewer.as_ref());
-    let page = page.map_err(|error| ErrorObject::invalid_params(error.to_string()))?;
-    let body = ResultBody::from_json(page).ok_or_else(|| ErrorObject::internal("no page"))?;
-    let cache = lists.cache.of(kind);
-    // A list that is not the same for all is nobody else's.
-    Ok(body.with_cache(if catalog.hides(kind) { private(cache) } else { cache }))
 }
 
 /// A request for an item that may be on another node.
@@ -365,23 +312,23 @@ impl Lookup<'_> {
         let found = found.ok_or_else(|| {
             ErrorObject::invalid_params(format!("unknown tool: {}", quoted(&params.name)))
         })?;
-        let mut needs = self.check_scopes(access, BTreeSet::new())?;
+        let object = params.arguments.filter(|raw| raw.starts_with('{'));
+        let arguments = match object {
+            None => Arguments::default(),
+            Some(raw) => Arguments::new(self.request.params.share(raw)),
+        };
+        // A client is told all scopes of a request together.
+        let besides = match &found {
+            Ok(tool) => tool.scopes_of(&arguments)?,
+            Err(_) => BTreeSet::new(),
+        };
+        let needs = self.check_scopes(access, besides)?;
         let tool = match found {
             Ok(tool) => tool,
             Err(remote_call) => return Ok(remote_call.needing(needs)),
         };
-        let arguments = params.arguments.unwrap_or("{}");
-        if !arguments.starts_with('{') {
+        if object.is_none() && params.arguments.is_some() {
             return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
-        }
-        let arguments = match params.arguments {
-            None => Arguments::default(),
-            Some(raw) => Arguments::new(self.request.params.share(raw)),
-        };
-        // Large ones are read later, on another thread.
-        if tool.asks_arguments() && !arguments.are_large() {
-            let besides = tool.scopes_of(&arguments)?;
-            needs = self.check_scopes(access, besides)?;
         }
         Ok(Target::tool(tool, arguments).needing(needs))
     }

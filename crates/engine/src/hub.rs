@@ -5,6 +5,7 @@
 //! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
+mod custom;
 mod fanout;
 pub(crate) mod filter;
 mod pending;
@@ -469,35 +470,6 @@ impl HubState {
             let class = Class::of(notice.notice());
             subscriber.sender.notice(class, Arc::new(notice), key.subscription.clone());
         }
-    }
-
-    async fn on_notify(&mut self, audience: &Audience, notice: Notice) {
-        let member = match &notice {
-            Notice::Custom { method, .. } => self.hub.members.get(method),
-            _ => None,
-        };
-        let has = |key: &SubscriberKey, subscriber: &Subscriber| {
-            // A legacy session receives all of them, a listen those of an extension that it asks
-            // for.
-            (key.subscription.is_none() || member.is_some_and(|it| subscriber.filter.has(it)))
-                && audience.has(&key.session, &subscriber.listener)
-        };
-        let recipients = match audience.only() {
-            // One session: all others are not visited.
-            Some(session) => {
-                let legacy = SubscriberKey { session: session.clone(), subscription: None };
-                let listens = self.listens.get(session).into_iter().flatten();
-                let keys = std::iter::once(&legacy).chain(listens);
-                let found = keys.filter_map(|key| Some((key, self.subscribers.get(key)?)));
-                let chosen = found.filter(|(key, it)| has(key, it));
-                chosen.map(|(key, it)| Recipient::new(key, it)).collect()
-            }
-            None => {
-                let chosen = self.subscribers.iter().filter(|(key, it)| has(key, it));
-                chosen.map(|(key, it)| Recipient::new(key, it)).collect()
-            }
-        };
-        self.send(recipients, notice).await;
     }
 
     fn on_observe(&self, reply: RpcReplyPort<HubView>) {

@@ -29,7 +29,7 @@ use crate::items::Conflict;
 use coalesce::Touch;
 pub use facts::{Fact, PeerFacts, Revocation, WatchState};
 pub use handle::CatalogHandle;
-pub(crate) use shared::Registry;
+pub(crate) use shared::{Announced, Registry};
 
 /// How changes are announced.
 #[derive(Clone, Debug, Setters)]

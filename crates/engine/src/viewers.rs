@@ -112,7 +112,9 @@ impl Revoked {
             }
             removed.extend(first);
         }
-        all.insert(principal, until);
+        // Another node may have revoked it for longer.
+        let last = all.entry(principal).or_insert(until);
+        *last = until.max(*last);
         self.any.store(true, Ordering::Release);
         Some(removed)
     }

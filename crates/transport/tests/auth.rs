@@ -249,14 +249,14 @@ async fn a_good_credential_is_checked_after_the_origin_and_before_everything_els
             assert_eq!(answer.status, status, "{road:?} {answer:?}");
             assert!(answer.one("www-authenticate").is_none(), "{road:?} {answer:?}");
         }
-        // What is elsewhere in a request is no credential.
+        // What is at another place in a request is no credential.
         for ask in [
             call().at("/mcp?access_token=good"),
             call().with("cookie", "access_token=good; token=good"),
             call().with("x-forwarded-user", "ann").with("x-forwarded-access-token", "good"),
         ] {
             let answer = server.ask(&ask.with("origin", PAGE)).await;
-            check_refusal(&answer, &(vec![], 401, None, None), "elsewhere");
+            check_refusal(&answer, &(vec![], 401, None, None), "another place");
         }
     }
 }
@@ -411,10 +411,10 @@ async fn anybody_may_read_the_metadata_and_nothing_else() {
                 let allowed = answer.one("access-control-allow-headers").unwrap();
                 assert!(allowed.contains("mcp-protocol-version"), "{allowed}");
             }
-            let elsewhere =
+            let from_other =
                 server.ask(&Ask::new("GET").at(path).with("host", "evil.example")).await;
-            assert_eq!(elsewhere.status, 403, "{what}");
-            assert!(elsewhere.cors().is_empty());
+            assert_eq!(from_other.status, 403, "{what}");
+            assert!(from_other.cors().is_empty());
             let padding = "x".repeat(17_000);
             let long = server.ask(&Ask::new("GET").at(path).with("x-padding", &padding)).await;
             assert_eq!(long.status, 431, "{what}");
@@ -428,7 +428,7 @@ async fn anybody_may_read_the_metadata_and_nothing_else() {
             "bearer_methods_supported": ["header"],
         });
         assert_eq!(serde_json::from_str::<Value>(document).unwrap(), expected);
-        let sibling = server.ask(&Ask::new("GET").at(&format!("{ROOT}/elsewhere"))).await;
+        let sibling = server.ask(&Ask::new("GET").at(&format!("{ROOT}/beside"))).await;
         assert_eq!(sibling.status, 404);
     }
 }

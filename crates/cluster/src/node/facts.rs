@@ -96,7 +96,9 @@ impl Node {
     /// Makes the engine a single node again, and announces the changes that still waited.
     pub(super) fn forget_peers(&self) {
         self.engine.join_peers(None);
-        let waiting = self.barrier.lock().all();
+        // A change that is not in the barrier yet came before all that follows.
+        let mut waiting = self.barrier.lock().all();
+        waiting.join(self.catalog_changed.lock().take().unwrap_or_default());
         self.announce(waiting);
     }
 

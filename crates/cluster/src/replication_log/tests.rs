@@ -2,6 +2,7 @@
 
 mod facts;
 mod model;
+mod rights;
 
 use stentor_engine::ItemKind;
 

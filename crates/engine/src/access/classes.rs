@@ -127,6 +127,18 @@ impl ViewerClasses {
         }
     }
 
+    /// How many classes have members.
+    #[cfg(test)]
+    pub(super) fn active(&self) -> usize {
+        self.by_rights.len()
+    }
+
+    /// How many classes there were at once.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.classes.len()
+    }
+
     /// Which classes see an item with this rule, whose terms are [learned](Self::learn).
     pub(crate) fn who_sees(&self, rule: &Rule) -> Seen {
         if rule.is_empty() {

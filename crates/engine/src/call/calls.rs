@@ -1,6 +1,7 @@
 //! What all calls of an engine use together.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +28,7 @@ use crate::actor_pool::ActorPool;
 use crate::audience::Audience;
 use crate::events::Events;
 use crate::handler::{CallHost, Cancel, Layers};
-use crate::ids::{NodeId, StreamId};
+use crate::ids::{NodeId, SessionId, StreamId};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
@@ -125,6 +126,17 @@ pub(crate) struct Calls {
     tasks: OnceLock<Arc<dyn TaskMaker>>,
     /// The engine, for the author's code.
     engine: OnceLock<Weak<dyn Any + Send + Sync>>,
+    /// Saves a session, if there is a session store.
+    save: OnceLock<SaveSession>,
+}
+
+/// Saves the session with this id soon.
+struct SaveSession(Box<dyn Fn(&SessionId) + Send + Sync>);
+
+impl fmt::Debug for SaveSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SaveSession")
+    }
 }
 
 impl Calls {
@@ -166,6 +178,7 @@ impl Calls {
             streams,
             tasks: OnceLock::new(),
             engine: OnceLock::new(),
+            save: OnceLock::new(),
             config,
         }
     }
@@ -187,6 +200,11 @@ impl Calls {
     /// Sets the engine to which the calls belong. Called once.
     pub(crate) fn set_engine(&self, engine: Weak<dyn Any + Send + Sync>) {
         let _ = self.engine.set(engine);
+    }
+
+    /// Sets what saves a session whose streams need more scopes than before. Called once.
+    pub(crate) fn set_save(&self, save: impl Fn(&SessionId) + Send + Sync + 'static) {
+        let _ = self.save.set(SaveSession(Box::new(save)));
     }
 
     /// The engine to which the calls belong, while it exists.
@@ -224,6 +242,12 @@ impl Calls {
 }
 
 impl CallHost for Calls {
+    fn needs_changed(&self, session: &SessionId) {
+        if let Some(SaveSession(save)) = self.save.get() {
+            save(session);
+        }
+    }
+
     fn events(&self) -> &Events {
         &self.events
     }

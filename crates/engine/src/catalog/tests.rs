@@ -1,3 +1,5 @@
+mod restricted;
+
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -42,8 +42,9 @@ impl Engine {
 
     /// The part of a refresh that each node does for itself.
     pub(crate) async fn refresh_here(&self, principal: Option<&str>) -> usize {
+        let since = self.core().registry.announced();
         self.core().registry.viewers.forget(principal);
-        self.core().sessions.refresh(principal).await
+        self.core().sessions.refresh(principal, since).await
     }
 
     /// Locks a principal out, on all nodes: its sessions and listens end, and its credentials are

@@ -70,6 +70,9 @@ pub(crate) trait CallHost: fmt::Debug + Send + Sync {
     /// The rights of senders.
     fn viewers(&self) -> &Viewers;
 
+    /// A stream of a session must not be read without more scopes than before.
+    fn needs_changed(&self, session: &SessionId);
+
     /// Notifies the clients that subscribe to a topic of its change.
     fn announce(&self, topic: Topic);
 

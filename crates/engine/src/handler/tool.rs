@@ -244,17 +244,15 @@ impl ToolEntry {
         &self.access
     }
 
-    /// Whether the scopes of a call depend on its arguments.
-    pub(crate) fn asks_arguments(&self) -> bool {
-        self.tool.access.asks_arguments()
-    }
-
-    /// The scopes that depend on the arguments. Arguments that cannot be read need none: they are
-    /// refused later.
+    /// The scopes that depend on the arguments. Large arguments need none yet: they are read later, on
+    /// another thread. Those that cannot be read need none: they are refused later.
     pub(crate) fn scopes_of(
         &self,
         arguments: &Arguments,
     ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+        if !self.tool.access.asks_arguments() || arguments.are_large() {
+            return Ok(BTreeSet::new());
+        }
         let Ok(arguments) = arguments.read() else { return Ok(BTreeSet::new()) };
         self.tool.access.scopes_of(&ScopeRequest::new(self.name(), &arguments))
     }
@@ -293,7 +291,9 @@ impl ToolEntry {
         let arguments = arguments.read()?;
         if self.tool.access.asks_arguments() {
             let request = ScopeRequest::new(self.name(), &arguments);
-            let scopes = self.tool.access.scopes_of(&request).map_err(ToolError::protocol)?;
+            let mut scopes = self.tool.access.scopes_of(&request).map_err(ToolError::protocol)?;
+            // A client is told all scopes of a request together.
+            scopes.extend(self.access.scopes.iter().cloned());
             ctx.require_scopes(scopes)?;
         }
         let problems = self.schema.problems(&arguments);

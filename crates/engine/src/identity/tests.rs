@@ -1,3 +1,5 @@
+//! What identities show, and what other nodes receive of them.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -50,4 +52,17 @@ proptest! {
         let same = issuers[0] == issuers[1] && subjects[0] == subjects[1];
         prop_assert_eq!(one.principal() == two.principal(), same);
     }
+}
+
+#[test]
+fn what_another_node_has_found_counts_until_it_is_forgotten() {
+    let generation = Arc::<Generation>::default();
+    let carried: Labels = ["staff"].into_iter().collect();
+    let sent = Identity::named("ann").with(7_u32).carrying(carried.clone());
+    let there: Identity = serde_json::from_str(&serde_json::to_string(&sent).unwrap()).unwrap();
+    assert_eq!(there.labels(&generation, Labels::of), carried);
+    let forgotten = there.without_carried();
+    assert_eq!(forgotten.labels(&generation, Labels::of), ["ann"].into_iter().collect());
+    let json = serde_json::to_string(&forgotten).unwrap();
+    assert!(!json.contains("labels"), "older nodes read it as before: {json}");
 }

@@ -48,6 +48,10 @@ impl DirtySet {
     }
 }
 
+/// How many changes of each list were announced at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced([u64; ListKind::ALL.len()]);
+
 /// The registry, for all code that reads the catalog or announces a change.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -153,10 +157,16 @@ impl Registry {
         self.catalog.store(Arc::new(catalog));
     }
 
-    /// The lists with changes that are published and may not be announced yet.
-    pub(crate) fn unannounced(&self) -> impl Iterator<Item = ListKind> + '_ {
+    /// How many changes of each list are announced.
+    pub(crate) fn announced(&self) -> Announced {
+        Announced(ListKind::ALL.map(|kind| self.hub.announced(kind)))
+    }
+
+    /// The lists with changes that are published now and may not have been announced then.
+    pub(crate) fn unannounced(&self, then: &Announced) -> impl Iterator<Item = ListKind> {
         ListKind::ALL.into_iter().filter(|kind| {
-            self.hub.announced(*kind) < self.published[*kind as usize].load(Ordering::Acquire)
+            let published = self.published[*kind as usize].load(Ordering::Acquire);
+            then.0[*kind as usize] < published
         })
     }
 

@@ -10,6 +10,7 @@ use crate::access::ListChanges;
 use crate::hub::HubMsg;
 use crate::identity::{Identity, Who};
 use crate::reasons::{CancelReason, EndReason, SessionKind};
+use crate::registry::Announced;
 
 /// Sessions whose rights are looked at before the loop yields to other work.
 const AT_ONCE: usize = 64;
@@ -23,7 +24,8 @@ impl Session {
         {
             return;
         }
-        self.sessions.set_rights(&self.entry, Some(self.sender.who.clone()));
+        let since = self.sessions.registry.announced();
+        self.sessions.set_rights(&self.entry, Some(self.sender.who.clone()), &since);
     }
 }
 
@@ -31,20 +33,19 @@ impl Sessions {
     /// Works out what a session sees that was just opened: its rights may have changed meanwhile.
     pub(super) fn look_again(&self, entry: &Arc<SessionEntry>) {
         if self.registry.catalog().is_restricted() {
-            self.set_rights(entry, None);
+            self.set_rights(entry, None, &self.registry.announced());
         }
     }
 
     /// Works out anew what a session sees, with the rights of `who` or those that it has. Its clients
     /// are told which lists differ. `true` if any does.
     ///
-    /// A change of the catalog that is not announced yet may have concerned the old rights only, so
-    /// such a list counts as one that differs.
-    fn set_rights(&self, entry: &Arc<SessionEntry>, who: Option<Who>) -> bool {
+    /// The client may have the new rights since then. A change of the catalog that was not announced
+    /// then may have concerned the old rights only, so such a list counts as one that differs.
+    fn set_rights(&self, entry: &Arc<SessionEntry>, who: Option<Who>, since: &Announced) -> bool {
         let registry = &self.registry;
         // Looked at before and after the hub is told: what changes in between is in one of the two.
-        let (before, unannounced) =
-            (registry.catalog(), registry.unannounced().collect::<Vec<_>>());
+        let before = registry.catalog();
         let (mut state, now, viewer) = loop {
             let seen = entry.who();
             let now = match &who {
@@ -74,7 +75,7 @@ impl Sessions {
         let mut changes = before.differences(&old, &viewer);
         changes.join(after.differences(&old, &viewer));
         if before.is_restricted() || after.is_restricted() {
-            changes.join(ListChanges::all(unannounced));
+            changes.join(ListChanges::all(registry.unannounced(since)));
         }
         let kinds: Vec<ListKind> = changes.kinds().collect();
         for subscription in subscriptions {
@@ -93,15 +94,15 @@ impl Sessions {
         !kinds.is_empty()
     }
 
-    /// Works out anew what the sessions of a principal see, or all sessions. Returns how many see
-    /// other lists.
-    pub(crate) async fn refresh(&self, principal: Option<&str>) -> usize {
+    /// Works out anew what the sessions of a principal see, or all sessions. Requests have had the
+    /// new rights since then. Returns how many see other lists.
+    pub(crate) async fn refresh(&self, principal: Option<&str>, since: Announced) -> usize {
         let mut changed = 0;
         for some in self.directory.all().chunks(AT_ONCE) {
             let own = some.iter().filter(|entry| {
                 principal.is_none() || entry.principal().map(|it| &**it) == principal
             });
-            changed += own.filter(|entry| self.set_rights(entry, None)).count();
+            changed += own.filter(|entry| self.set_rights(entry, None, &since)).count();
             tokio::task::yield_now().await;
         }
         changed

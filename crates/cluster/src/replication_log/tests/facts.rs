@@ -1,11 +1,13 @@
 //! Facts for the tests, and what is read back from a follower.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use serde_json::json;
-use stentor_engine::remote::{Definition, Fact, WatchState};
+use stentor_engine::remote::{Definition, Fact, Revocation, WatchState};
 use stentor_engine::{Audience, ItemKind, Topic};
 
-use crate::replication_log::{Follower, ReplicationLimits};
+use crate::replication_log::{Follower, ReplicationLimits, Update};
 
 pub(super) const LARGE: ReplicationLimits =
     ReplicationLimits { removals: 1000, topics: 1000, notes: 1000, note_bytes: 1 << 20 };
@@ -13,6 +15,32 @@ pub(super) const LARGE: ReplicationLimits =
 pub(super) fn tool(name: usize, version: usize) -> Definition {
     let json = Bytes::from(format!(r#"{{"name":"tool-{name}","version":{version}}}"#));
     Definition::new(ItemKind::Tools, format!("tool-{name}"), name as u64, json)
+}
+
+/// A tool that only some clients see.
+pub(super) fn restricted(name: usize, label: &str) -> Definition {
+    let mut tool = serde_json::to_value(tool(name, 0)).unwrap();
+    tool["access"] = json!({"rule": [[{ "label": label }]]});
+    let tool: Definition = serde_json::from_value(tool).unwrap();
+    assert!(tool.is_restricted());
+    tool
+}
+
+/// That a principal is locked out until this second; or not any more.
+pub(super) fn revoked(principal: &str, until: Option<u64>) -> Fact {
+    let revocation = |secs| Revocation {
+        until: SystemTime::UNIX_EPOCH + Duration::from_secs(secs),
+        cancel_calls: true,
+    };
+    Fact::Revoked(principal.into(), until.map(revocation))
+}
+
+/// What a node of a release without rules reads of an update.
+pub(super) fn as_older_release(mut update: Update) -> Update {
+    update.facts.retain(|fact| {
+        !matches!(fact, Fact::PutRestricted(_) | Fact::Refresh(_) | Fact::Revoked(..))
+    });
+    update
 }
 
 pub(super) fn topic(name: usize) -> Topic {

@@ -76,8 +76,17 @@ impl Context {
     pub(crate) fn needs(&self, needs: impl IntoIterator<Item = Need>) {
         let output = self.call().output.load();
         // The stream of a pipe has one reader, whose rights stay the same.
-        if !output.sender.is_shared() {
-            needs.into_iter().for_each(|need| output.sender.need(need));
+        if output.sender.is_shared() {
+            return;
+        }
+        let before = output.sender.needs();
+        let mut new = needs.into_iter().filter(|need| !before.contains(need)).peekable();
+        if new.peek().is_none() {
+            return;
+        }
+        new.for_each(|need| output.sender.need(need));
+        if let Some(session) = self.session_id() {
+            self.call().host.needs_changed(session);
         }
     }
 
