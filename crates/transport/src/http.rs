@@ -20,6 +20,7 @@ mod events;
 mod flow;
 mod get;
 mod guard;
+mod layered;
 mod legacy;
 mod modern;
 mod names;
@@ -55,11 +56,13 @@ pub use auth::{
     Authenticator, Challenge, ProxyHeaders, Rejection, ResourceMetadata, StaticTokenError,
     StaticTokens, Verdict, bearer,
 };
+pub use body::ResponseBody;
 pub use config::HttpConfig;
 use guard::Refusal;
+pub use layered::{EndpointService, RequestBody};
 pub use networks::{NetworkError, Networks};
 pub use origins::OriginPolicy;
-pub use serve::{ServeError, serve, serve_on, serve_with};
+pub use serve::{ServeError, serve, serve_layered, serve_on, serve_on_layered, serve_with};
 
 /// Who sends a request, as middleware in front of the endpoint has found out.
 ///
