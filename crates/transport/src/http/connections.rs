@@ -282,6 +282,8 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                         Some(takeover) => Poll::Ready(Ok(takeover)),
                         // The rest of a request is not awaited: the request would be refused.
                         None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
+                        // hyper would wait for as long as a layer keeps the body.
+                        None if flow.is_left_unread() => Poll::Ready(Err(Ok(()))),
                         None => Poll::Pending,
                     }
                 }

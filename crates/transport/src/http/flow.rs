@@ -180,6 +180,11 @@ impl Flow {
         self.0.unread.load(Ordering::Relaxed)
     }
 
+    /// Whether the response is written, although some of the request's body was not read.
+    pub(super) fn is_left_unread(&self) -> bool {
+        self.is_unread() && matches!(self.0.phase.load(Ordering::Relaxed), ANSWERED | HEAD)
+    }
+
     pub(super) fn is_cut(&self) -> bool {
         self.0.phase.load(Ordering::Relaxed) == CUT
     }

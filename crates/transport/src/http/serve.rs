@@ -123,35 +123,39 @@ pub async fn serve_with(
 /// # }
 /// ```
 ///
-/// Several layers are one: a tuple, a `Stack`, or a `ServiceBuilder`. The service that they make is
-/// cloned for each request, and is made ready for it before it is called.
+/// Several layers are one: a tuple of them, or a `ServiceBuilder`. The service that they make is
+/// cloned for each request.
 ///
-/// # What layers see
+/// [`router`](super::router) takes layers, too, and other routes beside the endpoint. But it is not a
+/// server: what is in front of it has to limit connections, and it writes each stream by hyper.
 ///
-/// Every request of the listener with a head that HTTP allows: also those for other paths, such as
-/// the metadata document, and those that the endpoint is about to refuse. In the extensions is
+/// # What layers see and do
+///
+/// They see every request of the listener: also those for other paths, such as the metadata
+/// document, and those that the endpoint is about to refuse. In the extensions of a request is
 /// `axum::extract::ConnectInfo<SocketAddr>`, the other end of the connection. A layer may replace it
 /// by an address that it knows better, and may add
 ///
 /// - an [`Identity`](stentor_engine::identity::Identity) or a [`Principal`](super::Principal), which
-///   counts where no [authenticator](HttpConfig::auth()) is configured, also for
-///   [`HttpConfig::require_identity`];
-/// - a [`Connection`](stentor_engine::Connection), to distinguish callers without either.
+///   counts where no [authenticator](HttpConfig::auth()) is configured;
+/// - a [`Connection`](stentor_engine::Connection), to tell callers without either apart.
 ///
-/// A layer may answer by itself, wrap the bodies, or leave the body of a request unread: then the
-/// connection is closed after the response. If the service of a layer fails, the request is answered
-/// with 500. If it panics, its connection is closed, and no other.
+/// A layer may answer by itself, and may wrap bodies. If some of a request's body is unread when the
+/// response is written, the connection is closed then. If the service of a layer fails, the
+/// request is answered with 500. If it panics, its connection is closed, and no other.
 ///
-/// The limits for [bodies](HttpConfig::max_body) are those of the endpoint. A layer that reads a
-/// body by itself has to have its own; only [`HttpConfig::read_timeout`] applies to each piece.
+/// The limits for [bodies](HttpConfig::max_body) are those of the endpoint: a layer that reads a body
+/// by itself has to have its own. Only [`HttpConfig::read_timeout`] applies there, to each piece.
+/// While a layer keeps a request back no limit applies, and a client that leaves is noticed when the
+/// layer goes on.
 ///
 /// # Streams
 ///
-/// A response whose body is still a [`ResponseBody`](super::ResponseBody) costs what it costs without
-/// layers: an event stream is written without hyper, and frees its buffers. It may have other
-/// headers and another status; `date` and what frames a message are set by the server. A layer that
-/// puts another type of body around it, even one that changes nothing, has its streams written by
-/// hyper: nothing is lost, but each stream keeps some 20 KiB more.
+/// A response whose body is untouched, so that it has the type [`ResponseBody`](super::ResponseBody),
+/// is written as without layers: an event stream gives hyper's buffers back, and notices are written
+/// without waking its task. Its status and headers may have changed, but the server sets `date` and
+/// what frames the message. A layer that puts another type around the body, even if it changes
+/// nothing, has hyper write it: nothing is lost, but each open stream costs some 16 KiB more.
 ///
 /// # Errors
 ///
