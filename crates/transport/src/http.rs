@@ -1,8 +1,8 @@
 //! Streamable HTTP: both protocol eras on one endpoint (2026-07-28 and 2025-11-25,
 //! basic/transports).
 //!
-//! [`router`] is an [`axum::Router`] to mount in your own server; [`serve`] is a whole server in
-//! one line.
+//! [`serve`] is a whole server in one line, and [`serve_layered`] one with `tower` layers around it.
+//! [`router`] is an [`axum::Router`] to mount in your own server.
 //!
 //! | request | legacy, to 2025-11-25 | modern, 2026-07-28 |
 //! |---|---|---|
@@ -20,6 +20,7 @@ mod events;
 mod flow;
 mod get;
 mod guard;
+mod layered;
 mod legacy;
 mod modern;
 mod names;
@@ -55,11 +56,13 @@ pub use auth::{
     Authenticator, Challenge, ProxyHeaders, Rejection, ResourceMetadata, StaticTokenError,
     StaticTokens, Verdict, bearer,
 };
+pub use body::ResponseBody;
 pub use config::HttpConfig;
 use guard::Refusal;
+pub use layered::{EndpointService, RequestBody};
 pub use networks::{NetworkError, Networks};
 pub use origins::OriginPolicy;
-pub use serve::{ServeError, serve, serve_on, serve_with};
+pub use serve::{ServeError, serve, serve_layered, serve_on, serve_on_layered, serve_with};
 
 /// Who sends a request, as middleware in front of the endpoint has found out.
 ///
@@ -116,7 +119,10 @@ type Response = http::Response<Content>;
 
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The endpoint as a router, for your own listener, shutdown and middleware.
+/// The endpoint as a router, for your own server: with other routes, TLS, or another version of HTTP.
+///
+/// For layers alone take [`serve_on_layered`], which keeps all that [`serve_on`] does for connections:
+/// its limits, its shutdown, and streams that are written without hyper.
 ///
 /// The router limits the size of a request and the time for its body, as [`serve_on`] does. The
 /// server around it is responsible for its connections:

@@ -11,22 +11,26 @@ use stentor_transport::http::{HttpConfig, Principal, StaticTokens, router};
 use support::{Ask, SERVED_BY, ServedBy, Server};
 use tokio::net::TcpListener;
 
+/// The ways in which middleware can be around the endpoint.
+const WITH_LAYERS: [ServedBy; 2] = [ServedBy::Layered, ServedBy::Router];
+
 #[tokio::test]
 async fn a_blank_principal_is_refused() {
-    for blank in ["", " ", "\t\n", "\u{a0}\u{2003}", "\0"] {
-        let server =
-            Server::start_at(ServedBy::Router, "127.0.0.1:0", Some(blank), |_, _| ()).await;
-        for (what, ask) in Ask::every_kind() {
-            let answer = server.ask(&ask).await;
-            assert_eq!(answer.status, 401, "{blank:?} {what}: {answer:?}");
-            assert_eq!(answer.one("www-authenticate"), Some("Bearer"), "{what}");
-            assert!(answer.body.contains("-32600") && answer.body.contains("blank"), "{answer:?}");
+    for road in WITH_LAYERS {
+        for blank in ["", " ", "\t\n", "\u{a0}\u{2003}", "\0"] {
+            let server = Server::start_at(road, "127.0.0.1:0", Some(blank), |_, _| ()).await;
+            for (what, ask) in Ask::every_kind() {
+                let answer = server.ask(&ask).await;
+                assert_eq!(answer.status, 401, "{road:?} {blank:?} {what}: {answer:?}");
+                assert_eq!(answer.one("www-authenticate"), Some("Bearer"), "{what}");
+                assert!(answer.body.contains("-32600"), "{answer:?}");
+                assert!(answer.body.contains("blank"), "{answer:?}");
+            }
         }
-    }
-    for somebody in ["ann", " ann ", "0", "語"] {
-        let server =
-            Server::start_at(ServedBy::Router, "127.0.0.1:0", Some(somebody), |_, _| ()).await;
-        server.session().await;
+        for somebody in ["ann", " ann ", "0", "語"] {
+            let server = Server::start_at(road, "127.0.0.1:0", Some(somebody), |_, _| ()).await;
+            server.session().await;
+        }
     }
 }
 
@@ -46,10 +50,12 @@ async fn a_required_identity_keeps_anonymous_requests_out() {
         assert!(wrong_host.one("www-authenticate").is_none());
         assert!(server.engine.http_sessions().is_empty());
     }
-    let server = Server::start_at(ServedBy::Router, "127.0.0.1:0", Some("ann"), |_, http| {
-        http.require_identity = true
-    });
-    server.await.session().await;
+    for road in WITH_LAYERS {
+        let server = Server::start_at(road, "127.0.0.1:0", Some("ann"), |_, http| {
+            http.require_identity = true
+        });
+        server.await.session().await;
+    }
     // Without `require_identity` anonymous clients are accepted.
     Server::start(ServedBy::Serve, |_, _| ()).await.session().await;
 }

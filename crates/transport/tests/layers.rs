@@ -51,7 +51,9 @@ async fn a_handler_is_told_who_calls_and_strangers_are_refused() {
         let answer = server.ask(&Ask::modern("tools/call", json!({"name": "whoami"}))).await;
         assert!(answer.body.contains("users who are known"), "{road:?}: {answer:?}");
     }
-    let server = Server::start_at(ServedBy::Router, ANYWHERE, Some("ann"), |_, _| ()).await;
-    let answer = server.ask(&Ask::modern("tools/call", json!({"name": "whoami"}))).await;
-    assert!(answer.body.contains(r#""text":"ann""#), "{answer:?}");
+    for road in [ServedBy::Layered, ServedBy::Router] {
+        let server = Server::start_at(road, ANYWHERE, Some("ann"), |_, _| ()).await;
+        let answer = server.ask(&Ask::modern("tools/call", json!({"name": "whoami"}))).await;
+        assert!(answer.body.contains(r#""text":"ann""#), "{road:?}: {answer:?}");
+    }
 }

@@ -186,8 +186,10 @@ async fn a_preflight_response_lists_what_a_page_may_send() {
     let modern = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, Mcp-Param-Zone";
     for (road, path) in [
         (ServedBy::Serve, "/mcp"),
+        (ServedBy::Layered, "/mcp"),
         (ServedBy::Router, "/mcp"),
         (ServedBy::Serve, "/mcp/"),
+        (ServedBy::Layered, "/mcp/"),
         (ServedBy::Router, "/mcp/"),
     ] {
         let server = Server::start(road, listed).await;

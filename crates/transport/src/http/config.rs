@@ -32,6 +32,7 @@ pub struct HttpConfig {
     /// anonymous.
     ///
     /// [`serve_on`](super::serve_on) has no layers: with `true` and no authenticator it serves nobody.
+    /// [`serve_on_layered`](super::serve_on_layered) has.
     ///
     /// [`Identity`]: stentor_engine::identity::Identity
     pub require_identity: bool,
@@ -131,7 +132,7 @@ impl HttpConfig {
     /// with 401.
     ///
     /// Without it, an [`Identity`](stentor_engine::identity::Identity) or a
-    /// [`Principal`](super::Principal) in the extensions of a request says who sends it. With it,
+    /// [`Principal`](super::Principal) that a layer puts into the extensions of a request says who sends it. With it,
     /// these are ignored.
     #[must_use]
     pub fn auth(mut self, auth: impl Authenticator) -> Self {

@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use foldhash::HashMap;
-use http::{Method, Request, Response, Version, header};
+use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,8 +23,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Caller;
-use super::body::{Content, ReplyBody};
+use super::body::{Content, Outer, Written};
 use super::flow::Flow;
+use super::layered::{self, Layers};
 use super::stream::{self, Takeover};
 use super::upload::Upload;
 use super::watched::{Limits, Watched};
@@ -63,16 +64,21 @@ pub(super) struct Connections {
 struct Shared {
     http: http1::Builder,
     endpoint: Endpoint,
+    /// The layers around the endpoint, if there are any.
+    layers: Option<Box<dyn Layers>>,
     limits: Arc<Limits>,
     born: Instant,
     /// Cancelled once no further request is served.
     closing: CancellationToken,
     /// The same as a flag, checked on each request: the token has one lock for all connections.
     is_closing: AtomicBool,
+    /// How many connections were taken from hyper.
+    #[cfg(test)]
+    taken: std::sync::atomic::AtomicUsize,
 }
 
 impl Connections {
-    pub(super) fn new(endpoint: Endpoint, max: usize) -> Self {
+    pub(super) fn new(endpoint: Endpoint, layers: Option<Box<dyn Layers>>, max: usize) -> Self {
         let config = &endpoint.config;
         let mut http = http1::Builder::new();
         // `Watched` does both at a lower cost: hyper sets a timer for each request, and uses
@@ -86,7 +92,17 @@ impl Connections {
         let closing = CancellationToken::new();
         let is_closing = AtomicBool::new(false);
         let born = Instant::now();
-        let shared = Arc::new(Shared { http, endpoint, limits, born, closing, is_closing });
+        let shared = Arc::new(Shared {
+            http,
+            endpoint,
+            layers,
+            limits,
+            born,
+            closing,
+            is_closing,
+            #[cfg(test)]
+            taken: Default::default(),
+        });
         let (tasks, open, idle) = (JoinSet::new(), HashMap::default(), Vec::new());
         Self { shared, max: max.max(1), tasks, open, idle, cut: 0 }
     }
@@ -99,6 +115,12 @@ impl Connections {
     #[cfg(test)]
     pub(super) fn open(&mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         self.open_from(None, io);
+    }
+
+    /// How many connections streams have taken from hyper.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.shared.taken.load(Ordering::Relaxed)
     }
 
     /// As `open`, for a connection from this address.
@@ -260,6 +282,8 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                         Some(takeover) => Poll::Ready(Ok(takeover)),
                         // The rest of a request is not awaited: the request would be refused.
                         None if told && !flow.is_answering() => Poll::Ready(Err(Ok(()))),
+                        // hyper would wait for as long as a layer keeps the body.
+                        None if flow.is_left_unread() => Poll::Ready(Err(Ok(()))),
                         None => Poll::Pending,
                     }
                 }
@@ -268,6 +292,8 @@ fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .await;
         let ended = match ended {
             Ok(takeover) => {
+                #[cfg(test)]
+                shared.taken.fetch_add(1, Ordering::Relaxed);
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
                 // The buffer contains no part of the request itself, which has been read to its
@@ -302,12 +328,15 @@ struct Requests {
 }
 
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response<ReplyBody>;
+    type Response = Response<Written>;
     type Error = Infallible;
     // Boxed, because hyper reserves space for one such future as long as the connection is open.
-    type Future = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Written>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if let Some(layers) = &self.shared.layers {
+            return self.within(&**layers, request);
+        }
         let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
         if request.uri().path() != shared.endpoint.config.path {
             let unread = !request.body().is_end_stream();
@@ -318,11 +347,11 @@ impl Service<Request<Incoming>> for Requests {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
                 flow.linger();
             }
-            flow.answered();
+            let response = response.map(|body| Written::new(Outer::Untouched(body), flow));
             return Box::pin(future::ready(Ok(response)));
         }
         let may_take_over = may_take_over(&request);
-        let last = is_last(&request);
+        let last = closes(request.headers());
         let (head, body) = request.into_parts();
         let peer = self.peer;
         // Only POST requests have their body read.
@@ -350,13 +379,53 @@ impl Service<Request<Incoming>> for Requests {
                     pending().await
                 }
                 content => {
-                    if matches!(content, Content::Full(_)) {
-                        flow.answered();
-                    }
-                    let body = content.into_body(endpoint.config.keep_alive, Some(flow));
-                    Ok(Response::from_parts(head, body))
+                    let of_stream = matches!(content, Content::Events(_)).then(|| flow.clone());
+                    let body = content.into_body(endpoint.config.keep_alive, of_stream);
+                    Ok(Response::from_parts(head, Written::new(Outer::Untouched(body), flow)))
                 }
             }
+        })
+    }
+}
+
+impl Requests {
+    /// The answer of layers, which may do anything with the request: whether its body was read, and
+    /// what becomes of the connection, is found out when they have answered.
+    fn within(
+        &self,
+        layers: &dyn Layers,
+        request: Request<Incoming>,
+    ) -> <Self as Service<Request<Incoming>>>::Future {
+        let (shared, flow, slot) = (self.shared.clone(), self.flow.clone(), self.slot.clone());
+        if !flow.asked() {
+            // The connection was closed for another one before this request arrived.
+            return Box::pin(pending());
+        }
+        let may_be_stream =
+            request.version() == Version::HTTP_11 && request.method() != Method::HEAD;
+        let last = closes(request.headers());
+        let answer = layers.answer(layered::request(request, flow.clone(), self.peer));
+        Box::pin(async move {
+            let (mut head, mut body) = answer.await.into_parts();
+            let unread = flow.is_unread();
+            if unread {
+                head.headers.insert(header::CONNECTION, CLOSE);
+            }
+            let last = last || closes(&head.headers);
+            if closes(&head.headers) {
+                flow.linger();
+            }
+            let may_take_over = may_be_stream && !unread && layered::may_have_body(head.status);
+            if let (true, Outer::Untouched(untouched)) = (may_take_over, &mut body)
+                && let Some(events) = untouched.take_events()
+            {
+                layered::remove_framing(&mut head.headers);
+                let last = last || shared.closing.is_cancelled();
+                *slot.lock() = Some(Takeover { head, events, last });
+                // As above.
+                return pending().await;
+            }
+            Ok(Response::from_parts(head, Written::new(body, flow)))
         })
     }
 }
@@ -368,9 +437,9 @@ fn may_take_over(request: &Request<Incoming>) -> bool {
         && (request.method() == Method::POST || request.body().is_end_stream())
 }
 
-/// Whether the client wants the connection closed after the response.
-fn is_last(request: &Request<Incoming>) -> bool {
-    let options = request.headers().get_all(header::CONNECTION).iter();
+/// Whether these headers close the connection after the response.
+fn closes(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter();
     let mut options = options.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }

@@ -27,6 +27,7 @@ struct Flags {
     stalled: AtomicBool,
     doubtful: AtomicBool,
     lingers: AtomicBool,
+    unread: AtomicBool,
     /// How often the client has sent something that the server waited for, or got its response.
     came: AtomicUsize,
     phase: AtomicU8,
@@ -43,6 +44,7 @@ impl Flow {
             stalled: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             came: AtomicUsize::new(0),
             phase: AtomicU8::new(ANSWERED),
             since: AtomicU64::new(0),
@@ -90,6 +92,20 @@ impl Flow {
     /// another one.
     pub(super) fn asked(&self) -> bool {
         self.enter(ANSWERING)
+    }
+
+    /// As [`goes_on`](Self::goes_on), for a request that is being answered while its body arrives:
+    /// now the answer waits for the body.
+    pub(super) fn awaits_more(&self) {
+        self.0.came.fetch_add(1, Ordering::Relaxed);
+        // Else the response is complete, and nobody should wait for the body.
+        let _ = self.0.phase.compare_exchange(ANSWERING, BODY, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The opposite: the answer goes on. `false` if the connection is closed for another one.
+    pub(super) fn got_more(&self) -> bool {
+        let _ = self.0.phase.compare_exchange(BODY, ANSWERING, Ordering::AcqRel, Ordering::Relaxed);
+        !self.is_cut()
     }
 
     /// The response of the request is complete; its last bytes may not be written yet.
@@ -153,6 +169,20 @@ impl Flow {
 
     pub(super) fn lingers(&self) -> bool {
         self.0.lingers.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether some of the request's body was not read. Known where there are layers only.
+    pub(super) fn unread(&self, unread: bool) {
+        self.0.unread.store(unread, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        self.0.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whether the response is written, although some of the request's body was not read.
+    pub(super) fn is_left_unread(&self) -> bool {
+        self.is_unread() && matches!(self.0.phase.load(Ordering::Relaxed), ANSWERED | HEAD)
     }
 
     pub(super) fn is_cut(&self) -> bool {

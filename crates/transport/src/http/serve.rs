@@ -6,15 +6,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
+use http::{Request, Response};
+use http_body::Body;
 use socket2::SockRef;
 use stentor_engine::{EndedUnasked, Engine};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use super::connections::Connections;
-use super::{Endpoint, HttpConfig};
+use super::layered::{Wrap, wrap};
+use super::{BodyError, Endpoint, EndpointService, HttpConfig, RequestBody};
 use crate::signal;
 
 /// The wait before the next accept when accepting failed and no connection could be closed, and
@@ -70,7 +76,7 @@ pub enum ServeError {
 /// [`ServeError`].
 pub async fn serve(engine: Engine, address: impl ToSocketAddrs) -> Result<(), ServeError> {
     let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
-    serve_addresses(engine, addresses, HttpConfig::default()).await
+    serve_addresses(engine, addresses, HttpConfig::default(), None).await
 }
 
 /// As [`serve`], with a configuration: who may call, and which limits there are.
@@ -96,7 +102,82 @@ pub async fn serve_with(
     config: HttpConfig,
 ) -> Result<(), ServeError> {
     let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
-    serve_addresses(engine, addresses, config).await
+    serve_addresses(engine, addresses, config, None).await
+}
+
+/// As [`serve_with`], with `tower` layers around the endpoint: for logs and measurements, limits,
+/// headers, or to find out who sends a request.
+///
+/// ```no_run
+/// use http::{HeaderValue, Response};
+/// use stentor::http::{HttpConfig, ResponseBody, serve_layered};
+/// use tower::util::MapResponseLayer;
+///
+/// # async fn main_of(engine: stentor::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let named = MapResponseLayer::new(|mut response: Response<ResponseBody>| {
+///     response.headers_mut().insert("x-served-by", HeaderValue::from_static("blue"));
+///     response
+/// });
+/// serve_layered(engine, "127.0.0.1:8000", HttpConfig::new(), named).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Several layers are one: a tuple of them, or a `ServiceBuilder`. The service that they make is
+/// cloned for each request.
+///
+/// [`router`](super::router) takes layers, too, and other routes beside the endpoint. But it is not a
+/// server: what is in front of it has to limit connections, and it writes each stream by hyper.
+///
+/// # What layers see and do
+///
+/// They see every request of the listener: also those for other paths, such as the metadata
+/// document, and those that the endpoint is about to refuse. In the extensions of a request is
+/// `axum::extract::ConnectInfo<SocketAddr>`, the other end of the connection. A layer may replace it
+/// by an address that it knows better, and may add
+///
+/// - an [`Identity`](stentor_engine::identity::Identity) or a [`Principal`](super::Principal), which
+///   counts where no [authenticator](HttpConfig::auth()) is configured;
+/// - a [`Connection`](stentor_engine::Connection), to tell callers without either apart.
+///
+/// A layer may answer by itself, and may wrap bodies. If some of a request's body is unread when the
+/// response is written, the connection is closed then. If the service of a layer fails, the
+/// request is answered with 500. If it panics, its connection is closed, and no other.
+///
+/// The limits for [bodies](HttpConfig::max_body) are those of the endpoint: a layer that reads a body
+/// by itself has to have its own. Only [`HttpConfig::read_timeout`] applies there, to each piece.
+/// While a layer keeps a request back no limit applies, and a client that leaves is noticed when the
+/// layer goes on.
+///
+/// # Streams
+///
+/// A response whose body is untouched, so that it has the type [`ResponseBody`](super::ResponseBody),
+/// is written as without layers: an event stream gives hyper's buffers back, and notices are written
+/// without waking its task. Its status and headers may have changed, but the server sets `date` and
+/// what frames the message. A layer that puts another type around the body, even if it changes
+/// nothing, has hyper write it: nothing is lost, but each open stream costs some 16 KiB more.
+///
+/// # Errors
+///
+/// [`ServeError`].
+pub async fn serve_layered<L, B>(
+    engine: Engine,
+    address: impl ToSocketAddrs,
+    config: HttpConfig,
+    layer: L,
+) -> Result<(), ServeError>
+where
+    L: Layer<EndpointService> + Send + 'static,
+    L::Service: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BodyError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+{
+    let wrap = wrap(layer);
+    let addresses = lookup_host(address).await.map_err(ServeError::Bind)?.collect();
+    serve_addresses(engine, addresses, config, Some(wrap)).await
 }
 
 /// What of [`serve`] does not depend on a type of its caller. Generic code would be compiled again in
@@ -105,13 +186,14 @@ async fn serve_addresses(
     engine: Engine,
     addresses: Vec<SocketAddr>,
     config: HttpConfig,
+    wrap: Option<Wrap>,
 ) -> Result<(), ServeError> {
     let listener = listen(addresses, config.backlog).map_err(ServeError::Bind)?;
     let shutdown = async {
         signal::terminated().await;
         signal::exit_on_next();
     };
-    serve_until(engine, listener, config, shutdown.boxed()).await
+    serve_until(engine, listener, config, wrap, shutdown.boxed()).await
 }
 
 /// Listens on the first address on which that is possible, with a backlog of `backlog` connections
@@ -164,7 +246,31 @@ pub async fn serve_on(
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    serve_until(engine, listener, config, shutdown.boxed()).await
+    serve_until(engine, listener, config, None, shutdown.boxed()).await
+}
+
+/// As [`serve_on`], with layers as in [`serve_layered`].
+///
+/// # Errors
+///
+/// As [`serve_on`].
+pub async fn serve_on_layered<L, B>(
+    engine: Engine,
+    listener: TcpListener,
+    config: HttpConfig,
+    layer: L,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError>
+where
+    L: Layer<EndpointService> + Send + 'static,
+    L::Service: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BodyError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+{
+    serve_until(engine, listener, config, Some(wrap(layer)), shutdown.boxed()).await
 }
 
 /// What of [`serve_on`] does not depend on a type of its caller.
@@ -172,6 +278,7 @@ async fn serve_until(
     engine: Engine,
     listener: TcpListener,
     mut config: HttpConfig,
+    wrap: Option<Wrap>,
     shutdown: BoxFuture<'static, ()>,
 ) -> Result<(), ServeError> {
     if engine.has_access_rules() && !checks_senders(&config) {
@@ -185,11 +292,13 @@ async fn serve_until(
         stentor_engine::log!(debug, %error, "the listener keeps its defaults");
     }
     if let Ok(address) = listener.local_addr() {
-        apply_address(&mut config, address);
+        apply_address(&mut config, address, wrap.is_some());
     }
     let max = config.max_connections.min(most_by_files());
     let close_timeout = config.close_timeout;
-    let mut connections = Connections::new(Endpoint::new(engine.clone(), config), max);
+    let endpoint = Endpoint::new(engine.clone(), config);
+    let layers = wrap.map(|wrap| wrap(EndpointService::new(endpoint.clone())));
+    let mut connections = Connections::new(endpoint, layers, max);
     let stopped = async move {
         tokio::select! {
             () = shutdown => {}
@@ -247,7 +356,7 @@ fn less_reserve(limit: usize) -> usize {
 }
 
 /// Adapts the default policy to the address, and logs a warning for settings that do not fit it.
-fn apply_address(config: &mut HttpConfig, address: SocketAddr) {
+fn apply_address(config: &mut HttpConfig, address: SocketAddr, has_layers: bool) {
     config.origins = std::mem::take(&mut config.origins).bound_to(address.ip());
     if config.origins.is_loopback() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -256,7 +365,7 @@ fn apply_address(config: &mut HttpConfig, address: SocketAddr) {
              name the hosts that are served in HttpConfig::origins"
         );
     }
-    if config.require_identity && config.auth.is_none() {
+    if config.require_identity && config.auth.is_none() && !has_layers {
         tracing::warn!(
             %address,
             "every request is refused: nothing in front of this listener says who sends it, and \

@@ -25,17 +25,24 @@ pub(super) struct Upload<B> {
     /// The flow of the connection, where it is known.
     flow: Option<Flow>,
     over: bool,
+    /// Whether the connection itself finds out how much of the body was read.
+    within_layers: bool,
 }
 
 impl<B: Body> Upload<B> {
     pub(super) fn new(body: B, flow: Option<Flow>) -> Self {
         let over = body.is_end_stream();
-        Self { body, flow, over }
+        Self { body, flow, over, within_layers: false }
     }
 
-    /// Whether the body has been read to its end.
+    /// As layers pass it on: it may differ from what the client sends.
+    pub(super) fn within_layers(body: B) -> Self {
+        Self { within_layers: true, ..Self::new(body, None) }
+    }
+
+    /// Whether the body has been read to its end, as far as that matters here.
     pub(super) fn is_over(&self) -> bool {
-        self.over
+        self.over || self.within_layers
     }
 }
 

@@ -1,4 +1,4 @@
-//! The endpoint, served in both ways, and raw HTTP requests to it.
+//! The endpoint, served in each way, and raw HTTP requests to it.
 #![allow(dead_code, unreachable_pub, reason = "each suite takes what it needs")]
 
 use std::net::SocketAddr;
@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stentor_engine::{Config, Context, Engine, EngineBuilder, ToolError, tool};
-use stentor_transport::http::{HttpConfig, Principal, router, serve_on};
+use stentor_transport::http::{HttpConfig, Principal, router, serve_on, serve_on_layered};
 use stentor_wire::meta_key;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tower::util::option_layer;
 
 /// How an endpoint is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServedBy {
     Serve,
+    Layered,
     Router,
 }
 
-pub const SERVED_BY: [ServedBy; 2] = [ServedBy::Serve, ServedBy::Router];
+pub const SERVED_BY: [ServedBy; 3] = [ServedBy::Serve, ServedBy::Layered, ServedBy::Router];
 
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -32,7 +34,7 @@ impl Server {
         Self::start_at(road, "127.0.0.1:0", None, tune).await
     }
 
-    /// Each request has this principal, if the endpoint is served by a router.
+    /// Each request has this principal, unless the endpoint is served without layers.
     pub async fn start_at(
         road: ServedBy,
         address: &str,
@@ -69,6 +71,17 @@ impl Server {
             ServedBy::Serve => {
                 let serving = serve_on(engine.clone(), listener, http, std::future::pending());
                 tokio::spawn(serving);
+            }
+            ServedBy::Layered => {
+                let named = principal.map(|name| axum::Extension(Principal(name.into())));
+                let (engine, layer) = (engine.clone(), option_layer(named));
+                tokio::spawn(serve_on_layered(
+                    engine,
+                    listener,
+                    http,
+                    layer,
+                    std::future::pending(),
+                ));
             }
             ServedBy::Router => {
                 let mut app = router(engine.clone(), http);

@@ -14,6 +14,7 @@ use super::*;
 mod bounds;
 mod ending;
 mod expiry;
+mod layered;
 mod leaving;
 mod streams;
 
@@ -70,7 +71,8 @@ async fn engine() -> (Engine, Arc<Notify>) {
 }
 
 fn connections(engine: &Engine, config: &HttpConfig) -> Connections {
-    Connections::new(Endpoint::new(engine.clone(), config.clone()), config.max_connections)
+    let endpoint = Endpoint::new(engine.clone(), config.clone());
+    Connections::new(endpoint, None, config.max_connections)
 }
 
 /// The bytes of a modern request, with one more header.

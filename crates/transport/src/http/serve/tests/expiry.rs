@@ -30,7 +30,7 @@ fn authorized(text: &str) -> String {
     text.replacen("\r\n", &format!("\r\nauthorization: Bearer {SECRET}\r\n"), 1)
 }
 
-fn listen() -> String {
+pub(super) fn listen() -> String {
     let text = request("subscriptions/listen", "", "").replace("mcp-name: \r\n", "");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let notifications = "\"notifications\":{\"toolsListChanged\":true},\"name\"";
