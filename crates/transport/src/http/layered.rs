@@ -22,7 +22,7 @@ use super::auth::Caller;
 use super::body::{Outer, ResponseBody};
 use super::flow::Flow;
 use super::upload::Upload;
-use super::{BodyError, Endpoint, elsewhere, handle, reply};
+use super::{BodyError, Endpoint, at_other_path, handle, reply};
 
 /// The endpoint, as the innermost service of the layers that [`serve_layered`](super::serve_layered)
 /// puts around it.
@@ -59,7 +59,7 @@ where
                 let mut caller = Caller::new(&head, peer.map(|ConnectInfo(peer)| *peer));
                 handle(&endpoint, &mut caller, Upload::within_layers(pin!(body))).await
             } else {
-                elsewhere(&endpoint, &head)
+                at_other_path(&endpoint, &head)
             };
             let flow = head.extensions.get::<Flow>().cloned();
             Ok(response.map(|content| content.into_body(endpoint.config.keep_alive, flow)))
