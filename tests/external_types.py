@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # All that `stentor` re-exports.
-CRATES = ["wire", "delivery", "engine", "transport", "cluster"]
+CRATES = ["wire", "delivery", "engine", "transport", "cluster", "auth"]
 OWN = {"stentor", *(f"stentor_{name}" for name in CRATES)}
 STANDARD = {"std", "core", "alloc"}
 

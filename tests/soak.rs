@@ -21,6 +21,8 @@ mod http;
 mod kill;
 #[path = "soak/stalled.rs"]
 mod stalled;
+#[path = "soak/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 

@@ -219,7 +219,8 @@ async fn round(server: &mut Process, empty: Census, clients: usize) -> u64 {
 async fn clients_that_disconnect_in_any_way_leave_nothing_behind() {
     let clients = size(30 * WAYS.len(), 2_400 * WAYS.len());
     let short = Duration::from_millis(500);
-    let settings = Settings { idle: short, stall: Duration::from_secs(60), patience: short };
+    let settings =
+        Settings { idle: short, stall: Duration::from_secs(60), patience: short, tokens: false };
     let mut server = server(settings).await;
     // By then the runtime has started its own tasks.
     sleep(Duration::from_millis(100)).await;

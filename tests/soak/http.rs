@@ -18,6 +18,8 @@ pub(crate) struct Http {
     host: SocketAddr,
     left: Left,
     text: String,
+    /// Added to each request, if there is one.
+    token: Option<String>,
     /// The `Last-Event-ID` of what was read so far.
     pub(crate) last_id: Option<String>,
 }
@@ -55,11 +57,24 @@ impl Http {
     /// A client on an open connection.
     pub(crate) fn on(stream: TcpStream, host: SocketAddr) -> Self {
         let (left, text) = (Left::Nothing, String::new());
-        Self { stream: BufReader::with_capacity(2_048, stream), host, left, text, last_id: None }
+        let stream = BufReader::with_capacity(2_048, stream);
+        Self { stream, host, left, text, token: None, last_id: None }
+    }
+
+    /// The same client with a token.
+    pub(crate) fn with_token(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     pub(crate) async fn ask(&mut self, request: &Request) -> io::Result<Head> {
-        self.write(request.to_bytes(self.host)).await?;
+        let mut bytes = request.to_bytes(self.host);
+        if let Some(token) = &self.token {
+            let line = format!("authorization: Bearer {token}\r\n");
+            // After the first line.
+            let at = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            bytes.splice(at..at, line.into_bytes());
+        }
+        self.write(bytes).await?;
         self.head().await
     }
 

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 
 fn settings() -> Settings {
     let hour = Duration::from_secs(3_600);
-    Settings { idle: hour, stall: hour, patience: Duration::from_secs(10) }
+    Settings { idle: hour, stall: hour, patience: Duration::from_secs(10), tokens: false }
 }
 
 fn era(n: usize) -> Era {

@@ -21,6 +21,7 @@ mod other_nodes;
 mod pipe;
 mod process;
 mod server;
+mod tokens;
 mod web;
 
 use std::future::Future;
@@ -35,6 +36,7 @@ pub use pipe::RawPipe;
 pub use process::{Addresses, Census, Command, Process, Settings, description, long_uri, resident};
 pub use server::Server;
 pub use stentor::protocol::Era;
+pub use tokens::{Tokens, token};
 pub use web::{Call, Event, Reply};
 
 /// How long something that should happen at once may take.

@@ -22,6 +22,8 @@ pub struct Settings {
     /// How long questions wait for an answer, and how long calls may run after their pipe has
     /// closed.
     pub patience: Duration,
+    /// Whether clients need tokens, as [`token`](crate::token) makes them.
+    pub tokens: bool,
 }
 
 /// The addresses of the server.

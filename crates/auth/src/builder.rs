@@ -27,6 +27,7 @@ pub struct OAuthBuilder {
     resource: String,
     issuers: Vec<Issuer>,
     scopes: Vec<String>,
+    required: Vec<String>,
     aliases: BTreeSet<String>,
     leeway: Duration,
     algorithms: BTreeSet<Algorithm>,
@@ -154,6 +155,7 @@ impl OAuthBuilder {
             resource,
             issuers: Vec::new(),
             scopes: Vec::new(),
+            required: Vec::new(),
             aliases: BTreeSet::new(),
             leeway: DEFAULT_LEEWAY,
             algorithms: Algorithm::DEFAULT.into(),
@@ -188,6 +190,18 @@ impl OAuthBuilder {
         I::Item: Into<String>,
     {
         self.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets scopes that every request needs. A token without one of them is answered with 403, which
+    /// names them. Default: none.
+    #[must_use]
+    pub fn require<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.required = scopes.into_iter().map(Into::into).collect();
         self
     }
 
@@ -283,7 +297,7 @@ impl OAuthBuilder {
     pub fn build(self) -> Result<OAuth, BuildError> {
         check_resource(&self.resource)?;
         check_issuers(&self.issuers)?;
-        for scope in &self.scopes {
+        for scope in self.scopes.iter().chain(&self.required) {
             check_scope(scope)?;
         }
         if self.aliases.iter().any(|alias| alias.trim().is_empty()) {
@@ -317,6 +331,7 @@ impl OAuthBuilder {
         let mut challenge = Challenge::default();
         challenge.metadata = Some(metadata);
         challenge.scopes = self.scopes;
+        challenge.required = self.required;
         let issuers = issuers.into_iter().map(|Issuer { url, algorithms, credentials }| {
             let algorithms = algorithms.unwrap_or_else(|| self.algorithms.clone());
             let introspection = credentials.map(|it| Introspection::new(it.id, it.secret));

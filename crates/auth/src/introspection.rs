@@ -109,12 +109,9 @@ impl Introspection {
         issuer: &IssuerState,
         token: &str,
     ) -> Result<JsonObject, AskError> {
-        let asked =
-            timeout(FETCH_TIMEOUT, AssertUnwindSafe(self.send(issuer, token)).catch_unwind());
-        let answer = match asked.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(FetchError::new("the source panicked").into()),
-            Err(_) => Err(FetchError::new("it took too long").into()),
+        let answer = match AssertUnwindSafe(self.send(issuer, token)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(_) => Err(FetchError::new("the source panicked").into()),
         };
         let name = &issuer.name;
         match &answer {
@@ -136,17 +133,27 @@ impl Introspection {
     }
 
     async fn send(&self, issuer: &IssuerState, token: &str) -> Result<JsonObject, AskError> {
-        let deadline = Instant::now() + FETCH_TIMEOUT;
-        let _turn = self.requests.acquire().await;
-        if Instant::now() >= deadline {
-            return Err(FetchError::new("too many tokens wait").into());
+        // That many tokens wait says nothing of the issuer: strangers send as many as they like.
+        let Ok(_turn) = timeout(FETCH_TIMEOUT, self.requests.acquire()).await else {
+            return Err(AskError::ThisToken(FetchError::new("too many tokens wait")));
+        };
+        match timeout(FETCH_TIMEOUT, self.fetch(issuer, token)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(FetchError::new("it took too long").into()),
         }
+    }
+
+    async fn fetch(&self, issuer: &IssuerState, token: &str) -> Result<JsonObject, AskError> {
         let endpoints = issuer.endpoints().await?;
         let endpoint = endpoints.introspection.as_ref().ok_or_else(|| {
             FetchError::new("its metadata names no address of introspection that can be trusted")
         })?;
         let response = issuer.source().fetch(self.request(endpoint, token)?).await?;
-        if response.status() == StatusCode::BAD_REQUEST {
+        // With 401 and 403 it refuses this server itself, with another of these one request.
+        let status = response.status();
+        if status.is_client_error()
+            && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        {
             let error = FetchError::new(format!("the status is {}", response.status()));
             return Err(AskError::ThisToken(error));
         }

@@ -229,7 +229,7 @@ mod tests {
             verdicts.good(digest, &identity(principal, now, 60), SIGNED, verdicts.begin(), now);
         }
         let began = verdicts.begin();
-        verdicts.forget("ann");
+        verdicts.forget(Some("ann"));
         verdicts.good(three, &identity("ann", now, 60), SIGNED, began, now);
         let known = [one, two, three].map(|digest| verdicts.get(&digest, now).is_some());
         assert_eq!(known, [false, true, false]);

@@ -25,7 +25,7 @@ pub struct StreamRecord {
     next: u64,
     unread: Vec<SerializedFrame>,
     finished: bool,
-    /// The scopes without which nobody may read it.
+    /// What its reader has to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     needs: Vec<Arc<str>>,
 }
@@ -167,7 +167,7 @@ impl StreamSender {
         log.restored_at = Seq(record.next + record.unread.len() as u64);
         let past: Vec<_> =
             record.past.into_iter().filter_map(SerializedFrame::into_delivered).collect();
-        record.needs.into_iter().for_each(|scope| self.need(scope));
+        record.needs.into_iter().for_each(|need| self.need(need));
         self.0.state.lock().queue.begin_at(Seq(record.next));
         self.keep_log(log, &past);
         for frame in record.unread {

@@ -74,15 +74,15 @@ impl StreamSender {
         self.0.request.get().map(|id| &**id)
     }
 
-    /// Notes a scope without which nobody may read the stream. Who gives the stream out checks it.
-    pub fn need(&self, scope: Arc<str>) {
+    /// Notes something that a reader of the stream has to have. Who gives the stream out checks it.
+    pub fn need(&self, need: Arc<str>) {
         let mut needs = self.0.needs.get_or_init(Box::default).lock();
-        if !needs.contains(&scope) {
-            needs.push(scope);
+        if !needs.contains(&need) {
+            needs.push(need);
         }
     }
 
-    /// The scopes without which nobody may read the stream.
+    /// What a reader of the stream has to have.
     #[must_use]
     pub fn needs(&self) -> Vec<Arc<str>> {
         self.0.needs.get().map(|needs| needs.lock().clone()).unwrap_or_default()

@@ -11,8 +11,9 @@ use criterion::{
 use serde_json::json;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Delivered, StreamReceiver};
+use stentor_engine::identity::Identity;
 use stentor_engine::{Engine, tool};
-use support::{answer, modern, on_worker, stream};
+use support::{answer_for, modern, on_worker, stream};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -26,40 +27,52 @@ struct Audience {
     runtime: Runtime,
     engine: Engine,
     receivers: Arc<Mutex<Vec<StreamReceiver>>>,
+    classes: usize,
 }
 
 impl Audience {
-    fn new(listeners: usize) -> Self {
+    /// Listeners of so many classes, each with a tool of its own; with 0 nothing is hidden from anybody.
+    fn new(listeners: usize, classes: usize) -> Self {
         let runtime = support::runtime();
-        let builder = Engine::builder("bench", "1").configure(|config| {
+        let own = (0..classes)
+            .map(|class| tool(format!("own{class}"), || async { "" }).only_for([team(class)]));
+        let builder = own.fold(Engine::builder("bench", "1"), |builder, own| builder.tool(own));
+        let builder = builder.configure(|config| {
             // One more session stands for the calls that belong to no session.
             config.sessions.max_sessions = listeners + 1;
             // Measures the path of one change, not how changes are combined.
             config.registry.coalesce_window = Duration::ZERO;
         });
         let engine = support::start(&runtime, builder);
-        let receivers = on_worker(&runtime, listen(engine.clone(), listeners));
-        Self { runtime, engine, receivers: Arc::new(Mutex::new(receivers)) }
+        let receivers = on_worker(&runtime, listen(engine.clone(), listeners, classes));
+        Self { runtime, engine, receivers: Arc::new(Mutex::new(receivers)), classes }
     }
 
     fn measure(&self, changes: u64) -> Duration {
         let (engine, receivers) = (self.engine.clone(), self.receivers.clone());
+        let classes = self.classes;
         on_worker(&self.runtime, async move {
             let (mut receivers, mut took) = (receivers.lock().await, Duration::ZERO);
             for _ in 0..changes {
-                took += change(&engine, &mut receivers).await;
+                took += change(&engine, classes, &mut receivers).await;
             }
             took
         })
     }
 }
 
-async fn listen(engine: Engine, listeners: usize) -> Vec<StreamReceiver> {
+fn team(class: usize) -> String {
+    format!("team{class}")
+}
+
+async fn listen(engine: Engine, listeners: usize, classes: usize) -> Vec<StreamReceiver> {
     let listen = json!({"notifications": {"toolsListChanged": true}});
     let listen = modern(1, "subscriptions/listen", listen);
     let mut receivers = Vec::with_capacity(listeners);
-    for _ in 0..listeners {
-        receivers.push(stream(answer(&engine, &listen).await));
+    for index in 0..listeners {
+        let identity = (classes > 0)
+            .then(|| Identity::named(format!("user{index}")).scopes([team(index % classes)]));
+        receivers.push(stream(answer_for(&engine, &listen, identity).await));
     }
     for receiver in &mut receivers {
         // The acknowledgment.
@@ -72,11 +85,15 @@ async fn listen(engine: Engine, listeners: usize) -> Vec<StreamReceiver> {
 /// Makes one change, and waits until all receivers have read it, one after the other. A receiver
 /// that has the notice already costs nothing but the reading. So this measures the work of the
 /// engine, without waking a task for each client.
-async fn change(engine: &Engine, receivers: &mut [StreamReceiver]) -> Duration {
+async fn change(engine: &Engine, classes: usize, receivers: &mut [StreamReceiver]) -> Duration {
     sleep(PAUSE).await;
     let edition = engine.catalog().snapshot().revision();
     let changed = tool("changes", || async { "" });
-    let changed = changed.description(format!("The one after {edition}"));
+    let mut changed = changed.description(format!("The one after {edition}"));
+    if classes > 0 {
+        // Everybody sees it, but not because nothing is hidden.
+        changed = changed.only_for((0..classes).map(team));
+    }
     let mut batch = Vec::new();
     let begun = Instant::now();
     engine.catalog().put(changed).await.expect("a good tool");
@@ -101,12 +118,28 @@ fn fanout(criterion: &mut Criterion) {
         // Built on demand: many sessions take time, and a benchmark may be skipped.
         let mut audience = None;
         group.bench_function(BenchmarkId::from_parameter(listeners), |bencher| {
-            let audience = audience.get_or_insert_with(|| Audience::new(listeners));
+            let audience = audience.get_or_insert_with(|| Audience::new(listeners, 0));
             bencher.iter_custom(|changes| audience.measure(changes));
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, fanout);
+/// The same with listeners whose lists differ.
+fn classes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fanout/classes");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(10_000));
+    for classes in [0, 1, 20, 1_000] {
+        let mut audience = None;
+        group.bench_function(BenchmarkId::from_parameter(classes), |bencher| {
+            let audience = audience.get_or_insert_with(|| Audience::new(10_000, classes));
+            bencher.iter_custom(|changes| audience.measure(changes));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, fanout, classes);
 criterion_main!(benches);

@@ -64,6 +64,42 @@ impl Rule {
     }
 }
 
+/// One thing that a reader of a stream has to have, as a text that nodes and stores can keep.
+pub(crate) type Need = Arc<str>;
+
+impl Rule {
+    /// What a reader has to have who sees what this rule guards.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = Need> + '_ {
+        self.0.iter().map(need)
+    }
+}
+
+/// What a reader has to have who may read what needed this scope.
+pub(crate) fn need_of_scope(scope: Arc<str>) -> Need {
+    need(&Clause::from([Term::Scope(scope)]))
+}
+
+fn need(clause: &Clause) -> Need {
+    serde_json::to_string(clause).unwrap_or_default().into()
+}
+
+/// The scope of a need that is one.
+pub(crate) fn scope_of_need(need: &str) -> Option<Arc<str>> {
+    let clause: Clause = serde_json::from_str(need).ok()?;
+    match (clause.len(), clause.into_iter().next()?) {
+        (1, Term::Scope(scope)) => Some(scope),
+        _ => None,
+    }
+}
+
+impl Viewer {
+    /// Whether it has what a reader has to have. Nobody has what cannot be read.
+    pub(crate) fn meets(&self, need: &str) -> bool {
+        let clause: Result<Clause, _> = serde_json::from_str(need);
+        clause.is_ok_and(|clause| clause.iter().any(|term| self.has(term)))
+    }
+}
+
 /// Who sees an item, and the scopes that its use needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

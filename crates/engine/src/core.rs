@@ -17,6 +17,7 @@ use crate::hub::Hub;
 use crate::identity::Labels;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Gauges, Metrics};
+use crate::principal_limits::PrincipalLimits;
 use crate::registry::Registry;
 use crate::remote::{PeerNodes, Remote};
 use crate::server_hello::ServerHello;
@@ -97,6 +98,7 @@ impl Core {
             config.node.clone(),
             streams,
             config.requests,
+            PrincipalLimits::new(&config.rights),
             identity.clone(),
             registry.clone(),
             surroundings.layers,

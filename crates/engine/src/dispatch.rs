@@ -15,7 +15,7 @@ use stentor_wire::params::{self, Member};
 use stentor_wire::{Era, ErrorObject, KeyKind, Method, Params, Request};
 use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::{Access, Need, need_of_scope};
 use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
 use crate::caller::Caller;
 use crate::catalog::{Catalog, ListCache, Offer, Readable};
@@ -168,18 +168,39 @@ impl Dispatcher {
         }
     }
 
+    /// What somebody has to have who reads a list that was made for this sender.
+    fn needs_of_list(&self, kind: ItemKind, of: &Caller) -> Vec<Need> {
+        let registry = &self.calls.registry;
+        let catalog = registry.catalog();
+        let viewer = registry.viewer(&catalog, &of.who).filter(|_| catalog.hides(kind));
+        viewer.map(|viewer| catalog.needs_of_list(kind, &viewer)).unwrap_or_default()
+    }
+
+    /// What somebody has to have who reads an answer that was given at once.
+    pub(crate) fn needs_of_answer(&self, method: &Method, of: &Caller) -> Vec<Need> {
+        let kind = match method {
+            Method::ToolsList => ItemKind::Tools,
+            Method::ResourcesList => ItemKind::Resources,
+            Method::TemplatesList => ItemKind::Templates,
+            Method::PromptsList => ItemKind::Prompts,
+            _ => return Vec::new(),
+        };
+        self.needs_of_list(kind, of)
+    }
+
     /// A list is read from a snapshot and answered at once, unless middleware wants to see it.
-    fn list(&self, kind: ItemKind, caller: &Caller, request: &Request) -> Dispatch {
+    fn list(&self, kind: ItemKind, of: &Caller, request: &Request) -> Dispatch {
         if self.calls.layers.is_empty() {
-            return Dispatch::Answer(page(&self.calls, self.lists, kind, caller, &request.params));
+            return Dispatch::Answer(page(&self.calls, self.lists, kind, of, &request.params));
         }
         let (calls, lists, params) = (self.calls.clone(), self.lists, request.params.clone());
-        let caller = caller.clone();
+        let caller = of.clone();
         let page = move || page(&calls, lists, kind, &caller, &params);
         let (operation, method) = (OperationKind::List(kind), request.method.as_str());
         let code = |_, _| async move { page().map_err(CallError::protocol) };
         let operation = (operation, OperationInput::Nothing);
-        Dispatch::Call(Target::other("the list", method, operation, code))
+        let needs = self.needs_of_list(kind, of);
+        Dispatch::Call(Target::other("the list", method, operation, code).needing(needs))
     }
 
     /// Begins to answer a request that belongs to no session of this engine. `questions` is for the
@@ -194,6 +215,10 @@ impl Dispatcher {
         scope: Scope,
     ) -> Result<Begun, Refused> {
         let calls = &self.calls;
+        // Its body may have come long after its head was checked.
+        if calls.registry.viewers.is_revoked(&caller.who) {
+            return Err(Refused::Revoked);
+        }
         // An immediate answer, too, takes memory until the client reads it.
         if calls.requests.is_too_much(&caller.share()) {
             return Err(Refused::TooManyRequests);
@@ -213,7 +238,9 @@ impl Dispatcher {
         let id = request.id.clone();
         let mut start = match call::admit(calls, &meter, caller, target, request) {
             Ok(start) => start,
-            Err(NotAdmitted::OverBudget(_)) => return Err(Refused::TooManyRequests),
+            Err(NotAdmitted::OverBudget(_) | NotAdmitted::TooMany) => {
+                return Err(Refused::TooManyRequests);
+            }
             Err(NotAdmitted::Refused(error)) => {
                 return Ok(Begun::now((encode::error(Some(&id), &error), Some(error.code))));
             }
@@ -297,19 +324,23 @@ impl Lookup<'_> {
     }
 
     /// Checks that the sender has the scopes of an item, and those that this request needs besides.
-    /// Returns all.
+    /// Returns all that the sender has to have.
     fn check_scopes(
         &self,
         access: Option<&Access>,
         besides: BTreeSet<Arc<str>>,
-    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+    ) -> Result<Vec<Need>, ErrorObject> {
         let mut scopes = besides;
-        scopes.extend(access.into_iter().flat_map(|access| access.scopes.iter().cloned()));
+        let viewers = &self.dispatcher.calls.registry.viewers;
+        if let Some(access) = access {
+            viewers.learn_scopes(&access.scopes);
+            scopes.extend(access.scopes.iter().cloned());
+        }
         if !scopes.is_empty() {
-            let viewers = &self.dispatcher.calls.registry.viewers;
             viewers.check_scopes(&self.caller.who, self.caller.era(), &scopes)?;
         }
-        Ok(scopes)
+        let of_rule = access.into_iter().flat_map(|access| access.rule.needs());
+        Ok(scopes.into_iter().map(need_of_scope).chain(of_rule).collect())
     }
 
     /// The local item of an offer, or the call of the item on another node; `None` if nothing is
@@ -339,19 +370,25 @@ impl Lookup<'_> {
             None => Arguments::default(),
             Some(raw) => Arguments::new(self.request.params.share(raw)),
         };
-        let scopes = match (&found, self.check_scopes(access, BTreeSet::new())) {
-            // The client is told all scopes of the request together.
-            (Ok(tool), Err(_)) => self.check_scopes(access, tool.scopes_of(&arguments))?,
-            (_, checked) => checked?,
+        // Large ones are read later, on another thread.
+        let besides = match &found {
+            Ok(tool) if tool.asks_arguments() && !arguments.are_large() => {
+                tool.scopes_of(&arguments)
+            }
+            _ => Ok(BTreeSet::new()),
         };
+        // The client is told all scopes of the request together.
+        let asked = besides.as_ref().cloned().unwrap_or_default();
+        let needs = self.check_scopes(access, asked)?;
+        besides?;
         let tool = match found {
             Ok(tool) => tool,
-            Err(remote_call) => return Ok(remote_call.needing(scopes)),
+            Err(remote_call) => return Ok(remote_call.needing(needs)),
         };
         if object.is_none() && params.arguments.is_some() {
             return Err(ErrorObject::invalid_params("invalid arguments: must be an object"));
         }
-        Ok(Target::tool(tool, arguments).needing(scopes))
+        Ok(Target::tool(tool, arguments).needing(needs))
     }
 
     fn read_resource(&self, era: Era) -> Result<Target, ErrorObject> {
@@ -361,18 +398,26 @@ impl Lookup<'_> {
             Scope::All => catalog.reader(&params.uri),
             Scope::Local => catalog.local_reader(&params.uri).map(Readable::Local),
         };
-        let access = catalog.access_to_uri(&params.uri);
+        let mut access = catalog.access_to_uri(&params.uri).cloned();
+        // What this node reads under the URI may be another item than what all nodes together show.
+        if let (Scope::Local, Some(Readable::Local(reader))) = (self.scope, &found) {
+            let own = reader.access();
+            let shown = catalog.access(reader.kind, &reader.key);
+            let both = shown.map_or_else(|| own.clone(), |shown| shown.and(&own));
+            access = Some(access.map_or_else(|| both.clone(), |access| access.and(&both)));
+        }
+        let access = access.as_ref();
         match found.filter(|_| self.sees(access)) {
             Some(Readable::Local(mut reader)) => {
-                let scopes = self.check_scopes(access, reader.scopes_of(&params.uri))?;
+                let needs = self.check_scopes(access, reader.scopes_of(&params.uri)?)?;
                 if access.is_some_and(|access| !access.rule.is_empty()) {
                     reader.cache = private(reader.cache);
                 }
-                Ok(Target::resource(reader, &params.uri).needing(scopes))
+                Ok(Target::resource(reader, &params.uri).needing(needs))
             }
             Some(Readable::Remote(remote)) => {
-                let scopes = self.check_scopes(access, BTreeSet::new())?;
-                Ok(self.target(remote.nodes().cloned(), &params.uri).needing(scopes))
+                let needs = self.check_scopes(access, BTreeSet::new())?;
+                Ok(self.target(remote.nodes().cloned(), &params.uri).needing(needs))
             }
             None => Err(ErrorObject::resource_not_found(era, &params.uri)),
         }
@@ -389,13 +434,13 @@ impl Lookup<'_> {
         let access = catalog.access(ItemKind::Prompts, &params.name);
         match found {
             Ok(prompt) => {
-                let scopes = self.check_scopes(access, prompt.scopes_of(&params.arguments))?;
+                let needs = self.check_scopes(access, prompt.scopes_of(&params.arguments)?)?;
                 prompt.check_arguments(&params.arguments)?;
-                Ok(Target::prompt(prompt, params.arguments).needing(scopes))
+                Ok(Target::prompt(prompt, params.arguments).needing(needs))
             }
             Err(remote_call) => {
-                let scopes = self.check_scopes(access, BTreeSet::new())?;
-                Ok(remote_call.needing(scopes))
+                let needs = self.check_scopes(access, BTreeSet::new())?;
+                Ok(remote_call.needing(needs))
             }
         }
     }
@@ -430,13 +475,28 @@ impl Lookup<'_> {
             ))))
         };
         let catalog = self.dispatcher.calls.registry.catalog();
+        let access = match &params.r#ref {
+            params::CompletionRef::Prompt { name } => catalog.access(ItemKind::Prompts, name),
+            params::CompletionRef::Resource { uri } => catalog.access_to_template(uri),
+            _ => None,
+        };
+        // Not of what the sender must not know of.
+        let needs = match access.filter(|access| self.sees(Some(access))) {
+            Some(access) => match self.check_scopes(Some(access), BTreeSet::new()) {
+                Ok(needs) => needs,
+                Err(error) => return Dispatch::Answer(Err(error)),
+            },
+            None => Vec::new(),
+        };
         let (completer, layers, item) = match &params.r#ref {
             params::CompletionRef::Prompt { name } => {
                 match self.find(self.prompt(&catalog, name).as_ref(), name) {
                     Some(Ok(prompt)) => {
                         (prompt.completer().cloned(), prompt.layers().clone(), name)
                     }
-                    Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
+                    Some(Err(remote_call)) => {
+                        return self.dispatcher.work(Ok(remote_call.needing(needs)));
+                    }
                     None => return unknown("prompt", name),
                 }
             }
@@ -445,7 +505,9 @@ impl Lookup<'_> {
                     Some(Ok(template)) => {
                         (template.completer().cloned(), template.layers().clone(), uri)
                     }
-                    Some(Err(remote_call)) => return self.dispatcher.work(Ok(remote_call)),
+                    Some(Err(remote_call)) => {
+                        return self.dispatcher.work(Ok(remote_call.needing(needs)));
+                    }
                     None => return unknown("resource template", uri),
                 }
             }
@@ -457,6 +519,7 @@ impl Lookup<'_> {
             value: params.argument.value,
             known: params.context.arguments,
         };
-        self.dispatcher.work(Ok(Target::completion(completer, completion, item, layers)))
+        let target = Target::completion(completer, completion, item, layers).needing(needs);
+        self.dispatcher.work(Ok(target))
     }
 }

@@ -383,9 +383,15 @@ impl HubState {
         self.classes.leave(before);
     }
 
-    /// Sorts all subscribers into classes again: rules name terms that none named before.
-    fn sort_again(&mut self) {
-        self.classes.clear();
+    /// Teaches the classes the terms of rules. If some are new, all subscribers are sorted into classes
+    /// again.
+    fn learn(&mut self, teach: impl Fn(&mut ViewerClasses) -> bool) {
+        if !teach(&mut self.classes) {
+            return;
+        }
+        self.classes.begin_again(|| self.watchers.rules());
+        // What is no rule any more has to be known, too, to say who saw it before.
+        teach(&mut self.classes);
         for subscriber in self.subscribers.values_mut() {
             subscriber.class = self.classes.join(&subscriber.listener.viewer);
         }
@@ -408,9 +414,7 @@ impl HubState {
     async fn on_changed(&mut self, topic: Topic, delta: &Delta) {
         match topic.keyed() {
             None => {
-                if self.classes.learn_from(delta) {
-                    self.sort_again();
-                }
+                self.learn(|classes| classes.learn_from(delta));
                 let concerned = self.classes.concerned(delta);
                 let notice = Notice::Changed(topic);
                 let hears = |it: &Subscriber| it.filter.passes(&notice) && concerned.by(it.class);
@@ -432,9 +436,7 @@ impl HubState {
             Topic::Resource(uri) => self.watchers.rule_of(uri),
             _ => Rule::default(),
         };
-        if self.classes.learn([&rule]) {
-            self.sort_again();
-        }
+        self.learn(|classes| classes.learn([&rule]));
         let seen = self.classes.who_sees(&rule);
         let mut by_key: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
         for key in self.topics.get(topic).into_iter().flat_map(IndexMap::keys) {

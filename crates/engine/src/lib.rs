@@ -51,6 +51,7 @@ mod nodes;
 mod observe;
 mod offload;
 mod peer_api;
+mod principal_limits;
 mod reasons;
 mod registry;
 pub mod remote;

@@ -190,6 +190,9 @@ pub enum Refused {
     /// The engine shuts down or has stopped.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The principal is [locked out](crate::Engine::revoke).
+    #[error("the principal is locked out")]
+    Revoked,
     /// The session has ended.
     #[error("the session has ended")]
     SessionEnded,

@@ -135,6 +135,9 @@ impl Remote {
         id: &str,
         sender: &RequestSender,
     ) -> Result<HttpSession, Refused> {
+        if self.0.sessions.registry.viewers.is_revoked(&sender.who) {
+            return Err(Refused::Revoked);
+        }
         if let Some(session) = self.local_session(id, sender).await {
             return Ok(HttpSession::local(session));
         }
@@ -176,6 +179,9 @@ impl Remote {
         id: &SessionId,
         sender: &RequestSender,
     ) -> Result<Found, Refused> {
+        if self.0.sessions.registry.viewers.is_revoked(&sender.who) {
+            return Err(Refused::Revoked);
+        }
         if let Some(session) = self.local_session(id.as_str(), sender).await {
             return Ok(Found::Local(session));
         }

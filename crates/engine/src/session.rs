@@ -279,11 +279,14 @@ impl Session {
 
     fn on_watch(&self, uri: String) -> Result<ResultBody, ErrorObject> {
         let catalog = self.sessions.registry.catalog();
-        let rule = catalog.access_to_uri(&uri).map(|access| &access.rule);
-        let viewers = &self.sessions.registry.viewers;
-        let is_seen = rule.is_none_or(|rule| rule.admits(&viewers.viewer(&self.sender.who)));
+        let (access, viewers) = (catalog.access_to_uri(&uri), &self.sessions.registry.viewers);
+        let who = &self.sender.who;
+        let is_seen = access.is_none_or(|access| access.rule.admits(&viewers.viewer(who)));
         if !is_seen || catalog.reader(&uri).is_none() {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
+        }
+        if let Some(access) = access {
+            viewers.check_scopes(who, Era::Legacy, &access.scopes)?;
         }
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();

@@ -16,8 +16,9 @@ use crate::access::Viewer;
 use crate::identity::{Generation, Identity, Labels, Who};
 use crate::log::quietly;
 
-/// The most scopes that are remembered as asked for.
+/// The most scopes that are remembered as asked for, and the longest of them, in bytes.
 const MAX_KNOWN: usize = 1_024;
+const MAX_SCOPE: usize = 256;
 
 /// How rights are kept and bounded.
 #[derive(Clone, Copy, Debug, Setters)]
@@ -29,11 +30,33 @@ pub struct RightsConfig {
     /// How many principals may be revoked at once. Above that, the one whose time ends first is
     /// forgotten. Default 10,000.
     pub max_revoked: usize,
+    /// Sessions that one principal may have at once, pipes and legacy HTTP sessions together. With
+    /// HTTP, one more is refused with 503. Default: no limit beside
+    /// [`SessionConfig::max_sessions`](crate::SessionConfig::max_sessions).
+    pub max_sessions: Option<usize>,
+    /// Modern listens over HTTP that one principal may have open at once. One more is refused with
+    /// 503. Default: no limit beside that of sessions.
+    pub max_listens: Option<usize>,
+    /// Calls and tasks of one principal that may run at once, or await input. One more is refused:
+    /// modern over HTTP with 429, else with error 503. Default: no limit beside those of
+    /// [`CallConfig`](crate::CallConfig).
+    pub max_calls: Option<usize>,
+    /// Resources that one principal may watch at once, in all sessions and listens together. One more
+    /// is refused with error 503. Default: no limit beside
+    /// [`SessionConfig::max_subscriptions`](crate::SessionConfig::max_subscriptions).
+    pub max_subscriptions: Option<usize>,
 }
 
 impl Default for RightsConfig {
     fn default() -> Self {
-        Self { revoked_for: Duration::from_secs(60 * 60), max_revoked: 10_000 }
+        Self {
+            revoked_for: Duration::from_secs(60 * 60),
+            max_revoked: 10_000,
+            max_sessions: None,
+            max_listens: None,
+            max_calls: None,
+            max_subscriptions: None,
+        }
     }
 }
 
@@ -73,9 +96,13 @@ impl Revoked {
     }
 
     /// Adds a principal. Returns those that were removed: their time is over, or there are too many.
-    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Vec<Arc<str>> {
+    /// `None` if nothing is new: its time is over, or it is locked out for as long already.
+    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Option<Vec<Arc<str>>> {
         let mut all = self.until.lock();
         let now = SystemTime::now();
+        if until <= now || all.get(&principal).is_some_and(|known| *known >= until) {
+            return None;
+        }
         let mut removed: Vec<_> =
             all.extract_if(|_, until| *until <= now).map(|(it, _)| it).collect();
         if all.len() >= self.max && !all.contains_key(&principal) {
@@ -85,11 +112,9 @@ impl Revoked {
             }
             removed.extend(first);
         }
-        // Another node may have revoked it for longer.
-        let last = all.entry(principal).or_insert(until);
-        *last = until.max(*last);
+        all.insert(principal, until);
         self.any.store(true, Ordering::Release);
-        removed
+        Some(removed)
     }
 }
 
@@ -116,6 +141,11 @@ impl Viewers {
         }
     }
 
+    /// Whether a sender is locked out.
+    pub(crate) fn is_revoked(&self, who: &Who) -> bool {
+        who.identity().is_some_and(|identity| self.revoked.has(identity.principal()))
+    }
+
     pub(crate) fn revoked(&self) -> &Revoked {
         &self.revoked
     }
@@ -124,6 +154,16 @@ impl Viewers {
         let mut caches = self.caches.lock();
         caches.retain(|cache| cache.strong_count() > 0);
         caches.push(cache);
+    }
+
+    /// Marks what is computed from now on.
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Whether nothing was refreshed since then.
+    pub(crate) fn generation_is(&self, then: &Arc<Generation>) -> bool {
+        Arc::ptr_eq(&self.generation.load(), then)
     }
 
     /// What this sender sees, with its labels as of now.
@@ -170,7 +210,7 @@ impl Viewers {
     pub(crate) fn learn_scopes<'a>(&self, scopes: impl IntoIterator<Item = &'a Arc<str>>) {
         let mut known = self.known.lock();
         for scope in scopes {
-            if known.len() < MAX_KNOWN && !known.contains(scope) {
+            if known.len() < MAX_KNOWN && scope.len() <= MAX_SCOPE && !known.contains(scope) {
                 known.insert(scope.clone());
             }
         }
@@ -192,7 +232,6 @@ impl Viewers {
         if wanted.clone().into_iter().all(|scope| who.has_scope(scope)) {
             return Ok(());
         }
-        self.learn_scopes(wanted.clone());
         let mut asked: BTreeSet<&str> = wanted.into_iter().map(|scope| &**scope).collect();
         let known = self.known.lock();
         if let (Era::Legacy, Some(identity)) = (era, who.identity()) {

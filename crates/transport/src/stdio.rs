@@ -18,7 +18,8 @@ use std::time::Duration;
 use bytes::{BufMut as _, BytesMut};
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Delivered, StreamReceiver};
-use stentor_engine::transport_api::{Pipe, Refused};
+use stentor_engine::identity::Identity;
+use stentor_engine::transport_api::{Pipe, Refused, RequestSender};
 use stentor_engine::{Ended, EndedUnasked, Engine};
 use stentor_macros::Setters;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -37,11 +38,21 @@ pub struct StdioConfig {
     /// it is answered with an error (-32600), and a response in it fails the question that it
     /// answers. Default 4 MiB.
     pub max_line: usize,
+    /// Who the client is, where the program knows better than that it is the user who started it: from
+    /// its environment, or from a socket. Default `None`: the user who started the process, who sees
+    /// everything and may do everything.
+    pub identity: Option<Identity>,
 }
 
 impl Default for StdioConfig {
     fn default() -> Self {
-        Self { max_line: MAX_LINE }
+        Self { max_line: MAX_LINE, identity: None }
+    }
+}
+
+impl StdioConfig {
+    fn sender(&self) -> RequestSender {
+        self.identity.clone().map_or_else(RequestSender::local, RequestSender::known)
     }
 }
 
@@ -88,13 +99,23 @@ pub async fn serve(engine: &Engine) -> Result<(), StdioError> {
     serve_with(engine, StdioConfig::default()).await
 }
 
+/// As [`serve`], for a client with this identity: it sees what this identity sees, and may do what its
+/// scopes allow.
+///
+/// # Errors
+///
+/// As [`serve`].
+pub async fn serve_as(engine: &Engine, identity: Identity) -> Result<(), StdioError> {
+    serve_with(engine, StdioConfig::default().identity(Some(identity))).await
+}
+
 /// As [`serve`], with your own limits.
 ///
 /// # Errors
 ///
 /// As [`serve`].
 pub async fn serve_with(engine: &Engine, config: StdioConfig) -> Result<(), StdioError> {
-    let (pipe, receiver) = engine.open_pipe().await?;
+    let (pipe, receiver) = engine.open_pipe_for(config.sender()).await?;
     let pipe = Arc::new(pipe);
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = oneshot::channel();
@@ -167,7 +188,7 @@ pub async fn serve_on_with(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
 ) -> Result<(), StdioError> {
-    let (pipe, receiver) = engine.open_pipe().await?;
+    let (pipe, receiver) = engine.open_pipe_for(config.sender()).await?;
     let (end, ended) = oneshot::channel();
     let finishing = async {
         if ended.await.is_ok() {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::{Context, ask::AskError, tool};
-use stentor_tests::{Addresses, Census, Command, Server, Settings, description, long_uri};
+use stentor_tests::{Addresses, Census, Command, Server, Settings, Tokens, description, long_uri};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
@@ -20,7 +20,10 @@ struct Name {
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = std::env::args().nth(1).ok_or("the settings are missing")?;
     let settings: Settings = serde_json::from_str(&settings)?;
-    let server = Server::tuned(|config, _| {
+    let server = Server::tuned(|config, http| {
+        if settings.tokens {
+            *http = std::mem::take(http).auth(Tokens::default());
+        }
         config.sessions.idle_timeout = settings.idle;
         config.stall_timeout = settings.stall;
         config.drain_timeout = settings.patience;

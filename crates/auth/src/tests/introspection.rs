@@ -51,7 +51,7 @@ async fn the_issuer_is_asked_once_a_minute() {
     // The keys are not needed for that.
     assert_eq!((net.key_fetches(), net.asked(&metadata_url(ISSUER))), (0, 1));
     net.set(&url(), Reply::json(&json!({"active": false})));
-    auth.forget(ann.principal());
+    auth.forget(Some(ann.principal()));
     assert_eq!(ask(&auth, TOKEN).await, Said::Invalid);
     assert_eq!(known(&auth, TOKEN), Some(Said::Invalid));
     advance(Duration::from_secs(10)).await;
@@ -133,7 +133,7 @@ async fn what_is_forgotten_while_the_issuer_is_asked_is_not_kept() {
     net.set(&url(), Reply::Slow(Duration::from_secs(2), body));
     let forgets = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        auth.forget(&format!("{ISSUER}#ann"));
+        auth.forget(Some(&format!("{ISSUER}#ann")));
     };
     let (said, ()) = tokio::join!(ask(&auth, TOKEN), forgets);
     assert_eq!((said, known(&auth, TOKEN)), (Said::Good, None));

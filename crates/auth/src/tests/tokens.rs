@@ -282,7 +282,7 @@ async fn what_was_found_out_is_known_at_once_until_it_is_forgotten() {
     let (one, two) = (answer(&auth, &good).await.unwrap(), answer(&auth, &good).await.unwrap());
     assert!(std::ptr::eq(one.all_claims(), two.all_claims()), "not the same identity");
     use stentor_transport::http::Authenticator as _;
-    auth.forget(one.principal());
+    auth.forget(Some(one.principal()));
     let three = answer(&auth, &good).await.unwrap();
     assert!(!std::ptr::eq(one.all_claims(), three.all_claims()), "not forgotten");
     // It expires, and is accepted for the leeway.

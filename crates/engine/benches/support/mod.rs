@@ -7,6 +7,7 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use stentor_delivery::{Delivered, StreamReceiver};
+use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::Answer;
 use stentor_engine::{Engine, EngineBuilder};
 use stentor_wire::{Message, Method, ProtocolVersion, Request, meta_key};
@@ -64,9 +65,18 @@ pub(crate) fn initialized() -> Box<stentor_wire::Notification> {
 
 /// Sends a modern request, without HTTP around it.
 pub(crate) async fn answer(engine: &Engine, bytes: &Bytes) -> Answer {
+    answer_for(engine, bytes, None).await
+}
+
+/// As `answer`, for a sender with this identity.
+pub(crate) async fn answer_for(
+    engine: &Engine,
+    bytes: &Bytes,
+    identity: Option<Identity>,
+) -> Answer {
     let request = decode(bytes);
     let version: ProtocolVersion = request.meta.require_modern().expect("a modern request");
-    engine.answer(version, request, None).await.expect("not refused")
+    engine.answer(version, request, identity).await.expect("not refused")
 }
 
 pub(crate) fn stream(answer: Answer) -> StreamReceiver {

@@ -6,6 +6,9 @@ use indexmap::IndexSet;
 
 use super::{Delta, Rule, Term, Viewer};
 
+/// The number of terms from which on those are forgotten that no rule names any more.
+const MAX_NAMED: usize = 1_024;
+
 /// The number of a class of viewers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ViewerClass(u32);
@@ -72,8 +75,13 @@ impl ViewerClasses {
         self.named.len() > before
     }
 
-    /// Forgets all classes, for subscribers to join again.
-    pub(crate) fn clear(&mut self) {
+    /// Forgets all classes, for their members to join again. Of many terms, only those of `rules` are
+    /// kept, which must be all rules in use.
+    pub(crate) fn begin_again(&mut self, rules: impl FnOnce() -> Vec<Rule>) {
+        if self.named.len() >= MAX_NAMED {
+            let in_use: Vec<Term> = rules().iter().flat_map(Rule::terms).cloned().collect();
+            self.named = in_use.into_iter().collect();
+        }
         self.classes.clear();
         self.by_rights.clear();
         self.free.clear();

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
+use stentor_wire::ErrorObject;
 
 use super::{Access, Clause, Rule, Term};
+use crate::log::quietly;
 
 /// A request whose scopes depend on its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +95,17 @@ impl ItemAccess {
     }
 
     /// The scopes of a request that depend on its arguments.
-    pub(crate) fn scopes_of(&self, request: &ScopeRequest<'_>) -> BTreeSet<Arc<str>> {
-        self.require.as_ref().map(|require| require(request)).unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// If the author's function panics.
+    pub(crate) fn scopes_of(
+        &self,
+        request: &ScopeRequest<'_>,
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+        let Some(require) = &self.require else { return Ok(BTreeSet::new()) };
+        let panicked = || ErrorObject::internal("the scopes of the request cannot be found out");
+        quietly(|| require(request)).ok_or_else(panicked)
     }
 }
 
@@ -104,9 +115,9 @@ impl ItemAccess {
         &self,
         subject: &str,
         texts: &BTreeMap<String, String>,
-    ) -> BTreeSet<Arc<str>> {
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
         if !self.asks_arguments() {
-            return BTreeSet::new();
+            return Ok(BTreeSet::new());
         }
         let texts = texts.iter().map(|(name, text)| (name.clone(), Value::from(&**text)));
         self.scopes_of(&ScopeRequest::new(subject, &Value::Object(texts.collect())))

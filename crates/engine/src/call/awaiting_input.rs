@@ -29,7 +29,7 @@ pub(crate) struct Resume {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) cancel: Cancel,
-    /// The scopes that the call has needed so far.
+    /// What its sender had to have so far.
     pub(crate) needs: Vec<Arc<str>>,
     pub(crate) resume: oneshot::Sender<Resume>,
 }
@@ -127,7 +127,7 @@ impl AwaitingInput {
         Some(cost)
     }
 
-    /// The scopes that the call under a handle has needed so far; none if there is no such call.
+    /// What the sender of the call under a handle had to have so far; none if there is no such call.
     pub(crate) fn needs(&self, handle: &Handle) -> Vec<Arc<str>> {
         let entries = self.0.entries.lock();
         let waiting = entries.tickets.get(handle).and_then(|ticket| entries.shares.get(*ticket));

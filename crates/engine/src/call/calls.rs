@@ -32,6 +32,7 @@ use crate::ids::{NodeId, SessionId, StreamId};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::offload::{LARGE, Offload};
+use crate::principal_limits::PrincipalLimits;
 use crate::reasons::{CancelReason, Stopped};
 use crate::registry::Registry;
 use crate::request_budget::{Callers, RequestBudget};
@@ -107,6 +108,8 @@ pub(crate) struct Calls {
     pub(crate) layers: Layers,
     /// Counts the bytes that are kept of what clients sent.
     pub(crate) requests: Callers,
+    /// What each principal may have at once.
+    pub(crate) per_principal: Arc<PrincipalLimits>,
     /// Reads large input on other threads.
     pub(crate) offload: Offload,
     /// The task actors.
@@ -143,6 +146,7 @@ impl Calls {
         node: NodeId,
         streams: Arc<Streams>,
         requests: RequestBudget,
+        per_principal: PrincipalLimits,
         identity: Arc<ServerIdentity>,
         registry: Arc<Registry>,
         layers: Layers,
@@ -158,6 +162,7 @@ impl Calls {
             layers,
             metrics,
             requests: Callers::new(requests),
+            per_principal: Arc::new(per_principal),
             offload: Offload::default(),
             pool: Arc::default(),
             running: RunningCalls::default(),

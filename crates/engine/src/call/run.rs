@@ -19,13 +19,14 @@ use super::awaiting_input::{AwaitingPermit, Resume, Waiting};
 use super::calls::Calls;
 use super::record::CallRecord;
 use super::responder::Responder;
+use super::start::Held;
 use super::state_token::{Binding, StateToken};
 use super::target::{Failure, Outcome, Target};
 use super::task::{NewTask, TaskHandle};
 use crate::handler::{AsTask, Context, InputRequired};
 use crate::log::quietly;
 use crate::reasons::{CallOutcome, CancelReason};
-use crate::request_budget::{CALL_COST, Charge, cost_of_params};
+use crate::request_budget::{CALL_COST, cost_of_params};
 
 /// The author's code, or nothing. Its output is `Err` if it panicked. A panic of a destructor, when
 /// the code is dropped, ends here, too.
@@ -60,7 +61,7 @@ pub(crate) struct Run {
     params: Params,
     side: Side,
     record: CallRecord,
-    _charge: Option<Charge>,
+    _held: Option<Held>,
 }
 
 /// A task that ends, and the status to store.
@@ -96,7 +97,7 @@ impl Run {
         params: Params,
         side: Side,
         record: CallRecord,
-        charge: Option<Charge>,
+        held: Option<Held>,
         span: tracing::Span,
     ) -> Box<Self> {
         let (kind, as_task) = (target.what, target.as_task);
@@ -106,7 +107,7 @@ impl Run {
             AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
         };
         let code = Code(Some(code.instrument(span).boxed()));
-        Box::new(Self { calls, code, kind, as_task, ctx, params, side, record, _charge: charge })
+        Box::new(Self { calls, code, kind, as_task, ctx, params, side, record, _held: held })
     }
 
     /// Runs the call to its end.
@@ -335,8 +336,8 @@ impl Run {
             _ => return call.cancel.cancel(CancelReason::Abandoned),
         };
         let Resume { output, responder, answers } = resume;
-        for scope in call.output.load().sender.needs() {
-            output.sender.need(scope);
+        for need in call.output.load().sender.needs() {
+            output.sender.need(need);
         }
         call.output.store(output);
         self.side = Side::Attached(responder);

@@ -19,14 +19,23 @@ use super::run::{Run, Side};
 use super::state_token::{Binding, StateError, StateToken};
 use super::target::Target;
 use super::task::TaskHandle;
+use crate::access::scope_of_need;
 use crate::caller::Caller;
 use crate::handler::{
     Call, CallOutput, CallOutputs, Cancel, Context, PendingInputs, PendingRequests,
 };
 use crate::ids::{NodeId, TaskId};
 use crate::log::quietly;
+use crate::principal_limits::{Counted, PrincipalPermit};
 use crate::reasons::CallRef;
 use crate::request_budget::{Charge, Meter, OverBudget, cost_of_call};
+
+/// What a call holds of the limits while it runs, awaits input, or is a task.
+#[expect(dead_code, reason = "held for its drops")]
+pub(super) struct Held {
+    charge: Charge,
+    permit: PrincipalPermit,
+}
 
 /// A call that may run: the request, its caller, and what it takes of its session, if it has one.
 pub(crate) struct Start {
@@ -41,7 +50,7 @@ pub(crate) struct Start {
     pub(crate) streams: Option<Arc<FinishStreams>>,
     /// The open questions of the session, to which a legacy call adds its own.
     pub(crate) questions: Option<PendingRequests>,
-    charge: Charge,
+    held: Held,
 }
 
 enum NewOrRetry {
@@ -60,6 +69,8 @@ enum NewOrRetry {
 pub(crate) enum NotAdmitted {
     /// Too much is kept of requests.
     OverBudget(OverBudget),
+    /// As many calls of the principal run as may.
+    TooMany,
     /// The client may read this.
     Refused(ErrorObject),
 }
@@ -82,6 +93,8 @@ pub(crate) fn admit(
     // Charged before `enter`, because a retry uses up the state of the call that waits.
     let charge = charge(calls, meter, &caller, cost_of_call(&request));
     let charge = charge.map_err(NotAdmitted::OverBudget)?;
+    let permit = calls.per_principal.one(caller.principal(), Counted::Calls);
+    let held = Held { charge, permit: permit.ok_or(NotAdmitted::TooMany)? };
     let entry = enter(calls, &caller, &request, &target)?;
     // The retry can cancel the call that waits.
     let cancel = match &entry {
@@ -91,7 +104,7 @@ pub(crate) fn admit(
     let (open, streams, questions) = (None, None, None);
     #[rustfmt::skip]
     let start = Start {
-        request, caller, target, entry, cancel, open, streams, questions, charge,
+        request, caller, target, entry, cancel, open, streams, questions, held,
     };
     Ok(start)
 }
@@ -125,7 +138,13 @@ fn enter(
         StateToken::Waiting(handle) => {
             // A weaker credential must not go on with what a stronger one began, and not use it up.
             let needs = calls.awaiting_input.needs(&handle);
-            calls.registry.viewers.check_scopes(&caller.who, caller.era(), &needs)?;
+            let viewers = &calls.registry.viewers;
+            let scopes: Vec<_> = needs.iter().filter_map(|need| scope_of_need(need)).collect();
+            viewers.check_scopes(&caller.who, caller.era(), &scopes)?;
+            let viewer = viewers.viewer(&caller.who);
+            if !needs.iter().all(|need| viewer.meets(need)) {
+                return Err(refused(StateError::Invalid));
+            }
             let waiting = calls.awaiting_input.take(&handle).map_err(refused)?;
             Ok(NewOrRetry::Retry { waiting, retry })
         }
@@ -143,7 +162,7 @@ fn enter(
 pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> Option<Box<Run>> {
     #[rustfmt::skip]
     let Start {
-        request, caller, target, entry, cancel, open, streams, questions, charge,
+        request, caller, target, entry, cancel, open, streams, questions, held,
     } = start;
     let Request { id: request, method, params, meta } = *request;
     let may_ask = method.may_ask();
@@ -209,9 +228,9 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         task: OnceLock::new(),
         checkpoint: None,
     });
-    ctx.needs(target.scopes.iter().cloned());
+    ctx.needs(target.needs.iter().cloned());
     let side = Side::Attached(responder);
-    Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(charge), span))
+    Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(held), span))
 }
 
 /// A task that runs again: it was running when the last engine with this store ended.

@@ -1,6 +1,5 @@
 //! What a request leads to: an answer at once, or a call.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use stentor_wire::ErrorObject;
 use stentor_wire::encode::ResultBody;
 
+use crate::access::Need;
 use crate::handler::{
     Arguments, AsTask, CallError, Completer, Completion, Context, InputRequired, Kind, Layers,
     Operation, OperationInput, OperationKind, PromptArgs, PromptEntry, Reader, Reply, Running,
@@ -58,8 +58,8 @@ pub(crate) struct Target {
     pub(crate) task_arguments: Option<Arguments>,
     /// Whether another node runs the code. Then that node decides what a retry is.
     pub(crate) is_remote: bool,
-    /// The scopes that the item needs, and that the sender has.
-    pub(crate) scopes: BTreeSet<Arc<str>>,
+    /// What the sender has to have for the item, and has. So must have whoever reads the answer.
+    pub(crate) needs: Vec<Need>,
     code: Box<dyn FnOnce(Context) -> Running<Outcome> + Send>,
 }
 
@@ -76,7 +76,7 @@ impl Target {
             as_task: AsTask::Never,
             task_arguments: None,
             is_remote: false,
-            scopes: BTreeSet::new(),
+            needs: Vec::new(),
             code: Box::new(code),
         }
     }
@@ -209,9 +209,9 @@ impl Target {
         Self { is_remote: true, ..Self::new("the remote call of", subject, code) }
     }
 
-    /// Sets the scopes that the item needs, and that the sender has.
-    pub(crate) fn needing(self, scopes: BTreeSet<Arc<str>>) -> Self {
-        Self { scopes, ..self }
+    /// Sets what the sender has to have for the item, and has.
+    pub(crate) fn needing(self, needs: Vec<Need>) -> Self {
+        Self { needs, ..self }
     }
 
     /// Begins to run the code.

@@ -1,5 +1,6 @@
 //! The pure part of access: who sees an item of the catalog, and whose lists a change concerns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -8,8 +9,11 @@ use stentor_wire::{Era, uri};
 use super::list::{Json, List};
 use super::remote_items::Offer;
 use super::{Catalog, HasAccess, LocalItems, RemoteItems, Shown};
-use crate::access::{Access, Delta, ListChanges, Rule, Viewer};
+use crate::access::{Access, Delta, ListChanges, Need, Rule, Viewer};
 use crate::items::ItemKind;
+
+/// The most that a reader of a list may have to have. A list beyond that is read once.
+const MAX_NEEDS: usize = 64;
 
 /// Items that not everybody may see or use, by kind and key. Most catalogs have none.
 #[derive(Debug, Default, PartialEq)]
@@ -177,6 +181,19 @@ impl Catalog {
     /// Whether a viewer sees an item; `None` is a viewer for whom nothing is hidden.
     pub(crate) fn sees(&self, viewer: Option<&Viewer>, kind: ItemKind, key: &str) -> bool {
         viewer.is_none_or(|viewer| self.access(kind, key).is_none_or(|it| it.rule.admits(viewer)))
+    }
+
+    /// What somebody has to have who reads a list that was made for this viewer: all that the items
+    /// need that the viewer sees.
+    pub(crate) fn needs_of_list(&self, kind: ItemKind, viewer: &Viewer) -> Vec<Need> {
+        let accesses = self.shown.restricted.0[kind as usize].values();
+        let seen = accesses.map(|access| &access.rule).filter(|rule| rule.admits(viewer));
+        let needs: BTreeSet<Need> = seen.flat_map(Rule::needs).collect();
+        match needs.len() <= MAX_NEEDS {
+            true => needs.into_iter().collect(),
+            // Nobody has it.
+            false => vec!["[]".into()],
+        }
     }
 
     /// Who sees an item, and the scopes that its use needs; `None` if everybody may do both.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::engine::Engine;
 use crate::registry::{Fact, Revocation};
-use crate::transport_api::ForgetRights;
+use crate::viewers::ForgetRights;
 
 impl Engine {
     /// Works out anew what a principal sees, on all nodes: its labels are computed again, and what is
@@ -77,17 +77,18 @@ impl Engine {
     }
 
     /// The part of a revocation that each node does for itself.
-    pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) {
-        // A node that tells everything again also tells what is over.
-        if revocation.until <= SystemTime::now() {
-            return;
+    pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) -> usize {
+        let (registry, until) = (&self.core().registry, revocation.until);
+        let Some(removed) = registry.viewers.revoked().add(principal.clone(), until) else {
+            return 0;
+        };
+        for expired in removed {
+            registry.tell_peers(|| Fact::Revoked(expired, None));
         }
-        let viewers = &self.core().registry.viewers;
-        for expired in viewers.revoked().add(principal.clone(), revocation.until) {
-            self.core().registry.tell_peers(|| Fact::Revoked(expired, None));
-        }
-        viewers.forget(Some(principal));
-        self.core().sessions.revoke(principal, revocation.cancel_calls);
+        // Each node tells it: one that comes later must hear of it also when the first one is gone.
+        registry.tell_peers(|| Fact::Revoked(principal.clone(), Some(revocation)));
+        registry.viewers.forget(Some(principal));
+        self.core().sessions.revoke(principal, revocation.cancel_calls)
     }
 }
 
@@ -109,8 +110,11 @@ impl Revoke<'_> {
 }
 
 impl<'a> IntoFuture for Revoke<'a> {
-    type Output = ();
-    type IntoFuture = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// How many sessions and listens of this node end. None, if nobody with this name is connected
+    /// here: a principal of an issuer is `issuer#subject`, as
+    /// [`Identity::principal`](crate::identity::Identity::principal) says.
+    type Output = usize;
+    type IntoFuture = Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
@@ -120,9 +124,7 @@ impl<'a> IntoFuture for Revoke<'a> {
             let until = SystemTime::now().checked_add(revoked_for);
             let until = until.unwrap_or(SystemTime::UNIX_EPOCH);
             let revocation = Revocation { until, cancel_calls };
-            let fact = || Fact::Revoked(principal.clone(), Some(revocation));
-            engine.core().registry.tell_peers(fact);
-            engine.revoke_here(&principal, revocation);
+            engine.revoke_here(&principal, revocation)
         })
     }
 }

@@ -203,7 +203,10 @@ impl PromptEntry {
     }
 
     /// The scopes that depend on the arguments.
-    pub(crate) fn scopes_of(&self, arguments: &PromptArgs) -> BTreeSet<Arc<str>> {
+    pub(crate) fn scopes_of(
+        &self,
+        arguments: &PromptArgs,
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
         self.prompt.access.scopes_of_texts(self.name(), arguments)
     }
 

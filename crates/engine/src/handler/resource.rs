@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use stentor_wire::ErrorObject;
 use stentor_wire::encode::CacheHint;
 use stentor_wire::model::{
     self, Annotations, CacheScope, Icon, MetaObject, ReadResourceResult, ResourceContents,
@@ -16,6 +17,7 @@ use super::{
     Parameters, ResourceError, Running, Signature,
 };
 use crate::access::{Access, ItemAccess, access_methods};
+use crate::items::ItemKind;
 
 /// The variables of a resource template, by name, percent-decoded. A variable that the URI leaves
 /// out is not included; most expressions allow that, but not `{var}` and `{+var}`.
@@ -310,6 +312,8 @@ impl ResourceEntry {
             input: Input::Nothing,
             layers: self.resource.layers.clone(),
             access: self.resource.access.clone(),
+            kind: ItemKind::Resources,
+            key: self.uri().into(),
             cache: self.resource.cache,
             mime_type: self.resource.descriptor.mime_type.clone(),
         }
@@ -374,6 +378,8 @@ impl TemplateEntry {
             input: Input::Texts(vars),
             layers: self.template.layers.clone(),
             access: self.template.access.clone(),
+            kind: ItemKind::Templates,
+            key: self.uri_template().into(),
             cache: self.template.cache,
             mime_type: self.template.descriptor.mime_type.clone(),
         })
@@ -385,13 +391,21 @@ pub(crate) struct Reader {
     input: Input,
     pub(crate) layers: Layers,
     access: ItemAccess,
+    /// The item that is read.
+    pub(crate) kind: ItemKind,
+    pub(crate) key: Arc<str>,
     pub(crate) cache: CacheHint,
     mime_type: Option<String>,
 }
 
 impl Reader {
+    /// Who sees the item that is read, and the scopes that this needs, as its author says.
+    pub(crate) fn access(&self) -> Access {
+        self.access.access()
+    }
+
     /// The scopes that depend on the variables of the URI.
-    pub(crate) fn scopes_of(&self, uri: &str) -> BTreeSet<Arc<str>> {
+    pub(crate) fn scopes_of(&self, uri: &str) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
         match &self.input {
             Input::Texts(vars) => self.access.scopes_of_texts(uri, vars),
             _ => self.access.scopes_of_texts(uri, &TemplateVars::new()),

@@ -244,6 +244,21 @@ impl ToolEntry {
         &self.access
     }
 
+    /// Whether the scopes of a call depend on its arguments.
+    pub(crate) fn asks_arguments(&self) -> bool {
+        self.tool.access.asks_arguments()
+    }
+
+    /// The scopes that depend on the arguments. Arguments that cannot be read need none: they are
+    /// refused later.
+    pub(crate) fn scopes_of(
+        &self,
+        arguments: &Arguments,
+    ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
+        let Ok(arguments) = arguments.read() else { return Ok(BTreeSet::new()) };
+        self.tool.access.scopes_of(&ScopeRequest::new(self.name(), &arguments))
+    }
+
     pub(crate) fn as_task(&self) -> AsTask {
         self.tool.as_task
     }
@@ -273,25 +288,14 @@ impl ToolEntry {
         self.tool.function.run(Input::Arguments(arguments), ctx).await
     }
 
-    /// The scopes that a request needs besides those of the item, if they can be found at once. For the
-    /// error of a sender who lacks one of the item's.
-    pub(crate) fn scopes_of(&self, arguments: &Arguments) -> BTreeSet<Arc<str>> {
-        if !self.tool.access.asks_arguments() || arguments.are_large() {
-            return BTreeSet::new();
-        }
-        let read = arguments.read().ok();
-        let scopes = |read| self.tool.access.scopes_of(&ScopeRequest::new(self.name(), read));
-        read.as_ref().map(scopes).unwrap_or_default()
-    }
-
     /// Parses arguments, checks the scopes that depend on them, then checks them against the schema.
     fn read(&self, arguments: &Arguments, ctx: &Context) -> Result<Value, ToolError> {
         let arguments = arguments.read()?;
         if self.tool.access.asks_arguments() {
             let request = ScopeRequest::new(self.name(), &arguments);
-            let mut scopes = self.tool.access.scopes_of(&request);
+            let scopes = self.tool.access.scopes_of(&request).map_err(ToolError::protocol)?;
             // A client is told all scopes of a request together.
-            scopes.extend(self.access.scopes.iter().cloned());
+            let scopes = scopes.union(&self.access.scopes).cloned().collect();
             ctx.require_scopes(scopes)?;
         }
         let problems = self.schema.problems(&arguments);

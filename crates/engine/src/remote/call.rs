@@ -93,6 +93,7 @@ async fn forward(mut peer_stream: PeerStream, ctx: &Context) -> Option<Result<En
         };
         match event {
             PeerEvent::Frames { frames, needs, .. } => {
+                // Before anybody can read the frames.
                 ctx.needs(needs);
                 for frame in frames {
                     match frame.body {

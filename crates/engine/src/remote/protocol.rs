@@ -107,8 +107,7 @@ pub enum PeerEvent {
         frames: Vec<SerializedFrame>,
         /// Whether nothing follows.
         last: bool,
-        /// Scopes that the call has needed so far, without which nobody may read the frames. Older
-        /// nodes do not send them.
+        /// What somebody has to have who reads them, as far as it was found out where the call runs.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         needs: Vec<Arc<str>>,
     },

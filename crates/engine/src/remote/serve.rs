@@ -264,15 +264,15 @@ impl PeerResponse {
     }
 
     fn frames(&mut self, frames: Vec<SerializedFrame>, last: bool) -> PeerEvent {
+        // A session's node checks by itself who reads its streams.
         let needs = match &self.source {
-            Source::Call(receiver) => receiver.sender().map(|sender| sender.needs()),
-            // The node of a session itself decides who reads its streams.
-            Source::Session(_) | Source::Ended => None,
+            Source::Call(receiver) => receiver.sender().map(|it| it.needs()).unwrap_or_default(),
+            Source::Session(_) | Source::Ended => Vec::new(),
         };
         if last {
             self.source = Source::Ended;
         }
-        PeerEvent::Frames { frames, last, needs: needs.unwrap_or_default() }
+        PeerEvent::Frames { frames, last, needs }
     }
 
     fn end(&mut self) -> Option<PeerEvent> {

@@ -164,7 +164,10 @@ impl Session {
         };
         // A weaker credential must not read what a stronger one asked for: for it, there is no such
         // stream.
-        if !sender.needs().iter().all(|scope| self.sender.who.has_scope(scope)) {
+        let needs = sender.needs();
+        let viewer =
+            (!needs.is_empty()).then(|| self.sessions.registry.viewers.viewer(&self.sender.who));
+        if viewer.is_some_and(|viewer| !needs.iter().all(|need| viewer.meets(need))) {
             return None;
         }
         Some(sender.resume(next).await)

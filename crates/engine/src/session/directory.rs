@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use ractor::ActorId;
 
 use crate::ids::SessionId;
+use crate::principal_limits::PrincipalPermit;
 use crate::reasons::EndReason;
 use crate::session::{SessionEntry, SessionView};
 
@@ -30,11 +31,30 @@ pub(crate) struct Directory {
 
 /// One of the sessions that may be open at once, or one of those that count as left.
 #[derive(Debug)]
-pub(crate) struct SessionPermit(Arc<AtomicUsize>);
+pub(crate) struct SessionPermit {
+    open: Arc<AtomicUsize>,
+    /// What it is of its principal's limit.
+    #[expect(dead_code, reason = "held for its drop")]
+    of_principal: PrincipalPermit,
+}
+
+impl SessionPermit {
+    fn new(open: Arc<AtomicUsize>) -> Self {
+        Self { open, of_principal: PrincipalPermit::default() }
+    }
+
+    /// Counts it for its principal, too.
+    pub(crate) fn of(self, of_principal: PrincipalPermit) -> Self {
+        // Taken apart by hand, because it has a destructor.
+        let open = self.open.clone();
+        open.fetch_add(1, Ordering::AcqRel);
+        Self { open, of_principal }
+    }
+}
 
 impl Drop for SessionPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -50,7 +70,7 @@ impl Directory {
     }
 
     pub(crate) fn permit(&self) -> Option<SessionPermit> {
-        let permit = SessionPermit(self.open.clone());
+        let permit = SessionPermit::new(self.open.clone());
         // Added first and given back by the drop, so that two callers cannot take the last one.
         (self.open.fetch_add(1, Ordering::AcqRel) < self.max).then_some(permit)
     }
@@ -97,7 +117,7 @@ impl Directory {
     /// are more than `kept` of them.
     pub(crate) fn leave(&self, entry: &SessionEntry, kept: usize) -> Option<Arc<SessionEntry>> {
         self.unused.fetch_add(1, Ordering::AcqRel);
-        entry.count_left(SessionPermit(self.unused.clone()));
+        entry.count_left(SessionPermit::new(self.unused.clone()));
         let mut left = self.left.lock();
         left.push_back(entry.id().clone());
         let unused = || self.unused.load(Ordering::Acquire);

@@ -24,6 +24,7 @@ use crate::call::{FinishStreams, OpenCalls};
 use crate::handler::PendingRequests;
 use crate::identity::{Owner, Who};
 use crate::ids::{SessionId, StreamId};
+use crate::principal_limits::Counted;
 use crate::reasons::SessionKind;
 use crate::request_budget::Meter;
 use crate::session::Sessions;
@@ -78,7 +79,7 @@ struct DeadNodeStreams {
     before: u64,
     /// Requests of calls that ran on that node, by the id of the stream that had to answer them.
     unanswered: HashMap<u64, Id>,
-    /// Scopes without which nobody may read a stream, by its id.
+    /// What the reader of a stream has to have, by its id.
     needs: HashMap<u64, Vec<Arc<str>>>,
 }
 
@@ -93,6 +94,10 @@ impl SessionEntry {
         permit: SessionPermit,
     ) -> Self {
         let owner = who.owner();
+        if kind != SessionKind::Listen {
+            let limits = &sessions.calls.per_principal;
+            state.set_limit(limits.nothing(who.principal(), Counted::Subscriptions));
+        }
         state.viewer = sessions.registry.viewers.viewer(&who);
         state.who = who;
         let counters = notices.counters().clone();
@@ -201,7 +206,7 @@ impl SessionEntry {
         self.dead_node.as_ref()?.unanswered.get(&stream.0)
     }
 
-    /// The scopes without which nobody may read this stream, if its node died.
+    /// What the reader of this stream has to have, if its node died.
     pub(super) fn needs_of(&self, stream: StreamId) -> impl Iterator<Item = Arc<str>> + '_ {
         let dead = self.dead_node.as_ref();
         dead.and_then(|dead| dead.needs.get(&stream.0)).into_iter().flatten().cloned()

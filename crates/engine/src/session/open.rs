@@ -13,6 +13,7 @@ use crate::dispatch::Answer;
 use crate::events::EngineEvent;
 use crate::identity::Who;
 use crate::ids::{SessionId, new_session_id};
+use crate::principal_limits::Counted;
 use crate::reasons::{EndReason, Refused, SessionKind};
 use crate::request_budget::cost_of_params;
 use crate::request_sender::RequestSender;
@@ -88,7 +89,10 @@ impl Sessions {
         let id = new_session_id(&self.calls.node);
         let notices = streams::of_one(self, &id, true);
         let receiver = notices.attach();
-        let state = match SessionState::listening(id, request.id.clone(), &granted, &meter) {
+        let principal = caller.principal();
+        let watched = self.calls.per_principal.nothing(principal, Counted::Subscriptions);
+        let opened = SessionState::listening(id, request.id.clone(), &granted, &meter, watched);
+        let state = match opened {
             Ok(state) => state,
             Err(error) => return refuse(error),
         };
@@ -155,7 +159,13 @@ impl Sessions {
         if self.lifecycle.is_draining() {
             return Err(Refused::ShuttingDown);
         }
+        let counted = match kind {
+            SessionKind::Listen => Counted::Listens,
+            _ => Counted::Sessions,
+        };
+        let own = self.calls.per_principal.one(who.principal(), counted);
         let permit = self.directory.permit().ok_or(Refused::TooManySessions)?;
+        let permit = permit.of(own.ok_or(Refused::TooManySessions)?);
         let id = state.id().clone();
         Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, who, permit)))
     }
@@ -168,14 +178,17 @@ impl Sessions {
             principal: entry.principal().cloned(),
         });
         self.directory.insert(entry.clone());
+        // Checked after the insert, because a revocation and a refresh look only at the sessions that
+        // they find.
+        if self.registry.viewers.is_revoked(&entry.who()) {
+            entry.end(self, EndReason::Revoked);
+            return Err(Refused::Revoked);
+        }
+        self.look_again(entry);
         // Checked after the insert, because a supervisor that ends also ends the sessions it finds.
         if self.lifecycle.is_draining() {
             entry.end(self, EndReason::Shutdown);
             return Err(Refused::ShuttingDown);
-        }
-        if !self.renew_rights(entry) {
-            entry.end(self, EndReason::Revoked);
-            return Err(Refused::SessionEnded);
         }
         let session = Session::new(self.clone(), entry.clone());
         if self.never_passive() {

@@ -33,7 +33,7 @@ pub struct SessionRecord {
     /// Calls that run, and the ids of the streams that answer them, in case their node dies.
     #[serde(default)]
     pub(super) unanswered: Vec<(u64, Id)>,
-    /// Scopes without which nobody may read a stream, by its id, in case their node dies.
+    /// What the reader of a stream has to have, by its id, in case their node dies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) needs: Vec<(u64, Vec<Arc<str>>)>,
     #[serde(default)]
@@ -216,7 +216,7 @@ impl SessionEntry {
             record = record.answered(encode::error(Some(request), &error), Some(error.code));
         }
         let sender = streams::of_request(sessions, record.id(), self.counters());
-        self.needs_of(stream).for_each(|scope| sender.need(scope));
+        self.needs_of(stream).for_each(|need| sender.need(need));
         sender.restore(log, record);
         Some(self.kept().keep_once(sender, sessions.config.kept_streams))
     }

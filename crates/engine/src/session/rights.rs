@@ -30,6 +30,11 @@ impl Session {
 }
 
 impl Sessions {
+    /// Works out what a session sees that was just opened: its rights may have changed meanwhile.
+    pub(super) fn look_again(&self, entry: &Arc<SessionEntry>) {
+        self.set_rights(entry, None, &self.registry.announced());
+    }
+
     /// Works out anew what a session sees, with the rights of `who` or those that it has. Its clients
     /// are told which lists differ. `true` if any does.
     ///
@@ -39,13 +44,23 @@ impl Sessions {
         let registry = &self.registry;
         // Looked at before and after the hub is told: what changes in between is in one of the two.
         let before = registry.catalog();
-        let mut state = entry.state();
-        state.who = match who {
-            Some(who) => who,
-            // What another node has found may be outdated.
-            None => state.who.map(Identity::without_carried),
+        let (mut state, now, viewer) = loop {
+            let (seen, generation) = (entry.who(), registry.viewers.generation());
+            let now = match &who {
+                Some(who) => who.clone(),
+                // What another node has found may be outdated.
+                None => seen.map(Identity::without_carried),
+            };
+            // Without the lock, because the labels come from the author's code.
+            let viewer = registry.viewers.viewer(&now);
+            let state = entry.state();
+            // Labels of before a refresh must not replace those of after it.
+            let is_latest = registry.viewers.generation_is(&generation);
+            if is_latest && (who.is_some() || state.who.is_same(&seen)) {
+                break (state, now, viewer);
+            }
         };
-        let viewer = registry.viewers.viewer(&state.who);
+        state.who = now;
         if viewer.is_same(&state.viewer) || entry.is_closed() {
             return false;
         }
@@ -79,14 +94,6 @@ impl Sessions {
         !kinds.is_empty()
     }
 
-    /// Gives a session that lookups find from now on the rights of now: a refresh since it was made
-    /// did not find it. `false` if its principal is locked out.
-    pub(super) fn renew_rights(&self, entry: &Arc<SessionEntry>) -> bool {
-        self.set_rights(entry, None, &self.registry.announced());
-        let revoked = self.registry.viewers.revoked();
-        entry.principal().is_none_or(|principal| !revoked.has(principal))
-    }
-
     /// Works out anew what the sessions of a principal see, or all sessions. Requests have had the
     /// new rights since then. Returns how many see other lists.
     pub(crate) async fn refresh(&self, principal: Option<&str>, since: Announced) -> usize {
@@ -103,13 +110,16 @@ impl Sessions {
 
     /// Ends all sessions of a principal. Listens get their results. Running calls go on, unless they
     /// are to be cancelled, and the session of such a call ends after it.
-    pub(crate) fn revoke(self: &Arc<Self>, principal: &str, cancel_calls: bool) {
+    /// Returns how many sessions there are.
+    pub(crate) fn revoke(self: &Arc<Self>, principal: &str, cancel_calls: bool) -> usize {
         if cancel_calls {
             self.calls.running.cancel_of(principal, &CancelReason::Application);
         }
         let is_own =
             |entry: &Arc<SessionEntry>| entry.principal().is_some_and(|it| **it == *principal);
-        for entry in self.directory.all().into_iter().filter(is_own) {
+        let own: Vec<_> = self.directory.all().into_iter().filter(is_own).collect();
+        let count = own.len();
+        for entry in own {
             let session = Session::new(self.clone(), entry.clone());
             let limit = self.calls.config.timeout.unwrap_or(self.config.idle_timeout);
             tokio::spawn(async move {
@@ -121,5 +131,6 @@ impl Sessions {
                 let _ = session.finish(EndReason::Revoked, limit).await;
             });
         }
+        count
     }
 }

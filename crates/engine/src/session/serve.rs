@@ -7,7 +7,7 @@ use super::Session;
 use crate::call::{self, Dispatch, NotAdmitted, Responder, Run, Start, Target};
 use crate::caller::Caller;
 use crate::dispatch::Scope;
-use crate::reasons::SessionKind;
+use crate::reasons::{Refused, SessionKind};
 use crate::request_budget::OverBudget;
 
 impl Session {
@@ -29,6 +29,10 @@ impl Session {
         let caller = caller.sent_by(&self.sender).resuming(resumes);
         let target = match self.sessions.dispatcher.dispatch(&caller, &request, Scope::All) {
             Dispatch::Answer(outcome) => {
+                if !responder.sender().is_shared() {
+                    let needs = self.sessions.dispatcher.needs_of_answer(&request.method, &caller);
+                    needs.into_iter().for_each(|need| responder.sender().need(need));
+                }
                 responder.answer(outcome);
                 return None;
             }
@@ -59,6 +63,7 @@ impl Session {
         let admitted = call::admit(calls, session.requests(), caller, target, request);
         let mut start = admitted.map_err(|error| match error {
             NotAdmitted::OverBudget(error) => ErrorObject::unavailable(error.to_string()),
+            NotAdmitted::TooMany => ErrorObject::unavailable(Refused::TooManyRequests.to_string()),
             NotAdmitted::Refused(error) => error,
         })?;
         let (request, cancel) = (&start.request.id, &start.cancel);

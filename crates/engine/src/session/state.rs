@@ -17,6 +17,7 @@ use crate::hub::filter::{self, Filter, Watched};
 use crate::identity::Who;
 use crate::ids::SessionId;
 use crate::nodes::Forwarding;
+use crate::principal_limits::PrincipalPermit;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 use crate::states::Slots;
 
@@ -96,6 +97,8 @@ pub(crate) struct SessionState {
     pub(crate) viewer: Viewer,
     /// The bytes that are counted for its client and its subscriptions.
     charge: Charge,
+    /// Its subscriptions to resources, as part of what its principal may have.
+    counted: PrincipalPermit,
 }
 
 impl SessionState {
@@ -118,6 +121,7 @@ impl SessionState {
             who: Who::Nobody,
             viewer: Viewer::Stranger,
             charge: meter.nothing(),
+            counted: PrincipalPermit::default(),
         }
     }
 
@@ -131,8 +135,10 @@ impl SessionState {
         request: Id,
         granted: &NoticeFilter,
         meter: &Arc<Meter>,
+        counted: PrincipalPermit,
     ) -> Result<Self, ErrorObject> {
         let mut state = Self::new(id, true, 0, meter);
+        state.counted = counted;
         let cost = state.charge_listen(&request, granted)?;
         let listen = Box::new(Listen::new(&request, granted, cost));
         state.listens.insert(request, listen);
@@ -156,6 +162,12 @@ impl SessionState {
         let watched = watched.iter().map(|uri| filter::watched(KeyKind::Resource, uri));
         state.watched = watched.collect();
         state
+    }
+
+    /// Counts its subscriptions as part of what its principal may have. What it watches already stays.
+    pub(super) fn set_limit(&mut self, mut counted: PrincipalPermit) {
+        counted.grow(self.watched.len());
+        self.counted = counted;
     }
 
     pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
@@ -246,7 +258,18 @@ impl SessionState {
     fn charge_listen(&mut self, request: &Id, asked: &NoticeFilter) -> Result<usize, ErrorObject> {
         let keys = KeyKind::ALL.into_iter().flat_map(|kind| asked.keys(kind));
         let cost = cost_of(&request.to_json()) + keys.map(|key| cost_of(key)).sum::<usize>();
-        self.charge(cost).map(|()| cost)
+        let resources = asked.keys(KeyKind::Resource).len();
+        self.count(resources)?;
+        self.charge(cost).inspect_err(|_| self.counted.shrink(resources))?;
+        Ok(cost)
+    }
+
+    /// Counts subscriptions to resources.
+    fn count(&mut self, resources: usize) -> Result<(), ErrorObject> {
+        match self.counted.grow(resources) {
+            true => Ok(()),
+            false => Err(ErrorObject::unavailable("you watch as many resources as you may")),
+        }
     }
 
     fn too_many_subscriptions(&self) -> ErrorObject {
@@ -263,9 +286,11 @@ impl SessionState {
             return Err(self.too_many_subscriptions());
         }
         // Charged before a subscription to the same resource is replaced: a refusal changes nothing.
-        self.charge(cost_of(&uri))?;
+        self.count(1)?;
+        self.charge(cost_of(&uri)).inspect_err(|_| self.counted.shrink(1))?;
         if let Some(replaced) = self.watched.insert(topic, uri) {
             self.charge.shrink(cost_of(&replaced));
+            self.counted.shrink(1);
         }
         Ok(())
     }
@@ -273,6 +298,7 @@ impl SessionState {
     pub(crate) fn unwatch(&mut self, uri: &str) {
         if let Some(written) = self.watched.remove(&Topic::Resource(uri.into()).normal()) {
             self.charge.shrink(cost_of(&written));
+            self.counted.shrink(1);
         }
     }
 
@@ -305,12 +331,15 @@ impl SessionState {
     pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
         let listen = self.listens.remove(request)?;
         self.charge.shrink(listen.cost);
+        self.counted.shrink(listen.filter.keys(KeyKind::Resource).count());
         Some(listen.subscription)
     }
 
     pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
         let ended: Vec<_> = self.listens.drain().collect();
         self.charge.shrink(ended.iter().map(|(_, listen)| listen.cost).sum());
+        let watched = ended.iter().map(|(_, it)| it.filter.keys(KeyKind::Resource).count()).sum();
+        self.counted.shrink(watched);
         ended.into_iter().map(|(request, listen)| (request, listen.subscription)).collect()
     }
 

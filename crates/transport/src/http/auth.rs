@@ -101,6 +101,9 @@ pub struct Challenge {
     pub metadata: Option<ResourceMetadata>,
     /// The scopes that clients should ask for at first.
     pub scopes: Vec<String>,
+    /// The scopes that every request needs. Without one of them it is answered with 403. Default: none;
+    /// items have [scopes](stentor_engine::Tool::require_scope) of their own.
+    pub required: Vec<String>,
 }
 
 /// The metadata document of a protected resource (RFC 9728).
@@ -150,8 +153,11 @@ mod tests {
     impl Fixed {
         pub(super) fn oauth() -> Self {
             let metadata = ResourceMetadata::new("https://h.example/mcp", ["https://as.example"]);
-            let challenge =
-                Challenge { metadata: Some(metadata), scopes: vec!["mcp:read".to_owned()] };
+            let challenge = Challenge {
+                metadata: Some(metadata),
+                scopes: vec!["mcp:read".to_owned()],
+                ..Challenge::default()
+            };
             Self { known: Err(Rejection::Missing), challenge }
         }
     }

@@ -35,6 +35,9 @@ pub(crate) enum Refusal {
     /// The credential of the request is not good.
     #[error("the credential is not accepted; get another one, then send the request again")]
     InvalidCredential,
+    /// The credential lacks a scope that every request needs.
+    #[error("the request needs a token with more scopes")]
+    ScopesMissing,
     /// The authenticator cannot tell just now whether the credential is good. When it may be able
     /// to, in seconds.
     #[error("the credential cannot be checked just now; try again later")]
@@ -90,9 +93,10 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::HostMissing { .. } | Self::HostRefused { .. } | Self::OriginRefused { .. } => {
-                StatusCode::FORBIDDEN
-            }
+            Self::HostMissing { .. }
+            | Self::HostRefused { .. }
+            | Self::OriginRefused { .. }
+            | Self::ScopesMissing => StatusCode::FORBIDDEN,
             Self::NoIdentity | Self::BlankPrincipal | Self::InvalidCredential => {
                 StatusCode::UNAUTHORIZED
             }

@@ -85,6 +85,7 @@ impl From<Refused> for Refusal {
             Refused::TooManySessions => Self::TooManySessions,
             Refused::TooManyRequests => Self::TooManyRequests,
             Refused::SessionEnded => Self::UnknownSession,
+            Refused::Revoked => Self::InvalidCredential,
             Refused::Unreachable => Self::NodeUnreachable,
             _ => Self::ShuttingDown,
         }

@@ -150,7 +150,7 @@ async fn a_long_request_is_answered_with_its_id_and_a_long_answer_fails_its_ques
     let engine = engine().await;
     let (mut asks, stdin) = tokio::io::duplex(4096);
     let (stdout, hears) = tokio::io::duplex(4096);
-    let config = StdioConfig { max_line: 500 };
+    let config = StdioConfig::new().max_line(500);
     let client = async move {
         let mut hears = BufReader::new(hears);
         let mut say = async |message: Value| {
@@ -317,4 +317,33 @@ async fn a_change_is_announced_before_the_response_of_its_call() {
     };
     let (served, ()) = tokio::join!(serve_on(&engine, stdin, stdout), client);
     served.unwrap();
+}
+
+#[tokio::test]
+async fn the_local_user_sees_everything_and_another_identity_what_it_may_see() {
+    let admin = tool("admin", || async { "yes" }).only_for(["admin"]).require_scope("write");
+    let engine = Engine::builder("s", "1").tool(admin).start().await.unwrap();
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "admin", "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    });
+    let told = async |identity: Option<Identity>| {
+        let pieces = Pieces::default();
+        let config = StdioConfig::default().identity(identity);
+        let input = line(&call);
+        serve_on_with(&engine, config, input.as_bytes(), pieces.clone()).await.unwrap();
+        let all = pieces.0.lock().unwrap().concat();
+        let first = std::str::from_utf8(&all).unwrap().lines().next().unwrap();
+        let answer: Value = serde_json::from_str(first).unwrap();
+        answer["error"]["code"].as_i64()
+    };
+    assert_eq!(told(None).await, None, "the user who started the process");
+    assert_eq!(told(Some(Identity::named("bob"))).await, Some(-32602), "unknown tool");
+    assert_eq!(told(Some(Identity::named("ann").scopes(["admin"]))).await, Some(403));
+    let ann = Identity::named("ann").scopes(["admin", "write"]);
+    assert_eq!(told(Some(ann)).await, None);
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Context;
+use crate::access::{Need, need_of_scope};
 use crate::handler::CallError;
 use crate::identity::Identity;
 
@@ -56,23 +57,23 @@ impl Context {
         let call = self.call();
         let checked = call.host.viewers().check_scopes(&call.caller.who, self.era(), &scopes);
         checked.map_err(CallError::protocol)?;
-        self.needs(scopes);
+        self.needs(scopes.into_iter().map(need_of_scope));
         Ok(())
     }
 
-    /// Notes scopes without which nobody may read what the call answers, or go on with it.
-    pub(crate) fn needs(&self, scopes: impl IntoIterator<Item = Arc<str>>) {
+    /// Notes what somebody has to have who reads what the call answers, or goes on with it.
+    pub(crate) fn needs(&self, needs: impl IntoIterator<Item = Need>) {
         let output = self.call().output.load();
         // The stream of a pipe has one reader, whose rights stay the same.
         if output.sender.is_shared() {
             return;
         }
         let before = output.sender.needs();
-        let mut new = scopes.into_iter().filter(|scope| !before.contains(scope)).peekable();
+        let mut new = needs.into_iter().filter(|need| !before.contains(need)).peekable();
         if new.peek().is_none() {
             return;
         }
-        new.for_each(|scope| output.sender.need(scope));
+        new.for_each(|need| output.sender.need(need));
         if let Some(session) = self.session_id() {
             self.call().host.needs_changed(session);
         }

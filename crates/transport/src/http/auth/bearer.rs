@@ -44,6 +44,8 @@ pub(super) struct Challenges {
     pub(super) invalid: HeaderValue,
     /// For several credentials.
     pub(super) repeated: HeaderValue,
+    /// For a credential that lacks a scope that every request needs.
+    pub(super) insufficient: HeaderValue,
 }
 
 impl Challenges {
@@ -59,6 +61,7 @@ impl Challenges {
             missing: missing.write(scopes()),
             invalid: invalid.write(scopes()),
             repeated: repeated.write([]),
+            insufficient: insufficient(metadata, challenge.required.iter().map(String::as_str)),
         }
     }
 }
@@ -190,7 +193,7 @@ pub(super) mod tests {
     #[test]
     fn challenges_say_what_is_wrong_and_where_tokens_come_from() {
         let challenge =
-            Challenge { metadata: None, scopes: vec!["a:b".to_owned(), "c".to_owned()] };
+            Challenge { scopes: vec!["a:b".to_owned(), "c".to_owned()], ..Challenge::default() };
         let all = Challenges::new(&challenge, Some("https://h/.well-known/x"));
         for (value, expected) in [
             (all.missing, r#"Bearer scope="a:b c", resource_metadata="https://h/.well-known/x""#),

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, HeaderValue};
+use http::{Extensions, HeaderValue, StatusCode};
 use stentor_engine::Connection;
 use stentor_engine::identity::Identity;
 use stentor_engine::transport_api::{ForgetRights, RequestSender};
-use tokio::time::Instant;
+use stentor_wire::ErrorObject;
+use tokio::time::{Instant, timeout};
 
 use super::bearer::Challenges;
 use super::metadata::Metadata;
@@ -23,6 +24,9 @@ use crate::http::{Endpoint, HttpConfig, Principal, Response, reply};
 
 /// When clients may try again after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// How long an authenticator may take to find out who sends a request.
+const LONGEST_CHECK: Duration = Duration::from_secs(15);
 
 /// The longest `Retry-After`, in seconds.
 const LATEST: u64 = 24 * 60 * 60;
@@ -52,6 +56,11 @@ impl Gate {
         &self.authenticator.challenge().scopes
     }
 
+    /// The scopes that every request needs.
+    fn required(&self) -> &[String] {
+        &self.authenticator.challenge().required
+    }
+
     pub(in crate::http) fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
@@ -69,7 +78,10 @@ impl Gate {
         let check = || self.authenticator.check(head, peer.copied());
         let known = match catch_unwind(AssertUnwindSafe(check)) {
             Ok(Verdict::Now(known)) => Ok(known),
-            Ok(Verdict::Later(later)) => AssertUnwindSafe(later).catch_unwind().await,
+            Ok(Verdict::Later(later)) => {
+                let later = timeout(LONGEST_CHECK, AssertUnwindSafe(later).catch_unwind());
+                later.await.unwrap_or(Ok(Err(Rejection::Unavailable { retry_after: AFTER_PANIC })))
+            }
             Err(panic) => Err(panic),
         };
         let known = known.unwrap_or_else(|_| {
@@ -79,7 +91,13 @@ impl Gate {
         });
         let identity = known.map_err(refusal)?;
         // A blank principal is nobody, and so nobody has authenticated as it.
-        if identity.is_blank() { Err(Refusal::InvalidCredential) } else { Ok(identity) }
+        if identity.is_blank() {
+            return Err(Refusal::InvalidCredential);
+        }
+        match self.required().iter().all(|scope| identity.has_scope(scope)) {
+            true => Ok(identity),
+            false => Err(Refusal::ScopesMissing),
+        }
     }
 }
 
@@ -190,10 +208,17 @@ fn named(extensions: &Extensions) -> Result<Option<Identity>, Refusal> {
 
 /// The response to a request that the endpoint refuses before it has read it.
 pub(in crate::http) fn refused(endpoint: &Endpoint, refusal: &Refusal) -> Response {
-    let mut response = reply::refused(refusal, None);
+    let mut response = match (refusal, &endpoint.gate) {
+        (Refusal::ScopesMissing, Some(gate)) => {
+            let error = ErrorObject::insufficient_scope(&gate.required().join(" "));
+            reply::error(StatusCode::FORBIDDEN, None, &error)
+        }
+        _ => reply::refused(refusal, None),
+    };
     let pick: fn(&Challenges) -> &HeaderValue = match refusal {
         Refusal::NoIdentity | Refusal::BlankPrincipal => |all| &all.missing,
         Refusal::InvalidCredential => |all| &all.invalid,
+        Refusal::ScopesMissing => |all| &all.insufficient,
         Refusal::HeaderRepeated { name } if *name == AUTHORIZATION => |all| &all.repeated,
         Refusal::CannotAuthenticate { retry_after } => {
             response.headers_mut().insert(RETRY_AFTER, (*retry_after).into());

@@ -198,7 +198,7 @@ mod tests {
         {
             assert_eq!(locate(resource), None, "{resource}");
             let metadata = Some(ResourceMetadata::new(resource, ["https://as.example"]));
-            assert!(Metadata::new(&Challenge { metadata, scopes: Vec::new() }).is_none());
+            assert!(Metadata::new(&Challenge { metadata, ..Challenge::default() }).is_none());
         }
     }
 
