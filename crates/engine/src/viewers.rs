@@ -112,9 +112,7 @@ impl Revoked {
             }
             removed.extend(first);
         }
-        // Another node may have revoked it for longer.
-        let last = all.entry(principal).or_insert(until);
-        *last = until.max(*last);
+        all.insert(principal, until);
         self.any.store(true, Ordering::Release);
         Some(removed)
     }
@@ -156,6 +154,16 @@ impl Viewers {
         let mut caches = self.caches.lock();
         caches.retain(|cache| cache.strong_count() > 0);
         caches.push(cache);
+    }
+
+    /// Marks what is computed from now on.
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Whether nothing was refreshed since then.
+    pub(crate) fn generation_is(&self, then: &Arc<Generation>) -> bool {
+        Arc::ptr_eq(&self.generation.load(), then)
     }
 
     /// What this sender sees, with its labels as of now.

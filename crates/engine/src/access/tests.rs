@@ -157,7 +157,7 @@ struct Hub {
 impl Hub {
     fn learn(&mut self, new: bool) {
         if new {
-            self.classes.clear();
+            self.classes.begin_again(Vec::new);
             for (viewer, class) in &mut self.members {
                 *class = self.classes.join(viewer);
             }

@@ -47,16 +47,18 @@ impl Sessions {
         // Looked at before and after the hub is told: what changes in between is in one of the two.
         let before = registry.catalog();
         let (mut state, now, viewer) = loop {
-            let seen = entry.who();
+            let (seen, generation) = (entry.who(), registry.viewers.generation());
             let now = match &who {
                 Some(who) => who.clone(),
                 // What another node has found may be outdated.
-                None => seen.clone().map(Identity::without_carried),
+                None => seen.map(Identity::without_carried),
             };
             // Without the lock, because the labels come from the author's code.
             let viewer = registry.viewers.viewer(&now);
             let state = entry.state();
-            if who.is_some() || state.who.is_same(&seen) {
+            // Labels of before a refresh must not replace those of after it.
+            let is_latest = registry.viewers.generation_is(&generation);
+            if is_latest && (who.is_some() || state.who.is_same(&seen)) {
                 break (state, now, viewer);
             }
         };

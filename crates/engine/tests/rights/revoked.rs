@@ -63,10 +63,10 @@ async fn who_is_revoked_has_no_sessions_and_listens_and_comes_back_later() {
     until(|| engine.sessions().len() == 2).await;
     let sender = RequestSender::known(ann(&[]));
     let found = engine.http_session(session_of_ann.id().as_str(), &sender).await;
-    assert_eq!(found.err(), Some(Refused::SessionEnded));
+    assert_eq!(found.err(), Some(Refused::Revoked));
     // One that is on its way is refused, too.
     let opened = engine.open_http_session(sender).await;
-    assert_eq!(opened.err(), Some(Refused::SessionEnded));
+    assert_eq!(opened.err(), Some(Refused::Revoked));
     engine.send_tool_list_changed();
     let mut batch = Vec::new();
     assert!(bobs.next(&mut batch).await, "others go on");
