@@ -32,9 +32,7 @@ impl Session {
 impl Sessions {
     /// Works out what a session sees that was just opened: its rights may have changed meanwhile.
     pub(super) fn look_again(&self, entry: &Arc<SessionEntry>) {
-        if self.registry.catalog().is_restricted() {
-            self.set_rights(entry, None, &self.registry.announced());
-        }
+        self.set_rights(entry, None, &self.registry.announced());
     }
 
     /// Works out anew what a session sees, with the rights of `who` or those that it has. Its clients
