@@ -195,7 +195,6 @@ impl OAuthBuilder {
 
     /// Sets scopes that every request needs. A token without one of them is answered with 403, which
     /// names them. Default: none.
-    #[must_use]
     pub fn require<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,

@@ -44,9 +44,12 @@ impl<'a> ScopeRequest<'a> {
 
 type Require = dyn Fn(&ScopeRequest<'_>) -> BTreeSet<Arc<str>> + Send + Sync;
 
-/// Who may see and use an item, as its author says.
+/// Who may see and use an item, as its author says. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct ItemAccess {
+pub(crate) struct ItemAccess(Arc<Said>);
+
+#[derive(Clone, Default)]
+struct Said {
     only_for: Option<Clause>,
     scopes: BTreeSet<Arc<str>>,
     hide: bool,
@@ -60,38 +63,42 @@ impl fmt::Debug for ItemAccess {
 }
 
 impl ItemAccess {
+    fn said(&mut self) -> &mut Said {
+        Arc::make_mut(&mut self.0)
+    }
+
     pub(crate) fn only_for(&mut self, labels: impl IntoIterator<Item = Arc<str>>) {
-        self.only_for.get_or_insert_default().extend(labels.into_iter().map(Term::Label));
+        self.said().only_for.get_or_insert_default().extend(labels.into_iter().map(Term::Label));
     }
 
     pub(crate) fn require_scope(&mut self, scope: Arc<str>) {
-        self.scopes.insert(scope);
+        self.said().scopes.insert(scope);
     }
 
     pub(crate) fn hide_without_scope(&mut self) {
-        self.hide = true;
+        self.said().hide = true;
     }
 
     pub(crate) fn require(
         &mut self,
         scopes: impl Fn(&ScopeRequest<'_>) -> BTreeSet<Arc<str>> + Send + Sync + 'static,
     ) {
-        self.require = Some(Arc::new(scopes));
+        self.said().require = Some(Arc::new(scopes));
     }
 
     /// The access as data.
     pub(crate) fn access(&self) -> Access {
-        let mut clauses: BTreeSet<Clause> = self.only_for.iter().cloned().collect();
-        if self.hide {
-            let scopes = self.scopes.iter().cloned();
+        let mut clauses: BTreeSet<Clause> = self.0.only_for.iter().cloned().collect();
+        if self.0.hide {
+            let scopes = self.0.scopes.iter().cloned();
             clauses.extend(scopes.map(|scope| Clause::from([Term::Scope(scope)])));
         }
-        Access { rule: Rule::of(clauses), scopes: self.scopes.clone() }
+        Access { rule: Rule::of(clauses), scopes: self.0.scopes.clone() }
     }
 
     /// Whether the scopes of a request depend on its arguments.
     pub(crate) fn asks_arguments(&self) -> bool {
-        self.require.is_some()
+        self.0.require.is_some()
     }
 
     /// The scopes of a request that depend on its arguments.
@@ -103,7 +110,7 @@ impl ItemAccess {
         &self,
         request: &ScopeRequest<'_>,
     ) -> Result<BTreeSet<Arc<str>>, ErrorObject> {
-        let Some(require) = &self.require else { return Ok(BTreeSet::new()) };
+        let Some(require) = &self.0.require else { return Ok(BTreeSet::new()) };
         let panicked = || ErrorObject::internal("the scopes of the request cannot be found out");
         quietly(|| require(request)).ok_or_else(panicked)
     }

@@ -219,7 +219,7 @@ async fn a_session_that_migrates_takes_along_what_its_streams_need() {
     assert!(matches!(migrated.next().await, Some(PeerEvent::Ended)));
     migration.arrived();
     drop(migration);
-    assert_eq!(near.http_sessions(), [id.clone()]);
+    assert_eq!(near.http_sessions(), std::slice::from_ref(&id));
     for (stream, scope) in streams {
         is_for_the_stronger(&near, &id, stream, scope).await;
     }

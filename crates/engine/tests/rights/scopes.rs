@@ -88,6 +88,9 @@ fn asked(answer: &Value) -> Vec<&str> {
     error["data"]["scope"].as_str().expect("scopes").split(' ').collect()
 }
 
+/// The scopes that a request lacks, which its client is told; `None` if it lacks none.
+type Asks = Option<&'static [&'static str]>;
+
 #[tokio::test]
 async fn missing_scopes_are_asked_for_together_and_nothing_runs() {
     let runs = Arc::<AtomicUsize>::default();
@@ -99,7 +102,7 @@ async fn missing_scopes_are_asked_for_together_and_nothing_runs() {
     let prompted = ("prompts/get", json!({"name": "plain", "arguments": {"zone": "1"}}));
     let read = |uri: &str| ("resources/read", json!({ "uri": uri }));
     #[rustfmt::skip]
-    let table: Vec<((&str, Value), &[&str], Option<&[&str]>)> = vec![
+    let table: Vec<((&str, Value), &[&str], Asks)> = vec![
         (plain.clone(), &[], Some(&["read", "write"])),
         (plain.clone(), &["read"], Some(&["read", "write"])),
         (plain, &["read", "write"], None),
