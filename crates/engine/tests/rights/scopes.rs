@@ -99,6 +99,7 @@ async fn missing_scopes_are_asked_for_together_and_nothing_runs() {
     let prompted = ("prompts/get", json!({"name": "plain", "arguments": {"zone": "1"}}));
     let read = |uri: &str| ("resources/read", json!({ "uri": uri }));
     #[rustfmt::skip]
+    #[expect(clippy::type_complexity, reason = "a table")]
     let table: Vec<((&str, Value), &[&str], Option<&[&str]>)> = vec![
         (plain.clone(), &[], Some(&["read", "write"])),
         (plain.clone(), &["read"], Some(&["read", "write"])),
