@@ -153,7 +153,12 @@ impl AnnounceBarrier {
 
 #[cfg(test)]
 mod tests {
-    use stentor_engine::ListKind;
+    use std::sync::{Arc, Mutex};
+
+    use stentor_engine::remote::{
+        Fact, PeerFacts, PeerRequest, PeerStream, Peers, Reach, Unreachable,
+    };
+    use stentor_engine::{Engine, ListKind, tool};
 
     use super::*;
 
@@ -224,5 +229,69 @@ mod tests {
         barrier.shown(&node("a"), 7, tools(), now);
         barrier.changed(1, ListChanges::all([ListKind::Prompts]), now);
         assert_eq!(barrier.all(), ListChanges::all([TOOLS, ListKind::Prompts]));
+    }
+
+    /// Keeps what an engine reports of its catalog.
+    #[derive(Clone, Debug, Default)]
+    struct Reported(Arc<Mutex<Vec<ListChanges>>>);
+
+    impl PeerFacts for Reported {
+        fn catalog_changed(&self, changes: ListChanges) {
+            self.0.lock().unwrap().push(changes);
+        }
+
+        fn offer_shown(&self, _node: &NodeId, _seq: u64, _changes: ListChanges) {}
+
+        fn registry_restarted(&self) {}
+
+        fn tell(&self, _fact: Fact) {}
+    }
+
+    impl Peers for Reported {
+        fn reach(&self, _node: &NodeId) -> Reach {
+            Reach::Dead
+        }
+
+        fn ask(&self, node: &NodeId, _: PeerRequest) -> Result<PeerStream, Unreachable> {
+            Err(Unreachable(node.clone()))
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_that_concern_some_are_joined_and_concern_no_others() {
+        let engine = Engine::builder("test", "1").start().await.unwrap();
+        let reported = Reported::default();
+        engine.join_peers(Some(Arc::new(reported.clone())));
+        for label in ["a", "b", "c"] {
+            let new = tool(label, || async { "" }).only_for([label]);
+            engine.catalog().add(new).await.unwrap();
+        }
+        engine.catalog().add(tool("open", || async { "" })).await.unwrap();
+        let [a, b, c, open] = &reported.0.lock().unwrap()[..] else { panic!("{reported:?}") };
+        let joined = |changes: &[&ListChanges]| {
+            let mut all = ListChanges::default();
+            changes.iter().for_each(|it| all.join((*it).clone()));
+            all
+        };
+
+        let (mut barrier, now) = (AnnounceBarrier::default(), Instant::now());
+        barrier.up(&node("x"));
+        barrier.changed(1, a.clone(), now);
+        barrier.changed(2, b.clone(), now);
+        barrier.changed(3, c.clone(), now);
+        barrier.confirmed(&node("x"), 2);
+        let settled = barrier.settled(now);
+        assert_eq!(settled, Settled { own: Some(2), lists: joined(&[a, b]) });
+        assert_ne!(settled.lists, joined(&[a, b, c]));
+        for (seq, changes) in [(1, a), (2, b), (3, c)] {
+            barrier.shown(&node("y"), seq, changes.clone(), now);
+        }
+        assert_eq!(barrier.settled_remotely(&node("y"), 2), joined(&[a, b]));
+        // What is left of both nodes, when this one leaves.
+        assert_eq!(barrier.all(), joined(&[c, c]));
+        barrier.changed(4, a.clone(), now);
+        barrier.changed(5, open.clone(), now);
+        barrier.confirmed(&node("x"), 5);
+        assert_eq!(barrier.settled(now).lists, joined(&[open, a]), "it concerns everybody");
     }
 }

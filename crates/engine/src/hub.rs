@@ -5,10 +5,10 @@
 //! **Dies when** the supervisor stops, or a bug panics.
 //! **Restarts as** an empty hub that every session joins again.
 
-mod custom;
 mod fanout;
 pub(crate) mod filter;
 mod pending;
+mod publish;
 mod rights;
 
 use std::fmt;
@@ -21,7 +21,6 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_delivery::StreamSender;
-use stentor_delivery::policy::Class;
 use stentor_wire::{EncodedNotice, KeyKind, ListKind, Notice, SubscriptionId, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -405,70 +404,6 @@ impl HubState {
             // Its notices contain its state, which only the extension knows.
             Some((kind, _)) if kind.is_owned() => {}
             Some((kind, _)) => self.on_key_changed(kind, &topic.normal()).await,
-        }
-    }
-
-    /// A topic changed, which is in its normal form. Each client receives its key as the client
-    /// wrote it.
-    async fn on_key_changed(&mut self, kind: KeyKind, topic: &Topic) {
-        self.published += 1;
-        let rule = match topic {
-            Topic::Resource(uri) => self.watchers.rule_of(uri),
-            _ => Rule::default(),
-        };
-        self.learn(|classes| classes.learn([&rule]));
-        let seen = self.classes.who_sees(&rule);
-        let mut by_key: IndexMap<Arc<str>, Vec<Recipient>, RandomState> = IndexMap::default();
-        for key in self.topics.get(topic).into_iter().flat_map(IndexMap::keys) {
-            let Some(subscriber) = self.subscribers.get(key) else { continue };
-            if !seen.by(subscriber.class) {
-                continue;
-            }
-            let Some(written) = subscriber.filter.written(topic) else { continue };
-            let recipients = match by_key.get_mut(written) {
-                Some(recipients) => recipients,
-                None => by_key.entry(written.clone()).or_default(),
-            };
-            recipients.push(Recipient::new(key, subscriber));
-        }
-        for (written, to) in by_key {
-            let notice = Notice::Changed(kind.topic(written));
-            fanout::write_to_all(to, Class::of(&notice), Arc::new(EncodedNotice::new(notice)))
-                .await;
-        }
-    }
-
-    async fn on_state(&mut self, notice: Notice) {
-        let Notice::State { topic, version, .. } = &notice else { return };
-        let Some(subscribers) = self.topics.get_mut(topic) else { return };
-        let behind = subscribers.iter_mut().filter(|(_, last)| **last < *version);
-        let recipients = behind.filter_map(|(key, last)| {
-            *last = *version;
-            Some(Recipient::new(key, self.subscribers.get(key)?))
-        });
-        let recipients = recipients.collect();
-        self.send(recipients, notice).await;
-    }
-
-    async fn send(&mut self, recipients: Vec<Recipient>, notice: Notice) {
-        self.published += 1;
-        if recipients.is_empty() {
-            return;
-        }
-        let class = Class::of(&notice);
-        let notice = Arc::new(EncodedNotice::new(notice));
-        fanout::write_to_all(recipients, class, notice).await;
-    }
-
-    fn on_send_state(&mut self, key: &SubscriberKey, notice: EncodedNotice) {
-        let Notice::State { topic, version, .. } = notice.notice() else { return };
-        let last = self.topics.get_mut(topic).and_then(|subscribers| subscribers.get_mut(key));
-        if let (Some(last), Some(subscriber)) = (last, self.subscribers.get(key))
-            && *last < *version
-        {
-            *last = *version;
-            let class = Class::of(notice.notice());
-            subscriber.sender.notice(class, Arc::new(notice), key.subscription.clone());
         }
     }
 

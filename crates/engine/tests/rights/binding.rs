@@ -192,6 +192,25 @@ async fn a_stream_is_not_resumed_without_the_scopes_that_its_call_needed() {
 }
 
 #[tokio::test]
+async fn what_only_some_see_is_not_resumed_by_a_credential_without_the_label() {
+    let hidden = tool("hidden", || async { "secret" }).only_for(["admin", "root"]);
+    let engine = builder().tool(hidden).start().await.unwrap();
+    let id = session(&engine, &ann(&[])).await.id().clone();
+    let stream = begin(&engine, &id, &ann(&["admin"]), "hidden").await;
+    let session = used(&engine, &id, &ann(&["admin"])).await;
+    let mut listed = session.request(request(9, "tools/list", json!({}))).await.unwrap();
+    session.keep(&listed, &[]);
+    assert!(messages(&mut listed).await[0].to_string().contains("hidden"));
+    for stream in [stream, listed.stream_id()] {
+        assert_eq!(resumed(&engine, &id, &ann(&["other"]), stream).await, None);
+        // Another label of the same rule is as good.
+        for label in ["root", "admin"] {
+            assert!(resumed(&engine, &id, &ann(&[label]), stream).await.is_some());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_of_a_call_on_another_node_is_not_resumed_without_its_scopes() {
     let nodes = Nodes::default();
     let _far = nodes.start("far", builder()).await;
