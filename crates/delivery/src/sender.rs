@@ -47,6 +47,7 @@ impl StreamSender {
             waker: None,
             writer: None,
             reader: 0,
+            resumed: false,
             attached: false,
             when_gone,
             waiting: None,
@@ -75,10 +76,19 @@ impl StreamSender {
     }
 
     /// Notes something that a reader of the stream has to have. Who gives the stream out checks it.
+    ///
+    /// A reader that has resumed the stream ends, because it may not have it. Its client can come back.
     pub fn need(&self, need: Arc<str>) {
-        let mut needs = self.0.needs.get_or_init(Box::default).lock();
-        if !needs.contains(&need) {
+        {
+            let mut needs = self.0.needs.get_or_init(Box::default).lock();
+            if needs.contains(&need) {
+                return;
+            }
             needs.push(need);
+        }
+        let resumed = self.0.state.lock().resumed;
+        if resumed {
+            self.detach();
         }
     }
 
@@ -245,6 +255,7 @@ impl StreamSender {
             let read = state.queue.read();
             // Under the same lock: the replay does not contain frames that are read from here on.
             let (reader, waker) = self.attach_to(&mut state);
+            state.resumed = true;
             let replay = match &mut state.log {
                 Some(log) if next < read => Ok((log.events.replay(next), next >= log.floor)),
                 _ => Err(next == read),

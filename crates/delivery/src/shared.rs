@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) writer: Option<Weak<dyn DirectWrite>>,
     /// The number of the current reader. A reader that was replaced sees another number and ends.
     pub(crate) reader: u64,
+    /// Whether there was a reader that did not begin the stream.
+    pub(crate) resumed: bool,
     pub(crate) attached: bool,
     pub(crate) when_gone: WhenGone,
     /// Since when frames have been seen waiting, and the number of the first of them.

@@ -162,15 +162,22 @@ impl Session {
             Some(sender) => sender,
             None => self.entry.earlier_stream(&self.sessions, stream).await?,
         };
-        // A weaker credential must not read what a stronger one asked for: for it, there is no such
-        // stream.
-        let needs = sender.needs();
-        let viewer =
-            (!needs.is_empty()).then(|| self.sessions.registry.viewers.viewer(&self.sender.who));
-        if viewer.is_some_and(|viewer| !needs.iter().all(|need| viewer.meets(need))) {
-            return None;
+        loop {
+            // A weaker credential must not read what a stronger one asked for: for it, there is no
+            // such stream.
+            let needs = sender.needs();
+            if !needs.is_empty() {
+                let viewer = self.sessions.registry.viewers.viewer(&self.sender.who);
+                if !needs.iter().all(|need| viewer.meets(need)) {
+                    return None;
+                }
+            }
+            let resumed = sender.resume(next).await;
+            // A need that came before the reader did not end it.
+            if sender.needs().len() == needs.len() {
+                return Some(resumed);
+            }
         }
-        Some(sender.resume(next).await)
     }
 
     /// Adds notices that the session's former node has received for it.

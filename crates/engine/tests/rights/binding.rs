@@ -11,6 +11,7 @@ use stentor_engine::transport_api::{HttpSession, Refused, RequestSender};
 use stentor_engine::{
     CallError, Context, Engine, EngineBuilder, Seq, SessionId, StreamId, ToolError, tool,
 };
+use tokio::sync::Notify;
 
 use crate::nodes::{Nodes, through_json};
 use crate::support::request;
@@ -189,6 +190,34 @@ async fn a_stream_is_not_resumed_without_the_scopes_that_its_call_needed() {
     let receiver = session.request(request(9, "tools/call", params)).await.unwrap();
     session.keep(&receiver, &[]);
     assert!(resumed(&engine, &id, &ann(&[]), receiver.stream_id()).await.is_some());
+}
+
+#[tokio::test]
+async fn a_weaker_reader_of_a_running_call_ends_when_the_call_asks_for_a_scope() {
+    let go = Arc::<Notify>::default();
+    let waiting = go.clone();
+    let wait = tool("wait", move |ctx: Context| {
+        let go = waiting.clone();
+        async move {
+            ctx.info("a secret is no secret yet");
+            go.notified().await;
+            inside(ctx).await
+        }
+    });
+    let engine = Engine::builder("test", "1").tool(wait).start().await.unwrap();
+    let id = session(&engine, &ann(&[])).await.id().clone();
+    let stream = begin(&engine, &id, &ann(&["inside"]), "wait").await;
+    let weaker = used(&engine, &id, &ann(&[])).await;
+    let mut receiver = weaker.resume(stream, Seq(0)).await.unwrap();
+    assert_eq!(receiver.stream_id(), stream, "nothing was asked for yet");
+    let mut batch = Vec::new();
+    assert!(receiver.next(&mut batch).await);
+    go.notify_one();
+    batch.clear();
+    while receiver.next(&mut batch).await {}
+    let read: Vec<_> = batch.drain(..).map(message).collect();
+    assert!(!json!(read).to_string().contains("\"secret"), "{read:?}");
+    is_for_the_stronger(&engine, &id, stream, "inside").await;
 }
 
 #[tokio::test]
