@@ -25,7 +25,7 @@ const MAX_SCOPE: usize = 256;
 #[non_exhaustive]
 pub struct RightsConfig {
     /// For how long the credentials of a [revoked](crate::Engine::revoke) principal are refused. Not
-    /// less than the life of a token. Default 1 hour.
+    /// less than the life of a token; above 100 years counts as 100 years. Default 1 hour.
     pub revoked_for: Duration,
     /// How many principals may be revoked at once. Above that, the one whose time ends first is
     /// forgotten. Default 10,000.

@@ -51,6 +51,8 @@ pub(crate) struct ItemAccess(Arc<Said>);
 #[derive(Clone, Default)]
 struct Said {
     only_for: Option<Clause>,
+    /// What the toolboxes say in which the item is.
+    within: BTreeSet<Clause>,
     scopes: BTreeSet<Arc<str>>,
     hide: bool,
     require: Option<Arc<Require>>,
@@ -71,6 +73,10 @@ impl ItemAccess {
         self.said().only_for.get_or_insert_default().extend(labels.into_iter().map(Term::Label));
     }
 
+    pub(crate) fn within(&mut self, labels: impl IntoIterator<Item = Arc<str>>) {
+        self.said().within.insert(labels.into_iter().map(Term::Label).collect());
+    }
+
     pub(crate) fn require_scope(&mut self, scope: Arc<str>) {
         self.said().scopes.insert(scope);
     }
@@ -88,7 +94,8 @@ impl ItemAccess {
 
     /// The access as data.
     pub(crate) fn access(&self) -> Access {
-        let mut clauses: BTreeSet<Clause> = self.0.only_for.iter().cloned().collect();
+        let mut clauses: BTreeSet<Clause> =
+            self.0.within.iter().chain(&self.0.only_for).cloned().collect();
         if self.0.hide {
             let scopes = self.0.scopes.iter().cloned();
             clauses.extend(scopes.map(|scope| Clause::from([Term::Scope(scope)])));

@@ -118,8 +118,8 @@ impl Toolbox {
         self
     }
 
-    /// Shows all items that are here now only to senders who have one of these labels. See
-    /// [`Tool::only_for`].
+    /// Shows all items that are here now only to senders who have one of these labels. An item that
+    /// is for some senders already is for those of them. See [`Tool::only_for`].
     #[must_use]
     pub fn only_for<I>(mut self, labels: I) -> Self
     where
@@ -127,7 +127,7 @@ impl Toolbox {
         I::Item: Into<Arc<str>>,
     {
         let labels: Vec<Arc<str>> = labels.into_iter().map(Into::into).collect();
-        self.items.iter_mut().for_each(|it| access(it).only_for(labels.iter().cloned()));
+        self.items.iter_mut().for_each(|it| access(it).within(labels.iter().cloned()));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::engine::Engine;
 use crate::registry::{Fact, Revocation};
@@ -102,6 +102,10 @@ impl Engine {
     }
 }
 
+/// The shortest and the longest time of a revocation. The latter can be added to any clock's time.
+const MIN_REVOKED: Duration = Duration::from_millis(100);
+const MAX_REVOKED: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Locks a principal out when it is awaited.
 #[derive(Debug)]
 #[must_use = "nothing is revoked before this is awaited"]
@@ -131,8 +135,7 @@ impl<'a> IntoFuture for Revoke<'a> {
             let Self { engine, principal, cancel_calls } = self;
             let principal: Arc<str> = principal.into();
             let revoked_for = engine.core().config.rights.revoked_for;
-            let until = SystemTime::now().checked_add(revoked_for);
-            let until = until.unwrap_or(SystemTime::UNIX_EPOCH);
+            let until = SystemTime::now() + revoked_for.clamp(MIN_REVOKED, MAX_REVOKED);
             let revocation = Revocation { until, cancel_calls };
             engine.revoke_here(&principal, revocation)
         })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stentor_engine::identity::Identity;
 use stentor_engine::{
-    Audience, Engine, ListCache, TemplateVars, prompt, resource, resource_template, tool,
+    Audience, Engine, ListCache, TemplateVars, Toolbox, prompt, resource, resource_template, tool,
 };
 use stentor_test::{Client, Notice, assert_notified, assert_silent};
 use stentor_wire::Era;
@@ -144,6 +144,20 @@ async fn a_request_for_a_hidden_item_is_answered_as_one_for_an_unknown_item() {
                 assert_eq!(same, method == "resources/unsubscribe", "{method} {params} {seen}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_toolbox_narrows_who_sees_its_items() {
+    let named = |name: &str| tool(name, || async { "" });
+    let items = Toolbox::new().tool(named("both").only_for(["admin"])).tool(named("staff"));
+    let engine = Engine::builder("test", "1").toolbox(items.only_for(["staff"]));
+    let engine = engine.start().await.unwrap();
+    for (roles, seen) in [(&["staff", "admin"][..], 2), (&["staff"], 1), (&["admin"], 0), (&[], 0)]
+    {
+        let who = Identity::named("ann").roles(roles.iter().copied());
+        let listed = modern(&engine, &who, "tools/list", json!({})).await;
+        assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), seen, "{roles:?}");
     }
 }
 

@@ -77,6 +77,18 @@ async fn who_is_revoked_has_no_sessions_and_listens_and_comes_back_later() {
 }
 
 #[tokio::test]
+async fn a_revocation_may_be_for_ever_and_for_no_time() {
+    for revoked_for in [Duration::MAX, Duration::ZERO] {
+        let builder = Engine::builder("test", "1");
+        let builder = builder.configure(|config| config.rights.revoked_for = revoked_for);
+        let engine = builder.start().await.unwrap();
+        session(&engine, &ann(&[])).await;
+        assert_eq!(engine.revoke("ann").await, 1, "{revoked_for:?}");
+        until(|| engine.sessions().is_empty()).await;
+    }
+}
+
+#[tokio::test]
 async fn calls_of_who_is_revoked_go_on_unless_they_are_cancelled() {
     for cancel in [false, true] {
         let go = Arc::<Notify>::default();

@@ -42,8 +42,9 @@ impl Context {
     }
 
     /// Ends the call unless the credential of the request has this scope: the client is told to get
-    /// one that has it, over HTTP with the status 403 if nothing was sent before. To be called before
-    /// anything is done. Where the scope is known before the code runs, use
+    /// one that has it, over HTTP with the status 403 if the call asks within
+    /// `HttpConfig::json_grace` (100 ms) and has sent nothing. To be called before anything is done.
+    /// Where the scope is known before the code runs, use
     /// [`Tool::require_scope`](crate::Tool::require_scope).
     ///
     /// ```
