@@ -37,10 +37,8 @@ impl ClaimRules {
         }
         self.check_audience(claims.get("aud"))?;
         let expires = self.check_times(&claims, now)?;
-        match claims.get("cnf") {
-            None => {}
-            Some(Value::Object(proofs)) if !proofs.contains_key("jkt") => {}
-            Some(_) => return Err(Refused::Bound),
+        if claims.contains_key("cnf") {
+            return Err(Refused::Bound);
         }
         let text = |name| match claims.get(name) {
             Some(Value::String(text)) => Some(text.as_str()),

@@ -183,6 +183,11 @@ impl Introspection {
         request.body(body.into()).map_err(FetchError::new)
     }
 
+    /// Whoever asks from now on does not get an answer that was asked for before.
+    pub(crate) fn forget(&self) {
+        self.waiting.lock().clear();
+    }
+
     /// Whoever asks about this token from now on begins anew.
     pub(crate) fn answered(&self, digest: &TokenDigest) {
         self.waiting.lock().remove(digest);
@@ -191,7 +196,8 @@ impl Introspection {
 
 fn claims_in(answer: &[u8]) -> Result<JsonObject, AskError> {
     if answer.len() > MAX_ANSWER {
-        return Err(FetchError::new("the answer is too long").into());
+        // So are the claims of this token.
+        return Err(AskError::ThisToken(FetchError::new("the answer is too long")));
     }
     let claims: JsonObject =
         serde_json::from_slice(answer).map_err(|_| FetchError::new("the answer is no object"))?;

@@ -53,7 +53,7 @@ const MAX_WAITS: usize = 3;
 /// * `exp` is there and not over, `nbf` and `iat` are over if they are there;
 /// * `typ` is `at+jwt` or `JWT`, or absent;
 /// * `sub` is there, or at least `client_id`;
-/// * it is not bound to a key of its client (`cnf.jkt`): such proofs are not read.
+/// * it is not bound to a key or a certificate of its client (`cnf`): such proofs are not read.
 ///
 /// The principal is the issuer and the subject, see
 /// [`Identity::issued`](stentor_engine::identity::Identity::issued). The client is
@@ -140,6 +140,8 @@ impl Authenticator for OAuth {
 
     fn forget(&self, principal: Option<&str>) {
         self.0.verdicts.forget(principal);
+        let introspections = self.0.issuers.iter().filter_map(|it| it.introspection.as_ref());
+        introspections.for_each(Introspection::forget);
     }
 }
 

@@ -82,7 +82,7 @@ impl Engine {
                     tokio::spawn(async move { engine.refresh_here(principal.as_deref()).await });
                 }
                 Fact::Revoked(principal, Some(revocation)) => {
-                    let _ended = self.revoke_here(&principal, revocation);
+                    self.revoke_here(&principal, revocation);
                 }
                 // It ends by itself.
                 _ => {}

@@ -21,6 +21,7 @@ mod state;
 mod store;
 mod streams;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ use crate::actor_pool::{ActorPool, PoolMember, Pooled};
 use crate::audience::Listener;
 use crate::call::{FinishStreams, Responder};
 use crate::caller::Caller;
+use crate::catalog::Readable;
 use crate::events::EngineEvent;
 use crate::hub::{HubMsg, Refilter, Subscriber, SubscriberKey};
 use crate::reasons::CancelReason;
@@ -282,11 +284,17 @@ impl Session {
         let (access, viewers) = (catalog.access_to_uri(&uri), &self.sessions.registry.viewers);
         let who = &self.sender.who;
         let is_seen = access.is_none_or(|access| access.rule.admits(&viewers.viewer(who)));
-        if !is_seen || catalog.reader(&uri).is_none() {
+        let Some(readable) = catalog.reader(&uri).filter(|_| is_seen) else {
             return Err(ErrorObject::resource_not_found(Era::Legacy, &uri));
-        }
-        if let Some(access) = access {
-            viewers.check_scopes(who, Era::Legacy, &access.scopes)?;
+        };
+        let mut scopes = match &readable {
+            Readable::Local(reader) => reader.scopes_of(&uri)?,
+            // The node that has it knows them.
+            Readable::Remote(_) => BTreeSet::new(),
+        };
+        scopes.extend(access.iter().flat_map(|access| access.scopes.iter().cloned()));
+        if !scopes.is_empty() {
+            viewers.check_scopes(who, Era::Legacy, &scopes)?;
         }
         let uri: Arc<str> = uri.into();
         let mut state = self.entry.state();

@@ -80,39 +80,71 @@ pub trait ForgetRights: Send + Sync {
     fn forget(&self, principal: Option<&str>);
 }
 
-/// Principals that are locked out, each until a time.
+/// Principals that are locked out.
 #[derive(Debug, Default)]
 pub(crate) struct Revoked {
     any: AtomicBool,
-    until: Mutex<HashMap<Arc<str>, SystemTime>>,
+    all: Mutex<HashMap<Arc<str>, LockedOut>>,
     max: usize,
+}
+
+/// Until when a principal is locked out, and whether its calls are cancelled.
+#[derive(Clone, Copy, Debug)]
+struct LockedOut {
+    until: SystemTime,
+    cancel_calls: bool,
 }
 
 impl Revoked {
     pub(crate) fn has(&self, principal: &str) -> bool {
+        self.get(principal).is_some()
+    }
+
+    /// Whether a principal is locked out, with its calls.
+    pub(crate) fn cancels(&self, principal: &str) -> bool {
+        self.get(principal).is_some_and(|it| it.cancel_calls)
+    }
+
+    fn get(&self, principal: &str) -> Option<LockedOut> {
         // Asked for each request, and nearly always empty.
-        self.any.load(Ordering::Acquire)
-            && self.until.lock().get(principal).is_some_and(|until| *until > SystemTime::now())
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let found = self.all.lock().get(principal).copied();
+        found.filter(|it| it.until > SystemTime::now())
     }
 
     /// Adds a principal. Returns those that were removed: their time is over, or there are too many.
-    /// `None` if nothing is new: its time is over, or it is locked out for as long already.
-    pub(crate) fn add(&self, principal: Arc<str>, until: SystemTime) -> Option<Vec<Arc<str>>> {
-        let mut all = self.until.lock();
+    /// `None` if nothing is new: its time is over, or it is locked out in the same way already.
+    pub(crate) fn add(
+        &self,
+        principal: Arc<str>,
+        until: SystemTime,
+        cancel_calls: bool,
+    ) -> Option<Vec<Arc<str>>> {
+        let mut all = self.all.lock();
         let now = SystemTime::now();
-        if until <= now || all.get(&principal).is_some_and(|known| *known >= until) {
+        let mut new = LockedOut { until, cancel_calls };
+        if until <= now {
             return None;
         }
+        if let Some(known) = all.get(&principal) {
+            if known.until >= until && (known.cancel_calls || !cancel_calls) {
+                return None;
+            }
+            new.until = until.max(known.until);
+            new.cancel_calls |= known.cancel_calls;
+        }
         let mut removed: Vec<_> =
-            all.extract_if(|_, until| *until <= now).map(|(it, _)| it).collect();
+            all.extract_if(|_, it| it.until <= now).map(|(it, _)| it).collect();
         if all.len() >= self.max && !all.contains_key(&principal) {
-            let first = all.iter().min_by_key(|(_, until)| **until).map(|(it, _)| it.clone());
+            let first = all.iter().min_by_key(|(_, it)| it.until).map(|(it, _)| it.clone());
             if let Some(first) = &first {
                 all.remove(first);
             }
             removed.extend(first);
         }
-        all.insert(principal, until);
+        all.insert(principal, new);
         self.any.store(true, Ordering::Release);
         Some(removed)
     }

@@ -110,6 +110,11 @@ impl CallRecord {
         if calls.lifecycle.ending().is_cancelled() {
             cancel.cancel(CancelReason::Shutdown);
         }
+        // The same for a revocation that cancels calls.
+        let is_locked_out = |it: &Arc<str>| calls.registry.viewers.revoked().cancels(it);
+        if call.principal.as_ref().is_some_and(is_locked_out) {
+            cancel.cancel(CancelReason::Application);
+        }
         Self { calls, call, method, cancel, started, answered: None }
     }
 

@@ -86,19 +86,26 @@ impl Engine {
         self.core().registry.viewers.add_cache(cache);
     }
 
-    /// The part of a revocation that each node does for itself.
-    pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) -> usize {
-        let (registry, until) = (&self.core().registry, revocation.until);
-        let Some(removed) = registry.viewers.revoked().add(principal.clone(), until) else {
-            return 0;
-        };
+    /// The part of a revocation that each node does for itself. Ends nothing if the revocation is not
+    /// new: nodes tell it again.
+    pub(crate) fn revoke_here(&self, principal: &Arc<str>, revocation: Revocation) {
+        if self.lock_out(principal, revocation) {
+            self.core().sessions.revoke(principal, revocation.cancel_calls);
+        }
+    }
+
+    fn lock_out(&self, principal: &Arc<str>, revocation: Revocation) -> bool {
+        let registry = &self.core().registry;
+        let Revocation { until, cancel_calls } = revocation;
+        let added = registry.viewers.revoked().add(principal.clone(), until, cancel_calls);
+        let Some(removed) = added else { return false };
         for expired in removed {
             registry.tell_peers(|| Fact::Revoked(expired, None));
         }
         // Each node tells it: one that comes later must hear of it also when the first one is gone.
         registry.tell_peers(|| Fact::Revoked(principal.clone(), Some(revocation)));
         registry.viewers.forget(Some(principal));
-        self.core().sessions.revoke(principal, revocation.cancel_calls)
+        true
     }
 }
 
@@ -137,7 +144,8 @@ impl<'a> IntoFuture for Revoke<'a> {
             let revoked_for = engine.core().config.rights.revoked_for;
             let until = SystemTime::now() + revoked_for.clamp(MIN_REVOKED, MAX_REVOKED);
             let revocation = Revocation { until, cancel_calls };
-            engine.revoke_here(&principal, revocation)
+            engine.lock_out(&principal, revocation);
+            engine.core().sessions.revoke(&principal, cancel_calls)
         })
     }
 }

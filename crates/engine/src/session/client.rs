@@ -114,9 +114,9 @@ impl Session {
     /// that the client has read so far.
     pub(crate) fn keep(&self, receiver: &StreamReceiver, read: &[Delivered]) {
         let Some(sender) = receiver.sender() else { return };
-        let runs = !sender.is_finished();
+        let is_told = !sender.is_finished() || !sender.needs().is_empty();
         self.entry.keep_stream(&self.sessions, sender, read);
-        if runs {
+        if is_told {
             self.sessions.session_changed(&self.entry);
         }
     }

@@ -146,6 +146,19 @@ async fn missing_scopes_are_asked_for_together_and_nothing_runs() {
 }
 
 #[tokio::test]
+async fn who_may_not_read_a_resource_may_not_watch_it() {
+    let engine = engine(Arc::default()).await;
+    for (has, asks) in [(&[][..], true), (&["write"], true), (&["write", "zone:1"], false)] {
+        let params = json!({"uri": "zone://1"});
+        let answer = answer(&engine, Era::Legacy, &ann(has), "resources/subscribe", params).await;
+        match asks {
+            true => assert_eq!(asked(&answer), ["write", "zone:1"], "{has:?}"),
+            false => assert!(answer["result"].is_object(), "{answer}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_needs_a_scope_is_listed_unless_it_is_hidden_without_it() {
     let engine = engine(Arc::default()).await;
     let names = async |who: &Identity| {

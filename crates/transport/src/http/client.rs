@@ -47,8 +47,7 @@ pub(super) fn client_address(
         return Some(peer);
     }
     let forwarded = headers.contains_key(FORWARDED).then(|| {
-        let hops =
-            elements(headers, FORWARDED.as_str(), |line| split_unquoted(line, ',').collect());
+        let hops = elements(headers, FORWARDED.as_str(), forwarded_elements);
         first_untrusted(peer, hops.iter().rev().map(|it| forwarded_for(it)), trusted)
     });
     let x_forwarded = headers.contains_key(X_FORWARDED_FOR).then(|| {
@@ -85,6 +84,20 @@ fn elements(headers: &HeaderMap, name: &str, split: fn(&str) -> Vec<&str>) -> Ve
     let trimmed = |element: &str| trim(element).to_owned();
     let elements = lines.flat_map(|line| split(&line).into_iter().map(trimmed).collect::<Vec<_>>());
     elements.filter(|element| !element.is_empty()).collect()
+}
+
+/// The elements of a line of `Forwarded`. A line with an open quote counts as one element that says
+/// nothing: a client could hide in the quote what a proxy adds to its line.
+fn forwarded_elements(line: &str) -> Vec<&str> {
+    let (mut open, mut chars) = (false, line.chars());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' if open => drop(chars.next()),
+            '"' => open = !open,
+            _ => {}
+        }
+    }
+    if open { vec!["unknown"] } else { split_unquoted(line, ',').collect() }
 }
 
 /// The address of the `for` parameter of an element of `Forwarded` (RFC 7239).

@@ -25,6 +25,7 @@ where
         // The client broke off; nobody reads this response.
         return Ok(reply::empty(StatusCode::BAD_REQUEST));
     };
+    caller.check_good(endpoint)?;
     let message = match endpoint.engine.decode(body).await {
         Ok(message) => message,
         Err(error) => {

@@ -149,13 +149,21 @@ impl<'a> Caller<'a> {
             },
             None => named(&self.head.extensions)?,
         };
-        match self.identity.as_ref().and_then(Identity::good_until) {
-            // An authenticator may have remembered it for too long.
-            Some(until) if until <= SystemTime::now() => Err(Refusal::InvalidCredential),
-            _ if self.is_revoked(endpoint) => Err(Refusal::InvalidCredential),
-            _ if self.identity.is_none() && config.require_identity => Err(Refusal::NoIdentity),
+        self.check_good(endpoint)?;
+        match &self.identity {
+            None if config.require_identity => Err(Refusal::NoIdentity),
             _ => Ok(()),
         }
+    }
+
+    /// Checks that what the sender has shown is good now: an authenticator may have remembered it for
+    /// too long, and a body may take long to arrive.
+    pub(in crate::http) fn check_good(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
+        let until = self.identity.as_ref().and_then(Identity::good_until);
+        if until.is_some_and(|until| until <= SystemTime::now()) || self.is_revoked(endpoint) {
+            return Err(Refusal::InvalidCredential);
+        }
+        Ok(())
     }
 
     pub(in crate::http) fn head(&self) -> &'a Parts {

@@ -72,6 +72,10 @@ fn behind_trusted_proxies_a_client_is_the_nearest_hop_that_is_none() {
         (&["for=6.6.6.6, proto=https"], "10.0.0.1"),
         (&["for=6.6.6.6;for=7.7.7.7"], "10.0.0.1"),
         (&["for=\"6.6.6.6, for=9.9.9.9"], "10.0.0.1"),
+        (&["for=6.6.6.6;x=\", for=9.9.9.9"], "10.0.0.1"),
+        (&["for=6.6.6.6;x=\", for=\"9.9.9.9\""], "10.0.0.1"),
+        (&["for=6.6.6.6;x=\"\\\", for=\"9.9.9.9\""], "10.0.0.1"),
+        (&["for=6.6.6.6;x=\", for=9.9.9.9", "for=10.0.0.2"], "10.0.0.2"),
         (&[""], "10.0.0.1"),
     ] {
         let headers: Vec<_> = forwarded.iter().map(|line| (FORWARDED, *line)).collect();
