@@ -103,7 +103,7 @@ pub mod prelude {
     };
 }
 
-/// Questions to the client: [`Elicit`], [`Sample`], its roots, and what can go wrong with them.
+/// Questions to the client: [`Elicit`](ask::Elicit), [`Sample`](ask::Sample), its roots, and what can go wrong with them.
 pub mod ask {
     pub use stentor_engine::{
         AskError, ClientRoot, Elicit, InputRequired, Sample, Sampled, UrlElicitation,
@@ -118,7 +118,7 @@ pub mod catalog {
     };
 }
 
-/// The settings of an engine. [`Config`] holds the others; each has a setter for each field.
+/// The settings of an engine. [`Config`](config::Config) holds the others; each has a setter for each field.
 ///
 /// `docs/LIMITS.md` of the repository lists every limit with what happens at it.
 pub mod config {
