@@ -10,6 +10,7 @@
 //! | progress         | each            | latest wins, the last value arrives  | as before           |
 //! | log              | each            | oldest dropped, the client is told   | as before           |
 //! | custom           | each            | oldest dropped and counted           | as before           |
+//! | event            | each, in order  | the rest is read from the log later  | closed; told a gap  |
 //!
 //! A client *falls behind* when more frames wait for it than [`Limits`] allow. While a notice of a
 //! list or resource is unread, the same notice is not queued again, even if the client keeps up.
@@ -43,11 +44,13 @@ pub enum Class {
     Log,
     /// A notification of the application's own.
     Custom,
+    /// Something that happened, on a stream of the events extension.
+    Event,
 }
 
 impl Class {
     /// All classes, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Reply,
         Self::Question,
         Self::ListChanged,
@@ -56,6 +59,7 @@ impl Class {
         Self::Progress,
         Self::Log,
         Self::Custom,
+        Self::Event,
     ];
 
     /// The class of a notice.
@@ -75,7 +79,7 @@ impl Class {
     #[must_use]
     pub const fn when_behind(self) -> WhenBehind {
         match self {
-            Self::Reply | Self::Question => WhenBehind::Keep,
+            Self::Reply | Self::Question | Self::Event => WhenBehind::Keep,
             Self::ListChanged | Self::ResourceUpdated => WhenBehind::OneFlag,
             Self::Task | Self::Progress => WhenBehind::LatestWins,
             Self::Log | Self::Custom => WhenBehind::DropOldest,
@@ -100,6 +104,7 @@ impl Class {
             Self::Progress => "progress",
             Self::Log => "log",
             Self::Custom => "custom",
+            Self::Event => "event",
         }
     }
 }
@@ -107,7 +112,8 @@ impl Class {
 /// What happens to a frame when its client falls behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenBehind {
-    /// It is kept. Each request has one, and requests are limited.
+    /// It is kept. Requests are limited, and who sends events asks first whether there is
+    /// [room](crate::StreamSender::has_room).
     Keep,
     /// At most one for the same list or resource waits.
     OneFlag,

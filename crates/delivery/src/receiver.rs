@@ -26,6 +26,11 @@ pub trait RemoteSource: Debug + Send + Sync + 'static {
     /// Whether no frame waits and none will follow.
     fn is_drained(&self) -> bool;
 
+    /// Whether the stream has heartbeats of its own.
+    fn has_heartbeats(&self) -> bool {
+        false
+    }
+
     /// Appends the frames that have arrived to `batch`, or waits for some.
     fn poll_next(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Delivered>) -> Poll<Next>;
 }
@@ -69,6 +74,15 @@ impl StreamReceiver {
         match &self.0 {
             Source::Local(reader) => reader.shared.stream,
             Source::Remote(remote) => remote.stream_id(),
+        }
+    }
+
+    /// Whether the stream has heartbeats of its own.
+    #[must_use]
+    pub fn has_heartbeats(&self) -> bool {
+        match &self.0 {
+            Source::Local(reader) => reader.shared.terms.heartbeats,
+            Source::Remote(remote) => remote.has_heartbeats(),
         }
     }
 

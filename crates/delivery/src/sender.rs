@@ -222,6 +222,29 @@ impl StreamSender {
         self.wait_for_space(State::is_over).await;
     }
 
+    /// Whether there is room for an event: the frames that wait and are never dropped are within
+    /// [`Limits::bytes`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let limit = self.limits().bytes;
+        self.0.state.lock().queue.kept_bytes() <= limit
+    }
+
+    /// Waits until half of [`Limits::bytes`] is free, or the stream has ended. Cancel safe.
+    pub async fn wait_for_room(&self) {
+        loop {
+            let space = self.0.space.notified();
+            let limit = self.limits().bytes / 2;
+            {
+                let state = self.0.state.lock();
+                if state.queue.kept_bytes() <= limit || state.is_over() {
+                    return;
+                }
+            }
+            space.await;
+        }
+    }
+
     async fn wait_for_space(&self, or: impl Fn(&State) -> bool) {
         loop {
             let space = self.0.space.notified();

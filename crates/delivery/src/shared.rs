@@ -40,6 +40,8 @@ pub struct Terms {
     pub limits: Limits,
     /// Whether the reply is the last frame, as on the response body of an HTTP request.
     pub one_reply: bool,
+    /// Whether the stream has heartbeats of its own, so that the transport writes no keep-alive.
+    pub heartbeats: bool,
 }
 
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::access::{Access, Need, need_of_scope};
 use crate::call::{self, Calls, Dispatch, NotAdmitted, Responder, Run, Target};
 use crate::caller::Caller;
 use crate::catalog::{Catalog, ListCache, Offer, Readable};
-use crate::extension::ProtocolExtension;
+use crate::extension::{ProtocolExtension, StreamMethod};
 use crate::handler::{
     Arguments, Completion, PendingRequests, PromptEntry, TemplateEntry, completed,
 };
@@ -151,6 +151,12 @@ impl Dispatcher {
                 decided => decided,
             })
         })
+    }
+
+    /// The method by which a request opens a stream, if it does.
+    pub(crate) fn stream_method(&self, method: &Method) -> Option<Arc<dyn StreamMethod>> {
+        let Method::Other(name) = method else { return None };
+        self.extensions.iter().find_map(|extension| extension.stream_method(name))
     }
 
     /// The extensions that own topics.

@@ -1,7 +1,12 @@
 //! Extensions of the protocol. Each brings an identifier, settings, methods and notifications. The
 //! tasks extension goes through here, and so do those of an author.
 
+mod schema;
+mod stream;
+
+use std::any::Any;
 use std::collections::HashSet;
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -23,6 +28,8 @@ use crate::hub::SubscriberKey;
 use crate::nodes::RemoteTopics;
 use crate::offload::LARGE;
 use crate::states::States;
+pub use schema::Schema;
+pub use stream::{AccessRules, Begin, Held, NoticeStream, Requester, StreamMethod, StreamRequest};
 
 /// An extension, as the engine sees it.
 pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
@@ -34,6 +41,11 @@ pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
 
     /// Decides about a request, if its method belongs to the extension.
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch>;
+
+    /// The method by which the request opens a stream, if it does.
+    fn stream_method(&self, _name: &str) -> Option<Arc<dyn StreamMethod>> {
+        None
+    }
 
     /// Whether its calls are new work, which a shutdown refuses.
     fn calls_are_new_work(&self) -> bool {
@@ -76,10 +88,23 @@ pub(crate) struct Grant {
 pub struct Extension {
     identifier: Arc<str>,
     settings: JsonObject,
+    pub(crate) capabilities: JsonObject,
     methods: Vec<(String, Function<ResultBody>)>,
+    streams: Vec<(Arc<str>, Arc<dyn StreamMethod>)>,
     notifications: Vec<(Arc<str>, Arc<str>)>,
     required: bool,
+    modern_only: bool,
+    pub(crate) start: Option<StartHook>,
 }
+
+/// Runs when the engine has started; its argument is the engine.
+pub(crate) type StartHook = Arc<
+    dyn Fn(
+            Arc<dyn Any + Send + Sync>,
+        ) -> BoxFuture<'static, Result<(), Box<dyn Error + Send + Sync>>>
+        + Send
+        + Sync,
+>;
 
 impl fmt::Debug for Extension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,9 +143,13 @@ pub fn extension(identifier: impl Into<Arc<str>>) -> Extension {
     Extension {
         identifier: identifier.into(),
         settings: JsonObject::new(),
+        capabilities: JsonObject::new(),
         methods: Vec::new(),
+        streams: Vec::new(),
         notifications: Vec::new(),
         required: false,
+        modern_only: false,
+        start: None,
     }
 }
 
@@ -132,6 +161,16 @@ impl Extension {
             Ok(Value::Object(settings)) => settings,
             _ => JsonObject::new(),
         };
+        self
+    }
+
+    /// Also declares a capability beside `extensions`, as
+    /// [`EngineBuilder::capability`](crate::EngineBuilder::capability) does.
+    #[must_use]
+    pub fn capability(mut self, key: impl Into<String>, value: impl Serialize) -> Self {
+        if let Ok(value) = serde_json::to_value(value) {
+            self.capabilities.insert(key.into(), value);
+        }
         self
     }
 
@@ -149,6 +188,21 @@ impl Extension {
         F::Future: Future<Output: IntoReply<ResultBody>> + Send + 'static,
     {
         self.methods.push((name.into(), Function::new(function)));
+        self
+    }
+
+    /// Adds a method whose answer is a stream of notices. It exists in the modern era only.
+    #[must_use]
+    pub fn stream_method(mut self, name: impl Into<Arc<str>>, method: impl StreamMethod) -> Self {
+        self.streams.push((name.into(), Arc::new(method)));
+        self
+    }
+
+    /// Does not show the extension to legacy clients. Its methods still decide themselves about a
+    /// legacy request.
+    #[must_use]
+    pub fn modern_only(mut self) -> Self {
+        self.modern_only = true;
         self
     }
 
@@ -171,6 +225,11 @@ impl Extension {
     pub fn required(mut self) -> Self {
         self.required = true;
         self
+    }
+
+    /// What runs when the engine has started, with the identifier.
+    pub(crate) fn start_hook(&self) -> Option<(Arc<str>, StartHook)> {
+        Some((self.identifier.clone(), self.start.clone()?))
     }
 
     /// The notifications: each method, and the member of a listen that asks for it.
@@ -201,8 +260,15 @@ impl ProtocolExtension for Extension {
         &self.identifier
     }
 
-    fn settings(&self, _era: Era) -> Option<Value> {
+    fn settings(&self, era: Era) -> Option<Value> {
+        if self.modern_only && era == Era::Legacy {
+            return None;
+        }
         Some(Value::Object(self.settings.clone()))
+    }
+
+    fn stream_method(&self, name: &str) -> Option<Arc<dyn StreamMethod>> {
+        self.streams.iter().find(|(method, _)| **method == *name).map(|(_, method)| method.clone())
     }
 
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {
@@ -284,6 +350,12 @@ pub(crate) fn check(extensions: &[Extension], states: &States) -> Result<(), Ext
             }
             if let Some(missing) = states.missing(&function.signature.states) {
                 return Err(ExtensionError::State(name.clone(), missing.name));
+            }
+        }
+        for (name, _) in &extension.streams {
+            let is_free = matches!(Method::parse(name), Method::Other(_)) && !name.is_empty();
+            if !is_free || !methods.insert(&**name) {
+                return Err(ExtensionError::Method(identifier(), name.to_string()));
             }
         }
         for (method, member) in extension.notifications() {

@@ -14,7 +14,7 @@ mod parameters;
 mod prompt;
 mod reply;
 mod resource;
-mod schema;
+pub(crate) mod schema;
 mod template;
 mod tool;
 mod watch;

@@ -81,7 +81,10 @@ pub use config::Config;
 pub use dispatch::ListConfig;
 pub use engine::{CallerSession, Engine, EngineBuilder, Revoke, SessionRef, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
-pub use extension::{Extension, ExtensionError, extension};
+pub use extension::{
+    AccessRules, Begin, Extension, ExtensionError, Held, NoticeStream, Requester, Schema,
+    StreamMethod, StreamRequest, extension,
+};
 pub use handler::{
     AccessLog, ArgumentProblem, AsTask, AskError, CallError, CallInput, ClientRoot, Completion,
     Context, Elicit, FromCall, FromWatch, Handler, HookParameters, InputRequired, IntoReply, Json,

@@ -238,7 +238,10 @@ impl Session {
 
     async fn on_request(&self, request: Box<Request>, responder: Responder) {
         self.follow_sender();
-        let decision = self.entry.state().on_request(&request, &self.sessions.members);
+        let decision = {
+            let opens = self.sessions.dispatcher.stream_method(&request.method);
+            self.entry.state().on_request(&request, &self.sessions.members, opens)
+        };
         let answer = match decision {
             Decision::Initialized(version) => {
                 responder.answer(self.sessions.dispatcher.hello().initialize(version));
@@ -259,7 +262,9 @@ impl Session {
             }
             Decision::Watch(uri) => self.on_watch(uri),
             Decision::Unwatch(uri) => Ok(self.on_unwatch(&uri)),
-            Decision::Listen(..) if self.sessions.lifecycle.is_draining() => {
+            Decision::Listen(..) | Decision::OpenStream(..)
+                if self.sessions.lifecycle.is_draining() =>
+            {
                 let error = ErrorObject::unavailable("the server is shutting down");
                 return self.refuse(&request, responder, error);
             }
@@ -267,6 +272,10 @@ impl Session {
                 // Boxed to keep the common future small.
                 let listening = self.begin_listen(request, caller, granted, asked, responder);
                 return Box::pin(listening).await;
+            }
+            Decision::OpenStream(caller, method) => {
+                let opening = self.open_stream(method, request, caller, responder);
+                return Box::pin(opening).await;
             }
             Decision::Refuse(error) => Err(error),
             Decision::Dispatch(caller) => {
@@ -345,14 +354,7 @@ impl Session {
 
     fn on_cancelled(&self, cancelled: params::Cancelled) {
         let request = &cancelled.request_id;
-        let was_listen = {
-            // Locked until the hub is notified, see `join`.
-            let mut state = self.entry.state();
-            let ended = state.end_listen(request);
-            ended
-                .map(|id| self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id)))))
-                .is_some()
-        };
+        let was_listen = self.entry.forget_listen(&self.sessions, request).is_some();
         if !was_listen {
             // Has no effect on a call that has ended.
             self.entry.calls().cancel(request, CancelReason::Client(cancelled.reason));

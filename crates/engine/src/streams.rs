@@ -30,7 +30,7 @@ impl Streams {
 
     /// The terms of a new stream; `one_reply` if it ends with its reply.
     pub(crate) fn terms(&self, one_reply: bool) -> Terms {
-        Terms { limits: self.limits, one_reply }
+        Terms { limits: self.limits, one_reply, heartbeats: false }
     }
 
     /// Counts the frames of a new session.

@@ -101,7 +101,13 @@ impl Engine {
     ) -> impl Future<Output = Result<Answer, Refused>> + Send + use<'_, S> {
         let caller = Caller::modern(version, &request.meta, None).sent_by(&source.into());
         if request.method == Method::Listen {
-            return Either::Right(Box::pin(self.core().sessions.open_listen(request, caller)));
+            return Either::Right(Either::Left(Box::pin(
+                self.core().sessions.open_listen(request, caller),
+            )));
+        }
+        if let Some(method) = self.core().dispatcher.stream_method(&request.method) {
+            let opened = self.core().sessions.open_stream(method, request, caller);
+            return Either::Right(Either::Right(Box::pin(opened)));
         }
         let begun = self.core().dispatcher.begin(caller, request, None, Scope::All);
         Either::Left(async move { Ok(begun?.answer().await) })

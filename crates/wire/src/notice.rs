@@ -63,6 +63,8 @@ pub struct EncodedNotice {
 enum End {
     /// Without `params`.
     Message,
+    /// In `params`, before any member.
+    Bare,
     /// In `params`, after a member.
     Params,
     /// In the `_meta` of `params`, at its beginning or after a member.
@@ -118,6 +120,16 @@ impl EncodedNotice {
         Self { notice, open: open.into(), end }
     }
 
+    /// Encodes a notification whose `params` have these members: JSON without the braces around it,
+    /// and without `_meta`.
+    #[must_use]
+    pub fn of_members(method: Arc<str>, members: &str) -> Self {
+        let name = Value::from(&*method);
+        let open = format!(r#"{{"jsonrpc":"2.0","method":{name},"params":{{{members}"#);
+        let end = if members.is_empty() { End::Bare } else { End::Params };
+        Self { notice: Notice::Custom { method, params: None }, open: open.into(), end }
+    }
+
     /// The notice, without the parts that only the message contains.
     #[must_use]
     pub fn notice(&self) -> &Notice {
@@ -136,12 +148,13 @@ impl EncodedNotice {
         let Some(id) = subscription else {
             return out.put_slice(match self.end {
                 End::Message => b"}",
-                End::Params => b"}}",
+                End::Bare | End::Params => b"}}",
                 End::Meta { .. } => b"}}}",
             });
         };
         out.put_slice(match self.end {
             End::Message => b",\"params\":{\"_meta\":{\"",
+            End::Bare => b"\"_meta\":{\"",
             End::Params => b",\"_meta\":{\"",
             End::Meta { empty: true } => b"\"",
             End::Meta { empty: false } => b",\"",

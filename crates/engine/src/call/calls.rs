@@ -264,7 +264,7 @@ impl CallHost for Calls {
         &self.layers
     }
 
-    fn viewers(&self) -> &Viewers {
+    fn viewers(&self) -> &Arc<Viewers> {
         &self.registry.viewers
     }
 

@@ -1,8 +1,11 @@
 //! The settings and items of an engine before it starts.
 
+use std::error::Error;
 use std::fmt;
+use std::future::{Future, ready};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use ractor::{Actor, ActorCell, SpawnErr};
 use serde::Serialize;
 use stentor_wire::encode::ServerIdentity;
@@ -34,6 +37,14 @@ pub enum StartError {
     /// The tasks of the last engine with this store could not be recovered.
     #[error(transparent)]
     Tasks(#[from] TaskStoreError),
+    /// An extension did not start.
+    #[error("extension '{extension}' did not start: {source}")]
+    ExtensionStart {
+        /// Its identifier.
+        extension: Arc<str>,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// An actor did not start.
     #[error("an actor did not start: {0}")]
     Spawn(#[from] SpawnErr),
@@ -184,7 +195,9 @@ impl EngineBuilder {
 
     /// Adds an extension of the protocol. [`start`](Self::start) checks it.
     #[must_use]
-    pub fn extension(mut self, extension: Extension) -> Self {
+    pub fn extension(mut self, extension: impl Into<Extension>) -> Self {
+        let extension = extension.into();
+        self.capabilities.extend(extension.capabilities.clone());
         self.extensions.push(extension);
         self
     }
@@ -250,6 +263,7 @@ impl EngineBuilder {
         let (catalog, _) = Catalog::default().apply(adds.collect::<Result<_, _>>()?)?;
         let identity = ServerIdentity::new(self.info);
         extension::check(&self.extensions, &states)?;
+        let hooks: Vec<_> = self.extensions.iter().filter_map(Extension::start_hook).collect();
         let offer = ServerOffer {
             identity,
             instructions: self.instructions,
@@ -274,6 +288,30 @@ impl EngineBuilder {
             let ending = core.lifecycle.ending().clone();
             tokio::spawn(Saver::run(Arc::downgrade(&core.sessions), ending));
         }
-        Ok(Engine::new(core, root))
+        let engine = Engine::new(core, root);
+        for (extension, start) in hooks {
+            if let Err(source) = start(Arc::new(engine.clone())).await {
+                engine.supervisor_cell().stop(None);
+                return Err(StartError::ExtensionStart { extension, source });
+            }
+        }
+        Ok(engine)
+    }
+}
+
+impl Extension {
+    /// Sets a function that runs when the engine has started, before [`EngineBuilder::start`] returns.
+    #[must_use]
+    pub fn on_start<F, S>(mut self, start: S) -> Self
+    where
+        S: Fn(Engine) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.start = Some(Arc::new(move |engine| match engine.downcast::<Engine>() {
+            Ok(engine) => start((*engine).clone()).boxed(),
+            // Only an engine calls this.
+            Err(_) => ready(Ok(())).boxed(),
+        }));
+        self
     }
 }

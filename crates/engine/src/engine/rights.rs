@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::engine::Engine;
+use crate::extension::Requester;
+use crate::identity::Identity;
 use crate::registry::{Fact, Revocation};
 use crate::viewers::ForgetRights;
 
@@ -59,6 +61,12 @@ impl Engine {
     /// ```
     pub fn revoke<'a>(&'a self, principal: &'a str) -> Revoke<'a> {
         Revoke { engine: self, principal, cancel_calls: false }
+    }
+
+    /// Somebody whose identity was kept, with the rights as of now; a stranger without an identity.
+    #[must_use]
+    pub fn requester(&self, identity: Option<Identity>) -> Requester {
+        Requester::kept(identity, self.core().registry.viewers.clone())
     }
 
     /// Whether a principal is [locked out](Self::revoke).

@@ -68,7 +68,7 @@ pub(crate) trait CallHost: fmt::Debug + Send + Sync {
     fn ask_timeout(&self) -> Duration;
 
     /// The rights of senders.
-    fn viewers(&self) -> &Viewers;
+    fn viewers(&self) -> &Arc<Viewers>;
 
     /// A stream of a session must not be read without more scopes than before.
     fn needs_changed(&self, session: &SessionId);

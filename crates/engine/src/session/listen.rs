@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use stentor_wire::params::NoticeFilter;
-use stentor_wire::{ErrorObject, Id, Request, SubscriptionId, encode};
+use stentor_wire::{ErrorObject, Id, Request, SubscriptionId};
 
 use super::{LeaveWhenClosed, Session, SessionEntry, Sessions};
 use crate::call::Responder;
 use crate::caller::Caller;
-use crate::extension::ProtocolExtension;
+use crate::extension::{ProtocolExtension, Requester, StreamMethod, StreamRequest};
+use crate::hub::SubscriberKey;
 use crate::hub::filter::Filter;
-use crate::hub::{HubMsg, SubscriberKey};
 use crate::nodes::{Forward, Forwarding};
 
 /// Topics of one kind, by their keys.
@@ -45,7 +45,10 @@ impl Grants {
             return;
         }
         let forwarding = Forwarding::begin(self.forwards, entry.notices(), request);
-        entry.state().keep_forwarding(request, forwarding);
+        if let Some(forwarding) = forwarding {
+            let ended = entry.state().hold(request, Box::new(forwarding));
+            drop(ended);
+        }
         self.local.send(&entry.key(Some(SubscriptionId::of(request))));
     }
 }
@@ -58,6 +61,12 @@ impl Sessions {
             (!keys.is_empty()).then(|| (owner.clone(), keys))
         });
         States(found.collect())
+    }
+
+    /// A request that wants to open a stream, for the extension that decides about it.
+    pub(super) fn stream_request(&self, caller: &Caller, request: &Request) -> StreamRequest {
+        let requester = Requester::new(caller, self.registry.viewers.clone());
+        StreamRequest::new(request.id.clone(), request.params.clone(), requester)
     }
 
     /// Asks the extensions for the topics that they own. What they grant is added to `granted`.
@@ -122,12 +131,28 @@ impl Session {
             return true;
         }
         // A listen that was granted nothing can receive nothing, so it ends at once.
-        if let Some(id) = state.end_listen(request) {
-            self.sessions.hub.send(HubMsg::Leave(self.entry.key(Some(id))));
-            let ended = encode::listen_ended(request, &self.sessions.identity);
-            self.entry.notices().reply(ended, None);
-        }
+        drop(state);
+        self.entry.end_listen(&self.sessions, request);
         false
+    }
+
+    /// Opens a stream of an extension, unless it has ended meanwhile.
+    pub(super) async fn open_stream(
+        &self,
+        method: Arc<dyn StreamMethod>,
+        request: Box<Request>,
+        caller: Caller,
+        responder: Responder,
+    ) {
+        let caller = caller.sent_by(&self.sender);
+        let asked = self.sessions.stream_request(&caller, &request);
+        match method.open(asked).await {
+            Ok(begin) => {
+                responder.withhold();
+                self.entry.begin_stream(&self.sessions, &request.id, begin);
+            }
+            Err(error) => self.refuse(&request, responder, error),
+        }
     }
 
     /// Ends all listens, in a turn of its own.
@@ -140,7 +165,7 @@ impl Session {
 
     /// Refuses a listen. If it has ended meanwhile, it has its answer already.
     pub(super) fn refuse(&self, request: &Request, responder: Responder, error: ErrorObject) {
-        let ended = self.entry.state().end_listen(&request.id);
+        let ended = self.entry.forget_listen(&self.sessions, &request.id);
         match ended {
             Some(_) => responder.answer(Err(error)),
             None => responder.withhold(),

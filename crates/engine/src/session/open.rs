@@ -11,6 +11,7 @@ use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
 use crate::caller::Caller;
 use crate::dispatch::Answer;
 use crate::events::EngineEvent;
+use crate::extension::StreamMethod;
 use crate::identity::Who;
 use crate::ids::{SessionId, new_session_id};
 use crate::principal_limits::Counted;
@@ -102,6 +103,41 @@ impl Sessions {
             true => grants.begin(&entry, &request.id),
             false => entry.end(self, EndReason::Ended),
         }
+        Ok(Answer::Stream(receiver))
+    }
+
+    /// Opens the session of a modern stream of an extension over HTTP.
+    pub(crate) async fn open_stream(
+        self: &Arc<Self>,
+        method: Arc<dyn StreamMethod>,
+        request: Box<Request>,
+        caller: Caller,
+    ) -> Result<Answer, Refused> {
+        let refuse = |error: ErrorObject| {
+            let bytes = encode::error(Some(&request.id), &error);
+            Ok(Answer::Now(bytes, Some(error.code)))
+        };
+        if self.registry.viewers.is_revoked(&caller.who) {
+            return Err(Refused::Revoked);
+        }
+        // Counted before anything is awaited, and until the stream has begun.
+        let meter = self.calls.requests.session_meter(&caller.share());
+        let charge = meter.charge(cost_of_params(&request.params));
+        let _charge = charge.map_err(|_| Refused::TooManyRequests)?;
+        let begin = match method.open(self.stream_request(&caller, &request)).await {
+            Ok(begin) => begin,
+            Err(error) => return refuse(error),
+        };
+        let id = new_session_id(&self.calls.node);
+        let state = match SessionState::streaming(id.clone(), &request, &meter) {
+            Ok(state) => state,
+            Err(error) => return refuse(error),
+        };
+        let notices = streams::of_extension(self, &id);
+        let receiver = notices.attach();
+        let entry = self.new_session(SessionKind::Listen, notices, state, caller.who)?;
+        self.install(&entry).await?;
+        entry.begin_stream(self, &request.id, begin);
         Ok(Answer::Stream(receiver))
     }
 

@@ -1,6 +1,7 @@
 //! The pure part of a session: what a request means, given the messages before it.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,10 +14,10 @@ use stentor_wire::{
 
 use crate::access::Viewer;
 use crate::caller::{Caller, SessionLevel};
+use crate::extension::{Held, StreamMethod};
 use crate::hub::filter::{self, Filter, Watched};
 use crate::identity::Who;
 use crate::ids::SessionId;
-use crate::nodes::Forwarding;
 use crate::principal_limits::PrincipalPermit;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 use crate::states::Slots;
@@ -31,11 +32,22 @@ pub(crate) enum Decision {
     /// Notify the client of changes of this resource, if it can be read.
     Watch(String),
     Unwatch(String),
+    /// Open a stream of an extension.
+    OpenStream(Caller, Arc<dyn StreamMethod>),
     /// Open a stream of notices, after it is known which of these topics the client may receive.
     Listen(Caller, NoticeFilter, NoticeFilter),
     /// The request concerns the catalog, not the session.
     Dispatch(Caller),
     Refuse(ErrorObject),
+}
+
+/// What an extension, or the subscriptions on other nodes, keep while a listen is open.
+pub(crate) struct HeldByListen(#[expect(dead_code, reason = "held for its drop")] pub(crate) Held);
+
+impl fmt::Debug for HeldByListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeldByListen")
+    }
 }
 
 #[derive(Debug)]
@@ -47,7 +59,8 @@ struct Listen {
     decided: bool,
     /// The acknowledgment, until it is sent. It is the first frame.
     unsaid: Option<Bytes>,
-    forwarding: Option<Arc<Forwarding>>,
+    /// What lives as long as the listen.
+    held: Option<HeldByListen>,
     /// The bytes that are counted for it.
     cost: usize,
 }
@@ -62,6 +75,23 @@ pub(crate) struct Subscription {
     pub(crate) unsaid: Option<Bytes>,
 }
 
+/// A listen that has ended.
+#[derive(Debug)]
+pub(crate) struct EndedListen {
+    pub(crate) request: Id,
+    /// Its subscription at the hub; `None` if the hub does not know it.
+    pub(crate) subscription: Option<SubscriptionId>,
+    #[expect(dead_code, reason = "dropped without the lock")]
+    held: Option<HeldByListen>,
+}
+
+impl EndedListen {
+    fn new(request: Id, listen: Listen) -> Self {
+        let at_hub = listen.decided.then_some(listen.subscription);
+        Self { request, subscription: at_hub, held: listen.held }
+    }
+}
+
 impl Listen {
     fn subscription(&self, unsaid: Option<Bytes>) -> Subscription {
         Subscription { id: Some(self.subscription.clone()), filter: self.filter.clone(), unsaid }
@@ -71,7 +101,7 @@ impl Listen {
         let subscription = SubscriptionId::of(request);
         let unsaid = Some(encode::acknowledged(&subscription, granted));
         let filter = Filter::granted(granted);
-        Self { subscription, filter, decided: true, unsaid, forwarding: None, cost }
+        Self { subscription, filter, decided: true, unsaid, held: None, cost }
     }
 }
 
@@ -188,10 +218,16 @@ impl SessionState {
     }
 
     /// `members` are those members of a listen that extensions bring.
-    pub(crate) fn on_request(&mut self, request: &Request, members: &[Arc<str>]) -> Decision {
+    /// `opens` is the method by which the request opens a stream of an extension, if it does.
+    pub(crate) fn on_request(
+        &mut self,
+        request: &Request,
+        members: &[Arc<str>],
+        opens: Option<Arc<dyn StreamMethod>>,
+    ) -> Decision {
         let modern = self.serves_modern && request.meta.protocol_version.is_some();
         let decided =
-            if modern { self.on_modern(request, members) } else { self.on_legacy(request) };
+            if modern { self.on_modern(request, members, opens) } else { self.on_legacy(request) };
         decided.unwrap_or_else(Decision::Refuse)
     }
 
@@ -228,19 +264,24 @@ impl SessionState {
         &mut self,
         request: &Request,
         members: &[Arc<str>],
+        opens: Option<Arc<dyn StreamMethod>>,
     ) -> Result<Decision, ErrorObject> {
         let version = request.meta.require_modern()?;
         let caller = Caller::modern(version, &request.meta, Some(self.id.clone()));
-        if request.method != Method::Listen {
+        if request.method != Method::Listen && opens.is_none() {
             return Ok(Decision::Dispatch(caller));
         }
-        let mut granted = read_listen(&request.params, self.max_subscriptions, members)?;
         if self.listens.contains_key(&request.id) {
             return Err(ErrorObject::new(code::INVALID_REQUEST, "the request id is in use"));
         }
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
+        if let Some(method) = opens {
+            self.add_stream(&request.id, cost_of_params(&request.params))?;
+            return Ok(Decision::OpenStream(caller, method));
+        }
+        let mut granted = read_listen(&request.params, self.max_subscriptions, members)?;
         // The listen does not contain what an extension owns before that grants it: a session that
         // crashes meanwhile must not come back with the tasks of another client.
         let cost = self.charge_listen(&request.id, &granted)?;
@@ -249,6 +290,31 @@ impl SessionState {
         listen.decided = asked.is_empty();
         self.listens.insert(request.id.clone(), Box::new(listen));
         Ok(Decision::Listen(caller, granted, asked))
+    }
+
+    /// Adds a stream of an extension, which the hub does not know.
+    fn add_stream(&mut self, request: &Id, cost: usize) -> Result<(), ErrorObject> {
+        let cost = cost + cost_of(&request.to_json());
+        self.charge(cost)?;
+        let mut listen = Listen::new(request, &NoticeFilter::default(), cost);
+        (listen.decided, listen.unsaid) = (false, None);
+        self.listens.insert(request.clone(), Box::new(listen));
+        Ok(())
+    }
+
+    /// The state of a session that is one stream of an extension.
+    ///
+    /// # Errors
+    ///
+    /// If the budget of requests does not allow it.
+    pub(crate) fn streaming(
+        id: SessionId,
+        request: &Request,
+        meter: &Arc<Meter>,
+    ) -> Result<Self, ErrorObject> {
+        let mut state = Self::new(id, true, 0, meter);
+        state.add_stream(&request.id, cost_of_params(&request.params))?;
+        Ok(state)
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), ErrorObject> {
@@ -321,26 +387,38 @@ impl SessionState {
         is_open
     }
 
-    /// Keeps the subscriptions of a listen on other nodes.
-    pub(crate) fn keep_forwarding(&mut self, request: &Id, forwarding: Option<Arc<Forwarding>>) {
-        if let Some(listen) = self.listens.get_mut(request) {
-            listen.forwarding = forwarding;
+    /// Holds something until a listen ends. Returns it if the listen has ended, to be dropped without
+    /// the lock.
+    pub(crate) fn hold(&mut self, request: &Id, held: Held) -> Option<Held> {
+        match self.listens.get_mut(request) {
+            Some(listen) => {
+                listen.held = Some(HeldByListen(held));
+                None
+            }
+            None => Some(held),
         }
     }
 
-    pub(crate) fn end_listen(&mut self, request: &Id) -> Option<SubscriptionId> {
+    /// Takes what all listens hold, because nobody reads them any more. To be dropped without the lock.
+    pub(crate) fn take_held(&mut self) -> Vec<HeldByListen> {
+        self.listens.values_mut().filter_map(|listen| listen.held.take()).collect()
+    }
+
+    /// Ends a listen. What it held is to be dropped without the lock.
+    pub(crate) fn end_listen(&mut self, request: &Id) -> Option<EndedListen> {
         let listen = self.listens.remove(request)?;
         self.charge.shrink(listen.cost);
         self.counted.shrink(listen.filter.keys(KeyKind::Resource).count());
-        Some(listen.subscription)
+        Some(EndedListen::new(request.clone(), *listen))
     }
 
-    pub(crate) fn end_listens(&mut self) -> Vec<(Id, SubscriptionId)> {
+    /// As [`end_listen`](Self::end_listen), for all listens.
+    pub(crate) fn end_listens(&mut self) -> Vec<EndedListen> {
         let ended: Vec<_> = self.listens.drain().collect();
         self.charge.shrink(ended.iter().map(|(_, listen)| listen.cost).sum());
         let watched = ended.iter().map(|(_, it)| it.filter.keys(KeyKind::Resource).count()).sum();
         self.counted.shrink(watched);
-        ended.into_iter().map(|(request, listen)| (request, listen.subscription)).collect()
+        ended.into_iter().map(|(request, listen)| EndedListen::new(request, *listen)).collect()
     }
 
     /// All subscriptions now: of the legacy client, and of each listen that is acknowledged.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{
     Counters, Delivered, Log, Next, Notified, RemoteSource, StreamReceiver, StreamRecord,
-    StreamSender, WhenGone,
+    StreamSender, Terms, WhenGone,
 };
 
 use crate::ids::{Seq, SessionId, StreamId};
@@ -20,6 +20,14 @@ use crate::session::Sessions;
 pub(super) fn of_one(sessions: &Arc<Sessions>, id: &SessionId, one_reply: bool) -> StreamSender {
     let gone = Box::new(EndWhenGone(sessions.clone(), id.clone()));
     let terms = sessions.streams.terms(one_reply);
+    let (stream, gone) = (StreamId::STANDALONE, WhenGone::Close(gone));
+    StreamSender::new(stream, terms, sessions.streams.session_counters(), gone, None)
+}
+
+/// The stream of an extension's stream method, which ends with its reply.
+pub(super) fn of_extension(sessions: &Arc<Sessions>, id: &SessionId) -> StreamSender {
+    let gone = Box::new(EndWhenGone(sessions.clone(), id.clone()));
+    let terms = Terms { heartbeats: true, ..sessions.streams.terms(true) };
     let (stream, gone) = (StreamId::STANDALONE, WhenGone::Close(gone));
     StreamSender::new(stream, terms, sessions.streams.session_counters(), gone, None)
 }

@@ -26,6 +26,7 @@ impl Content {
         ResponseBody(match self {
             Self::Full(bytes) => Reply::Full(bytes),
             Self::Events(events) => {
+                let keep_alive = events.keep_alive(keep_alive);
                 let events = Some(events);
                 Reply::Events(EventBody { events, keep_alive, quiet: None, probe: None, flow })
             }

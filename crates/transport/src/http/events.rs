@@ -98,6 +98,11 @@ impl Events {
         self.until.is_some_and(|until| until <= Instant::now())
     }
 
+    /// The pause after which a comment is written; none comes soon on a stream with heartbeats.
+    pub(super) fn keep_alive(&self, configured: Duration) -> Duration {
+        if self.receiver.has_heartbeats() { FAR } else { configured }
+    }
+
     /// When to look at the stream next, if it is quiet for `pause` from `since` on.
     pub(super) fn due(&self, since: Instant, pause: Duration) -> Instant {
         let due = since.checked_add(pause).unwrap_or_else(|| since + FAR);

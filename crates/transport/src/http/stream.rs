@@ -44,6 +44,7 @@ pub(super) fn write<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     keep_alive: Duration,
 ) -> impl Future<Output = Option<Watched<S>>> {
     let Takeover { head, events, last } = takeover;
+    let keep_alive = events.keep_alive(keep_alive);
     let first_due = events.due(Instant::now(), keep_alive);
     let stream = Arc::new(Stream(Mutex::new(Some(Writer {
         io: io.awaited(),

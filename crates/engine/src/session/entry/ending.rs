@@ -1,13 +1,17 @@
 //! How a session ends: at once, whoever ends it. Its actor, if there is one, is stopped.
 
-use stentor_wire::encode;
+use std::sync::Arc;
+
+use stentor_wire::{Id, encode};
 
 use super::SessionEntry;
 use crate::events::EngineEvent;
+use crate::extension::{Begin, NoticeStream};
 use crate::hub::HubMsg;
 use crate::log::quietly;
 use crate::reasons::{CancelReason, EndReason, SessionKind};
 use crate::session::Sessions;
+use crate::session::state::EndedListen;
 
 impl SessionEntry {
     /// Why the session has ended, or is about to end.
@@ -58,7 +62,7 @@ impl SessionEntry {
             for subscription in state.subscriptions() {
                 sessions.hub.send(HubMsg::Leave(self.key(subscription.id)));
             }
-            std::mem::take(&mut state.slots)
+            (std::mem::take(&mut state.slots), state.take_held())
         };
         quietly(|| drop(slots));
         // Cancelled calls still answer, and the streams end after the last answer.
@@ -96,14 +100,65 @@ impl SessionEntry {
             // were made.
             let mut state = self.state();
             let listens = state.end_listens();
-            for (_, subscription) in &listens {
-                sessions.hub.send(HubMsg::Leave(self.key(Some(subscription.clone()))));
+            for subscription in listens.iter().filter_map(|it| it.subscription.clone()) {
+                sessions.hub.send(HubMsg::Leave(self.key(Some(subscription))));
             }
             listens
         };
-        for (request, _) in listens {
-            let ended = encode::listen_ended(&request, &sessions.identity);
-            self.notices.reply(ended, None);
+        listens.into_iter().for_each(|ended| self.answer_listen(sessions, ended));
+    }
+
+    /// Ends a listen without an answer, and tells the hub. What it held is dropped with the result.
+    pub(in crate::session) fn forget_listen(
+        &self,
+        sessions: &Sessions,
+        request: &Id,
+    ) -> Option<EndedListen> {
+        let mut state = self.state();
+        let ended = state.end_listen(request)?;
+        if let Some(subscription) = ended.subscription.clone() {
+            sessions.hub.send(HubMsg::Leave(self.key(Some(subscription))));
+        }
+        Some(ended)
+    }
+
+    /// Ends a listen with its result. Does nothing if it has ended.
+    pub(in crate::session) fn end_listen(&self, sessions: &Sessions, request: &Id) {
+        if let Some(ended) = self.forget_listen(sessions, request) {
+            self.answer_listen(sessions, ended);
+        }
+    }
+
+    /// Ends what a listen held, and sends its result.
+    fn answer_listen(&self, sessions: &Sessions, ended: EndedListen) {
+        let request = ended.request.clone();
+        // What was held may send its last notice.
+        quietly(|| drop(ended));
+        self.notices.reply(encode::listen_ended(&request, &sessions.identity), None);
+    }
+
+    /// Begins a stream of an extension, unless its listen has ended.
+    pub(in crate::session) fn begin_stream(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        request: &Id,
+        begin: Begin,
+    ) {
+        let (all, entry, id) = (sessions.clone(), Arc::downgrade(self), request.clone());
+        let end = move || {
+            let Some(entry) = entry.upgrade() else { return };
+            match entry.kind {
+                SessionKind::Listen => entry.end(&all, EndReason::Ended),
+                _ => entry.end_listen(&all, &id),
+            }
+        };
+        let held = begin(NoticeStream::new(self.notices.clone(), request, end));
+        let ended = self.state().hold(request, held);
+        quietly(|| drop(ended));
+        // An end that came before this did not find what is held.
+        if self.is_closed() {
+            let held = self.state().take_held();
+            quietly(|| drop(held));
         }
     }
 }

@@ -16,7 +16,7 @@ fn state(serves_modern: bool) -> SessionState {
 fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {
     let params = Params::from_json(params.to_string());
     let request = Request::new(Id::Number(id), Method::parse(method), params);
-    state.on_request(&request.expect("a readable _meta"), &[])
+    state.on_request(&request.expect("a readable _meta"), &[], None)
 }
 
 fn initialize(state: &mut SessionState, version: &str) -> Decision {
@@ -154,8 +154,9 @@ fn a_listen_is_granted_what_it_asks_for_and_ends_by_its_request() {
     assert_eq!(granted.keys(KeyKind::Resource), ["a:1".into()]);
     let same_id = ask(&mut state, 7, "subscriptions/listen", params);
     assert_eq!(refused(&same_id), code::INVALID_REQUEST);
-    assert_eq!(state.end_listen(&Id::Number(7)), Some(subscription));
-    assert_eq!(state.end_listen(&Id::Number(7)), None);
+    let ended = state.end_listen(&Id::Number(7)).unwrap();
+    assert_eq!(ended.subscription, Some(subscription));
+    assert!(state.end_listen(&Id::Number(7)).is_none());
 }
 
 #[test]

@@ -1,0 +1,224 @@
+//! Methods whose answer is a stream of notices, which both sides may end.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
+use stentor_wire::{EncodedNotice, Era, ErrorObject, Id, Params, SubscriptionId};
+
+use crate::access::{ItemAccess, ScopeRequest, access_methods};
+use crate::caller::Caller;
+use crate::handler::Context;
+use crate::identity::{Identity, Who};
+use crate::viewers::Viewers;
+
+/// A method of an extension whose answer is a stream of notices.
+///
+/// Such a request is no call: it has no task actor and no time limit, and counts as a listen.
+/// Its stream ends when the client ends it, when the engine or its session ends, or with
+/// [`NoticeStream::end`].
+pub trait StreamMethod: fmt::Debug + Send + Sync + 'static {
+    /// Checks a request. On a pipe no other message of the client is handled meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The answer to the client. No stream is opened then.
+    fn open(&self, request: StreamRequest) -> BoxFuture<'static, Result<Begin, ErrorObject>>;
+}
+
+/// Begins a stream: sends its first notices, and returns what is held while the stream is open. It
+/// is dropped when the stream has ended, whoever ends it.
+pub type Begin = Box<dyn FnOnce(NoticeStream) -> Held + Send>;
+
+/// What is held while a stream is open.
+pub type Held = Box<dyn Any + Send + Sync>;
+
+/// A request that wants to open a stream.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamRequest {
+    /// The id of the request.
+    pub id: Id,
+    /// Its parameters.
+    pub params: Params,
+    /// Who sends it.
+    pub requester: Requester,
+}
+
+impl StreamRequest {
+    pub(crate) fn new(id: Id, params: Params, requester: Requester) -> Self {
+        Self { id, params, requester }
+    }
+}
+
+/// An open stream of notices to one client.
+pub struct NoticeStream {
+    sender: StreamSender,
+    subscription: SubscriptionId,
+    end: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for NoticeStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NoticeStream")
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NoticeStream {
+    pub(crate) fn new(
+        sender: StreamSender,
+        request: &Id,
+        end: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self { sender, subscription: SubscriptionId::of(request), end: Box::new(end) }
+    }
+
+    /// Sends a notice. It goes out before the notices that are sent later.
+    pub fn send(&self, notice: &Arc<EncodedNotice>) {
+        self.sender.notice_directly(Class::Event, notice.clone(), Some(self.subscription.clone()));
+    }
+
+    /// Whether the client keeps up. If it does not, send nothing until there is
+    /// [room](Self::wait_for_room).
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.sender.has_room()
+    }
+
+    /// Waits until the client has read enough, or has gone. Cancel safe.
+    pub fn wait_for_room(&self) -> impl Future<Output = ()> + Send + 'static {
+        let sender = self.sender.clone();
+        async move { sender.wait_for_room().await }
+    }
+
+    /// Ends the stream with its result, after what was sent. Does nothing if it has ended.
+    pub fn end(&self) {
+        (self.end)();
+    }
+}
+
+/// Who sends a request, for an extension that decides what it may have.
+#[derive(Clone)]
+pub struct Requester {
+    who: Who,
+    era: Era,
+    extensions: Arc<stentor_wire::model::ClientCapabilities>,
+    viewers: Arc<Viewers>,
+}
+
+impl fmt::Debug for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requester").field("principal", &self.principal()).finish_non_exhaustive()
+    }
+}
+
+impl Requester {
+    pub(crate) fn new(caller: &Caller, viewers: Arc<Viewers>) -> Self {
+        Self {
+            who: caller.who.clone(),
+            era: caller.era(),
+            extensions: caller.capabilities.clone(),
+            viewers,
+        }
+    }
+
+    /// Somebody whose identity was kept, with the rights as of now.
+    pub(crate) fn kept(identity: Option<Identity>, viewers: Arc<Viewers>) -> Self {
+        Self { who: identity.into(), era: Era::Modern, extensions: Arc::default(), viewers }
+    }
+
+    /// The identity, if the transport has found one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.who.identity()
+    }
+
+    /// The principal of the identity.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Arc<str>> {
+        self.who.principal()
+    }
+
+    /// Whether it is the user who started this process, at the other end of a pipe.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.who, Who::Local)
+    }
+
+    /// The era of the request.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
+    /// Whether the client declares this extension.
+    #[must_use]
+    pub fn declares(&self, identifier: &str) -> bool {
+        let declared = self.extensions.extensions.as_ref();
+        declared.is_some_and(|declared| declared.contains_key(identifier))
+    }
+
+    /// Whether the principal was revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.viewers.is_revoked(&self.who)
+    }
+
+    /// Whether it may know of what these rules guard, with its labels as of now.
+    #[must_use]
+    pub fn sees(&self, rules: &AccessRules) -> bool {
+        let rule = rules.access.access().rule;
+        rule.is_empty() || rule.admits(&self.viewers.viewer(&self.who))
+    }
+
+    /// The scopes that it lacks for a request with these arguments, separated by spaces; `None` if
+    /// it lacks none.
+    ///
+    /// # Errors
+    ///
+    /// If the author's function panics.
+    pub fn lacks(
+        &self,
+        rules: &AccessRules,
+        subject: &str,
+        arguments: &serde_json::Value,
+    ) -> Result<Option<String>, ErrorObject> {
+        let mut scopes = rules.access.access().scopes;
+        if rules.access.asks_arguments() {
+            scopes.extend(rules.access.scopes_of(&ScopeRequest::new(subject, arguments))?);
+        }
+        if scopes.iter().all(|scope| self.who.has_scope(scope)) {
+            return Ok(None);
+        }
+        Ok(Some(scopes.iter().map(|it| &**it).collect::<Vec<_>>().join(" ")))
+    }
+}
+
+impl Context {
+    /// Who calls, for an extension that decides what it may have.
+    #[must_use]
+    pub fn requester(&self) -> Requester {
+        Requester::new(&self.call().caller, self.host().viewers().clone())
+    }
+}
+
+/// Who may know of something that an extension offers, and use it: as for tools.
+#[derive(Clone, Debug, Default)]
+pub struct AccessRules {
+    access: ItemAccess,
+}
+
+impl AccessRules {
+    access_methods!();
+
+    /// Whether everybody may use what they guard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.access.access().is_open() && !self.access.asks_arguments()
+    }
+}
