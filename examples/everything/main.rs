@@ -11,16 +11,22 @@
 //! With `--odd` it has tools with unusual types instead, to test how clients handle them.
 
 // A test includes this module, too, so its files need explicit paths.
+#[path = "events.rs"]
+mod events;
 #[path = "parts.rs"]
 mod parts;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::http::{HttpConfig, serve_on};
 use stentor::{Engine, session::NodeId, signal};
 use tokio::net::TcpListener;
+
+use events::Restarts;
 
 const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] \
                      [--node NAME --gossip ADDR [--seed ADDR]... [--bare]]";
@@ -70,36 +76,47 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let restarts = Restarts::default();
+    while run_once(&arguments, &restarts).await? {}
+    Ok(())
+}
+
+/// Runs until the server ends. `true` if it is to be started again.
+async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Box<dyn Error>> {
     let mut server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
-    if !arguments.bare {
-        server = if arguments.odd { parts::odd(server) } else { parts::everything(server) };
+    if arguments.odd {
+        server = parts::odd(server);
+    } else if !arguments.bare {
+        server = events::offer(parts::everything(server), restarts, !arguments.stdio)?;
     }
-    if let Some(node) = arguments.node {
-        server = server.configure(|config| config.node = node);
+    if let Some(node) = &arguments.node {
+        server = server.configure(|config| config.node = node.clone());
     }
     let engine = server.start().await?;
     let cluster = match arguments.gossip {
-        Some(gossip) => Some(join(&engine, gossip, arguments.seeds).await?),
+        Some(gossip) => Some(join(&engine, gossip, arguments.seeds.clone()).await?),
         None => None,
     };
     if arguments.stdio {
         stentor::stdio::serve(&engine).await?;
-        return Ok(());
+        return Ok(false);
     }
     let address = arguments.http.as_deref().unwrap_or("127.0.0.1:8090");
     stentor_examples::say(format!("Serving http://{address}/mcp. Ctrl-C ends it."));
-    match cluster {
-        None => stentor::http::serve(engine, address).await?,
-        Some(cluster) => {
-            let listener = TcpListener::bind(address).await?;
-            let leave = async move {
-                signal::terminated().await;
-                cluster.leave().await;
-            };
-            serve_on(engine, listener, HttpConfig::default(), leave).await?;
+    let listener = TcpListener::bind(address).await?;
+    let (again, is_again) = (restarts.clone(), Arc::new(AtomicBool::new(false)));
+    let restarted = is_again.clone();
+    let end = async move {
+        tokio::select! {
+            () = signal::terminated() => {}
+            () = again.asked() => restarted.store(true, Ordering::Relaxed),
         }
-    }
-    Ok(())
+        if let Some(cluster) = cluster {
+            cluster.leave().await;
+        }
+    };
+    serve_on(engine, listener, HttpConfig::default(), end).await?;
+    Ok(is_again.load(Ordering::Relaxed))
 }
 
 /// Joins a cluster of nodes on this machine.

@@ -186,6 +186,9 @@ pub mod transport_api {
 #[cfg(feature = "cluster")]
 pub use stentor_cluster as cluster;
 
+#[cfg(feature = "events")]
+pub use stentor_events as events;
+
 #[cfg(feature = "oauth")]
 pub use stentor_auth as oauth;
 

@@ -1,0 +1,120 @@
+//! Positions in the log of an event type, as clients keep them. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use stentor_engine::NodeId;
+
+/// Longer cursors are no cursors, in bytes.
+const MAX_CURSOR: usize = 4 << 10;
+
+/// Who numbers occurrences: one node, from its start or from the creation of its store on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Origin {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: u64,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}@{}", self.epoch, self.node)
+    }
+}
+
+/// For each origin the number of the last occurrence that was looked at.
+///
+/// Each node has the occurrences of all nodes, in an order of its own; those of one origin come in
+/// order everywhere. So a cursor from one node names the same occurrences on another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cursor(BTreeMap<Arc<Origin>, u64>);
+
+impl Cursor {
+    /// Reads a cursor that [`Display`](fmt::Display) wrote; `None` if it is none.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_CURSOR {
+            return None;
+        }
+        let part = |part: &str| {
+            let (seq, origin) = part.split_once('.')?;
+            let (epoch, node) = origin.split_once('@')?;
+            let epoch = u64::from_str_radix(epoch, 16).ok()?;
+            let origin = Origin { node: NodeId::new(node).ok()?, epoch };
+            Some((Arc::new(origin), seq.parse().ok()?))
+        };
+        text.split(',').map(part).collect::<Option<_>>().map(Self)
+    }
+
+    pub(crate) fn get(&self, origin: &Origin) -> Option<u64> {
+        self.0.get(origin).copied()
+    }
+
+    /// Looks at an occurrence; `false` if it is before the cursor.
+    pub(crate) fn pass(&mut self, origin: &Arc<Origin>, seq: u64) -> bool {
+        match self.0.get_mut(origin) {
+            Some(last) if *last >= seq => false,
+            Some(last) => {
+                *last = seq;
+                true
+            }
+            None => {
+                self.0.insert(origin.clone(), seq);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
+        self.0.keys()
+    }
+
+    /// Forgets an origin.
+    pub(crate) fn remove(&mut self, origin: &Origin) {
+        self.0.remove(origin);
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (origin, seq)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{seq}.{origin}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn origin(node: &str, epoch: u64) -> Arc<Origin> {
+        Arc::new(Origin { node: NodeId::new(node).unwrap(), epoch })
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_is_read_as_it_was_written(
+            parts in prop::collection::btree_map(("[a-z][a-z0-9-]{0,8}", any::<u64>()), any::<u64>(), 1..5),
+        ) {
+            let parts = parts.into_iter().map(|((node, epoch), seq)| (origin(&node, epoch), seq));
+            let cursor = Cursor(parts.collect());
+            prop_assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_none(text in ".*") {
+            let _ = Cursor::parse(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor() {
+        for text in ["", ",", "7", "7.@a", "7.zz@a", "x.1@a", "7.1@", "judge/%%% not a cursor"] {
+            assert_eq!(Cursor::parse(text), None, "{text}");
+        }
+        assert_eq!(Cursor::parse(&"1.1@a,".repeat(2_000)), None);
+    }
+}

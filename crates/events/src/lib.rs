@@ -1,0 +1,51 @@
+//! What happens in the outside world reaches the clients that asked for it, by poll, push and webhook:
+//! the Events extension of MCP, SEP-3415, `io.modelcontextprotocol/events`.
+//!
+//! * [`event_type`](fn@event_type) makes a type, and is the handle by which occurrences are emitted.
+//! * [`Events`] is the extension, for `Engine::builder(..).extension(..)`.
+//!
+//! Each type has a bounded log (`log.rs`), and everybody reads it: streams, polls, webhooks. Nobody is
+//! waited for; who is slower than the bounds of the log is told that something was skipped.
+//!
+//! Pure parts: `cursor.rs`, `log.rs`, `error.rs`, `event_type/schema_change.rs`, and many of
+//! [`webhook`](self). The actors: `keeper.rs` above all, `type_actor.rs` one for each type,
+//! `webhook/deliverer.rs` one for each webhook that has something to deliver.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod config;
+mod cursor;
+mod error;
+mod event_type;
+mod events;
+mod keeper;
+mod log;
+mod messages;
+mod methods;
+mod metrics;
+mod occurrence;
+mod push;
+mod running;
+mod shared;
+mod store;
+mod subscriber;
+mod type_actor;
+mod watches;
+mod webhook;
+
+pub use config::EventsConfig;
+pub use error::{EventError, Numbering};
+pub use event_type::{Emit, EmitError, EventType, event_type};
+pub use events::{Events, EventsHandle};
+pub use shared::TypeError;
+pub use store::{MemoryWebhookStore, StoreError, StoredWebhook, WebhookStore};
+pub use subscriber::{Mode, Subscriber};
+pub use webhook::{OriginError, WebhookConfig, WebhookView};
+
+/// The identifier of the extension.
+pub const IDENTIFIER: &str = "io.modelcontextprotocol/events";
+
+/// Random text, for ids that nobody can guess.
+pub(crate) fn token() -> String {
+    format!("{:016x}", getrandom::u64().unwrap_or_default())
+}

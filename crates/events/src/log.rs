@@ -1,0 +1,245 @@
+//! The bounded log of one event type. Pure: it is told the time.
+//!
+//! Everybody reads the log: streams, polls and deliveries each have a [`Position`] in it. Nobody is
+//! waited for. Who is slower than the log's bounds is told that something was skipped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cursor::{Cursor, Origin};
+use crate::occurrence::Occurrence;
+
+/// How much of a log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) count: usize,
+    pub(crate) age: Duration,
+    pub(crate) bytes: usize,
+}
+
+/// Origins that have ended, but are remembered, so that their cursors are not lost positions.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    bounds: Bounds,
+    entries: VecDeque<Entry>,
+    /// The index of the first entry.
+    first: u64,
+    bytes: usize,
+    origins: BTreeMap<Arc<Origin>, Numbers>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbers {
+    /// Of the last occurrence.
+    last: u64,
+    /// Of the last occurrence that is not kept any more.
+    dropped: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) seq: u64,
+    at: Instant,
+    pub(crate) occurrence: Arc<Occurrence>,
+}
+
+/// Where somebody reads: the index of the next entry, and what was looked at before.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    pub(crate) index: u64,
+    pub(crate) seen: Cursor,
+}
+
+/// One step of a reader.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Entry(Entry),
+    /// Something was dropped before the reader came to it. The position is after that.
+    Gap,
+    End,
+}
+
+impl Log {
+    /// An empty log, in which this origin has numbered occurrences up to `last`.
+    pub(crate) fn new(bounds: Bounds, own: Arc<Origin>, last: u64) -> Self {
+        let own = (own, Numbers { last, dropped: last });
+        Self {
+            bounds,
+            entries: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            origins: BTreeMap::from([own]),
+        }
+    }
+
+    /// The number of the last occurrence of an origin.
+    pub(crate) fn last(&self, origin: &Origin) -> u64 {
+        self.origins.get(origin).map_or(0, |numbers| numbers.last)
+    }
+
+    /// Adds an occurrence. `false` if it is there, or comes too late.
+    pub(crate) fn append(
+        &mut self,
+        origin: &Arc<Origin>,
+        seq: u64,
+        at: Instant,
+        occurrence: Arc<Occurrence>,
+    ) -> bool {
+        let numbers = self.origins.entry(origin.clone()).or_default();
+        if seq <= numbers.last {
+            return false;
+        }
+        if numbers.last == 0 && numbers.dropped == 0 {
+            // The first one here: those before it are kept nowhere.
+            numbers.dropped = seq - 1;
+        }
+        numbers.last = seq;
+        self.bytes += occurrence.weight();
+        self.entries.push_back(Entry { origin: origin.clone(), seq, at, occurrence });
+        while self.entries.len() > self.bounds.count
+            || (self.bytes > self.bounds.bytes && self.entries.len() > 1)
+        {
+            self.drop_first();
+        }
+        true
+    }
+
+    fn drop_first(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.first += 1;
+        self.bytes -= entry.occurrence.weight();
+        if let Some(numbers) = self.origins.get_mut(&entry.origin) {
+            numbers.dropped = entry.seq;
+        }
+    }
+
+    /// Drops what is too old.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while self.entries.front().is_some_and(|it| now - it.at > self.bounds.age) {
+            self.drop_first();
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 64 {
+            self.entries.shrink_to(64);
+        }
+        let ended = |numbers: &Numbers| numbers.dropped == numbers.last;
+        while self.origins.len() > REMEMBERED
+            && let Some(oldest) = self.origins.iter().find(|(_, it)| ended(it)).map(|(it, _)| it)
+        {
+            let oldest = oldest.clone();
+            self.origins.remove(&oldest);
+        }
+    }
+
+    /// Behind the last entry.
+    pub(crate) fn end(&self) -> Position {
+        let seen = self.origins.iter().map(|(origin, it)| (origin, it.last));
+        Position { index: self.end_index(), seen: cursor_of(seen) }
+    }
+
+    /// Where the entries after a cursor begin, of those that are not older than `oldest`; and whether
+    /// something in between is left out.
+    ///
+    /// A cursor that names no node of this log is lost: reading begins at the end.
+    pub(crate) fn start(&self, cursor: &Cursor, oldest: Option<Instant>) -> (Position, bool) {
+        let is_known = |it: &Origin| self.origins.keys().any(|known| known.node == it.node);
+        if !cursor.origins().any(|origin| is_known(origin)) {
+            return (self.end(), true);
+        }
+        let mut truncated = cursor.origins().any(|origin| !self.origins.contains_key(origin));
+        let mut seen = cursor.clone();
+        for origin in cursor.origins().filter(|it| !self.origins.contains_key(*it)) {
+            seen.remove(origin);
+        }
+        for (origin, numbers) in &self.origins {
+            let was = cursor.get(origin);
+            // An origin of whom the cursor knows nothing may have dropped something since.
+            truncated |= was.unwrap_or(0) < numbers.dropped;
+            seen.pass(origin, numbers.dropped);
+        }
+        let kept = |it: &&Numbers| it.dropped < it.last;
+        let (mut index, mut open) = (self.end_index(), self.origins.values().filter(kept).count());
+        let mut done = Vec::new();
+        for entry in self.entries.iter().rev() {
+            if open == 0 {
+                break;
+            }
+            if seen.get(&entry.origin).is_some_and(|last| entry.seq <= last) {
+                if !done.contains(&&entry.origin) {
+                    done.push(&entry.origin);
+                    open -= 1;
+                }
+            } else if oldest.is_some_and(|oldest| entry.at < oldest) {
+                truncated = true;
+                seen.pass(&entry.origin, entry.seq);
+                // All before it are older.
+                for entry in self.entries.iter().take_while(|it| it.at <= entry.at) {
+                    seen.pass(&entry.origin, entry.seq);
+                }
+                break;
+            }
+            index -= 1;
+        }
+        (Position { index, seen }, truncated)
+    }
+
+    /// Takes the next step of a reader, which moves its position.
+    pub(crate) fn step(&self, position: &mut Position) -> Step {
+        if position.index < self.first {
+            position.index = self.first;
+            let mut lost = false;
+            for (origin, numbers) in &self.origins {
+                lost |= position.seen.pass(origin, numbers.dropped) && numbers.dropped > 0;
+            }
+            if lost {
+                return Step::Gap;
+            }
+        }
+        loop {
+            let at = usize::try_from(position.index - self.first).unwrap_or(usize::MAX);
+            let Some(entry) = self.entries.get(at) else { return Step::End };
+            position.index += 1;
+            if position.seen.pass(&entry.origin, entry.seq) {
+                return Step::Entry(entry.clone());
+            }
+        }
+    }
+
+    /// The cursor of a reader that has looked at everything before this index.
+    pub(crate) fn cursor_at(&self, index: u64) -> Cursor {
+        let mut numbers: BTreeMap<_, _> =
+            self.origins.iter().map(|(origin, it)| (origin.clone(), it.last)).collect();
+        let after = usize::try_from(self.end_index().saturating_sub(index)).unwrap_or(usize::MAX);
+        for entry in self.entries.iter().rev().take(after) {
+            numbers.insert(entry.origin.clone(), entry.seq - 1);
+        }
+        cursor_of(numbers.iter().map(|(origin, last)| (origin, *last)))
+    }
+
+    /// The index behind the last entry.
+    pub(crate) fn end_index(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// How many entries are kept, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
+    }
+}
+
+fn cursor_of<'a>(numbers: impl Iterator<Item = (&'a Arc<Origin>, u64)>) -> Cursor {
+    let mut cursor = Cursor::default();
+    for (origin, last) in numbers {
+        cursor.pass(origin, last);
+    }
+    cursor
+}
+
+#[cfg(test)]
+mod tests;

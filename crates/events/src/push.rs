@@ -1,0 +1,121 @@
+//! `events/stream`: occurrences on a stream that the client keeps open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use stentor_engine::{Begin, NoticeStream, StreamMethod, StreamRequest};
+use stentor_wire::ErrorObject;
+use tokio::time::Instant;
+
+use crate::cursor::Cursor;
+use crate::error::{EventError, Numbers};
+use crate::messages;
+use crate::running::RunningType;
+use crate::shared::Shared;
+use crate::subscriber::{Mode, Subscriber};
+use crate::type_actor::{OpenStream, TypeMsg};
+use crate::watches::Watching;
+
+/// The parameters of `events/stream`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamParams {
+    name: String,
+    #[serde(default)]
+    arguments: Option<Map<String, Value>>,
+    #[serde(default)]
+    cursor: Option<String>,
+    #[serde(default)]
+    max_age_ms: Option<f64>,
+}
+
+/// The method.
+#[derive(Debug)]
+pub(crate) struct Push(pub(crate) Arc<Shared>);
+
+/// Numbers the streams of this process.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// What is held while a stream is open.
+struct OpenPush {
+    key: u64,
+    running: Arc<RunningType>,
+    stream: Arc<NoticeStream>,
+    subscriber: Subscriber,
+    numbers: Numbers,
+    _watching: Watching,
+}
+
+impl Drop for OpenPush {
+    fn drop(&mut self) {
+        if self.subscriber.requester.is_revoked() {
+            let error = EventError::Forbidden("the principal was locked out".to_owned());
+            self.stream.send(&messages::terminated(&error, self.numbers));
+        }
+        self.running.send(TypeMsg::Close(self.key));
+        self.running.remove_listener();
+    }
+}
+
+impl StreamMethod for Push {
+    fn open(&self, request: StreamRequest) -> BoxFuture<'static, Result<Begin, ErrorObject>> {
+        let shared = self.0.clone();
+        let opened = open(&shared, request);
+        async move { opened }.boxed()
+    }
+}
+
+fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObject> {
+    let params: StreamParams = request.params.parse()?;
+    let numbers = shared.config.numbering.of(&request.requester);
+    let refused = |error: EventError| error.object(numbers);
+    let key = NEXT.fetch_add(1, Ordering::Relaxed);
+    let id: Arc<str> = format!("push_{key}").into();
+    let subscriber = Subscriber::new(request.requester, Mode::Push, Some(id));
+    let asked = shared.ask(&params.name, Mode::Push, params.arguments, &subscriber);
+    let (running, watched, arguments) = asked.map_err(refused)?;
+    let cursor = params.cursor;
+    let oldest = oldest(params.max_age_ms);
+    Ok(Box::new(move |stream: NoticeStream| {
+        let stream = Arc::new(stream);
+        // Counted before the log is looked at: from there on the actor is told of what is new.
+        running.add_listener();
+        let (position, truncated) = {
+            let log = running.log.lock();
+            match cursor {
+                Some(cursor) if running.replays() => match Cursor::parse(&cursor) {
+                    Some(cursor) => log.start(&cursor, oldest),
+                    None => (log.end(), true),
+                },
+                _ => (log.end(), false),
+            }
+        };
+        let told = running.replays().then_some(&position.seen);
+        stream.send(&messages::active(told, truncated));
+        let watching = running.watches.watch(&watched);
+        running.send(TypeMsg::Open(Box::new(OpenStream {
+            key,
+            stream: stream.clone(),
+            subscriber: subscriber.clone(),
+            watched,
+            arguments,
+            numbers,
+            position,
+            alone: !running.definition().is_shared(),
+        })));
+        Box::new(OpenPush { key, running, stream, subscriber, numbers, _watching: watching })
+    }))
+}
+
+/// Occurrences of before this are left out.
+pub(crate) fn oldest(max_age_ms: Option<f64>) -> Option<Instant> {
+    let age = max_age_ms.filter(|age| age.is_finite())?.max(0.0);
+    let age = Duration::try_from_secs_f64(age / 1_000.0).ok()?;
+    // The clock may have begun later than that; then nothing is older.
+    Instant::now().checked_sub(age)
+}

@@ -1,0 +1,235 @@
+//! An event type in an engine that runs: what outlives its actor.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ractor::ActorRef;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::cursor::Origin;
+use crate::error::EventError;
+use crate::event_type::{Definition, EmitError, Modes};
+use crate::log::{Bounds, Log};
+use crate::occurrence::Occurrence;
+use crate::type_actor::TypeMsg;
+use crate::watches::Watches;
+
+/// An event type in an engine that runs.
+pub(crate) struct RunningType {
+    definition: ArcSwap<Definition>,
+    pub(crate) modes: Modes,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) watches: Watches,
+    own: Arc<Origin>,
+    /// Begins the ids that are made here.
+    id_prefix: String,
+    max_bytes: usize,
+    /// Occurrences that may wait for the actor.
+    max_lag: u64,
+    actor: ArcSwapOption<ActorRef<TypeMsg>>,
+    /// Streams and webhooks.
+    listeners: AtomicUsize,
+    /// Whether the actor has been told that there is something new.
+    told: AtomicBool,
+    /// The index up to which the actor has read the log.
+    read: AtomicU64,
+    /// The index up to which the actor has woken the webhooks.
+    offered: AtomicU64,
+    progress: Notify,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for RunningType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningType").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// What a type without replay keeps, for streams that are a little behind.
+const WITHOUT_REPLAY: Bounds =
+    Bounds { count: 1_024, age: std::time::Duration::from_secs(60), bytes: usize::MAX };
+
+impl RunningType {
+    pub(crate) fn new(
+        definition: Definition,
+        modes: Modes,
+        own: Arc<Origin>,
+        max_bytes: usize,
+        max_log_bytes: usize,
+    ) -> Self {
+        let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
+        let bounds = Bounds { bytes: bounds.bytes.min(max_log_bytes), ..bounds };
+        Self {
+            modes,
+            log: Mutex::new(Log::new(bounds, own.clone(), 0)),
+            watches: Watches::new(&definition),
+            definition: ArcSwap::from_pointee(definition),
+            id_prefix: format!("evt_{:x}_", own.epoch),
+            own,
+            max_bytes,
+            max_lag: (bounds.count as u64 / 2).max(1),
+            actor: ArcSwapOption::empty(),
+            listeners: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
+            progress: Notify::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn definition(&self) -> Arc<Definition> {
+        self.definition.load_full()
+    }
+
+    pub(crate) fn redefine(&self, definition: Definition) {
+        self.definition.store(Arc::new(definition));
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.definition.load().name.clone()
+    }
+
+    /// Whether clients get cursors.
+    pub(crate) fn replays(&self) -> bool {
+        self.definition.load().replay.is_some()
+    }
+
+    /// Emits an occurrence, and returns its id.
+    pub(crate) async fn emit(
+        &self,
+        id: Option<Arc<str>>,
+        at: SystemTime,
+        data: Bytes,
+        typed: Option<Arc<dyn Any + Send + Sync>>,
+        only_for: Option<Arc<str>>,
+    ) -> Result<Arc<str>, EmitError> {
+        let name = self.name();
+        if data.len() > self.max_bytes {
+            return Err(EmitError::TooLarge { bytes: data.len(), max: self.max_bytes });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(EmitError::NotRunning(name));
+        }
+        self.keep_pace().await;
+        let id = {
+            let mut log = self.log.lock();
+            let now = Instant::now();
+            log.expire(now);
+            let seq = log.last(&self.own) + 1;
+            let id = id.unwrap_or_else(|| format!("{}{seq}", self.id_prefix).into());
+            let mut occurrence = Occurrence::new(id.clone(), name, at, data);
+            (occurrence.typed, occurrence.only_for) = (typed, only_for);
+            log.append(&self.own, seq, now, Arc::new(occurrence));
+            id
+        };
+        self.tell();
+        Ok(id)
+    }
+
+    /// Waits while the actor is far behind: otherwise a burst pushes out of the log what it has not
+    /// sent.
+    async fn keep_pace(&self) {
+        loop {
+            let progress = self.progress.notified();
+            let end = self.log.lock().end_index();
+            let lag = end.saturating_sub(self.read.load(Ordering::Acquire));
+            if self.listeners.load(Ordering::Acquire) == 0
+                || lag < self.max_lag
+                || self.closed.load(Ordering::Acquire)
+            {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Tells the actor that there is something new, once until it looks.
+    pub(crate) fn tell(&self) {
+        if self.listeners.load(Ordering::Acquire) > 0 && !self.told.swap(true, Ordering::AcqRel) {
+            self.send(TypeMsg::Flush);
+        }
+    }
+
+    /// The actor is about to look.
+    pub(crate) fn looks(&self) {
+        self.told.store(false, Ordering::Release);
+    }
+
+    /// The actor has read the log up to this index.
+    pub(crate) fn has_read(&self, index: u64) {
+        self.read.store(index, Ordering::Release);
+        self.progress.notify_waiters();
+    }
+
+    /// The index up to which the actor has read the log.
+    pub(crate) fn read_up_to(&self) -> u64 {
+        self.read.load(Ordering::Acquire)
+    }
+
+    /// The actor has woken all webhooks that what is before this index concerns.
+    pub(crate) fn has_offered(&self, index: u64) {
+        self.offered.store(index, Ordering::Release);
+    }
+
+    /// The index up to which the actor has woken the webhooks.
+    pub(crate) fn offered_up_to(&self) -> u64 {
+        self.offered.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn send(&self, message: TypeMsg) {
+        // Without an actor the message is not needed: the next one begins without streams, and looks
+        // at the log at once.
+        if let Some(actor) = &*self.actor.load() {
+            let _ = actor.cast(message);
+        }
+    }
+
+    pub(crate) fn set_actor(&self, actor: Option<ActorRef<TypeMsg>>) {
+        self.actor.store(actor.map(Arc::new));
+        self.told.store(false, Ordering::Release);
+        self.send(TypeMsg::Flush);
+    }
+
+    /// Counts a stream or webhook. The actor has read everything of before.
+    pub(crate) fn add_listener(&self) {
+        self.listeners.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove_listener(&self) {
+        self.listeners.fetch_sub(1, Ordering::AcqRel);
+        self.progress.notify_waiters();
+    }
+
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.listeners.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes no occurrences any more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.progress.notify_waiters();
+    }
+
+    pub(crate) fn end_subscriptions(&self, error: &EventError) {
+        self.send(TypeMsg::End(error.clone()));
+    }
+
+    pub(crate) fn report_failure(&self, error: &EventError) {
+        self.send(TypeMsg::Failed(error.clone()));
+    }
+
+    pub(crate) fn report_gap(&self) {
+        self.send(TypeMsg::Gap);
+    }
+}

@@ -1,0 +1,235 @@
+//! What the parts of the extension share.
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+use indexmap::IndexMap;
+use parking_lot::{Mutex, RwLock};
+use ractor::ActorRef;
+use serde_json::{Map, Value};
+use stentor_engine::Engine;
+use stentor_wire::bounds::shortened;
+
+use crate::config::EventsConfig;
+use crate::cursor::Origin;
+use crate::error::EventError;
+use crate::event_type::{Definition, SchemaChange, WatchedArguments, changed};
+use crate::keeper::KeeperMsg;
+use crate::messages::LIST_CHANGED;
+use crate::running::RunningType;
+use crate::subscriber::{Mode, Subscriber};
+use crate::type_actor::TypeMsg;
+use crate::webhook::Webhooks;
+
+/// A type, and where its author's handle finds it.
+type Running = (Arc<RunningType>, Link);
+
+/// The place where an author's handle finds its type in an engine that runs.
+pub(crate) type Link = Arc<ArcSwapOption<RunningType>>;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: EventsConfig,
+    /// Types that were added before the engine has started.
+    pub(crate) waiting: Mutex<Vec<(Definition, Link)>>,
+    /// In the order in which they were added, which is the order of the list.
+    types: RwLock<IndexMap<Arc<str>, Running>>,
+    pub(crate) engine: ArcSwapOption<Engine>,
+    pub(crate) keeper: ArcSwapOption<ActorRef<KeeperMsg>>,
+    pub(crate) webhooks: Arc<Webhooks>,
+    origin: OnceLock<Arc<Origin>>,
+}
+
+/// Why a type is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TypeError {
+    /// There is a type of this name.
+    #[error("there is an event type '{0}' already")]
+    Twice(Arc<str>),
+    /// There is no such type.
+    #[error("there is no event type '{0}'")]
+    Unknown(Arc<str>),
+    /// The name is empty or longer than 256 bytes.
+    #[error("an event type needs a name of 1 to 256 bytes")]
+    Name,
+    /// A schema is invalid.
+    #[error("a schema of the event type '{0}': {1}")]
+    Schema(Arc<str>, stentor_engine::SchemaError),
+    /// No way is left in which the type could be delivered.
+    #[error("the event type '{0}' can be delivered in no way")]
+    Modes(Arc<str>),
+    /// The engine has stopped, or has not started.
+    #[error("no engine runs")]
+    NotRunning,
+}
+
+impl Shared {
+    pub(crate) fn new(config: EventsConfig, webhooks: Arc<Webhooks>) -> Self {
+        Self {
+            config,
+            waiting: Mutex::default(),
+            types: RwLock::default(),
+            engine: ArcSwapOption::empty(),
+            keeper: ArcSwapOption::empty(),
+            webhooks,
+            origin: OnceLock::new(),
+        }
+    }
+
+    /// The types, in their order.
+    pub(crate) fn all(&self) -> Vec<Arc<RunningType>> {
+        self.types.read().values().map(|(running, _)| running.clone()).collect()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<RunningType>> {
+        self.types.read().get(name).map(|(running, _)| running.clone())
+    }
+
+    /// Finds a type, and checks whether this subscriber may have it in this mode with these arguments.
+    pub(crate) fn ask(
+        &self,
+        name: &str,
+        mode: Mode,
+        arguments: Option<Map<String, Value>>,
+        subscriber: &Subscriber,
+    ) -> Result<(Arc<RunningType>, WatchedArguments, Value), EventError> {
+        let unknown = || EventError::UnknownType(shortened(name));
+        let running = self.find(name).ok_or_else(unknown)?;
+        let definition = running.definition();
+        if definition.hides(subscriber) {
+            return Err(unknown());
+        }
+        if !running.modes.has(mode) {
+            return Err(EventError::UnsupportedMode(mode.to_string()));
+        }
+        let (watched, arguments) = definition.arguments(arguments)?;
+        definition.permits(subscriber, &watched.filter, &arguments)?;
+        Ok((running, watched, arguments))
+    }
+
+    /// Who numbers the occurrences that this process emits.
+    pub(crate) fn origin(&self, engine: &Engine) -> Arc<Origin> {
+        let fresh = || {
+            let epoch = getrandom::u64().unwrap_or_default();
+            Arc::new(Origin { node: engine.node().clone(), epoch })
+        };
+        self.origin.get_or_init(fresh).clone()
+    }
+
+    /// Adds a type. Its actor begins when the keeper hears of it.
+    pub(crate) fn add(&self, definition: Definition, link: Link) -> Result<(), TypeError> {
+        let name = definition.name.clone();
+        let modes = check(&definition, self.webhooks.is_on())?;
+        let engine = self.engine.load_full().ok_or(TypeError::NotRunning)?;
+        let running = Arc::new(RunningType::new(
+            definition,
+            modes,
+            self.origin(&engine),
+            self.config.max_payload,
+            self.config.max_log_bytes,
+        ));
+        {
+            let mut types = self.types.write();
+            if types.contains_key(&name) {
+                return Err(TypeError::Twice(name));
+            }
+            types.insert(name, (running.clone(), link.clone()));
+        }
+        link.store(Some(running.clone()));
+        self.tell_keeper(KeeperMsg::Added(running));
+        Ok(())
+    }
+
+    /// Removes a type: its subscriptions end.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), TypeError> {
+        let removed = self.types.write().shift_remove(name);
+        let (running, link) = removed.ok_or_else(|| TypeError::Unknown(name.into()))?;
+        link.store(None);
+        running.close();
+        running.end_subscriptions(&EventError::UnknownType(name.to_owned()));
+        self.tell_keeper(KeeperMsg::Removed(running));
+        Ok(())
+    }
+
+    /// Replaces what is said of a type. A change that old arguments or readers do not fit ends its
+    /// subscriptions. `true` if clients see a difference.
+    pub(crate) fn replace(&self, definition: Definition) -> Result<bool, TypeError> {
+        check(&definition, self.webhooks.is_on())?;
+        let name = definition.name.clone();
+        let running = self.find(&name).ok_or(TypeError::Unknown(name))?;
+        let old = running.definition();
+        let differs = old.descriptor(running.modes) != definition.descriptor(running.modes);
+        let change = |old: &Definition, new: &Definition, input: bool| {
+            let of = |it: &Definition| if input { it.input.clone() } else { it.payload.clone() };
+            match (of(old), of(new)) {
+                (Ok(old), Ok(new)) => changed(old.object(), new.object()),
+                _ => SchemaChange::Breaking,
+            }
+        };
+        let broken = [(true, "inputSchema"), (false, "payloadSchema")].into_iter();
+        let mut broken =
+            broken.filter(|(input, _)| change(&old, &definition, *input) == SchemaChange::Breaking);
+        let broken = broken.next();
+        running.redefine(definition);
+        if let Some((_, feature)) = broken {
+            running.end_subscriptions(&EventError::SchemaChanged(feature.to_owned()));
+        }
+        Ok(differs)
+    }
+
+    /// Tells the clients that the list of types has changed.
+    pub(crate) async fn announce(&self) {
+        if let Some(engine) = self.engine.load_full() {
+            // The engine may be stopping.
+            let _ = engine.notify_all(LIST_CHANGED, serde_json::json!({})).await;
+        }
+    }
+
+    pub(crate) fn recheck(&self) {
+        self.all().iter().for_each(|running| running.send(TypeMsg::Recheck));
+        self.webhooks.recheck();
+    }
+
+    pub(crate) fn tell_keeper(&self, message: KeeperMsg) {
+        if let Some(keeper) = &*self.keeper.load() {
+            let _ = keeper.cast(message);
+        }
+    }
+
+    /// Forgets the engine, which has stopped.
+    pub(crate) fn close(&self) {
+        let types = std::mem::take(&mut *self.types.write());
+        for (running, link) in types.into_values() {
+            running.close();
+            // Another engine may have the type by now.
+            let current = link.load_full();
+            if current.is_some_and(|it| Arc::ptr_eq(&it, &running)) {
+                link.store(None);
+            }
+        }
+        self.keeper.store(None);
+        self.engine.store(None);
+    }
+}
+
+/// Checks a type. Returns the ways in which it can be delivered.
+pub(crate) fn check(
+    definition: &Definition,
+    has_webhooks: bool,
+) -> Result<crate::event_type::Modes, TypeError> {
+    let name = || definition.name.clone();
+    if !(1..=256).contains(&definition.name.len()) {
+        return Err(TypeError::Name);
+    }
+    for schema in [&definition.input, &definition.payload] {
+        if let Err(error) = schema {
+            return Err(TypeError::Schema(name(), error.clone()));
+        }
+    }
+    let modes = definition.modes_with(has_webhooks);
+    match modes.iter().next() {
+        Some(_) => Ok(modes),
+        None => Err(TypeError::Modes(name())),
+    }
+}

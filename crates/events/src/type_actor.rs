@@ -1,0 +1,395 @@
+//! **Owns** the streams of one event type on this node, and the position up to which they were sent
+//! its log.
+//! **Receives** streams that open, close or have room again, and the news that the log has grown.
+//! **Sends** occurrences, encoded once for equal arguments, into the streams; and wakes the webhooks
+//! that they concern.
+//! **Dies when** its type is removed or the engine stops, or a bug panics.
+//! **Restarts as** an actor without streams: those of the last one have ended with their results, and
+//! their clients come back with their cursors. Webhooks are kept elsewhere.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde_json::Value;
+use stentor_engine::NoticeStream;
+use stentor_wire::EncodedNotice;
+
+use crate::cursor::Cursor;
+use crate::error::{EventError, Numbers};
+use crate::event_type::{Definition, WatchedArguments};
+use crate::log::{Entry, Position, Step};
+use crate::messages;
+use crate::running::RunningType;
+use crate::subscriber::Subscriber;
+use crate::webhook::Webhooks;
+
+/// Streams that a task writes to in one go, before other tasks get their turn.
+const PART: usize = 64;
+
+/// A stream that has opened. Its `active` was sent.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    pub(crate) key: u64,
+    pub(crate) stream: Arc<NoticeStream>,
+    pub(crate) subscriber: Subscriber,
+    pub(crate) watched: WatchedArguments,
+    pub(crate) arguments: Value,
+    pub(crate) numbers: Numbers,
+    pub(crate) position: Position,
+    /// Whether no other stream hears the same, because the type changes payloads for each.
+    pub(crate) alone: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum TypeMsg {
+    Open(Box<OpenStream>),
+    Close(u64),
+    /// A stream has room again.
+    Room(u64),
+    /// The log has grown.
+    Flush,
+    /// It is time for a heartbeat, and to look whether subscribers still may have what they get.
+    Beat,
+    /// As the second half of `Beat`, at once.
+    Recheck,
+    /// All subscriptions end.
+    End(EventError),
+    /// All streams are told that the source has failed.
+    Failed(EventError),
+    /// All streams are told that something may be missing.
+    Gap,
+    /// The type is removed.
+    Stop,
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for TypeMsg {}
+
+#[derive(Debug)]
+pub(crate) struct TypeActor;
+
+pub(crate) struct TypeActorArgs {
+    pub(crate) running: Arc<RunningType>,
+    pub(crate) webhooks: Arc<Webhooks>,
+}
+
+/// Streams that hear the same.
+type GroupKey = (Arc<str>, Option<u64>);
+
+struct Group {
+    watched: WatchedArguments,
+    /// One of them; the only one if the type changes payloads for each.
+    subscriber: Subscriber,
+    /// Those that keep up.
+    live: IndexMap<u64, Arc<NoticeStream>, RandomState>,
+}
+
+/// A stream that was not sent all that the actor has read.
+struct Behind {
+    position: Position,
+    /// Whether it has no room.
+    waits: bool,
+}
+
+pub(crate) struct TypeState {
+    running: Arc<RunningType>,
+    webhooks: Arc<Webhooks>,
+    position: Position,
+    streams: HashMap<u64, Ending>,
+    groups: IndexMap<GroupKey, Group, RandomState>,
+    behind: HashMap<u64, Behind>,
+}
+
+/// Ends its stream when it is dropped, also because the actor has crashed.
+struct Ending(OpenStream);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.stream.end();
+    }
+}
+
+impl Actor for TypeActor {
+    type Msg = TypeMsg;
+    type State = TypeState;
+    type Arguments = TypeActorArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<TypeMsg>,
+        TypeActorArgs { running, webhooks }: TypeActorArgs,
+    ) -> Result<TypeState, ActorProcessingErr> {
+        let mut position = running.log.lock().end();
+        // What the last actor has not read, this one does.
+        position.index = running.read_up_to().min(position.index);
+        Ok(TypeState {
+            running,
+            webhooks,
+            position,
+            streams: HashMap::default(),
+            groups: IndexMap::default(),
+            behind: HashMap::default(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<TypeMsg>,
+        message: TypeMsg,
+        state: &mut TypeState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            TypeMsg::Open(open) => state.on_open(&myself, *open).await,
+            TypeMsg::Close(key) => state.remove(key),
+            TypeMsg::Room(key) => state.on_room(&myself, key).await,
+            TypeMsg::Flush => state.on_flush(&myself).await,
+            TypeMsg::Beat => state.on_beat(&myself).await,
+            TypeMsg::Recheck => state.recheck(),
+            TypeMsg::End(error) => state.on_end(&error),
+            TypeMsg::Failed(error) => state.on_failed(&error),
+            TypeMsg::Gap => state.on_gap(),
+            TypeMsg::Stop => myself.stop(None),
+        }
+        Ok(())
+    }
+}
+
+impl TypeState {
+    fn definition(&self) -> Arc<Definition> {
+        self.running.definition()
+    }
+
+    fn told_cursor<'a>(&self, cursor: &'a Cursor) -> Option<&'a Cursor> {
+        self.running.replays().then_some(cursor)
+    }
+
+    async fn on_open(&mut self, myself: &ActorRef<TypeMsg>, open: OpenStream) {
+        let (key, position) = (open.key, open.position.clone());
+        self.streams.insert(key, Ending(open));
+        self.behind.insert(key, Behind { position, waits: false });
+        self.on_flush(myself).await;
+    }
+
+    fn remove(&mut self, key: u64) {
+        self.behind.remove(&key);
+        let Some(stream) = self.streams.remove(&key) else { return };
+        let group = group_key(&stream.0);
+        if let Some(found) = self.groups.get_mut(&group) {
+            found.live.swap_remove(&key);
+            if found.live.is_empty() {
+                self.groups.swap_remove(&group);
+            }
+        }
+    }
+
+    async fn on_room(&mut self, myself: &ActorRef<TypeMsg>, key: u64) {
+        if let Some(behind) = self.behind.get_mut(&key) {
+            behind.waits = false;
+            self.on_flush(myself).await;
+        }
+    }
+
+    /// Sends what is new in the log.
+    async fn on_flush(&mut self, myself: &ActorRef<TypeMsg>) {
+        self.running.looks();
+        let definition = self.definition();
+        loop {
+            let before = self.position.clone();
+            let step = self.running.log.lock().step(&mut self.position);
+            // Before the author's code: what crashes the actor once must not do so again.
+            self.running.has_read(self.position.index);
+            match step {
+                Step::Entry(entry) => {
+                    let after = self.position.index;
+                    self.webhooks.occurred(&self.running, &definition, &entry, &before, after);
+                    self.running.has_offered(self.position.index);
+                    self.fan_out(myself, &definition, &entry, &before).await;
+                }
+                Step::Gap => {
+                    self.on_gap();
+                }
+                Step::End => break,
+            }
+        }
+        let due: Vec<u64> =
+            self.behind.iter().filter(|(_, it)| !it.waits).map(|(key, _)| *key).collect();
+        for key in due {
+            self.catch_up(myself, &definition, key);
+        }
+    }
+
+    /// Sends an occurrence to all streams that keep up.
+    async fn fan_out(
+        &mut self,
+        myself: &ActorRef<TypeMsg>,
+        definition: &Definition,
+        entry: &Entry,
+        before: &Position,
+    ) {
+        let cursor = self.running.replays().then(|| self.position.seen.clone());
+        let mut full = Vec::new();
+        if let Some(only) = &entry.occurrence.only_for {
+            let notice = messages::event(&entry.occurrence, cursor.as_ref());
+            let live = self.groups.values().flat_map(|group| &group.live);
+            let chosen = live.filter(|(key, _)| {
+                self.streams.get(*key).is_some_and(|it| it.0.subscriber.id.as_ref() == Some(only))
+            });
+            full = write_part(chosen.map(|(key, it)| (*key, it.clone())).collect(), &notice);
+        } else {
+            for group in self.groups.values() {
+                let filter = &group.watched.filter;
+                let heard = definition.for_subscriber(&group.subscriber, filter, &entry.occurrence);
+                if let Some(occurrence) = heard {
+                    let notice = messages::event(&occurrence, cursor.as_ref());
+                    full.extend(write_to_all(group, notice).await);
+                }
+            }
+        }
+        for key in full {
+            self.falls_behind(myself, key, before.clone());
+        }
+    }
+
+    /// A stream has no room: from here on it is sent the rest when it has.
+    fn falls_behind(&mut self, myself: &ActorRef<TypeMsg>, key: u64, position: Position) {
+        let Some(stream) = self.streams.get(&key) else { return };
+        let group = group_key(&stream.0);
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.live.swap_remove(&key);
+        }
+        self.behind.insert(key, Behind { position, waits: true });
+        let (room, myself) = (stream.0.stream.wait_for_room(), myself.clone());
+        tokio::spawn(async move {
+            room.await;
+            // The actor may have ended.
+            let _ = myself.cast(TypeMsg::Room(key));
+        });
+    }
+
+    /// Sends a stream what it lacks, as far as it has room.
+    fn catch_up(&mut self, myself: &ActorRef<TypeMsg>, definition: &Definition, key: u64) {
+        let Some(mut behind) = self.behind.remove(&key) else { return };
+        let Some(Ending(open)) = self.streams.get(&key) else { return };
+        while behind.position.index < self.position.index {
+            if !open.stream.has_room() {
+                return self.falls_behind(myself, key, behind.position);
+            }
+            let step = self.running.log.lock().step(&mut behind.position);
+            match step {
+                Step::Entry(entry) => {
+                    let filter = &open.watched.filter;
+                    let heard =
+                        definition.for_subscriber(&open.subscriber, filter, &entry.occurrence);
+                    if let Some(occurrence) = heard {
+                        let cursor = self.told_cursor(&behind.position.seen);
+                        open.stream.send(&messages::event(&occurrence, cursor));
+                    }
+                }
+                Step::Gap => {
+                    let cursor = self.told_cursor(&behind.position.seen);
+                    open.stream.send(&messages::active(cursor, true));
+                }
+                Step::End => break,
+            }
+        }
+        if behind.position.seen != self.position.seen {
+            // Its cursor came from a node that knows more. It follows the log by itself until then.
+            self.behind.insert(key, behind);
+            return;
+        }
+        let group = self.groups.entry(group_key(open)).or_insert_with(|| Group {
+            watched: open.watched.clone(),
+            subscriber: open.subscriber.clone(),
+            live: IndexMap::default(),
+        });
+        group.live.insert(key, open.stream.clone());
+    }
+
+    async fn on_beat(&mut self, myself: &ActorRef<TypeMsg>) {
+        // A message may have been lost with the last actor.
+        self.on_flush(myself).await;
+        self.recheck();
+        let notice = messages::heartbeat(self.told_cursor(&self.position.seen));
+        for group in self.groups.values() {
+            write_to_all(group, notice.clone()).await;
+        }
+    }
+
+    /// Ends the streams of those who may not have the type any longer.
+    fn recheck(&mut self) {
+        let definition = self.definition();
+        let permits =
+            |it: &OpenStream| definition.permits(&it.subscriber, &it.watched.filter, &it.arguments);
+        let refused =
+            self.streams.iter().filter_map(|(key, it)| Some((*key, permits(&it.0).err()?)));
+        let refused: Vec<_> = refused.collect();
+        for (key, error) in refused {
+            self.terminate(key, &error);
+        }
+    }
+
+    fn on_end(&mut self, error: &EventError) {
+        let all: Vec<u64> = self.streams.keys().copied().collect();
+        for key in all {
+            self.terminate(key, error);
+        }
+        self.webhooks.end_type(&self.running.name(), error);
+    }
+
+    fn terminate(&mut self, key: u64, error: &EventError) {
+        if let Some(Ending(open)) = self.streams.get(&key) {
+            let error = match error {
+                // To who has had it before it was hidden.
+                EventError::UnknownType(_) if self.definition().hides(&open.subscriber) => {
+                    &EventError::Forbidden("these events are not for you any longer".to_owned())
+                }
+                error => error,
+            };
+            open.stream.send(&messages::terminated(error, open.numbers));
+        }
+        self.remove(key);
+    }
+
+    fn on_failed(&self, error: &EventError) {
+        for Ending(open) in self.streams.values() {
+            open.stream.send(&messages::failure(error, open.numbers));
+        }
+    }
+
+    /// All streams that keep up are told that something may be missing.
+    fn on_gap(&self) {
+        let notice = messages::active(self.told_cursor(&self.position.seen), true);
+        for group in self.groups.values() {
+            group.live.values().for_each(|stream| stream.send(&notice));
+        }
+    }
+}
+
+fn group_key(stream: &OpenStream) -> GroupKey {
+    (stream.watched.canonical.clone(), stream.alone.then_some(stream.key))
+}
+
+/// Writes a notice to all streams of a group, in parts that run on all threads of the runtime.
+/// Returns those that have no room. Returns when all parts are written, so that the order is kept.
+async fn write_to_all(group: &Group, notice: Arc<EncodedNotice>) -> Vec<u64> {
+    let mut streams = group.live.iter().map(|(key, stream)| (*key, stream.clone()));
+    let mut parts = Vec::new();
+    while streams.len() > PART {
+        let (part, notice) = (streams.by_ref().take(PART).collect(), notice.clone());
+        parts.push(tokio::spawn(async move { write_part(part, &notice) }));
+    }
+    let mut full = write_part(streams.collect(), &notice);
+    for part in parts {
+        full.extend(part.await.unwrap_or_default());
+    }
+    full
+}
+
+fn write_part(part: Vec<(u64, Arc<NoticeStream>)>, notice: &Arc<EncodedNotice>) -> Vec<u64> {
+    let (room, full): (Vec<_>, Vec<_>) = part.into_iter().partition(|(_, it)| it.has_room());
+    room.iter().for_each(|(_, stream)| stream.send(notice));
+    full.into_iter().map(|(key, _)| key).collect()
+}

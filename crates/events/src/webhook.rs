@@ -1,0 +1,338 @@
+//! Deliveries to the endpoints of clients (SEP-3415, "Webhooks").
+//!
+//! Pure parts, which are told the time: `address.rs`, `callback_url.rs`, `key.rs`, `secret.rs`,
+//! `schedule.rs`, `window.rs`, `health.rs`. Around them: `client.rs` sends requests; `subscription.rs`
+//! is what outlives a `deliverer.rs`, the actor of a webhook that has something to deliver;
+//! `requests.rs` are the methods; `table.rs` has all webhooks.
+
+mod address;
+mod callback_url;
+mod client;
+mod deliverer;
+mod health;
+pub(crate) mod key;
+mod requests;
+mod schedule;
+mod secret;
+mod settings;
+mod subscription;
+mod table;
+mod window;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use stentor_engine::Requester;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use callback_url::CallbackUrl;
+pub use callback_url::OriginError;
+use client::{CallbackClient, Category, ClientSettings};
+pub(crate) use deliverer::{Deliverer, DelivererArgs};
+pub(crate) use key::SubscriptionKey;
+pub(crate) use requests::{id_of, subscribe, subscribe_as, unsubscribe};
+pub use settings::WebhookConfig;
+pub(crate) use subscription::Subscription;
+pub use subscription::WebhookView;
+use subscription::{Life, deadline, secrets_of};
+use table::Table;
+
+use crate::cursor::Cursor;
+use crate::error::EventError;
+use crate::event_type::Definition;
+use crate::keeper::KeeperMsg;
+use crate::log::{Entry, Position};
+use crate::metrics::WebhookCounts;
+use crate::running::RunningType;
+use crate::shared::Shared;
+use crate::store::StoredWebhook;
+use crate::subscriber::{Mode, Subscriber};
+
+/// Attempts at once, of all webhooks; and of those whose endpoints fail.
+const MAX_IN_FLIGHT: usize = 1_024;
+const MAX_FAILING: usize = 256;
+
+/// All webhooks of an engine.
+#[derive(Debug)]
+pub(crate) struct Webhooks {
+    is_on: bool,
+    pub(crate) config: WebhookConfig,
+    client: CallbackClient,
+    table: Mutex<Table>,
+    failing: Semaphore,
+    counts: WebhookCounts,
+    /// Webhooks that have to be removed from the store.
+    gone: Mutex<Vec<String>>,
+    /// Tells the keeper; set when it runs.
+    shared: Mutex<std::sync::Weak<Shared>>,
+}
+
+impl Webhooks {
+    /// `None` for a server without webhooks.
+    pub(crate) fn new(config: Option<WebhookConfig>) -> Self {
+        let is_on = config.is_some();
+        let config = config.unwrap_or_default();
+        let settings = ClientSettings {
+            timeout: config.attempt_timeout,
+            max_in_flight: MAX_IN_FLIGHT,
+            ..ClientSettings::default()
+        };
+        // Only a program whose TLS cannot be set up has no client, and then nothing can be delivered.
+        let client = CallbackClient::new(&settings, config.origins.clone())
+            .unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            is_on,
+            table: Mutex::new(Table::new(&config)),
+            client,
+            failing: Semaphore::new(MAX_FAILING),
+            counts: WebhookCounts::default(),
+            gone: Mutex::default(),
+            shared: Mutex::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    pub(crate) fn belong_to(&self, shared: &Arc<Shared>) {
+        *self.shared.lock() = Arc::downgrade(shared);
+    }
+
+    /// Who would own a webhook of this sender.
+    pub(crate) fn principal_of(&self, requester: &Requester) -> Option<Arc<str>> {
+        requester.principal().or(self.config.everybody.as_ref()).filter(|_| self.is_on).cloned()
+    }
+
+    fn deliver(&self, subscription: &Arc<Subscription>) {
+        let shared = self.shared.lock().upgrade();
+        if let Some(shared) = shared {
+            shared.tell_keeper(KeeperMsg::Deliver(subscription.clone()));
+        }
+    }
+
+    /// Starts what waits for a deliverer, because there is a new keeper.
+    pub(crate) fn deliver_all(&self, shared: &Shared) {
+        let all = self.table.lock().all();
+        for subscription in all {
+            if subscription.needs_deliverer() {
+                shared.tell_keeper(KeeperMsg::Deliver(subscription));
+            }
+        }
+    }
+
+    /// Wakes the webhooks that an occurrence concerns.
+    pub(crate) fn occurred(
+        &self,
+        running: &Arc<RunningType>,
+        definition: &Definition,
+        entry: &Entry,
+        before: &Position,
+        after: u64,
+    ) {
+        let groups = self.table.lock().groups(&running.name());
+        for group in groups {
+            let is_concerned = match &entry.occurrence.only_for {
+                Some(only) => group.has(only),
+                None => definition.may_match(group.filter(), &entry.occurrence),
+            };
+            if is_concerned {
+                group.each(|subscription| {
+                    if subscription.offer(before, after) {
+                        self.deliver(subscription);
+                    }
+                });
+            }
+        }
+    }
+
+    /// A webhook ends, and its endpoint is told why.
+    fn terminate(&self, subscription: &Arc<Subscription>, error: &EventError) {
+        if subscription.end(Life::Ending(error.clone())) {
+            self.forget(subscription);
+            if !subscription.wake() {
+                self.deliver(subscription);
+            }
+        }
+    }
+
+    /// A webhook ends, because its client or its time says so.
+    fn end(&self, subscription: &Arc<Subscription>) {
+        if subscription.end(Life::Over) {
+            self.forget(subscription);
+        }
+    }
+
+    fn forget(&self, subscription: &Arc<Subscription>) {
+        self.table.lock().remove(subscription);
+        self.gone.lock().push(subscription.id.to_string());
+    }
+
+    /// All webhooks of a type end.
+    pub(crate) fn end_type(&self, name: &str, error: &EventError) {
+        let of_type = self.table.lock().of_type(name);
+        for subscription in of_type {
+            self.terminate(&subscription, error);
+        }
+    }
+
+    /// Ends the webhooks of those who may not have them any longer.
+    pub(crate) fn recheck(&self) {
+        let all = self.table.lock().all();
+        for subscription in all {
+            let subscriber = subscription.state().subscriber.clone();
+            let definition = subscription.running.definition();
+            let (filter, arguments) = (&subscription.watched.filter, &subscription.arguments);
+            let Err(error) = definition.permits(&subscriber, filter, arguments) else { continue };
+            let error = match error {
+                // It has known the type before that was hidden.
+                EventError::UnknownType(_) => {
+                    EventError::Forbidden("these events are not for you any longer".to_owned())
+                }
+                error => error,
+            };
+            self.terminate(&subscription, &error);
+        }
+    }
+
+    /// An attempt has failed: a webhook without expiry does not live on forever.
+    fn failed(&self, subscription: &Arc<Subscription>, category: Category, now: Instant) {
+        let is_over = {
+            let state = subscription.state();
+            let since = state.status.failed_since.map(|(since, _)| since);
+            state.expires.is_none() && since.is_some_and(|it| now - it >= self.config.drop_after)
+        };
+        if is_over {
+            self.terminate(subscription, &EventError::Callback(category.as_str().to_owned()));
+        }
+    }
+
+    /// Ends what is over.
+    pub(crate) fn expire(&self, now: Instant) {
+        let (expired, failing) = {
+            let mut table = self.table.lock();
+            table.forget_old(now);
+            (table.expired(now), table.all())
+        };
+        expired.iter().for_each(|subscription| self.end(subscription));
+        for subscription in failing {
+            let error = subscription.state().status.last_error;
+            if let Some(category) = error {
+                self.failed(&subscription, category, now);
+            }
+        }
+    }
+
+    /// Stores what has changed.
+    pub(crate) async fn save(&self) -> Result<(), crate::store::StoreError> {
+        let dirty: Vec<_> = {
+            let all = self.table.lock().all().into_iter();
+            all.filter(|it| std::mem::take(&mut it.state().is_dirty)).collect()
+        };
+        let gone = std::mem::take(&mut *self.gone.lock());
+        if !gone.is_empty()
+            && let Err(error) = self.config.store.remove(gone.clone()).await
+        {
+            self.gone.lock().extend(gone);
+            return Err(error);
+        }
+        if !dirty.is_empty() {
+            let stored = dirty.iter().map(|it| it.stored()).collect();
+            if let Err(error) = self.config.store.put(stored).await {
+                dirty.iter().for_each(|it| it.state().is_dirty = true);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues the webhooks of the store.
+    pub(crate) async fn load(&self, shared: &Shared) -> Result<(), crate::store::StoreError> {
+        for stored in self.config.store.load().await? {
+            let id = stored.id();
+            if !self.restore(shared, stored) {
+                self.gone.lock().push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues a webhook. `false` if it is over, or its type is gone.
+    fn restore(&self, shared: &Shared, stored: StoredWebhook) -> bool {
+        if stored.expires.is_some_and(|at| at <= SystemTime::now()) {
+            return false;
+        }
+        let Some(engine) = shared.engine.load_full() else { return false };
+        let Some(running) = shared.find(&stored.key.name) else { return false };
+        let Some(secrets) = secrets_of(&stored) else { return false };
+        let Ok(arguments) = serde_json::from_str(&stored.key.arguments) else { return false };
+        let Ok(arguments) = running.definition().arguments(Some(arguments)) else { return false };
+        let Ok(url) = CallbackUrl::stored(&stored.key.url) else { return false };
+        let (start, lost) = match Cursor::parse(&stored.watermark) {
+            Some(cursor) => {
+                let log = running.log.lock();
+                let (position, truncated) = log.start(&cursor, None);
+                (Some(position), truncated)
+            }
+            None => (None, true),
+        };
+        let id: Arc<str> = stored.id().into();
+        let mut subscriber =
+            Subscriber::new(engine.requester(stored.identity), Mode::Webhook, Some(id.clone()));
+        subscriber.principal = Some(stored.key.principal.clone());
+        let subscription = Subscription::new(
+            id,
+            stored.key,
+            url,
+            running.clone(),
+            arguments,
+            (subscriber, stored.numbers),
+            secrets,
+            stored.expires.map(deadline),
+            start,
+        );
+        {
+            let mut state = subscription.state();
+            state.truncated = lost && running.replays();
+            if stored.suspended {
+                state.life = Life::Suspended;
+            }
+        }
+        self.table.lock().insert(Arc::new(subscription), Instant::now());
+        true
+    }
+
+    /// Whether the owner of this URL has agreed beforehand.
+    fn has_agreed(&self, url: &CallbackUrl) -> bool {
+        self.config.agreed.iter().any(|agreed| callback_url::is_under(url, agreed))
+    }
+
+    /// One webhook by its id.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Subscription>> {
+        self.table.lock().find(id)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Subscription>> {
+        self.table.lock().all()
+    }
+
+    /// Reports a gap to one webhook. `false` if there is no such webhook.
+    pub(crate) fn report_gap(&self, id: &str) -> bool {
+        let Some(subscription) = self.find(id) else { return false };
+        subscription.state().gap_asked = true;
+        if !subscription.wake() {
+            self.deliver(&subscription);
+        }
+        true
+    }
+
+    /// Ends one webhook. `false` if there is no such webhook.
+    pub(crate) fn terminate_by_id(&self, id: &str, error: &EventError) -> bool {
+        let Some(subscription) = self.find(id) else { return false };
+        self.terminate(&subscription, error);
+        true
+    }
+}

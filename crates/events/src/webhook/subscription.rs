@@ -1,0 +1,366 @@
+//! One webhook: what outlives its deliverer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
+use ractor::{ActorId, ActorRef};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::callback_url::CallbackUrl;
+use super::client::Category;
+use super::deliverer::DelivererMsg;
+use super::health::Health;
+use super::key::SubscriptionKey;
+use super::secret::{Secret, Secrets};
+use crate::cursor::Cursor;
+use crate::error::{EventError, Numbers};
+use crate::event_type::WatchedArguments;
+use crate::log::Position;
+use crate::occurrence::timestamp;
+use crate::running::RunningType;
+use crate::store::StoredWebhook;
+use crate::subscriber::Subscriber;
+use crate::watches::Watching;
+
+/// A deliverer that crashes more often in a row gives up what is open.
+const MAX_CRASHES: u32 = 5;
+
+/// A webhook.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) id: Arc<str>,
+    pub(crate) key: SubscriptionKey,
+    pub(crate) url: CallbackUrl,
+    pub(crate) running: Arc<RunningType>,
+    pub(crate) watched: WatchedArguments,
+    pub(crate) arguments: Value,
+    state: Mutex<SubscriptionState>,
+    _watching: Watching,
+}
+
+/// What of a webhook changes.
+#[derive(Debug)]
+pub(crate) struct SubscriptionState {
+    pub(crate) subscriber: Subscriber,
+    pub(crate) secrets: Secrets,
+    pub(crate) numbers: Numbers,
+    pub(crate) expires: Option<(Instant, SystemTime)>,
+    pub(crate) life: Life,
+    pub(crate) status: Status,
+    pub(crate) health: Health,
+    /// Something was abandoned: the endpoint is told of a gap when it takes something again.
+    pub(crate) owes_gap: bool,
+    /// The client is told of that at its next refresh.
+    pub(crate) truncated: bool,
+    /// A gap that somebody reports.
+    pub(crate) gap_asked: bool,
+    reading: Reading,
+    deliverer: Option<ActorRef<DelivererMsg>>,
+    crashes: u32,
+    /// Whether it has changed since it was stored.
+    pub(crate) is_dirty: bool,
+}
+
+/// How a webhook is on its way to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Life {
+    Live,
+    /// Nothing is delivered until it is refreshed.
+    Suspended,
+    /// The endpoint is told of the end, then nothing follows.
+    Ending(EventError),
+    Over,
+}
+
+/// Where a webhook reads the log of its type.
+#[derive(Clone, Debug)]
+enum Reading {
+    /// Everything before this index is delivered, abandoned, or not for it. It has no deliverer.
+    Idle { upto: u64 },
+    /// A deliverer begins here, or has begun.
+    From(Position),
+}
+
+/// How deliveries go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) last_delivery: Option<SystemTime>,
+    pub(crate) last_error: Option<Category>,
+    pub(crate) failed_since: Option<(Instant, SystemTime)>,
+}
+
+/// A webhook, for the application.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct WebhookView {
+    /// Its id, as the client knows it.
+    pub id: Arc<str>,
+    /// The name of its type.
+    pub event_type: Arc<str>,
+    /// Its principal.
+    pub principal: Arc<str>,
+    /// The origin of its endpoint. The whole URL may contain a secret of the receiver.
+    pub origin: String,
+    /// Whether it gets nothing until it is refreshed.
+    pub is_suspended: bool,
+    /// Until when it lives; `None` without expiry.
+    pub expires: Option<SystemTime>,
+    /// When its endpoint last took something.
+    pub last_delivery: Option<SystemTime>,
+    /// Why the last attempt failed, in one word, if it did.
+    pub last_error: Option<&'static str>,
+}
+
+impl Subscription {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a new webhook, each once")]
+    pub(crate) fn new(
+        id: Arc<str>,
+        key: SubscriptionKey,
+        url: CallbackUrl,
+        running: Arc<RunningType>,
+        (watched, arguments): (WatchedArguments, Value),
+        (subscriber, numbers): (Subscriber, Numbers),
+        secrets: Secrets,
+        expires: Option<(Instant, SystemTime)>,
+        start: Option<Position>,
+    ) -> Self {
+        let watching = running.watches.watch(&watched);
+        running.add_listener();
+        let reading = match start {
+            Some(position) => Reading::From(position),
+            None => Reading::Idle { upto: running.log.lock().end_index() },
+        };
+        let state = SubscriptionState {
+            subscriber,
+            secrets,
+            numbers,
+            expires,
+            life: Life::Live,
+            status: Status::default(),
+            health: Health::default(),
+            owes_gap: false,
+            truncated: false,
+            gap_asked: false,
+            reading,
+            deliverer: None,
+            crashes: 0,
+            is_dirty: true,
+        };
+        let state = Mutex::new(state);
+        Self { id, key, url, running, watched, arguments, state, _watching: watching }
+    }
+
+    /// What of it changes. To be held shortly.
+    pub(crate) fn state(&self) -> MutexGuard<'_, SubscriptionState> {
+        self.state.lock()
+    }
+
+    /// Something has happened that concerns it, between `before` and the index `after`. `true` if it
+    /// needs a deliverer.
+    pub(crate) fn offer(&self, before: &Position, after: u64) -> bool {
+        let mut state = self.state();
+        match state.reading {
+            Reading::Idle { upto } if state.life == Life::Live && after > upto => {
+                state.reading = Reading::From(before.clone());
+                state.deliverer.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells the deliverer to look; `false` if it needs one.
+    pub(crate) fn wake(&self) -> bool {
+        let mut state = self.state();
+        match &state.deliverer {
+            Some(deliverer) => {
+                // One that has ended is replaced by the keeper.
+                let _ = deliverer.cast(DelivererMsg::Look);
+                true
+            }
+            None => {
+                if let Reading::Idle { upto } = state.reading {
+                    let log = self.running.log.lock();
+                    let seen = log.cursor_at(upto);
+                    state.reading = Reading::From(Position { index: upto, seen });
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether it waits for a deliverer: something of before this process is to be delivered.
+    pub(crate) fn needs_deliverer(&self) -> bool {
+        let state = self.state();
+        matches!(state.reading, Reading::From(_)) && state.deliverer.is_none()
+    }
+
+    /// Where a deliverer begins.
+    pub(crate) fn begin(&self) -> Position {
+        let state = self.state();
+        match &state.reading {
+            Reading::From(position) => position.clone(),
+            Reading::Idle { upto } => {
+                let seen = self.running.log.lock().cursor_at(*upto);
+                Position { index: *upto, seen }
+            }
+        }
+    }
+
+    pub(crate) fn has_deliverer(&self, deliverer: ActorRef<DelivererMsg>) {
+        let _ = deliverer.cast(DelivererMsg::Look);
+        self.state().deliverer = Some(deliverer);
+    }
+
+    /// The deliverer has read up to this position, and nothing before it is open.
+    pub(crate) fn keeps(&self, watermark: &Position) {
+        let mut state = self.state();
+        state.reading = Reading::From(watermark.clone());
+        state.is_dirty = true;
+    }
+
+    /// The deliverer wants to rest: nothing is open. `false` if there is more to read.
+    pub(crate) fn rest(&self, position: &Position) -> bool {
+        let mut state = self.state();
+        // What the type's actor looks at is offered only to who rests.
+        let has_more = position.index < self.running.read_up_to() || state.gap_asked;
+        if has_more || state.life != Life::Live {
+            return false;
+        }
+        state.reading = Reading::Idle { upto: position.index };
+        (state.deliverer, state.crashes, state.is_dirty) = (None, 0, true);
+        true
+    }
+
+    /// The deliverer stops although there is more: the webhook is over or suspended.
+    pub(crate) fn stops(&self, watermark: Position) {
+        let mut state = self.state();
+        (state.reading, state.deliverer, state.is_dirty) = (Reading::From(watermark), None, true);
+    }
+
+    /// A deliverer has ended. `true` if it needs another one.
+    pub(crate) fn deliverer_ended(&self, id: ActorId, failed: bool) -> bool {
+        let mut state = self.state();
+        let was_last = state.deliverer.as_ref().is_some_and(|it| it.get_id() == id);
+        if was_last {
+            state.deliverer = None;
+        }
+        if state.deliverer.is_some() || state.life == Life::Over {
+            return false;
+        }
+        if failed {
+            state.crashes += 1;
+            if state.crashes > MAX_CRASHES {
+                tracing::error!(id = %self.id, "a webhook's deliverer crashes: its backlog is dropped");
+                state.reading = Reading::Idle { upto: self.running.log.lock().end_index() };
+                (state.owes_gap, state.truncated, state.crashes) = (true, true, 0);
+                return false;
+            }
+            return true;
+        }
+        // It rested, or was told to look just when it did.
+        matches!(state.reading, Reading::From(_)) && state.life != Life::Suspended && was_last
+    }
+
+    /// The cursor of which all at or before it was delivered, abandoned, or not for it.
+    pub(crate) fn watermark(&self) -> Cursor {
+        let state = self.state();
+        match &state.reading {
+            Reading::From(position) => position.seen.clone(),
+            Reading::Idle { upto } => {
+                let upto = (*upto).max(self.running.offered_up_to());
+                self.running.log.lock().cursor_at(upto)
+            }
+        }
+    }
+
+    /// Ends it. Returns whether it was alive.
+    pub(crate) fn end(&self, life: Life) -> bool {
+        let mut state = self.state();
+        if matches!(state.life, Life::Over | Life::Ending(_)) {
+            return false;
+        }
+        state.life = life;
+        if let Some(deliverer) = &state.deliverer {
+            let _ = deliverer.cast(DelivererMsg::Look);
+        }
+        true
+    }
+
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.state().expires.is_some_and(|(at, _)| at <= now)
+    }
+
+    pub(crate) fn stored(&self) -> StoredWebhook {
+        let watermark = self.watermark().to_string();
+        let state = self.state();
+        StoredWebhook {
+            key: self.key.clone(),
+            identity: state.subscriber.identity().cloned(),
+            numbers: state.numbers,
+            secret: state.secrets.current.encoded(),
+            previous: state
+                .secrets
+                .previous
+                .as_ref()
+                .map(|(secret, until)| (secret.encoded(), *until)),
+            expires: state.expires.map(|(_, at)| at),
+            watermark,
+            suspended: state.life == Life::Suspended,
+        }
+    }
+
+    pub(crate) fn view(&self) -> WebhookView {
+        let state = self.state();
+        WebhookView {
+            id: self.id.clone(),
+            event_type: self.key.name.clone(),
+            principal: self.key.principal.clone(),
+            origin: self.url.origin(),
+            is_suspended: state.life == Life::Suspended,
+            expires: state.expires.map(|(_, at)| at),
+            last_delivery: state.status.last_delivery,
+            last_error: state.status.last_error.map(Category::as_str),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.running.remove_listener();
+    }
+}
+
+impl SubscriptionState {
+    /// As clients see it; `was_active` as of before this refresh.
+    pub(crate) fn delivery_status(&self, was_active: bool) -> Value {
+        let Status { last_delivery, last_error, failed_since } = self.status;
+        let mut status = json!({
+            "active": was_active,
+            "lastDeliveryAt": last_delivery.map(timestamp),
+            "lastError": last_error.map(Category::as_str),
+        });
+        if let Some((_, since)) = failed_since {
+            status["failedSince"] = timestamp(since).into();
+        }
+        status
+    }
+}
+
+/// The secrets of a stored webhook.
+pub(crate) fn secrets_of(stored: &StoredWebhook) -> Option<Secrets> {
+    let mut secrets = Secrets::new(Secret::parse(&stored.secret).ok()?);
+    secrets.previous = stored
+        .previous
+        .as_ref()
+        .and_then(|(secret, until)| Some((Secret::parse(secret).ok()?, *until)));
+    Some(secrets)
+}
+
+/// A moment of the wall clock, for timers.
+pub(crate) fn deadline(at: SystemTime) -> (Instant, SystemTime) {
+    let left = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+    (Instant::now() + left, at)
+}
