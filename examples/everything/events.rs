@@ -46,6 +46,21 @@ impl Restarts {
     }
 }
 
+/// Adds the extension without types: other nodes of the cluster have some.
+pub(crate) fn offer_nothing(server: EngineBuilder) -> EngineBuilder {
+    server.extension(Events::new().webhooks(webhooks(&Restarts::default())))
+}
+
+fn webhooks(restarts: &Restarts) -> WebhookConfig {
+    let mut webhooks = WebhookConfig::new();
+    webhooks.min_ttl = Duration::from_secs(4);
+    webhooks.drop_after = Duration::from_secs(2);
+    webhooks.everybody = Some(EVERYBODY.into());
+    webhooks.agreed = vec!["https://conformance.invalid/mcp-events".into()];
+    webhooks.store = restarts.0.store.clone();
+    webhooks
+}
+
 /// Adds the extension with its types, and the tools.
 pub(crate) fn offer(
     server: EngineBuilder,
@@ -54,13 +69,7 @@ pub(crate) fn offer(
 ) -> Result<EngineBuilder, Box<dyn Error>> {
     restarts.0.generation.fetch_add(1, Ordering::Relaxed);
     let types = Types::default();
-    let mut webhooks = WebhookConfig::new();
-    webhooks.min_ttl = Duration::from_secs(4);
-    webhooks.drop_after = Duration::from_secs(2);
-    webhooks.everybody = Some(EVERYBODY.into());
-    webhooks.agreed = vec!["https://conformance.invalid/mcp-events".into()];
-    webhooks.store = restarts.0.store.clone();
-    let mut events = Events::new().webhooks(webhooks).configure(|config| {
+    let mut events = Events::new().webhooks(webhooks(restarts)).configure(|config| {
         config.page_size = 4;
         config.heartbeat = Duration::from_secs(10);
     });

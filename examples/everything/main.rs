@@ -86,7 +86,9 @@ async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Bo
     let mut server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
     if arguments.odd {
         server = parts::odd(server);
-    } else if !arguments.bare {
+    } else if arguments.bare {
+        server = events::offer_nothing(server);
+    } else {
         server = events::offer(parts::everything(server), restarts, !arguments.stdio)?;
     }
     if let Some(node) = &arguments.node {

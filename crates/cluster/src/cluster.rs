@@ -89,8 +89,8 @@ impl Cluster {
         self.0.node.unsettled()
     }
 
-    /// Completes when this node shows the items of all other nodes that it knows, so that a load
-    /// balancer may send it requests. Without seeds and without other nodes it completes at once.
+    /// Completes when this node shows the items of all other nodes that it knows, and they show its
+    /// own, so that a load balancer may send requests to any of them. Without seeds and without other nodes it completes at once.
     /// It waits at most until the node has run for twice
     /// [`give_up_after`](ClusterConfig::give_up_after).
     pub async fn ready(&self) {

@@ -357,6 +357,7 @@ impl MeshHandler for Node {
             }
             NodeMessage::Shown(seq) => {
                 self.barrier.lock().confirmed(from, seq);
+                self.peers_changed.notify_waiters();
                 self.announce_settled();
             }
             NodeMessage::Announce(seq) => {
@@ -411,6 +412,10 @@ impl Peers for Node {
             return Ok(self.engine.ask_itself(peer_request));
         }
         self.outgoing.ask(node, peer_request)
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.connected()
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use serde::Serialize;
 use serde_json::Value;
@@ -25,11 +26,12 @@ use crate::handler::{
     Parameters,
 };
 use crate::hub::SubscriberKey;
+use crate::ids::NodeId;
 use crate::nodes::RemoteTopics;
 use crate::offload::LARGE;
 use crate::states::States;
 pub use schema::Schema;
-pub use stream::{AccessRules, Begin, Held, NoticeStream, Requester, StreamMethod, StreamRequest};
+pub use stream::{AccessRules, Requester, StreamMethod, StreamRequest};
 
 /// An extension, as the engine sees it.
 pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
@@ -44,6 +46,16 @@ pub(crate) trait ProtocolExtension: fmt::Debug + Send + Sync {
 
     /// The method by which the request opens a stream, if it does.
     fn stream_method(&self, _name: &str) -> Option<Arc<dyn StreamMethod>> {
+        None
+    }
+
+    /// The nodes of which one is to serve a request instead of this one.
+    fn route(&self, _requester: &dyn Fn() -> Requester, _request: &Request) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    /// Answers a message of the same extension on another node. `None` if it knows none.
+    fn on_peer_message(&self, _message: Bytes) -> Option<BoxFuture<'static, Bytes>> {
         None
     }
 
@@ -95,7 +107,13 @@ pub struct Extension {
     required: bool,
     modern_only: bool,
     pub(crate) start: Option<StartHook>,
+    route: Option<Arc<Route>>,
+    on_peer_message: Option<Arc<OnPeerMessage>>,
 }
+
+/// Finds the nodes for a request of this method with these parameters.
+type Route = dyn Fn(&Requester, &str, &Params) -> Vec<NodeId> + Send + Sync;
+type OnPeerMessage = dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync;
 
 /// Runs when the engine has started; its argument is the engine.
 pub(crate) type StartHook = Arc<
@@ -150,6 +168,8 @@ pub fn extension(identifier: impl Into<Arc<str>>) -> Extension {
         required: false,
         modern_only: false,
         start: None,
+        route: None,
+        on_peer_message: None,
     }
 }
 
@@ -195,6 +215,28 @@ impl Extension {
     #[must_use]
     pub fn stream_method(mut self, name: impl Into<Arc<str>>, method: impl StreamMethod) -> Self {
         self.streams.push((name.into(), Arc::new(method)));
+        self
+    }
+
+    /// Sets which nodes serve a request of a client instead of this one: the first of them that can be
+    /// reached. Without any, this node does. It must be quick.
+    #[must_use]
+    pub fn route(
+        mut self,
+        route: impl Fn(&Requester, &str, &Params) -> Vec<NodeId> + Send + Sync + 'static,
+    ) -> Self {
+        self.route = Some(Arc::new(route));
+        self
+    }
+
+    /// Sets what answers the messages of the same extension on other nodes, which
+    /// [`Engine::ask_peer`](crate::Engine::ask_peer) sends. Message and answer are JSON.
+    #[must_use]
+    pub fn on_peer_message<F>(mut self, answer: impl Fn(Bytes) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Bytes> + Send + 'static,
+    {
+        self.on_peer_message = Some(Arc::new(move |message| answer(message).boxed()));
         self
     }
 
@@ -269,6 +311,20 @@ impl ProtocolExtension for Extension {
 
     fn stream_method(&self, name: &str) -> Option<Arc<dyn StreamMethod>> {
         self.streams.iter().find(|(method, _)| **method == *name).map(|(_, method)| method.clone())
+    }
+
+    fn route(&self, requester: &dyn Fn() -> Requester, request: &Request) -> Vec<NodeId> {
+        let Method::Other(name) = &request.method else { return Vec::new() };
+        let owns = self.methods.iter().any(|(method, _)| **method == **name)
+            || self.stream_method(name).is_some();
+        match &self.route {
+            Some(route) if owns => route(&requester(), name, &request.params),
+            _ => Vec::new(),
+        }
+    }
+
+    fn on_peer_message(&self, message: Bytes) -> Option<BoxFuture<'static, Bytes>> {
+        self.on_peer_message.as_ref().map(|answer| answer(message))
     }
 
     fn dispatch(self: Arc<Self>, caller: &Caller, request: &Request) -> Option<Dispatch> {

@@ -48,6 +48,7 @@ mod lifecycle;
 pub mod log;
 pub mod metrics;
 mod nodes;
+mod notice_stream;
 mod observe;
 mod offload;
 mod peer_api;
@@ -82,8 +83,8 @@ pub use dispatch::ListConfig;
 pub use engine::{CallerSession, Engine, EngineBuilder, Revoke, SessionRef, StartError};
 pub use events::{EngineEvent, EventBatch, EventReceiver};
 pub use extension::{
-    AccessRules, Begin, Extension, ExtensionError, Held, NoticeStream, Requester, Schema,
-    StreamMethod, StreamRequest, extension,
+    AccessRules, Extension, ExtensionError, Requester, Schema, StreamMethod, StreamRequest,
+    extension,
 };
 pub use handler::{
     AccessLog, ArgumentProblem, AsTask, AskError, CallError, CallInput, ClientRoot, Completion,
@@ -97,6 +98,7 @@ pub use hub::HubView;
 pub use ids::{CallId, InvalidNodeId, NodeId, Revision, Seq, SessionId, StreamId, TaskId};
 pub use items::{Conflict, ItemKind};
 pub use lifecycle::{Ended, EndedUnasked};
+pub use notice_stream::{Begin, Held, NoticeStream};
 pub use observe::EngineView;
 pub use reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind, Stopped};
 pub use registry::{CatalogHandle, RegistryConfig, RegistryView};

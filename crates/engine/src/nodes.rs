@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use stentor_delivery::StreamSender;
-use stentor_wire::{Id, KeyKind, Request, SubscriptionId};
+use stentor_wire::{ErrorObject, Id, KeyKind, Request, SubscriptionId};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::Target;
 use crate::caller::Caller;
 use crate::ids::NodeId;
+use crate::notice_stream::Begin;
 
 /// Where to ask for something that a node gave out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,14 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// The call of an item that only these nodes have.
     fn call(&self, nodes: Vec<NodeId>, caller: &Caller, request: &Request, subject: &str)
     -> Target;
+
+    /// Opens a stream of an extension on one of these nodes.
+    fn open_stream(
+        &self,
+        nodes: Vec<NodeId>,
+        caller: &Caller,
+        request: &Request,
+    ) -> BoxFuture<'static, Result<Begin, ErrorObject>>;
 
     /// Removes the keys that other nodes gave out from `keys`, and listens to their topics there.
     fn listen<'a>(

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::access::ListChanges;
 use crate::catalog::Definition;
 use crate::engine::Engine;
 use crate::ids::{NodeId, SessionId};
 use crate::registry::{Fact, RegistryMsg, WatchState};
-use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers};
+use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers, Unreachable};
 use crate::session::rejoin_all;
 
 impl Engine {
@@ -30,6 +32,27 @@ impl Engine {
         let has_peers = peers.is_some();
         self.core().remote.join_peers(peers);
         self.core().watches.peers_changed(has_peers);
+    }
+
+    /// The nodes of the cluster that can be reached now, without this one.
+    #[must_use]
+    pub fn peers(&self) -> Vec<NodeId> {
+        self.core().remote.peers()
+    }
+
+    /// Sends a message to the same extension on another node, and returns its answer. Both are JSON.
+    /// When dropped early, the message may have arrived or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreachable`] if there is no answer.
+    pub async fn ask_peer(
+        &self,
+        node: &NodeId,
+        identifier: &str,
+        message: Bytes,
+    ) -> Result<Bytes, Unreachable> {
+        self.core().remote.ask_peer(node, identifier, message).await
     }
 
     /// Serves a peer request that was meant for another node, after its target has come to this

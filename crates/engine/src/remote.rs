@@ -10,6 +10,7 @@
 //! * `protocol.rs`: what nodes say to each other, and the traits that a cluster implements.
 //! * `http_session.rs`: a session on another node, and its streams.
 //! * `call.rs`, `listen.rs`: calls and tasks on other nodes.
+//! * `stream.rs`: streams and messages of extensions on other nodes.
 //! * `serve.rs`: the other side, which serves what another node asks.
 //! * `migrate.rs`, `take_over.rs`: how a session changes its node.
 
@@ -19,6 +20,7 @@ mod listen;
 mod migrate;
 mod protocol;
 mod serve;
+mod stream;
 mod take_over;
 
 use std::sync::Arc;

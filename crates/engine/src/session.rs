@@ -239,7 +239,7 @@ impl Session {
     async fn on_request(&self, request: Box<Request>, responder: Responder) {
         self.follow_sender();
         let decision = {
-            let opens = self.sessions.dispatcher.stream_method(&request.method);
+            let opens = self.sessions.dispatcher.opens_stream(&request.method);
             self.entry.state().on_request(&request, &self.sessions.members, opens)
         };
         let answer = match decision {
@@ -273,8 +273,8 @@ impl Session {
                 let listening = self.begin_listen(request, caller, granted, asked, responder);
                 return Box::pin(listening).await;
             }
-            Decision::OpenStream(caller, method) => {
-                let opening = self.open_stream(method, request, caller, responder);
+            Decision::OpenStream(caller) => {
+                let opening = self.open_stream(request, caller, responder);
                 return Box::pin(opening).await;
             }
             Decision::Refuse(error) => Err(error),

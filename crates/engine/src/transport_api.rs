@@ -105,8 +105,8 @@ impl Engine {
                 self.core().sessions.open_listen(request, caller),
             )));
         }
-        if let Some(method) = self.core().dispatcher.stream_method(&request.method) {
-            let opened = self.core().sessions.open_stream(method, request, caller);
+        if self.core().dispatcher.opens_stream(&request.method) {
+            let opened = self.core().sessions.open_stream(request, caller, Scope::All);
             return Either::Right(Either::Right(Box::pin(opened)));
         }
         let begun = self.core().dispatcher.begin(caller, request, None, Scope::All);

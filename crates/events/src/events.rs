@@ -20,6 +20,7 @@ use crate::event_type::{Definition, EventType};
 use crate::keeper::Keeper;
 use crate::messages::LIST_CHANGED;
 use crate::methods;
+use crate::peers;
 use crate::push::Push;
 use crate::shared::{Link, Shared, TypeError};
 use crate::webhook::{self, OriginError, WebhookConfig, WebhookView, Webhooks};
@@ -109,6 +110,7 @@ impl From<Events> for Extension {
         *shared.waiting.lock() = types;
         let (list, poll) = (shared.clone(), shared.clone());
         let (subscribe, unsubscribe) = (shared.clone(), shared.clone());
+        let (routed, answered) = (shared.clone(), shared.clone());
         let mut built = extension(IDENTIFIER)
             .settings(json!({"listChanged": true}))
             .modern_only()
@@ -127,6 +129,10 @@ impl From<Events> for Extension {
                 webhook::unsubscribe(unsubscribe.clone(), params, ctx)
             })
             .stream_method("events/stream", Push(shared.clone()))
+            .route(move |requester, method, params| {
+                peers::route(&routed, requester, method, params)
+            })
+            .on_peer_message(move |message| peers::answer(answered.clone(), message))
             .notification(LIST_CHANGED, "eventsListChanged");
         if early_clients {
             built = built.capability("events", json!({}));
@@ -186,6 +192,7 @@ async fn keep(shared: Arc<Shared>, engine: Engine, ready: tokio::sync::oneshot::
         _ = stopped => {}
         () = running => {}
         () = saving => {}
+        () = shared.peers.watch(&shared) => {}
     }
     if let Err(error) = shared.webhooks.save().await {
         tracing::error!(%error, "webhooks are not stored");

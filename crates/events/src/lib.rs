@@ -24,6 +24,7 @@ mod messages;
 mod methods;
 mod metrics;
 mod occurrence;
+mod peers;
 mod push;
 mod running;
 mod shared;

@@ -188,6 +188,17 @@ impl Log {
         (Position { index, seen }, truncated)
     }
 
+    /// The position of another log that ends with this cursor: what it lacks begins there.
+    pub(crate) fn behind(&self, end: &Cursor) -> Position {
+        let mut seen = Cursor::default();
+        for (origin, numbers) in &self.origins {
+            seen.pass(origin, end.get(origin).unwrap_or(0).max(numbers.dropped));
+        }
+        let lacks = |entry: &Entry| seen.get(&entry.origin).is_none_or(|last| entry.seq > last);
+        let first = self.entries.iter().position(lacks).unwrap_or(self.entries.len());
+        Position { index: self.first + first as u64, seen }
+    }
+
     /// Takes the next step of a reader, which moves its position.
     pub(crate) fn step(&self, position: &mut Position) -> Step {
         if position.index < self.first {
@@ -203,6 +214,12 @@ impl Log {
         loop {
             let at = usize::try_from(position.index - self.first).unwrap_or(usize::MAX);
             let Some(entry) = self.entries.get(at) else { return Step::End };
+            let last = position.seen.get(&entry.origin).unwrap_or(0);
+            if entry.seq > last + 1 {
+                // It was dropped on its way from another node.
+                position.seen.pass(&entry.origin, entry.seq - 1);
+                return Step::Gap;
+            }
             position.index += 1;
             if position.seen.pass(&entry.origin, entry.seq) {
                 return Step::Entry(entry.clone());

@@ -17,6 +17,7 @@ use crate::error::EventError;
 use crate::event_type::{Definition, EmitError, Modes};
 use crate::log::{Bounds, Log};
 use crate::occurrence::Occurrence;
+use crate::peers::Peers;
 use crate::type_actor::TypeMsg;
 use crate::watches::Watches;
 
@@ -27,6 +28,7 @@ pub(crate) struct RunningType {
     pub(crate) log: Mutex<Log>,
     pub(crate) watches: Watches,
     own: Arc<Origin>,
+    peers: Arc<Peers>,
     /// Begins the ids that are made here.
     id_prefix: String,
     max_bytes: usize,
@@ -62,6 +64,7 @@ impl RunningType {
         own: Arc<Origin>,
         max_bytes: usize,
         max_log_bytes: usize,
+        peers: Arc<Peers>,
     ) -> Self {
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
         let bounds = Bounds { bytes: bounds.bytes.min(max_log_bytes), ..bounds };
@@ -72,6 +75,7 @@ impl RunningType {
             definition: ArcSwap::from_pointee(definition),
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
+            peers,
             max_bytes,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),
@@ -118,7 +122,7 @@ impl RunningType {
             return Err(EmitError::NotRunning(name));
         }
         self.keep_pace().await;
-        let id = {
+        let (id, seq) = {
             let mut log = self.log.lock();
             let now = Instant::now();
             log.expire(now);
@@ -127,10 +131,29 @@ impl RunningType {
             let mut occurrence = Occurrence::new(id.clone(), name, at, data);
             (occurrence.typed, occurrence.only_for) = (typed, only_for);
             log.append(&self.own, seq, now, Arc::new(occurrence));
-            id
+            (id, seq)
         };
         self.tell();
+        self.peers.have(&self.name(), seq).await;
         Ok(id)
+    }
+
+    /// Who numbers what is emitted here.
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.own
+    }
+
+    /// Adds an occurrence that another node has sent, unless it is there.
+    pub(crate) fn receive(&self, origin: &Arc<Origin>, seq: u64, occurrence: Occurrence) {
+        let now = Instant::now();
+        let is_new = {
+            let mut log = self.log.lock();
+            log.expire(now);
+            log.append(origin, seq, now, Arc::new(occurrence))
+        };
+        if is_new {
+            self.tell();
+        }
     }
 
     /// Waits while the actor is far behind: otherwise a burst pushes out of the log what it has not

@@ -16,6 +16,7 @@ use crate::error::EventError;
 use crate::event_type::{Definition, SchemaChange, WatchedArguments, changed};
 use crate::keeper::KeeperMsg;
 use crate::messages::LIST_CHANGED;
+use crate::peers::Peers;
 use crate::running::RunningType;
 use crate::subscriber::{Mode, Subscriber};
 use crate::type_actor::TypeMsg;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) engine: ArcSwapOption<Engine>,
     pub(crate) keeper: ArcSwapOption<ActorRef<KeeperMsg>>,
     pub(crate) webhooks: Arc<Webhooks>,
+    pub(crate) peers: Arc<Peers>,
     origin: OnceLock<Arc<Origin>>,
 }
 
@@ -73,6 +75,7 @@ impl Shared {
             engine: ArcSwapOption::empty(),
             keeper: ArcSwapOption::empty(),
             webhooks,
+            peers: Arc::default(),
             origin: OnceLock::new(),
         }
     }
@@ -128,6 +131,7 @@ impl Shared {
             self.origin(&engine),
             self.config.max_payload,
             self.config.max_log_bytes,
+            self.peers.clone(),
         ));
         {
             let mut types = self.types.write();
@@ -138,6 +142,7 @@ impl Shared {
         }
         link.store(Some(running.clone()));
         self.tell_keeper(KeeperMsg::Added(running));
+        self.peers.wake();
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod requests;
 mod schedule;
 mod secret;
 mod settings;
+mod standby;
 mod subscription;
 mod table;
 mod window;
@@ -45,9 +46,10 @@ use crate::event_type::Definition;
 use crate::keeper::KeeperMsg;
 use crate::log::{Entry, Position};
 use crate::metrics::WebhookCounts;
+use crate::peers::PeerMessage;
 use crate::running::RunningType;
 use crate::shared::Shared;
-use crate::store::StoredWebhook;
+use crate::store::{StoreError, StoredWebhook};
 use crate::subscriber::{Mode, Subscriber};
 
 /// Attempts at once, of all webhooks; and of those whose endpoints fail.
@@ -63,6 +65,7 @@ pub(crate) struct Webhooks {
     table: Mutex<Table>,
     failing: Semaphore,
     counts: WebhookCounts,
+    standby: standby::Standby,
     /// Webhooks that have to be removed from the store.
     gone: Mutex<Vec<String>>,
     /// Tells the keeper; set when it runs.
@@ -88,6 +91,7 @@ impl Webhooks {
             client,
             failing: Semaphore::new(MAX_FAILING),
             counts: WebhookCounts::default(),
+            standby: standby::Standby::default(),
             gone: Mutex::default(),
             shared: Mutex::default(),
             config,
@@ -227,12 +231,13 @@ impl Webhooks {
     }
 
     /// Stores what has changed.
-    pub(crate) async fn save(&self) -> Result<(), crate::store::StoreError> {
+    pub(crate) async fn save(&self) -> Result<(), StoreError> {
         let dirty: Vec<_> = {
             let all = self.table.lock().all().into_iter();
             all.filter(|it| std::mem::take(&mut it.state().is_dirty)).collect()
         };
         let gone = std::mem::take(&mut *self.gone.lock());
+        self.tell_others(&dirty, &gone).await;
         if !gone.is_empty()
             && let Err(error) = self.config.store.remove(gone.clone()).await
         {
@@ -249,8 +254,21 @@ impl Webhooks {
         Ok(())
     }
 
+    /// Tells the other nodes of webhooks, which they continue if this node is gone.
+    async fn tell_others(&self, dirty: &[Arc<Subscription>], ended: &[String]) {
+        let shared = self.shared.lock().upgrade();
+        let Some(shared) = shared.filter(|it| it.peers.are_some()) else { return };
+        let Some(engine) = shared.engine.load_full() else { return };
+        if dirty.is_empty() && ended.is_empty() {
+            return;
+        }
+        let put = dirty.iter().map(|it| it.stored()).collect();
+        let (node, ended) = (engine.node().clone(), ended.to_vec());
+        shared.peers.tell_all(&engine, &PeerMessage::Webhooks { node, put, ended }).await;
+    }
+
     /// Continues the webhooks of the store.
-    pub(crate) async fn load(&self, shared: &Shared) -> Result<(), crate::store::StoreError> {
+    pub(crate) async fn load(&self, shared: &Shared) -> Result<(), StoreError> {
         for stored in self.config.store.load().await? {
             let id = stored.id();
             if !self.restore(shared, stored) {

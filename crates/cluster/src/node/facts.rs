@@ -51,13 +51,19 @@ impl Node {
         }
     }
 
-    /// Whether this node shows the items of all other live nodes.
+    /// Whether this node shows the items of all other live nodes, and they show its own.
     fn is_ready(&self) -> bool {
         let known = self.known.lock();
         let mut alive = known.iter().filter(|(_, alive)| **alive).map(|(node, _)| node).peekable();
         let is_alone = alive.peek().is_none();
         let replica = self.replica.lock();
-        if is_alone { !self.has_seeds } else { alive.all(|node| replica.shows(node)) }
+        match is_alone {
+            true => !self.has_seeds,
+            false => {
+                alive.all(|node| replica.shows(node))
+                    && self.barrier.lock().behind(replica.last_seq()) == 0
+            }
+        }
     }
 
     /// Writes the engine's current catalog into the replication log.

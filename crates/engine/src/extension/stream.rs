@@ -1,25 +1,23 @@
 //! Methods whose answer is a stream of notices, which both sides may end.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use stentor_delivery::StreamSender;
-use stentor_delivery::policy::Class;
-use stentor_wire::{EncodedNotice, Era, ErrorObject, Id, Params, SubscriptionId};
+use stentor_wire::{Era, ErrorObject, Id, Params};
 
 use crate::access::{ItemAccess, ScopeRequest, access_methods};
 use crate::caller::Caller;
 use crate::handler::Context;
 use crate::identity::{Identity, Who};
+use crate::notice_stream::Begin;
 use crate::viewers::Viewers;
 
 /// A method of an extension whose answer is a stream of notices.
 ///
 /// Such a request is no call: it has no task actor and no time limit, and counts as a listen.
 /// Its stream ends when the client ends it, when the engine or its session ends, or with
-/// [`NoticeStream::end`].
+/// [`NoticeStream::end`](crate::NoticeStream::end).
 pub trait StreamMethod: fmt::Debug + Send + Sync + 'static {
     /// Checks a request. On a pipe no other message of the client is handled meanwhile.
     ///
@@ -28,13 +26,6 @@ pub trait StreamMethod: fmt::Debug + Send + Sync + 'static {
     /// The answer to the client. No stream is opened then.
     fn open(&self, request: StreamRequest) -> BoxFuture<'static, Result<Begin, ErrorObject>>;
 }
-
-/// Begins a stream: sends its first notices, and returns what is held while the stream is open. It
-/// is dropped when the stream has ended, whoever ends it.
-pub type Begin = Box<dyn FnOnce(NoticeStream) -> Held + Send>;
-
-/// What is held while a stream is open.
-pub type Held = Box<dyn Any + Send + Sync>;
 
 /// A request that wants to open a stream.
 #[derive(Clone, Debug)]
@@ -51,54 +42,6 @@ pub struct StreamRequest {
 impl StreamRequest {
     pub(crate) fn new(id: Id, params: Params, requester: Requester) -> Self {
         Self { id, params, requester }
-    }
-}
-
-/// An open stream of notices to one client.
-pub struct NoticeStream {
-    sender: StreamSender,
-    subscription: SubscriptionId,
-    end: Box<dyn Fn() + Send + Sync>,
-}
-
-impl fmt::Debug for NoticeStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NoticeStream")
-            .field("subscription", &self.subscription)
-            .finish_non_exhaustive()
-    }
-}
-
-impl NoticeStream {
-    pub(crate) fn new(
-        sender: StreamSender,
-        request: &Id,
-        end: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        Self { sender, subscription: SubscriptionId::of(request), end: Box::new(end) }
-    }
-
-    /// Sends a notice. It goes out before the notices that are sent later.
-    pub fn send(&self, notice: &Arc<EncodedNotice>) {
-        self.sender.notice_directly(Class::Event, notice.clone(), Some(self.subscription.clone()));
-    }
-
-    /// Whether the client keeps up. If it does not, send nothing until there is
-    /// [room](Self::wait_for_room).
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.sender.has_room()
-    }
-
-    /// Waits until the client has read enough, or has gone. Cancel safe.
-    pub fn wait_for_room(&self) -> impl Future<Output = ()> + Send + 'static {
-        let sender = self.sender.clone();
-        async move { sender.wait_for_room().await }
-    }
-
-    /// Ends the stream with its result, after what was sent. Does nothing if it has ended.
-    pub fn end(&self) {
-        (self.end)();
     }
 }
 

@@ -11,12 +11,13 @@ use stentor_delivery::policy::Class;
 use stentor_delivery::{Frame, FrameBody};
 use stentor_wire::{ErrorObject, KeyKind, Message, Request, Response, params};
 
-use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream, Peers, listen};
+use super::{PeerEvent, PeerNodes, PeerRequest, PeerStream, Peers, listen, stream};
 use crate::call::{Failure, Target};
 use crate::caller::{Caller, RemoteCaller};
 use crate::handler::Context;
 use crate::ids::NodeId;
 use crate::nodes::{OtherNodes, Reach, RemoteTopics};
+use crate::notice_stream::Begin;
 
 /// The response of a remote call, encoded for its client, and its error code if it is an error.
 type Encoded = (Bytes, Option<i32>);
@@ -49,6 +50,22 @@ impl OtherNodes for PeerNodes {
                 Err(Failure::Encoded(response, code))
             })
         })
+    }
+
+    fn open_stream(
+        &self,
+        nodes: Vec<NodeId>,
+        caller: &Caller,
+        request: &Request,
+    ) -> BoxFuture<'static, Result<Begin, ErrorObject>> {
+        let sender = Box::new(RemoteCaller::from(caller));
+        let peer_request = PeerRequest::Request { sender, request: request.encode() };
+        let begun = self.peers().and_then(|peers| begin(&**peers, &nodes, peer_request));
+        async move {
+            let (_, peer_stream) = begun.ok_or_else(stream::unreachable)?;
+            stream::open(peer_stream).await
+        }
+        .boxed()
     }
 
     fn listen<'a>(

@@ -31,6 +31,11 @@ pub trait Peers: PeerFacts {
     /// [`Unreachable`], if the request has certainly not begun.
     fn ask(&self, node: &NodeId, peer_request: PeerRequest) -> Result<PeerStream, Unreachable>;
 
+    /// The nodes that can be reached now.
+    fn nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
     /// The node to which a session has moved from this one.
     fn moved(&self, _session: &SessionId) -> Option<NodeId> {
         None
@@ -66,6 +71,14 @@ pub enum PeerRequest {
     },
     /// Continue a session that was on the asking node.
     Migrate(Box<SessionRecord>),
+    /// A message of an extension on the asking node to the same one on the asked node.
+    Extension {
+        /// The identifier of the extension.
+        identifier: Arc<str>,
+        /// The message, as JSON.
+        #[serde(with = "raw_json")]
+        message: Bytes,
+    },
 }
 
 /// What to do with a session.

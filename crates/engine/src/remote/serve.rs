@@ -67,6 +67,12 @@ impl Remote {
                 let accepted = self.0.sessions.accept_migration(*record).await;
                 accepted.map(|()| PeerResponse::of(PeerEvent::Ended))
             }
+            PeerRequest::Extension { identifier, message } => {
+                match self.0.dispatcher.on_peer_message(&identifier, message) {
+                    Some(answer) => Ok(PeerResponse::answer(&Frame::Reply(answer.await, None))),
+                    None => Err(Refused::Unreachable),
+                }
+            }
         };
         served.unwrap_or_else(|refused| PeerResponse::of(PeerEvent::Refused(refused)))
     }
@@ -106,8 +112,13 @@ impl Remote {
             Ok(request) => request,
             Err(error) => return Ok(PeerResponse::answer(&error_of(&error))),
         };
-        if request.method == Method::Listen && caller.era() == Era::Modern {
-            let answer = self.0.sessions.open_listen(request, caller).await?;
+        let opens_stream = self.0.dispatcher.opens_stream(&request.method);
+        if (request.method == Method::Listen || opens_stream) && caller.era() == Era::Modern {
+            let sessions = &self.0.sessions;
+            let answer = match opens_stream {
+                true => sessions.open_stream(request, caller, Scope::Local).await?,
+                false => sessions.open_listen(request, caller).await?,
+            };
             return Ok(match answer {
                 Answer::Now(bytes, code) => PeerResponse::answer(&Frame::Reply(bytes, code)),
                 Answer::Stream(receiver) => PeerResponse::new(None, Source::Session(receiver)),

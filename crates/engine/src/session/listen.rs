@@ -8,7 +8,8 @@ use stentor_wire::{ErrorObject, Id, Request, SubscriptionId};
 use super::{LeaveWhenClosed, Session, SessionEntry, Sessions};
 use crate::call::Responder;
 use crate::caller::Caller;
-use crate::extension::{ProtocolExtension, Requester, StreamMethod, StreamRequest};
+use crate::dispatch::Scope;
+use crate::extension::ProtocolExtension;
 use crate::hub::SubscriberKey;
 use crate::hub::filter::Filter;
 use crate::nodes::{Forward, Forwarding};
@@ -61,12 +62,6 @@ impl Sessions {
             (!keys.is_empty()).then(|| (owner.clone(), keys))
         });
         States(found.collect())
-    }
-
-    /// A request that wants to open a stream, for the extension that decides about it.
-    pub(super) fn stream_request(&self, caller: &Caller, request: &Request) -> StreamRequest {
-        let requester = Requester::new(caller, self.registry.viewers.clone());
-        StreamRequest::new(request.id.clone(), request.params.clone(), requester)
     }
 
     /// Asks the extensions for the topics that they own. What they grant is added to `granted`.
@@ -139,14 +134,13 @@ impl Session {
     /// Opens a stream of an extension, unless it has ended meanwhile.
     pub(super) async fn open_stream(
         &self,
-        method: Arc<dyn StreamMethod>,
         request: Box<Request>,
         caller: Caller,
         responder: Responder,
     ) {
         let caller = caller.sent_by(&self.sender);
-        let asked = self.sessions.stream_request(&caller, &request);
-        match method.open(asked).await {
+        let dispatcher = &self.sessions.dispatcher;
+        match dispatcher.open_stream(&caller, &request, Scope::All).await {
             Ok(begin) => {
                 responder.withhold();
                 self.entry.begin_stream(&self.sessions, &request.id, begin);

@@ -9,9 +9,8 @@ use super::listen::Grants;
 use super::state::{SessionState, read_listen};
 use super::{Session, SessionEntry, SessionRecord, Sessions, streams};
 use crate::caller::Caller;
-use crate::dispatch::Answer;
+use crate::dispatch::{Answer, Scope};
 use crate::events::EngineEvent;
-use crate::extension::StreamMethod;
 use crate::identity::Who;
 use crate::ids::{SessionId, new_session_id};
 use crate::principal_limits::Counted;
@@ -109,9 +108,9 @@ impl Sessions {
     /// Opens the session of a modern stream of an extension over HTTP.
     pub(crate) async fn open_stream(
         self: &Arc<Self>,
-        method: Arc<dyn StreamMethod>,
         request: Box<Request>,
         caller: Caller,
+        scope: Scope,
     ) -> Result<Answer, Refused> {
         let refuse = |error: ErrorObject| {
             let bytes = encode::error(Some(&request.id), &error);
@@ -124,7 +123,7 @@ impl Sessions {
         let meter = self.calls.requests.session_meter(&caller.share());
         let charge = meter.charge(cost_of_params(&request.params));
         let _charge = charge.map_err(|_| Refused::TooManyRequests)?;
-        let begin = match method.open(self.stream_request(&caller, &request)).await {
+        let begin = match self.dispatcher.open_stream(&caller, &request, scope).await {
             Ok(begin) => begin,
             Err(error) => return refuse(error),
         };

@@ -14,10 +14,11 @@ use stentor_wire::{
 
 use crate::access::Viewer;
 use crate::caller::{Caller, SessionLevel};
-use crate::extension::{Held, StreamMethod};
+
 use crate::hub::filter::{self, Filter, Watched};
 use crate::identity::Who;
 use crate::ids::SessionId;
+use crate::notice_stream::Held;
 use crate::principal_limits::PrincipalPermit;
 use crate::request_budget::{Charge, Meter, SUBSCRIPTION_COST, cost_of_params};
 use crate::states::Slots;
@@ -33,7 +34,7 @@ pub(crate) enum Decision {
     Watch(String),
     Unwatch(String),
     /// Open a stream of an extension.
-    OpenStream(Caller, Arc<dyn StreamMethod>),
+    OpenStream(Caller),
     /// Open a stream of notices, after it is known which of these topics the client may receive.
     Listen(Caller, NoticeFilter, NoticeFilter),
     /// The request concerns the catalog, not the session.
@@ -218,12 +219,12 @@ impl SessionState {
     }
 
     /// `members` are those members of a listen that extensions bring.
-    /// `opens` is the method by which the request opens a stream of an extension, if it does.
+    /// `opens` says whether the request opens a stream of an extension.
     pub(crate) fn on_request(
         &mut self,
         request: &Request,
         members: &[Arc<str>],
-        opens: Option<Arc<dyn StreamMethod>>,
+        opens: bool,
     ) -> Decision {
         let modern = self.serves_modern && request.meta.protocol_version.is_some();
         let decided =
@@ -264,11 +265,11 @@ impl SessionState {
         &mut self,
         request: &Request,
         members: &[Arc<str>],
-        opens: Option<Arc<dyn StreamMethod>>,
+        opens: bool,
     ) -> Result<Decision, ErrorObject> {
         let version = request.meta.require_modern()?;
         let caller = Caller::modern(version, &request.meta, Some(self.id.clone()));
-        if request.method != Method::Listen && opens.is_none() {
+        if request.method != Method::Listen && !opens {
             return Ok(Decision::Dispatch(caller));
         }
         if self.listens.contains_key(&request.id) {
@@ -277,9 +278,9 @@ impl SessionState {
         if self.listens.len() >= self.max_subscriptions {
             return Err(self.too_many_subscriptions());
         }
-        if let Some(method) = opens {
+        if opens {
             self.add_stream(&request.id, cost_of_params(&request.params))?;
-            return Ok(Decision::OpenStream(caller, method));
+            return Ok(Decision::OpenStream(caller));
         }
         let mut granted = read_listen(&request.params, self.max_subscriptions, members)?;
         // The listen does not contain what an extension owns before that grants it: a session that

@@ -319,6 +319,7 @@ impl Webhooks {
     /// Keeps a webhook in the store before its client hears of it.
     async fn store(&self, subscription: &Arc<Subscription>) -> Result<(), EventError> {
         subscription.state().is_dirty = false;
+        self.tell_others(std::slice::from_ref(subscription), &[]).await;
         let stored = self.config.store.put(vec![subscription.stored()]).await;
         stored.map_err(|error| {
             tracing::error!(%error, "a webhook is not stored");

@@ -6,9 +6,9 @@ use stentor_wire::{Id, encode};
 
 use super::SessionEntry;
 use crate::events::EngineEvent;
-use crate::extension::{Begin, NoticeStream};
 use crate::hub::HubMsg;
 use crate::log::quietly;
+use crate::notice_stream::{Begin, NoticeStream};
 use crate::reasons::{CancelReason, EndReason, SessionKind};
 use crate::session::Sessions;
 use crate::session::state::EndedListen;

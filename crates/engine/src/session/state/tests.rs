@@ -16,7 +16,7 @@ fn state(serves_modern: bool) -> SessionState {
 fn ask(state: &mut SessionState, id: i64, method: &str, params: Value) -> Decision {
     let params = Params::from_json(params.to_string());
     let request = Request::new(Id::Number(id), Method::parse(method), params);
-    state.on_request(&request.expect("a readable _meta"), &[], None)
+    state.on_request(&request.expect("a readable _meta"), &[], false)
 }
 
 fn initialize(state: &mut SessionState, version: &str) -> Decision {

@@ -1,0 +1,120 @@
+//! Sends one other node what it lacks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use stentor_engine::Engine;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::message::{Have, PeerMessage, SentOccurrence};
+use super::{Peer, ask};
+use crate::cursor::Cursor;
+use crate::log::{Position, Step};
+use crate::running::RunningType;
+use crate::shared::Shared;
+
+/// How often logs are compared.
+const COMPARE: Duration = Duration::from_secs(2);
+/// The pause after a node did not answer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The most occurrences in one message, and about how many bytes of them.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Where this node stands in sending one type.
+struct Sending {
+    running: Arc<RunningType>,
+    position: Position,
+    /// Up to this index what others have emitted is sent, too: the node may lack it.
+    all_until: u64,
+}
+
+/// Feeds a node as long as it is polled.
+pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
+    while let Some(engine) = shared.engine.load_full() {
+        if round(&shared, &engine, &peer).await.is_none() {
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Compares logs, then sends what is new for a while. `None` if the node does not answer.
+async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
+    let all = shared.all();
+    let types = all.iter().map(|running| running.name()).collect();
+    let hello = PeerMessage::Hello { node: engine.node().clone(), types };
+    let have: Have = serde_json::from_slice(&ask(engine, &peer.node, &hello).await?).ok()?;
+    let mut sending = compare(&all, &have.types);
+    note(peer, have, &sending);
+    shared.peers.moved.notify_waiters();
+    let until = Instant::now() + COMPARE;
+    loop {
+        // Before the logs are looked at, so that nothing is missed in between.
+        let grown = shared.peers.grown.notified();
+        let (batch, sent) = collect(&mut sending);
+        if batch.is_empty() {
+            if Instant::now() >= until || timeout_at(until, grown).await.is_err() {
+                return Some(());
+            }
+            continue;
+        }
+        ask(engine, &peer.node, &PeerMessage::Append(batch)).await?;
+        {
+            let mut state = peer.state.lock();
+            state.has.extend(sent);
+            state.lags = false;
+        }
+        shared.peers.moved.notify_waiters();
+    }
+}
+
+/// Where the node stands in each type that both have.
+fn compare(all: &[Arc<RunningType>], have: &BTreeMap<Arc<str>, String>) -> Vec<Sending> {
+    let both = all.iter().filter_map(|running| Some((running, have.get(&running.name())?)));
+    let sending = both.map(|(running, cursor)| {
+        let log = running.log.lock();
+        let cursor = Cursor::parse(cursor).unwrap_or_default();
+        let (position, all_until) = (log.behind(&cursor), log.end_index());
+        Sending { running: running.clone(), position, all_until }
+    });
+    sending.collect()
+}
+
+fn note(peer: &Peer, have: Have, sending: &[Sending]) {
+    let mut state = peer.state.lock();
+    state.types = have.types.into_keys().collect();
+    let has = sending.iter().map(|it| {
+        (it.running.name(), it.position.seen.get(it.running.origin()).unwrap_or_default())
+    });
+    state.has = has.collect();
+}
+
+/// What is to be sent next, and by type the number up to which the node has what was emitted here then.
+fn collect(sending: &mut [Sending]) -> (Vec<SentOccurrence>, HashMap<Arc<str>, u64>) {
+    let (mut batch, mut bytes, mut sent) = (Vec::new(), 0, HashMap::default());
+    for one in sending {
+        let own = one.running.origin();
+        let log = one.running.log.lock();
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            match log.step(&mut one.position) {
+                Step::Entry(entry)
+                    if entry.origin == *own || one.position.index <= one.all_until =>
+                {
+                    if entry.origin == *own {
+                        sent.insert(one.running.name(), entry.seq);
+                    }
+                    bytes += entry.occurrence.data.len();
+                    batch.extend(SentOccurrence::of(&entry));
+                }
+                // Who emitted it sends it.
+                Step::Entry(_) => {}
+                // The node sees the gap in the numbers.
+                Step::Gap => {}
+                Step::End => break,
+            }
+        }
+    }
+    (batch, sent)
+}

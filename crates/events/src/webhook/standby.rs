@@ -1,0 +1,85 @@
+//! Webhooks that other nodes deliver, and what happens when such a node is gone.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use parking_lot::Mutex;
+use stentor_engine::NodeId;
+
+use super::subscription::Life;
+use super::{Subscription, Webhooks};
+use crate::peers::rank;
+use crate::shared::Shared;
+use crate::store::StoredWebhook;
+
+/// Webhooks of other nodes, by their ids, each with its node.
+#[derive(Debug, Default)]
+pub(super) struct Standby(Mutex<HashMap<String, (NodeId, StoredWebhook)>>);
+
+impl Webhooks {
+    /// The node that delivers a webhook, if that is another one.
+    pub(crate) fn owner_of(&self, id: &str) -> Option<NodeId> {
+        self.standby.0.lock().get(id).map(|(node, _)| node.clone())
+    }
+
+    /// What another node says of its webhooks.
+    pub(crate) fn learn(
+        &self,
+        shared: &Shared,
+        from: &NodeId,
+        put: Vec<StoredWebhook>,
+        ended: &[String],
+    ) {
+        let own = shared.engine.load().as_ref().map(|engine| engine.node().clone());
+        for stored in put {
+            let id = stored.id();
+            if let Some(subscription) = self.find(&id) {
+                // Both deliver it, as after a split. One of them stops.
+                if own.as_ref().is_some_and(|own| rank(&id, own) > rank(&id, from)) {
+                    subscription.state().is_dirty = true;
+                    continue;
+                }
+                self.hand_over(&subscription);
+            }
+            self.standby.0.lock().insert(id, (from.clone(), stored));
+        }
+        let mut standby = self.standby.0.lock();
+        for id in ended {
+            if standby.get(id).is_some_and(|(node, _)| node == from) {
+                standby.remove(id);
+            }
+        }
+    }
+
+    /// Another node delivers it from here on.
+    fn hand_over(&self, subscription: &Arc<Subscription>) {
+        if subscription.end(Life::Over) {
+            self.table.lock().remove(subscription);
+        }
+    }
+
+    /// These nodes are gone. Each of their webhooks is continued by one of the others.
+    pub(crate) fn take_over(&self, shared: &Shared, gone: &[NodeId]) {
+        let Some(engine) = shared.engine.load_full() else { return };
+        let own = engine.node();
+        let orphans: Vec<StoredWebhook> = {
+            let standby = self.standby.0.lock();
+            let of_gone = standby.values().filter(|(node, _)| gone.contains(node));
+            of_gone.map(|(_, stored)| stored.clone()).collect()
+        };
+        for stored in orphans {
+            let id = stored.id();
+            let others = shared.peers.with_type(&stored.key.name);
+            let is_best = others.iter().all(|node| rank(&id, own) > rank(&id, node));
+            if shared.find(&stored.key.name).is_some() && is_best {
+                self.standby.0.lock().remove(&id);
+                if self.restore(shared, stored)
+                    && let Some(subscription) = self.find(&id)
+                    && subscription.needs_deliverer()
+                {
+                    self.deliver(&subscription);
+                }
+            }
+        }
+    }
+}
