@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stentor::EngineBuilder;
-use stentor::events::{Events, MemoryWebhookStore, WebhookConfig};
+use stentor::events::{Events, EventsStore, RedbEventsStore, StoreKey, WebhookConfig};
 use tokio::sync::Notify;
 
 use types::Types;
@@ -20,17 +20,36 @@ use types::Types;
 const EVERYBODY: &str = "everybody";
 
 /// The server can be started again in its process, over the same webhooks.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Restarts(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     generation: AtomicU64,
     asked: Notify,
-    store: Arc<MemoryWebhookStore>,
+    store: Arc<dyn EventsStore>,
 }
 
 impl Restarts {
+    /// Keeps everything in this file; or in one that nobody else sees, and that is gone with the
+    /// process.
+    pub(crate) async fn new(file: Option<&str>) -> Result<Self, Box<dyn Error>> {
+        // A real server has a key of its own, and keeps it apart.
+        let key = StoreKey::new(*b"a key that is for a fixture only");
+        let store = match file {
+            Some(file) => RedbEventsStore::open(file, key).await?,
+            None => {
+                let name = format!("stentor-everything-{}.redb", std::process::id());
+                let path = std::env::temp_dir().join(name);
+                let store = RedbEventsStore::open(&path, key).await?;
+                // Where that is impossible, the file stays.
+                let _ = std::fs::remove_file(path);
+                store
+            }
+        };
+        let (generation, asked) = (AtomicU64::new(0), Notify::new());
+        Ok(Self(Arc::new(Inner { generation, asked, store: Arc::new(store) })))
+    }
+
     /// Asks for a restart. Returns the coming generation.
     fn ask(&self) -> u64 {
         self.0.asked.notify_one();
@@ -47,17 +66,18 @@ impl Restarts {
 }
 
 /// Adds the extension without types: other nodes of the cluster have some.
-pub(crate) fn offer_nothing(server: EngineBuilder) -> EngineBuilder {
-    server.extension(Events::new().webhooks(webhooks(&Restarts::default())))
+pub(crate) fn offer_nothing(server: EngineBuilder, with_tokens: bool) -> EngineBuilder {
+    server.extension(Events::new().webhooks(webhooks(with_tokens)))
 }
 
-fn webhooks(restarts: &Restarts) -> WebhookConfig {
+fn webhooks(with_tokens: bool) -> WebhookConfig {
     let mut webhooks = WebhookConfig::new();
     webhooks.min_ttl = Duration::from_secs(4);
     webhooks.drop_after = Duration::from_secs(2);
-    webhooks.everybody = Some(EVERYBODY.into());
+    if !with_tokens {
+        webhooks.everybody = Some(EVERYBODY.into());
+    }
     webhooks.agreed = vec!["https://conformance.invalid/mcp-events".into()];
-    webhooks.store = restarts.0.store.clone();
     webhooks
 }
 
@@ -65,14 +85,18 @@ fn webhooks(restarts: &Restarts) -> WebhookConfig {
 pub(crate) fn offer(
     server: EngineBuilder,
     restarts: &Restarts,
+    with_tokens: bool,
     with_restart: bool,
 ) -> Result<EngineBuilder, Box<dyn Error>> {
     restarts.0.generation.fetch_add(1, Ordering::Relaxed);
     let types = Types::default();
-    let mut events = Events::new().webhooks(webhooks(restarts)).configure(|config| {
-        config.page_size = 4;
-        config.heartbeat = Duration::from_secs(10);
-    });
+    let mut events = Events::new()
+        .webhooks(webhooks(with_tokens))
+        .store(restarts.0.store.clone())
+        .configure(|config| {
+            config.page_size = 4;
+            config.heartbeat = Duration::from_secs(10);
+        });
     for event_type in types.all() {
         events = events.add(&event_type);
     }

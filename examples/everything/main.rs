@@ -8,6 +8,11 @@
 //! Several processes form one server if each has `--node NAME --gossip ADDR`, and all but the first
 //! have `--seed ADDR`, the gossip address of another. With `--bare` a node has no items of its own.
 //!
+//! Webhooks and the log of one event type are kept in the file that `--events` names; without it they
+//! end with the process.
+//!
+//! With `--tokens` the tokens `the-token-of-ann` and `the-token-of-bob` count, and who has none can have no webhooks.
+//!
 //! With `--odd` it has tools with unusual types instead, to test how clients handle them.
 
 // A test includes this module, too, so its files need explicit paths.
@@ -22,13 +27,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stentor::cluster::{Cluster, ClusterConfig};
-use stentor::http::{HttpConfig, serve_on};
+use stentor::http::{HttpConfig, StaticTokens, serve_on};
+use stentor::identity::Identity;
 use stentor::{Engine, session::NodeId, signal};
 use tokio::net::TcpListener;
 
 use events::Restarts;
 
-const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] \
+const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] [--events FILE] [--tokens] \
                      [--node NAME --gossip ADDR [--seed ADDR]... [--bare]]";
 
 #[derive(Default)]
@@ -40,6 +46,8 @@ struct Arguments {
     seeds: Vec<String>,
     bare: bool,
     odd: bool,
+    events: Option<String>,
+    tokens: bool,
 }
 
 impl Arguments {
@@ -55,6 +63,8 @@ impl Arguments {
                 "--seed" => read.seeds.push(value()?),
                 "--bare" => read.bare = true,
                 "--odd" => read.odd = true,
+                "--tokens" => read.tokens = true,
+                "--events" => read.events = Some(value()?),
                 _ => return Err(USAGE.into()),
             }
         }
@@ -76,7 +86,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let restarts = Restarts::default();
+    let restarts = Restarts::new(arguments.events.as_deref()).await?;
     while run_once(&arguments, &restarts).await? {}
     Ok(())
 }
@@ -87,9 +97,10 @@ async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Bo
     if arguments.odd {
         server = parts::odd(server);
     } else if arguments.bare {
-        server = events::offer_nothing(server);
+        server = events::offer_nothing(server, arguments.tokens);
     } else {
-        server = events::offer(parts::everything(server), restarts, !arguments.stdio)?;
+        server =
+            events::offer(parts::everything(server), restarts, arguments.tokens, !arguments.stdio)?;
     }
     if let Some(node) = &arguments.node {
         server = server.configure(|config| config.node = node.clone());
@@ -117,7 +128,15 @@ async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Bo
             cluster.leave().await;
         }
     };
-    serve_on(engine, listener, HttpConfig::default(), end).await?;
+    let mut config = HttpConfig::new();
+    if arguments.tokens {
+        let tokens = [
+            ("the-token-of-ann", Identity::named("ann")),
+            ("the-token-of-bob", Identity::named("bob")),
+        ];
+        config = config.auth(StaticTokens::new(tokens)?).allow_anonymous(true);
+    }
+    serve_on(engine, listener, config, end).await?;
     Ok(is_again.load(Ordering::Relaxed))
 }
 

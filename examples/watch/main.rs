@@ -4,31 +4,48 @@
 //! terminal it prints a line for each progress value.
 //!
 //!     cargo run --release -p stentor-watch --example watch -- URL [--call TOOL JSON]... [--era modern|legacy]
+//!     cargo run --release -p stentor-watch --example watch -- URL --events NAME [--args JSON] [--cursor CURSOR]
 //!
-//! Exit code: 0 if all calls succeeded, 1 if one did not, 2 for usage and connection errors.
+//! With `--events` it shows what the server pushes of this event type (SEP-3415), in the place of
+//! changes: `active`, each `event` with its time, its `eventId` and its data, the last `heartbeat`,
+//! and each `gap` and `error`. When the stream ends, and not with `terminated`, it opens the next
+//! one at its last cursor.
+//!
+//! Exit code: 0 if all calls succeeded, 1 if one did not or the stream was refused or terminated, 2
+//! for usage and connection errors.
 #![allow(deprecated, reason = "MCP deprecates its log messages, but servers still send them")]
 
 mod client;
+mod events;
 mod screen;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use client::{PATIENCE, reason};
+use events::Events;
 use rmcp::model::JsonObject;
 use rmcp::service::ServiceError;
 use screen::Screen;
 use tokio::{task::JoinSet, time::timeout};
 use watch::Watch;
 
-const USAGE: &str = "usage: watch URL [--call TOOL JSON]... [--era modern|legacy]";
+const USAGE: &str = "usage: watch URL [--call TOOL JSON]... [--era modern|legacy]
+       [--events NAME [--args JSON] [--cursor CURSOR]]";
 
-type Calls = Vec<(String, JsonObject)>;
+struct Options {
+    url: String,
+    calls: Vec<(String, JsonObject)>,
+    era: String,
+    events: Option<Events>,
+}
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Calls, String), String> {
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut url, mut calls, mut era) = (None, Vec::new(), String::new());
+    let (mut events, mut arguments, mut cursor) = (None, None, None);
     while let Some(arg) = args.next() {
         if arg == "--call" {
             let needs = "--call needs a tool and a JSON object";
@@ -37,17 +54,29 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Calls, Strin
         } else if arg == "--era" {
             let known = args.next().filter(|era| ["modern", "legacy"].contains(&era.as_str()));
             era = known.ok_or("--era needs modern or legacy")?;
+        } else if arg == "--events" {
+            events = Some(args.next().ok_or("--events needs the name of an event type")?);
+        } else if arg == "--args" {
+            let needs = "--args needs a JSON object";
+            let json = args.next().ok_or(needs)?;
+            arguments = Some(serde_json::from_str(&json).map_err(|e| format!("{needs}: {e}"))?);
+        } else if arg == "--cursor" {
+            cursor = Some(args.next().ok_or("--cursor needs a cursor")?);
         } else if arg.starts_with('-') || url.is_some() {
             return Err(format!("unexpected argument: {arg}"));
         } else {
             url = Some(arg);
         }
     }
-    Ok((url.ok_or("no URL given")?, calls, era))
+    if events.is_none() && (arguments.is_some() || cursor.is_some()) {
+        return Err("--args and --cursor need --events".to_owned());
+    }
+    let events = events.map(|name| Events::new(name, arguments.unwrap_or_default(), cursor));
+    Ok(Options { url: url.ok_or("no URL given")?, calls, era, events })
 }
 
-async fn run(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
-    let (mut client, inbox) = client::connect(url, era).await?;
+async fn run(options: Options) -> Result<bool, String> {
+    let (mut client, inbox) = client::connect(&options.url, &options.era).await?;
     let info = client.peer_info().ok_or("the server has not introduced itself")?;
     let mut watch = Watch {
         peer: client.peer().clone(),
@@ -58,6 +87,7 @@ async fn run(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
         answers: JoinSet::new(),
         lists: HashMap::new(),
         outdated: BTreeSet::new(),
+        events: options.events,
         failed: false,
     };
     let can = &info.capabilities;
@@ -74,13 +104,18 @@ async fn run(url: &str, calls: Calls, era: &str) -> Result<bool, String> {
     watch.screen.line(&format!("connected to {name}, protocol {version}, {tools} tools"));
 
     let resources = watch.lists.get("resources").into_iter().flatten().cloned();
-    let listen = timeout(PATIENCE, client::listen(&client, &info, resources)).await;
-    let listen = listen.unwrap_or(Err(ServiceError::Timeout { timeout: PATIENCE }));
-    let listen = listen.unwrap_or_else(|e| {
-        watch.screen.line(&format!("not everything can be watched here: {}", reason(e)));
+    let listen = if let Some(events) = &mut watch.events {
+        events.open(client.peer(), Duration::ZERO);
         None
-    });
-    for (tool, arguments) in &calls {
+    } else {
+        let listen = timeout(PATIENCE, client::listen(&client, &info, resources)).await;
+        let listen = listen.unwrap_or(Err(ServiceError::Timeout { timeout: PATIENCE }));
+        listen.unwrap_or_else(|e| {
+            watch.screen.line(&format!("not everything can be watched here: {}", reason(e)));
+            None
+        })
+    };
+    for (tool, arguments) in &options.calls {
         watch.call(tool, arguments).await?;
     }
     let ended = watch.run(listen).await;
@@ -96,7 +131,7 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
     let ended = match parse(args) {
-        Ok((url, calls, era)) => run(&url, calls, &era).await,
+        Ok(options) => run(options).await,
         Err(e) => Err(format!("{e}\n{USAGE}")),
     };
     match ended {

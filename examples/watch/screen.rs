@@ -37,6 +37,14 @@ impl Screen {
         bar
     }
 
+    /// One line that each beat replaces; without a terminal, a line for each.
+    pub(crate) fn beat(&self, bar: &ProgressBar, text: &str) {
+        if self.0.is_hidden() {
+            return self.line(text);
+        }
+        bar.set_message(text.to_owned());
+    }
+
     pub(crate) fn progress(&self, bar: &ProgressBar, p: ProgressNotificationParam) {
         let round = |n: f64| (n * 100.0).round() / 100.0;
         let total = p.total.map(|total| format!("/{}", round(total))).unwrap_or_default();

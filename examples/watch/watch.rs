@@ -9,6 +9,7 @@ use rmcp::service::*;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::client::{next, reason};
+use crate::events::{Ended, Events};
 use crate::screen::Screen;
 
 /// How long to wait for messages that a server sends right after its last answer.
@@ -23,6 +24,7 @@ pub(crate) struct Watch {
     pub(crate) answers: JoinSet<(ProgressBar, Result<ServerResult, ServiceError>)>,
     pub(crate) lists: HashMap<&'static str, BTreeSet<String>>,
     pub(crate) outdated: BTreeSet<&'static str>,
+    pub(crate) events: Option<Events>,
     pub(crate) failed: bool,
 }
 
@@ -41,9 +43,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Prints what arrives until all calls are answered or, without calls, until the end.
+    /// Prints what arrives until all calls are answered and no event is to come or, without both,
+    /// until the end.
     pub(crate) async fn run(&mut self, mut listen: Option<Subscription>) -> Result<bool, String> {
-        let (calling, mut open) = (!self.answers.is_empty(), self.legacy || listen.is_some());
+        let (calling, mut open) = (self.is_waiting(), self.legacy || listen.is_some());
         if !calling && !open {
             return Err("nothing to wait for".to_owned());
         }
@@ -64,11 +67,25 @@ impl Watch {
                     }
                 },
                 Some(Ok((bar, answer))) = self.answers.join_next() => self.answered(&bar, answer),
+                Some(ended) = ended(&mut self.events), if self.has_stream() => {
+                    self.failed |= !self.events.as_mut().is_some_and(|events| {
+                        events.reopen(&self.screen, &self.peer, ended)
+                    });
+                }
                 () = async {}, if !self.outdated.is_empty() => self.relist().await,
-                () = sleep(QUIET), if self.answers.is_empty() && (calling || !open) => break,
+                () = sleep(QUIET), if !self.is_waiting() && (calling || !open) => break,
             }
         }
         Ok(!self.failed && self.answers.is_empty())
+    }
+
+    /// Whether an answer or events are to come.
+    fn is_waiting(&self) -> bool {
+        !self.answers.is_empty() || self.has_stream()
+    }
+
+    fn has_stream(&self) -> bool {
+        self.events.as_ref().is_some_and(Events::is_open)
     }
 
     fn show(&mut self, note: Note) {
@@ -82,6 +99,11 @@ impl Watch {
             Note::LoggingMessageNotification(n) => self.screen.log(n.params),
             Note::ResourceUpdatedNotification(n) => {
                 self.screen.line(&format!("resource updated: {}", n.params.uri));
+            }
+            Note::CustomNotification(n) => {
+                if let Some(events) = &mut self.events {
+                    events.show(&self.screen, &n);
+                }
             }
             Note::ToolListChangedNotification(_) => self.outdated.extend(["tools"]),
             Note::PromptListChangedNotification(_) => self.outdated.extend(["prompts"]),
@@ -124,6 +146,10 @@ impl Watch {
         let changes = changes.collect::<Vec<_>>().join(", ");
         Ok(if changes.is_empty() { "the names are the same".to_owned() } else { changes })
     }
+}
+
+async fn ended(events: &mut Option<Events>) -> Option<Ended> {
+    events.as_mut()?.ended().await
 }
 
 fn text(result: &CallToolResult) -> String {

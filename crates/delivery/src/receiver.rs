@@ -297,7 +297,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let terms = Terms { limits: Limits::default(), one_reply: false };
+            let terms = Terms { limits: Limits::default(), one_reply: false, heartbeats: false };
             let counters = Arc::new(Counters::total(Budget::default().total));
             let sender =
                 StreamSender::new(StreamId::STANDALONE, terms, counters, WhenGone::Wait, None);

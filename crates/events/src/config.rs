@@ -22,7 +22,8 @@ pub struct EventsConfig {
     pub poll_lease: Duration,
     /// The interval of heartbeats on streams. Clients give up after twice of that. Default 15 s.
     pub heartbeat: Duration,
-    /// The largest payload, in bytes of JSON. Default 1 MiB.
+    /// The largest payload, in bytes of JSON. One that is larger than
+    /// [`WebhookConfig::max_body`](crate::WebhookConfig::max_body) is a gap for webhooks. Default 1 MiB.
     pub max_payload: usize,
     /// Bytes of memory that the log of one type takes. Default 16 MiB.
     pub max_log_bytes: usize,

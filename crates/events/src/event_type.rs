@@ -157,6 +157,15 @@ where
         self
     }
 
+    /// Keeps the log of the type in the [store](crate::Events::store), too: an occurrence is stored
+    /// before [`emit`](Self::emit) returns, and is there after a restart. For types with
+    /// [replay](Self::replay).
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.definition.is_durable = true;
+        self
+    }
+
     /// Delivers the type in these ways only. Default: in all that are possible.
     #[must_use]
     pub fn delivery(mut self, modes: impl IntoIterator<Item = Mode>) -> Self {
@@ -222,7 +231,8 @@ where
 
     /// Decides whether a subscription with these arguments hears of an occurrence. Default: of each.
     ///
-    /// The function is called on each node, once for all subscriptions with equal arguments.
+    /// The function is called on each node, once for all subscriptions with equal arguments. On other
+    /// nodes the payload is read from its JSON.
     #[must_use]
     pub fn matches(mut self, matches: impl Fn(&F, &P) -> bool + Send + Sync + 'static) -> Self
     where

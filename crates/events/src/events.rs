@@ -23,10 +23,14 @@ use crate::methods;
 use crate::peers;
 use crate::push::Push;
 use crate::shared::{Link, Shared, TypeError};
+use crate::store::{EventsStore, MemoryEventsStore};
 use crate::webhook::{self, OriginError, WebhookConfig, WebhookView, Webhooks};
 
 /// How long a keeper that has crashed is waited for before the next one.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is asked whether the owners of webhooks still may have them.
+const RECHECK: Duration = Duration::from_secs(5);
 
 /// How often webhooks that have changed are stored.
 const SAVE: Duration = Duration::from_secs(1);
@@ -49,6 +53,7 @@ const SAVE: Duration = Duration::from_secs(1);
 pub struct Events {
     config: EventsConfig,
     webhooks: Option<WebhookConfig>,
+    store: Arc<dyn EventsStore>,
     types: Vec<(Definition, Link)>,
     handle: EventsHandle,
 }
@@ -66,6 +71,7 @@ impl Events {
         Self {
             config: EventsConfig::default(),
             webhooks: None,
+            store: Arc::new(MemoryEventsStore::default()),
             types: Vec::new(),
             handle: EventsHandle(Arc::default()),
         }
@@ -93,6 +99,13 @@ impl Events {
         self
     }
 
+    /// Sets where webhooks and the logs of durable types are kept. Default: in memory.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn EventsStore>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// The handle of the extension. It works while the engine runs.
     #[must_use]
     pub fn handle(&self) -> EventsHandle {
@@ -102,9 +115,9 @@ impl Events {
 
 impl From<Events> for Extension {
     fn from(events: Events) -> Self {
-        let Events { config, webhooks, types, handle } = events;
+        let Events { config, webhooks, store, types, handle } = events;
         let early_clients = config.early_clients;
-        let webhooks = Arc::new(Webhooks::new(webhooks));
+        let webhooks = Arc::new(Webhooks::new(webhooks, store));
         let shared = Arc::new(Shared::new(config, webhooks));
         shared.webhooks.belong_to(&shared);
         *shared.waiting.lock() = types;
@@ -151,7 +164,7 @@ async fn start(
     handle.0.store(Some(shared.clone()));
     let types = std::mem::take(&mut *shared.waiting.lock());
     for (definition, link) in types {
-        shared.add(definition, link)?;
+        shared.add(definition, link).await?;
     }
     shared.webhooks.load(&shared).await?;
     let (ready, is_ready) = tokio::sync::oneshot::channel();
@@ -188,10 +201,17 @@ async fn keep(shared: Arc<Shared>, engine: Engine, ready: tokio::sync::oneshot::
             }
         }
     };
+    let checking = async {
+        loop {
+            tokio::time::sleep(RECHECK).await;
+            shared.webhooks.recheck();
+        }
+    };
     tokio::select! {
         _ = stopped => {}
         () = running => {}
         () = saving => {}
+        () = checking => {}
         () = shared.peers.watch(&shared) => {}
     }
     if let Err(error) = shared.webhooks.save().await {
@@ -216,7 +236,7 @@ impl EventsHandle {
     /// [`TypeError`]; nothing has changed then.
     pub async fn add<F, P>(&self, event_type: &EventType<F, P>) -> Result<(), TypeError> {
         let shared = self.shared()?;
-        shared.add(event_type.definition.clone(), event_type.running.clone())?;
+        shared.add(event_type.definition.clone(), event_type.running.clone()).await?;
         shared.announce().await;
         Ok(())
     }

@@ -39,7 +39,9 @@ pub use error::{EventError, Numbering};
 pub use event_type::{Emit, EmitError, EventType, event_type};
 pub use events::{Events, EventsHandle};
 pub use shared::TypeError;
-pub use store::{MemoryWebhookStore, StoreError, StoredWebhook, WebhookStore};
+#[cfg(feature = "redb")]
+pub use store::file::{EventsFileError, RedbEventsStore, StoreKey};
+pub use store::{EventsStore, MemoryEventsStore, StoreError, StoredOccurrence, StoredWebhook};
 pub use subscriber::{Mode, Subscriber};
 pub use webhook::{OriginError, WebhookConfig, WebhookView};
 

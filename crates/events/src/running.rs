@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ractor::ActorRef;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
 use crate::cursor::Origin;
@@ -18,6 +18,7 @@ use crate::event_type::{Definition, EmitError, Modes};
 use crate::log::{Bounds, Log};
 use crate::occurrence::Occurrence;
 use crate::peers::Peers;
+use crate::store::{EventsStore, StoreError, StoredOccurrence};
 use crate::type_actor::TypeMsg;
 use crate::watches::Watches;
 
@@ -29,6 +30,8 @@ pub(crate) struct RunningType {
     pub(crate) watches: Watches,
     own: Arc<Origin>,
     peers: Arc<Peers>,
+    /// The store of a durable type, one occurrence after the other; and how many it keeps.
+    store: Option<(AsyncMutex<Arc<dyn EventsStore>>, usize)>,
     /// Begins the ids that are made here.
     id_prefix: String,
     max_bytes: usize,
@@ -65,7 +68,9 @@ impl RunningType {
         max_bytes: usize,
         max_log_bytes: usize,
         peers: Arc<Peers>,
+        store: Arc<dyn EventsStore>,
     ) -> Self {
+        let definition_is_durable = definition.is_durable && definition.replay.is_some();
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
         let bounds = Bounds { bytes: bounds.bytes.min(max_log_bytes), ..bounds };
         Self {
@@ -76,6 +81,7 @@ impl RunningType {
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
             peers,
+            store: definition_is_durable.then(|| (AsyncMutex::new(store), bounds.count)),
             max_bytes,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),
@@ -122,19 +128,28 @@ impl RunningType {
             return Err(EmitError::NotRunning(name));
         }
         self.keep_pace().await;
-        let (id, seq) = {
-            let mut log = self.log.lock();
-            let now = Instant::now();
-            log.expire(now);
-            let seq = log.last(&self.own) + 1;
-            let id = id.unwrap_or_else(|| format!("{}{seq}", self.id_prefix).into());
-            let mut occurrence = Occurrence::new(id.clone(), name, at, data);
-            (occurrence.typed, occurrence.only_for) = (typed, only_for);
-            log.append(&self.own, seq, now, Arc::new(occurrence));
-            (id, seq)
+        let make = |seq: u64| {
+            let id = id.clone().unwrap_or_else(|| format!("{}{seq}", self.id_prefix).into());
+            let mut occurrence = Occurrence::new(id, name.clone(), at, data.clone());
+            (occurrence.typed, occurrence.only_for) = (typed.clone(), only_for.clone());
+            occurrence
+        };
+        let (id, seq) = match &self.store {
+            None => self.append(make),
+            Some((store, keep)) => {
+                // Stored in the order of their numbers, and before anybody hears of them.
+                let store = store.lock().await;
+                let seq = self.log.lock().last(&self.own) + 1;
+                let occurrence = make(seq);
+                if let Some(stored) = StoredOccurrence::of(&self.own, seq, &occurrence) {
+                    let kept = store.append(stored, *keep).await;
+                    kept.map_err(|error| EmitError::Store(error.0))?;
+                }
+                self.append(|_| occurrence)
+            }
         };
         self.tell();
-        self.peers.have(&self.name(), seq).await;
+        self.peers.have(&name, seq).await;
         Ok(id)
     }
 
@@ -154,6 +169,36 @@ impl RunningType {
         if is_new {
             self.tell();
         }
+    }
+
+    /// Adds an occurrence with the next number.
+    fn append(&self, make: impl FnOnce(u64) -> Occurrence) -> (Arc<str>, u64) {
+        let now = Instant::now();
+        let mut log = self.log.lock();
+        log.expire(now);
+        let seq = log.last(&self.own) + 1;
+        let occurrence = make(seq);
+        let id = occurrence.id.clone();
+        log.append(&self.own, seq, now, Arc::new(occurrence));
+        (id, seq)
+    }
+
+    /// Reads what the store has of a durable type.
+    pub(crate) async fn restore(&self) -> Result<(), StoreError> {
+        let Some((store, _)) = &self.store else { return Ok(()) };
+        let stored = store.lock().await.read(&self.name()).await?;
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let mut log = self.log.lock();
+        for stored in stored {
+            let (origin, seq, occurrence) = stored.into_parts();
+            let age = clock.duration_since(occurrence.at).unwrap_or_default();
+            let at = now.checked_sub(age).unwrap_or(now);
+            log.append(&origin, seq, at, Arc::new(occurrence));
+        }
+        log.expire(now);
+        self.has_read(log.end_index());
+        self.has_offered(log.end_index());
+        Ok(())
     }
 
     /// Waits while the actor is far behind: otherwise a burst pushes out of the log what it has not

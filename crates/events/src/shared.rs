@@ -18,6 +18,7 @@ use crate::keeper::KeeperMsg;
 use crate::messages::LIST_CHANGED;
 use crate::peers::Peers;
 use crate::running::RunningType;
+use crate::store::StoreError;
 use crate::subscriber::{Mode, Subscriber};
 use crate::type_actor::TypeMsg;
 use crate::webhook::Webhooks;
@@ -61,6 +62,9 @@ pub enum TypeError {
     /// No way is left in which the type could be delivered.
     #[error("the event type '{0}' can be delivered in no way")]
     Modes(Arc<str>),
+    /// The log of a durable type could not be read.
+    #[error(transparent)]
+    Store(StoreError),
     /// The engine has stopped, or has not started.
     #[error("no engine runs")]
     NotRunning,
@@ -121,7 +125,7 @@ impl Shared {
     }
 
     /// Adds a type. Its actor begins when the keeper hears of it.
-    pub(crate) fn add(&self, definition: Definition, link: Link) -> Result<(), TypeError> {
+    pub(crate) async fn add(&self, definition: Definition, link: Link) -> Result<(), TypeError> {
         let name = definition.name.clone();
         let modes = check(&definition, self.webhooks.is_on())?;
         let engine = self.engine.load_full().ok_or(TypeError::NotRunning)?;
@@ -132,7 +136,9 @@ impl Shared {
             self.config.max_payload,
             self.config.max_log_bytes,
             self.peers.clone(),
+            self.webhooks.store.clone(),
         ));
+        running.restore().await.map_err(TypeError::Store)?;
         {
             let mut types = self.types.write();
             if types.contains_key(&name) {

@@ -5,7 +5,7 @@
 //! that they concern.
 //! **Dies when** its type is removed or the engine stops, or a bug panics.
 //! **Restarts as** an actor without streams: those of the last one have ended with their results, and
-//! their clients come back with their cursors. Webhooks are kept elsewhere.
+//! their clients come back with their cursors. Webhooks outlive it.
 
 use std::sync::Arc;
 
@@ -359,11 +359,17 @@ impl TypeState {
         }
     }
 
-    /// All streams that keep up are told that something may be missing.
+    /// All streams are told that something may be missing, each with its own position.
     fn on_gap(&self) {
         let notice = messages::active(self.told_cursor(&self.position.seen), true);
         for group in self.groups.values() {
             group.live.values().for_each(|stream| stream.send(&notice));
+        }
+        for (key, behind) in &self.behind {
+            if let Some(Ending(open)) = self.streams.get(key) {
+                let cursor = self.told_cursor(&behind.position.seen);
+                open.stream.send(&messages::active(cursor, true));
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ use crate::metrics::WebhookCounts;
 use crate::peers::PeerMessage;
 use crate::running::RunningType;
 use crate::shared::Shared;
-use crate::store::{StoreError, StoredWebhook};
+use crate::store::{EventsStore, StoreError, StoredWebhook};
 use crate::subscriber::{Mode, Subscriber};
 
 /// Attempts at once, of all webhooks; and of those whose endpoints fail.
@@ -61,6 +61,7 @@ const MAX_FAILING: usize = 256;
 pub(crate) struct Webhooks {
     is_on: bool,
     pub(crate) config: WebhookConfig,
+    pub(crate) store: Arc<dyn EventsStore>,
     client: CallbackClient,
     table: Mutex<Table>,
     failing: Semaphore,
@@ -74,7 +75,7 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     /// `None` for a server without webhooks.
-    pub(crate) fn new(config: Option<WebhookConfig>) -> Self {
+    pub(crate) fn new(config: Option<WebhookConfig>, store: Arc<dyn EventsStore>) -> Self {
         let is_on = config.is_some();
         let config = config.unwrap_or_default();
         let settings = ClientSettings {
@@ -87,6 +88,7 @@ impl Webhooks {
             .unwrap_or_else(|error| panic!("{error}"));
         Self {
             is_on,
+            store,
             table: Mutex::new(Table::new(&config)),
             client,
             failing: Semaphore::new(MAX_FAILING),
@@ -191,15 +193,20 @@ impl Webhooks {
             let definition = subscription.running.definition();
             let (filter, arguments) = (&subscription.watched.filter, &subscription.arguments);
             let Err(error) = definition.permits(&subscriber, filter, arguments) else { continue };
-            let error = match error {
-                // It has known the type before that was hidden.
-                EventError::UnknownType(_) => {
-                    EventError::Forbidden("these events are not for you any longer".to_owned())
-                }
-                error => error,
-            };
-            self.terminate(&subscription, &error);
+            self.refuse(&subscription, error);
         }
+    }
+
+    /// A webhook ends, because its principal may not have it any longer.
+    fn refuse(&self, subscription: &Arc<Subscription>, error: EventError) {
+        let error = match error {
+            // It has known the type before that was hidden.
+            EventError::UnknownType(_) => {
+                EventError::Forbidden("these events are not for you any longer".to_owned())
+            }
+            error => error,
+        };
+        self.terminate(subscription, &error);
     }
 
     /// An attempt has failed: a webhook without expiry does not live on forever.
@@ -239,14 +246,14 @@ impl Webhooks {
         let gone = std::mem::take(&mut *self.gone.lock());
         self.tell_others(&dirty, &gone).await;
         if !gone.is_empty()
-            && let Err(error) = self.config.store.remove(gone.clone()).await
+            && let Err(error) = self.store.remove(gone.clone()).await
         {
             self.gone.lock().extend(gone);
             return Err(error);
         }
         if !dirty.is_empty() {
             let stored = dirty.iter().map(|it| it.stored()).collect();
-            if let Err(error) = self.config.store.put(stored).await {
+            if let Err(error) = self.store.put(stored).await {
                 dirty.iter().for_each(|it| it.state().is_dirty = true);
                 return Err(error);
             }
@@ -269,7 +276,7 @@ impl Webhooks {
 
     /// Continues the webhooks of the store.
     pub(crate) async fn load(&self, shared: &Shared) -> Result<(), StoreError> {
-        for stored in self.config.store.load().await? {
+        for stored in self.store.load().await? {
             let id = stored.id();
             if !self.restore(shared, stored) {
                 self.gone.lock().push(id);
@@ -314,9 +321,10 @@ impl Webhooks {
         );
         {
             let mut state = subscription.state();
-            state.truncated = lost && running.replays();
-            if stored.suspended {
-                state.life = Life::Suspended;
+            // What happened meanwhile may be lost.
+            (state.truncated, state.owes_gap) = (lost && running.replays(), lost);
+            if stored.paused {
+                state.life = Life::Paused;
             }
         }
         self.table.lock().insert(Arc::new(subscription), Instant::now());

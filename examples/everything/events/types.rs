@@ -64,7 +64,7 @@ impl Default for Types {
             make("conformance.doomed", "Can be ended for good")
                 .replay(100, hour)
                 .delivery([Mode::Push]),
-            make("conformance.quiet", "Happens when it is told to").replay(10_000, hour),
+            make("conformance.quiet", "Happens when it is told to").replay(10_000, hour).durable(),
             make("conformance.noreplay", "Has no cursors").delivery([
                 Mode::Poll,
                 Mode::Push,

@@ -84,6 +84,7 @@ pub(crate) struct Definition {
     pub(crate) input: TypeSchema,
     pub(crate) payload: TypeSchema,
     pub(crate) replay: Option<Bounds>,
+    pub(crate) is_durable: bool,
     /// `None` if the author did not say.
     pub(crate) modes: Option<Modes>,
     pub(crate) max_webhooks: Option<usize>,
@@ -115,6 +116,7 @@ impl Definition {
             input,
             payload,
             replay: None,
+            is_durable: false,
             modes: None,
             max_webhooks: None,
             access: AccessRules::default(),

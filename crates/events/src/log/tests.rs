@@ -76,7 +76,7 @@ fn what_is_too_old_for_a_reader_is_left_out_and_told() {
 }
 
 #[test]
-fn a_foreign_cursor_is_a_lost_position_and_one_of_before_a_restart_begins_at_the_start() {
+fn a_cursor_of_another_server_is_a_lost_position_and_one_of_before_a_restart_begins_at_the_start() {
     let (mut log, own, now) = (log(10), origin("a", 1), Instant::now());
     (1..=3).for_each(|seq| add(&mut log, &own, seq, now));
     let cursor = |it| cursor_of([(&it, 7)].into_iter());

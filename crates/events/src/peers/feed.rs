@@ -8,12 +8,13 @@ use foldhash::HashMap;
 use stentor_engine::Engine;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::message::{Have, PeerMessage, SentOccurrence};
+use super::message::{Have, PeerMessage};
 use super::{Peer, ask};
 use crate::cursor::Cursor;
 use crate::log::{Position, Step};
 use crate::running::RunningType;
 use crate::shared::Shared;
+use crate::store::StoredOccurrence;
 
 /// How often logs are compared.
 const COMPARE: Duration = Duration::from_secs(2);
@@ -92,7 +93,7 @@ fn note(peer: &Peer, have: Have, sending: &[Sending]) {
 }
 
 /// What is to be sent next, and by type the number up to which the node has what was emitted here then.
-fn collect(sending: &mut [Sending]) -> (Vec<SentOccurrence>, HashMap<Arc<str>, u64>) {
+fn collect(sending: &mut [Sending]) -> (Vec<StoredOccurrence>, HashMap<Arc<str>, u64>) {
     let (mut batch, mut bytes, mut sent) = (Vec::new(), 0, HashMap::default());
     for one in sending {
         let own = one.running.origin();
@@ -106,7 +107,7 @@ fn collect(sending: &mut [Sending]) -> (Vec<SentOccurrence>, HashMap<Arc<str>, u
                         sent.insert(one.running.name(), entry.seq);
                     }
                     bytes += entry.occurrence.data.len();
-                    batch.extend(SentOccurrence::of(&entry));
+                    batch.extend(StoredOccurrence::of(&entry.origin, entry.seq, &entry.occurrence));
                 }
                 // Who emitted it sends it.
                 Step::Entry(_) => {}

@@ -47,20 +47,20 @@ pub(crate) fn route(
     match (method, asked.delivery) {
         ("events/subscribe" | "events/unsubscribe", Some(delivery)) => {
             let Some(principal) = shared.webhooks.principal_of(requester) else {
-                return elsewhere(shared, &asked.name);
+                return if_not_here(shared, &asked.name);
             };
             let arguments = asked.arguments.unwrap_or_default();
             match id_of(&principal, &asked.name, &arguments, &delivery.url) {
                 Ok(id) => owner(shared, &id, &asked.name),
-                Err(_) => elsewhere(shared, &asked.name),
+                Err(_) => if_not_here(shared, &asked.name),
             }
         }
-        _ => elsewhere(shared, &asked.name),
+        _ => if_not_here(shared, &asked.name),
     }
 }
 
 /// The nodes that have a type which this one does not have.
-fn elsewhere(shared: &Shared, name: &str) -> Vec<NodeId> {
+fn if_not_here(shared: &Shared, name: &str) -> Vec<NodeId> {
     match shared.find(name) {
         Some(_) => Vec::new(),
         None => shared.peers.with_type(name),

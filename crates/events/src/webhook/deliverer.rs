@@ -2,7 +2,7 @@
 //! **Receives** that there may be something to do, and how attempts have ended.
 //! **Sends** requests to the endpoint of the webhook, each from a task of its own.
 //! **Dies when** nothing is left to deliver; the next occurrence begins another one. Also when its
-//! webhook has ended, or is suspended.
+//! webhook has ended, or is paused.
 //! **Restarts as** a deliverer that reads the log again from the watermark: what was open is delivered
 //! once more.
 
@@ -115,11 +115,12 @@ impl DelivererState {
     fn look(&mut self, myself: &ActorRef<DelivererMsg>) -> bool {
         let life = self.subscription.state().life.clone();
         match life {
-            Life::Live => {
-                self.fill();
-            }
+            Life::Live => match self.permits() {
+                Ok(()) => self.fill(),
+                Err(error) => self.webhooks.refuse(&self.subscription, error),
+            },
             Life::Ending(error) => self.end(&error),
-            Life::Suspended | Life::Over => {
+            Life::Paused | Life::Over => {
                 self.subscription.stops(self.watermark());
                 return true;
             }
@@ -141,6 +142,14 @@ impl DelivererState {
             let _ = myself.cast(DelivererMsg::Look);
             false
         }
+    }
+
+    /// Whether the principal still may have the occurrences.
+    fn permits(&self) -> Result<(), EventError> {
+        let subscription = &self.subscription;
+        let subscriber = subscription.state().subscriber.clone();
+        let definition = subscription.running.definition();
+        definition.permits(&subscriber, &subscription.watched.filter, &subscription.arguments)
     }
 
     /// The position before everything that is open.
@@ -271,11 +280,12 @@ impl DelivererState {
             if abandoned || matches!(result, Err(Failure::TooLarge)) {
                 (state.owes_gap, state.truncated) = (true, true);
             }
-            let suspends = !matches!(result, Err(Failure::Over | Failure::TooLarge))
-                && state.health.note(failed, now);
-            if suspends && state.life == Life::Live {
-                tracing::warn!(id = %self.subscription.id, "a webhook is suspended: its endpoint fails");
-                state.life = Life::Suspended;
+            let pauses = !matches!(result, Err(Failure::Over | Failure::TooLarge))
+                && state.health.note(failed, now)
+                && failed;
+            if pauses && state.life == Life::Live {
+                tracing::warn!(id = %self.subscription.id, "a webhook is paused: its endpoint fails");
+                state.life = Life::Paused;
             }
         }
         if abandoned {

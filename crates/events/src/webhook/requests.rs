@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Webhooks;
 use super::callback_url::{CallbackUrl, CallbackUrlError};
+use super::health::Health;
 use super::key::SubscriptionKey;
 use super::secret::{Secret, Secrets};
 use super::subscription::{Life, Subscription};
@@ -320,7 +321,7 @@ impl Webhooks {
     async fn store(&self, subscription: &Arc<Subscription>) -> Result<(), EventError> {
         subscription.state().is_dirty = false;
         self.tell_others(std::slice::from_ref(subscription), &[]).await;
-        let stored = self.config.store.put(vec![subscription.stored()]).await;
+        let stored = self.store.put(vec![subscription.stored()]).await;
         stored.map_err(|error| {
             tracing::error!(%error, "a webhook is not stored");
             subscription.state().is_dirty = true;
@@ -342,6 +343,9 @@ impl Webhooks {
             }
             let was_active = state.life == Life::Live;
             state.life = Life::Live;
+            if !was_active {
+                state.health = Health::default();
+            }
             (state.subscriber, state.numbers, state.expires) =
                 (subscriber, wanted.numbers, expires);
             let (secret, grace) = (wanted.secret.clone(), self.config.rotation_grace);
@@ -400,7 +404,7 @@ impl Webhooks {
         let config = &self.config;
         let asked = match ttl {
             None => config.default_ttl,
-            Some(None) if config.allow_no_expiry && config.store.is_durable() => return None,
+            Some(None) if config.allow_no_expiry && self.store.is_durable() => return None,
             Some(None) => config.max_ttl,
             Some(Some(asked)) => {
                 let seconds = if asked.is_nan() { 0.0 } else { asked.max(0.0) / 1_000.0 };

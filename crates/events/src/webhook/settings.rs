@@ -6,7 +6,6 @@ use std::time::Duration;
 use stentor_macros::Setters;
 
 use super::callback_url::{AllowedOrigins, OriginError};
-use crate::store::{MemoryWebhookStore, WebhookStore};
 
 /// Limits and times of webhooks.
 #[derive(Clone, Debug, Setters)]
@@ -49,8 +48,6 @@ pub struct WebhookConfig {
     /// Answers an unsubscribe of what is not there with a success. Default `false`: with an error,
     /// unless the client is of a kind that expects it and had the webhook.
     pub lenient_unsubscribe: bool,
-    /// Where webhooks are kept. Default: in memory.
-    pub store: Arc<dyn WebhookStore>,
     /// Origins to which requests may go by http and to any address.
     pub(crate) origins: AllowedOrigins,
 }
@@ -75,7 +72,6 @@ impl Default for WebhookConfig {
             everybody: None,
             agreed: Vec::new(),
             lenient_unsubscribe: false,
-            store: Arc::new(MemoryWebhookStore::default()),
             origins: AllowedOrigins::default(),
         }
     }

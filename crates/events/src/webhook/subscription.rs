@@ -69,7 +69,7 @@ pub(crate) struct SubscriptionState {
 pub(crate) enum Life {
     Live,
     /// Nothing is delivered until it is refreshed.
-    Suspended,
+    Paused,
     /// The endpoint is told of the end, then nothing follows.
     Ending(EventError),
     Over,
@@ -105,7 +105,7 @@ pub struct WebhookView {
     /// The origin of its endpoint. The whole URL may contain a secret of the receiver.
     pub origin: String,
     /// Whether it gets nothing until it is refreshed.
-    pub is_suspended: bool,
+    pub is_paused: bool,
     /// Until when it lives; `None` without expiry.
     pub expires: Option<SystemTime>,
     /// When its endpoint last took something.
@@ -234,7 +234,7 @@ impl Subscription {
         true
     }
 
-    /// The deliverer stops although there is more: the webhook is over or suspended.
+    /// The deliverer stops although there is more: the webhook is over or paused.
     pub(crate) fn stops(&self, watermark: Position) {
         let mut state = self.state();
         (state.reading, state.deliverer, state.is_dirty) = (Reading::From(watermark), None, true);
@@ -261,7 +261,7 @@ impl Subscription {
             return true;
         }
         // It rested, or was told to look just when it did.
-        matches!(state.reading, Reading::From(_)) && state.life != Life::Suspended && was_last
+        matches!(state.reading, Reading::From(_)) && state.life != Life::Paused && was_last
     }
 
     /// The cursor of which all at or before it was delivered, abandoned, or not for it.
@@ -308,7 +308,7 @@ impl Subscription {
                 .map(|(secret, until)| (secret.encoded(), *until)),
             expires: state.expires.map(|(_, at)| at),
             watermark,
-            suspended: state.life == Life::Suspended,
+            paused: state.life == Life::Paused,
         }
     }
 
@@ -319,7 +319,7 @@ impl Subscription {
             event_type: self.key.name.clone(),
             principal: self.key.principal.clone(),
             origin: self.url.origin(),
-            is_suspended: state.life == Life::Suspended,
+            is_paused: state.life == Life::Paused,
             expires: state.expires.map(|(_, at)| at),
             last_delivery: state.status.last_delivery,
             last_error: state.status.last_error.map(Category::as_str),
