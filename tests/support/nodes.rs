@@ -64,6 +64,12 @@ pub enum NodeOrder {
     /// Asks for the hooks that this URI's watchers made the node run, in order: `true` for each
     /// `on_watch`. URIs that begin with `hooked://` have hooks.
     Hooks(String),
+    /// Emits occurrences of the type `happened` with these numbers. The answer are their ids.
+    Emit(Vec<u64>),
+    /// Lets webhooks go to this origin.
+    Allow(String),
+    /// Asks for the number of webhooks that the node delivers.
+    Webhooks,
     /// Asks for a [`NodeCensus`].
     Count,
 }
@@ -142,6 +148,16 @@ impl Node {
     /// The hooks of a URI that the node has run, in order: `true` for each `on_watch`.
     pub async fn hooks(&self, uri: &str) -> Vec<bool> {
         self.ask(NodeOrder::Hooks(uri.to_owned())).await
+    }
+
+    /// Emits occurrences with these numbers, and returns their ids.
+    pub async fn emit(&self, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
+        self.ask(NodeOrder::Emit(numbers.into_iter().collect())).await
+    }
+
+    /// How many webhooks the node delivers.
+    pub async fn webhooks(&self) -> usize {
+        self.ask(NodeOrder::Webhooks).await
     }
 
     /// Waits until a call on the node has reached `phase`.

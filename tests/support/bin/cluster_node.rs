@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
+use stentor::events::{EventType, Events, EventsHandle, WebhookConfig, event_type};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{
     Context, Engine, Resource, ResourceTemplate, Tool, ToolError, Watch,
@@ -115,6 +116,27 @@ fn any(uri_template: &str) -> ResourceTemplate {
     resource_template(uri_template, "any", |vars: TemplateVars| async move { vars["name"].clone() })
 }
 
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Number {
+    n: u64,
+}
+
+/// An event type, and the handle of the extension.
+struct Happenings {
+    happened: EventType<(), Number>,
+    events: EventsHandle,
+}
+
+impl Happenings {
+    fn new() -> (Self, Events) {
+        let happened = event_type("happened").replay(10_000, Duration::from_secs(3_600));
+        let mut webhooks = WebhookConfig::new();
+        webhooks.everybody = Some("everybody".into());
+        let events = Events::new().add(&happened).webhooks(webhooks);
+        (Self { happened, events: events.handle() }, events)
+    }
+}
+
 async fn join(engine: &Engine, settings: &NodeSettings) -> Result<Cluster, Failure> {
     let mut config = ClusterConfig::new(&settings.cluster, &settings.cluster);
     config.seeds = settings.seeds.clone();
@@ -131,7 +153,9 @@ async fn main() -> Result<(), Failure> {
     let (node, stage) = (NodeId::new(&*settings.name)?, Stage::default());
     let hooks = HookLog::default();
     let hooked = any("hooked://{name}").on_watch(hooks.hook(true)).on_unwatch(hooks.hook(false));
+    let (happenings, events) = Happenings::new();
     let mut builder = Engine::builder("node", "1")
+        .extension(events)
         .configure(|config| config.node = node.clone())
         .item(Resource::text(MARK, "mark", "mark"))
         .item(any("test://{name}"))
@@ -160,7 +184,7 @@ async fn main() -> Result<(), Failure> {
     let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
     answer(&addresses).await?;
     tokio::spawn(async move {
-        if let Err(error) = run_orders(&engine, &cluster, &stage, &hooks).await {
+        if let Err(error) = run_orders(&engine, &cluster, &stage, &hooks, &happenings).await {
             eprintln!("{error}");
         }
         // The test has ended; exit even if something still runs.
@@ -176,6 +200,7 @@ async fn run_orders(
     cluster: &Cluster,
     stage: &Stage,
     hooks: &HookLog,
+    happenings: &Happenings,
 ) -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -212,6 +237,18 @@ async fn run_orders(
                 answer(&()).await?;
             }
             NodeOrder::Hooks(uri) => answer(&hooks.of(&uri)).await?,
+            NodeOrder::Emit(numbers) => {
+                let mut ids = Vec::new();
+                for n in numbers {
+                    ids.push(happenings.happened.emit(Number { n }).await?);
+                }
+                answer(&ids).await?;
+            }
+            NodeOrder::Allow(origin) => {
+                happenings.events.allow_origin(&origin)?;
+                answer(&()).await?;
+            }
+            NodeOrder::Webhooks => answer(&happenings.events.webhooks().len()).await?,
             NodeOrder::Count => answer(&count(engine, cluster).await?).await?,
         }
     }
