@@ -58,6 +58,9 @@ def panel(rows, title, column, unit, factor, left):
     right, bottom = left + PANEL_WIDTH, HEIGHT - BOTTOM
     curves = {era: [] for era in ERAS}
     for row in rows:
+        # Streams of events are in the table only.
+        if row["era"] not in curves:
+            continue
         curves[row["era"]].append((int(row["sessions"]), float(row[column]) * factor))
     points = sorted(point for curve in curves.values() for point in curve)
     across = Scale([sessions for sessions, _ in points], left, right)

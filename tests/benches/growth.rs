@@ -1,7 +1,8 @@
 //! How memory and time of a server grow with the number of clients, from a hundred sessions on.
 //!
 //! The example `everything` runs in its own process. The clients, all of one era, open one stream
-//! each. Then a tool is changed several times, and each time all clients must receive the notice.
+//! each, for changed lists or for an event type. Then a tool is changed several times, or something
+//! happens, and each time all clients must receive the notice.
 //! The benchmark fails if one does not.
 //!
 //! ```sh
@@ -30,10 +31,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stentor_tests::Era;
 use tokio::time::sleep;
 
-use audience::Audience;
+use audience::{Audience, Hears};
 use server::Server;
 
 /// Sizes that fit into the default limit of open files on most machines.
@@ -114,7 +114,7 @@ impl Plan {
 
 /// The measurements for one number of sessions.
 struct Row {
-    era: Era,
+    hears: Hears,
     sessions: usize,
     opened_per_second: f64,
     /// Of all sessions together.
@@ -125,25 +125,18 @@ struct Row {
 }
 
 impl Row {
-    fn era(&self) -> &'static str {
-        match self.era {
-            Era::Legacy => "legacy",
-            Era::Modern => "modern",
-        }
-    }
-
     fn kib_per_session(&self) -> f64 {
         self.memory_kib as f64 / self.sessions as f64
     }
 }
 
-async fn measure(plan: &Plan, server: &Path, era: Era, sessions: usize) -> Row {
+async fn measure(plan: &Plan, server: &Path, hears: Hears, sessions: usize) -> Row {
     // A new process each time: the allocator does not return all memory to the system.
     let mut server = Server::start(server).await;
-    server.change().await;
+    server.change(hears).await;
     let before = server.memory();
 
-    let (mut audience, opening) = Audience::open(server.address, era, sessions).await;
+    let (mut audience, opening) = Audience::open(server.address, hears, sessions).await;
     sleep(if plan.is_test { PAUSE } else { SETTLE }).await;
     let memory_kib = server.memory().saturating_sub(before);
 
@@ -164,7 +157,7 @@ async fn measure(plan: &Plan, server: &Path, era: Era, sessions: usize) -> Row {
     server.end().await;
     changes.sort();
     Row {
-        era,
+        hears,
         sessions,
         opened_per_second: sessions as f64 / opening.as_secs_f64(),
         memory_kib,
@@ -184,7 +177,7 @@ fn table(rows: &[Row]) -> String {
                      | µs of CPU a delivery | lost |\n|---|--:|--:|--:|--:|--:|--:|\n"
             .to_owned();
     for row in rows {
-        let (era, sessions, opened) = (row.era(), row.sessions, row.opened_per_second);
+        let (era, sessions, opened) = (row.hears.as_str(), row.sessions, row.opened_per_second);
         let (memory, change) = (row.kib_per_session(), milliseconds(row.change));
         let cpu = milliseconds(row.cpu_per_delivery) * 1e3;
         let _ = writeln!(
@@ -200,7 +193,7 @@ fn tsv(rows: &[Row]) -> String {
     let mut tsv =
         "era\tsessions\topened_per_s\tmemory_kib\tchange_ms\tcpu_us_per_delivery\n".to_owned();
     for row in rows {
-        let (era, sessions, opened) = (row.era(), row.sessions, row.opened_per_second);
+        let (era, sessions, opened) = (row.hears.as_str(), row.sessions, row.opened_per_second);
         let (memory, change) = (row.memory_kib, milliseconds(row.change));
         let cpu = milliseconds(row.cpu_per_delivery) * 1e3;
         let _ = writeln!(tsv, "{era}\t{sessions}\t{opened:.0}\t{memory}\t{change:.3}\t{cpu:.3}");
@@ -223,9 +216,9 @@ async fn main() -> Result<(), String> {
         None => server::build(plan.is_test),
     };
     let mut rows = Vec::new();
-    for era in [Era::Legacy, Era::Modern] {
+    for hears in Hears::ALL {
         for &sessions in &plan.sizes {
-            rows.push(measure(&plan, &server, era, sessions).await);
+            rows.push(measure(&plan, &server, hears, sessions).await);
         }
     }
     println!("{}", table(&rows));

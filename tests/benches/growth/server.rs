@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::BOUND;
+use crate::audience::{Hears, TYPE};
 use crate::http::{Http, Peer};
 
 /// A started server. Dropping it kills the process.
@@ -38,11 +39,17 @@ impl Server {
         Self { address, child }
     }
 
-    /// Changes the list of tools. Returns when the call began, without the time to connect.
-    pub(crate) async fn change(&mut self) -> Instant {
+    /// Changes the list of tools, or emits an occurrence. Returns when the call began, without the time to connect.
+    pub(crate) async fn change(&mut self, hears: Hears) -> Instant {
         let mut http = Http::connect(self.address).await.expect("the server listens");
         // Replaces the same tool each time, so that the list does not grow.
-        let call = Peer::Modern.call(1, "add_tool", json!({"name": "grown"}));
+        let call = match hears {
+            Hears::Lists(_) => Peer::Modern.call(1, "add_tool", json!({"name": "grown"})),
+            Hears::Events => {
+                let emit = json!({"name": TYPE, "count": 1});
+                Peer::Modern.call(1, "events_conformance_emit", emit)
+            }
+        };
         let begun = Instant::now();
         let answered = async {
             let head = http.ask(&call).await?;
