@@ -3,6 +3,8 @@
 // The tests print their measurements.
 #![allow(clippy::print_stdout)]
 
+#[path = "cluster/enduring.rs"]
+mod enduring;
 #[path = "cluster/events.rs"]
 mod events;
 #[path = "cluster/freezing.rs"]

@@ -133,7 +133,7 @@ impl From<Events> for Extension {
             })
             .method("events/poll", move |params: Value, ctx: Context| {
                 let shared = poll.clone();
-                async move { methods::poll(&shared, params, &ctx) }
+                async move { methods::poll(&shared, params, &ctx).await }
             })
             .method("events/subscribe", move |params: Value, ctx: Context| {
                 webhook::subscribe(subscribe.clone(), params, ctx)
@@ -161,6 +161,7 @@ async fn start(
     engine: Engine,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     shared.engine.store(Some(Arc::new(engine.clone())));
+    shared.origin(&engine);
     handle.0.store(Some(shared.clone()));
     let types = std::mem::take(&mut *shared.waiting.lock());
     for (definition, link) in types {

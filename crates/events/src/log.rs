@@ -83,6 +83,26 @@ impl Log {
         self.origins.get(origin).map_or(0, |numbers| numbers.last)
     }
 
+    /// Notes that there is an origin, which keeps nothing up to this number any more.
+    pub(crate) fn learn(&mut self, origin: Arc<Origin>, dropped: u64) {
+        self.origins.entry(origin).or_insert(Numbers { last: dropped, dropped });
+    }
+
+    /// All origins, each with the number of its last occurrence, and of the last that is not kept.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = (&Arc<Origin>, u64, u64)> {
+        self.origins.iter().map(|(origin, it)| (origin, it.last, it.dropped))
+    }
+
+    /// Whether all origins of a cursor are known.
+    pub(crate) fn knows(&self, cursor: &Cursor) -> bool {
+        cursor.origins().all(|origin| self.origins.contains_key(origin))
+    }
+
+    /// Whether the occurrence before this one is not kept any more.
+    pub(crate) fn is_first_kept(&self, origin: &Origin, seq: u64) -> bool {
+        self.origins.get(origin).is_some_and(|numbers| seq == numbers.dropped + 1)
+    }
+
     /// Adds an occurrence. `false` if it is there, or comes too late.
     pub(crate) fn append(
         &mut self,

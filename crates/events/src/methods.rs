@@ -128,7 +128,7 @@ pub(crate) struct PollResult {
 }
 
 /// Answers a poll from the log.
-pub(crate) fn poll(
+pub(crate) async fn poll(
     shared: &Shared,
     params: Value,
     ctx: &Context,
@@ -150,10 +150,12 @@ pub(crate) fn poll(
     }
     let asked = params.max_events.map_or(usize::MAX, |max| max.max(1.0) as usize);
     let max = asked.min(shared.config.max_events).max(1);
+    let cursor = params.cursor.as_deref().map(Cursor::parse);
+    shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
     let (mut position, mut truncated) = {
         let mut log = running.log.lock();
         log.expire(Instant::now());
-        match params.cursor.as_deref().map(Cursor::parse) {
+        match cursor {
             None => (log.end(), false),
             Some(None) => (log.end(), true),
             Some(Some(cursor)) => log.start(&cursor, oldest(params.max_age_ms)),

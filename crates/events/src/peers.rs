@@ -23,10 +23,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use message::Have;
 pub(crate) use message::{PeerMessage, answer};
 pub(crate) use route::{rank, route};
 
 use crate::IDENTIFIER;
+use crate::cursor::Cursor;
+use crate::running::RunningType;
 use crate::shared::Shared;
 
 /// How often this node looks which others there are.
@@ -34,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A node that was not seen for this time is gone: others continue its webhooks.
 const GONE: Duration = Duration::from_secs(3);
+
+/// How long a cursor waits that names an unknown origin.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long an emit waits for the other nodes. One that is slower is not waited for until it has all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,6 +66,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Default)]
 struct PeerState {
     types: BTreeSet<Arc<str>>,
+    epoch: Option<u64>,
     /// By type: the number up to which it has what was emitted here.
     has: HashMap<Arc<str>, u64>,
     /// Whether it is not waited for.
@@ -187,14 +194,41 @@ impl Peers {
         }
     }
 
-    /// What another node says of itself.
-    fn learn(&self, node: &NodeId, types: BTreeSet<Arc<str>>) {
+    /// Logs were compared: more may be known now.
+    fn compared(&self) {
+        self.moved.notify_waiters();
+    }
+
+    /// Waits a while until the log knows whose occurrences a cursor names, if it comes from another node
+    /// or there are some: this one may have just started.
+    pub(crate) async fn know(&self, running: &RunningType, cursor: Option<&Cursor>) {
+        let Some(cursor) = cursor else { return };
+        let own = &running.origin().node;
+        if !self.are_some() && cursor.origins().all(|origin| origin.node == *own) {
+            return;
+        }
+        let until = Instant::now() + KNOWN_WITHIN;
+        loop {
+            let moved = self.moved.notified();
+            if running.log.lock().knows(cursor)
+                || tokio::time::timeout_at(until, moved).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// What another node says of itself. `true` if it is another process than before: what that had is
+    /// gone.
+    fn learn(&self, node: &NodeId, have: &Have) -> bool {
         let mut nodes = self.nodes.lock();
         let peer = nodes.entry(node.clone()).or_insert_with(|| Arc::new(Peer::new(node)));
         let mut state = peer.state.lock();
-        (state.types, state.seen) = (types, Some(Instant::now()));
+        (state.types, state.seen) = (have.names(), Some(Instant::now()));
+        let before = state.epoch.replace(have.epoch);
         drop(state);
         self.some.store(true, Ordering::Release);
+        before.is_some_and(|before| before != have.epoch)
     }
 }
 

@@ -65,12 +65,11 @@ impl Drop for OpenPush {
 impl StreamMethod for Push {
     fn open(&self, request: StreamRequest) -> BoxFuture<'static, Result<Begin, ErrorObject>> {
         let shared = self.0.clone();
-        let opened = open(&shared, request);
-        async move { opened }.boxed()
+        async move { open(&shared, request).await }.boxed()
     }
 }
 
-fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObject> {
+async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObject> {
     let params: StreamParams = request.params.parse()?;
     let numbers = shared.config.numbering.of(&request.requester);
     let refused = |error: EventError| error.object(numbers);
@@ -79,7 +78,9 @@ fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObject> {
     let subscriber = Subscriber::new(request.requester, Mode::Push, Some(id));
     let asked = shared.ask(&params.name, Mode::Push, params.arguments, &subscriber);
     let (running, watched, arguments) = asked.map_err(refused)?;
-    let cursor = params.cursor;
+    // `Some(None)` for a text that is no cursor.
+    let cursor = params.cursor.filter(|_| running.replays()).map(|it| Cursor::parse(&it));
+    shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
     let oldest = oldest(params.max_age_ms);
     Ok(Box::new(move |stream: NoticeStream| {
         let stream = Arc::new(stream);
@@ -88,11 +89,9 @@ fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObject> {
         let (position, truncated) = {
             let log = running.log.lock();
             match cursor {
-                Some(cursor) if running.replays() => match Cursor::parse(&cursor) {
-                    Some(cursor) => log.start(&cursor, oldest),
-                    None => (log.end(), true),
-                },
-                _ => (log.end(), false),
+                Some(Some(cursor)) => log.start(&cursor, oldest),
+                Some(None) => (log.end(), true),
+                None => (log.end(), false),
             }
         };
         let told = running.replays().then_some(&position.seen);

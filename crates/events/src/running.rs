@@ -158,17 +158,29 @@ impl RunningType {
         &self.own
     }
 
-    /// Adds an occurrence that another node has sent, unless it is there.
-    pub(crate) fn receive(&self, origin: &Arc<Origin>, seq: u64, occurrence: Occurrence) {
+    /// Adds an occurrence that another node has sent, unless it is there. `false` if others have to
+    /// come before it: two nodes may send those of a third one at once. `is_first` says that the sender
+    /// has no earlier ones.
+    pub(crate) fn receive(
+        &self,
+        origin: &Arc<Origin>,
+        seq: u64,
+        is_first: bool,
+        occurrence: Occurrence,
+    ) -> bool {
         let now = Instant::now();
         let is_new = {
             let mut log = self.log.lock();
             log.expire(now);
+            if seq > log.last(origin) + 1 && !is_first {
+                return false;
+            }
             log.append(origin, seq, now, Arc::new(occurrence))
         };
         if is_new {
             self.tell();
         }
+        true
     }
 
     /// Adds an occurrence with the next number.

@@ -124,6 +124,11 @@ impl Shared {
         self.origin.get_or_init(fresh).clone()
     }
 
+    /// A number that differs for each process of a node.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.origin.get().map_or(0, |origin| origin.epoch)
+    }
+
     /// Adds a type. Its actor begins when the keeper hears of it.
     pub(crate) async fn add(&self, definition: Definition, link: Link) -> Result<(), TypeError> {
         let name = definition.name.clone();

@@ -71,6 +71,9 @@ pub struct StoredOccurrence {
     data: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     only_for: Option<Arc<str>>,
+    /// Between nodes: whether the sender does not have the occurrence before this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_first: bool,
 }
 
 impl StoredOccurrence {
@@ -92,7 +95,18 @@ impl StoredOccurrence {
             at: u64::try_from(at).unwrap_or(u64::MAX),
             data: RawValue::from_string(String::from_utf8(data.to_vec()).ok()?).ok()?,
             only_for: only_for.clone(),
+            is_first: false,
         })
+    }
+
+    /// Says whether the sender does not have the occurrence before this one.
+    pub(crate) fn first_kept(self, is_first: bool) -> Self {
+        Self { is_first, ..self }
+    }
+
+    /// Whether the sender does not have the occurrence before this one.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// Who has numbered it, its number, and the occurrence.

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use stentor_engine::Engine;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::message::{Have, PeerMessage};
+use super::message::{Appended, Have, Known, PeerMessage};
 use super::{Peer, ask};
 use crate::cursor::Cursor;
 use crate::log::{Position, Step};
@@ -44,12 +44,15 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
 /// Compares logs, then sends what is new for a while. `None` if the node does not answer.
 async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
     let all = shared.all();
-    let types = all.iter().map(|running| running.name()).collect();
-    let hello = PeerMessage::Hello { node: engine.node().clone(), types };
+    let hello = PeerMessage::Hello { node: engine.node().clone(), have: Have::here(shared) };
     let have: Have = serde_json::from_slice(&ask(engine, &peer.node, &hello).await?).ok()?;
+    if shared.peers.learn(&peer.node, &have) {
+        shared.webhooks.take_over(shared, std::slice::from_ref(&peer.node));
+    }
+    have.note(shared);
     let mut sending = compare(&all, &have.types);
-    note(peer, have, &sending);
-    shared.peers.moved.notify_waiters();
+    note(peer, &sending);
+    shared.peers.compared();
     let until = Instant::now() + COMPARE;
     loop {
         // Before the logs are looked at, so that nothing is missed in between.
@@ -61,7 +64,10 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
             }
             continue;
         }
-        ask(engine, &peer.node, &PeerMessage::Append(batch)).await?;
+        let appended = ask(engine, &peer.node, &PeerMessage::Append(batch)).await?;
+        if serde_json::from_slice::<Appended>(&appended).is_ok_and(|it| it.refused) {
+            return Some(());
+        }
         {
             let mut state = peer.state.lock();
             state.has.extend(sent);
@@ -72,20 +78,22 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
 }
 
 /// Where the node stands in each type that both have.
-fn compare(all: &[Arc<RunningType>], have: &BTreeMap<Arc<str>, String>) -> Vec<Sending> {
+fn compare(all: &[Arc<RunningType>], have: &BTreeMap<Arc<str>, Vec<Known>>) -> Vec<Sending> {
     let both = all.iter().filter_map(|running| Some((running, have.get(&running.name())?)));
-    let sending = both.map(|(running, cursor)| {
+    let sending = both.map(|(running, known)| {
         let log = running.log.lock();
-        let cursor = Cursor::parse(cursor).unwrap_or_default();
+        let mut cursor = Cursor::default();
+        for known in known {
+            cursor.pass(&known.origin(), known.last);
+        }
         let (position, all_until) = (log.behind(&cursor), log.end_index());
         Sending { running: running.clone(), position, all_until }
     });
     sending.collect()
 }
 
-fn note(peer: &Peer, have: Have, sending: &[Sending]) {
+fn note(peer: &Peer, sending: &[Sending]) {
     let mut state = peer.state.lock();
-    state.types = have.types.into_keys().collect();
     let has = sending.iter().map(|it| {
         (it.running.name(), it.position.seen.get(it.running.origin()).unwrap_or_default())
     });
@@ -98,21 +106,24 @@ fn collect(sending: &mut [Sending]) -> (Vec<StoredOccurrence>, HashMap<Arc<str>,
     for one in sending {
         let own = one.running.origin();
         let log = one.running.log.lock();
+        let mut after_gap = false;
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             match log.step(&mut one.position) {
                 Step::Entry(entry)
                     if entry.origin == *own || one.position.index <= one.all_until =>
                 {
+                    let stored = StoredOccurrence::of(&entry.origin, entry.seq, &entry.occurrence);
+                    let is_first = after_gap || log.is_first_kept(&entry.origin, entry.seq);
+                    after_gap = false;
                     if entry.origin == *own {
                         sent.insert(one.running.name(), entry.seq);
                     }
                     bytes += entry.occurrence.data.len();
-                    batch.extend(StoredOccurrence::of(&entry.origin, entry.seq, &entry.occurrence));
+                    batch.extend(stored.map(|stored| stored.first_kept(is_first)));
                 }
                 // Who emitted it sends it.
                 Step::Entry(_) => {}
-                // The node sees the gap in the numbers.
-                Step::Gap => {}
+                Step::Gap => after_gap = true,
                 Step::End => break,
             }
         }

@@ -274,10 +274,12 @@ impl Webhooks {
         let mut reserved =
             Reserved { webhooks: self, id: id.clone(), key: &key, number: Some(number) };
         self.challenge(&key, &url, &wanted, &id).await?;
+        let cursor = wanted.cursor.as_deref().filter(|_| running.replays()).map(Cursor::parse);
+        shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
         // From here on nothing is missed: the position is of before the webhook is found.
         let (start, truncated) = {
             let log = running.log.lock();
-            match wanted.cursor.as_deref().filter(|_| running.replays()).map(Cursor::parse) {
+            match cursor {
                 None => (None, false),
                 Some(None) => (None, true),
                 Some(Some(cursor)) => {

@@ -70,7 +70,8 @@ impl Webhooks {
         for stored in orphans {
             let id = stored.id();
             let others = shared.peers.with_type(&stored.key.name);
-            let is_best = others.iter().all(|node| rank(&id, own) > rank(&id, node));
+            let mut left = others.iter().filter(|node| !gone.contains(node));
+            let is_best = left.all(|node| rank(&id, own) > rank(&id, node));
             if shared.find(&stored.key.name).is_some() && is_best {
                 self.standby.0.lock().remove(&id);
                 if self.restore(shared, stored)
