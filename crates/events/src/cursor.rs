@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stentor_engine::NodeId;
 
 /// Longer cursors are no cursors, in bytes.
-const MAX_CURSOR: usize = 4 << 10;
+const MAX_CURSOR: usize = 16 << 10;
 
 /// Who numbers occurrences: one node, from its start or from the creation of its store on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,6 @@ pub(crate) mod tests {
         for text in ["", ",", "7", "7.@a", "7.zz@a", "x.1@a", "7.1@", "judge/%%% not a cursor"] {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }
-        assert_eq!(Cursor::parse(&"1.1@a,".repeat(2_000)), None);
+        assert_eq!(Cursor::parse(&"1.1@a,".repeat(4_000)), None);
     }
 }

@@ -3,6 +3,7 @@
 mod definition;
 mod schema_change;
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ where
             });
             read.map(|filter| Filter(Arc::new(filter))).map_err(|error| error.to_string())
         }),
+        TypeId::of::<F>(),
     );
     EventType { definition, running: Arc::default(), types: PhantomData }
 }
@@ -398,6 +400,9 @@ where
 
 /// The payload as the author knows it: as it was emitted, or read from JSON on another node.
 fn payload<P: DeserializeOwned + Send + Sync + 'static>(occurrence: &Occurrence) -> Option<Arc<P>> {
-    let typed = occurrence.typed.clone().and_then(|typed| typed.downcast::<P>().ok());
-    typed.or_else(|| serde_json::from_slice(&occurrence.data).ok().map(Arc::new))
+    let read = || serde_json::from_slice::<P>(&occurrence.data).ok().map(Arc::new);
+    // Read once, for all who ask.
+    let typed = occurrence.typed.get_or_init(|| read().map(|it| it as _));
+    let typed = typed.clone().and_then(|typed| typed.downcast::<P>().ok());
+    typed.or_else(read)
 }

@@ -161,7 +161,6 @@ async fn start(
     engine: Engine,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     shared.engine.store(Some(Arc::new(engine.clone())));
-    shared.origin(&engine);
     handle.0.store(Some(shared.clone()));
     let types = std::mem::take(&mut *shared.waiting.lock());
     for (definition, link) in types {
@@ -205,7 +204,7 @@ async fn keep(shared: Arc<Shared>, engine: Engine, ready: tokio::sync::oneshot::
     let checking = async {
         loop {
             tokio::time::sleep(RECHECK).await;
-            shared.webhooks.recheck();
+            shared.webhooks.recheck().await;
         }
     };
     tokio::select! {
@@ -215,6 +214,7 @@ async fn keep(shared: Arc<Shared>, engine: Engine, ready: tokio::sync::oneshot::
         () = checking => {}
         () = shared.peers.watch(&shared) => {}
     }
+    shared.webhooks.close();
     if let Err(error) = shared.webhooks.save().await {
         tracing::error!(%error, "webhooks are not stored");
     }

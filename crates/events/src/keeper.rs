@@ -142,6 +142,10 @@ impl KeeperState {
         myself: &ActorRef<KeeperMsg>,
         subscription: Arc<Subscription>,
     ) -> Result<(), ActorProcessingErr> {
+        // It may have been asked for twice.
+        if subscription.look() {
+            return Ok(());
+        }
         let webhooks = self.shared.webhooks.clone();
         let args = DelivererArgs { subscription: subscription.clone(), webhooks };
         let (actor, _) = Actor::spawn_linked(None, Deliverer, args, myself.get_cell()).await?;
@@ -157,5 +161,6 @@ impl KeeperState {
             running.watches.expire(now);
         }
         self.shared.webhooks.expire(now);
+        self.shared.webhooks.take_over(&self.shared, None);
     }
 }

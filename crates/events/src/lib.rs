@@ -48,7 +48,8 @@ pub use webhook::{OriginError, WebhookConfig, WebhookView};
 /// The identifier of the extension.
 pub const IDENTIFIER: &str = "io.modelcontextprotocol/events";
 
-/// Random text, for ids that nobody can guess.
+/// Random text of 128 bits, for ids that nobody can guess.
 pub(crate) fn token() -> String {
-    format!("{:016x}", getrandom::u64().unwrap_or_default())
+    let half = || getrandom::u64().expect("the operating system gives random bytes");
+    format!("{:016x}{:016x}", half(), half())
 }

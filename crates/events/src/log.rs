@@ -23,9 +23,13 @@ pub(crate) struct Bounds {
 /// Origins that have ended, but are remembered, so that their cursors are not lost positions.
 const REMEMBERED: usize = 64;
 
+/// Who was heard of within this time is not forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
+
 #[derive(Debug)]
 pub(crate) struct Log {
     bounds: Bounds,
+    own: Arc<Origin>,
     entries: VecDeque<Entry>,
     /// The index of the first entry.
     first: u64,
@@ -33,12 +37,14 @@ pub(crate) struct Log {
     origins: BTreeMap<Arc<Origin>, Numbers>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Numbers {
     /// Of the last occurrence.
     last: u64,
     /// Of the last occurrence that is not kept any more.
     dropped: u64,
+    /// When the origin was last heard of.
+    heard: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -68,13 +74,14 @@ pub(crate) enum Step {
 impl Log {
     /// An empty log, in which this origin has numbered occurrences up to `last`.
     pub(crate) fn new(bounds: Bounds, own: Arc<Origin>, last: u64) -> Self {
-        let own = (own, Numbers { last, dropped: last });
+        let numbers = Numbers { last, dropped: last, heard: Instant::now() };
         Self {
             bounds,
+            own: own.clone(),
             entries: VecDeque::new(),
             first: 0,
             bytes: 0,
-            origins: BTreeMap::from([own]),
+            origins: BTreeMap::from([(own, numbers)]),
         }
     }
 
@@ -85,7 +92,9 @@ impl Log {
 
     /// Notes that there is an origin, which keeps nothing up to this number any more.
     pub(crate) fn learn(&mut self, origin: Arc<Origin>, dropped: u64) {
-        self.origins.entry(origin).or_insert(Numbers { last: dropped, dropped });
+        let heard = Instant::now();
+        let fresh = Numbers { last: dropped, dropped, heard };
+        self.origins.entry(origin).or_insert(fresh).heard = heard;
     }
 
     /// All origins, each with the number of its last occurrence, and of the last that is not kept.
@@ -111,7 +120,9 @@ impl Log {
         at: Instant,
         occurrence: Arc<Occurrence>,
     ) -> bool {
-        let numbers = self.origins.entry(origin.clone()).or_default();
+        let fresh = Numbers { last: 0, dropped: 0, heard: at };
+        let numbers = self.origins.entry(origin.clone()).or_insert(fresh);
+        numbers.heard = at;
         if seq <= numbers.last {
             return false;
         }
@@ -147,13 +158,21 @@ impl Log {
         if self.entries.is_empty() && self.entries.capacity() > 64 {
             self.entries.shrink_to(64);
         }
-        let ended = |numbers: &Numbers| numbers.dropped == numbers.last;
         while self.origins.len() > REMEMBERED
-            && let Some(oldest) = self.origins.iter().find(|(_, it)| ended(it)).map(|(it, _)| it)
+            && let Some(oldest) = self.silent_for_longest(now)
         {
-            let oldest = oldest.clone();
             self.origins.remove(&oldest);
         }
+    }
+
+    /// The origin, of which nothing is kept, that was not heard of for the longest time. Nodes that
+    /// exist are heard of every few seconds.
+    fn silent_for_longest(&self, now: Instant) -> Option<Arc<Origin>> {
+        let is_over = |origin: &Arc<Origin>, it: &Numbers| {
+            *origin != self.own && it.dropped == it.last && now - it.heard > FORGOTTEN_AFTER
+        };
+        let over = self.origins.iter().filter(|(origin, it)| is_over(origin, it));
+        over.min_by_key(|(_, it)| it.heard).map(|(origin, _)| origin.clone())
     }
 
     /// Behind the last entry.

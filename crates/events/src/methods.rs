@@ -140,8 +140,8 @@ pub(crate) async fn poll(
     let refused = |error: EventError| CallError::protocol(error.object(numbers));
     let subscriber = Subscriber::new(requester, Mode::Poll, None);
     let asked = shared.ask(&params.name, Mode::Poll, params.arguments, &subscriber);
-    let (running, watched, _) = asked.map_err(refused)?;
-    running.watches.lease(&watched, shared.config.poll_lease);
+    let (running, watched) = asked.map_err(refused)?;
+    running.watches.lease(&watched, shared.config.poll_lease).map_err(refused)?;
     let next_poll_ms = u64::try_from(shared.config.poll_interval.as_millis()).unwrap_or(u64::MAX);
     if !running.replays() {
         let (events, cursor) = (Vec::new(), None);
@@ -168,7 +168,7 @@ pub(crate) async fn poll(
         truncated |= gap;
         for (entry, after) in page {
             let is_targeted = entry.occurrence.only_for.is_some();
-            let heard = definition.for_subscriber(&subscriber, &watched.filter, &entry.occurrence);
+            let heard = definition.for_subscriber(&subscriber, &watched, &entry.occurrence);
             if let Some(occurrence) = heard.filter(|_| !is_targeted) {
                 if events.len() == max || bytes >= shared.config.max_poll_bytes {
                     has_more = true;
@@ -183,6 +183,7 @@ pub(crate) async fn poll(
             position = end;
             break;
         }
+        tokio::task::yield_now().await;
     }
     let cursor = Some(position.seen.to_string());
     Ok(Json(PollResult { events, cursor, truncated, has_more, next_poll_ms }))

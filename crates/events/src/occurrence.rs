@@ -19,8 +19,9 @@ pub(crate) struct Occurrence {
     pub(crate) at: SystemTime,
     /// The payload, a JSON object.
     pub(crate) data: Bytes,
-    /// The payload as the author gave it, on the node where it was emitted.
-    pub(crate) typed: Option<Arc<dyn Any + Send + Sync>>,
+    /// The payload as the author knows it: as it was emitted, or once it was read. `Some(None)` if it
+    /// cannot be read.
+    pub(crate) typed: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// Set for an occurrence that only one subscription hears of.
     pub(crate) only_for: Option<Arc<str>>,
     members: OnceLock<String>,
@@ -34,7 +35,15 @@ impl fmt::Debug for Occurrence {
 
 impl Occurrence {
     pub(crate) fn new(id: Arc<str>, name: Arc<str>, at: SystemTime, data: Bytes) -> Self {
-        Self { id, name, at, data, typed: None, only_for: None, members: OnceLock::new() }
+        Self {
+            id,
+            name,
+            at,
+            data,
+            typed: OnceLock::new(),
+            only_for: None,
+            members: OnceLock::new(),
+        }
     }
 
     /// The same occurrence with another payload.

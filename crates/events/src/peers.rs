@@ -38,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A node that was not seen for this time is gone: others continue its webhooks.
 const GONE: Duration = Duration::from_secs(3);
 
+/// The longest message about webhooks, in bytes.
+const MAX_MESSAGE: usize = 1 << 20;
+
 /// How long a cursor waits that names an unknown origin.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -71,6 +74,8 @@ struct PeerState {
     has: HashMap<Arc<str>, u64>,
     /// Whether it is not waited for.
     lags: bool,
+    /// Whether it has been told of all webhooks of this node.
+    has_webhooks: bool,
     feed: Option<AbortOnDropHandle<()>>,
     seen: Option<Instant>,
 }
@@ -82,6 +87,11 @@ impl Peer {
 }
 
 impl Peers {
+    /// Whether a node is there, or was not long ago.
+    pub(crate) fn has(&self, node: &NodeId) -> bool {
+        self.nodes.lock().contains_key(node)
+    }
+
     /// The nodes that have a type.
     pub(crate) fn with_type(&self, name: &str) -> Vec<NodeId> {
         if !self.some.load(Ordering::Acquire) {
@@ -142,13 +152,21 @@ impl Peers {
 
     /// Sends a message to all nodes, and waits a while for each.
     pub(crate) async fn tell_all(&self, engine: &Engine, message: &PeerMessage) {
-        let nodes: Vec<_> = self.nodes.lock().keys().cloned().collect();
-        let Some(message) = message.encode() else { return };
-        let telling = nodes.iter().map(|node| {
-            let asked = engine.ask_peer(node, IDENTIFIER, message.clone());
-            timeout(PATIENCE, asked)
+        let peers: Vec<_> = self.nodes.lock().values().cloned().collect();
+        let message = message.encode().filter(|it| it.len() <= MAX_MESSAGE);
+        let telling = peers.iter().map(|peer| async {
+            let told = match &message {
+                Some(message) => {
+                    let asked = engine.ask_peer(&peer.node, IDENTIFIER, message.clone());
+                    matches!(timeout(PATIENCE, asked).await, Ok(Ok(_)))
+                }
+                None => false,
+            };
+            if !told {
+                // It is told of all at the next comparison.
+                peer.state.lock().has_webhooks = false;
+            }
         });
-        // Who did not get it gets it at the next comparison.
         join_all(telling).await;
     }
 
@@ -190,7 +208,6 @@ impl Peers {
         };
         if !gone.is_empty() {
             self.moved.notify_waiters();
-            shared.webhooks.take_over(shared, &gone);
         }
     }
 
@@ -226,6 +243,9 @@ impl Peers {
         let mut state = peer.state.lock();
         (state.types, state.seen) = (have.names(), Some(Instant::now()));
         let before = state.epoch.replace(have.epoch);
+        if before != Some(have.epoch) {
+            state.has_webhooks = false;
+        }
         drop(state);
         self.some.store(true, Ordering::Release);
         before.is_some_and(|before| before != have.epoch)

@@ -18,7 +18,7 @@ use crate::messages;
 use crate::running::RunningType;
 use crate::shared::Shared;
 use crate::subscriber::{Mode, Subscriber};
-use crate::type_actor::{OpenStream, TypeMsg};
+use crate::type_actor::{Ending, OpenStream, TypeMsg};
 use crate::watches::Watching;
 
 /// The parameters of `events/stream`.
@@ -74,10 +74,11 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
     let numbers = shared.config.numbering.of(&request.requester);
     let refused = |error: EventError| error.object(numbers);
     let key = NEXT.fetch_add(1, Ordering::Relaxed);
-    let id: Arc<str> = format!("push_{key}").into();
-    let subscriber = Subscriber::new(request.requester, Mode::Push, Some(id));
+    // Nobody else ever has it, on no node and after no restart.
+    let id: Arc<str> = format!("push_{}", crate::token()).into();
+    let subscriber = Subscriber::new(request.requester.for_later(), Mode::Push, Some(id));
     let asked = shared.ask(&params.name, Mode::Push, params.arguments, &subscriber);
-    let (running, watched, arguments) = asked.map_err(refused)?;
+    let (running, watched) = asked.map_err(refused)?;
     // `Some(None)` for a text that is no cursor.
     let cursor = params.cursor.filter(|_| running.replays()).map(|it| Cursor::parse(&it));
     shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
@@ -97,16 +98,15 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
         let told = running.replays().then_some(&position.seen);
         stream.send(&messages::active(told, truncated));
         let watching = running.watches.watch(&watched);
-        running.send(TypeMsg::Open(Box::new(OpenStream {
+        running.send(TypeMsg::Open(Box::new(Ending(OpenStream {
             key,
             stream: stream.clone(),
             subscriber: subscriber.clone(),
             watched,
-            arguments,
             numbers,
             position,
             alone: !running.definition().is_shared(),
-        })));
+        }))));
         Box::new(OpenPush { key, running, stream, subscriber, numbers, _watching: watching })
     }))
 }

@@ -131,7 +131,11 @@ impl RunningType {
         let make = |seq: u64| {
             let id = id.clone().unwrap_or_else(|| format!("{}{seq}", self.id_prefix).into());
             let mut occurrence = Occurrence::new(id, name.clone(), at, data.clone());
-            (occurrence.typed, occurrence.only_for) = (typed.clone(), only_for.clone());
+            occurrence.only_for = only_for.clone();
+            if let Some(typed) = &typed {
+                // It is empty until here.
+                let _ = occurrence.typed.set(Some(typed.clone()));
+            }
             occurrence
         };
         let (id, seq) = match &self.store {

@@ -1,6 +1,6 @@
 //! What the parts of the extension share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use indexmap::IndexMap;
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) keeper: ArcSwapOption<ActorRef<KeeperMsg>>,
     pub(crate) webhooks: Arc<Webhooks>,
     pub(crate) peers: Arc<Peers>,
-    origin: OnceLock<Arc<Origin>>,
+    epoch: u64,
 }
 
 /// Why a type is refused.
@@ -80,7 +80,7 @@ impl Shared {
             keeper: ArcSwapOption::empty(),
             webhooks,
             peers: Arc::default(),
-            origin: OnceLock::new(),
+            epoch: epoch(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Shared {
         mode: Mode,
         arguments: Option<Map<String, Value>>,
         subscriber: &Subscriber,
-    ) -> Result<(Arc<RunningType>, WatchedArguments, Value), EventError> {
+    ) -> Result<(Arc<RunningType>, WatchedArguments), EventError> {
         let unknown = || EventError::UnknownType(shortened(name));
         let running = self.find(name).ok_or_else(unknown)?;
         let definition = running.definition();
@@ -110,23 +110,14 @@ impl Shared {
         if !running.modes.has(mode) {
             return Err(EventError::UnsupportedMode(mode.to_string()));
         }
-        let (watched, arguments) = definition.arguments(arguments)?;
-        definition.permits(subscriber, &watched.filter, &arguments)?;
-        Ok((running, watched, arguments))
-    }
-
-    /// Who numbers the occurrences that this process emits.
-    pub(crate) fn origin(&self, engine: &Engine) -> Arc<Origin> {
-        let fresh = || {
-            let epoch = getrandom::u64().unwrap_or_default();
-            Arc::new(Origin { node: engine.node().clone(), epoch })
-        };
-        self.origin.get_or_init(fresh).clone()
+        let watched = definition.arguments(arguments)?;
+        definition.permits(subscriber, &watched)?;
+        Ok((running, watched))
     }
 
     /// A number that differs for each process of a node.
     pub(crate) fn epoch(&self) -> u64 {
-        self.origin.get().map_or(0, |origin| origin.epoch)
+        self.epoch
     }
 
     /// Adds a type. Its actor begins when the keeper hears of it.
@@ -137,7 +128,8 @@ impl Shared {
         let running = Arc::new(RunningType::new(
             definition,
             modes,
-            self.origin(&engine),
+            // Each time that a type is added its numbers begin anew.
+            Arc::new(Origin { node: engine.node().clone(), epoch: epoch() }),
             self.config.max_payload,
             self.config.max_log_bytes,
             self.peers.clone(),
@@ -204,7 +196,8 @@ impl Shared {
 
     pub(crate) fn recheck(&self) {
         self.all().iter().for_each(|running| running.send(TypeMsg::Recheck));
-        self.webhooks.recheck();
+        let webhooks = self.webhooks.clone();
+        tokio::spawn(async move { webhooks.recheck().await });
     }
 
     pub(crate) fn tell_keeper(&self, message: KeeperMsg) {
@@ -227,6 +220,11 @@ impl Shared {
         self.keeper.store(None);
         self.engine.store(None);
     }
+}
+
+/// A random number, which is never the same again.
+fn epoch() -> u64 {
+    getrandom::u64().expect("the operating system gives random bytes")
 }
 
 /// Checks a type. Returns the ways in which it can be delivered.

@@ -13,7 +13,6 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde_json::Value;
 use stentor_engine::NoticeStream;
 use stentor_wire::EncodedNotice;
 
@@ -29,6 +28,9 @@ use crate::webhook::Webhooks;
 /// Streams that a task writes to in one go, before other tasks get their turn.
 const PART: usize = 64;
 
+/// Entries of the log that one stream is sent before others have their turn.
+const AT_ONCE: usize = 256;
+
 /// A stream that has opened. Its `active` was sent.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
@@ -36,7 +38,6 @@ pub(crate) struct OpenStream {
     pub(crate) stream: Arc<NoticeStream>,
     pub(crate) subscriber: Subscriber,
     pub(crate) watched: WatchedArguments,
-    pub(crate) arguments: Value,
     pub(crate) numbers: Numbers,
     pub(crate) position: Position,
     /// Whether no other stream hears the same, because the type changes payloads for each.
@@ -45,7 +46,7 @@ pub(crate) struct OpenStream {
 
 #[derive(Debug)]
 pub(crate) enum TypeMsg {
-    Open(Box<OpenStream>),
+    Open(Box<Ending>),
     Close(u64),
     /// A stream has room again.
     Room(u64),
@@ -92,6 +93,8 @@ struct Behind {
     position: Position,
     /// Whether it has no room.
     waits: bool,
+    /// Whether it has to be told of a gap first.
+    owes_gap: bool,
 }
 
 pub(crate) struct TypeState {
@@ -103,8 +106,9 @@ pub(crate) struct TypeState {
     behind: HashMap<u64, Behind>,
 }
 
-/// Ends its stream when it is dropped, also because the actor has crashed.
-struct Ending(OpenStream);
+/// Ends its stream when it is dropped, also because the actor has crashed, or never gets it.
+#[derive(Debug)]
+pub(crate) struct Ending(pub(crate) OpenStream);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -122,9 +126,12 @@ impl Actor for TypeActor {
         _myself: ActorRef<TypeMsg>,
         TypeActorArgs { running, webhooks }: TypeActorArgs,
     ) -> Result<TypeState, ActorProcessingErr> {
-        let mut position = running.log.lock().end();
         // What the last actor has not read, this one does.
-        position.index = running.read_up_to().min(position.index);
+        let position = {
+            let log = running.log.lock();
+            let index = running.read_up_to().min(log.end_index());
+            Position { index, seen: log.cursor_at(index) }
+        };
         Ok(TypeState {
             running,
             webhooks,
@@ -166,11 +173,14 @@ impl TypeState {
         self.running.replays().then_some(cursor)
     }
 
-    async fn on_open(&mut self, myself: &ActorRef<TypeMsg>, open: OpenStream) {
-        let (key, position) = (open.key, open.position.clone());
-        self.streams.insert(key, Ending(open));
-        self.behind.insert(key, Behind { position, waits: false });
+    async fn on_open(&mut self, myself: &ActorRef<TypeMsg>, open: Ending) {
+        // Before it is there: what the actor has missed is no gap of this stream.
         self.on_flush(myself).await;
+        let (key, position) = (open.0.key, open.0.position.clone());
+        self.streams.insert(key, open);
+        self.behind.insert(key, Behind { position, waits: false, owes_gap: false });
+        let definition = self.definition();
+        self.catch_up(myself, &definition, key);
     }
 
     fn remove(&mut self, key: u64) {
@@ -209,7 +219,8 @@ impl TypeState {
                     self.fan_out(myself, &definition, &entry, &before).await;
                 }
                 Step::Gap => {
-                    self.on_gap();
+                    self.webhooks.skipped(&self.running, &before, self.position.index);
+                    self.tell_live_of_gap();
                 }
                 Step::End => break,
             }
@@ -240,8 +251,8 @@ impl TypeState {
             full = write_part(chosen.map(|(key, it)| (*key, it.clone())).collect(), &notice);
         } else {
             for group in self.groups.values() {
-                let filter = &group.watched.filter;
-                let heard = definition.for_subscriber(&group.subscriber, filter, &entry.occurrence);
+                let (subscriber, watched) = (&group.subscriber, &group.watched);
+                let heard = definition.for_subscriber(subscriber, watched, &entry.occurrence);
                 if let Some(occurrence) = heard {
                     let notice = messages::event(&occurrence, cursor.as_ref());
                     full.extend(write_to_all(group, notice).await);
@@ -260,7 +271,7 @@ impl TypeState {
         if let Some(group) = self.groups.get_mut(&group) {
             group.live.swap_remove(&key);
         }
-        self.behind.insert(key, Behind { position, waits: true });
+        self.behind.insert(key, Behind { position, waits: true, owes_gap: false });
         let (room, myself) = (stream.0.stream.wait_for_room(), myself.clone());
         tokio::spawn(async move {
             room.await;
@@ -273,16 +284,30 @@ impl TypeState {
     fn catch_up(&mut self, myself: &ActorRef<TypeMsg>, definition: &Definition, key: u64) {
         let Some(mut behind) = self.behind.remove(&key) else { return };
         let Some(Ending(open)) = self.streams.get(&key) else { return };
+        if std::mem::take(&mut behind.owes_gap) {
+            let cursor = self.told_cursor(&behind.position.seen);
+            open.stream.send(&messages::active(cursor, true));
+        }
+        let mut steps = 0;
         while behind.position.index < self.position.index {
+            steps += 1;
+            if steps > AT_ONCE {
+                // Others have their turn.
+                let _ = myself.cast(TypeMsg::Room(key));
+                self.behind.insert(key, behind);
+                return;
+            }
             if !open.stream.has_room() {
                 return self.falls_behind(myself, key, behind.position);
             }
             let step = self.running.log.lock().step(&mut behind.position);
             match step {
                 Step::Entry(entry) => {
-                    let filter = &open.watched.filter;
-                    let heard =
-                        definition.for_subscriber(&open.subscriber, filter, &entry.occurrence);
+                    let heard = definition.for_subscriber(
+                        &open.subscriber,
+                        &open.watched,
+                        &entry.occurrence,
+                    );
                     if let Some(occurrence) = heard {
                         let cursor = self.told_cursor(&behind.position.seen);
                         open.stream.send(&messages::event(&occurrence, cursor));
@@ -316,13 +341,19 @@ impl TypeState {
         for group in self.groups.values() {
             write_to_all(group, notice.clone()).await;
         }
+        // Those whose cursors name what is not here yet.
+        for (key, behind) in self.behind.iter().filter(|(_, it)| !it.waits) {
+            if let Some(Ending(open)) = self.streams.get(key) {
+                let cursor = self.told_cursor(&behind.position.seen);
+                open.stream.send(&messages::heartbeat(cursor));
+            }
+        }
     }
 
     /// Ends the streams of those who may not have the type any longer.
     fn recheck(&mut self) {
         let definition = self.definition();
-        let permits =
-            |it: &OpenStream| definition.permits(&it.subscriber, &it.watched.filter, &it.arguments);
+        let permits = |it: &OpenStream| definition.permits(&it.subscriber, &it.watched);
         let refused =
             self.streams.iter().filter_map(|(key, it)| Some((*key, permits(&it.0).err()?)));
         let refused: Vec<_> = refused.collect();
@@ -354,22 +385,22 @@ impl TypeState {
     }
 
     fn on_failed(&self, error: &EventError) {
-        for Ending(open) in self.streams.values() {
+        let open = self.streams.values().map(|it| &it.0);
+        for open in open.filter(|open| open.stream.has_room()) {
             open.stream.send(&messages::failure(error, open.numbers));
         }
     }
 
-    /// All streams are told that something may be missing, each with its own position.
-    fn on_gap(&self) {
+    /// All streams are told that something may be missing, those without room when they have some.
+    fn on_gap(&mut self) {
+        self.tell_live_of_gap();
+        self.behind.values_mut().for_each(|behind| behind.owes_gap = true);
+    }
+
+    fn tell_live_of_gap(&self) {
         let notice = messages::active(self.told_cursor(&self.position.seen), true);
         for group in self.groups.values() {
             group.live.values().for_each(|stream| stream.send(&notice));
-        }
-        for (key, behind) in &self.behind {
-            if let Some(Ending(open)) = self.streams.get(key) {
-                let cursor = self.told_cursor(&behind.position.seen);
-                open.stream.send(&messages::active(cursor, true));
-            }
         }
     }
 }

@@ -7,7 +7,11 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::error::EventError;
 use crate::event_type::{Definition, Filter, WatchedArguments};
+
+/// Polls with so many different arguments are watched at once, of one type with hooks.
+const MAX_LEASED: usize = 1_000;
 
 /// The watched arguments of one type.
 #[derive(Clone, Debug)]
@@ -73,11 +77,27 @@ impl Watches {
     }
 
     /// Counts a poll for a while.
-    pub(crate) fn lease(&self, arguments: &WatchedArguments, time: Duration) {
-        let Some(inner) = &self.0 else { return };
+    ///
+    /// # Errors
+    ///
+    /// If there are too many different arguments: each makes the author's code begin something.
+    pub(crate) fn lease(
+        &self,
+        arguments: &WatchedArguments,
+        time: Duration,
+    ) -> Result<(), EventError> {
+        let Some(inner) = &self.0 else { return Ok(()) };
+        {
+            let watched = inner.watched.lock();
+            if watched.len() >= MAX_LEASED && !watched.contains_key(&arguments.canonical) {
+                let limit = "arguments".to_owned();
+                return Err(EventError::Exhausted { limit, max: MAX_LEASED });
+            }
+        }
         inner.add(arguments);
         let until = Instant::now() + time;
         inner.change(&arguments.canonical, |watched| watched.leased = Some(until));
+        Ok(())
     }
 
     /// Ends the leases that are over.
@@ -146,10 +166,11 @@ impl Inner {
                     true => &self.definition.on_subscribe,
                     false => &self.definition.on_unsubscribe,
                 };
-                hook.as_ref().map(|hook| hook(&watched.filter))
+                hook.clone().map(|hook| (hook, watched.filter.clone()))
             };
-            if let Some(hook) = hook
-                && tokio::spawn(hook).await.is_err()
+            // The author's code runs without the lock.
+            if let Some((hook, filter)) = hook
+                && tokio::spawn(async move { hook(&filter).await }).await.is_err()
             {
                 tracing::error!("a hook of an event type panicked");
             }

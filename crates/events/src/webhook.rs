@@ -21,6 +21,7 @@ mod table;
 mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -63,10 +64,16 @@ pub(crate) struct Webhooks {
     pub(crate) config: WebhookConfig,
     pub(crate) store: Arc<dyn EventsStore>,
     client: CallbackClient,
+    /// Sends challenges, with few places of its own: nobody may stall deliveries with them.
+    challenger: CallbackClient,
     table: Mutex<Table>,
     failing: Semaphore,
     counts: WebhookCounts,
     standby: standby::Standby,
+    /// Set when the engine has stopped: nothing is sent any more.
+    closed: AtomicBool,
+    /// One saves at a time, so that what is removed stays removed.
+    saving: tokio::sync::Mutex<()>,
     /// Webhooks that have to be removed from the store.
     gone: Mutex<Vec<String>>,
     /// Tells the keeper; set when it runs.
@@ -83,17 +90,25 @@ impl Webhooks {
             max_in_flight: MAX_IN_FLIGHT,
             ..ClientSettings::default()
         };
+        let few =
+            ClientSettings { max_in_flight_per_host: 2, max_in_flight: 64, ..settings.clone() };
         // Only a program whose TLS cannot be set up has no client, and then nothing can be delivered.
-        let client = CallbackClient::new(&settings, config.origins.clone())
-            .unwrap_or_else(|error| panic!("{error}"));
+        let client = |settings: &ClientSettings| {
+            CallbackClient::new(settings, config.origins.clone())
+                .unwrap_or_else(|error| panic!("{error}"))
+        };
+        let (client, challenger) = (client(&settings), client(&few));
         Self {
             is_on,
             store,
             table: Mutex::new(Table::new(&config)),
             client,
+            challenger,
             failing: Semaphore::new(MAX_FAILING),
             counts: WebhookCounts::default(),
             standby: standby::Standby::default(),
+            closed: AtomicBool::new(false),
+            saving: tokio::sync::Mutex::default(),
             gone: Mutex::default(),
             shared: Mutex::default(),
             config,
@@ -113,6 +128,15 @@ impl Webhooks {
         requester.principal().or(self.config.everybody.as_ref()).filter(|_| self.is_on).cloned()
     }
 
+    /// Sends nothing any more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     fn deliver(&self, subscription: &Arc<Subscription>) {
         let shared = self.shared.lock().upgrade();
         if let Some(shared) = shared {
@@ -124,6 +148,7 @@ impl Webhooks {
     pub(crate) fn deliver_all(&self, shared: &Shared) {
         let all = self.table.lock().all();
         for subscription in all {
+            subscription.has_no_deliverer();
             if subscription.needs_deliverer() {
                 shared.tell_keeper(KeeperMsg::Deliver(subscription));
             }
@@ -143,7 +168,7 @@ impl Webhooks {
         for group in groups {
             let is_concerned = match &entry.occurrence.only_for {
                 Some(only) => group.has(only),
-                None => definition.may_match(group.filter(), &entry.occurrence),
+                None => definition.may_match(group.watched(), &entry.occurrence),
             };
             if is_concerned {
                 group.each(|subscription| {
@@ -152,6 +177,19 @@ impl Webhooks {
                     }
                 });
             }
+        }
+    }
+
+    /// Something was dropped from the log before its actor has looked: each webhook that rests looks for
+    /// itself, and is told of the gap.
+    pub(crate) fn skipped(&self, running: &Arc<RunningType>, before: &Position, after: u64) {
+        let groups = self.table.lock().groups(&running.name());
+        for group in groups {
+            group.each(|subscription| {
+                if subscription.offer(before, after) {
+                    self.deliver(subscription);
+                }
+            });
         }
     }
 
@@ -186,13 +224,16 @@ impl Webhooks {
     }
 
     /// Ends the webhooks of those who may not have them any longer.
-    pub(crate) fn recheck(&self) {
+    pub(crate) async fn recheck(&self) {
         let all = self.table.lock().all();
-        for subscription in all {
+        for (index, subscription) in all.into_iter().enumerate() {
+            if index % 64 == 63 {
+                tokio::task::yield_now().await;
+            }
             let subscriber = subscription.state().subscriber.clone();
             let definition = subscription.running.definition();
-            let (filter, arguments) = (&subscription.watched.filter, &subscription.arguments);
-            let Err(error) = definition.permits(&subscriber, filter, arguments) else { continue };
+            let permitted = definition.permits(&subscriber, &subscription.watched);
+            let Err(error) = permitted else { continue };
             self.refuse(&subscription, error);
         }
     }
@@ -237,8 +278,15 @@ impl Webhooks {
         }
     }
 
-    /// Stores what has changed.
-    pub(crate) async fn save(&self) -> Result<(), StoreError> {
+    /// Stores what has changed, and tells the other nodes. When dropped early, it goes on.
+    pub(crate) async fn save(self: &Arc<Self>) -> Result<(), StoreError> {
+        let this = self.clone();
+        let saved = tokio::spawn(async move { this.save_now().await }).await;
+        saved.unwrap_or_else(|_| Err(StoreError("saving has panicked".to_owned())))
+    }
+
+    async fn save_now(&self) -> Result<(), StoreError> {
+        let _turn = self.saving.lock().await;
         let dirty: Vec<_> = {
             let all = self.table.lock().all().into_iter();
             all.filter(|it| std::mem::take(&mut it.state().is_dirty)).collect()
@@ -249,6 +297,7 @@ impl Webhooks {
             && let Err(error) = self.store.remove(gone.clone()).await
         {
             self.gone.lock().extend(gone);
+            dirty.iter().for_each(|it| it.state().is_dirty = true);
             return Err(error);
         }
         if !dirty.is_empty() {
@@ -259,6 +308,22 @@ impl Webhooks {
             }
         }
         Ok(())
+    }
+
+    /// Stores one webhook, unless it has ended. When dropped early, it goes on.
+    async fn keep(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), StoreError> {
+        let (this, subscription) = (self.clone(), subscription.clone());
+        let kept = tokio::spawn(async move {
+            let _turn = this.saving.lock().await;
+            if !matches!(subscription.state().life, Life::Live | Life::Paused) {
+                return Ok(());
+            }
+            subscription.state().is_dirty = false;
+            this.tell_others(std::slice::from_ref(&subscription), &[]).await;
+            let kept = this.store.put(vec![subscription.stored()]).await;
+            kept.inspect_err(|_| subscription.state().is_dirty = true)
+        });
+        kept.await.unwrap_or_else(|_| Err(StoreError("saving has panicked".to_owned())))
     }
 
     /// Tells the other nodes of webhooks, which they continue if this node is gone.

@@ -109,7 +109,8 @@ async fn hidden_types_are_on_no_page_and_do_not_shorten_one() {
 async fn both_capabilities_are_declared_to_both_eras_unless_early_clients_are_off() {
     for early_clients in [true, false] {
         let engine = with_webhooks(&[&jobs("a")], early_clients).await;
-        for client in [Client::connect(&engine).await, Client::legacy(&engine).await] {
+        let clients = [Client::connect(&engine).await, Client::legacy(&engine).await];
+        for client in clients {
             let declared = client.server().await.unwrap()["capabilities"].take();
             let is_modern = client.era() == stentor_wire::Era::Modern;
             let extension = declared["extensions"].get(IDENTIFIER);

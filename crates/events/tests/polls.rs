@@ -143,7 +143,8 @@ async fn what_is_older_than_asked_for_is_left_out_and_that_is_told() {
         advance(Duration::from_secs(10)).await;
     }
     // They are 40, 30, 20 and 10 seconds old.
-    let poll = |cursor: &Value, age: Value| json!({"name": "job.done", "cursor": cursor, "maxAgeMs": age});
+    let poll =
+        |cursor: &Value, age: Value| json!({"name": "job.done", "cursor": cursor, "maxAgeMs": age});
     let answer = client.poll(poll(&cursor, json!(25_000))).await;
     assert_eq!((polled(&answer), &answer["truncated"]), (vec![3, 4], &json!(true)));
     let next = client.poll(poll(&answer["cursor"], json!(25_000))).await;
@@ -255,7 +256,9 @@ async fn arguments_choose_what_a_poll_hears() {
     let mut client = Peer::stranger(&engine).await;
     let cursor = client.poll(json!({"name": "job.done"})).await["cursor"].take();
     for number in 1..=6 {
-        jobs.emit(Job::in_queue(number, if number % 2 == 0 { "even" } else { "odd" })).await.unwrap();
+        jobs.emit(Job::in_queue(number, if number % 2 == 0 { "even" } else { "odd" }))
+            .await
+            .unwrap();
     }
     for (arguments, numbers) in [
         (json!({}), vec![1, 2, 3, 4, 5, 6]),
@@ -330,7 +333,11 @@ async fn errors_have_the_numbers_that_the_client_knows_and_say_more_in_their_dat
                 ),
             ] {
                 let error = client.ask(method, json!({"name": name})).await.unwrap_err();
-                assert_eq!((&error["code"], &error["data"]), (&json!(code), &data), "{method} {name}");
+                assert_eq!(
+                    (&error["code"], &error["data"]),
+                    (&json!(code), &data),
+                    "{method} {name}"
+                );
             }
         }
     }

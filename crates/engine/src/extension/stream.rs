@@ -72,7 +72,18 @@ impl Requester {
 
     /// Somebody whose identity was kept, with the rights as of now.
     pub(crate) fn kept(identity: Option<Identity>, viewers: Arc<Viewers>) -> Self {
-        Self { who: identity.into(), era: Era::Modern, extensions: Arc::default(), viewers }
+        let who = Who::from(identity).map(Identity::without_carried);
+        Self { who, era: Era::Modern, extensions: Arc::default(), viewers }
+    }
+
+    /// The same, to be asked again later: with the labels that this node finds then, and not with those
+    /// that another node has found.
+    #[must_use]
+    pub fn for_later(mut self) -> Self {
+        if self.identity().is_some_and(|identity| !identity.has_extras()) {
+            self.who = self.who.map(Identity::without_carried);
+        }
+        self
     }
 
     /// The identity, if the transport has found one.

@@ -1,6 +1,7 @@
 //! An event type without the types of its author.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::error::EventError;
 use crate::log::Bounds;
 use crate::occurrence::Occurrence;
 use crate::subscriber::{Mode, Subscriber};
+
+/// The most bytes of arguments, as canonical JSON: they are kept as long as the subscription.
+const MAX_ARGUMENTS: usize = 16 << 10;
 
 /// The arguments of a subscription, as the author knows them.
 #[derive(Clone)]
@@ -39,6 +43,7 @@ impl fmt::Debug for Filter {
 #[derive(Clone, Debug)]
 pub(crate) struct WatchedArguments {
     pub(crate) filter: Filter,
+    pub(crate) arguments: Arc<Value>,
     pub(crate) canonical: Arc<str>,
 }
 
@@ -90,6 +95,8 @@ pub(crate) struct Definition {
     pub(crate) max_webhooks: Option<usize>,
     pub(crate) access: AccessRules,
     pub(crate) read: Arc<ReadFilter>,
+    /// What `read` makes.
+    filter_type: TypeId,
     pub(crate) allow: Option<Arc<Allow>>,
     pub(crate) matches: Option<Arc<Matches>>,
     pub(crate) transform: Option<Arc<Transform>>,
@@ -109,6 +116,7 @@ impl Definition {
         input: TypeSchema,
         payload: TypeSchema,
         read: Arc<ReadFilter>,
+        filter_type: TypeId,
     ) -> Self {
         Self {
             name,
@@ -121,6 +129,7 @@ impl Definition {
             max_webhooks: None,
             access: AccessRules::default(),
             read,
+            filter_type,
             allow: None,
             matches: None,
             transform: None,
@@ -171,25 +180,28 @@ impl Definition {
     pub(crate) fn arguments(
         &self,
         arguments: Option<Map<String, Value>>,
-    ) -> Result<(WatchedArguments, Value), EventError> {
+    ) -> Result<WatchedArguments, EventError> {
         let invalid = |why: String| EventError::InvalidParams(format!("invalid arguments: {why}"));
         let arguments = arguments.unwrap_or_default();
         let canonical = crate::webhook::key::canonical(&arguments)
             .map_err(|error| invalid(error.to_string()))?;
+        if canonical.len() > MAX_ARGUMENTS {
+            return Err(invalid(format!("more than {MAX_ARGUMENTS} bytes")));
+        }
         let arguments = Value::Object(arguments);
         if let Ok(schema) = &self.input {
             schema.check(&arguments).map_err(invalid)?;
         }
         let filter = (self.read)(&arguments).map_err(invalid)?;
-        Ok((WatchedArguments { filter, canonical: canonical.into() }, arguments))
+        let (arguments, canonical) = (Arc::new(arguments), canonical.into());
+        Ok(WatchedArguments { filter, arguments, canonical })
     }
 
     /// Whether this subscriber may have these occurrences, with its rights as of now.
     pub(crate) fn permits(
         &self,
         subscriber: &Subscriber,
-        filter: &Filter,
-        arguments: &Value,
+        watched: &WatchedArguments,
     ) -> Result<(), EventError> {
         if subscriber.requester.is_revoked() {
             return Err(EventError::Forbidden("the principal was locked out".to_owned()));
@@ -197,40 +209,56 @@ impl Definition {
         if self.hides(subscriber) {
             return Err(EventError::UnknownType((*self.name).to_owned()));
         }
-        let lacks = subscriber.requester.lacks(&self.access, &self.name, arguments);
+        let lacks = subscriber.requester.lacks(&self.access, &self.name, &watched.arguments);
         if let Some(scopes) = lacks.map_err(|error| EventError::Failed(error.message))? {
             return Err(EventError::MissingScope(scopes));
         }
         match &self.allow {
-            Some(allow) if guarded(|| allow(subscriber, filter)) != Some(true) => {
+            Some(allow) if !self.allows(&**allow, subscriber, watched) => {
                 Err(EventError::Forbidden("these events are not for you".to_owned()))
             }
             _ => Ok(()),
         }
     }
 
+    fn allows(&self, allow: &Allow, subscriber: &Subscriber, watched: &WatchedArguments) -> bool {
+        let Some(filter) = self.filter_of(watched) else { return false };
+        guarded(|| allow(subscriber, &filter)) == Some(true)
+    }
+
+    /// The arguments as the author knows them now. The type may have been replaced by one that reads
+    /// them in another way.
+    fn filter_of<'a>(&self, watched: &'a WatchedArguments) -> Option<Cow<'a, Filter>> {
+        if (*watched.filter.0).type_id() == self.filter_type {
+            return Some(Cow::Borrowed(&watched.filter));
+        }
+        guarded(|| (self.read)(&watched.arguments))?.ok().map(Cow::Owned)
+    }
+
     /// Whether a subscription with these arguments hears of an occurrence.
-    pub(crate) fn may_match(&self, filter: &Filter, occurrence: &Occurrence) -> bool {
+    pub(crate) fn may_match(&self, watched: &WatchedArguments, occurrence: &Occurrence) -> bool {
         let Some(matches) = &self.matches else { return true };
-        guarded(|| matches(filter, occurrence)) == Some(true)
+        let Some(filter) = self.filter_of(watched) else { return false };
+        guarded(|| matches(&filter, occurrence)) == Some(true)
     }
 
     /// The occurrence as this subscriber hears of it; `None` if it does not.
     pub(crate) fn for_subscriber(
         &self,
         subscriber: &Subscriber,
-        filter: &Filter,
+        watched: &WatchedArguments,
         occurrence: &Arc<Occurrence>,
     ) -> Option<Arc<Occurrence>> {
         if let Some(only) = &occurrence.only_for {
             return (subscriber.id.as_ref() == Some(only)).then(|| occurrence.clone());
         }
-        if !self.may_match(filter, occurrence) {
+        if !self.may_match(watched, occurrence) {
             return None;
         }
         match &self.transform {
             Some(transform) => {
-                let data = guarded(|| transform(subscriber, filter, occurrence))??;
+                let filter = self.filter_of(watched)?;
+                let data = guarded(|| transform(subscriber, &filter, occurrence))??;
                 Some(Arc::new(occurrence.with_data(data)))
             }
             None => Some(occurrence.clone()),

@@ -47,9 +47,15 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
     let hello = PeerMessage::Hello { node: engine.node().clone(), have: Have::here(shared) };
     let have: Have = serde_json::from_slice(&ask(engine, &peer.node, &hello).await?).ok()?;
     if shared.peers.learn(&peer.node, &have) {
-        shared.webhooks.take_over(shared, std::slice::from_ref(&peer.node));
+        shared.webhooks.take_over(shared, Some(&peer.node));
     }
     have.note(shared);
+    if !peer.state.lock().has_webhooks {
+        for message in shared.webhooks.messages(engine.node()) {
+            ask(engine, &peer.node, &message).await?;
+        }
+        peer.state.lock().has_webhooks = true;
+    }
     let mut sending = compare(&all, &have.types);
     note(peer, &sending);
     shared.peers.compared();
@@ -57,6 +63,10 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
     loop {
         // Before the logs are looked at, so that nothing is missed in between.
         let grown = shared.peers.grown.notified();
+        // Each type is the first one in its turn.
+        if !sending.is_empty() {
+            sending.rotate_left(1);
+        }
         let (batch, sent) = collect(&mut sending);
         if batch.is_empty() {
             if Instant::now() >= until || timeout_at(until, grown).await.is_err() {
@@ -66,6 +76,8 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
         }
         let appended = ask(engine, &peer.node, &PeerMessage::Append(batch)).await?;
         if serde_json::from_slice::<Appended>(&appended).is_ok_and(|it| it.refused) {
+            // What has to come before it is on its way.
+            sleep(PAUSE).await;
             return Some(());
         }
         {
@@ -74,6 +86,9 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
             state.lags = false;
         }
         shared.peers.moved.notify_waiters();
+        if Instant::now() >= until {
+            return Some(());
+        }
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, message: Bytes) -> Bytes {
     match serde_json::from_slice(&message) {
         Ok(PeerMessage::Hello { node, have }) => {
             if shared.peers.learn(&node, &have) {
-                shared.webhooks.take_over(&shared, &[node]);
+                shared.webhooks.take_over(&shared, Some(&node));
             }
             have.note(&shared);
             shared.peers.compared();

@@ -34,6 +34,10 @@ pub(crate) use self::resolver::Lookup;
 /// The longest answer to a challenge, in bytes.
 const MAX_ANSWER: usize = 4 << 10;
 
+/// Names that are looked up at once: each holds a thread of the runtime's own, even after its time is
+/// over.
+const MAX_LOOKUPS: usize = 64;
+
 /// How long a connection that nobody uses is kept, and how many for each host.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_IDLE_PER_HOST: usize = 2;
@@ -102,7 +106,7 @@ impl CallbackClient {
         settings: &ClientSettings,
         allowed: AllowedOrigins,
     ) -> Result<Self, ClientError> {
-        let lookup = SystemLookup::new(settings.max_in_flight.max(1));
+        let lookup = SystemLookup::new(settings.max_in_flight.clamp(1, MAX_LOOKUPS));
         Self::with_lookup(settings, allowed, Arc::new(lookup))
     }
 

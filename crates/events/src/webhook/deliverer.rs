@@ -7,7 +7,7 @@
 //! once more.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -26,6 +26,8 @@ use crate::token;
 
 /// Requests of one webhook that are in flight at once.
 const AT_ONCE: usize = 4;
+/// The pause after which a place is looked for again.
+const BUSY: Duration = Duration::from_secs(1);
 /// As [`AT_ONCE`], while its endpoint fails.
 const AT_ONCE_WHILE_FAILING: usize = 1;
 
@@ -46,8 +48,10 @@ pub(crate) enum Failure {
     Attempt(AttemptError),
     /// Nothing was sent: the body is too large.
     TooLarge,
-    /// Nothing was sent: the webhook has ended meanwhile.
+    /// Nothing was sent: the webhook has ended meanwhile, or may not be delivered to any longer.
     Over,
+    /// Nothing was sent: many endpoints fail.
+    Busy,
 }
 
 #[derive(Debug)]
@@ -121,8 +125,11 @@ impl DelivererState {
             },
             Life::Ending(error) => self.end(&error),
             Life::Paused | Life::Over => {
-                self.subscription.stops(self.watermark());
-                return true;
+                if self.subscription.stops(self.watermark()) {
+                    return true;
+                }
+                let _ = myself.cast(DelivererMsg::Look);
+                return false;
             }
         }
         self.begin_attempts(myself);
@@ -149,7 +156,7 @@ impl DelivererState {
         let subscription = &self.subscription;
         let subscriber = subscription.state().subscriber.clone();
         let definition = subscription.running.definition();
-        definition.permits(&subscriber, &subscription.watched.filter, &subscription.arguments)
+        definition.permits(&subscriber, &subscription.watched)
     }
 
     /// The position before everything that is open.
@@ -179,8 +186,8 @@ impl DelivererState {
                 Step::End => break,
             };
             let subscriber = subscription.state().subscriber.clone();
-            let filter = &subscription.watched.filter;
-            let heard = definition.for_subscriber(&subscriber, filter, &entry.occurrence);
+            let watched = &subscription.watched;
+            let heard = definition.for_subscriber(&subscriber, watched, &entry.occurrence);
             let Some(occurrence) = heard else { continue };
             // All at or before the cursor were delivered or abandoned, so this one is after it.
             let first_open = self.window.watermark().unwrap_or(&before);
@@ -249,6 +256,10 @@ impl DelivererState {
         let metrics = &self.webhooks.counts;
         let (outcome, failed) = match &result {
             Ok(()) => (Outcome::Over, false),
+            Err(Failure::Busy) => {
+                self.window.put_off(number, now + BUSY);
+                return;
+            }
             Err(Failure::TooLarge | Failure::Over) => (Outcome::Over, false),
             Err(Failure::Attempt(error)) => match error.status {
                 // This one is refused for good, and the endpoint is well.
@@ -324,9 +335,9 @@ async fn attempt(
     if body.len() > webhooks.config.max_body {
         return Err(Failure::TooLarge);
     }
-    // Endpoints that fail must not take the place of those that do not.
+    // Endpoints that fail must not take the place of those that do not, and wait for nothing.
     let _turn = match is_failing {
-        true => webhooks.failing.acquire().await.ok(),
+        true => Some(webhooks.failing.try_acquire().map_err(|_| Failure::Busy)?),
         false => None,
     };
     let slot = webhooks.client.slot(&subscription.url).await;
@@ -334,9 +345,16 @@ async fn attempt(
     let timestamp = unix_seconds(SystemTime::now());
     let signatures = {
         let state = subscription.state();
-        let is_over =
-            state.life == Life::Over || state.expires.is_some_and(|(at, _)| at <= Instant::now());
-        if is_over {
+        // The wait for a place may have been long.
+        let is_control = matches!(content, Content::Control(_));
+        let may_send = match state.life {
+            Life::Live => is_control || !state.subscriber.requester.is_revoked(),
+            Life::Ending(_) => is_control,
+            Life::Paused => return Err(Failure::Busy),
+            Life::Over => false,
+        };
+        let is_expired = state.expires.is_some_and(|(at, _)| at <= Instant::now());
+        if !may_send || is_expired || webhooks.is_closed() {
             return Err(Failure::Over);
         }
         state.secrets.signatures(SystemTime::now(), id, timestamp, &body)

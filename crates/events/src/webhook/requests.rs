@@ -25,7 +25,7 @@ use crate::push::oldest;
 use crate::shared::Shared;
 use crate::subscriber::{Mode, Subscriber};
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SubscribeParams {
     name: String,
@@ -41,7 +41,7 @@ struct SubscribeParams {
     ttl_ms: Option<Option<f64>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Delivery {
     #[serde(default)]
     mode: Option<String>,
@@ -239,18 +239,18 @@ impl Drop for Reserved<'_> {
 
 impl Webhooks {
     async fn add(
-        &self,
+        self: &Arc<Self>,
         shared: &Shared,
         principal: Arc<str>,
         requester: Requester,
         wanted: Wanted,
     ) -> Result<SubscribeResult, EventError> {
         let invalid = |error: CallbackUrlError| EventError::InvalidParams(error.to_string());
-        let mut subscriber = Subscriber::new(requester, Mode::Webhook, None);
+        let mut subscriber = Subscriber::new(requester.for_later(), Mode::Webhook, None);
         subscriber.principal = Some(principal.clone());
         let asked =
             shared.ask(&wanted.name, Mode::Webhook, wanted.arguments.clone(), &subscriber)?;
-        let (running, watched, arguments) = asked;
+        let (running, watched) = asked;
         let url = CallbackUrl::parse(&wanted.url, self.client.allowed()).map_err(invalid)?;
         let key = SubscriptionKey {
             principal,
@@ -294,7 +294,7 @@ impl Webhooks {
             key.clone(),
             url,
             running.clone(),
-            (watched, arguments),
+            watched,
             (subscriber.clone(), wanted.numbers),
             Secrets::new(wanted.secret.clone()),
             expires,
@@ -310,7 +310,11 @@ impl Webhooks {
             self.end(&added);
             return Err(EventError::UnknownType((*added.key.name).to_owned()));
         }
-        self.store(&added).await?;
+        if let Err(error) = self.store(&added).await {
+            // Its client does not know that it exists.
+            self.end(&added);
+            return Err(error);
+        }
         if replays {
             self.deliver(&added);
         }
@@ -320,19 +324,15 @@ impl Webhooks {
     }
 
     /// Keeps a webhook in the store before its client hears of it.
-    async fn store(&self, subscription: &Arc<Subscription>) -> Result<(), EventError> {
-        subscription.state().is_dirty = false;
-        self.tell_others(std::slice::from_ref(subscription), &[]).await;
-        let stored = self.store.put(vec![subscription.stored()]).await;
-        stored.map_err(|error| {
+    async fn store(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), EventError> {
+        self.keep(subscription).await.map_err(|error| {
             tracing::error!(%error, "a webhook is not stored");
-            subscription.state().is_dirty = true;
             EventError::Failed("the webhook could not be stored".to_owned())
         })
     }
 
     async fn refresh(
-        &self,
+        self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         subscriber: Subscriber,
         wanted: &Wanted,
@@ -389,14 +389,13 @@ impl Webhooks {
             return Err(EventError::Exhausted { limit, max });
         }
         let secrets = Secrets::new(wanted.secret.clone());
-        match self.client.verify(url, &secrets, id).await {
+        match self.challenger.verify(url, &secrets, id).await {
             Ok(()) => {
                 self.table.lock().note_verified(principal, &key.url, Instant::now());
                 Ok(())
             }
-            Err(error) if error.forbidden_address => {
-                Err(EventError::InvalidParams(CallbackUrlError::ForbiddenAddress.to_string()))
-            }
+            // A name with a forbidden address is answered as an unknown one: which names there are inside
+            // is nobody's business.
             Err(error) => Err(EventError::Callback(error.category.as_str().to_owned())),
         }
     }

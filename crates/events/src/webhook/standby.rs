@@ -1,6 +1,7 @@
 //! Webhooks that other nodes deliver, and what happens when such a node is gone.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -8,9 +9,12 @@ use stentor_engine::NodeId;
 
 use super::subscription::Life;
 use super::{Subscription, Webhooks};
-use crate::peers::rank;
+use crate::peers::{PeerMessage, rank};
 use crate::shared::Shared;
 use crate::store::StoredWebhook;
+
+/// Webhooks in one message. Each may have 16 KiB of arguments.
+const IN_ONE: usize = 32;
 
 /// Webhooks of other nodes, by their ids, each with its node.
 #[derive(Debug, Default)]
@@ -58,28 +62,41 @@ impl Webhooks {
         }
     }
 
-    /// These nodes are gone. Each of their webhooks is continued by one of the others.
-    pub(crate) fn take_over(&self, shared: &Shared, gone: &[NodeId]) {
+    /// All webhooks of this node, in messages of bounded size.
+    pub(crate) fn messages(&self, node: &NodeId) -> Vec<PeerMessage> {
+        let all = self.table.lock().all();
+        let parts = all.chunks(IN_ONE).map(|some| {
+            let put = some.iter().map(|it| it.stored()).collect();
+            PeerMessage::Webhooks { node: node.clone(), put, ended: Vec::new() }
+        });
+        parts.collect()
+    }
+
+    /// Continues the webhooks of nodes that are gone: each is continued by one of the others. So are those
+    /// of `restarted`, a node whose process is another one.
+    pub(crate) fn take_over(&self, shared: &Shared, restarted: Option<&NodeId>) {
         let Some(engine) = shared.engine.load_full() else { return };
-        let own = engine.node();
-        let orphans: Vec<StoredWebhook> = {
-            let standby = self.standby.0.lock();
-            let of_gone = standby.values().filter(|(node, _)| gone.contains(node));
-            of_gone.map(|(_, stored)| stored.clone()).collect()
+        let (own, clock) = (engine.node(), SystemTime::now());
+        let is_gone = |node: &NodeId| Some(node) == restarted || !shared.peers.has(node);
+        let orphans: Vec<(NodeId, StoredWebhook)> = {
+            let mut standby = self.standby.0.lock();
+            standby.retain(|_, (_, stored)| stored.expires.is_none_or(|at| at > clock));
+            standby.values().filter(|(node, _)| is_gone(node)).cloned().collect()
         };
-        for stored in orphans {
+        for (node, stored) in orphans {
             let id = stored.id();
             let others = shared.peers.with_type(&stored.key.name);
-            let mut left = others.iter().filter(|node| !gone.contains(node));
-            let is_best = left.all(|node| rank(&id, own) > rank(&id, node));
-            if shared.find(&stored.key.name).is_some() && is_best {
-                self.standby.0.lock().remove(&id);
-                if self.restore(shared, stored)
-                    && let Some(subscription) = self.find(&id)
-                    && subscription.needs_deliverer()
-                {
-                    self.deliver(&subscription);
-                }
+            let mut left = others.iter().filter(|other| **other != node);
+            let is_best = left.all(|other| rank(&id, own) > rank(&id, other));
+            if shared.find(&stored.key.name).is_none() || !is_best {
+                continue;
+            }
+            self.standby.0.lock().remove(&id);
+            if self.restore(shared, stored)
+                && let Some(subscription) = self.find(&id)
+                && subscription.needs_deliverer()
+            {
+                self.deliver(&subscription);
             }
         }
     }

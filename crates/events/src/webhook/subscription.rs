@@ -36,7 +36,6 @@ pub(crate) struct Subscription {
     pub(crate) url: CallbackUrl,
     pub(crate) running: Arc<RunningType>,
     pub(crate) watched: WatchedArguments,
-    pub(crate) arguments: Value,
     state: Mutex<SubscriptionState>,
     _watching: Watching,
 }
@@ -121,7 +120,7 @@ impl Subscription {
         key: SubscriptionKey,
         url: CallbackUrl,
         running: Arc<RunningType>,
-        (watched, arguments): (WatchedArguments, Value),
+        watched: WatchedArguments,
         (subscriber, numbers): (Subscriber, Numbers),
         secrets: Secrets,
         expires: Option<(Instant, SystemTime)>,
@@ -129,6 +128,8 @@ impl Subscription {
     ) -> Self {
         let watching = running.watches.watch(&watched);
         running.add_listener();
+        // What nobody had to be told of until now.
+        running.tell();
         let reading = match start {
             Some(position) => Reading::From(position),
             None => Reading::Idle { upto: running.log.lock().end_index() },
@@ -150,7 +151,7 @@ impl Subscription {
             is_dirty: true,
         };
         let state = Mutex::new(state);
-        Self { id, key, url, running, watched, arguments, state, _watching: watching }
+        Self { id, key, url, running, watched, state, _watching: watching }
     }
 
     /// What of it changes. To be held shortly.
@@ -189,6 +190,18 @@ impl Subscription {
                 false
             }
         }
+    }
+
+    /// Tells the deliverer to look; `false` if there is none.
+    pub(crate) fn look(&self) -> bool {
+        let state = self.state();
+        // One that has ended is replaced by the keeper.
+        state.deliverer.as_ref().is_some_and(|it| it.cast(DelivererMsg::Look).is_ok())
+    }
+
+    /// There is no deliverer any more, because the keeper of before has ended.
+    pub(crate) fn has_no_deliverer(&self) {
+        self.state().deliverer = None;
     }
 
     /// Whether it waits for a deliverer: something of before this process is to be delivered.
@@ -234,10 +247,15 @@ impl Subscription {
         true
     }
 
-    /// The deliverer stops although there is more: the webhook is over or paused.
-    pub(crate) fn stops(&self, watermark: Position) {
+    /// The deliverer stops although there is more: the webhook is over or paused. `false` if it was
+    /// refreshed meanwhile.
+    pub(crate) fn stops(&self, watermark: Position) -> bool {
         let mut state = self.state();
+        if state.life == Life::Live {
+            return false;
+        }
         (state.reading, state.deliverer, state.is_dirty) = (Reading::From(watermark), None, true);
+        true
     }
 
     /// A deliverer has ended. `true` if it needs another one.

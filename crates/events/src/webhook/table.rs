@@ -7,23 +7,24 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::settings::WebhookConfig;
 use super::subscription::Subscription;
 use crate::error::EventError;
-use crate::event_type::Filter;
+use crate::event_type::WatchedArguments;
 
 /// Webhooks of a type with equal arguments.
 #[derive(Debug)]
 pub(crate) struct Group {
-    filter: Filter,
+    watched: WatchedArguments,
     members: Mutex<IndexMap<Arc<str>, Arc<Subscription>, RandomState>>,
 }
 
 impl Group {
-    pub(crate) fn filter(&self) -> &Filter {
-        &self.filter
+    pub(crate) fn watched(&self) -> &WatchedArguments {
+        &self.watched
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
@@ -49,8 +50,22 @@ pub(crate) enum Begun {
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_REMEMBERED: usize = 10_000;
 
+/// How many endpoints are known to have agreed. Who is forgotten gets another challenge.
+const MAX_VERIFIED: usize = 100_000;
+
 /// Challenges are counted for this time.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// An endpoint of a principal.
+fn endpoint(principal: &str, url: &str) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update((principal.len() as u64).to_be_bytes());
+    hash.update(principal);
+    hash.update(url);
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize()[..16]);
+    digest
+}
 
 type Type = Arc<str>;
 type Principal = Arc<str>;
@@ -69,8 +84,9 @@ pub(crate) struct Table {
     /// Subscribes that have begun, by their ids.
     begun: HashMap<Arc<str>, Vec<u64>>,
     next: u64,
-    /// Endpoints that have answered a challenge, and until when that counts.
-    verified: HashMap<(Principal, Arc<str>), Instant>,
+    /// Endpoints that have answered a challenge, by digest, and until when that counts. The oldest
+    /// comes first.
+    verified: IndexMap<[u8; 16], Instant, RandomState>,
     ended: IndexMap<Arc<str>, Instant, RandomState>,
     challenges: HashMap<Principal, (Instant, usize)>,
 }
@@ -88,7 +104,7 @@ impl Table {
             all: 0,
             begun: HashMap::default(),
             next: 0,
-            verified: HashMap::default(),
+            verified: IndexMap::default(),
             ended: IndexMap::default(),
             challenges: HashMap::default(),
         }
@@ -222,10 +238,7 @@ impl Table {
         let of_type = self.groups.entry(key.name.clone()).or_default();
         let canonical = subscription.watched.canonical.clone();
         let group = of_type.entry(canonical).or_insert_with(|| {
-            Arc::new(Group {
-                filter: subscription.watched.filter.clone(),
-                members: Mutex::default(),
-            })
+            Arc::new(Group { watched: subscription.watched.clone(), members: Mutex::default() })
         });
         group.members.lock().insert(id.clone(), subscription.clone());
         self.by_id.insert(id, subscription.clone());
@@ -270,11 +283,16 @@ impl Table {
     }
 
     pub(crate) fn is_verified(&self, principal: &Principal, url: &str, now: Instant) -> bool {
-        self.verified.get(&(principal.clone(), url.into())).is_some_and(|until| *until > now)
+        self.verified.get(&endpoint(principal, url)).is_some_and(|until| *until > now)
     }
 
     pub(crate) fn note_verified(&mut self, principal: &Principal, url: &str, now: Instant) {
-        self.verified.insert((principal.clone(), url.into()), now + self.verified_for);
+        let endpoint = endpoint(principal, url);
+        self.verified.shift_remove(&endpoint);
+        if self.verified.len() >= MAX_VERIFIED {
+            self.verified.shift_remove_index(0);
+        }
+        self.verified.insert(endpoint, now + self.verified_for);
     }
 
     /// Counts a challenge. `false` if a principal causes too many.
@@ -293,7 +311,8 @@ impl Table {
 
     /// Forgets what counts no longer.
     pub(crate) fn forget_old(&mut self, now: Instant) {
-        self.verified.retain(|_, until| *until > now);
+        let over = self.verified.values().take_while(|until| **until <= now).count();
+        self.verified.drain(..over);
         self.challenges.retain(|_, (since, _)| now - *since < MINUTE);
         while self.ended.first().is_some_and(|(_, at)| now - *at > REMEMBERED) {
             self.ended.shift_remove_index(0);

@@ -103,6 +103,13 @@ impl Window {
         Some((*number, delivery.content.clone(), delivery.id.clone()))
     }
 
+    /// An attempt was not made, and is made later.
+    pub(crate) fn put_off(&mut self, number: u64, due: Instant) {
+        if let Some(delivery) = self.open.get_mut(&number) {
+            (delivery.in_flight, delivery.due) = (false, due);
+        }
+    }
+
     /// Ends an attempt. Returns whether the delivery is abandoned. `jitter` is between 0 and 1.
     pub(crate) fn end(&mut self, number: u64, outcome: Outcome, now: Instant, jitter: f64) -> bool {
         let Some(delivery) = self.open.get_mut(&number) else { return false };

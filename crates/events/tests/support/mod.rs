@@ -13,7 +13,7 @@ use stentor_engine::{Engine, EngineBuilder};
 use stentor_events::{EventType, Events, EventsConfig, IDENTIFIER, event_type};
 use stentor_test::Raw;
 use stentor_wire::{Era, meta_key};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) const ACTIVE: &str = "notifications/events/active";
 pub(crate) const EVENT: &str = "notifications/events/event";
@@ -154,8 +154,9 @@ impl Peer {
         if let Some(at) = self.received.iter().position(&fits) {
             return self.received.remove(at).unwrap();
         }
+        let until = Instant::now() + PATIENCE;
         loop {
-            let next = timeout(PATIENCE, self.raw.next()).await;
+            let next = timeout_at(until, self.raw.next()).await;
             let next = next.unwrap_or_else(|_| panic!("{what} does not come"));
             let next = next.unwrap_or_else(|| panic!("the session has ended before {what}"));
             if fits(&next) {
