@@ -158,7 +158,7 @@ impl KeeperState {
         let now = Instant::now();
         for running in self.types.values() {
             running.log.lock().expire(now);
-            running.watches.expire(now);
+            running.watches.expire(Some(now));
         }
         self.shared.webhooks.expire(now);
         self.shared.webhooks.take_over(&self.shared, None);

@@ -195,6 +195,13 @@ impl Log {
         for origin in cursor.origins().filter(|it| !self.origins.contains_key(*it)) {
             seen.remove(origin);
         }
+        let last = self.last(&self.own);
+        if cursor.get(&self.own).is_some_and(|named| named > last) {
+            // Nobody was given it: whoever believed it would hear of nothing until then.
+            truncated = true;
+            seen.remove(&self.own);
+            seen.pass(&self.own, last);
+        }
         for (origin, numbers) in &self.origins {
             let was = cursor.get(origin);
             // An origin of whom the cursor knows nothing may have dropped something since.

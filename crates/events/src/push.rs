@@ -105,7 +105,6 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
             watched,
             numbers,
             position,
-            alone: !running.definition().is_shared(),
         }))));
         Box::new(OpenPush { key, running, stream, subscriber, numbers, _watching: watching })
     }))

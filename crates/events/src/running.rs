@@ -22,6 +22,9 @@ use crate::store::{EventsStore, StoreError, StoredOccurrence};
 use crate::type_actor::TypeMsg;
 use crate::watches::Watches;
 
+/// A store that is written to in turn.
+type SharedStore = Arc<AsyncMutex<Arc<dyn EventsStore>>>;
+
 /// An event type in an engine that runs.
 pub(crate) struct RunningType {
     definition: ArcSwap<Definition>,
@@ -31,7 +34,7 @@ pub(crate) struct RunningType {
     own: Arc<Origin>,
     peers: Arc<Peers>,
     /// The store of a durable type, one occurrence after the other; and how many it keeps.
-    store: Option<(AsyncMutex<Arc<dyn EventsStore>>, usize)>,
+    store: Option<(SharedStore, usize)>,
     /// Begins the ids that are made here.
     id_prefix: String,
     max_bytes: usize,
@@ -81,7 +84,7 @@ impl RunningType {
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
             peers,
-            store: definition_is_durable.then(|| (AsyncMutex::new(store), bounds.count)),
+            store: definition_is_durable.then(|| (Arc::new(AsyncMutex::new(store)), bounds.count)),
             max_bytes,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),
@@ -99,6 +102,7 @@ impl RunningType {
     }
 
     pub(crate) fn redefine(&self, definition: Definition) {
+        self.watches.redefine(&definition);
         self.definition.store(Arc::new(definition));
     }
 
@@ -113,7 +117,7 @@ impl RunningType {
 
     /// Emits an occurrence, and returns its id.
     pub(crate) async fn emit(
-        &self,
+        self: &Arc<Self>,
         id: Option<Arc<str>>,
         at: SystemTime,
         data: Bytes,
@@ -128,33 +132,41 @@ impl RunningType {
             return Err(EmitError::NotRunning(name));
         }
         self.keep_pace().await;
-        let make = |seq: u64| {
-            let id = id.clone().unwrap_or_else(|| format!("{}{seq}", self.id_prefix).into());
-            let mut occurrence = Occurrence::new(id, name.clone(), at, data.clone());
-            occurrence.only_for = only_for.clone();
-            if let Some(typed) = &typed {
+        let this = self.clone();
+        let make = move |seq: u64| {
+            let id = id.unwrap_or_else(|| format!("{}{seq}", this.id_prefix).into());
+            let mut occurrence = Occurrence::new(id, this.name(), at, data);
+            occurrence.only_for = only_for;
+            if let Some(typed) = typed {
                 // It is empty until here.
-                let _ = occurrence.typed.set(Some(typed.clone()));
+                let _ = occurrence.typed.set(Some(typed));
             }
             occurrence
         };
-        let (id, seq) = match &self.store {
-            None => self.append(make),
-            Some((store, keep)) => {
-                // Stored in the order of their numbers, and before anybody hears of them.
-                let store = store.lock().await;
-                let seq = self.log.lock().last(&self.own) + 1;
-                let occurrence = make(seq);
-                if let Some(stored) = StoredOccurrence::of(&self.own, seq, &occurrence) {
-                    let kept = store.append(stored, *keep).await;
-                    kept.map_err(|error| EmitError::Store(error.0))?;
-                }
-                self.append(|_| occurrence)
-            }
+        let Some((store, keep)) = &self.store else {
+            let (id, seq) = self.append(make);
+            self.tell();
+            self.peers.have(&name, seq).await;
+            return Ok(id);
         };
-        self.tell();
-        self.peers.have(&name, seq).await;
-        Ok(id)
+        let (this, store, keep) = (self.clone(), store.clone(), *keep);
+        // It goes on when the caller is dropped: a number that is stored has to be in the log.
+        let emitted = tokio::spawn(async move {
+            // Stored in the order of their numbers, and before anybody hears of them.
+            let store = store.lock().await;
+            let seq = this.log.lock().last(&this.own) + 1;
+            let occurrence = make(seq);
+            if let Some(stored) = StoredOccurrence::of(&this.own, seq, &occurrence) {
+                let kept = store.append(stored, keep).await;
+                kept.map_err(|error| EmitError::Store(error.0))?;
+            }
+            let (id, seq) = this.append(|_| occurrence);
+            drop(store);
+            this.tell();
+            this.peers.have(&name, seq).await;
+            Ok(id)
+        });
+        emitted.await.unwrap_or_else(|error| Err(EmitError::Store(error.to_string())))
     }
 
     /// Who numbers what is emitted here.
@@ -302,6 +314,7 @@ impl RunningType {
     /// Takes no occurrences any more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.watches.expire(None);
         self.progress.notify_waiters();
     }
 

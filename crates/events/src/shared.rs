@@ -155,7 +155,10 @@ impl Shared {
         let (running, link) = removed.ok_or_else(|| TypeError::Unknown(name.into()))?;
         link.store(None);
         running.close();
-        running.end_subscriptions(&EventError::UnknownType(name.to_owned()));
+        let error = EventError::UnknownType(name.to_owned());
+        running.end_subscriptions(&error);
+        // Also of a type that has no actor now.
+        self.webhooks.end_type(name, &error);
         self.tell_keeper(KeeperMsg::Removed(running));
         Ok(())
     }

@@ -40,8 +40,6 @@ pub(crate) struct OpenStream {
     pub(crate) watched: WatchedArguments,
     pub(crate) numbers: Numbers,
     pub(crate) position: Position,
-    /// Whether no other stream hears the same, because the type changes payloads for each.
-    pub(crate) alone: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +98,8 @@ struct Behind {
 pub(crate) struct TypeState {
     running: Arc<RunningType>,
     webhooks: Arc<Webhooks>,
+    /// The one by which the groups were made.
+    definition: Arc<Definition>,
     position: Position,
     streams: HashMap<u64, Ending>,
     groups: IndexMap<GroupKey, Group, RandomState>,
@@ -133,6 +133,7 @@ impl Actor for TypeActor {
             Position { index, seen: log.cursor_at(index) }
         };
         Ok(TypeState {
+            definition: running.definition(),
             running,
             webhooks,
             position,
@@ -165,8 +166,29 @@ impl Actor for TypeActor {
 }
 
 impl TypeState {
-    fn definition(&self) -> Arc<Definition> {
-        self.running.definition()
+    /// Uses the definition of now: streams that heard the same may not do so any more.
+    fn refresh(&mut self) {
+        let definition = self.running.definition();
+        if !Arc::ptr_eq(&self.definition, &definition) {
+            self.definition = definition;
+            let groups = std::mem::take(&mut self.groups);
+            groups.into_values().flat_map(|it| it.live.into_keys()).for_each(|key| self.join(key));
+        }
+    }
+
+    fn group_key(&self, stream: &OpenStream) -> GroupKey {
+        (stream.watched.canonical.clone(), (!self.definition.is_shared()).then_some(stream.key))
+    }
+
+    /// The stream keeps up from here on.
+    fn join(&mut self, key: u64) {
+        let Some(Ending(open)) = self.streams.get(&key) else { return };
+        let group = self.groups.entry(self.group_key(open)).or_insert_with(|| Group {
+            watched: open.watched.clone(),
+            subscriber: open.subscriber.clone(),
+            live: IndexMap::default(),
+        });
+        group.live.insert(key, open.stream.clone());
     }
 
     fn told_cursor<'a>(&self, cursor: &'a Cursor) -> Option<&'a Cursor> {
@@ -179,14 +201,14 @@ impl TypeState {
         let (key, position) = (open.0.key, open.0.position.clone());
         self.streams.insert(key, open);
         self.behind.insert(key, Behind { position, waits: false, owes_gap: false });
-        let definition = self.definition();
+        let definition = self.definition.clone();
         self.catch_up(myself, &definition, key);
     }
 
     fn remove(&mut self, key: u64) {
         self.behind.remove(&key);
         let Some(stream) = self.streams.remove(&key) else { return };
-        let group = group_key(&stream.0);
+        let group = self.group_key(&stream.0);
         if let Some(found) = self.groups.get_mut(&group) {
             found.live.swap_remove(&key);
             if found.live.is_empty() {
@@ -205,7 +227,8 @@ impl TypeState {
     /// Sends what is new in the log.
     async fn on_flush(&mut self, myself: &ActorRef<TypeMsg>) {
         self.running.looks();
-        let definition = self.definition();
+        self.refresh();
+        let definition = self.definition.clone();
         loop {
             let before = self.position.clone();
             let step = self.running.log.lock().step(&mut self.position);
@@ -267,7 +290,7 @@ impl TypeState {
     /// A stream has no room: from here on it is sent the rest when it has.
     fn falls_behind(&mut self, myself: &ActorRef<TypeMsg>, key: u64, position: Position) {
         let Some(stream) = self.streams.get(&key) else { return };
-        let group = group_key(&stream.0);
+        let group = self.group_key(&stream.0);
         if let Some(group) = self.groups.get_mut(&group) {
             group.live.swap_remove(&key);
         }
@@ -325,12 +348,7 @@ impl TypeState {
             self.behind.insert(key, behind);
             return;
         }
-        let group = self.groups.entry(group_key(open)).or_insert_with(|| Group {
-            watched: open.watched.clone(),
-            subscriber: open.subscriber.clone(),
-            live: IndexMap::default(),
-        });
-        group.live.insert(key, open.stream.clone());
+        self.join(key);
     }
 
     async fn on_beat(&mut self, myself: &ActorRef<TypeMsg>) {
@@ -352,7 +370,7 @@ impl TypeState {
 
     /// Ends the streams of those who may not have the type any longer.
     fn recheck(&mut self) {
-        let definition = self.definition();
+        let definition = self.running.definition();
         let permits = |it: &OpenStream| definition.permits(&it.subscriber, &it.watched);
         let refused =
             self.streams.iter().filter_map(|(key, it)| Some((*key, permits(&it.0).err()?)));
@@ -374,7 +392,7 @@ impl TypeState {
         if let Some(Ending(open)) = self.streams.get(&key) {
             let error = match error {
                 // To who has had it before it was hidden.
-                EventError::UnknownType(_) if self.definition().hides(&open.subscriber) => {
+                EventError::UnknownType(_) if self.running.definition().hides(&open.subscriber) => {
                     &EventError::Forbidden("these events are not for you any longer".to_owned())
                 }
                 error => error,
@@ -403,10 +421,6 @@ impl TypeState {
             group.live.values().for_each(|stream| stream.send(&notice));
         }
     }
-}
-
-fn group_key(stream: &OpenStream) -> GroupKey {
-    (stream.watched.canonical.clone(), stream.alone.then_some(stream.key))
 }
 
 /// Writes a notice to all streams of a group, in parts that run on all threads of the runtime.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use foldhash::HashMap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::error::EventError;
@@ -15,10 +17,10 @@ const MAX_LEASED: usize = 1_000;
 
 /// The watched arguments of one type.
 #[derive(Clone, Debug)]
-pub(crate) struct Watches(Option<Arc<Inner>>);
+pub(crate) struct Watches(Arc<Inner>);
 
 struct Inner {
-    definition: Definition,
+    definition: ArcSwap<Definition>,
     watched: Mutex<HashMap<Arc<str>, Watched>>,
 }
 
@@ -60,19 +62,27 @@ impl Drop for Watching {
 
 impl Watches {
     pub(crate) fn new(definition: &Definition) -> Self {
+        let definition = ArcSwap::from_pointee(definition.clone());
+        Self(Arc::new(Inner { definition, watched: Mutex::default() }))
+    }
+
+    /// Uses the hooks of this definition from now on. What is watched with those of the one before
+    /// ends with the new ones.
+    pub(crate) fn redefine(&self, definition: &Definition) {
+        self.0.definition.store(Arc::new(definition.clone()));
+    }
+
+    /// What is watched, if there are hooks.
+    fn hooked(&self) -> Option<&Arc<Inner>> {
+        let definition = self.0.definition.load();
         let has_hooks = definition.on_subscribe.is_some() || definition.on_unsubscribe.is_some();
-        Self(
-            has_hooks.then(|| {
-                Arc::new(Inner { definition: definition.clone(), watched: Mutex::default() })
-            }),
-        )
+        has_hooks.then_some(&self.0)
     }
 
     /// Counts a stream or a webhook.
     pub(crate) fn watch(&self, arguments: &WatchedArguments) -> Watching {
-        let Some(inner) = &self.0 else { return Watching(None) };
-        inner.add(arguments);
-        inner.change(&arguments.canonical, |watched| watched.holders += 1);
+        let Some(inner) = self.hooked() else { return Watching(None) };
+        inner.begin(arguments, |watched| watched.holders += 1);
         Watching(Some((inner.clone(), arguments.canonical.clone())))
     }
 
@@ -86,51 +96,61 @@ impl Watches {
         arguments: &WatchedArguments,
         time: Duration,
     ) -> Result<(), EventError> {
-        let Some(inner) = &self.0 else { return Ok(()) };
-        {
-            let watched = inner.watched.lock();
-            if watched.len() >= MAX_LEASED && !watched.contains_key(&arguments.canonical) {
-                let limit = "arguments".to_owned();
-                return Err(EventError::Exhausted { limit, max: MAX_LEASED });
-            }
+        let Some(inner) = self.hooked() else { return Ok(()) };
+        let watched = inner.watched.lock();
+        if watched.len() >= MAX_LEASED && !watched.contains_key(&arguments.canonical) {
+            let limit = "arguments".to_owned();
+            return Err(EventError::Exhausted { limit, max: MAX_LEASED });
         }
-        inner.add(arguments);
+        drop(watched);
         let until = Instant::now() + time;
-        inner.change(&arguments.canonical, |watched| watched.leased = Some(until));
+        inner.begin(arguments, |watched| watched.leased = Some(until));
         Ok(())
     }
 
-    /// Ends the leases that are over.
-    pub(crate) fn expire(&self, now: Instant) {
-        let Some(inner) = &self.0 else { return };
-        let is_over = |it: &Watched| it.leased.is_some_and(|until| until <= now);
+    /// Ends the leases that are over, or all of them.
+    pub(crate) fn expire(&self, now: Option<Instant>) {
+        let inner = &self.0;
+        let is_over =
+            |it: &Watched| it.leased.is_some_and(|until| now.is_none_or(|now| until <= now));
         let watched = inner.watched.lock();
         let over: Vec<_> =
             watched.iter().filter(|(_, it)| is_over(it)).map(|(it, _)| it.clone()).collect();
         drop(watched);
         for canonical in over {
             inner.change(&canonical, |watched| {
-                watched.leased = watched.leased.filter(|until| *until > now);
+                watched.leased = watched.leased.filter(|_| !is_over(watched));
             });
         }
     }
 }
 
 impl Inner {
-    fn add(&self, arguments: &WatchedArguments) {
-        let mut watched = self.watched.lock();
-        watched.entry(arguments.canonical.clone()).or_insert_with(|| Watched {
+    /// Changes what is watched, which may be new.
+    fn begin(self: &Arc<Self>, arguments: &WatchedArguments, change: impl FnOnce(&mut Watched)) {
+        let mut all = self.watched.lock();
+        all.entry(arguments.canonical.clone()).or_insert_with(|| Watched {
             filter: arguments.filter.clone(),
             holders: 0,
             leased: None,
             begun: false,
             in_turn: false,
         });
+        self.turn(&mut all, &arguments.canonical, change);
+    }
+
+    /// Changes what is watched, if it is.
+    fn change(self: &Arc<Self>, canonical: &Arc<str>, change: impl FnOnce(&mut Watched)) {
+        self.turn(&mut self.watched.lock(), canonical, change);
     }
 
     /// Changes what is watched, and runs a hook if it has to.
-    fn change(self: &Arc<Self>, canonical: &Arc<str>, change: impl FnOnce(&mut Watched)) {
-        let mut all = self.watched.lock();
+    fn turn(
+        self: &Arc<Self>,
+        all: &mut HashMap<Arc<str>, Watched>,
+        canonical: &Arc<str>,
+        change: impl FnOnce(&mut Watched),
+    ) {
         let Some(watched) = all.get_mut(canonical) else { return };
         change(watched);
         if watched.in_turn {
@@ -142,10 +162,11 @@ impl Inner {
             }
             return;
         }
+        // Without a runtime there is nothing any more that a hook could end.
+        let Ok(runtime) = Handle::try_current() else { return };
         watched.in_turn = true;
-        drop(all);
         let (inner, canonical) = (self.clone(), canonical.clone());
-        tokio::spawn(async move { inner.run(&canonical).await });
+        runtime.spawn(async move { inner.run(&canonical).await });
     }
 
     /// Runs hooks until what was begun is what is wanted.
@@ -162,9 +183,10 @@ impl Inner {
                     return;
                 }
                 watched.begun = !watched.begun;
+                let definition = self.definition.load();
                 let hook = match watched.begun {
-                    true => &self.definition.on_subscribe,
-                    false => &self.definition.on_unsubscribe,
+                    true => &definition.on_subscribe,
+                    false => &definition.on_unsubscribe,
                 };
                 hook.clone().map(|hook| (hook, watched.filter.clone()))
             };

@@ -292,6 +292,9 @@ impl Webhooks {
             all.filter(|it| std::mem::take(&mut it.state().is_dirty)).collect()
         };
         let gone = std::mem::take(&mut *self.gone.lock());
+        // Without those that have begun anew.
+        let gone: Vec<_> =
+            gone.into_iter().filter(|id| self.table.lock().find(id).is_none()).collect();
         self.tell_others(&dirty, &gone).await;
         if !gone.is_empty()
             && let Err(error) = self.store.remove(gone.clone()).await

@@ -187,7 +187,6 @@ async fn each_principal_gets_a_payload_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "streams that were open before a type got a transform share one payload: type_actor.rs"]
 async fn a_type_that_gets_a_transform_mixes_no_payloads() {
     let open = jobs("job.done");
     let events = Events::new().add(&open);

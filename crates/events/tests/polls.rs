@@ -234,7 +234,6 @@ async fn a_cursor_of_an_engine_before_is_a_lost_position() {
 
 /// One that names more than has happened would hear of nothing for as long as that has not.
 #[tokio::test(start_paused = true)]
-#[ignore = "a cursor beyond the end of the log is taken as it is: log.rs, Log::start"]
 async fn a_cursor_from_the_future_loses_nothing_silently() {
     let jobs = jobs("job.done");
     let engine = engine(&[&jobs]).await;

@@ -259,7 +259,6 @@ async fn an_unsubscribe_wins_over_a_write_that_is_under_way() {
 }
 
 #[tokio::test]
-#[ignore = "the removal of an ended webhook removes its successor from the store: webhook.rs, save"]
 async fn a_webhook_that_begins_anew_is_not_removed_with_the_one_before() {
     let (jobs, store, receiver) = (jobs("job.done"), TestStore::new(true), Receiver::new().await);
     let (engine, handle) = over(&store, &receiver, &jobs, |_| ()).await;
@@ -275,7 +274,6 @@ async fn a_webhook_that_begins_anew_is_not_removed_with_the_one_before() {
 
 /// The future of an emit may be dropped, and then the occurrence is emitted or not.
 #[tokio::test]
-#[ignore = "a dropped emit leaves its number in the store, and the next one has it too: running.rs, emit"]
 async fn a_dropped_emit_of_a_durable_type_loses_no_other_one() {
     let jobs = jobs("job.done").durable();
     let (store, receiver) = (TestStore::new(true), Receiver::new().await);
@@ -371,7 +369,6 @@ async fn what_the_actor_of_a_type_had_not_read_reaches_webhooks() {
 
 /// As in a program whose handles live longer than its runtime.
 #[test]
-#[ignore = "the end of a webhook spawns a task in a destructor: watches.rs, Inner::change"]
 fn a_handle_may_outlive_the_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let jobs = jobs("job.done").on_unsubscribe(|_| async {});

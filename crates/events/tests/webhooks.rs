@@ -209,7 +209,9 @@ async fn an_unsubscribe_wins_over_a_challenge_that_runs() {
 #[tokio::test]
 async fn subscribes_at_once_make_one_webhook() {
     let jobs = jobs("job.done");
-    let world = World::new(&[&jobs]).await;
+    // A machine with much to do may take its time.
+    let change = |it: &mut WebhookConfig| it.attempt_timeout = Duration::from_secs(20);
+    let world = World::with(&[&jobs], change).await;
     world.receiver.hold(true);
     let mut clients = Vec::new();
     for _ in 0..4 {
