@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use receiver::{NEW_SECRET, Reply, SECRET, Seen, World, echo};
 use serde_json::{Value, json};
 use stentor_engine::identity::Identity;
-use stentor_events::{Emit, EventError};
+use stentor_events::{Emit, EventError, WebhookConfig};
 use support::{Job, Peer, emit, jobs, object, polled};
 use tokio::time::Instant;
 
