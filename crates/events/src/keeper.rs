@@ -159,6 +159,7 @@ impl KeeperState {
         for running in self.types.values() {
             running.log.lock().expire(now);
             running.watches.expire(Some(now));
+            running.publish_counts();
         }
         self.shared.webhooks.expire(now);
         self.shared.webhooks.take_over(&self.shared, None);

@@ -17,6 +17,7 @@ use crate::cursor::Cursor;
 use crate::error::EventError;
 use crate::event_type::Modes;
 use crate::log::{Entry, Position, Step};
+use crate::metrics::count_gaps;
 use crate::push::oldest;
 use crate::running::RunningType;
 use crate::shared::Shared;
@@ -185,6 +186,7 @@ pub(crate) async fn poll(
         }
         tokio::task::yield_now().await;
     }
+    count_gaps(Mode::Poll, usize::from(truncated));
     let cursor = Some(position.seen.to_string());
     Ok(Json(PollResult { events, cursor, truncated, has_more, next_poll_ms }))
 }

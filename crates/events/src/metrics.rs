@@ -2,7 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::counter;
+use metrics::{counter, gauge};
+
+use crate::subscriber::Mode;
+
+/// So many subscriptions are told that something may be missing.
+pub(crate) fn count_gaps(mode: Mode, count: usize) {
+    counter!("stentor.events.gaps", "mode" => mode.as_str()).increment(count as u64);
+}
+
+/// Publishes how many occurrences of a type were emitted here, and how many of its log the streams and
+/// webhooks were not offered yet.
+pub(crate) fn publish_type(name: &str, emitted: u64, lag: u64) {
+    counter!("stentor.events.emitted", "type" => name.to_owned()).absolute(emitted);
+    let lag = u32::try_from(lag).unwrap_or(u32::MAX);
+    gauge!("stentor.events.lag", "type" => name.to_owned()).set(lag);
+}
 
 /// What became of attempts.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::cursor::Cursor;
 use crate::error::{EventError, Numbers};
 use crate::messages;
+use crate::metrics::count_gaps;
 use crate::running::RunningType;
 use crate::shared::Shared;
 use crate::subscriber::{Mode, Subscriber};
@@ -96,6 +97,7 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
             }
         };
         let told = running.replays().then_some(&position.seen);
+        count_gaps(Mode::Push, usize::from(truncated));
         stream.send(&messages::active(told, truncated));
         let watching = running.watches.watch(&watched);
         running.send(TypeMsg::Open(Box::new(Ending(OpenStream {

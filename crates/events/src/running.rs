@@ -16,6 +16,7 @@ use crate::cursor::Origin;
 use crate::error::EventError;
 use crate::event_type::{Definition, EmitError, Modes};
 use crate::log::{Bounds, Log};
+use crate::metrics::publish_type;
 use crate::occurrence::Occurrence;
 use crate::peers::Peers;
 use crate::store::{EventsStore, StoreError, StoredOccurrence};
@@ -251,6 +252,17 @@ impl RunningType {
         if self.listeners.load(Ordering::Acquire) > 0 && !self.told.swap(true, Ordering::AcqRel) {
             self.send(TypeMsg::Flush);
         }
+    }
+
+    /// Publishes what is counted.
+    pub(crate) fn publish_counts(&self) {
+        let (emitted, end) = {
+            let log = self.log.lock();
+            (log.last(&self.own), log.end_index())
+        };
+        // Without listeners the actor is not told.
+        let lag = if self.has_listeners() { end.saturating_sub(self.read_up_to()) } else { 0 };
+        publish_type(&self.name(), emitted, lag);
     }
 
     /// The actor is about to look.

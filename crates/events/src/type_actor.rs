@@ -21,8 +21,9 @@ use crate::error::{EventError, Numbers};
 use crate::event_type::{Definition, WatchedArguments};
 use crate::log::{Entry, Position, Step};
 use crate::messages;
+use crate::metrics::count_gaps;
 use crate::running::RunningType;
-use crate::subscriber::Subscriber;
+use crate::subscriber::{Mode, Subscriber};
 use crate::webhook::Webhooks;
 
 /// Streams that a task writes to in one go, before other tasks get their turn.
@@ -308,6 +309,7 @@ impl TypeState {
         let Some(mut behind) = self.behind.remove(&key) else { return };
         let Some(Ending(open)) = self.streams.get(&key) else { return };
         if std::mem::take(&mut behind.owes_gap) {
+            count_gaps(Mode::Push, 1);
             let cursor = self.told_cursor(&behind.position.seen);
             open.stream.send(&messages::active(cursor, true));
         }
@@ -337,6 +339,7 @@ impl TypeState {
                     }
                 }
                 Step::Gap => {
+                    count_gaps(Mode::Push, 1);
                     let cursor = self.told_cursor(&behind.position.seen);
                     open.stream.send(&messages::active(cursor, true));
                 }
@@ -418,6 +421,7 @@ impl TypeState {
     fn tell_live_of_gap(&self) {
         let notice = messages::active(self.told_cursor(&self.position.seen), true);
         for group in self.groups.values() {
+            count_gaps(Mode::Push, group.live.len());
             group.live.values().for_each(|stream| stream.send(&notice));
         }
     }

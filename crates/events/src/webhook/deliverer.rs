@@ -22,6 +22,8 @@ use super::window::{Content, Outcome, Window};
 use crate::error::EventError;
 use crate::log::{Position, Step};
 use crate::messages;
+use crate::metrics::count_gaps;
+use crate::subscriber::Mode;
 use crate::token;
 
 /// Requests of one webhook that are in flight at once.
@@ -198,6 +200,7 @@ impl DelivererState {
     }
 
     fn add_gap(&mut self, now: Instant) {
+        count_gaps(Mode::Webhook, 1);
         let watermark = self.watermark().seen;
         let cursor = self.subscription.running.replays().then_some(&watermark);
         let body = format!(r#"{{"type":"gap","cursor":{}}}"#, messages::cursor_json(cursor));
