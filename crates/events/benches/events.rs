@@ -47,7 +47,8 @@ fn payload() -> Payload {
 }
 
 async fn start(webhooks: Option<WebhookConfig>) -> (Engine, Happened, EventsHandle) {
-    let happened = event_type("happened").replay(1_000, Duration::from_secs(3_600));
+    // The log is larger than what is delivered, so that nothing is a gap.
+    let happened = event_type("happened").replay(20_000, Duration::from_secs(3_600));
     let mut events = Events::new().add(&happened);
     if let Some(config) = webhooks {
         events = events.webhooks(config);
