@@ -23,7 +23,7 @@ use crate::methods;
 use crate::peers;
 use crate::push::Push;
 use crate::shared::{Link, Shared, TypeError};
-use crate::store::{EventsStore, MemoryEventsStore};
+use crate::store::EventsStore;
 use crate::webhook::{self, OriginError, WebhookConfig, WebhookView, Webhooks};
 
 /// How long a keeper that has crashed is waited for before the next one.
@@ -53,7 +53,7 @@ const SAVE: Duration = Duration::from_secs(1);
 pub struct Events {
     config: EventsConfig,
     webhooks: Option<WebhookConfig>,
-    store: Arc<dyn EventsStore>,
+    store: Option<Arc<dyn EventsStore>>,
     types: Vec<(Definition, Link)>,
     handle: EventsHandle,
 }
@@ -71,7 +71,7 @@ impl Events {
         Self {
             config: EventsConfig::default(),
             webhooks: None,
-            store: Arc::new(MemoryEventsStore::default()),
+            store: None,
             types: Vec::new(),
             handle: EventsHandle(Arc::default()),
         }
@@ -99,10 +99,11 @@ impl Events {
         self
     }
 
-    /// Sets where webhooks and the logs of durable types are kept. Default: in memory.
+    /// Sets where webhooks and the logs of durable types are kept. Default: nowhere, so that they
+    /// end with the engine, and no type can be durable.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn EventsStore>) -> Self {
-        self.store = store;
+        self.store = Some(store);
         self
     }
 

@@ -72,9 +72,9 @@ impl RunningType {
         max_bytes: usize,
         max_log_bytes: usize,
         peers: Arc<Peers>,
-        store: Arc<dyn EventsStore>,
+        store: Option<Arc<dyn EventsStore>>,
     ) -> Self {
-        let definition_is_durable = definition.is_durable && definition.replay.is_some();
+        let store = store.filter(|_| definition.is_durable && definition.replay.is_some());
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
         let bounds = Bounds { bytes: bounds.bytes.min(max_log_bytes), ..bounds };
         Self {
@@ -85,7 +85,7 @@ impl RunningType {
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
             peers,
-            store: definition_is_durable.then(|| (Arc::new(AsyncMutex::new(store)), bounds.count)),
+            store: store.map(|store| (Arc::new(AsyncMutex::new(store)), bounds.count)),
             max_bytes,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),

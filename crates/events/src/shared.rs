@@ -62,6 +62,9 @@ pub enum TypeError {
     /// No way is left in which the type could be delivered.
     #[error("the event type '{0}' can be delivered in no way")]
     Modes(Arc<str>),
+    /// A durable type needs a store.
+    #[error("the event type '{0}' is durable, and there is no store that could keep it")]
+    NoStore(Arc<str>),
     /// The log of a durable type could not be read.
     #[error(transparent)]
     Store(StoreError),
@@ -124,6 +127,9 @@ impl Shared {
     pub(crate) async fn add(&self, definition: Definition, link: Link) -> Result<(), TypeError> {
         let name = definition.name.clone();
         let modes = check(&definition, self.webhooks.is_on())?;
+        if definition.is_durable && self.webhooks.store.is_none() {
+            return Err(TypeError::NoStore(name));
+        }
         let engine = self.engine.load_full().ok_or(TypeError::NotRunning)?;
         let running = Arc::new(RunningType::new(
             definition,

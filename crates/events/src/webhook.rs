@@ -62,7 +62,8 @@ const MAX_FAILING: usize = 256;
 pub(crate) struct Webhooks {
     is_on: bool,
     pub(crate) config: WebhookConfig,
-    pub(crate) store: Arc<dyn EventsStore>,
+    /// `None` if nothing is kept.
+    pub(crate) store: Option<Arc<dyn EventsStore>>,
     client: CallbackClient,
     /// Sends challenges, with few places of its own: nobody may stall deliveries with them.
     challenger: CallbackClient,
@@ -82,7 +83,7 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     /// `None` for a server without webhooks.
-    pub(crate) fn new(config: Option<WebhookConfig>, store: Arc<dyn EventsStore>) -> Self {
+    pub(crate) fn new(config: Option<WebhookConfig>, store: Option<Arc<dyn EventsStore>>) -> Self {
         let is_on = config.is_some();
         let config = config.unwrap_or_default();
         let settings = ClientSettings {
@@ -135,6 +136,11 @@ impl Webhooks {
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether webhooks outlive a crash of the process.
+    fn is_durable(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_durable())
     }
 
     fn deliver(&self, subscription: &Arc<Subscription>) {
@@ -195,7 +201,7 @@ impl Webhooks {
 
     /// A webhook ends, and its endpoint is told why.
     fn terminate(&self, subscription: &Arc<Subscription>, error: &EventError) {
-        if subscription.end(Life::Ending(error.clone())) {
+        if subscription.end(Life::Ending(Arc::new(error.clone()))) {
             self.forget(subscription);
             if !subscription.wake() {
                 self.deliver(subscription);
@@ -296,8 +302,9 @@ impl Webhooks {
         let gone: Vec<_> =
             gone.into_iter().filter(|id| self.table.lock().find(id).is_none()).collect();
         self.tell_others(&dirty, &gone).await;
+        let Some(store) = &self.store else { return Ok(()) };
         if !gone.is_empty()
-            && let Err(error) = self.store.remove(gone.clone()).await
+            && let Err(error) = store.remove(gone.clone()).await
         {
             self.gone.lock().extend(gone);
             dirty.iter().for_each(|it| it.state().is_dirty = true);
@@ -305,7 +312,7 @@ impl Webhooks {
         }
         if !dirty.is_empty() {
             let stored = dirty.iter().map(|it| it.stored()).collect();
-            if let Err(error) = self.store.put(stored).await {
+            if let Err(error) = store.put(stored).await {
                 dirty.iter().for_each(|it| it.state().is_dirty = true);
                 return Err(error);
             }
@@ -323,7 +330,8 @@ impl Webhooks {
             }
             subscription.state().is_dirty = false;
             this.tell_others(std::slice::from_ref(&subscription), &[]).await;
-            let kept = this.store.put(vec![subscription.stored()]).await;
+            let Some(store) = &this.store else { return Ok(()) };
+            let kept = store.put(vec![subscription.stored()]).await;
             kept.inspect_err(|_| subscription.state().is_dirty = true)
         });
         kept.await.unwrap_or_else(|_| Err(StoreError("saving has panicked".to_owned())))
@@ -344,7 +352,8 @@ impl Webhooks {
 
     /// Continues the webhooks of the store.
     pub(crate) async fn load(&self, shared: &Shared) -> Result<(), StoreError> {
-        for stored in self.store.load().await? {
+        let Some(store) = &self.store else { return Ok(()) };
+        for stored in store.load().await? {
             let id = stored.id();
             if !self.restore(shared, stored) {
                 self.gone.lock().push(id);
@@ -363,7 +372,7 @@ impl Webhooks {
         let Some(secrets) = secrets_of(&stored) else { return false };
         let Ok(arguments) = serde_json::from_str(&stored.key.arguments) else { return false };
         let Ok(arguments) = running.definition().arguments(Some(arguments)) else { return false };
-        let Ok(url) = CallbackUrl::stored(&stored.key.url) else { return false };
+        let arguments = self.table.lock().share(&stored.key.name, arguments);
         let (start, lost) = match Cursor::parse(&stored.watermark) {
             Some(cursor) => {
                 let log = running.log.lock();
@@ -379,7 +388,6 @@ impl Webhooks {
         let subscription = Subscription::new(
             id,
             stored.key,
-            url,
             running.clone(),
             arguments,
             (subscriber, stored.numbers),
@@ -395,7 +403,7 @@ impl Webhooks {
                 state.life = Life::Paused;
             }
         }
-        self.table.lock().insert(Arc::new(subscription), Instant::now());
+        self.table.lock().insert(&Arc::new(subscription), Instant::now());
         true
     }
 

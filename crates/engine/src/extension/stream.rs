@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use stentor_wire::model::ClientCapabilities;
 use stentor_wire::{Era, ErrorObject, Id, Params};
 
 use crate::access::{ItemAccess, ScopeRequest, access_methods};
@@ -50,7 +51,8 @@ impl StreamRequest {
 pub struct Requester {
     who: Who,
     era: Era,
-    extensions: Arc<stentor_wire::model::ClientCapabilities>,
+    /// `None` of somebody who was kept.
+    capabilities: Option<Arc<ClientCapabilities>>,
     viewers: Arc<Viewers>,
 }
 
@@ -65,7 +67,7 @@ impl Requester {
         Self {
             who: caller.who.clone(),
             era: caller.era(),
-            extensions: caller.capabilities.clone(),
+            capabilities: Some(caller.capabilities.clone()),
             viewers,
         }
     }
@@ -73,13 +75,14 @@ impl Requester {
     /// Somebody whose identity was kept, with the rights as of now.
     pub(crate) fn kept(identity: Option<Identity>, viewers: Arc<Viewers>) -> Self {
         let who = Who::from(identity).map(Identity::without_carried);
-        Self { who, era: Era::Modern, extensions: Arc::default(), viewers }
+        Self { who, era: Era::Modern, capabilities: None, viewers }
     }
 
-    /// The same, to be asked again later: with the labels that this node finds then, and not with those
-    /// that another node has found.
+    /// The same, to be kept and asked again later: with the labels that this node finds then, and not
+    /// with those that another node has found. What the client declared is forgotten.
     #[must_use]
     pub fn for_later(mut self) -> Self {
+        self.capabilities = None;
         if self.identity().is_some_and(|identity| !identity.has_extras()) {
             self.who = self.who.map(Identity::without_carried);
         }
@@ -113,7 +116,7 @@ impl Requester {
     /// Whether the client declares this extension.
     #[must_use]
     pub fn declares(&self, identifier: &str) -> bool {
-        let declared = self.extensions.extensions.as_ref();
+        let declared = self.capabilities.as_ref().and_then(|it| it.extensions.as_ref());
         declared.is_some_and(|declared| declared.contains_key(identifier))
     }
 

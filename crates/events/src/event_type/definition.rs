@@ -47,6 +47,13 @@ pub(crate) struct WatchedArguments {
     pub(crate) canonical: Arc<str>,
 }
 
+impl WatchedArguments {
+    /// Whether the author's code has read both as the same type.
+    pub(crate) fn is_read_like(&self, other: &Self) -> bool {
+        (*self.filter.0).type_id() == (*other.filter.0).type_id()
+    }
+}
+
 /// Some of the modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Modes([bool; 3]);

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::Webhooks;
+use super::callback_url::CallbackUrl;
 use super::client::{AttemptError, Signed, unix_seconds};
 use super::schedule::Schedule;
 use super::subscription::{Life, Subscription};
@@ -67,6 +68,7 @@ pub(crate) struct DelivererArgs {
 pub(crate) struct DelivererState {
     subscription: Arc<Subscription>,
     webhooks: Arc<Webhooks>,
+    url: Arc<CallbackUrl>,
     position: Position,
     window: Window,
     /// When the deliverer is woken by its timer.
@@ -90,6 +92,7 @@ impl Actor for Deliverer {
         let schedule =
             Schedule { max_attempts: settings.max_attempts.max(1), ..Schedule::default() };
         Ok(DelivererState {
+            url: Arc::new(CallbackUrl::stored(&subscription.url)?),
             position: subscription.begin(),
             window: Window::new(settings.max_open, schedule),
             woken: None,
@@ -230,9 +233,10 @@ impl DelivererState {
             && let Some((number, content, id)) = self.window.begin(Instant::now())
         {
             let (subscription, webhooks) = (self.subscription.clone(), self.webhooks.clone());
-            let (myself, is_failing) = (myself.clone(), self.is_failing);
+            let (myself, url, is_failing) = (myself.clone(), self.url.clone(), self.is_failing);
             tokio::spawn(async move {
-                let result = attempt(&webhooks, &subscription, &content, &id, is_failing).await;
+                let what = (&content, &*id);
+                let result = attempt(&webhooks, &subscription, &url, what, is_failing).await;
                 // The deliverer may have ended.
                 let _ = myself.cast(DelivererMsg::Done(number, result));
             });
@@ -324,8 +328,8 @@ fn life_is_live(subscription: &Subscription) -> bool {
 async fn attempt(
     webhooks: &Webhooks,
     subscription: &Subscription,
-    content: &Content,
-    id: &str,
+    url: &CallbackUrl,
+    (content, id): (&Content, &str),
     is_failing: bool,
 ) -> Result<(), Failure> {
     let body = match content {
@@ -343,7 +347,7 @@ async fn attempt(
         true => Some(webhooks.failing.try_acquire().map_err(|_| Failure::Busy)?),
         false => None,
     };
-    let slot = webhooks.client.slot(&subscription.url).await;
+    let slot = webhooks.client.slot(url).await;
     let body = Bytes::from(body);
     let timestamp = unix_seconds(SystemTime::now());
     let signatures = {

@@ -93,8 +93,11 @@ struct Wanted {
     unchallenged: bool,
 }
 
+fn nobody() -> EventError {
+    EventError::Forbidden("a webhook needs an authenticated principal".to_owned())
+}
+
 fn principal_of(webhooks: &Webhooks, requester: &Requester) -> Result<Arc<str>, EventError> {
-    let nobody = || EventError::Forbidden("a webhook needs an authenticated principal".to_owned());
     webhooks.principal_of(requester).ok_or_else(nobody)
 }
 
@@ -158,8 +161,8 @@ pub(crate) async fn subscribe_as(
         numbers: Numbers::Draft,
         unchallenged: true,
     };
-    let principal = identity.principal().into();
     let requester = engine.requester(Some(identity));
+    let principal = requester.principal().cloned().ok_or_else(nobody)?;
     Ok(shared.webhooks.add(&shared, principal, requester, wanted).await?.id)
 }
 
@@ -289,10 +292,10 @@ impl Webhooks {
             }
         };
         let replays = start.is_some();
+        let watched = self.table.lock().share(&key.name, watched);
         let subscription = Arc::new(Subscription::new(
             id.clone(),
             key.clone(),
-            url,
             running.clone(),
             watched,
             (subscriber.clone(), wanted.numbers),
@@ -308,7 +311,7 @@ impl Webhooks {
         }
         if running.is_closed() {
             self.end(&added);
-            return Err(EventError::UnknownType((*added.key.name).to_owned()));
+            return Err(EventError::UnknownType((*key.name).to_owned()));
         }
         if let Err(error) = self.store(&added).await {
             // Its client does not know that it exists.
@@ -405,7 +408,7 @@ impl Webhooks {
         let config = &self.config;
         let asked = match ttl {
             None => config.default_ttl,
-            Some(None) if config.allow_no_expiry && self.store.is_durable() => return None,
+            Some(None) if config.allow_no_expiry && self.is_durable() => return None,
             Some(None) => config.max_ttl,
             Some(Some(asked)) => {
                 let seconds = if asked.is_nan() { 0.0 } else { asked.max(0.0) / 1_000.0 };

@@ -105,7 +105,7 @@ pub(crate) struct Secrets {
     /// The secret that signs.
     pub current: Secret,
     /// The secret before, and until when it signs, too.
-    pub previous: Option<(Secret, SystemTime)>,
+    pub previous: Option<Box<(Secret, SystemTime)>>,
 }
 
 impl Secrets {
@@ -119,7 +119,7 @@ impl Secrets {
         if new != self.current {
             let replaced = std::mem::replace(&mut self.current, new);
             // A time that no clock shows is no grace.
-            self.previous = now.checked_add(grace).map(|until| (replaced, until));
+            self.previous = now.checked_add(grace).map(|until| Box::new((replaced, until)));
         }
     }
 
@@ -133,7 +133,7 @@ impl Secrets {
         body: &[u8],
     ) -> String {
         let newest = self.current.sign(id, timestamp_seconds, body);
-        match &self.previous {
+        match self.previous.as_deref() {
             Some((previous, until)) if *until > now => {
                 format!("{newest} {}", previous.sign(id, timestamp_seconds, body))
             }

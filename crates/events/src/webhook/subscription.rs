@@ -28,14 +28,16 @@ use crate::watches::Watching;
 /// A deliverer that crashes more often in a row gives up what is open.
 const MAX_CRASHES: u32 = 5;
 
-/// A webhook.
+/// A webhook. A server may have very many that rest, so none has what another one has, too, and what
+/// is seldom there has a place of its own.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) id: Arc<str>,
-    pub(crate) key: SubscriptionKey,
-    pub(crate) url: CallbackUrl,
+    pub(crate) principal: Arc<str>,
+    /// Where events go, as a [`CallbackUrl`] is written.
+    pub(crate) url: Box<str>,
     pub(crate) running: Arc<RunningType>,
-    pub(crate) watched: WatchedArguments,
+    pub(crate) watched: Arc<WatchedArguments>,
     state: Mutex<SubscriptionState>,
     _watching: Watching,
 }
@@ -70,7 +72,7 @@ pub(crate) enum Life {
     /// Nothing is delivered until it is refreshed.
     Paused,
     /// The endpoint is told of the end, then nothing follows.
-    Ending(EventError),
+    Ending(Arc<EventError>),
     Over,
 }
 
@@ -118,9 +120,8 @@ impl Subscription {
     pub(crate) fn new(
         id: Arc<str>,
         key: SubscriptionKey,
-        url: CallbackUrl,
         running: Arc<RunningType>,
-        watched: WatchedArguments,
+        watched: Arc<WatchedArguments>,
         (subscriber, numbers): (Subscriber, Numbers),
         secrets: Secrets,
         expires: Option<(Instant, SystemTime)>,
@@ -150,8 +151,17 @@ impl Subscription {
             crashes: 0,
             is_dirty: true,
         };
-        let state = Mutex::new(state);
-        Self { id, key, url, running, watched, state, _watching: watching }
+        let (principal, url, state) = (key.principal, key.url.into(), Mutex::new(state));
+        Self { id, principal, url, running, watched, state, _watching: watching }
+    }
+
+    fn key(&self) -> SubscriptionKey {
+        SubscriptionKey {
+            principal: self.principal.clone(),
+            url: (*self.url).to_owned(),
+            name: self.running.name(),
+            arguments: (*self.watched.canonical).to_owned(),
+        }
     }
 
     /// What of it changes. To be held shortly.
@@ -315,14 +325,14 @@ impl Subscription {
         let watermark = self.watermark().to_string();
         let state = self.state();
         StoredWebhook {
-            key: self.key.clone(),
+            key: self.key(),
             identity: state.subscriber.identity().cloned(),
             numbers: state.numbers,
             secret: state.secrets.current.encoded(),
             previous: state
                 .secrets
                 .previous
-                .as_ref()
+                .as_deref()
                 .map(|(secret, until)| (secret.encoded(), *until)),
             expires: state.expires.map(|(_, at)| at),
             watermark,
@@ -334,9 +344,9 @@ impl Subscription {
         let state = self.state();
         WebhookView {
             id: self.id.clone(),
-            event_type: self.key.name.clone(),
-            principal: self.key.principal.clone(),
-            origin: self.url.origin(),
+            event_type: self.running.name(),
+            principal: self.principal.clone(),
+            origin: CallbackUrl::stored(&self.url).map(|url| url.origin()).unwrap_or_default(),
             is_paused: state.life == Life::Paused,
             expires: state.expires.map(|(_, at)| at),
             last_delivery: state.status.last_delivery,
@@ -373,7 +383,7 @@ pub(crate) fn secrets_of(stored: &StoredWebhook) -> Option<Secrets> {
     secrets.previous = stored
         .previous
         .as_ref()
-        .and_then(|(secret, until)| Some((Secret::parse(secret).ok()?, *until)));
+        .and_then(|(secret, until)| Some(Box::new((Secret::parse(secret).ok()?, *until))));
     Some(secrets)
 }
 

@@ -1,10 +1,12 @@
 //! All webhooks of an engine. Pure: it is told the time.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::HashMap;
 use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -15,11 +17,35 @@ use super::subscription::Subscription;
 use crate::error::EventError;
 use crate::event_type::WatchedArguments;
 
+/// A webhook in a set, where it is found by its id.
+#[derive(Debug)]
+struct ById(Arc<Subscription>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
 /// Webhooks of a type with equal arguments.
 #[derive(Debug)]
 pub(crate) struct Group {
-    watched: WatchedArguments,
-    members: Mutex<IndexMap<Arc<str>, Arc<Subscription>, RandomState>>,
+    watched: Arc<WatchedArguments>,
+    members: Mutex<HashSet<ById>>,
 }
 
 impl Group {
@@ -28,12 +54,12 @@ impl Group {
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
-        self.members.lock().contains_key(id)
+        self.members.lock().contains(id)
     }
 
     /// Runs something quick for each.
     pub(crate) fn each(&self, mut run: impl FnMut(&Arc<Subscription>)) {
-        self.members.lock().values().for_each(&mut run);
+        self.members.lock().iter().for_each(|ById(subscription)| run(subscription));
     }
 }
 
@@ -76,10 +102,10 @@ pub(crate) struct Table {
     max_of_principal: usize,
     verified_for: Duration,
     max_challenges: usize,
-    by_id: HashMap<Arc<str>, Arc<Subscription>>,
+    by_id: HashSet<ById>,
     groups: HashMap<Type, HashMap<Arc<str>, Arc<Group>>>,
     /// Those that exist, and those that may be added.
-    counts: HashMap<Principal, HashMap<Type, usize>>,
+    counts: HashMap<Principal, Box<[(Type, usize)]>>,
     all: usize,
     /// Subscribes that have begun, by their ids.
     begun: HashMap<Arc<str>, Vec<u64>>,
@@ -98,7 +124,7 @@ impl Table {
             max_of_principal: config.max_of_principal,
             verified_for: config.verified_for,
             max_challenges: config.max_challenges,
-            by_id: HashMap::default(),
+            by_id: HashSet::default(),
             groups: HashMap::default(),
             counts: HashMap::default(),
             all: 0,
@@ -111,16 +137,19 @@ impl Table {
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Subscription>> {
-        self.by_id.get(id).cloned()
+        self.by_id.get(id).map(|ById(subscription)| subscription.clone())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Subscription>> {
-        self.by_id.values().cloned().collect()
+        self.each().cloned().collect()
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.by_id.iter().map(|ById(subscription)| subscription)
     }
 
     pub(crate) fn of_type(&self, name: &str) -> Vec<Arc<Subscription>> {
-        let own = self.by_id.values().filter(|it| *it.key.name == *name);
-        own.cloned().collect()
+        self.each().filter(|it| *it.running.name() == *name).cloned().collect()
     }
 
     pub(crate) fn groups(&self, name: &str) -> Vec<Arc<Group>> {
@@ -136,14 +165,14 @@ impl Table {
         max_of_type: Option<usize>,
         now: Instant,
     ) -> Result<Begun, EventError> {
-        if let Some(found) = self.by_id.get(id)
+        if let Some(found) = self.find(id)
             && !found.is_expired(now)
         {
-            return Ok(Begun::Exists(found.clone()));
+            return Ok(Begun::Exists(found));
         }
-        let own = self.counts.get(principal);
-        let of_type = own.and_then(|own| own.get(name)).copied().unwrap_or_default();
-        let of_principal = own.map_or(0, |own| own.values().sum());
+        let own = self.counts.get(principal).map_or(&[][..], |own| &**own);
+        let of_type = own.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
+        let of_principal = own.iter().map(|(_, count)| count).sum::<usize>();
         let full =
             |max: usize| Err(EventError::Exhausted { limit: "subscriptions".to_owned(), max });
         match max_of_type {
@@ -159,19 +188,25 @@ impl Table {
     }
 
     fn count(&mut self, principal: &Principal, name: &Type) {
-        let of_principal = self.counts.entry(principal.clone()).or_default();
-        *of_principal.entry(name.clone()).or_default() += 1;
         self.all += 1;
+        let own = self.counts.entry(principal.clone()).or_default();
+        match own.iter_mut().find(|(it, _)| it == name) {
+            Some((_, count)) => *count += 1,
+            None => {
+                let others = std::mem::take(own).into_iter();
+                *own = others.chain([(name.clone(), 1)]).collect();
+            }
+        }
     }
 
     fn uncount(&mut self, principal: &Principal, name: &Type) {
         self.all = self.all.saturating_sub(1);
         let Some(own) = self.counts.get_mut(principal) else { return };
-        if let Some(count) = own.get_mut(name) {
-            *count -= 1;
-            if *count == 0 {
-                own.remove(name);
-            }
+        let Some((_, count)) = own.iter_mut().find(|(it, _)| it == name) else { return };
+        *count -= 1;
+        if *count == 0 {
+            let others = std::mem::take(own).into_iter();
+            *own = others.filter(|(_, count)| *count > 0).collect();
         }
         if own.is_empty() {
             self.counts.remove(principal);
@@ -205,16 +240,15 @@ impl Table {
         subscription: &Arc<Subscription>,
         now: Instant,
     ) -> Option<Arc<Subscription>> {
-        let key = &subscription.key;
+        let name = subscription.running.name();
         if !self.finish(&subscription.id, number) {
-            self.uncount(&key.principal, &key.name);
+            self.uncount(&subscription.principal, &name);
             return None;
         }
-        if let Some(found) = self.by_id.get(&subscription.id)
+        if let Some(found) = self.find(&subscription.id)
             && !found.is_expired(now)
         {
-            let found = found.clone();
-            self.uncount(&key.principal, &key.name);
+            self.uncount(&subscription.principal, &name);
             return Some(found);
         }
         self.put(subscription);
@@ -222,47 +256,53 @@ impl Table {
     }
 
     /// Adds a webhook that existed before this process.
-    pub(crate) fn insert(&mut self, subscription: Arc<Subscription>, now: Instant) {
-        let key = subscription.key.clone();
-        self.count(&key.principal, &key.name);
-        self.note_verified(&key.principal, &key.url, now);
-        self.put(&subscription);
+    pub(crate) fn insert(&mut self, subscription: &Arc<Subscription>, now: Instant) {
+        self.count(&subscription.principal, &subscription.running.name());
+        self.note_verified(&subscription.principal, &subscription.url, now);
+        self.put(subscription);
+    }
+
+    /// These arguments, as a webhook with equal ones has them.
+    pub(crate) fn share(&self, name: &str, watched: WatchedArguments) -> Arc<WatchedArguments> {
+        let group = self.groups.get(name).and_then(|groups| groups.get(&watched.canonical));
+        match group {
+            Some(group) if watched.is_read_like(&group.watched) => group.watched.clone(),
+            _ => Arc::new(watched),
+        }
     }
 
     fn put(&mut self, subscription: &Arc<Subscription>) {
-        let (id, key) = (subscription.id.clone(), &subscription.key);
-        if let Some(expired) = self.by_id.get(&id).cloned() {
+        if let Some(expired) = self.find(&subscription.id) {
             self.remove(&expired);
         }
-        self.ended.swap_remove(&id);
-        let of_type = self.groups.entry(key.name.clone()).or_default();
-        let canonical = subscription.watched.canonical.clone();
-        let group = of_type.entry(canonical).or_insert_with(|| {
-            Arc::new(Group { watched: subscription.watched.clone(), members: Mutex::default() })
+        self.ended.swap_remove(&subscription.id);
+        let of_type = self.groups.entry(subscription.running.name()).or_default();
+        let watched = &subscription.watched;
+        let group = of_type.entry(watched.canonical.clone()).or_insert_with(|| {
+            Arc::new(Group { watched: watched.clone(), members: Mutex::default() })
         });
-        group.members.lock().insert(id.clone(), subscription.clone());
-        self.by_id.insert(id, subscription.clone());
+        group.members.lock().insert(ById(subscription.clone()));
+        self.by_id.insert(ById(subscription.clone()));
     }
 
     /// Removes a webhook.
     pub(crate) fn remove(&mut self, subscription: &Arc<Subscription>) {
-        let is_own =
-            self.by_id.get(&subscription.id).is_some_and(|it| Arc::ptr_eq(it, subscription));
+        let is_own = self.find(&subscription.id).is_some_and(|it| Arc::ptr_eq(&it, subscription));
         if !is_own {
             return;
         }
-        let key = &subscription.key;
-        self.by_id.remove(&subscription.id);
-        self.uncount(&key.principal, &key.name);
-        if let Some(of_type) = self.groups.get_mut(&key.name)
+        let name = subscription.running.name();
+        self.by_id.remove(&*subscription.id);
+        self.uncount(&subscription.principal, &name);
+        if let Some(of_type) = self.groups.get_mut(&name)
             && let Some(group) = of_type.get(&subscription.watched.canonical)
         {
-            group.members.lock().swap_remove(&subscription.id);
+            group.members.lock().remove(&*subscription.id);
             if group.members.lock().is_empty() {
                 of_type.remove(&subscription.watched.canonical);
             }
             if of_type.is_empty() {
-                self.groups.remove(&key.name);
+                self.groups.remove(&name);
             }
         }
         if self.ended.len() >= MAX_REMEMBERED {
@@ -306,7 +346,7 @@ impl Table {
     }
 
     pub(crate) fn expired(&self, now: Instant) -> Vec<Arc<Subscription>> {
-        self.by_id.values().filter(|it| it.is_expired(now)).cloned().collect()
+        self.each().filter(|it| it.is_expired(now)).cloned().collect()
     }
 
     /// Forgets what counts no longer.
