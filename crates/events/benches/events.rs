@@ -20,7 +20,9 @@ use futures::stream::{self, StreamExt as _};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Map, json};
 use stentor_delivery::StreamReceiver;
 use stentor_engine::Engine;
@@ -170,8 +172,8 @@ impl Endpoint {
     }
 }
 
-/// The time of `count` such requests to the endpoint, on so many connections.
-async fn bare(
+/// The time of `count` such requests to the endpoint, on so many connections that nobody manages.
+async fn by_connections(
     address: SocketAddr,
     request: &hyper::Request<Bytes>,
     connections: usize,
@@ -202,6 +204,34 @@ async fn bare(
     begun.elapsed()
 }
 
+/// As [`by_connections`], with the client of hyper that finds a connection for each request.
+async fn by_client(
+    address: SocketAddr,
+    request: &hyper::Request<Bytes>,
+    connections: usize,
+    count: usize,
+) -> Duration {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(http);
+    let mut request = request.clone().map(Full::new);
+    let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
+    *request.uri_mut() = format!("http://{address}{path}").parse().expect("a URL");
+    let begun = Instant::now();
+    let sending = (0..connections).map(|_| {
+        let (client, request) = (client.clone(), request.clone());
+        tokio::spawn(async move {
+            for _ in 0..count / connections {
+                let answer = client.request(request.clone()).await.expect("an answer");
+                assert!(answer.status().is_success());
+                answer.into_body().collect().await.expect("a body");
+            }
+        })
+    });
+    futures::future::try_join_all(sending).await.expect("no panic");
+    begun.elapsed()
+}
+
 /// Deliveries a second, beside those of a bare client that sends the same requests, in turn.
 async fn deliveries(count: usize, rounds: usize) {
     let endpoint = Arc::<Endpoint>::default();
@@ -215,7 +245,7 @@ async fn deliveries(count: usize, rounds: usize) {
         let added = handle.subscribe_as(identity, "happened", Map::new(), &url, SECRET).await;
         added.expect("a webhook");
     }
-    let mut ratios = Vec::new();
+    let mut ratios = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         endpoint.taken.store(0, Ordering::Release);
         let begun = Instant::now();
@@ -227,15 +257,25 @@ async fn deliveries(count: usize, rounds: usize) {
         tokio::join!(emitting, endpoint.has(count));
         let took = begun.elapsed();
         let request = endpoint.last.lock().expect("no panic").take().expect("a delivery");
-        let floor = bare(address, &request, 8, count).await;
+        let floors = [
+            by_client(address, &request, 8, count).await,
+            by_connections(address, &request, 8, count).await,
+        ];
         let rate = |time: Duration| count as f64 / time.as_secs_f64();
-        let ratio = rate(took) / rate(floor);
-        ratios.push(ratio);
-        let (own, floor) = (rate(took), rate(floor));
-        println!("deliveries: {own:.0} a second, a bare client {floor:.0}: {ratio:.2}");
+        let [client, connections] = floors.map(rate);
+        let own = rate(took);
+        println!(
+            "deliveries: {own:.0} a second; a client {client:.0}, connections {connections:.0}"
+        );
+        for (ratios, floor) in ratios.iter_mut().zip(floors) {
+            ratios.push(floor.as_secs_f64() / took.as_secs_f64());
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("deliveries: {:.2} of a bare client, the median", ratios[rounds / 2]);
+    let [client, connections] = ratios.map(|mut it| {
+        it.sort_by(f64::total_cmp);
+        it[rounds / 2]
+    });
+    println!("deliveries: {client:.2} of a bare client, {connections:.2} of bare connections");
     engine.shutdown().await;
 }
 

@@ -26,8 +26,10 @@ impl fmt::Display for Origin {
 ///
 /// Each node has the occurrences of all nodes, in an order of its own; those of one origin come in
 /// order everywhere. So a cursor from one node names the same occurrences on another.
+///
+/// Sorted by origins, of which there are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cursor(BTreeMap<Arc<Origin>, u64>);
+pub(crate) struct Cursor(Vec<(Arc<Origin>, u64)>);
 
 impl Cursor {
     /// Reads a cursor that [`Display`](fmt::Display) wrote; `None` if it is none.
@@ -42,35 +44,36 @@ impl Cursor {
             let origin = Origin { node: NodeId::new(node).ok()?, epoch };
             Some((Arc::new(origin), seq.parse().ok()?))
         };
-        text.split(',').map(part).collect::<Option<_>>().map(Self)
+        let parts = text.split(',').map(part).collect::<Option<BTreeMap<_, _>>>();
+        parts.map(|parts| Self(parts.into_iter().collect()))
     }
 
     pub(crate) fn get(&self, origin: &Origin) -> Option<u64> {
-        self.0.get(origin).copied()
+        self.0.iter().find(|(it, _)| **it == *origin).map(|(_, last)| *last)
     }
 
     /// Looks at an occurrence; `false` if it is before the cursor.
     pub(crate) fn pass(&mut self, origin: &Arc<Origin>, seq: u64) -> bool {
-        match self.0.get_mut(origin) {
-            Some(last) if *last >= seq => false,
-            Some(last) => {
-                *last = seq;
+        match self.0.binary_search_by(|(it, _)| it.cmp(origin)) {
+            Ok(at) if self.0[at].1 >= seq => false,
+            Ok(at) => {
+                self.0[at].1 = seq;
                 true
             }
-            None => {
-                self.0.insert(origin.clone(), seq);
+            Err(at) => {
+                self.0.insert(at, (origin.clone(), seq));
                 true
             }
         }
     }
 
     pub(crate) fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.0.keys()
+        self.0.iter().map(|(origin, _)| origin)
     }
 
     /// Forgets an origin.
     pub(crate) fn remove(&mut self, origin: &Origin) {
-        self.0.remove(origin);
+        self.0.retain(|(it, _)| **it != *origin);
     }
 }
 
@@ -99,8 +102,10 @@ pub(crate) mod tests {
         fn a_cursor_is_read_as_it_was_written(
             parts in prop::collection::btree_map(("[a-z][a-z0-9-]{0,8}", any::<u64>()), any::<u64>(), 1..5),
         ) {
-            let parts = parts.into_iter().map(|((node, epoch), seq)| (origin(&node, epoch), seq));
-            let cursor = Cursor(parts.collect());
+            let mut cursor = Cursor::default();
+            for ((node, epoch), seq) in parts {
+                cursor.pass(&origin(&node, epoch), seq);
+            }
             prop_assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
         }
 

@@ -44,15 +44,30 @@ pub(crate) fn event(occurrence: &Occurrence, cursor: Option<&Cursor>) -> Arc<Enc
 
 /// The members of an occurrence, with the position after it.
 pub(crate) fn with_cursor(occurrence: &Occurrence, cursor: Option<&Cursor>) -> String {
-    let members = occurrence.members();
-    let mut text = String::with_capacity(members.len() + 64);
-    text.push_str(members);
+    let mut text = String::with_capacity(occurrence.members().len() + CURSOR);
+    write_with_cursor(&mut text, occurrence, cursor);
+    text
+}
+
+/// An occurrence as a JSON object, with a cursor.
+pub(crate) fn object(occurrence: &Occurrence, cursor: Option<&Cursor>) -> String {
+    let mut text = String::with_capacity(occurrence.members().len() + CURSOR);
+    text.push('{');
+    write_with_cursor(&mut text, occurrence, cursor);
+    text.push('}');
+    text
+}
+
+/// Most cursors of one node have fewer bytes.
+const CURSOR: usize = 64;
+
+fn write_with_cursor(text: &mut String, occurrence: &Occurrence, cursor: Option<&Cursor>) {
+    text.push_str(occurrence.members());
     // Writing to a string does not fail.
     let _ = match cursor {
         Some(cursor) => write!(text, r#","cursor":"{cursor}""#),
         None => write!(text, r#","cursor":null"#),
     };
-    text
 }
 
 /// The source has failed; the stream goes on.

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
-use serde_json::Value;
 
 /// The longest id of an occurrence, in bytes: it becomes the value of a header.
 pub(crate) const MAX_ID: usize = 256;
@@ -54,15 +53,21 @@ impl Occurrence {
     /// The members of its JSON, without the braces and without a cursor.
     pub(crate) fn members(&self) -> &str {
         self.members.get_or_init(|| {
-            let text = |text: &str| Value::from(text).to_string();
+            let text = |text: &str| serde_json::to_string(text).unwrap_or_default();
             // The payload was written by serde_json.
             let data = String::from_utf8_lossy(&self.data);
-            format!(
-                r#""eventId":{},"name":{},"timestamp":"{}","data":{data}"#,
-                text(&self.id),
-                text(&self.name),
-                timestamp(self.at),
-            )
+            let (id, name, at) = (text(&self.id), text(&self.name), timestamp(self.at));
+            let parts = [
+                r#""eventId":"#,
+                &id,
+                r#","name":"#,
+                &name,
+                r#","timestamp":""#,
+                &at,
+                r#"","data":"#,
+                &data,
+            ];
+            parts.concat()
         })
     }
 
@@ -89,6 +94,8 @@ pub(crate) fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use serde_json::Value;
 
     use super::*;
 

@@ -390,7 +390,7 @@ impl Webhooks {
             stored.key,
             running.clone(),
             arguments,
-            (subscriber, stored.numbers),
+            (Arc::new(subscriber), stored.numbers),
             secrets,
             stored.expires.map(deadline),
             start,

@@ -5,8 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use hyper::Uri;
 use parking_lot::RwLock;
-use reqwest::Url;
+use url::Url;
 
 use super::address::is_global;
 
@@ -41,10 +42,8 @@ impl AllowedOrigins {
         parse_origin(origin).is_ok_and(|origin| self.0.write().remove(&origin))
     }
 
-    pub(crate) fn allows(&self, url: &Url) -> bool {
-        let allowed = self.0.read();
-        // Most servers allow none.
-        !allowed.is_empty() && allowed.contains(&url.origin().ascii_serialization())
+    fn allows(&self, origin: &str) -> bool {
+        self.0.read().contains(origin)
     }
 }
 
@@ -74,7 +73,13 @@ pub(crate) enum Guard {
 /// The URL of a callback. That it was fit when it was read does not make it so for ever: it is
 /// [checked](Self::check) again at each attempt.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct CallbackUrl(Url);
+pub(crate) struct CallbackUrl {
+    url: Url,
+    /// The same, as the client wants it.
+    uri: Uri,
+    /// The scheme, the host, and the port unless it is the usual one.
+    origin: String,
+}
 
 /// Why a client's URL is no callback. The text is for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,8 +120,7 @@ impl CallbackUrl {
         if text.len() > MAX_BYTES {
             return Err(CallbackUrlError::TooLong);
         }
-        let url = Url::parse(text).map_err(|_| CallbackUrlError::Malformed)?;
-        let url = Self(url);
+        let url = Self::stored(text)?;
         // Letters that must be escaped make it longer.
         if url.as_str().len() > MAX_BYTES {
             return Err(CallbackUrlError::TooLong);
@@ -129,9 +133,15 @@ impl CallbackUrl {
     ///
     /// # Errors
     ///
-    /// [`CallbackUrlError::Malformed`] if it is none.
+    /// [`CallbackUrlError`] if it is none.
     pub(crate) fn stored(text: &str) -> Result<Self, CallbackUrlError> {
-        Url::parse(text).map(Self).map_err(|_| CallbackUrlError::Malformed)
+        let url = Url::parse(text).map_err(|_| CallbackUrlError::Malformed)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(CallbackUrlError::NotHttps);
+        }
+        let uri = url.as_str().parse().map_err(|_| CallbackUrlError::Malformed)?;
+        let origin = url.origin().ascii_serialization();
+        Ok(Self { url, uri, origin })
     }
 
     /// Whether events may be sent there at this moment, and how.
@@ -140,10 +150,7 @@ impl CallbackUrl {
     ///
     /// [`CallbackUrlError`] if they may not, as when its origin is no longer allowed.
     pub(crate) fn check(&self, allowed: &AllowedOrigins) -> Result<Guard, CallbackUrlError> {
-        let url = &self.0;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(CallbackUrlError::NotHttps);
-        }
+        let url = &self.url;
         if !has_no_user(url) {
             return Err(CallbackUrlError::UserInfo);
         }
@@ -166,40 +173,40 @@ impl CallbackUrl {
 
     /// Whether its origin is one of those that are allowed.
     pub(crate) fn is_allowed(&self, allowed: &AllowedOrigins) -> bool {
-        allowed.allows(&self.0)
+        allowed.allows(&self.origin)
     }
 
     /// The URL as it is compared and stored, with its query.
     pub(crate) fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.url.as_str()
     }
 
-    pub(crate) fn url(&self) -> &Url {
-        &self.0
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// The host, in lowercase, and in brackets if it is an address of IPv6.
     pub(crate) fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default()
+        self.url.host_str().unwrap_or_default()
     }
 
     /// The scheme, the host, and the port unless it is the usual one.
-    pub(crate) fn origin(&self) -> String {
-        self.0.origin().ascii_serialization()
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
     }
 }
 
 /// Whether a URL has the origin of `prefix`, and a path that begins with the path of `prefix`.
 pub(crate) fn is_under(url: &CallbackUrl, prefix: &str) -> bool {
     Url::parse(prefix).is_ok_and(|prefix| {
-        prefix.origin() == url.0.origin() && url.0.path().starts_with(prefix.path())
+        prefix.origin() == url.url.origin() && url.url.path().starts_with(prefix.path())
     })
 }
 
 /// Shows only the origin: a path or a query may contain a token of the receiver.
 impl fmt::Debug for CallbackUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CallbackUrl").field(&self.origin()).finish()
+        f.debug_tuple("CallbackUrl").field(&self.origin).finish()
     }
 }
 

@@ -2,26 +2,38 @@
 //! connections to them are made.
 
 use std::fmt;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Bytes, BytesMut};
-use reqwest::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
-use reqwest::{ClientBuilder, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, USER_AGENT,
+};
+use hyper::{Method, Request, Response};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs::default_provider;
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 
+use self::connector::Connector;
 use self::resolver::{Resolver, SystemLookup};
 use self::slots::{Permit, Slots};
 use super::address::is_global;
 use super::callback_url::{AllowedOrigins, CallbackUrl, Guard};
 use super::secret::Secrets;
 
+mod connector;
 mod error;
 mod resolver;
 mod slots;
@@ -38,9 +50,13 @@ const MAX_ANSWER: usize = 4 << 10;
 /// over.
 const MAX_LOOKUPS: usize = 64;
 
-/// How long a connection that nobody uses is kept, and how many for each host.
+/// How long a connection that nobody uses is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-const MAX_IDLE_PER_HOST: usize = 2;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const SUBSCRIPTION_ID: HeaderName = HeaderName::from_static("x-mcp-subscription-id");
 
 /// How messages are sent.
 #[derive(Clone, Debug)]
@@ -78,9 +94,10 @@ pub(crate) struct Signed<'a> {
 /// The client that sends all messages.
 pub(crate) struct CallbackClient {
     /// Connects only to addresses on the open internet, and only with https.
-    guarded: reqwest::Client,
+    guarded: Client<Connector, Full<Bytes>>,
     /// Connects anywhere, for origins that are allowed.
-    open: reqwest::Client,
+    open: Client<Connector, Full<Bytes>>,
+    timeout: Duration,
     allowed: AllowedOrigins,
     slots: Slots,
 }
@@ -94,7 +111,7 @@ impl fmt::Debug for CallbackClient {
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 #[error("no client for callbacks can be made")]
-pub(crate) struct ClientError(#[from] reqwest::Error);
+pub(crate) struct ClientError(#[from] rustls::Error);
 
 impl CallbackClient {
     /// A client that looks up names as the operating system does.
@@ -120,7 +137,12 @@ impl CallbackClient {
         allowed: AllowedOrigins,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Self, ClientError> {
-        Self::build(settings, allowed, lookup, is_global, &|builder| builder)
+        // With other crates in a program there is more than one provider, and none is the default.
+        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .try_with_platform_verifier()?
+            .with_no_client_auth();
+        Ok(Self::build(settings, allowed, lookup, is_global, &tls))
     }
 
     fn build(
@@ -128,29 +150,29 @@ impl CallbackClient {
         allowed: AllowedOrigins,
         lookup: Arc<dyn Lookup>,
         accepts: fn(IpAddr) -> bool,
-        adjusted: &dyn Fn(ClientBuilder) -> ClientBuilder,
-    ) -> Result<Self, ClientError> {
+        tls: &ClientConfig,
+    ) -> Self {
         let client = |accepts, https_only| {
-            let builder = reqwest::Client::builder()
-                .user_agent("stentor")
-                .redirect(Policy::none())
-                .referer(false)
-                // A proxy would look up the name by itself.
-                .no_proxy()
-                .https_only(https_only)
-                .timeout(settings.timeout)
-                .connect_timeout(settings.timeout)
+            let resolver = Resolver { lookup: lookup.clone(), accepts };
+            let mut http = HttpConnector::new_with_resolver(resolver);
+            http.set_nodelay(true);
+            http.enforce_http(false);
+            let https = HttpsConnectorBuilder::new().with_tls_config(tls.clone());
+            let https = if https_only { https.https_only() } else { https.https_or_http() };
+            let https = https.enable_http1().wrap_connector(http);
+            Client::builder(TokioExecutor::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
-                .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-                .dns_resolver(Resolver { lookup: lookup.clone(), accepts });
-            adjusted(builder).build()
+                .pool_timer(TokioTimer::new())
+                .pool_max_idle_per_host(settings.max_in_flight_per_host)
+                .build(Connector::new(https, settings.timeout))
         };
-        Ok(Self {
-            guarded: client(accepts, true)?,
-            open: client(|_| true, false)?,
+        Self {
+            guarded: client(accepts, true),
+            open: client(|_| true, false),
+            timeout: settings.timeout,
             allowed,
             slots: Slots::new(settings.max_in_flight_per_host, settings.max_in_flight),
-        })
+        }
     }
 
     /// The origins whose callbacks may be anywhere.
@@ -198,7 +220,7 @@ impl CallbackClient {
         let timestamp = unix_seconds(now);
         let signatures = secrets.signatures(now, &id, timestamp, body.as_bytes());
         let message = Signed { id: &id, timestamp, signatures, subscription, body: body.into() };
-        let (status, answer) = slot.send_and_read(message, MAX_ANSWER).await?;
+        let (status, answer) = slot.in_time(slot.send_and_read(message, MAX_ANSWER)).await?;
         if is_answer(&answer, &nonce) { Ok(()) } else { Err(AttemptError::challenge(status)) }
     }
 }
@@ -218,25 +240,31 @@ impl Slot<'_> {
     ///
     /// [`AttemptError`] unless the answer is a success.
     pub(crate) async fn post(self, message: Signed<'_>) -> Result<(), AttemptError> {
-        self.send(message).await.map(drop)
+        self.in_time(self.send(message)).await.map(drop)
     }
 
-    async fn send(&self, message: Signed<'_>) -> Result<Response, AttemptError> {
+    async fn in_time<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, AttemptError>>,
+    ) -> Result<T, AttemptError> {
+        let too_late = |_| AttemptError::new(Category::Timeout);
+        timeout(self.client.timeout, attempt).await.map_err(too_late)?
+    }
+
+    async fn send(&self, message: Signed<'_>) -> Result<Response<Incoming>, AttemptError> {
         // The client asks no resolver for hosts that are addresses, so they are checked here.
         let client = match self.url.check(&self.client.allowed) {
             Ok(Guard::On) => &self.client.guarded,
             Ok(Guard::Lifted) => &self.client.open,
             Err(_) => return Err(AttemptError::forbidden()),
         };
-        let request = client
-            .post(self.url.url().clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header("webhook-id", message.id)
-            .header("webhook-timestamp", message.timestamp)
-            .header("webhook-signature", message.signatures)
-            .header("x-mcp-subscription-id", message.subscription)
-            .body(message.body);
-        let response = request.send().await.map_err(|error| AttemptError::of(&error))?;
+        let mut request = Request::new(Full::new(message.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.uri().clone();
+        // Ids were checked before, and are values of headers.
+        *request.headers_mut() =
+            headers(message).map_err(|_| AttemptError::new(Category::ConnectionRefused))?;
+        let response = client.request(request).await.map_err(|error| AttemptError::of(&error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(AttemptError::status(status.as_u16(), response.headers()));
@@ -250,17 +278,25 @@ impl Slot<'_> {
         message: Signed<'_>,
         max: usize,
     ) -> Result<(u16, Bytes), AttemptError> {
-        let mut response = self.send(message).await?;
+        let response = self.send(message).await?;
         let status = response.status().as_u16();
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| AttemptError::of(&error))? {
-            if body.len() + chunk.len() > max {
-                return Err(AttemptError::challenge(status));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok((status, body.freeze()))
+        let read = Limited::new(response.into_body(), max).collect().await;
+        // It is too long, or breaks off.
+        let read = read.map_err(|_| AttemptError::challenge(status))?;
+        Ok((status, read.to_bytes()))
     }
+}
+
+fn headers(message: Signed<'_>) -> Result<HeaderMap, InvalidHeaderValue> {
+    // With those that the client adds.
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(USER_AGENT, HeaderValue::from_static("stentor"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(WEBHOOK_ID, HeaderValue::from_str(message.id)?);
+    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(message.timestamp));
+    headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(message.signatures)?);
+    headers.insert(SUBSCRIPTION_ID, HeaderValue::from_str(message.subscription)?);
+    Ok(headers)
 }
 
 /// The answer to a challenge.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::Webhooks;
@@ -140,7 +140,7 @@ impl DelivererState {
         self.begin_attempts(myself);
         if !self.window.is_empty() {
             if life_is_live(&self.subscription) {
-                self.subscription.keeps(&self.watermark());
+                self.subscription.keeps(self.watermark());
             }
             self.wake_when_due(myself);
             return false;
@@ -196,7 +196,7 @@ impl DelivererState {
             let Some(occurrence) = heard else { continue };
             // All at or before the cursor were delivered or abandoned, so this one is after it.
             let first_open = self.window.watermark().unwrap_or(&before);
-            let told = subscription.running.replays().then(|| first_open.seen.to_string().into());
+            let told = subscription.running.replays().then(|| first_open.seen.clone());
             let id = occurrence.id.clone();
             self.window.add(Content::Occurrence(occurrence, told), id, Some(before), now);
         }
@@ -276,7 +276,7 @@ impl DelivererState {
         };
         metrics.attempted(&result);
         self.is_failing = failed;
-        let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+        let jitter = || f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         let abandoned = self.window.end(number, outcome, now, jitter);
         let mut owes_gap = false;
         {
@@ -333,10 +333,7 @@ async fn attempt(
     is_failing: bool,
 ) -> Result<(), Failure> {
     let body = match content {
-        Content::Occurrence(occurrence, cursor) => {
-            let cursor = cursor.as_ref().map_or(Value::Null, |cursor| (**cursor).into());
-            format!(r#"{{{},"cursor":{cursor}}}"#, occurrence.members())
-        }
+        Content::Occurrence(occurrence, cursor) => messages::object(occurrence, cursor.as_ref()),
         Content::Control(body) => body.clone(),
     };
     if body.len() > webhooks.config.max_body {

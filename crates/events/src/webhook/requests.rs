@@ -263,6 +263,7 @@ impl Webhooks {
         };
         let id: Arc<str> = key.id().into();
         subscriber.id = Some(id.clone());
+        let subscriber = Arc::new(subscriber);
         let expires = self.granted(wanted.ttl);
         let max_of_type = running.definition().max_webhooks;
         let begun =
@@ -337,7 +338,7 @@ impl Webhooks {
     async fn refresh(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
-        subscriber: Subscriber,
+        subscriber: Arc<Subscriber>,
         wanted: &Wanted,
         expires: Option<(Instant, SystemTime)>,
     ) -> Result<SubscribeResult, EventError> {

@@ -144,9 +144,9 @@ impl Secrets {
 
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use reqwest::header::HeaderMap;
     use standardwebhooks::Webhook;
 
     use super::*;

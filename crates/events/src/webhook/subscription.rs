@@ -45,7 +45,7 @@ pub(crate) struct Subscription {
 /// What of a webhook changes.
 #[derive(Debug)]
 pub(crate) struct SubscriptionState {
-    pub(crate) subscriber: Subscriber,
+    pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) secrets: Secrets,
     pub(crate) numbers: Numbers,
     pub(crate) expires: Option<(Instant, SystemTime)>,
@@ -122,7 +122,7 @@ impl Subscription {
         key: SubscriptionKey,
         running: Arc<RunningType>,
         watched: Arc<WatchedArguments>,
-        (subscriber, numbers): (Subscriber, Numbers),
+        (subscriber, numbers): (Arc<Subscriber>, Numbers),
         secrets: Secrets,
         expires: Option<(Instant, SystemTime)>,
         start: Option<Position>,
@@ -238,9 +238,9 @@ impl Subscription {
     }
 
     /// The deliverer has read up to this position, and nothing before it is open.
-    pub(crate) fn keeps(&self, watermark: &Position) {
+    pub(crate) fn keeps(&self, watermark: Position) {
         let mut state = self.state();
-        state.reading = Reading::From(watermark.clone());
+        state.reading = Reading::From(watermark);
         state.is_dirty = true;
     }
 
@@ -346,7 +346,9 @@ impl Subscription {
             id: self.id.clone(),
             event_type: self.running.name(),
             principal: self.principal.clone(),
-            origin: CallbackUrl::stored(&self.url).map(|url| url.origin()).unwrap_or_default(),
+            origin: CallbackUrl::stored(&self.url)
+                .map(|url| url.origin().to_owned())
+                .unwrap_or_default(),
             is_paused: state.life == Life::Paused,
             expires: state.expires.map(|(_, at)| at),
             last_delivery: state.status.last_delivery,

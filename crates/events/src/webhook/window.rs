@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::schedule::Schedule;
+use crate::cursor::Cursor;
 use crate::log::Position;
 use crate::occurrence::Occurrence;
 
@@ -19,7 +20,7 @@ use crate::occurrence::Occurrence;
 pub(crate) enum Content {
     /// An occurrence, with the cursor that goes with it: all at or before it were delivered or
     /// abandoned.
-    Occurrence(Arc<Occurrence>, Option<Arc<str>>),
+    Occurrence(Arc<Occurrence>, Option<Cursor>),
     /// A control body.
     Control(String),
 }
@@ -110,8 +111,15 @@ impl Window {
         }
     }
 
-    /// Ends an attempt. Returns whether the delivery is abandoned. `jitter` is between 0 and 1.
-    pub(crate) fn end(&mut self, number: u64, outcome: Outcome, now: Instant, jitter: f64) -> bool {
+    /// Ends an attempt. Returns whether the delivery is abandoned. `jitter` gives a number
+    /// between 0 and 1.
+    pub(crate) fn end(
+        &mut self,
+        number: u64,
+        outcome: Outcome,
+        now: Instant,
+        jitter: impl FnOnce() -> f64,
+    ) -> bool {
         let Some(delivery) = self.open.get_mut(&number) else { return false };
         delivery.in_flight = false;
         delivery.attempts += 1;
@@ -120,7 +128,7 @@ impl Window {
             return false;
         };
         let elapsed = delivery.first.map_or(Duration::ZERO, |first| now - first);
-        match self.schedule.next(delivery.attempts, elapsed, after, jitter) {
+        match self.schedule.next(delivery.attempts, elapsed, after, jitter()) {
             Some(wait) => {
                 delivery.due = now + wait;
                 false
@@ -147,7 +155,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cursor::Cursor;
     use crate::cursor::tests::origin;
 
     fn position(index: u64) -> Position {
@@ -196,7 +203,7 @@ mod tests {
                     _ => Outcome::Retry(None),
                 };
                 let before = window.open.len();
-                let abandoned = window.end(number, outcome, now, 0.5);
+                let abandoned = window.end(number, outcome, now, || 0.5);
                 if window.open.len() < before {
                     prop_assert_eq!(abandoned, outcome != Outcome::Over);
                     prop_assert!(open.remove(&number));

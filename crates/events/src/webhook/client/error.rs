@@ -5,7 +5,9 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 use std::{fmt, io};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use hyper::HeaderMap;
+use hyper::header::RETRY_AFTER;
+use hyper_util::client::legacy;
 use serde::{Deserialize, Serialize};
 
 use super::resolver::is_forbidden;
@@ -90,16 +92,17 @@ impl AttemptError {
         Self { status: Some(status), retry_after, ..Self::new(category) }
     }
 
-    /// What went wrong while there was no answer, or no whole one.
-    pub(super) fn of(error: &reqwest::Error) -> Self {
-        let is_of_tls = |kind: io::ErrorKind| match kind {
-            io::ErrorKind::InvalidData => error.is_connect() || error.is_request(),
+    /// What went wrong while there was no answer.
+    pub(super) fn of(failed: &legacy::Error) -> Self {
+        let category_of = |kind: io::ErrorKind| match kind {
+            io::ErrorKind::TimedOut => Some(Category::Timeout),
+            io::ErrorKind::InvalidData => Some(Category::TlsError),
             // Later it means that the endpoint closed the connection.
-            io::ErrorKind::UnexpectedEof => error.is_connect(),
-            _ => false,
+            io::ErrorKind::UnexpectedEof if failed.is_connect() => Some(Category::TlsError),
+            _ => None,
         };
         let mut category = Category::ConnectionRefused;
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        let mut cause: Option<&(dyn Error + 'static)> = Some(failed);
         while let Some(error) = cause {
             if is_forbidden(error) {
                 return Self::forbidden();
@@ -107,15 +110,13 @@ impl AttemptError {
             // The client wraps errors of TLS in others, which skip them as their source.
             cause = match error.downcast_ref::<io::Error>() {
                 Some(io) => {
-                    if is_of_tls(io.kind()) {
-                        category = Category::TlsError;
-                    }
+                    category = category_of(io.kind()).unwrap_or(category);
                     io.get_ref().map(|inner| inner as &(dyn Error + 'static))
                 }
                 None => error.source(),
             };
         }
-        Self::new(if error.is_timeout() { Category::Timeout } else { category })
+        Self::new(category)
     }
 }
 

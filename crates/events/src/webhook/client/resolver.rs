@@ -4,10 +4,12 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::Semaphore;
+use tower_service::Service;
 
 /// Finds the addresses of a name.
 pub(crate) trait Lookup: Send + Sync + 'static {
@@ -49,14 +51,23 @@ impl Lookup for SystemLookup {
 struct Forbidden;
 
 /// Gives the client the addresses to which it connects: those that were checked, and no others.
+#[derive(Clone)]
 pub(super) struct Resolver {
     pub(super) lookup: Arc<dyn Lookup>,
     /// Whether a connection to an address may be made.
     pub(super) accepts: fn(IpAddr) -> bool,
 }
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let (found, accepts) = (self.lookup.lookup(name.as_str()), self.accepts);
         Box::pin(async move {
             let found = found.await?;
@@ -65,8 +76,8 @@ impl Resolve for Resolver {
                 return Err(Forbidden.into());
             }
             // The client puts the port of the URL in the place of 0.
-            let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, 0));
-            Ok(Box::new(addresses) as Addrs)
+            let addresses: Vec<_> = found.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+            Ok(addresses.into_iter())
         })
     }
 }
@@ -102,8 +113,8 @@ mod tests {
             (vec!["fe80::1"], false),
         ] {
             let lookup = Arc::new(Answers(Mutex::new(vec![answer.clone()])));
-            let resolver = Resolver { lookup, accepts: is_global };
-            match resolver.resolve("hook.example".parse().unwrap()).await {
+            let mut resolver = Resolver { lookup, accepts: is_global };
+            match resolver.call("hook.example".parse().unwrap()).await {
                 Ok(found) => {
                     let found: Vec<_> = found.map(|it| it.ip().to_string()).collect();
                     assert!(passes && found == answer, "{answer:?}");
@@ -118,8 +129,8 @@ mod tests {
         let found = SystemLookup::new(1).lookup("localhost").await.unwrap();
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
         let lookup = Arc::new(SystemLookup::new(1));
-        let resolver = Resolver { lookup, accepts: is_global };
-        let refused = resolver.resolve("localhost".parse().unwrap()).await.err().unwrap();
+        let mut resolver = Resolver { lookup, accepts: is_global };
+        let refused = resolver.call("localhost".parse().unwrap()).await.err().unwrap();
         assert!(is_forbidden(&*refused));
     }
 }

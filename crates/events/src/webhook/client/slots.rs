@@ -1,8 +1,8 @@
 //! How many attempts are made at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -58,10 +58,13 @@ impl Slots {
 
     fn enter(&self, host: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock();
-        let new = || Host { users: 0, semaphore: Arc::new(Semaphore::new(self.for_each)) };
-        let host = hosts.entry(host.into()).or_insert_with(new);
-        host.users += 1;
-        host.semaphore.clone()
+        if let Some(host) = hosts.get_mut(host) {
+            host.users += 1;
+            return host.semaphore.clone();
+        }
+        let semaphore = Arc::new(Semaphore::new(self.for_each));
+        hosts.insert(host.into(), Host { users: 1, semaphore: semaphore.clone() });
+        semaphore
     }
 }
 

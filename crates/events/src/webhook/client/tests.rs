@@ -5,19 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use standardwebhooks::Webhook;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::super::secret::Secret;
 use super::*;
@@ -337,17 +333,16 @@ async fn secure_endpoint(name: &str) -> (Endpoint, Vec<u8>) {
 
 /// A client that takes this machine for the open internet, and trusts a certificate.
 fn trusting(certificate: Vec<u8>, names: &[&'static str]) -> CallbackClient {
-    let client = CallbackClient::build(
-        &ClientSettings::default(),
-        AllowedOrigins::default(),
-        Names::that_answer(names),
-        |ip| ip.is_loopback(),
-        &|builder| {
-            let certificate = reqwest::Certificate::from_der(&certificate).unwrap();
-            builder.tls_certs_only([certificate])
-        },
-    );
-    client.unwrap()
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.into()).unwrap();
+    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let (settings, allowed) = (ClientSettings::default(), AllowedOrigins::default());
+    let names = Names::that_answer(names);
+    CallbackClient::build(&settings, allowed, names, |ip| ip.is_loopback(), &tls)
 }
 
 #[tokio::test]
