@@ -202,6 +202,9 @@ async fn a_type_that_cannot_be_delivered_or_has_no_name_is_refused() {
     assert_eq!(handle.add(&jobs("")).await, Err(TypeError::Name));
     assert_eq!(handle.add(&jobs(&"x".repeat(257))).await, Err(TypeError::Name));
     assert_eq!(handle.replace(&jobs("none")).await, Err(TypeError::Unknown("none".into())));
+    // It would promise more than there is.
+    let kept = jobs("kept").durable();
+    assert_eq!(handle.add(&kept).await, Err(TypeError::NoStore("kept".into())));
     let twice = Events::new().add(&jobs("a")).add(&jobs("a"));
     assert!(server().extension(twice).start().await.is_err());
 }

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -29,6 +30,7 @@ type Answers = Arc<dyn Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync>;
 struct Endpoint {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Endpoint {
@@ -41,10 +43,13 @@ impl Endpoint {
         answer: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let endpoint = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
+        let address = listener.local_addr().unwrap();
+        let endpoint = Self { address, seen: Arc::default(), connections: Arc::default() };
         let (seen, answer) = (endpoint.seen.clone(), Arc::new(answer) as Answers);
+        let connections = endpoint.connections.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::AcqRel);
                 let (seen, answer, tls) = (seen.clone(), answer.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
@@ -451,6 +456,19 @@ async fn other_answers_verify_nothing() {
     }
     let error = verify(|seen| answer(403, json!({"challenge": echo(seen)}).to_string())).await;
     assert_eq!(error.unwrap_err().category, Category::Http4xx);
+}
+
+#[tokio::test]
+async fn as_many_connections_are_kept_as_requests_are_made_at_once() {
+    let endpoint = Endpoint::new(|_| answer(200, "taken")).await;
+    let (client, url) = client(&endpoint.origin(), "/h", &[]);
+    for _ in 0..10 {
+        let at_once = (0..8).map(|_| client.post(&url, message()));
+        futures::future::try_join_all(at_once).await.unwrap();
+    }
+    assert_eq!(endpoint.seen(), 80);
+    let connections = endpoint.connections.load(Ordering::Acquire);
+    assert!(connections <= 8, "{connections}");
 }
 
 #[tokio::test]
