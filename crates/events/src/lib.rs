@@ -40,7 +40,9 @@ pub use event_type::{Emit, EmitError, EventType, event_type};
 pub use events::{Events, EventsHandle};
 pub use shared::TypeError;
 #[cfg(feature = "redb")]
-pub use store::file::{EventsFileError, RedbEventsStore, StoreKey};
+pub use store::file::{EventsFileError, RedbEventsStore};
+#[cfg(feature = "redb")]
+pub use store::sealed::StoreKey;
 pub use store::{EventsStore, MemoryEventsStore, StoreError, StoredOccurrence, StoredWebhook};
 pub use subscriber::{Mode, Subscriber};
 pub use webhook::{OriginError, WebhookConfig, WebhookView};

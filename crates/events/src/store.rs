@@ -2,6 +2,8 @@
 
 #[cfg(feature = "redb")]
 pub(crate) mod file;
+#[cfg(feature = "redb")]
+pub(crate) mod sealed;
 
 use std::collections::VecDeque;
 use std::fmt;

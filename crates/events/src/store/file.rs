@@ -8,13 +8,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use foldhash::HashMap;
-use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::future::{BoxFuture, FutureExt as _};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use super::sealed::StoreKey;
 use super::{EventsStore, StoreError, StoredOccurrence, StoredWebhook};
 
 const WEBHOOKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("webhooks");
@@ -24,46 +24,6 @@ const LOGS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("logs
 const CACHE: usize = 8 << 20;
 /// Changes that may wait for the thread.
 const QUEUE: usize = 1_024;
-
-/// The key that encrypts the webhooks in a file: their secrets are in it.
-#[derive(Clone)]
-pub struct StoreKey(Arc<LessSafeKey>);
-
-impl std::fmt::Debug for StoreKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StoreKey")
-    }
-}
-
-impl StoreKey {
-    /// A key of 32 bytes, which should be random and kept apart from the file.
-    ///
-    /// # Panics
-    ///
-    /// Never: each 32 bytes are a key.
-    #[must_use]
-    pub fn new(bytes: [u8; 32]) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).expect("a key of this length");
-        Self(Arc::new(LessSafeKey::new(key)))
-    }
-
-    /// Encrypts and authenticates; the id is authenticated, too.
-    fn seal(&self, id: &str, mut text: Vec<u8>) -> Option<Vec<u8>> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
-        let unique = Nonce::assume_unique_for_key(nonce);
-        self.0.seal_in_place_append_tag(unique, Aad::from(id.as_bytes()), &mut text).ok()?;
-        Some([&nonce[..], &text].concat())
-    }
-
-    fn open(&self, id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut text = text.to_vec();
-        let opened = self.0.open_in_place(nonce, Aad::from(id.as_bytes()), &mut text).ok()?;
-        Some(opened.to_vec())
-    }
-}
 
 /// Why a file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -139,15 +99,11 @@ impl EventsStore for RedbEventsStore {
     }
 
     fn put(&self, webhooks: Vec<StoredWebhook>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let sealed = webhooks.into_iter().map(|webhook| {
-            let id = webhook.id();
-            let json = serde_json::to_vec(&webhook).ok()?;
-            Some((id.clone(), self.key.seal(&id, json)?))
-        });
-        match sealed.collect::<Option<Vec<_>>>() {
-            Some(sealed) => self.ask(|reply| Job::Put(sealed, reply)).boxed(),
-            None => ready(Err(StoreError("a webhook is not encrypted".to_owned()))).boxed(),
+        async move {
+            let sealed = self.key.seal_all(&webhooks)?;
+            self.ask(|reply| Job::Put(sealed, reply)).await
         }
+        .boxed()
     }
 
     fn remove(&self, ids: Vec<String>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -157,13 +113,7 @@ impl EventsStore for RedbEventsStore {
     fn load(&self) -> BoxFuture<'_, Result<Vec<StoredWebhook>, StoreError>> {
         async move {
             let sealed = self.ask(Job::Load).await?;
-            let unreadable =
-                || StoreError("a webhook cannot be decrypted: is it another key?".to_owned());
-            let webhooks = sealed.into_iter().map(|(id, sealed)| {
-                let json = self.key.open(&id, &sealed).ok_or_else(unreadable)?;
-                serde_json::from_slice(&json).map_err(|error| StoreError(error.to_string()))
-            });
-            webhooks.collect()
+            sealed.iter().map(|(id, sealed)| self.key.open_webhook(id, sealed)).collect()
         }
         .boxed()
     }
