@@ -41,7 +41,9 @@ pub use events::{Events, EventsHandle};
 pub use shared::TypeError;
 #[cfg(feature = "redb")]
 pub use store::file::{EventsFileError, RedbEventsStore};
-#[cfg(feature = "redb")]
+#[cfg(feature = "redis")]
+pub use store::redis::{RedisEventsConfig, RedisEventsError, RedisEventsStore};
+#[cfg(any(feature = "redb", feature = "redis"))]
 pub use store::sealed::StoreKey;
 pub use store::{EventsStore, MemoryEventsStore, StoreError, StoredOccurrence, StoredWebhook};
 pub use subscriber::{Mode, Subscriber};

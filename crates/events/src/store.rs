@@ -2,7 +2,9 @@
 
 #[cfg(feature = "redb")]
 pub(crate) mod file;
-#[cfg(feature = "redb")]
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+#[cfg(any(feature = "redb", feature = "redis"))]
 pub(crate) mod sealed;
 
 use std::collections::VecDeque;
