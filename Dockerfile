@@ -14,5 +14,5 @@ COPY --from=build /src/target/release/examples/node /usr/local/bin/stentor-node
 USER 65534:65534
 # Clients; other nodes, with links and gossip.
 EXPOSE 8080/tcp 7946/tcp 7946/udp
-# There is no HEALTHCHECK: whoever runs the container probes the port (see docs/OPERATING.md).
+# There is no HEALTHCHECK: whoever runs the container asks /readyz and /livez (see docs/OPERATING.md).
 ENTRYPOINT ["/usr/local/bin/stentor-node"]

@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     (cluster.listen, cluster.gossip) = (arguments.nodes, arguments.nodes);
     cluster.seeds = arguments.seeds;
     cluster.tls = arguments.tls.as_deref().map(keys).transpose()?;
-    let mut http = HttpConfig::default();
+    let mut http = HttpConfig::new().health(true);
     if !arguments.hosts.is_empty() {
         http.origins = OriginPolicy::hosts(arguments.hosts);
     }

@@ -265,3 +265,37 @@ fn the_comparison_has_the_numbers_that_its_script_counts() {
     assert!(table.lines().count() > 2, "{table}");
     assert!(read("docs/COMPARE.md").contains(table), "the table is to be:\n{table}");
 }
+
+/// The tests that the table of invariants names: words in backticks that are names of functions.
+fn tests_of(row: &str) -> Vec<&str> {
+    let tests = row.rsplit('|').nth(1).unwrap_or_default();
+    let quoted = tests.split('`').skip(1).step_by(2);
+    quoted.filter(|it| it.contains('_') && !it.contains(['/', '.'])).collect()
+}
+
+#[test]
+fn each_guarantee_has_an_invariant_and_each_invariant_a_test() {
+    let architecture = read("docs/ARCHITECTURE.md");
+    let (_, table) = architecture.split_once("## Invariants").expect("the table of invariants");
+    let rows = table.lines().filter_map(|line| {
+        let number = line.strip_prefix("| ")?.split(' ').next()?.parse::<u32>().ok()?;
+        Some((number, line))
+    });
+    let invariants: BTreeMap<_, _> = rows.collect();
+    let code: String = files(&["rs"]).iter().map(|file| read(file)).collect();
+    let missing: Vec<_> = invariants
+        .values()
+        .flat_map(|row| tests_of(row))
+        .filter(|test| !code.contains(&format!("fn {test}(")))
+        .collect();
+    assert!(missing.is_empty(), "tests that do not exist: {missing:#?}");
+
+    let guarantees = read("docs/GUARANTEES.md");
+    let is_list = |text: &str| text.chars().all(|it| it.is_ascii_digit() || ", ".contains(it));
+    let named = guarantees.split(['(', ')', '|']).filter(|text| is_list(text));
+    let numbers: Vec<u32> =
+        named.flat_map(|it| it.split(',')).filter_map(|it| it.trim().parse().ok()).collect();
+    assert!(numbers.len() > 40, "{numbers:?}");
+    let unknown: Vec<_> = numbers.iter().filter(|it| !invariants.contains_key(it)).collect();
+    assert!(unknown.is_empty(), "invariants that do not exist: {unknown:?}");
+}

@@ -343,16 +343,13 @@ impl EventsHandle {
         self.shared().is_ok_and(|shared| shared.webhooks.terminate_by_id(webhook, error))
     }
 
-    /// Lets requests go to one more origin, as
-    /// [`WebhookConfig::allow_origin`] does.
+    /// Lets requests go to one more origin, as [`WebhookConfig::allow_origin`] does.
     ///
     /// # Errors
     ///
-    /// If it is no origin.
+    /// [`OriginError`].
     pub fn allow_origin(&self, origin: &str) -> Result<(), OriginError> {
-        match self.shared() {
-            Ok(shared) => shared.webhooks.config.origins.allow(origin),
-            Err(_) => Ok(()),
-        }
+        let shared = self.shared().map_err(|_| OriginError::NotRunning)?;
+        shared.webhooks.config.origins.allow(origin)
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use stentor_engine::Engine;
 use stentor_engine::identity::Identity;
-use stentor_events::{Events, IDENTIFIER, Mode, TypeError, WebhookConfig};
+use stentor_events::{Events, IDENTIFIER, Mode, OriginError, TypeError, WebhookConfig};
 use stentor_test::Client;
 use support::{Jobs, LIST_CHANGED, Peer, engine, engine_with, jobs, server, without_replay};
 
@@ -167,6 +167,7 @@ async fn a_listen_hears_that_the_list_has_changed() {
     let events = Events::new().add(&first);
     let handle = events.handle();
     assert_eq!(handle.add(&second).await, Err(TypeError::NotRunning));
+    assert_eq!(handle.allow_origin("https://r.example"), Err(OriginError::NotRunning));
     let engine = server().extension(events).start().await.unwrap();
     let listens = Client::connect(&engine).await;
     let deaf = Client::connect(&engine).await;

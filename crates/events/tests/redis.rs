@@ -264,10 +264,10 @@ async fn nodes_do_not_see_each_other() {
         RedisEventsStore::connect(config, StoreKey::new(KEY)).await.unwrap()
     };
     let (one, two) = (named("p", "one").await, named("p", "two").await);
-    let elsewhere = named("q", "one").await;
+    let prefixed = named("q", "one").await;
     one.put(vec![webhook("ann", "")]).await.unwrap();
     one.append(occurrence("t", 1, ""), 10).await.unwrap();
-    for other in [&two, &elsewhere] {
+    for other in [&two, &prefixed] {
         assert_eq!(webhooks(other).await, BTreeMap::new());
         assert_eq!(numbers(other, "t").await, [0; 0]);
         other.remove(vec![webhook("ann", "").id()]).await.unwrap();

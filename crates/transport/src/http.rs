@@ -9,6 +9,8 @@
 //! | POST | a message of a session, or `initialize` | any request, with its routing headers |
 //! | GET | the session's notices | – |
 //! | DELETE | ends the session | – |
+//!
+//! With [`HttpConfig::health`] there are also `/livez` and `/readyz`.
 
 mod auth;
 mod body;
@@ -20,6 +22,7 @@ mod events;
 mod flow;
 mod get;
 mod guard;
+mod health;
 mod layered;
 mod legacy;
 mod modern;
@@ -174,7 +177,10 @@ pub fn router(engine: Engine, config: HttpConfig) -> Router {
     let endpoint = Endpoint::new(engine, config);
     let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
     let metadata = metadata.into_iter().flat_map(|it| it.paths()).map(as_route);
-    let mut others: Vec<_> = path_with_other_slash(&path).into_iter().chain(metadata).collect();
+    let health = endpoint.config.health.then_some([health::LIVE, health::READY]);
+    let health = health.into_iter().flatten().map(str::to_owned);
+    let others = path_with_other_slash(&path).into_iter().chain(metadata).chain(health);
+    let mut others: Vec<_> = others.collect();
     others.retain(|other| *other != path);
     others.sort_unstable();
     others.dedup();
@@ -289,8 +295,14 @@ where
     }
 }
 
-/// The response at any other path: the metadata document is at some of them.
+/// The response at any other path: the metadata document is at some of them, and what is said of the
+/// server's health.
 fn at_other_path(endpoint: &Endpoint, head: &Parts) -> Response {
+    if endpoint.config.health
+        && let Some(response) = health::respond(&endpoint.engine, head)
+    {
+        return response;
+    }
     let metadata = endpoint.gate.as_ref().and_then(|gate| gate.metadata());
     if let Some(metadata) = metadata.filter(|it| it.paths().any(|path| path == head.uri.path())) {
         let checked = guard::check_header_size(&head.headers, endpoint.config.max_headers)

@@ -19,17 +19,24 @@ const MAX_BYTES: usize = 2_048;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowedOrigins(Arc<RwLock<BTreeSet<String>>>);
 
-/// Why a text is no origin.
+/// Why an origin is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an origin is http:// or https://, a host, and a port if it is not the usual one")]
-pub struct OriginError;
+#[non_exhaustive]
+pub enum OriginError {
+    /// The text is no origin.
+    #[error("an origin is http:// or https://, a host, and a port if it is not the usual one")]
+    Malformed,
+    /// The engine has stopped, or has not started.
+    #[error("no engine runs")]
+    NotRunning,
+}
 
 impl AllowedOrigins {
     /// Adds an origin: a scheme, a host and a port. All three must be the same in a callback.
     ///
     /// # Errors
     ///
-    /// [`OriginError`] if the text is no origin, or more than one.
+    /// [`OriginError::Malformed`] if the text is no origin, or more than one.
     pub(crate) fn allow(&self, origin: &str) -> Result<(), OriginError> {
         let origin = parse_origin(origin)?;
         self.0.write().insert(origin);
@@ -48,13 +55,13 @@ impl AllowedOrigins {
 }
 
 fn parse_origin(text: &str) -> Result<String, OriginError> {
-    let url = Url::parse(text).map_err(|_| OriginError)?;
+    let url = Url::parse(text).map_err(|_| OriginError::Malformed)?;
     let is_bare = url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
         && has_no_user(&url)
         && matches!(url.scheme(), "http" | "https");
-    if is_bare { Ok(url.origin().ascii_serialization()) } else { Err(OriginError) }
+    if is_bare { Ok(url.origin().ascii_serialization()) } else { Err(OriginError::Malformed) }
 }
 
 fn has_no_user(url: &Url) -> bool {
@@ -369,7 +376,7 @@ mod tests {
             "file:///",
             "null",
         ] {
-            assert_eq!(allowed.allow(text), Err(OriginError), "{text}");
+            assert_eq!(allowed.allow(text), Err(OriginError::Malformed), "{text}");
         }
     }
 

@@ -36,6 +36,11 @@ pub struct HttpConfig {
     ///
     /// [`Identity`]: stentor_engine::identity::Identity
     pub require_identity: bool,
+    /// Whether `/livez` and `/readyz` say how the server is, to anybody who can reach it: 200 and
+    /// `ok`, or 503 and the reason in one line. `/livez` fails when the engine was killed or has
+    /// failed, `/readyz` also while it is draining. They need no identity, and accept any host.
+    /// Default `false`.
+    pub health: bool,
     /// The headers that handlers may read. See [`expose_headers`](Self::expose_headers).
     pub(super) exposed: Vec<(HeaderName, Arc<str>)>,
     /// The proxies that are believed when they say where a request comes from, by `Forwarded` or
@@ -107,6 +112,7 @@ impl Default for HttpConfig {
             auth: None,
             allow_anonymous: false,
             require_identity: false,
+            health: false,
             exposed: Vec::new(),
             trusted_proxies: Networks::default(),
             max_body: 4 * 1024 * 1024,
