@@ -16,8 +16,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use stentor::http::{HttpConfig, router};
+use stentor::metrics::BUCKETS;
 use stentor::{Context, Engine, ToolError, signal, tool};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
@@ -47,7 +48,9 @@ async fn count_down(ctx: Context) -> Result<&'static str, ToolError> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let _logs = stentor_examples::log("info");
     // Must come before the engine starts, because the engine looks up its histograms then.
-    let prometheus = PrometheusBuilder::new().install_recorder()?;
+    let prometheus = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("duration".to_owned()), &BUCKETS)?
+        .install_recorder()?;
     let engine =
         Engine::builder("metered", "1.0.0").tool(tool("count_down", count_down)).start().await?;
 

@@ -299,3 +299,39 @@ fn each_guarantee_has_an_invariant_and_each_invariant_a_test() {
     let unknown: Vec<_> = numbers.iter().filter(|it| !invariants.contains_key(it)).collect();
     assert!(unknown.is_empty(), "invariants that do not exist: {unknown:?}");
 }
+
+/// The names of metrics after this macro.
+fn metrics_after<'a>(code: &'a str, macro_: &str) -> BTreeSet<&'a str> {
+    let calls = code.split(macro_).skip(1);
+    calls.filter_map(|it| it.trim_start().strip_prefix('"')?.split('"').next()).collect()
+}
+
+#[test]
+fn each_metric_is_described_and_listed() {
+    let page = read("crates/engine/src/metrics.rs");
+    // `a.b.c`, `.d` in one row are `a.b.c` and `a.b.d`.
+    let mut listed = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("//! | `")) {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        let mut first = "";
+        for name in cell.split('`').skip(1).step_by(2) {
+            match name.strip_prefix('.') {
+                Some(_) => listed.insert(format!("{}{name}", first.rsplit_once('.').unwrap().0)),
+                None => {
+                    first = name;
+                    listed.insert(name.to_owned())
+                }
+            };
+        }
+    }
+    let sources = files(&["rs"]);
+    let code: String =
+        sources.iter().filter(|it| it.starts_with("crates/")).map(|it| read(it)).collect();
+    for kind in ["counter", "gauge", "histogram"] {
+        let described = metrics_after(&code, &format!("describe_{kind}!("));
+        let used = metrics_after(&code, &format!(" {kind}!("));
+        assert_eq!(used, described, "used and described: {kind}");
+        let unlisted: Vec<_> = used.iter().filter(|it| !listed.contains(**it)).collect();
+        assert!(unlisted.is_empty(), "metrics.rs does not list {unlisted:?}");
+    }
+}

@@ -160,7 +160,7 @@ impl Core {
     pub(crate) fn record_metrics(&self) {
         let gauges = Gauges {
             requests: self.calls.requests.held(),
-            sessions: self.sessions.directory.len(),
+            sessions: self.sessions.directory.by_kind(),
             calls: self.calls.tracker.len(),
             awaiting_input: self.calls.awaiting_input.len(),
         };

@@ -11,7 +11,17 @@
 //! | `stentor.restarts` | counter | `actor` |
 //! | `stentor.principals.refused` | counter | `of`: `sessions`, `listens`, `calls` or `subscriptions` |
 //! | `stentor.held.bytes`, `stentor.requests.bytes` | gauges | |
-//! | `stentor.sessions`, `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
+//! | `stentor.sessions` | gauge | `kind`: `pipe`, `http` or `listen` |
+//! | `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
+//! | `stentor.session_store.errors` | counter | |
+//! | `stentor.redis.lost` (feature `redis`) | counter | |
+//! | `stentor.events.emitted` (feature `events`) | counter | `type` |
+//! | `stentor.events.lag` (feature `events`) | gauge | `type` |
+//! | `stentor.events.gaps` (feature `events`) | counter | `mode`: `poll`, `push` or `webhook` |
+//! | `stentor.events.webhook.attempts` (feature `events`) | counter | `result`: `delivered` or `failed` |
+//! | `stentor.events.webhook.abandoned` (feature `events`) | counter | |
+//!
+//! Each is described to the recorder, with its unit. Histograms need buckets ([`BUCKETS`]) if they are to be added up over nodes.
 //!
 //! Install a recorder before the engine starts. Counters of frames and gauges are updated every
 //! five seconds, and by [`Engine::record_metrics`](crate::Engine::record_metrics). Histograms add up two engines of one process;
@@ -20,7 +30,10 @@
 
 use std::time::Duration;
 
-use metrics::{Histogram, counter, gauge, histogram};
+use metrics::{
+    Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use stentor_delivery::CountersView;
 use stentor_delivery::policy::Class;
 use stentor_wire::Method;
@@ -31,12 +44,17 @@ const OPERATION: &str = "mcp.server.operation.duration";
 const SESSION: &str = "mcp.server.session.duration";
 const METHOD: &str = "mcp.method.name";
 
+/// Bounds of buckets for durations, in seconds, as OpenTelemetry's conventions for MCP name them.
+pub const BUCKETS: [f64; 14] =
+    [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
 /// What an engine has now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gauges {
     /// Bytes that are kept of what clients sent.
     pub(crate) requests: usize,
-    pub(crate) sessions: usize,
+    /// By kind.
+    pub(crate) sessions: [(SessionKind, usize); 3],
     pub(crate) calls: usize,
     pub(crate) awaiting_input: usize,
 }
@@ -49,6 +67,7 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        describe();
         let operation =
             |method: &Method| histogram!(OPERATION, METHOD => method.as_str().to_owned());
         let known = Method::KNOWN.iter().map(|method| (method.clone(), operation(method)));
@@ -93,8 +112,38 @@ impl Metrics {
         counter!("stentor.streams.closed").absolute(counters.closed);
         gauge!("stentor.held.bytes").set(counters.held as f64);
         gauge!("stentor.requests.bytes").set(gauges.requests as f64);
-        gauge!("stentor.sessions").set(gauges.sessions as f64);
+        for (kind, count) in gauges.sessions {
+            gauge!("stentor.sessions", "kind" => kind.as_str()).set(count as f64);
+        }
         gauge!("stentor.calls.running").set(gauges.calls as f64);
         gauge!("stentor.calls.awaiting_input").set(gauges.awaiting_input as f64);
     }
+}
+
+fn describe() {
+    describe_histogram!(OPERATION, Unit::Seconds, "From a request to its response");
+    describe_histogram!(SESSION, Unit::Seconds, "From the begin of a session to its end");
+    let frames = Unit::Count;
+    describe_counter!("stentor.frames.delivered", frames, "Messages that clients have taken");
+    describe_counter!("stentor.frames.coalesced", frames, "Messages that another one replaced");
+    describe_counter!("stentor.frames.dropped", frames, "Messages dropped for slow clients");
+    describe_counter!("stentor.progress.conflated", frames, "Progress that a later one replaced");
+    describe_counter!("stentor.progress.refused", frames, "Progress that was no progress");
+    describe_counter!("stentor.streams.closed", frames, "Streams closed as nobody read them");
+    describe_counter!("stentor.restarts", frames, "Actors that crashed and began anew");
+    describe_counter!("stentor.principals.refused", frames, "Requests beyond a principal's limit");
+    describe_counter!("stentor.session_store.errors", frames, "Sessions that were not stored");
+    describe_gauge!(
+        "stentor.held.bytes",
+        Unit::Bytes,
+        "What waits for clients, or is kept for them"
+    );
+    describe_gauge!("stentor.requests.bytes", Unit::Bytes, "What is kept of requests");
+    describe_gauge!("stentor.sessions", frames, "Open sessions");
+    describe_gauge!("stentor.calls.running", frames, "Calls that run");
+    describe_gauge!(
+        "stentor.calls.awaiting_input",
+        frames,
+        "Calls that wait for a client's answer"
+    );
 }

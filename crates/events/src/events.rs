@@ -162,6 +162,7 @@ async fn start(
     engine: Engine,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     shared.engine.store(Some(Arc::new(engine.clone())));
+    crate::metrics::describe();
     handle.0.store(Some(shared.clone()));
     let types = std::mem::take(&mut *shared.waiting.lock());
     for (definition, link) in types {

@@ -2,9 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::{counter, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::subscriber::Mode;
+
+/// Says what the metrics are.
+pub(crate) fn describe() {
+    let count = Unit::Count;
+    describe_counter!("stentor.events.emitted", count, "Occurrences emitted on this node");
+    describe_gauge!("stentor.events.lag", count, "Occurrences that streams were not offered yet");
+    describe_counter!("stentor.events.gaps", count, "Subscriptions told that something is missing");
+    describe_counter!("stentor.events.webhook.attempts", count, "Attempts to deliver to endpoints");
+    describe_counter!("stentor.events.webhook.abandoned", count, "Deliveries given up");
+}
 
 /// So many subscriptions are told that something may be missing.
 pub(crate) fn count_gaps(mode: Mode, count: usize) {

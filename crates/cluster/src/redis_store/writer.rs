@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use metrics::counter;
+use metrics::{Unit, counter, describe_counter};
 use parking_lot::Mutex;
 use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisError, RedisResult, Value};
@@ -93,6 +93,7 @@ impl WriterHandle {
         keep: Duration,
         max_waiting: usize,
     ) -> Arc<Self> {
+        describe_counter!("stentor.redis.lost", Unit::Count, "Frames that Redis did not keep");
         let (ops, queue) = mpsc::channel(QUEUE);
         let live = Mutex::default();
         let shared = Arc::new(Shared { waiting: AtomicUsize::new(0), max_waiting, keep, live });

@@ -11,7 +11,7 @@ use ractor::ActorId;
 
 use crate::ids::SessionId;
 use crate::principal_limits::PrincipalPermit;
-use crate::reasons::EndReason;
+use crate::reasons::{EndReason, SessionKind};
 use crate::session::{SessionEntry, SessionView};
 
 /// Outdated entries that the list of left sessions may contain before it is cleaned.
@@ -131,6 +131,17 @@ impl Directory {
             }
         }
         None
+    }
+
+    /// How many sessions of each kind there are, without those that are about to end.
+    pub(crate) fn by_kind(&self) -> [(SessionKind, usize); 3] {
+        let kinds = [SessionKind::Pipe, SessionKind::Http, SessionKind::Listen];
+        let mut counts = kinds.map(|kind| (kind, 0));
+        for entry in self.sessions.iter().filter(|entry| entry.ending().is_none()) {
+            let count = counts.iter_mut().find(|(kind, _)| *kind == entry.kind());
+            count.into_iter().for_each(|(_, count)| *count += 1);
+        }
+        counts
     }
 
     pub(crate) fn len(&self) -> usize {
