@@ -32,7 +32,7 @@ struct Audience {
 
 impl Audience {
     /// Listeners of so many classes, each with a tool of its own; with 0 nothing is hidden from anybody.
-    fn new(listeners: usize, classes: usize) -> Self {
+    fn new(listeners: usize, are_named: bool, classes: usize) -> Self {
         let runtime = support::runtime();
         let own = (0..classes)
             .map(|class| tool(format!("own{class}"), || async { "" }).only_for([team(class)]));
@@ -44,7 +44,7 @@ impl Audience {
             config.registry.coalesce_window = Duration::ZERO;
         });
         let engine = support::start(&runtime, builder);
-        let receivers = on_worker(&runtime, listen(engine.clone(), listeners, classes));
+        let receivers = on_worker(&runtime, listen(engine.clone(), listeners, are_named, classes));
         Self { runtime, engine, receivers: Arc::new(Mutex::new(receivers)), classes }
     }
 
@@ -65,13 +65,18 @@ fn team(class: usize) -> String {
     format!("team{class}")
 }
 
-async fn listen(engine: Engine, listeners: usize, classes: usize) -> Vec<StreamReceiver> {
+async fn listen(
+    engine: Engine,
+    listeners: usize,
+    are_named: bool,
+    classes: usize,
+) -> Vec<StreamReceiver> {
     let listen = json!({"notifications": {"toolsListChanged": true}});
     let listen = modern(1, "subscriptions/listen", listen);
     let mut receivers = Vec::with_capacity(listeners);
     for index in 0..listeners {
-        let identity = (classes > 0)
-            .then(|| Identity::named(format!("user{index}")).scopes([team(index % classes)]));
+        let named = || Identity::named(format!("user{index}"));
+        let identity = are_named.then(|| named().scopes([team(index % classes.max(1))]));
         receivers.push(stream(answer_for(&engine, &listen, identity).await));
     }
     for receiver in &mut receivers {
@@ -118,23 +123,26 @@ fn fanout(criterion: &mut Criterion) {
         // Built on demand: many sessions take time, and a benchmark may be skipped.
         let mut audience = None;
         group.bench_function(BenchmarkId::from_parameter(listeners), |bencher| {
-            let audience = audience.get_or_insert_with(|| Audience::new(listeners, 0));
+            let audience = audience.get_or_insert_with(|| Audience::new(listeners, false, 0));
             bencher.iter_custom(|changes| audience.measure(changes));
         });
     }
     group.finish();
 }
 
-/// The same with listeners whose lists differ.
+/// The same with listeners whose lists differ, beside listeners of whom nobody is known, and listeners
+/// who are known, but all of whom see everything.
 fn classes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fanout/classes");
     group.sampling_mode(SamplingMode::Flat).sample_size(10);
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.throughput(Throughput::Elements(10_000));
-    for classes in [0, 1, 20, 1_000] {
+    let cases = [("nobody", false, 0), ("0", true, 0), ("1", true, 1), ("20", true, 20)];
+    for (name, are_named, classes) in cases.into_iter().chain([("1000", true, 1_000)]) {
         let mut audience = None;
-        group.bench_function(BenchmarkId::from_parameter(classes), |bencher| {
-            let audience = audience.get_or_insert_with(|| Audience::new(10_000, classes));
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            let new = || Audience::new(10_000, are_named, classes);
+            let audience = audience.get_or_insert_with(new);
             bencher.iter_custom(|changes| audience.measure(changes));
         });
     }
