@@ -1,6 +1,7 @@
 //! What an author says of an event type, and how occurrences of it are emitted.
 
 mod definition;
+mod emitter;
 mod schema_change;
 
 use std::any::TypeId;
@@ -18,6 +19,7 @@ use stentor_engine::{AccessRules, Schema};
 use stentor_wire::model::JsonObject;
 
 pub(crate) use definition::{Definition, Filter, Modes, WatchedArguments};
+pub use emitter::EmitMessage;
 pub(crate) use schema_change::{SchemaChange, changed};
 
 use crate::error::EventError;
@@ -313,15 +315,7 @@ where
     pub async fn emit_as(&self, emit: Emit<P>) -> Result<Arc<str>, EmitError> {
         let running = self.running.load_full();
         let running = running.ok_or_else(|| EmitError::NotRunning(self.definition.name.clone()))?;
-        let data = serde_json::to_vec(&emit.payload).unwrap_or_default();
-        if data.first() != Some(&b'{') {
-            return Err(EmitError::NoObject(self.definition.name.clone()));
-        }
-        if emit.id.as_ref().is_some_and(|id| !is_id(id)) {
-            return Err(EmitError::Id);
-        }
-        let typed = Arc::new(emit.payload);
-        running.emit(emit.id, emit.at, data.into(), Some(typed), emit.only_for).await
+        emit.into_log(&running).await
     }
 
     /// Ends all subscriptions of the type, in all modes, and tells them why. The type stays.
@@ -382,6 +376,21 @@ impl<P> Emit<P> {
     pub fn only_for(mut self, subscription: impl Into<Arc<str>>) -> Self {
         self.only_for = Some(subscription.into());
         self
+    }
+}
+
+impl<P: Serialize + Send + Sync + 'static> Emit<P> {
+    /// Emits it. Returns its id.
+    async fn into_log(self, running: &Arc<RunningType>) -> Result<Arc<str>, EmitError> {
+        let data = serde_json::to_vec(&self.payload).unwrap_or_default();
+        if data.first() != Some(&b'{') {
+            return Err(EmitError::NoObject(running.name()));
+        }
+        if self.id.as_ref().is_some_and(|id| !is_id(id)) {
+            return Err(EmitError::Id);
+        }
+        let typed = Arc::new(self.payload);
+        running.emit(self.id, self.at, data.into(), Some(typed), self.only_for).await
     }
 }
 

@@ -1,5 +1,5 @@
 //! **Owns** the actors of the extension: one for each event type, one for each webhook that has
-//! something to deliver.
+//! something to deliver, and emitters.
 //! **Receives** types that come and go, webhooks that have something to deliver, and ticks.
 //! **Sends** heartbeats to the actors of types, and ends what is over.
 //! **Dies when** the engine's supervisor stops, or a bug panics.
@@ -52,7 +52,7 @@ impl Actor for Keeper {
         myself: ActorRef<KeeperMsg>,
         shared: Arc<Shared>,
     ) -> Result<KeeperState, ActorProcessingErr> {
-        shared.keeper.store(Some(Arc::new(myself.clone())));
+        shared.keeper.store(Some(Arc::new(myself.get_cell())));
         myself.send_interval(TICK, || KeeperMsg::Tick);
         myself.send_interval(shared.config.heartbeat, || KeeperMsg::Beat);
         for running in shared.all() {

@@ -9,7 +9,8 @@
 //!
 //! Pure parts: `cursor.rs`, `log.rs`, `error.rs`, `event_type/schema_change.rs`, and many of
 //! [`webhook`](self). The actors: `keeper.rs` above all, `type_actor.rs` one for each type,
-//! `webhook/deliverer.rs` one for each webhook that has something to deliver.
+//! `webhook/deliverer.rs` one for each webhook that has something to deliver, `event_type/emitter.rs`
+//! one for each type that actors of the host emit by message.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -36,7 +37,7 @@ mod webhook;
 
 pub use config::EventsConfig;
 pub use error::{EventError, Numbering};
-pub use event_type::{Emit, EmitError, EventType, event_type};
+pub use event_type::{Emit, EmitError, EmitMessage, EventType, event_type};
 pub use events::{Events, EventsHandle};
 pub use shared::TypeError;
 #[cfg(feature = "redb")]

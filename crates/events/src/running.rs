@@ -3,15 +3,16 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ractor::ActorRef;
+use ractor::{ACTIVE_STATES, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use crate::config::EventsConfig;
 use crate::cursor::Origin;
 use crate::error::EventError;
 use crate::event_type::{Definition, EmitError, Modes};
@@ -42,6 +43,10 @@ pub(crate) struct RunningType {
     /// Occurrences that may wait for the actor.
     max_lag: u64,
     actor: ArcSwapOption<ActorRef<TypeMsg>>,
+    /// Above the actors of the type.
+    keeper: Arc<ArcSwapOption<ActorCell>>,
+    /// The actor that emits what it is sent, once somebody has asked for it.
+    emitter: Mutex<Option<ActorCell>>,
     /// Streams and webhooks.
     listeners: AtomicUsize,
     /// Whether the actor has been told that there is something new.
@@ -60,23 +65,28 @@ impl std::fmt::Debug for RunningType {
     }
 }
 
+/// How often a keeper is looked for that could have an emitter, and the pause before each next time:
+/// one that has crashed is replaced.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What a type without replay keeps, for streams that are a little behind.
 const WITHOUT_REPLAY: Bounds =
-    Bounds { count: 1_024, age: std::time::Duration::from_secs(60), bytes: usize::MAX };
+    Bounds { count: 1_024, age: Duration::from_secs(60), bytes: usize::MAX };
 
 impl RunningType {
     pub(crate) fn new(
         definition: Definition,
         modes: Modes,
         own: Arc<Origin>,
-        max_bytes: usize,
-        max_log_bytes: usize,
+        config: &EventsConfig,
+        keeper: Arc<ArcSwapOption<ActorCell>>,
         peers: Arc<Peers>,
         store: Option<Arc<dyn EventsStore>>,
     ) -> Self {
         let store = store.filter(|_| definition.is_durable && definition.replay.is_some());
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
-        let bounds = Bounds { bytes: bounds.bytes.min(max_log_bytes), ..bounds };
+        let bounds = Bounds { bytes: bounds.bytes.min(config.max_log_bytes), ..bounds };
         Self {
             modes,
             log: Mutex::new(Log::new(bounds, own.clone(), 0)),
@@ -86,9 +96,11 @@ impl RunningType {
             own,
             peers,
             store: store.map(|store| (Arc::new(AsyncMutex::new(store)), bounds.count)),
-            max_bytes,
+            max_bytes: config.max_payload,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),
+            keeper,
+            emitter: Mutex::default(),
             listeners: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             read: AtomicU64::new(0),
@@ -305,6 +317,38 @@ impl RunningType {
         self.send(TypeMsg::Flush);
     }
 
+    /// The actor that emits what it is sent; `start` begins one below the keeper. `None` if the type or
+    /// the engine ends.
+    pub(crate) async fn emitter<R>(&self, start: impl Fn(ActorCell) -> R) -> Option<ActorCell>
+    where
+        R: Future<Output = Result<ActorCell, SpawnErr>>,
+    {
+        for _ in 0..TRIES {
+            let emitter = self.emitter.lock().clone();
+            if let Some(emitter) = emitter.filter(lives) {
+                return Some(emitter);
+            }
+            let keeper = self.keeper.load_full()?;
+            if let Ok(started) = start((*keeper).clone()).await {
+                return self.choose_emitter(started);
+            }
+            sleep(PAUSE).await;
+        }
+        None
+    }
+
+    /// Two may have been started at once: one of them is the emitter.
+    fn choose_emitter(&self, started: ActorCell) -> Option<ActorCell> {
+        let mut emitter = self.emitter.lock();
+        let other = emitter.clone().filter(lives);
+        if self.is_closed() || other.is_some() {
+            started.stop(None);
+            return other;
+        }
+        *emitter = Some(started.clone());
+        Some(started)
+    }
+
     /// Counts a stream or webhook. The actor has read everything of before.
     pub(crate) fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::AcqRel);
@@ -326,6 +370,10 @@ impl RunningType {
     /// Takes no occurrences any more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        let emitter = self.emitter.lock().take();
+        if let Some(emitter) = emitter {
+            emitter.stop(None);
+        }
         self.watches.expire(None);
         self.progress.notify_waiters();
     }
@@ -341,4 +389,8 @@ impl RunningType {
     pub(crate) fn report_gap(&self) {
         self.send(TypeMsg::Gap);
     }
+}
+
+fn lives(actor: &ActorCell) -> bool {
+    ACTIVE_STATES.contains(&actor.get_status())
 }

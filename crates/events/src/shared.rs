@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
-use ractor::ActorRef;
+use ractor::ActorCell;
 use serde_json::{Map, Value};
 use stentor_engine::Engine;
 use stentor_wire::bounds::shortened;
@@ -37,7 +37,8 @@ pub(crate) struct Shared {
     /// In the order in which they were added, which is the order of the list.
     types: RwLock<IndexMap<Arc<str>, Running>>,
     pub(crate) engine: ArcSwapOption<Engine>,
-    pub(crate) keeper: ArcSwapOption<ActorRef<KeeperMsg>>,
+    /// The keeper of now. Between two keepers it is the one that has ended.
+    pub(crate) keeper: Arc<ArcSwapOption<ActorCell>>,
     pub(crate) webhooks: Arc<Webhooks>,
     pub(crate) peers: Arc<Peers>,
     epoch: u64,
@@ -80,7 +81,7 @@ impl Shared {
             waiting: Mutex::default(),
             types: RwLock::default(),
             engine: ArcSwapOption::empty(),
-            keeper: ArcSwapOption::empty(),
+            keeper: Arc::default(),
             webhooks,
             peers: Arc::default(),
             epoch: epoch(),
@@ -136,8 +137,8 @@ impl Shared {
             modes,
             // Each time that a type is added its numbers begin anew.
             Arc::new(Origin { node: engine.node().clone(), epoch: epoch() }),
-            self.config.max_payload,
-            self.config.max_log_bytes,
+            &self.config,
+            self.keeper.clone(),
             self.peers.clone(),
             self.webhooks.store.clone(),
         ));
@@ -211,7 +212,7 @@ impl Shared {
 
     pub(crate) fn tell_keeper(&self, message: KeeperMsg) {
         if let Some(keeper) = &*self.keeper.load() {
-            let _ = keeper.cast(message);
+            let _ = keeper.send_message(message);
         }
     }
 
