@@ -20,7 +20,7 @@ use stentor_wire::{ListKind, Topic};
 use crate::audience::Audience;
 use crate::call::CallView;
 use crate::core::Core;
-use crate::events::{EventBatch, EventReceiver};
+use crate::events::{EngineEvent, EventBatch, EventReceiver, ExtensionEvent};
 use crate::hub::HubMsg;
 use crate::ids::{CallId, SessionId};
 use crate::lifecycle::Ended;
@@ -286,6 +286,39 @@ impl Engine {
         wrap: impl Fn(EventBatch) -> M + Send + Sync + 'static,
     ) {
         self.core.events.subscribe(actor.clone(), capacity, wrap);
+    }
+
+    /// Reports something of an [`Extension`](crate::Extension) to those who subscribe to the
+    /// [events](Self::events), as [`EngineEvent::Extension`](crate::EngineEvent::Extension).
+    /// Without a subscriber `make` is not called.
+    ///
+    /// Not to be called under a lock: a subscriber may run the host's code.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stentor::{Engine, observe::EngineEvent};
+    ///
+    /// #[derive(Debug)]
+    /// struct Evicted(usize);
+    ///
+    /// let engine = Engine::builder("s", "1").start().await?;
+    /// let mut events = engine.events(16);
+    /// engine.report("com.example/cache", || Evicted(3));
+    /// let Some(EngineEvent::Extension { event, .. }) = events.next().await else { panic!() };
+    /// assert_eq!(event.get::<Evicted>().map(|it| it.0), Some(3));
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn report<T>(&self, identifier: &str, make: impl FnOnce() -> T)
+    where
+        T: fmt::Debug + Send + Sync + 'static,
+    {
+        self.core.events.emit(|| EngineEvent::Extension {
+            identifier: identifier.into(),
+            event: ExtensionEvent::new(make()),
+        });
     }
 
     /// Asks supervisor, registry and hub for their views, which they give after the messages that

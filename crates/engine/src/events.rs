@@ -7,6 +7,7 @@
 mod batch;
 mod losses;
 mod receiver;
+mod reported;
 mod ring;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use batch::EventBatch;
 pub(crate) use losses::report_losses;
 pub use receiver::EventReceiver;
 use receiver::Inbox;
+pub use reported::ExtensionEvent;
 
 /// An event of an engine.
 #[derive(Clone, Debug)]
@@ -137,6 +139,13 @@ pub enum EngineEvent {
         /// How many.
         count: u64,
     },
+    /// An extension reports something of its own.
+    Extension {
+        /// The identifier of the extension.
+        identifier: Arc<str>,
+        /// What it reports: a type of the extension.
+        event: ExtensionEvent,
+    },
     /// This many events were dropped here because the subscriber was slow.
     Missed(u64),
     /// The engine has stopped. No event follows.
@@ -163,6 +172,7 @@ impl EngineEvent {
             Self::CatalogChanged { .. }
             | Self::CatalogConflict { .. }
             | Self::ActorRestarted { .. }
+            | Self::Extension { .. }
             | Self::Missed(_)
             | Self::Stopped => None,
         }

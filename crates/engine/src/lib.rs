@@ -81,7 +81,7 @@ pub use catalog::{Catalog, CatalogError, Change, Item, ListCache, Mutation, Tool
 pub use config::Config;
 pub use dispatch::ListConfig;
 pub use engine::{CallerSession, Engine, EngineBuilder, Revoke, SessionRef, StartError};
-pub use events::{EngineEvent, EventBatch, EventReceiver};
+pub use events::{EngineEvent, EventBatch, EventReceiver, ExtensionEvent};
 pub use extension::{
     AccessRules, Extension, ExtensionError, Requester, Schema, StreamMethod, StreamRequest,
     extension,

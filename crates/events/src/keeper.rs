@@ -161,6 +161,7 @@ impl KeeperState {
             running.watches.expire(Some(now));
             running.publish_counts();
         }
+        self.shared.webhooks.report_abandoned();
         self.shared.webhooks.expire(now);
         self.shared.webhooks.take_over(&self.shared, None);
     }

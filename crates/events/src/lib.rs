@@ -27,6 +27,7 @@ mod metrics;
 mod occurrence;
 mod peers;
 mod push;
+mod report;
 mod running;
 mod shared;
 mod store;
@@ -39,6 +40,7 @@ pub use config::EventsConfig;
 pub use error::{EventError, Numbering};
 pub use event_type::{Emit, EmitError, EmitMessage, EventType, event_type};
 pub use events::{Events, EventsHandle};
+pub use report::{EventsReport, WebhookEnd};
 pub use shared::TypeError;
 #[cfg(feature = "redb")]
 pub use store::file::{EventsFileError, RedbEventsStore};

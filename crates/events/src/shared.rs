@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use stentor_engine::Engine;
 use stentor_wire::bounds::shortened;
 
+use crate::IDENTIFIER;
 use crate::config::EventsConfig;
 use crate::cursor::Origin;
 use crate::error::EventError;
@@ -17,6 +18,7 @@ use crate::event_type::{Definition, SchemaChange, WatchedArguments, changed};
 use crate::keeper::KeeperMsg;
 use crate::messages::LIST_CHANGED;
 use crate::peers::Peers;
+use crate::report::EventsReport;
 use crate::running::RunningType;
 use crate::store::StoreError;
 use crate::subscriber::{Mode, Subscriber};
@@ -208,6 +210,14 @@ impl Shared {
         self.all().iter().for_each(|running| running.send(TypeMsg::Recheck));
         let webhooks = self.webhooks.clone();
         tokio::spawn(async move { webhooks.recheck().await });
+    }
+
+    /// Tells the observers of the engine. Not to be called under a lock.
+    pub(crate) fn report(&self, make: impl FnOnce() -> EventsReport) {
+        let engine = self.engine.load_full();
+        if let Some(engine) = engine {
+            engine.report(IDENTIFIER, make);
+        }
     }
 
     pub(crate) fn tell_keeper(&self, message: KeeperMsg) {

@@ -22,6 +22,7 @@ use crate::event_type::{Definition, WatchedArguments};
 use crate::log::{Entry, Position, Step};
 use crate::messages;
 use crate::metrics::count_gaps;
+use crate::report::EventsReport;
 use crate::running::RunningType;
 use crate::subscriber::{Mode, Subscriber};
 use crate::webhook::Webhooks;
@@ -378,17 +379,33 @@ impl TypeState {
         let refused =
             self.streams.iter().filter_map(|(key, it)| Some((*key, permits(&it.0).err()?)));
         let refused: Vec<_> = refused.collect();
+        let mut counts: Vec<(EventError, usize)> = Vec::new();
         for (key, error) in refused {
             self.terminate(key, &error);
+            match counts.iter_mut().find(|(it, _)| *it == error) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((error, 1)),
+            }
         }
+        counts.into_iter().for_each(|(error, count)| self.report(count, error));
     }
 
     fn on_end(&mut self, error: &EventError) {
         let all: Vec<u64> = self.streams.keys().copied().collect();
+        let count = all.len();
         for key in all {
             self.terminate(key, error);
         }
+        if count > 0 {
+            self.report(count, error.clone());
+        }
         self.webhooks.end_type(&self.running.name(), error);
+    }
+
+    /// Streams were terminated.
+    fn report(&self, count: usize, error: EventError) {
+        let event_type = self.running.name();
+        self.webhooks.report(|| EventsReport::StreamsTerminated { event_type, count, error });
     }
 
     fn terminate(&mut self, key: u64, error: &EventError) {

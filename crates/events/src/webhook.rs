@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use stentor_engine::Requester;
 use tokio::sync::Semaphore;
@@ -48,6 +49,7 @@ use crate::keeper::KeeperMsg;
 use crate::log::{Entry, Position};
 use crate::metrics::WebhookCounts;
 use crate::peers::PeerMessage;
+use crate::report::{EventsReport, WebhookEnd};
 use crate::running::RunningType;
 use crate::shared::Shared;
 use crate::store::{EventsStore, StoreError, StoredWebhook};
@@ -70,6 +72,8 @@ pub(crate) struct Webhooks {
     table: Mutex<Table>,
     failing: Semaphore,
     counts: WebhookCounts,
+    /// What was given up since it was last reported, and why: by the id of the webhook.
+    abandoned: Mutex<HashMap<Arc<str>, (u64, &'static str)>>,
     standby: standby::Standby,
     /// Set when the engine has stopped: nothing is sent any more.
     closed: AtomicBool,
@@ -107,6 +111,7 @@ impl Webhooks {
             challenger,
             failing: Semaphore::new(MAX_FAILING),
             counts: WebhookCounts::default(),
+            abandoned: Mutex::default(),
             standby: standby::Standby::default(),
             closed: AtomicBool::new(false),
             saving: tokio::sync::Mutex::default(),
@@ -199,20 +204,52 @@ impl Webhooks {
         }
     }
 
+    /// Tells the observers of the engine. Not to be called under a lock.
+    pub(crate) fn report(&self, make: impl FnOnce() -> EventsReport) {
+        let shared = self.shared.lock().upgrade();
+        if let Some(shared) = shared {
+            shared.report(make);
+        }
+    }
+
+    fn report_end(&self, subscription: &Subscription, reason: impl FnOnce() -> WebhookEnd) {
+        self.report(|| EventsReport::WebhookEnded {
+            id: subscription.id.clone(),
+            reason: reason(),
+        });
+    }
+
+    /// A delivery was given up. That is reported at the next tick, with others.
+    fn note_abandoned(&self, id: &Arc<str>, reason: &'static str) {
+        let mut abandoned = self.abandoned.lock();
+        let (count, last) = abandoned.entry(id.clone()).or_insert((0, reason));
+        (*count, *last) = (*count + 1, reason);
+    }
+
+    /// Reports what was given up.
+    pub(crate) fn report_abandoned(&self) {
+        let abandoned = std::mem::take(&mut *self.abandoned.lock());
+        for (id, (count, reason)) in abandoned {
+            self.report(|| EventsReport::DeliveriesAbandoned { id, count, reason });
+        }
+    }
+
     /// A webhook ends, and its endpoint is told why.
     fn terminate(&self, subscription: &Arc<Subscription>, error: &EventError) {
         if subscription.end(Life::Ending(Arc::new(error.clone()))) {
             self.forget(subscription);
+            self.report_end(subscription, || WebhookEnd::Terminated(error.clone()));
             if !subscription.wake() {
                 self.deliver(subscription);
             }
         }
     }
 
-    /// A webhook ends, because its client or its time says so.
-    fn end(&self, subscription: &Arc<Subscription>) {
+    /// A webhook ends, and its endpoint is not told.
+    fn end(&self, subscription: &Arc<Subscription>, reason: WebhookEnd) {
         if subscription.end(Life::Over) {
             self.forget(subscription);
+            self.report_end(subscription, || reason);
         }
     }
 
@@ -275,7 +312,7 @@ impl Webhooks {
             table.forget_old(now);
             (table.expired(now), table.all())
         };
-        expired.iter().for_each(|subscription| self.end(subscription));
+        expired.iter().for_each(|subscription| self.end(subscription, WebhookEnd::Expired));
         for subscription in failing {
             let error = subscription.state().status.last_error;
             if let Some(category) = error {

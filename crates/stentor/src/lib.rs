@@ -164,8 +164,8 @@ pub mod task {
 pub mod observe {
     pub use stentor_engine::{
         ActorPoolView, CallId, CallOutcome, CallRef, CallView, CancelReason, EngineEvent,
-        EngineView, EventBatch, EventReceiver, HubView, RegistryView, Revision, Seq, SessionView,
-        Stopped, SupervisorView,
+        EngineView, EventBatch, EventReceiver, ExtensionEvent, HubView, RegistryView, Revision,
+        Seq, SessionView, Stopped, SupervisorView,
     };
 }
 

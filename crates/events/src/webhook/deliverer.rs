@@ -24,6 +24,7 @@ use crate::error::EventError;
 use crate::log::{Position, Step};
 use crate::messages;
 use crate::metrics::count_gaps;
+use crate::report::EventsReport;
 use crate::subscriber::Mode;
 use crate::token;
 
@@ -278,7 +279,7 @@ impl DelivererState {
         self.is_failing = failed;
         let jitter = || f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         let abandoned = self.window.end(number, outcome, now, jitter);
-        let mut owes_gap = false;
+        let (mut owes_gap, mut paused) = (false, false);
         {
             let mut state = self.subscription.state();
             match &result {
@@ -303,11 +304,20 @@ impl DelivererState {
                 && failed;
             if pauses && state.life == Life::Live {
                 tracing::warn!(id = %self.subscription.id, "a webhook is paused: its endpoint fails");
-                state.life = Life::Paused;
+                (state.life, paused) = (Life::Paused, true);
             }
         }
-        if abandoned {
-            metrics.abandoned();
+        let id = &self.subscription.id;
+        match &result {
+            Err(Failure::Attempt(error)) if abandoned => {
+                metrics.abandoned();
+                self.webhooks.note_abandoned(id, error.category.as_str());
+            }
+            Err(Failure::TooLarge) => self.webhooks.note_abandoned(id, "too_large"),
+            _ => {}
+        }
+        if paused {
+            self.webhooks.report(|| EventsReport::WebhookPaused { id: id.clone() });
         }
         if owes_gap && !self.ending {
             self.add_gap(now);

@@ -22,6 +22,7 @@ use crate::error::{EventError, Numbers};
 use crate::methods::{exists, read};
 use crate::occurrence::timestamp;
 use crate::push::oldest;
+use crate::report::{EventsReport, WebhookEnd};
 use crate::shared::Shared;
 use crate::subscriber::{Mode, Subscriber};
 
@@ -206,7 +207,7 @@ pub(crate) async fn unsubscribe(
         (found, table.cancel(&id), table.has_ended(&id))
     };
     if let Some(found) = &found {
-        webhooks.end(found);
+        webhooks.end(found, WebhookEnd::Unsubscribed);
         // The next process must not deliver to it.
         if let Err(error) = webhooks.save().await {
             tracing::error!(%error, "a webhook that has ended is still stored");
@@ -266,6 +267,9 @@ impl Webhooks {
         let subscriber = Arc::new(subscriber);
         let expires = self.granted(wanted.ttl);
         let max_of_type = running.definition().max_webhooks;
+        if let Some(old) = self.find(&id).filter(|it| it.is_expired(Instant::now())) {
+            self.end(&old, WebhookEnd::Expired);
+        }
         let begun =
             self.table.lock().begin(&id, &key.principal, &key.name, max_of_type, Instant::now())?;
         let number = match begun {
@@ -310,13 +314,19 @@ impl Webhooks {
         if !Arc::ptr_eq(&added, &subscription) {
             return self.refresh(&added, subscriber, &wanted, expires).await;
         }
+        self.report(|| EventsReport::WebhookAdded {
+            id: id.clone(),
+            event_type: key.name.clone(),
+            origin: url.origin().to_owned(),
+        });
         if running.is_closed() {
-            self.end(&added);
-            return Err(EventError::UnknownType((*key.name).to_owned()));
+            let error = EventError::UnknownType((*key.name).to_owned());
+            self.end(&added, WebhookEnd::Refused(error.clone()));
+            return Err(error);
         }
         if let Err(error) = self.store(&added).await {
             // Its client does not know that it exists.
-            self.end(&added);
+            self.end(&added, WebhookEnd::Refused(error.clone()));
             return Err(error);
         }
         if replays {
@@ -342,7 +352,7 @@ impl Webhooks {
         wanted: &Wanted,
         expires: Option<(Instant, SystemTime)>,
     ) -> Result<SubscribeResult, EventError> {
-        let (truncated, status) = {
+        let (truncated, was_active, status) = {
             let mut state = subscription.state();
             if matches!(state.life, Life::Ending(_) | Life::Over) {
                 return Err(EventError::UnknownSubscription);
@@ -357,8 +367,11 @@ impl Webhooks {
             let (secret, grace) = (wanted.secret.clone(), self.config.rotation_grace);
             state.secrets.rotate(secret, SystemTime::now(), grace);
             let status = state.delivery_status(was_active);
-            (std::mem::take(&mut state.truncated), status)
+            (std::mem::take(&mut state.truncated), was_active, status)
         };
+        if !was_active {
+            self.report(|| EventsReport::WebhookRevived { id: subscription.id.clone() });
+        }
         self.store(subscription).await?;
         if subscription.needs_deliverer() {
             self.deliver(subscription);

@@ -10,6 +10,7 @@ use stentor_engine::NodeId;
 use super::subscription::Life;
 use super::{Subscription, Webhooks};
 use crate::peers::{PeerMessage, rank};
+use crate::report::{EventsReport, WebhookEnd};
 use crate::shared::Shared;
 use crate::store::StoredWebhook;
 
@@ -43,7 +44,7 @@ impl Webhooks {
                     subscription.state().is_dirty = true;
                     continue;
                 }
-                self.hand_over(&subscription);
+                self.hand_over(&subscription, from);
             }
             self.standby.0.lock().insert(id, (from.clone(), stored));
         }
@@ -56,9 +57,10 @@ impl Webhooks {
     }
 
     /// Another node delivers it from here on.
-    fn hand_over(&self, subscription: &Arc<Subscription>) {
+    fn hand_over(&self, subscription: &Arc<Subscription>, to: &NodeId) {
         if subscription.end(Life::Over) {
             self.table.lock().remove(subscription);
+            self.report_end(subscription, || WebhookEnd::HandedOver(to.clone()));
         }
     }
 
@@ -94,9 +96,12 @@ impl Webhooks {
             self.standby.0.lock().remove(&id);
             if self.restore(shared, stored)
                 && let Some(subscription) = self.find(&id)
-                && subscription.needs_deliverer()
             {
-                self.deliver(&subscription);
+                let id = subscription.id.clone();
+                self.report(|| EventsReport::WebhookTakenOver { id, from: node });
+                if subscription.needs_deliverer() {
+                    self.deliver(&subscription);
+                }
             }
         }
     }
