@@ -267,8 +267,14 @@ where
     }
 
     /// Runs when the first subscription with these arguments begins, of any client and in any mode: to
-    /// watch the upstream. `on_unsubscribe` follows when the last one has ended. Both run in order,
-    /// one at a time for equal arguments.
+    /// watch the upstream. `on_unsubscribe` follows when the last one has ended, or the type or the
+    /// engine ends. Both run in order, one at a time for equal arguments.
+    ///
+    /// On several nodes this is the first subscription on any of them, and one node runs both. When that
+    /// dies or leaves, or one with a higher rank joins, another node begins: after the
+    /// `on_unsubscribe` of the one before, so the hook has to find out what has happened in between.
+    /// While nodes do not see each other, as in a split, each side runs the hooks. So what they do
+    /// upstream must be idempotent: to begin twice has to be the same as once.
     #[must_use]
     pub fn on_subscribe<R>(
         mut self,

@@ -12,6 +12,7 @@ use foldhash::HashMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
+use crate::peers::look_at_members;
 use crate::running::RunningType;
 use crate::shared::Shared;
 use crate::type_actor::{TypeActor, TypeActorArgs, TypeMsg};
@@ -158,11 +159,14 @@ impl KeeperState {
         let now = Instant::now();
         for running in self.types.values() {
             running.log.lock().expire(now);
-            running.watches.expire(Some(now));
+            running.watches.expire(now);
             running.publish_counts();
         }
         self.shared.webhooks.report_abandoned();
         self.shared.webhooks.expire(now);
         self.shared.webhooks.take_over(&self.shared, None);
+        if self.shared.peers.are_some() {
+            look_at_members(&self.shared);
+        }
     }
 }

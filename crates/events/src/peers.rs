@@ -8,6 +8,7 @@
 mod feed;
 mod message;
 mod route;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use message::Have;
 pub(crate) use message::{PeerMessage, answer};
 pub(crate) use route::{rank, route};
+pub(crate) use watching::look_at_members;
 
 use crate::IDENTIFIER;
 use crate::cursor::Cursor;
@@ -76,6 +78,8 @@ struct PeerState {
     lags: bool,
     /// Whether it has been told of all webhooks of this node.
     has_webhooks: bool,
+    /// What both nodes tell each other of what they watch.
+    talk: watching::Talk,
     feed: Option<AbortOnDropHandle<()>>,
     seen: Option<Instant>,
 }
@@ -208,6 +212,7 @@ impl Peers {
         };
         if !gone.is_empty() {
             self.moved.notify_waiters();
+            watching::forget(shared, &gone);
         }
     }
 
@@ -243,9 +248,11 @@ impl Peers {
         let mut state = peer.state.lock();
         (state.types, state.seen) = (have.names(), Some(Instant::now()));
         let before = state.epoch.replace(have.epoch);
-        if before != Some(have.epoch) {
+        let is_new = before != Some(have.epoch);
+        if is_new {
             state.has_webhooks = false;
         }
+        state.talk.learn(have.hooked.clone(), have.heard, is_new);
         drop(state);
         self.some.store(true, Ordering::Release);
         before.is_some_and(|before| before != have.epoch)

@@ -90,7 +90,7 @@ impl RunningType {
         Self {
             modes,
             log: Mutex::new(Log::new(bounds, own.clone(), 0)),
-            watches: Watches::new(&definition),
+            watches: Watches::new(&definition, peers.clone()),
             definition: ArcSwap::from_pointee(definition),
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
@@ -374,7 +374,7 @@ impl RunningType {
         if let Some(emitter) = emitter {
             emitter.stop(None);
         }
-        self.watches.expire(None);
+        self.watches.close();
         self.progress.notify_waiters();
     }
 

@@ -153,9 +153,17 @@ impl Shared {
             types.insert(name, (running.clone(), link.clone()));
         }
         link.store(Some(running.clone()));
-        self.tell_keeper(KeeperMsg::Added(running));
-        self.peers.wake();
+        self.tell_keeper(KeeperMsg::Added(running.clone()));
+        self.has_come(&running);
         Ok(())
+    }
+
+    /// A type has come, perhaps with hooks: the other nodes are told, and have to say what they watch.
+    fn has_come(&self, running: &RunningType) {
+        if running.watches.has_hooks() {
+            self.peers.hear_anew();
+        }
+        self.peers.wake();
     }
 
     /// Removes a type: its subscriptions end.
@@ -191,7 +199,11 @@ impl Shared {
         let mut broken =
             broken.filter(|(input, _)| change(&old, &definition, *input) == SchemaChange::Breaking);
         let broken = broken.next();
+        let had_hooks = running.watches.has_hooks();
         running.redefine(definition);
+        if !had_hooks {
+            self.has_come(&running);
+        }
         if let Some((_, feature)) = broken {
             running.end_subscriptions(&EventError::SchemaChanged(feature.to_owned()));
         }

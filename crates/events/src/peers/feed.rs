@@ -9,6 +9,7 @@ use stentor_engine::Engine;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::message::{Appended, Have, Known, PeerMessage};
+use super::watching::{self, look_at_members};
 use super::{Peer, ask};
 use crate::cursor::Cursor;
 use crate::log::{Position, Step};
@@ -36,6 +37,7 @@ struct Sending {
 pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
     while let Some(engine) = shared.engine.load_full() {
         if round(&shared, &engine, &peer).await.is_none() {
+            watching::lost(&peer);
             sleep(PAUSE).await;
         }
     }
@@ -48,8 +50,10 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
     let have: Have = serde_json::from_slice(&ask(engine, &peer.node, &hello).await?).ok()?;
     if shared.peers.learn(&peer.node, &have) {
         shared.webhooks.take_over(shared, Some(&peer.node));
+        watching::forget(shared, std::slice::from_ref(&peer.node));
     }
     have.note(shared);
+    look_at_members(shared);
     if !peer.state.lock().has_webhooks {
         for message in shared.webhooks.messages(engine.node()) {
             ask(engine, &peer.node, &message).await?;
@@ -63,6 +67,7 @@ async fn round(shared: &Shared, engine: &Engine, peer: &Peer) -> Option<()> {
     loop {
         // Before the logs are looked at, so that nothing is missed in between.
         let grown = shared.peers.grown.notified();
+        watching::tell(shared, engine, peer).await?;
         // Each type is the first one in its turn.
         if !sending.is_empty() {
             sending.rotate_left(1);

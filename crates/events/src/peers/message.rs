@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stentor_engine::NodeId;
 
+use super::watching::{self, Watches, look_at_members};
 use crate::cursor::Origin;
 use crate::running::RunningType;
 use crate::shared::Shared;
@@ -21,6 +22,8 @@ pub(crate) enum PeerMessage {
     Append(Vec<StoredOccurrence>),
     /// Webhooks that the sender delivers, and those that have ended.
     Webhooks { node: NodeId, put: Vec<StoredWebhook>, ended: Vec<String> },
+    /// Arguments that clients of the sender watch.
+    Watches(Watches),
 }
 
 /// What a node has.
@@ -30,6 +33,12 @@ pub(crate) struct Have {
     pub(crate) epoch: u64,
     /// By type: whose occurrences it knows.
     pub(crate) types: BTreeMap<Arc<str>, Vec<Known>>,
+    /// The types that have hooks.
+    #[serde(default)]
+    pub(super) hooked: BTreeSet<Arc<str>>,
+    /// In an answer: the number up to which it has heard what the asker watches.
+    #[serde(default)]
+    pub(super) heard: Option<u64>,
 }
 
 /// How far a node knows the occurrences of one origin.
@@ -58,8 +67,9 @@ impl Have {
             });
             (running.name(), known.collect())
         };
-        let epoch = shared.epoch();
-        Self { epoch, types: shared.all().iter().map(known).collect() }
+        let (epoch, all) = (shared.epoch(), shared.all());
+        let hooked = all.iter().filter(|it| it.watches.has_hooks()).map(|it| it.name()).collect();
+        Self { epoch, types: all.iter().map(known).collect(), hooked, heard: None }
     }
 
     pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
@@ -98,10 +108,14 @@ pub(crate) async fn answer(shared: Arc<Shared>, message: Bytes) -> Bytes {
         Ok(PeerMessage::Hello { node, have }) => {
             if shared.peers.learn(&node, &have) {
                 shared.webhooks.take_over(&shared, Some(&node));
+                watching::forget(&shared, std::slice::from_ref(&node));
             }
             have.note(&shared);
             shared.peers.compared();
-            serde_json::to_vec(&Have::here(&shared)).map_or(nothing, Bytes::from)
+            look_at_members(&shared);
+            let heard = Some(shared.peers.heard(&node));
+            let here = Have { heard, ..Have::here(&shared) };
+            serde_json::to_vec(&here).map_or(nothing, Bytes::from)
         }
         Ok(PeerMessage::Append(occurrences)) => {
             let mut appended = Appended::default();
@@ -112,6 +126,10 @@ pub(crate) async fn answer(shared: Arc<Shared>, message: Bytes) -> Bytes {
         }
         Ok(PeerMessage::Webhooks { node, put, ended }) => {
             shared.webhooks.learn(&shared, &node, put, &ended);
+            nothing
+        }
+        Ok(PeerMessage::Watches(message)) => {
+            watching::receive(&shared, message);
             nothing
         }
         Err(error) => {
