@@ -27,6 +27,9 @@ pub struct EventsConfig {
     pub max_payload: usize,
     /// Bytes of memory that the log of one type takes. Default 16 MiB.
     pub max_log_bytes: usize,
+    /// Loops of one type with [`check`](crate::EventType::check), each with a log of its own. Who needs
+    /// one more is refused. Default 10,000.
+    pub max_branches: usize,
     /// The numbers of errors. Default: those that a client knows.
     pub numbering: Numbering,
     /// Also declares the capability `events` beside `extensions`, and serves lists and webhooks on
@@ -45,6 +48,7 @@ impl Default for EventsConfig {
             heartbeat: Duration::from_secs(15),
             max_payload: 1 << 20,
             max_log_bytes: 16 << 20,
+            max_branches: 10_000,
             numbering: Numbering::default(),
             early_clients: true,
         }

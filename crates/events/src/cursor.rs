@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stentor_engine::NodeId;
 
 /// Longer cursors are no cursors, in bytes.
-const MAX_CURSOR: usize = 16 << 10;
+pub(crate) const MAX_CURSOR: usize = 16 << 10;
 
 /// Who numbers occurrences: one node, from its start or from the creation of its store on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,8 +28,21 @@ impl fmt::Display for Origin {
 /// order everywhere. So a cursor from one node names the same occurrences on another.
 ///
 /// Sorted by origins, of which there are few.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cursor(Vec<(Arc<Origin>, u64)>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursor {
+    numbers: Vec<(Arc<Origin>, u64)>,
+    /// What clients get instead of the numbers: where the upstream stands, of a type with `check`.
+    pub(crate) upstream: Option<Arc<str>>,
+}
+
+/// Where the upstream stands says nothing about what was looked at.
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        self.numbers == other.numbers
+    }
+}
+
+impl Eq for Cursor {}
 
 impl Cursor {
     /// Reads a cursor that [`Display`](fmt::Display) wrote; `None` if it is none.
@@ -45,41 +58,53 @@ impl Cursor {
             Some((Arc::new(origin), seq.parse().ok()?))
         };
         let parts = text.split(',').map(part).collect::<Option<BTreeMap<_, _>>>();
-        parts.map(|parts| Self(parts.into_iter().collect()))
+        parts.map(|parts| Self { numbers: parts.into_iter().collect(), upstream: None })
     }
 
     pub(crate) fn get(&self, origin: &Origin) -> Option<u64> {
-        self.0.iter().find(|(it, _)| **it == *origin).map(|(_, last)| *last)
+        self.numbers.iter().find(|(it, _)| **it == *origin).map(|(_, last)| *last)
     }
 
     /// Looks at an occurrence; `false` if it is before the cursor.
     pub(crate) fn pass(&mut self, origin: &Arc<Origin>, seq: u64) -> bool {
-        match self.0.binary_search_by(|(it, _)| it.cmp(origin)) {
-            Ok(at) if self.0[at].1 >= seq => false,
+        match self.numbers.binary_search_by(|(it, _)| it.cmp(origin)) {
+            Ok(at) if self.numbers[at].1 >= seq => false,
             Ok(at) => {
-                self.0[at].1 = seq;
+                self.numbers[at].1 = seq;
                 true
             }
             Err(at) => {
-                self.0.insert(at, (origin.clone(), seq));
+                self.numbers.insert(at, (origin.clone(), seq));
                 true
             }
         }
     }
 
     pub(crate) fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.0.iter().map(|(origin, _)| origin)
+        self.numbers.iter().map(|(origin, _)| origin)
+    }
+
+    /// As a JSON string.
+    pub(crate) fn json(&self) -> String {
+        match &self.upstream {
+            Some(upstream) => serde_json::to_string(&**upstream).unwrap_or_default(),
+            // Nothing in it has to be escaped.
+            None => format!("\"{self}\""),
+        }
     }
 
     /// Forgets an origin.
     pub(crate) fn remove(&mut self, origin: &Origin) {
-        self.0.retain(|(it, _)| **it != *origin);
+        self.numbers.retain(|(it, _)| **it != *origin);
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (origin, seq)) in self.0.iter().enumerate() {
+        if let Some(upstream) = &self.upstream {
+            return f.write_str(upstream);
+        }
+        for (index, (origin, seq)) in self.numbers.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(f, "{comma}{seq}.{origin}")?;
         }

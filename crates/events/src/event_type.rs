@@ -1,5 +1,6 @@
 //! What an author says of an event type, and how occurrences of it are emitted.
 
+mod checking;
 mod definition;
 mod emitter;
 mod schema_change;
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use stentor_engine::{AccessRules, Schema};
 use stentor_wire::model::JsonObject;
 
-pub(crate) use definition::{Definition, Filter, Modes, WatchedArguments};
+pub(crate) use definition::{Check, Definition, Filter, Modes, WatchedArguments, guarded};
 pub use emitter::EmitMessage;
 pub(crate) use schema_change::{SchemaChange, changed};
 
@@ -127,6 +128,9 @@ pub enum EmitError {
         /// How many there may be.
         max: usize,
     },
+    /// The type has a [`check`](EventType::check): what happens is asked for.
+    #[error("occurrences of '{0}' come from its `check`, and cannot be emitted")]
+    Checked(Arc<str>),
     /// The id is empty, too long, or contains more than visible ASCII.
     #[error("an id of an occurrence has 1 to {MAX_ID} characters of visible ASCII")]
     Id,
@@ -388,6 +392,9 @@ impl<P> Emit<P> {
 impl<P: Serialize + Send + Sync + 'static> Emit<P> {
     /// Emits it. Returns its id.
     async fn into_log(self, running: &Arc<RunningType>) -> Result<Arc<str>, EmitError> {
+        if running.branches().is_some() {
+            return Err(EmitError::Checked(running.name()));
+        }
         let data = serde_json::to_vec(&self.payload).unwrap_or_default();
         if data.first() != Some(&b'{') {
             return Err(EmitError::NoObject(running.name()));

@@ -1,5 +1,5 @@
-//! **Owns** the actors of the extension: one for each event type, one for each webhook that has
-//! something to deliver, and emitters.
+//! **Owns** the actors of the extension: one for each event type and each branch, a checker for each
+//! branch, one for each webhook that has something to deliver, and emitters.
 //! **Receives** types that come and go, webhooks that have something to deliver, and ticks.
 //! **Sends** heartbeats to the actors of types, and ends what is over.
 //! **Dies when** the engine's supervisor stops, or a bug panics.
@@ -12,6 +12,7 @@ use foldhash::HashMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
+use crate::checker::{Checker, CheckerArgs};
 use crate::peers::look_at_members;
 use crate::running::RunningType;
 use crate::shared::Shared;
@@ -40,6 +41,7 @@ pub(crate) struct Keeper;
 pub(crate) struct KeeperState {
     shared: Arc<Shared>,
     types: HashMap<ActorId, Arc<RunningType>>,
+    checkers: HashMap<ActorId, Arc<RunningType>>,
     deliverers: HashMap<ActorId, Arc<Subscription>>,
 }
 
@@ -56,11 +58,12 @@ impl Actor for Keeper {
         shared.keeper.store(Some(Arc::new(myself.get_cell())));
         myself.send_interval(TICK, || KeeperMsg::Tick);
         myself.send_interval(shared.config.heartbeat, || KeeperMsg::Beat);
-        for running in shared.all() {
+        for running in shared.all_running() {
             myself.cast(KeeperMsg::Added(running))?;
         }
         shared.webhooks.deliver_all(&shared);
-        Ok(KeeperState { shared, types: HashMap::default(), deliverers: HashMap::default() })
+        let (types, checkers, deliverers) = Default::default();
+        Ok(KeeperState { shared, types, checkers, deliverers })
     }
 
     async fn handle(
@@ -71,12 +74,15 @@ impl Actor for Keeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             KeeperMsg::Added(running) => {
-                // Also said by the one who adds it while a keeper starts.
-                if !state.types.values().any(|it| Arc::ptr_eq(it, &running)) {
-                    state.start_type(&myself, running).await?;
+                // Also said by the one who adds it while a keeper starts. It may be gone by then.
+                if !running.is_closed() && !state.types.values().any(|it| Arc::ptr_eq(it, &running))
+                {
+                    state.start_type(&myself, running.clone()).await?;
+                    state.start_checker(&myself, running).await?;
                 }
             }
-            KeeperMsg::Removed(running) => state.stop_type(&running),
+            // After what was sent to it before: its streams have to end.
+            KeeperMsg::Removed(running) => running.stop(),
             KeeperMsg::Deliver(subscription) => {
                 state.start_deliverer(&myself, subscription).await?;
             }
@@ -110,6 +116,11 @@ impl Actor for Keeper {
         {
             state.start_type(&myself, running).await?;
         }
+        if let Some(running) = state.checkers.remove(&child)
+            && !running.is_closed()
+        {
+            state.start_checker(&myself, running).await?;
+        }
         if let Some(subscription) = state.deliverers.remove(&child)
             && subscription.deliverer_ended(child, failed)
         {
@@ -133,9 +144,18 @@ impl KeeperState {
         Ok(())
     }
 
-    fn stop_type(&mut self, running: &Arc<RunningType>) {
-        // After what was sent to it before: its streams have to end.
-        running.send(TypeMsg::Stop);
+    /// A branch needs one.
+    async fn start_checker(
+        &mut self,
+        myself: &ActorRef<KeeperMsg>,
+        running: Arc<RunningType>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(branch) = running.branch() else { return Ok(()) };
+        let args = CheckerArgs { running: running.clone(), webhooks: self.shared.webhooks.clone() };
+        let (actor, _) = Actor::spawn_linked(None, Checker, args, myself.get_cell()).await?;
+        self.checkers.insert(actor.get_id(), running.clone());
+        branch.set_checker(actor);
+        Ok(())
     }
 
     async fn start_deliverer(

@@ -7,13 +7,19 @@
 //! Each type has a bounded log (`log.rs`), and everybody reads it: streams, polls, webhooks. Nobody is
 //! waited for; who is slower than the bounds of the log is told that something was skipped.
 //!
-//! Pure parts: `cursor.rs`, `log.rs`, `error.rs`, `event_type/schema_change.rs`, and many of
+//! A type whose upstream has cursors is asked instead ([`EventType::check`]): it has *branches*, each
+//! with the log of one principal and equal arguments (`branches.rs`).
+//!
+//! Pure parts: `cursor.rs`, `log.rs`, `check.rs`, `error.rs`, `event_type/schema_change.rs`, and many of
 //! [`webhook`](self). The actors: `keeper.rs` above all, `type_actor.rs` one for each type,
-//! `webhook/deliverer.rs` one for each webhook that has something to deliver, `event_type/emitter.rs`
-//! one for each type that actors of the host emit by message.
+//! `checker.rs` one for each branch, `webhook/deliverer.rs` one for each webhook that has something to
+//! deliver, `event_type/emitter.rs` one for each type that actors of the host emit by message.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod branches;
+mod check;
+mod checker;
 mod config;
 mod cursor;
 mod error;
@@ -30,12 +36,14 @@ mod push;
 mod report;
 mod running;
 mod shared;
+mod start;
 mod store;
 mod subscriber;
 mod type_actor;
 mod watches;
 mod webhook;
 
+pub use check::Checked;
 pub use config::EventsConfig;
 pub use error::{EventError, Numbering};
 pub use event_type::{Emit, EmitError, EmitMessage, EventType, event_type};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -35,6 +35,16 @@ pub(crate) struct Log {
     first: u64,
     bytes: usize,
     origins: BTreeMap<Arc<Origin>, Numbers>,
+    upstream: Option<Upstream>,
+}
+
+/// Where the upstream stands, in the log of a branch.
+#[derive(Debug)]
+struct Upstream {
+    /// Before the first entry.
+    first: Arc<str>,
+    /// Behind the last entry, and behind what it had to say since.
+    end: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +63,8 @@ pub(crate) struct Entry {
     pub(crate) seq: u64,
     at: Instant,
     pub(crate) occurrence: Arc<Occurrence>,
+    /// Where the upstream stands after it, in the log of a branch.
+    upstream: Option<Arc<str>>,
 }
 
 /// Where somebody reads: the index of the next entry, and what was looked at before.
@@ -82,7 +94,67 @@ impl Log {
             first: 0,
             bytes: 0,
             origins: BTreeMap::from([(own, numbers)]),
+            upstream: None,
         }
+    }
+
+    /// The upstream stands here now, behind all entries.
+    pub(crate) fn reach(&mut self, cursor: Arc<str>) {
+        match &mut self.upstream {
+            Some(upstream) => upstream.end = cursor,
+            None => self.upstream = Some(Upstream { first: cursor.clone(), end: cursor }),
+        }
+    }
+
+    /// Adds an occurrence that the upstream told, and which stands at this cursor after it.
+    pub(crate) fn append_checked(
+        &mut self,
+        now: Instant,
+        occurrence: Arc<Occurrence>,
+        after: Arc<str>,
+    ) {
+        self.expire(now);
+        if self.entries.is_empty()
+            && let Some(upstream) = &mut self.upstream
+        {
+            upstream.first = upstream.end.clone();
+        }
+        let own = self.own.clone();
+        let seq = self.last(&own) + 1;
+        self.push(&own, seq, now, occurrence, Some(after.clone()));
+        self.reach(after);
+    }
+
+    /// Where the upstream stands, behind all entries.
+    pub(crate) fn upstream_end(&self) -> Option<Arc<str>> {
+        self.upstream.as_ref().map(|upstream| upstream.end.clone())
+    }
+
+    /// Where the upstream stands for who has looked at everything before this index.
+    fn upstream_at(&self, index: u64) -> Option<Arc<str>> {
+        let upstream = self.upstream.as_ref()?;
+        if index >= self.end_index() {
+            return Some(upstream.end.clone());
+        }
+        let before = usize::try_from(index.checked_sub(self.first + 1).unwrap_or(u64::MAX));
+        let entry = before.ok().and_then(|before| self.entries.get(before));
+        Some(entry.and_then(|it| it.upstream.clone()).unwrap_or_else(|| upstream.first.clone()))
+    }
+
+    /// Where the entries after a cursor of the upstream begin, of those that did not happen before
+    /// `oldest`; and whether something in between is left out. `None` if the log does not reach it.
+    pub(crate) fn find_upstream(
+        &self,
+        cursor: &str,
+        oldest: Option<SystemTime>,
+    ) -> Option<(Position, bool)> {
+        let mut indices = (self.first..=self.end_index()).rev();
+        let found = indices.find(|index| self.upstream_at(*index).as_deref() == Some(cursor))?;
+        let skipped = usize::try_from(found - self.first).unwrap_or(usize::MAX);
+        let is_old = |it: &&Entry| oldest.is_some_and(|oldest| it.occurrence.at < oldest);
+        let old = self.entries.iter().skip(skipped).take_while(is_old).count() as u64;
+        let index = found + old;
+        Some((Position { index, seen: self.cursor_at(index) }, old > 0))
     }
 
     /// The number of the last occurrence of an origin.
@@ -120,6 +192,17 @@ impl Log {
         at: Instant,
         occurrence: Arc<Occurrence>,
     ) -> bool {
+        self.push(origin, seq, at, occurrence, None)
+    }
+
+    fn push(
+        &mut self,
+        origin: &Arc<Origin>,
+        seq: u64,
+        at: Instant,
+        occurrence: Arc<Occurrence>,
+        upstream: Option<Arc<str>>,
+    ) -> bool {
         let fresh = Numbers { last: 0, dropped: 0, heard: at };
         let numbers = self.origins.entry(origin.clone()).or_insert(fresh);
         numbers.heard = at;
@@ -132,7 +215,7 @@ impl Log {
         }
         numbers.last = seq;
         self.bytes += occurrence.weight();
-        self.entries.push_back(Entry { origin: origin.clone(), seq, at, occurrence });
+        self.entries.push_back(Entry { origin: origin.clone(), seq, at, occurrence, upstream });
         while self.entries.len() > self.bounds.count
             || (self.bytes > self.bounds.bytes && self.entries.len() > 1)
         {
@@ -147,6 +230,9 @@ impl Log {
         self.bytes -= entry.occurrence.weight();
         if let Some(numbers) = self.origins.get_mut(&entry.origin) {
             numbers.dropped = entry.seq;
+        }
+        if let (Some(upstream), Some(after)) = (&mut self.upstream, entry.upstream) {
+            upstream.first = after;
         }
     }
 
@@ -178,7 +264,9 @@ impl Log {
     /// Behind the last entry.
     pub(crate) fn end(&self) -> Position {
         let seen = self.origins.iter().map(|(origin, it)| (origin, it.last));
-        Position { index: self.end_index(), seen: cursor_of(seen) }
+        let mut seen = cursor_of(seen);
+        seen.upstream = self.upstream_at(self.end_index());
+        Position { index: self.end_index(), seen }
     }
 
     /// Where the entries after a cursor begin, of those that are not older than `oldest`; and whether
@@ -249,6 +337,7 @@ impl Log {
     pub(crate) fn step(&self, position: &mut Position) -> Step {
         if position.index < self.first {
             position.index = self.first;
+            position.seen.upstream = self.upstream_at(self.first);
             let mut lost = false;
             for (origin, numbers) in &self.origins {
                 lost |= position.seen.pass(origin, numbers.dropped) && numbers.dropped > 0;
@@ -259,7 +348,10 @@ impl Log {
         }
         loop {
             let at = usize::try_from(position.index - self.first).unwrap_or(usize::MAX);
-            let Some(entry) = self.entries.get(at) else { return Step::End };
+            let Some(entry) = self.entries.get(at) else {
+                position.seen.upstream = self.upstream_at(position.index);
+                return Step::End;
+            };
             let last = position.seen.get(&entry.origin).unwrap_or(0);
             if entry.seq > last + 1 {
                 // It was dropped on its way from another node.
@@ -267,6 +359,7 @@ impl Log {
                 return Step::Gap;
             }
             position.index += 1;
+            position.seen.upstream.clone_from(&entry.upstream);
             if position.seen.pass(&entry.origin, entry.seq) {
                 return Step::Entry(entry.clone());
             }
@@ -281,7 +374,9 @@ impl Log {
         for entry in self.entries.iter().rev().take(after) {
             numbers.insert(entry.origin.clone(), entry.seq - 1);
         }
-        cursor_of(numbers.iter().map(|(origin, last)| (origin, *last)))
+        let mut cursor = cursor_of(numbers.iter().map(|(origin, last)| (origin, *last)));
+        cursor.upstream = self.upstream_at(index);
+        cursor
     }
 
     /// The index behind the last entry.

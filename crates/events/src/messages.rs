@@ -1,6 +1,5 @@
 //! The notices of a stream (SEP-3415, "Push").
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -21,7 +20,7 @@ pub(crate) const LIST_CHANGED: &str = "notifications/events/list_changed";
 
 /// A cursor as JSON; `null` for a type without replay.
 pub(crate) fn cursor_json(cursor: Option<&Cursor>) -> String {
-    cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""))
+    cursor.map_or_else(|| "null".to_owned(), Cursor::json)
 }
 
 fn notice(method: &'static str, members: &str) -> Arc<EncodedNotice> {
@@ -63,11 +62,8 @@ const CURSOR: usize = 64;
 
 fn write_with_cursor(text: &mut String, occurrence: &Occurrence, cursor: Option<&Cursor>) {
     text.push_str(occurrence.members());
-    // Writing to a string does not fail.
-    let _ = match cursor {
-        Some(cursor) => write!(text, r#","cursor":"{cursor}""#),
-        None => write!(text, r#","cursor":null"#),
-    };
+    text.push_str(r#","cursor":"#);
+    text.push_str(&cursor_json(cursor));
 }
 
 /// The source has failed; the stream goes on.

@@ -1,6 +1,7 @@
 //! `events/list` and `events/poll`.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,14 +14,16 @@ use stentor_wire::bounds::shortened;
 use stentor_wire::{Era, ErrorObject};
 use tokio::time::Instant;
 
+use crate::branches::Branches;
+use crate::check::{self, UpstreamCursor};
 use crate::cursor::Cursor;
 use crate::error::EventError;
-use crate::event_type::Modes;
+use crate::event_type::{Modes, WatchedArguments};
 use crate::log::{Entry, Position, Step};
 use crate::metrics::count_gaps;
-use crate::push::oldest;
 use crate::running::RunningType;
 use crate::shared::Shared;
+use crate::start::{oldest, oldest_time};
 use crate::subscriber::{Mode, Subscriber};
 
 /// Entries of a log that a poll looks at before it gives the log back.
@@ -128,7 +131,7 @@ pub(crate) struct PollResult {
     next_poll_ms: u64,
 }
 
-/// Answers a poll from the log.
+/// Answers a poll from the log, or from what the author's `check` says.
 pub(crate) async fn poll(
     shared: &Shared,
     params: Value,
@@ -143,14 +146,20 @@ pub(crate) async fn poll(
     let asked = shared.ask(&params.name, Mode::Poll, params.arguments, &subscriber);
     let (running, watched) = asked.map_err(refused)?;
     running.watches.lease(&watched, shared.config.poll_lease).map_err(refused)?;
-    let next_poll_ms = u64::try_from(shared.config.poll_interval.as_millis()).unwrap_or(u64::MAX);
+    let asked = params.max_events.map_or(usize::MAX, |max| max.max(1.0) as usize);
+    let max = asked.min(shared.config.max_events).max(1);
+    if let Some(branches) = running.branches() {
+        let (cursor, oldest) = (params.cursor.as_deref(), oldest_time(params.max_age_ms));
+        let polled =
+            poll_upstream(&running, branches, (&subscriber, &watched), cursor, oldest, max);
+        return polled.await.map(Json).map_err(refused);
+    }
+    let next_poll_ms = millis(shared.config.poll_interval);
     if !running.replays() {
         let (events, cursor) = (Vec::new(), None);
         let result = PollResult { events, cursor, truncated: false, has_more: false, next_poll_ms };
         return Ok(Json(result));
     }
-    let asked = params.max_events.map_or(usize::MAX, |max| max.max(1.0) as usize);
-    let max = asked.min(shared.config.max_events).max(1);
     let cursor = params.cursor.as_deref().map(Cursor::parse);
     shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
     let (mut position, mut truncated) = {
@@ -189,6 +198,44 @@ pub(crate) async fn poll(
     count_gaps(Mode::Poll, usize::from(truncated));
     let cursor = Some(position.seen.to_string());
     Ok(Json(PollResult { events, cursor, truncated, has_more, next_poll_ms }))
+}
+
+/// Asks the upstream once.
+async fn poll_upstream(
+    running: &RunningType,
+    branches: &Branches,
+    (subscriber, watched): (&Subscriber, &WatchedArguments),
+    cursor: Option<&str>,
+    oldest: Option<SystemTime>,
+    max: usize,
+) -> Result<PollResult, EventError> {
+    let definition = running.definition();
+    let from = cursor.and_then(UpstreamCursor::parse);
+    let (limits, _) = branches.calls();
+    let batch = check::call(&definition, subscriber, watched, from.as_ref(), limits).await?;
+    let mut truncated = batch.truncated || (cursor.is_some() && from.is_none());
+    let (mut events, mut at, mut has_more) = (Vec::new(), batch.cursor, batch.has_more);
+    let mut before = cursor.map(Arc::from);
+    for (occurrence, after) in batch.occurrences {
+        if oldest.is_some_and(|oldest| occurrence.at < oldest) {
+            truncated = true;
+        } else if let Some(heard) = definition.for_subscriber(subscriber, watched, &occurrence) {
+            if events.len() == max {
+                // The next poll begins before this one.
+                (at, has_more) = (before.unwrap_or(at), true);
+                break;
+            }
+            events.push(raw(format!("{{{}}}", heard.members())));
+        }
+        before = Some(after);
+    }
+    count_gaps(Mode::Poll, usize::from(truncated));
+    let next_poll_ms = millis(definition.every);
+    Ok(PollResult { events, cursor: Some((*at).to_owned()), truncated, has_more, next_poll_ms })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The next entries after a position, each with the position after it; whether there was a gap before

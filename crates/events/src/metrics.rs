@@ -29,6 +29,11 @@ pub(crate) fn publish_type(name: &str, emitted: u64, lag: u64) {
     gauge!("stentor.events.lag", "type" => name.to_owned()).set(lag);
 }
 
+/// A check has found so many occurrences of a type.
+pub(crate) fn count_checked(name: &str, count: usize) {
+    counter!("stentor.events.emitted", "type" => name.to_owned()).increment(count as u64);
+}
+
 /// What became of attempts.
 #[derive(Debug, Default)]
 pub(crate) struct WebhookCounts {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -10,14 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use stentor_engine::{Begin, NoticeStream, StreamMethod, StreamRequest};
 use stentor_wire::ErrorObject;
-use tokio::time::Instant;
 
-use crate::cursor::Cursor;
 use crate::error::{EventError, Numbers};
 use crate::messages;
 use crate::metrics::count_gaps;
-use crate::running::RunningType;
 use crate::shared::Shared;
+use crate::start::{Listening, Start};
 use crate::subscriber::{Mode, Subscriber};
 use crate::type_actor::{Ending, OpenStream, TypeMsg};
 use crate::watches::Watching;
@@ -45,7 +42,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 /// What is held while a stream is open.
 struct OpenPush {
     key: u64,
-    running: Arc<RunningType>,
+    running: Listening,
     stream: Arc<NoticeStream>,
     subscriber: Subscriber,
     numbers: Numbers,
@@ -59,7 +56,6 @@ impl Drop for OpenPush {
             self.stream.send(&messages::terminated(&error, self.numbers));
         }
         self.running.send(TypeMsg::Close(self.key));
-        self.running.remove_listener();
     }
 }
 
@@ -80,22 +76,11 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
     let subscriber = Subscriber::new(request.requester.for_later(), Mode::Push, Some(id));
     let asked = shared.ask(&params.name, Mode::Push, params.arguments, &subscriber);
     let (running, watched) = asked.map_err(refused)?;
-    // `Some(None)` for a text that is no cursor.
-    let cursor = params.cursor.filter(|_| running.replays()).map(|it| Cursor::parse(&it));
-    shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
-    let oldest = oldest(params.max_age_ms);
+    let who = (&subscriber, &watched);
+    let start = shared.start(&running, who, params.cursor.as_deref(), params.max_age_ms).await;
+    let Start { listening: running, position, truncated, .. } = start.map_err(refused)?;
     Ok(Box::new(move |stream: NoticeStream| {
         let stream = Arc::new(stream);
-        // Counted before the log is looked at: from there on the actor is told of what is new.
-        running.add_listener();
-        let (position, truncated) = {
-            let log = running.log.lock();
-            match cursor {
-                Some(Some(cursor)) => log.start(&cursor, oldest),
-                Some(None) => (log.end(), true),
-                None => (log.end(), false),
-            }
-        };
         let told = running.replays().then_some(&position.seen);
         count_gaps(Mode::Push, usize::from(truncated));
         stream.send(&messages::active(told, truncated));
@@ -110,12 +95,4 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
         }))));
         Box::new(OpenPush { key, running, stream, subscriber, numbers, _watching: watching })
     }))
-}
-
-/// Occurrences of before this are left out.
-pub(crate) fn oldest(max_age_ms: Option<f64>) -> Option<Instant> {
-    let age = max_age_ms.filter(|age| age.is_finite())?.max(0.0);
-    let age = Duration::try_from_secs_f64(age / 1_000.0).ok()?;
-    // The clock may have begun later than that; then nothing is older.
-    Instant::now().checked_sub(age)
 }

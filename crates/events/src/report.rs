@@ -91,6 +91,8 @@ pub enum WebhookEnd {
     Unsubscribed,
     /// Its client has not refreshed it in time.
     Expired,
+    /// Its client has refreshed it with another credential, for which it goes on under the same id.
+    Replaced,
     /// It was ended here, and its endpoint is told this.
     Terminated(EventError),
     /// It could not be kept, and its client was answered this.

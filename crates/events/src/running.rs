@@ -1,8 +1,8 @@
 //! An event type in an engine that runs: what outlives its actor.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,6 +12,9 @@ use ractor::{ACTIVE_STATES, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep};
 
+use crate::branches::{Branch, Branches, Role};
+use crate::check::Batch;
+use crate::checker::CheckerMsg;
 use crate::config::EventsConfig;
 use crate::cursor::Origin;
 use crate::error::EventError;
@@ -20,6 +23,7 @@ use crate::log::{Bounds, Log};
 use crate::metrics::publish_type;
 use crate::occurrence::Occurrence;
 use crate::peers::Peers;
+use crate::shared::{Shared, epoch};
 use crate::store::{EventsStore, StoreError, StoredOccurrence};
 use crate::type_actor::TypeMsg;
 use crate::watches::Watches;
@@ -29,7 +33,9 @@ type SharedStore = Arc<AsyncMutex<Arc<dyn EventsStore>>>;
 
 /// An event type in an engine that runs.
 pub(crate) struct RunningType {
-    definition: ArcSwap<Definition>,
+    /// That of a branch is that of its type.
+    definition: Arc<ArcSwap<Definition>>,
+    role: Role,
     pub(crate) modes: Modes,
     pub(crate) log: Mutex<Log>,
     pub(crate) watches: Watches,
@@ -40,6 +46,7 @@ pub(crate) struct RunningType {
     /// Begins the ids that are made here.
     id_prefix: String,
     max_bytes: usize,
+    max_branch_bytes: usize,
     /// Occurrences that may wait for the actor.
     max_lag: u64,
     actor: ArcSwapOption<ActorRef<TypeMsg>>,
@@ -74,6 +81,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const WITHOUT_REPLAY: Bounds =
     Bounds { count: 1_024, age: Duration::from_secs(60), bytes: usize::MAX };
 
+/// What a branch keeps: an endpoint that fails is tried for as long.
+const IN_BRANCH: Bounds =
+    Bounds { count: 1_000, age: Duration::from_secs(15 * 60), bytes: usize::MAX };
+
+/// A branch keeps what so many calls may bring, whatever the bounds are.
+const CALLS: usize = 4;
+
 impl RunningType {
     pub(crate) fn new(
         definition: Definition,
@@ -83,23 +97,51 @@ impl RunningType {
         keeper: Arc<ArcSwapOption<ActorCell>>,
         peers: Arc<Peers>,
         store: Option<Arc<dyn EventsStore>>,
+        shared: Weak<Shared>,
     ) -> Self {
-        let store = store.filter(|_| definition.is_durable && definition.replay.is_some());
+        let role = match &definition.check {
+            Some(_) => Role::Checked(Branches::new(shared, config)),
+            None => Role::Emitted,
+        };
+        let is_durable = definition.is_durable && matches!(role, Role::Emitted);
+        let store = store.filter(|_| is_durable && definition.replay.is_some());
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
         let bounds = Bounds { bytes: bounds.bytes.min(config.max_log_bytes), ..bounds };
+        let watches = Watches::new(&definition, peers.clone());
+        let definition = Arc::new(ArcSwap::from_pointee(definition));
+        let mut running = Self::empty(role, definition, modes, own, bounds, watches, peers);
+        running.keeper = keeper;
+        running.store = store.map(|store| (Arc::new(AsyncMutex::new(store)), bounds.count));
+        running.max_bytes = config.max_payload;
+        running.max_branch_bytes =
+            config.max_poll_bytes.saturating_mul(CALLS).min(config.max_log_bytes);
+        running
+    }
+
+    fn empty(
+        role: Role,
+        definition: Arc<ArcSwap<Definition>>,
+        modes: Modes,
+        own: Arc<Origin>,
+        bounds: Bounds,
+        watches: Watches,
+        peers: Arc<Peers>,
+    ) -> Self {
         Self {
+            definition,
+            role,
             modes,
             log: Mutex::new(Log::new(bounds, own.clone(), 0)),
-            watches: Watches::new(&definition, peers.clone()),
-            definition: ArcSwap::from_pointee(definition),
+            watches,
             id_prefix: format!("evt_{:x}_", own.epoch),
             own,
             peers,
-            store: store.map(|store| (Arc::new(AsyncMutex::new(store)), bounds.count)),
-            max_bytes: config.max_payload,
+            store: None,
+            max_bytes: 0,
+            max_branch_bytes: 0,
             max_lag: (bounds.count as u64 / 2).max(1),
             actor: ArcSwapOption::empty(),
-            keeper,
+            keeper: Arc::default(),
             emitter: Mutex::default(),
             listeners: AtomicUsize::new(0),
             told: AtomicBool::new(false),
@@ -108,6 +150,36 @@ impl RunningType {
             progress: Notify::new(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// A branch of the type.
+    pub(crate) fn branch_off(&self, branch: Branch) -> Self {
+        let own = Arc::new(Origin { node: self.own.node.clone(), epoch: epoch() });
+        let definition = self.definition.clone();
+        let bounds = definition.load().replay.unwrap_or(IN_BRANCH);
+        let bounds = Bounds { bytes: self.max_branch_bytes, ..bounds };
+        let (role, watches) = (Role::Branch(Box::new(branch)), self.watches.clone());
+        Self::empty(role, definition, self.modes, own, bounds, watches, self.peers.clone())
+    }
+
+    /// The branches of a type with `check`.
+    pub(crate) fn branches(&self) -> Option<&Branches> {
+        match &self.role {
+            Role::Checked(branches) => Some(branches),
+            _ => None,
+        }
+    }
+
+    /// What a branch has, if it is one.
+    pub(crate) fn branch(&self) -> Option<&Branch> {
+        match &self.role {
+            Role::Branch(branch) => Some(branch),
+            _ => None,
+        }
+    }
+
+    fn each_branch(&self, run: impl FnMut(&Arc<Self>)) {
+        self.branches().map(Branches::all).unwrap_or_default().iter().for_each(run);
     }
 
     pub(crate) fn definition(&self) -> Arc<Definition> {
@@ -125,7 +197,7 @@ impl RunningType {
 
     /// Whether clients get cursors.
     pub(crate) fn replays(&self) -> bool {
-        self.definition.load().replay.is_some()
+        self.definition.load().has_cursors()
     }
 
     /// Emits an occurrence, and returns its id.
@@ -180,6 +252,18 @@ impl RunningType {
             Ok(id)
         });
         emitted.await.unwrap_or_else(|error| Err(EmitError::Store(error.to_string())))
+    }
+
+    /// Adds what a check has found to a branch.
+    pub(crate) async fn take(&self, batch: Batch) {
+        for (occurrence, after) in batch.occurrences {
+            self.keep_pace().await;
+            self.log.lock().append_checked(Instant::now(), occurrence, after);
+            self.tell();
+        }
+        self.log.lock().reach(batch.cursor);
+        // Also of the position alone.
+        self.tell();
     }
 
     /// Who numbers what is emitted here.
@@ -266,8 +350,11 @@ impl RunningType {
         }
     }
 
-    /// Publishes what is counted.
+    /// Publishes what is counted. What a check finds is counted then.
     pub(crate) fn publish_counts(&self) {
+        if !matches!(self.role, Role::Emitted) {
+            return;
+        }
         let (emitted, end) = {
             let log = self.log.lock();
             (log.last(&self.own), log.end_index())
@@ -354,9 +441,20 @@ impl RunningType {
         self.listeners.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn remove_listener(&self) {
-        self.listeners.fetch_sub(1, Ordering::AcqRel);
+    pub(crate) fn remove_listener(self: &Arc<Self>) {
+        match self.branch() {
+            Some(branch) => branch.leave(self),
+            None => {
+                self.uncount_listener();
+            }
+        }
+    }
+
+    /// Returns whether others are left.
+    pub(crate) fn uncount_listener(&self) -> bool {
+        let before = self.listeners.fetch_sub(1, Ordering::AcqRel);
         self.progress.notify_waiters();
+        before > 1
     }
 
     pub(crate) fn has_listeners(&self) -> bool {
@@ -374,20 +472,41 @@ impl RunningType {
         if let Some(emitter) = emitter {
             emitter.stop(None);
         }
-        self.watches.close();
+        match self.branch() {
+            Some(branch) => branch.close(&self.name()),
+            None => self.watches.close(),
+        }
+        self.each_branch(|branch| branch.close());
         self.progress.notify_waiters();
+    }
+
+    /// Ends its actors, after what was sent to them before.
+    pub(crate) fn stop(&self) {
+        self.send(TypeMsg::Stop);
+        if let Some(branch) = self.branch() {
+            branch.send(CheckerMsg::Stop);
+        }
+    }
+
+    /// Asks at once who still may have what it is subscribed to.
+    pub(crate) fn recheck(&self) {
+        self.send(TypeMsg::Recheck);
+        self.each_branch(|branch| branch.recheck());
     }
 
     pub(crate) fn end_subscriptions(&self, error: &EventError) {
         self.send(TypeMsg::End(error.clone()));
+        self.each_branch(|branch| branch.end_subscriptions(error));
     }
 
     pub(crate) fn report_failure(&self, error: &EventError) {
         self.send(TypeMsg::Failed(error.clone()));
+        self.each_branch(|branch| branch.report_failure(error));
     }
 
     pub(crate) fn report_gap(&self) {
         self.send(TypeMsg::Gap);
+        self.each_branch(|branch| branch.report_gap());
     }
 }
 

@@ -11,6 +11,7 @@ use stentor_engine::Engine;
 use stentor_wire::bounds::shortened;
 
 use crate::IDENTIFIER;
+use crate::branches::Branches;
 use crate::config::EventsConfig;
 use crate::cursor::Origin;
 use crate::error::EventError;
@@ -22,7 +23,6 @@ use crate::report::EventsReport;
 use crate::running::RunningType;
 use crate::store::StoreError;
 use crate::subscriber::{Mode, Subscriber};
-use crate::type_actor::TypeMsg;
 use crate::webhook::Webhooks;
 
 /// A type, and where its author's handle finds it.
@@ -68,6 +68,10 @@ pub enum TypeError {
     /// A durable type needs a store.
     #[error("the event type '{0}' is durable, and there is no store that could keep it")]
     NoStore(Arc<str>),
+    /// A type with a `check` can only be replaced by one with the same kind of it, and one without only by
+    /// one without.
+    #[error("the event type '{0}' is checked in another way than the one that it is to replace")]
+    Check(Arc<str>),
     /// The log of a durable type could not be read.
     #[error(transparent)]
     Store(StoreError),
@@ -93,6 +97,15 @@ impl Shared {
     /// The types, in their order.
     pub(crate) fn all(&self) -> Vec<Arc<RunningType>> {
         self.types.read().values().map(|(running, _)| running.clone()).collect()
+    }
+
+    /// The types, and the branches of those with `check`.
+    pub(crate) fn all_running(&self) -> Vec<Arc<RunningType>> {
+        let mut all = self.all();
+        let branches = |it: &Arc<RunningType>| it.branches().map(Branches::all).unwrap_or_default();
+        let branches: Vec<_> = all.iter().flat_map(branches).collect();
+        all.extend(branches);
+        all
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<RunningType>> {
@@ -143,6 +156,7 @@ impl Shared {
             self.keeper.clone(),
             self.peers.clone(),
             self.webhooks.store.clone(),
+            self.webhooks.shared(),
         ));
         running.restore().await.map_err(TypeError::Store)?;
         {
@@ -187,6 +201,9 @@ impl Shared {
         let name = definition.name.clone();
         let running = self.find(&name).ok_or(TypeError::Unknown(name))?;
         let old = running.definition();
+        if old.shares_checks() != definition.shares_checks() {
+            return Err(TypeError::Check(old.name.clone()));
+        }
         let differs = old.descriptor(running.modes) != definition.descriptor(running.modes);
         let change = |old: &Definition, new: &Definition, input: bool| {
             let of = |it: &Definition| if input { it.input.clone() } else { it.payload.clone() };
@@ -219,7 +236,7 @@ impl Shared {
     }
 
     pub(crate) fn recheck(&self) {
-        self.all().iter().for_each(|running| running.send(TypeMsg::Recheck));
+        self.all().iter().for_each(|running| running.recheck());
         let webhooks = self.webhooks.clone();
         tokio::spawn(async move { webhooks.recheck().await });
     }
@@ -255,7 +272,7 @@ impl Shared {
 }
 
 /// A random number, which is never the same again.
-fn epoch() -> u64 {
+pub(crate) fn epoch() -> u64 {
     getrandom::u64().expect("the operating system gives random bytes")
 }
 

@@ -20,8 +20,8 @@ mod subscription;
 mod table;
 mod window;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use foldhash::HashMap;
@@ -39,10 +39,9 @@ pub(crate) use requests::{id_of, subscribe, subscribe_as, unsubscribe};
 pub use settings::WebhookConfig;
 pub(crate) use subscription::Subscription;
 pub use subscription::WebhookView;
-use subscription::{Life, deadline, secrets_of};
-use table::Table;
+use subscription::{Life, Reading, deadline, secrets_of};
+use table::{Group, Table};
 
-use crate::cursor::Cursor;
 use crate::error::EventError;
 use crate::event_type::Definition;
 use crate::keeper::KeeperMsg;
@@ -52,6 +51,7 @@ use crate::peers::PeerMessage;
 use crate::report::{EventsReport, WebhookEnd};
 use crate::running::RunningType;
 use crate::shared::Shared;
+use crate::start::position_of;
 use crate::store::{EventsStore, StoreError, StoredWebhook};
 use crate::subscriber::{Mode, Subscriber};
 
@@ -82,7 +82,7 @@ pub(crate) struct Webhooks {
     /// Webhooks that have to be removed from the store.
     gone: Mutex<Vec<String>>,
     /// Tells the keeper; set when it runs.
-    shared: Mutex<std::sync::Weak<Shared>>,
+    shared: Mutex<Weak<Shared>>,
 }
 
 impl Webhooks {
@@ -119,6 +119,10 @@ impl Webhooks {
             shared: Mutex::default(),
             config,
         }
+    }
+
+    pub(crate) fn shared(&self) -> Weak<Shared> {
+        self.shared.lock().clone()
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -175,7 +179,7 @@ impl Webhooks {
         before: &Position,
         after: u64,
     ) {
-        let groups = self.table.lock().groups(&running.name());
+        let groups = self.groups_of(running);
         for group in groups {
             let is_concerned = match &entry.occurrence.only_for {
                 Some(only) => group.has(only),
@@ -183,7 +187,7 @@ impl Webhooks {
             };
             if is_concerned {
                 group.each(|subscription| {
-                    if subscription.offer(before, after) {
+                    if subscription.offer(running, before, after) {
                         self.deliver(subscription);
                     }
                 });
@@ -194,10 +198,10 @@ impl Webhooks {
     /// Something was dropped from the log before its actor has looked: each webhook that rests looks for
     /// itself, and is told of the gap.
     pub(crate) fn skipped(&self, running: &Arc<RunningType>, before: &Position, after: u64) {
-        let groups = self.table.lock().groups(&running.name());
+        let groups = self.groups_of(running);
         for group in groups {
             group.each(|subscription| {
-                if subscription.offer(before, after) {
+                if subscription.offer(running, before, after) {
                     self.deliver(subscription);
                 }
             });
@@ -410,27 +414,27 @@ impl Webhooks {
         let Ok(arguments) = serde_json::from_str(&stored.key.arguments) else { return false };
         let Ok(arguments) = running.definition().arguments(Some(arguments)) else { return false };
         let arguments = self.table.lock().share(&stored.key.name, arguments);
-        let (start, lost) = match Cursor::parse(&stored.watermark) {
-            Some(cursor) => {
-                let log = running.log.lock();
-                let (position, truncated) = log.start(&cursor, None);
-                (Some(position), truncated)
-            }
-            None => (None, true),
-        };
         let id: Arc<str> = stored.id().into();
         let mut subscriber =
             Subscriber::new(engine.requester(stored.identity), Mode::Webhook, Some(id.clone()));
         subscriber.principal = Some(stored.key.principal.clone());
+        let who = (&subscriber, &*arguments);
+        let Some((listening, position, lost)) = position_of(&running, who, &stored.watermark)
+        else {
+            return false;
+        };
+        let reading = match position {
+            Some(position) => Reading::From(position),
+            None => Reading::Idle { upto: listening.log.lock().end_index() },
+        };
         let subscription = Subscription::new(
             id,
             stored.key,
-            running.clone(),
+            (listening, reading),
             arguments,
             (Arc::new(subscriber), stored.numbers),
             secrets,
             stored.expires.map(deadline),
-            start,
         );
         {
             let mut state = subscription.state();
@@ -442,6 +446,42 @@ impl Webhooks {
         }
         self.table.lock().insert(&Arc::new(subscription), Instant::now());
         true
+    }
+
+    /// The webhooks of a branch.
+    pub(crate) fn of_branch(&self, running: &Arc<RunningType>) -> Vec<Arc<Subscription>> {
+        let mut of_branch = Vec::new();
+        let groups = self.groups_of(running);
+        for group in groups {
+            group.each(|subscription| {
+                if Arc::ptr_eq(&subscription.running, running) {
+                    of_branch.push(subscription.clone());
+                }
+            });
+        }
+        of_branch
+    }
+
+    /// The webhooks of a branch are told that the upstream has lost something.
+    pub(crate) fn branch_gap(&self, running: &Arc<RunningType>) {
+        for subscription in self.of_branch(running) {
+            {
+                let mut state = subscription.state();
+                (state.gap_asked, state.truncated) = (true, true);
+            }
+            if !subscription.wake() {
+                self.deliver(&subscription);
+            }
+        }
+    }
+
+    /// The groups that read the log of this running type, and maybe others of their type.
+    fn groups_of(&self, running: &RunningType) -> Vec<Arc<Group>> {
+        let table = self.table.lock();
+        match running.branch() {
+            Some(branch) => table.group(&running.name(), &branch.watched.canonical),
+            None => table.groups(&running.name()),
+        }
     }
 
     /// Whether the owner of this URL has agreed beforehand.

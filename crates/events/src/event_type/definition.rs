@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use stentor_engine::{AccessRules, Schema};
 use stentor_wire::model::JsonObject;
 
+use crate::check::Found;
 use crate::error::EventError;
 use crate::log::Bounds;
 use crate::occurrence::Occurrence;
@@ -86,6 +88,29 @@ type Matches = dyn Fn(&Filter, &Occurrence) -> bool + Send + Sync;
 type Transform = dyn Fn(&Subscriber, &Filter, &Occurrence) -> Option<Bytes> + Send + Sync;
 pub(crate) type WatchHook = dyn Fn(&Filter) -> BoxFuture<'static, ()> + Send + Sync;
 
+type Asked = BoxFuture<'static, Result<Found, EventError>>;
+type CheckOwn = dyn Fn(Subscriber, &Filter, Option<String>) -> Asked + Send + Sync;
+type CheckShared = dyn Fn(&Filter, Option<String>) -> Asked + Send + Sync;
+
+/// How an author asks the upstream.
+#[derive(Clone)]
+pub(crate) enum Check {
+    /// For one principal.
+    Own(Arc<CheckOwn>),
+    /// For all who have equal arguments.
+    Shared(Arc<CheckShared>),
+}
+
+impl Check {
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+}
+
+/// How often an upstream is asked, and for how long an answer is waited for, if the author does not say.
+const EVERY: Duration = Duration::from_secs(30);
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
+
 type TypeSchema = Result<Arc<Schema>, stentor_engine::SchemaError>;
 
 /// An event type, as its author defines it.
@@ -109,6 +134,11 @@ pub(crate) struct Definition {
     pub(crate) transform: Option<Arc<Transform>>,
     pub(crate) on_subscribe: Option<Arc<WatchHook>>,
     pub(crate) on_unsubscribe: Option<Arc<WatchHook>>,
+    pub(crate) check: Option<Check>,
+    /// How often `check` is called for streams and webhooks.
+    pub(crate) every: Duration,
+    /// How long a call of `check` may take.
+    pub(crate) check_limit: Duration,
 }
 
 impl fmt::Debug for Definition {
@@ -142,15 +172,42 @@ impl Definition {
             transform: None,
             on_subscribe: None,
             on_unsubscribe: None,
+            check: None,
+            every: EVERY,
+            check_limit: CHECK_LIMIT,
         }
     }
 
-    /// The ways in which it can be delivered. A poll of a type without replay finds nothing, so that is
+    /// Whether clients get cursors.
+    pub(crate) fn has_cursors(&self) -> bool {
+        self.replay.is_some() || self.check.is_some()
+    }
+
+    /// Whether equal arguments are checked once, whoever has them; `None` if nothing is checked.
+    pub(crate) fn shares_checks(&self) -> Option<bool> {
+        self.check.as_ref().map(Check::is_shared)
+    }
+
+    /// Asks the upstream what there is after a cursor.
+    pub(crate) fn ask_upstream(
+        &self,
+        subscriber: &Subscriber,
+        watched: &WatchedArguments,
+        cursor: Option<String>,
+    ) -> Option<Asked> {
+        let filter = self.filter_of(watched)?;
+        Some(match self.check.as_ref()? {
+            Check::Own(check) => check(subscriber.clone(), &filter, cursor),
+            Check::Shared(check) => check(&filter, cursor),
+        })
+    }
+
+    /// The ways in which it can be delivered. A poll of a type without cursors finds nothing, so that is
     /// offered only if the author says so.
     pub(crate) fn modes_with(&self, webhooks: bool) -> Modes {
-        let usual = match self.replay {
-            Some(_) => Modes::ALL,
-            None => Modes::of([Mode::Push, Mode::Webhook]),
+        let usual = match self.has_cursors() {
+            true => Modes::ALL,
+            false => Modes::of([Mode::Push, Mode::Webhook]),
         };
         let possible = match webhooks {
             true => Modes::ALL,
@@ -280,7 +337,7 @@ impl Definition {
 
 /// The result of the author's code; `None` if it panics. A panic is a bug of one event type, and must
 /// not end what others wait for.
-fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code));
     ran.inspect_err(|_| tracing::error!("a function of an event type panicked")).ok()
 }

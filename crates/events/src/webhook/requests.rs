@@ -14,16 +14,15 @@ use super::callback_url::{CallbackUrl, CallbackUrlError};
 use super::health::Health;
 use super::key::SubscriptionKey;
 use super::secret::{Secret, Secrets};
-use super::subscription::{Life, Subscription};
+use super::subscription::{Life, Reading, Subscription};
 use super::table::Begun;
 use crate::IDENTIFIER;
-use crate::cursor::Cursor;
 use crate::error::{EventError, Numbers};
 use crate::methods::{exists, read};
 use crate::occurrence::timestamp;
-use crate::push::oldest;
 use crate::report::{EventsReport, WebhookEnd};
 use crate::shared::Shared;
+use crate::start::Start;
 use crate::subscriber::{Mode, Subscriber};
 
 #[derive(Deserialize)]
@@ -270,43 +269,51 @@ impl Webhooks {
         if let Some(old) = self.find(&id).filter(|it| it.is_expired(Instant::now())) {
             self.end(&old, WebhookEnd::Expired);
         }
-        let begun =
-            self.table.lock().begin(&id, &key.principal, &key.name, max_of_type, Instant::now())?;
+        let begin = || {
+            let (principal, name) = (&key.principal, &key.name);
+            self.table.lock().begin(&id, principal, name, max_of_type, Instant::now())
+        };
+        let (mut cursor, mut max_age_ms) = (wanted.cursor.clone(), wanted.max_age_ms);
+        let begun = begin()?;
         let number = match begun {
             Begun::Exists(found) => {
                 self.challenge(&key, &url, &wanted, &id).await?;
-                return self.refresh(&found, subscriber, &wanted, expires).await;
+                if found.running.branch().is_none_or(|branch| branch.serves(&subscriber)) {
+                    return self.refresh(&found, subscriber, &wanted, expires).await;
+                }
+                // What the upstream told for another credential is not for this one, which goes on
+                // from the same place.
+                (cursor, max_age_ms) = (Some(found.watermark().to_string()), None);
+                self.end(&found, WebhookEnd::Replaced);
+                let begun = begin()?;
+                let Begun::New(number) = begun else {
+                    // Another request was faster.
+                    return Err(EventError::UnknownSubscription);
+                };
+                number
             }
             Begun::New(number) => number,
         };
         let mut reserved =
             Reserved { webhooks: self, id: id.clone(), key: &key, number: Some(number) };
         self.challenge(&key, &url, &wanted, &id).await?;
-        let cursor = wanted.cursor.as_deref().filter(|_| running.replays()).map(Cursor::parse);
-        shared.peers.know(&running, cursor.as_ref().and_then(Option::as_ref)).await;
         // From here on nothing is missed: the position is of before the webhook is found.
-        let (start, truncated) = {
-            let log = running.log.lock();
-            match cursor {
-                None => (None, false),
-                Some(None) => (None, true),
-                Some(Some(cursor)) => {
-                    let (position, truncated) = log.start(&cursor, oldest(wanted.max_age_ms));
-                    (Some(position), truncated)
-                }
-            }
+        let who = (&*subscriber, &watched);
+        let start = shared.start(&running, who, cursor.as_deref(), max_age_ms).await?;
+        let Start { listening, position, replays, truncated } = start;
+        let reading = match replays {
+            true => Reading::From(position.clone()),
+            false => Reading::Idle { upto: position.index },
         };
-        let replays = start.is_some();
         let watched = self.table.lock().share(&key.name, watched);
         let subscription = Arc::new(Subscription::new(
             id.clone(),
             key.clone(),
-            running.clone(),
+            (listening, reading),
             watched,
             (subscriber.clone(), wanted.numbers),
             Secrets::new(wanted.secret.clone()),
             expires,
-            start,
         ));
         reserved.number = None;
         let added = self.table.lock().add(number, &subscription, Instant::now());
@@ -329,7 +336,7 @@ impl Webhooks {
             self.end(&added, WebhookEnd::Refused(error.clone()));
             return Err(error);
         }
-        if replays {
+        if added.is_found(&position) {
             self.deliver(&added);
         }
         let cursor = running.replays().then(|| added.watermark().to_string());

@@ -21,6 +21,7 @@ use crate::event_type::WatchedArguments;
 use crate::log::Position;
 use crate::occurrence::timestamp;
 use crate::running::RunningType;
+use crate::start::Listening;
 use crate::store::StoredWebhook;
 use crate::subscriber::Subscriber;
 use crate::watches::Watching;
@@ -36,7 +37,7 @@ pub(crate) struct Subscription {
     pub(crate) principal: Arc<str>,
     /// Where events go, as a [`CallbackUrl`] is written.
     pub(crate) url: Box<str>,
-    pub(crate) running: Arc<RunningType>,
+    pub(crate) running: Listening,
     pub(crate) watched: Arc<WatchedArguments>,
     state: Mutex<SubscriptionState>,
     _watching: Watching,
@@ -78,7 +79,7 @@ pub(crate) enum Life {
 
 /// Where a webhook reads the log of its type.
 #[derive(Clone, Debug)]
-enum Reading {
+pub(crate) enum Reading {
     /// Everything before this index is delivered, abandoned, or not for it. It has no deliverer.
     Idle { upto: u64 },
     /// A deliverer begins here, or has begun.
@@ -120,21 +121,15 @@ impl Subscription {
     pub(crate) fn new(
         id: Arc<str>,
         key: SubscriptionKey,
-        running: Arc<RunningType>,
+        (running, start): (Listening, Reading),
         watched: Arc<WatchedArguments>,
         (subscriber, numbers): (Arc<Subscriber>, Numbers),
         secrets: Secrets,
         expires: Option<(Instant, SystemTime)>,
-        start: Option<Position>,
     ) -> Self {
         let watching = running.watches.watch(&watched);
-        running.add_listener();
         // What nobody had to be told of until now.
         running.tell();
-        let reading = match start {
-            Some(position) => Reading::From(position),
-            None => Reading::Idle { upto: running.log.lock().end_index() },
-        };
         let state = SubscriptionState {
             subscriber,
             secrets,
@@ -146,7 +141,7 @@ impl Subscription {
             owes_gap: false,
             truncated: false,
             gap_asked: false,
-            reading,
+            reading: start,
             deliverer: None,
             crashes: 0,
             is_dirty: true,
@@ -169,9 +164,12 @@ impl Subscription {
         self.state.lock()
     }
 
-    /// Something has happened that concerns it, between `before` and the index `after`. `true` if it
-    /// needs a deliverer.
-    pub(crate) fn offer(&self, before: &Position, after: u64) -> bool {
+    /// Something has happened that concerns it, if it reads this log, between `before` and the index
+    /// `after`. `true` if it needs a deliverer.
+    pub(crate) fn offer(&self, log: &Arc<RunningType>, before: &Position, after: u64) -> bool {
+        if !Arc::ptr_eq(&self.running, log) {
+            return false;
+        }
         let mut state = self.state();
         match state.reading {
             Reading::Idle { upto } if state.life == Life::Live && after > upto => {
@@ -180,6 +178,18 @@ impl Subscription {
             }
             _ => false,
         }
+    }
+
+    /// It can be found now. `true` if it needs a deliverer: the type's actor may have looked at something
+    /// since this position, before that.
+    pub(crate) fn is_found(&self, start: &Position) -> bool {
+        let mut state = self.state();
+        if let Reading::Idle { upto } = state.reading
+            && upto < self.running.read_up_to()
+        {
+            state.reading = Reading::From(start.clone());
+        }
+        matches!(state.reading, Reading::From(_)) && state.deliverer.is_none()
     }
 
     /// Tells the deliverer to look; `false` if it needs one.
@@ -354,12 +364,6 @@ impl Subscription {
             last_delivery: state.status.last_delivery,
             last_error: state.status.last_error.map(Category::as_str),
         }
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.running.remove_listener();
     }
 }
 

@@ -156,6 +156,16 @@ impl Table {
         self.groups.get(name).into_iter().flat_map(|groups| groups.values().cloned()).collect()
     }
 
+    /// The group with these arguments, if there is one.
+    pub(crate) fn group(&self, name: &str, canonical: &str) -> Vec<Arc<Group>> {
+        self.groups
+            .get(name)
+            .and_then(|groups| groups.get(canonical))
+            .cloned()
+            .into_iter()
+            .collect()
+    }
+
     /// Begins a subscribe. One that begins must be [added](Self::add) or [given up](Self::give_up).
     pub(crate) fn begin(
         &mut self,
