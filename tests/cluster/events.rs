@@ -248,3 +248,52 @@ async fn a_webhook_is_delivered_by_one_node_and_continued_when_that_is_killed() 
     }
     assert_eq!(count, 0);
 }
+
+/// Waits until exactly one node runs the hooks of the type `watched`, and returns its name.
+async fn watching(nodes: &Nodes) -> String {
+    let mut found = String::new();
+    eventually("one node to watch", async || {
+        let mut all = Vec::new();
+        for node in nodes.all() {
+            if node.hooks("watched").await.last() == Some(&true) {
+                all.push(node.name.clone());
+            }
+        }
+        found = all.first().cloned().unwrap_or_default();
+        all.len() == 1
+    })
+    .await;
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_runs_the_hooks_for_all_and_another_one_when_it_is_killed_or_leaves() {
+    let mut nodes = quiet(&["a", "b", "c"]).await;
+    let mut streams = BTreeMap::new();
+    for name in ["a", "b", "c"] {
+        let client = modern(&nodes, name).await;
+        let stream = client.request("events/stream", json!({"name": "watched"})).await;
+        streams.insert(name.to_owned(), (client, stream));
+        watching(&nodes).await;
+    }
+    let first = watching(&nodes).await;
+    for node in nodes.all() {
+        let expected: &[bool] = if node.name == first { &[true] } else { &[] };
+        assert_eq!(node.hooks("watched").await, expected, "{}", node.name);
+    }
+    nodes.take(&first).kill().await;
+    streams.remove(&first);
+    let second = watching(&nodes).await;
+    // The first one comes back, takes over, and leaves in order.
+    nodes.start(&first).await;
+    eventually("the watch to move back", async || nodes[&first].hooks("watched").await == [true])
+        .await;
+    assert_eq!(watching(&nodes).await, first);
+    nodes.take(&first).terminate().await;
+    assert_eq!(watching(&nodes).await, second);
+    drop(streams);
+    eventually("nobody to watch", async || {
+        nodes[&second].hooks("watched").await == [true, false, true, false]
+    })
+    .await;
+}

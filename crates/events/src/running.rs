@@ -1,21 +1,22 @@
 //! An event type in an engine that runs: what outlives its actor.
 
+mod emitter;
+
 use std::any::Any;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ractor::{ACTIVE_STATES, ActorCell, ActorRef, SpawnErr};
+use ractor::{ActorCell, ActorRef};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::branches::{Branch, Branches, Role};
 use crate::check::Batch;
 use crate::checker::CheckerMsg;
-use crate::config::EventsConfig;
 use crate::cursor::Origin;
 use crate::error::EventError;
 use crate::event_type::{Definition, EmitError, Modes};
@@ -72,11 +73,6 @@ impl std::fmt::Debug for RunningType {
     }
 }
 
-/// How often a keeper is looked for that could have an emitter, and the pause before each next time:
-/// one that has crashed is replaced.
-const TRIES: usize = 10;
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// What a type without replay keeps, for streams that are a little behind.
 const WITHOUT_REPLAY: Bounds =
     Bounds { count: 1_024, age: Duration::from_secs(60), bytes: usize::MAX };
@@ -93,20 +89,19 @@ impl RunningType {
         definition: Definition,
         modes: Modes,
         own: Arc<Origin>,
-        config: &EventsConfig,
-        keeper: Arc<ArcSwapOption<ActorCell>>,
-        peers: Arc<Peers>,
-        store: Option<Arc<dyn EventsStore>>,
-        shared: Weak<Shared>,
+        shared: &Shared,
     ) -> Self {
+        let config = &shared.config;
         let role = match &definition.check {
-            Some(_) => Role::Checked(Branches::new(shared, config)),
+            Some(_) => Role::Checked(Branches::new(shared.webhooks.shared(), config)),
             None => Role::Emitted,
         };
         let is_durable = definition.is_durable && matches!(role, Role::Emitted);
+        let store = shared.webhooks.store.clone();
         let store = store.filter(|_| is_durable && definition.replay.is_some());
         let bounds = definition.replay.unwrap_or(WITHOUT_REPLAY);
         let bounds = Bounds { bytes: bounds.bytes.min(config.max_log_bytes), ..bounds };
+        let (peers, keeper) = (shared.peers.clone(), shared.keeper.clone());
         let watches = Watches::new(&definition, peers.clone());
         let definition = Arc::new(ArcSwap::from_pointee(definition));
         let mut running = Self::empty(role, definition, modes, own, bounds, watches, peers);
@@ -404,38 +399,6 @@ impl RunningType {
         self.send(TypeMsg::Flush);
     }
 
-    /// The actor that emits what it is sent; `start` begins one below the keeper. `None` if the type or
-    /// the engine ends.
-    pub(crate) async fn emitter<R>(&self, start: impl Fn(ActorCell) -> R) -> Option<ActorCell>
-    where
-        R: Future<Output = Result<ActorCell, SpawnErr>>,
-    {
-        for _ in 0..TRIES {
-            let emitter = self.emitter.lock().clone();
-            if let Some(emitter) = emitter.filter(lives) {
-                return Some(emitter);
-            }
-            let keeper = self.keeper.load_full()?;
-            if let Ok(started) = start((*keeper).clone()).await {
-                return self.choose_emitter(started);
-            }
-            sleep(PAUSE).await;
-        }
-        None
-    }
-
-    /// Two may have been started at once: one of them is the emitter.
-    fn choose_emitter(&self, started: ActorCell) -> Option<ActorCell> {
-        let mut emitter = self.emitter.lock();
-        let other = emitter.clone().filter(lives);
-        if self.is_closed() || other.is_some() {
-            started.stop(None);
-            return other;
-        }
-        *emitter = Some(started.clone());
-        Some(started)
-    }
-
     /// Counts a stream or webhook. The actor has read everything of before.
     pub(crate) fn add_listener(&self) {
         self.listeners.fetch_add(1, Ordering::AcqRel);
@@ -508,8 +471,4 @@ impl RunningType {
         self.send(TypeMsg::Gap);
         self.each_branch(|branch| branch.report_gap());
     }
-}
-
-fn lives(actor: &ActorCell) -> bool {
-    ACTIVE_STATES.contains(&actor.get_status())
 }

@@ -147,17 +147,9 @@ impl Shared {
             return Err(TypeError::NoStore(name));
         }
         let engine = self.engine.load_full().ok_or(TypeError::NotRunning)?;
-        let running = Arc::new(RunningType::new(
-            definition,
-            modes,
-            // Each time that a type is added its numbers begin anew.
-            Arc::new(Origin { node: engine.node().clone(), epoch: epoch() }),
-            &self.config,
-            self.keeper.clone(),
-            self.peers.clone(),
-            self.webhooks.store.clone(),
-            self.webhooks.shared(),
-        ));
+        // Each time that a type is added its numbers begin anew.
+        let own = Arc::new(Origin { node: engine.node().clone(), epoch: epoch() });
+        let running = Arc::new(RunningType::new(definition, modes, own, self));
         running.restore().await.map_err(TypeError::Store)?;
         {
             let mut types = self.types.write();

@@ -11,6 +11,7 @@ mod client;
 mod deliverer;
 mod health;
 pub(crate) mod key;
+mod reports;
 mod requests;
 mod schedule;
 mod secret;
@@ -48,7 +49,7 @@ use crate::keeper::KeeperMsg;
 use crate::log::{Entry, Position};
 use crate::metrics::WebhookCounts;
 use crate::peers::PeerMessage;
-use crate::report::{EventsReport, WebhookEnd};
+use crate::report::WebhookEnd;
 use crate::running::RunningType;
 use crate::shared::Shared;
 use crate::start::position_of;
@@ -205,36 +206,6 @@ impl Webhooks {
                     self.deliver(subscription);
                 }
             });
-        }
-    }
-
-    /// Tells the observers of the engine. Not to be called under a lock.
-    pub(crate) fn report(&self, make: impl FnOnce() -> EventsReport) {
-        let shared = self.shared.lock().upgrade();
-        if let Some(shared) = shared {
-            shared.report(make);
-        }
-    }
-
-    fn report_end(&self, subscription: &Subscription, reason: impl FnOnce() -> WebhookEnd) {
-        self.report(|| EventsReport::WebhookEnded {
-            id: subscription.id.clone(),
-            reason: reason(),
-        });
-    }
-
-    /// A delivery was given up. That is reported at the next tick, with others.
-    fn note_abandoned(&self, id: &Arc<str>, reason: &'static str) {
-        let mut abandoned = self.abandoned.lock();
-        let (count, last) = abandoned.entry(id.clone()).or_insert((0, reason));
-        (*count, *last) = (*count + 1, reason);
-    }
-
-    /// Reports what was given up.
-    pub(crate) fn report_abandoned(&self) {
-        let abandoned = std::mem::take(&mut *self.abandoned.lock());
-        for (id, (count, reason)) in abandoned {
-            self.report(|| EventsReport::DeliveriesAbandoned { id, count, reason });
         }
     }
 

@@ -92,18 +92,32 @@ fn own_tools(node: &NodeId, stage: &Stage) -> [Tool; 6] {
     ]
 }
 
-/// The URIs whose hooks ran, in order: `true` for each `on_watch`.
+/// The URIs whose hooks ran, in order: `true` for each `on_watch`. The event type `watched` is among
+/// them.
 #[derive(Clone, Default)]
 struct HookLog(Arc<Mutex<Vec<(String, bool)>>>);
 
 impl HookLog {
     fn hook(&self, begins: bool) -> impl Fn(Watch) -> std::future::Ready<()> + use<> {
-        let log = self.0.clone();
+        let this = self.clone();
         move |watch| {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.push((watch.uri().to_owned(), begins));
+            this.add(watch.uri(), begins);
             ready(())
         }
+    }
+
+    /// As [`hook`](Self::hook), for an event type.
+    fn hook_of_type(&self, begins: bool) -> impl Fn(Arc<()>) -> std::future::Ready<()> + use<> {
+        let this = self.clone();
+        move |_| {
+            this.add("watched", begins);
+            ready(())
+        }
+    }
+
+    fn add(&self, uri: &str, begins: bool) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.push((uri.to_owned(), begins));
     }
 
     fn of(&self, uri: &str) -> Vec<bool> {
@@ -128,11 +142,14 @@ struct Happenings {
 }
 
 impl Happenings {
-    fn new() -> (Self, Events) {
+    fn new(hooks: &HookLog) -> (Self, Events) {
         let happened = event_type("happened").replay(10_000, Duration::from_secs(3_600));
         let mut webhooks = WebhookConfig::new();
         webhooks.everybody = Some("everybody".into());
-        let events = Events::new().add(&happened).webhooks(webhooks);
+        let watched = event_type::<(), Number>("watched")
+            .on_subscribe(hooks.hook_of_type(true))
+            .on_unsubscribe(hooks.hook_of_type(false));
+        let events = Events::new().add(&happened).add(&watched).webhooks(webhooks);
         (Self { happened, events: events.handle() }, events)
     }
 }
@@ -153,7 +170,7 @@ async fn main() -> Result<(), Failure> {
     let (node, stage) = (NodeId::new(&*settings.name)?, Stage::default());
     let hooks = HookLog::default();
     let hooked = any("hooked://{name}").on_watch(hooks.hook(true)).on_unwatch(hooks.hook(false));
-    let (happenings, events) = Happenings::new();
+    let (happenings, events) = Happenings::new(&hooks);
     let mut builder = Engine::builder("node", "1")
         .extension(events)
         .configure(|config| config.node = node.clone())
