@@ -124,11 +124,15 @@ impl Peers {
         self.nodes.lock().values().for_each(|peer| peer.state.lock().talk.hear_anew());
     }
 
-    /// Notes a message of a node. `None` if the node is unknown, and has to tell all again. Else the
+    /// Notes a message of a node. `None` if this process of the node is unknown, and has to tell all again. Else the
     /// whole list, if this is its last part.
     fn hear(&self, node: &NodeId, message: &Watches) -> Option<Option<HashSet<Key>>> {
         let nodes = self.nodes.lock();
-        let talk = &mut nodes.get(node)?.state.lock().talk;
+        let mut state = nodes.get(node)?.state.lock();
+        if state.epoch != Some(message.epoch) {
+            return None;
+        }
+        let talk = &mut state.talk;
         // What does not follow what was heard last leaves something out: the whole list comes then.
         if message.begins || message.number == talk.heard + 1 {
             talk.heard = message.number;
@@ -154,6 +158,8 @@ impl Peers {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Watches {
     node: NodeId,
+    /// Of the process that tells it.
+    epoch: u64,
     number: u64,
     /// Whether a whole list begins with this message, and whether it ends.
     begins: bool,
@@ -226,7 +232,8 @@ pub(super) async fn tell(shared: &Shared, engine: &Engine, peer: &Peer) -> Optio
         let told = part(&mut left);
         let ends = whole && left.peek().is_none();
         let number = peer.state.lock().talk.number + 1;
-        let message = Watches { node: engine.node().clone(), number, begins, ends, told };
+        let (node, epoch) = (engine.node().clone(), shared.epoch());
+        let message = Watches { node, epoch, number, begins, ends, told };
         ask(engine, &peer.node, &PeerMessage::Watches(message)).await?;
         peer.state.lock().talk.number = number;
         begins = false;
@@ -310,11 +317,15 @@ mod tests {
         let (peers, node) = (Peers::default(), NodeId::new("b").unwrap());
         let message = |number, begins, ends, of: &str| {
             let told = Told { name: "n".into(), arguments: of.into(), said: Said::default() };
-            Watches { node: node.clone(), number, begins, ends, told: vec![told] }
+            Watches { node: node.clone(), epoch: 9, number, begins, ends, told: vec![told] }
         };
         assert!(peers.hear(&node, &message(1, true, true, "x")).is_none(), "it is unknown");
         assert_eq!(peers.heard(&node), 0);
-        peers.nodes.lock().insert(node.clone(), Arc::new(Peer::new(&node)));
+        let peer = Arc::new(Peer::new(&node));
+        peers.nodes.lock().insert(node.clone(), peer.clone());
+        peer.state.lock().epoch = Some(8);
+        assert!(peers.hear(&node, &message(1, true, true, "x")).is_none(), "of another process");
+        peer.state.lock().epoch = Some(9);
         assert_eq!(peers.hear(&node, &message(1, true, false, "x")), Some(None));
         let whole = peers.hear(&node, &message(2, false, true, "y")).flatten().unwrap();
         assert_eq!((whole.len(), peers.heard(&node)), (2, 2));
