@@ -60,6 +60,11 @@ impl Restarts {
         self.0.asked.notified().await;
     }
 
+    /// A generation has begun: all nodes show what it offers.
+    pub(crate) fn begun(&self) {
+        self.0.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Relaxed)
     }
@@ -88,7 +93,6 @@ pub(crate) fn offer(
     with_tokens: bool,
     with_restart: bool,
 ) -> Result<EngineBuilder, Box<dyn Error>> {
-    restarts.0.generation.fetch_add(1, Ordering::Relaxed);
     let types = Types::default();
     let mut events = Events::new()
         .webhooks(webhooks(with_tokens))

@@ -110,6 +110,7 @@ async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Bo
         Some(gossip) => Some(join(&engine, gossip, arguments.seeds.clone()).await?),
         None => None,
     };
+    restarts.begun();
     if arguments.stdio {
         stentor::stdio::serve(&engine).await?;
         return Ok(false);
