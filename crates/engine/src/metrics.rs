@@ -21,7 +21,8 @@
 //! | `stentor.events.webhook.attempts` (feature `events`) | counter | `result`: `delivered` or `failed` |
 //! | `stentor.events.webhook.abandoned` (feature `events`) | counter | |
 //!
-//! Each is described to the recorder, with its unit. Histograms need buckets ([`BUCKETS`]) if they are to be added up over nodes.
+//! Each is described to the recorder, with its unit. Histograms need buckets ([`BUCKETS`]) if they are
+//! to be added up over nodes.
 //!
 //! Install a recorder before the engine starts. Counters of frames and gauges are updated every
 //! five seconds, and by [`Engine::record_metrics`](crate::Engine::record_metrics). Histograms add up two engines of one process;
@@ -123,27 +124,23 @@ impl Metrics {
 fn describe() {
     describe_histogram!(OPERATION, Unit::Seconds, "From a request to its response");
     describe_histogram!(SESSION, Unit::Seconds, "From the begin of a session to its end");
-    let frames = Unit::Count;
-    describe_counter!("stentor.frames.delivered", frames, "Messages that clients have taken");
-    describe_counter!("stentor.frames.coalesced", frames, "Messages that another one replaced");
-    describe_counter!("stentor.frames.dropped", frames, "Messages dropped for slow clients");
-    describe_counter!("stentor.progress.conflated", frames, "Progress that a later one replaced");
-    describe_counter!("stentor.progress.refused", frames, "Progress that was no progress");
-    describe_counter!("stentor.streams.closed", frames, "Streams closed as nobody read them");
-    describe_counter!("stentor.restarts", frames, "Actors that crashed and began anew");
-    describe_counter!("stentor.principals.refused", frames, "Requests beyond a principal's limit");
-    describe_counter!("stentor.session_store.errors", frames, "Sessions that were not stored");
+    let count = Unit::Count;
+    describe_counter!("stentor.frames.delivered", count, "Messages that clients have taken");
+    describe_counter!("stentor.frames.coalesced", count, "Messages that another one replaced");
+    describe_counter!("stentor.frames.dropped", count, "Messages dropped for slow clients");
+    describe_counter!("stentor.progress.conflated", count, "Progress that a later one replaced");
+    describe_counter!("stentor.progress.refused", count, "Progress that was no progress");
+    describe_counter!("stentor.streams.closed", count, "Streams closed as nobody read them");
+    describe_counter!("stentor.restarts", count, "Actors that crashed and began anew");
+    describe_counter!("stentor.principals.refused", count, "Requests beyond a principal's limit");
+    describe_counter!("stentor.session_store.errors", count, "Sessions that were not stored");
     describe_gauge!(
         "stentor.held.bytes",
         Unit::Bytes,
         "What waits for clients, or is kept for them"
     );
     describe_gauge!("stentor.requests.bytes", Unit::Bytes, "What is kept of requests");
-    describe_gauge!("stentor.sessions", frames, "Open sessions");
-    describe_gauge!("stentor.calls.running", frames, "Calls that run");
-    describe_gauge!(
-        "stentor.calls.awaiting_input",
-        frames,
-        "Calls that wait for a client's answer"
-    );
+    describe_gauge!("stentor.sessions", count, "Open sessions");
+    describe_gauge!("stentor.calls.running", count, "Calls that run");
+    describe_gauge!("stentor.calls.awaiting_input", count, "Calls that wait for a client's answer");
 }

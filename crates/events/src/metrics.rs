@@ -1,7 +1,5 @@
 //! What is counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::subscriber::Mode;
@@ -34,26 +32,13 @@ pub(crate) fn count_checked(name: &str, count: usize) {
     counter!("stentor.events.emitted", "type" => name.to_owned()).increment(count as u64);
 }
 
-/// What became of attempts.
-#[derive(Debug, Default)]
-pub(crate) struct WebhookCounts {
-    delivered: AtomicU64,
-    failed: AtomicU64,
-    abandoned: AtomicU64,
+/// Counts an attempt to deliver.
+pub(crate) fn count_attempt<E>(result: &Result<(), E>) {
+    let result = if result.is_ok() { "delivered" } else { "failed" };
+    counter!("stentor.events.webhook.attempts", "result" => result).increment(1);
 }
 
-impl WebhookCounts {
-    pub(crate) fn attempted<E>(&self, result: &Result<(), E>) {
-        let (count, name) = match result {
-            Ok(()) => (&self.delivered, "delivered"),
-            Err(_) => (&self.failed, "failed"),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        counter!("stentor.events.webhook.attempts", "result" => name).increment(1);
-    }
-
-    pub(crate) fn abandoned(&self) {
-        self.abandoned.fetch_add(1, Ordering::Relaxed);
-        counter!("stentor.events.webhook.abandoned").increment(1);
-    }
+/// Counts a delivery that was given up.
+pub(crate) fn count_abandoned() {
+    counter!("stentor.events.webhook.abandoned").increment(1);
 }

@@ -47,7 +47,6 @@ use crate::error::EventError;
 use crate::event_type::Definition;
 use crate::keeper::KeeperMsg;
 use crate::log::{Entry, Position};
-use crate::metrics::WebhookCounts;
 use crate::peers::PeerMessage;
 use crate::report::WebhookEnd;
 use crate::running::RunningType;
@@ -72,7 +71,6 @@ pub(crate) struct Webhooks {
     challenger: CallbackClient,
     table: Mutex<Table>,
     failing: Semaphore,
-    counts: WebhookCounts,
     /// What was given up since it was last reported, and why: by the id of the webhook.
     abandoned: Mutex<HashMap<Arc<str>, (u64, &'static str)>>,
     standby: standby::Standby,
@@ -111,7 +109,6 @@ impl Webhooks {
             client,
             challenger,
             failing: Semaphore::new(MAX_FAILING),
-            counts: WebhookCounts::default(),
             abandoned: Mutex::default(),
             standby: standby::Standby::default(),
             closed: AtomicBool::new(false),

@@ -124,8 +124,8 @@ impl Peers {
         self.nodes.lock().values().for_each(|peer| peer.state.lock().talk.hear_anew());
     }
 
-    /// Notes a message of a node. `None` if this process of the node is unknown, and has to tell all again. Else the
-    /// whole list, if this is its last part.
+    /// Notes a message of a node. `None` if this process of the node is unknown, and has to tell all
+    /// again. Else the whole list, if this is its last part.
     fn hear(&self, node: &NodeId, message: &Watches) -> Option<Option<HashSet<Key>>> {
         let nodes = self.nodes.lock();
         let mut state = nodes.get(node)?.state.lock();

@@ -23,7 +23,7 @@ use super::window::{Content, Outcome, Window};
 use crate::error::EventError;
 use crate::log::{Position, Step};
 use crate::messages;
-use crate::metrics::count_gaps;
+use crate::metrics::{count_abandoned, count_attempt, count_gaps};
 use crate::report::EventsReport;
 use crate::subscriber::Mode;
 use crate::token;
@@ -261,7 +261,6 @@ impl DelivererState {
 
     fn on_done(&mut self, number: u64, result: Result<(), Failure>) {
         let now = Instant::now();
-        let metrics = &self.webhooks.counts;
         let (outcome, failed) = match &result {
             Ok(()) => (Outcome::Over, false),
             Err(Failure::Busy) => {
@@ -275,7 +274,7 @@ impl DelivererState {
                 _ => (Outcome::Retry(error.retry_after), true),
             },
         };
-        metrics.attempted(&result);
+        count_attempt(&result);
         self.is_failing = failed;
         let jitter = || f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         let abandoned = self.window.end(number, outcome, now, jitter);
@@ -310,7 +309,7 @@ impl DelivererState {
         let id = &self.subscription.id;
         match &result {
             Err(Failure::Attempt(error)) if abandoned => {
-                metrics.abandoned();
+                count_abandoned();
                 self.webhooks.note_abandoned(id, error.category.as_str());
             }
             Err(Failure::TooLarge) => self.webhooks.note_abandoned(id, "too_large"),

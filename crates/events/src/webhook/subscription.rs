@@ -117,7 +117,6 @@ pub struct WebhookView {
 }
 
 impl Subscription {
-    #[allow(clippy::too_many_arguments, reason = "the parts of a new webhook, each once")]
     pub(crate) fn new(
         id: Arc<str>,
         key: SubscriptionKey,
