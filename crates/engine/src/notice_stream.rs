@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stentor_delivery::policy::Class;
 use stentor_delivery::{Frame, StreamSender};
-use stentor_wire::{EncodedNotice, Id, SubscriptionId};
+use stentor_wire::{EncodedNotice, SubscriptionId};
 
 /// Begins a stream: sends its first notices, and returns what is held while the stream is open. It
 /// is dropped when the stream has ended, whoever ends it.
@@ -34,10 +34,10 @@ impl fmt::Debug for NoticeStream {
 impl NoticeStream {
     pub(crate) fn new(
         sender: StreamSender,
-        request: &Id,
+        subscription: SubscriptionId,
         end: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { sender, subscription: SubscriptionId::of(request), end: Box::new(end) }
+        Self { sender, subscription, end: Box::new(end) }
     }
 
     /// Sends a notice. It goes out before the notices that are sent later.

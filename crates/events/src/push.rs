@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 use stentor_engine::{Begin, NoticeStream, StreamMethod, StreamRequest};
 use stentor_wire::ErrorObject;
 
-use crate::error::{EventError, Numbers};
+use crate::error::EventError;
 use crate::messages;
 use crate::metrics::count_gaps;
 use crate::shared::Shared;
 use crate::start::{Listening, Start};
 use crate::subscriber::{Mode, Subscriber};
-use crate::type_actor::{Ending, OpenStream, TypeMsg};
+use crate::type_actor::{Ending, OpenStream, Opened, TypeMsg};
 use crate::watches::Watching;
 
 /// The parameters of `events/stream`.
@@ -41,21 +41,19 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// What is held while a stream is open.
 struct OpenPush {
-    key: u64,
     running: Listening,
-    stream: Arc<NoticeStream>,
-    subscriber: Subscriber,
-    numbers: Numbers,
+    stream: Arc<OpenStream>,
     _watching: Watching,
 }
 
 impl Drop for OpenPush {
     fn drop(&mut self) {
-        if self.subscriber.requester.is_revoked() {
+        let OpenStream { key, notices, subscriber, numbers } = &*self.stream;
+        if subscriber.requester.is_revoked() {
             let error = EventError::Forbidden("the principal was locked out".to_owned());
-            self.stream.send(&messages::terminated(&error, self.numbers));
+            notices.send(&messages::terminated(&error, *numbers));
         }
-        self.running.send(TypeMsg::Close(self.key));
+        self.running.send(TypeMsg::Close(*key));
     }
 }
 
@@ -79,20 +77,14 @@ async fn open(shared: &Shared, request: StreamRequest) -> Result<Begin, ErrorObj
     let who = (&subscriber, &watched);
     let start = shared.start(&running, who, params.cursor.as_deref(), params.max_age_ms).await;
     let Start { listening: running, position, truncated, .. } = start.map_err(refused)?;
-    Ok(Box::new(move |stream: NoticeStream| {
-        let stream = Arc::new(stream);
+    Ok(Box::new(move |notices: NoticeStream| {
         let told = running.replays().then_some(&position.seen);
         count_gaps(Mode::Push, usize::from(truncated));
-        stream.send(&messages::active(told, truncated));
+        notices.send(&messages::active(told, truncated));
         let watching = running.watches.watch(&watched);
-        running.send(TypeMsg::Open(Box::new(Ending(OpenStream {
-            key,
-            stream: stream.clone(),
-            subscriber: subscriber.clone(),
-            watched,
-            numbers,
-            position,
-        }))));
-        Box::new(OpenPush { key, running, stream, subscriber, numbers, _watching: watching })
+        let stream = Arc::new(OpenStream { key, notices, subscriber, numbers });
+        let opened = Opened { stream: Ending(stream.clone()), watched, position };
+        running.send(TypeMsg::Open(Box::new(opened)));
+        Box::new(OpenPush { running, stream, _watching: watching })
     }))
 }

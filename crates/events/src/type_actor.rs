@@ -33,20 +33,26 @@ const PART: usize = 64;
 /// Entries of the log that one stream is sent before others have their turn.
 const AT_ONCE: usize = 256;
 
-/// A stream that has opened. Its `active` was sent.
+/// A stream that is open.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     pub(crate) key: u64,
-    pub(crate) stream: Arc<NoticeStream>,
+    pub(crate) notices: NoticeStream,
     pub(crate) subscriber: Subscriber,
-    pub(crate) watched: WatchedArguments,
     pub(crate) numbers: Numbers,
+}
+
+/// A stream that has opened. Its `active` was sent.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: Ending,
+    pub(crate) watched: WatchedArguments,
     pub(crate) position: Position,
 }
 
 #[derive(Debug)]
 pub(crate) enum TypeMsg {
-    Open(Box<Ending>),
+    Open(Box<Opened>),
     Close(u64),
     /// A stream has room again.
     Room(u64),
@@ -81,11 +87,18 @@ pub(crate) struct TypeActorArgs {
 type GroupKey = (Arc<str>, Option<u64>);
 
 struct Group {
-    watched: WatchedArguments,
+    watched: Arc<WatchedArguments>,
     /// One of them; the only one if the type changes payloads for each.
     subscriber: Subscriber,
     /// Those that keep up.
-    live: IndexMap<u64, Arc<NoticeStream>, RandomState>,
+    live: IndexMap<u64, Arc<OpenStream>, RandomState>,
+}
+
+/// A stream of this actor.
+struct Member {
+    stream: Ending,
+    /// Equal arguments are in memory once.
+    watched: Arc<WatchedArguments>,
 }
 
 /// A stream that was not sent all that the actor has read.
@@ -103,18 +116,18 @@ pub(crate) struct TypeState {
     /// The one by which the groups were made.
     definition: Arc<Definition>,
     position: Position,
-    streams: HashMap<u64, Ending>,
+    streams: HashMap<u64, Member>,
     groups: IndexMap<GroupKey, Group, RandomState>,
     behind: HashMap<u64, Behind>,
 }
 
 /// Ends its stream when it is dropped, also because the actor has crashed, or never gets it.
 #[derive(Debug)]
-pub(crate) struct Ending(pub(crate) OpenStream);
+pub(crate) struct Ending(pub(crate) Arc<OpenStream>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.stream.end();
+        self.0.notices.end();
     }
 }
 
@@ -178,30 +191,40 @@ impl TypeState {
         }
     }
 
-    fn group_key(&self, stream: &OpenStream) -> GroupKey {
-        (stream.watched.canonical.clone(), (!self.definition.is_shared()).then_some(stream.key))
+    fn group_key(&self, key: u64, watched: &WatchedArguments) -> GroupKey {
+        (watched.canonical.clone(), (!self.definition.is_shared()).then_some(key))
+    }
+
+    /// These arguments, as a stream with equal ones has them.
+    fn share(&self, key: u64, watched: WatchedArguments) -> Arc<WatchedArguments> {
+        match self.groups.get(&self.group_key(key, &watched)) {
+            Some(group) if watched.is_read_like(&group.watched) => group.watched.clone(),
+            _ => Arc::new(watched),
+        }
     }
 
     /// The stream keeps up from here on.
     fn join(&mut self, key: u64) {
-        let Some(Ending(open)) = self.streams.get(&key) else { return };
-        let group = self.groups.entry(self.group_key(open)).or_insert_with(|| Group {
-            watched: open.watched.clone(),
+        let Some(Member { stream: Ending(open), watched }) = self.streams.get(&key) else { return };
+        let group = self.groups.entry(self.group_key(key, watched)).or_insert_with(|| Group {
+            watched: watched.clone(),
             subscriber: open.subscriber.clone(),
             live: IndexMap::default(),
         });
-        group.live.insert(key, open.stream.clone());
+        group.live.insert(key, open.clone());
     }
 
     fn told_cursor<'a>(&self, cursor: &'a Cursor) -> Option<&'a Cursor> {
         self.running.replays().then_some(cursor)
     }
 
-    async fn on_open(&mut self, myself: &ActorRef<TypeMsg>, open: Ending) {
+    async fn on_open(&mut self, myself: &ActorRef<TypeMsg>, opened: Opened) {
         // Before it is there: what the actor has missed is no gap of this stream.
         self.on_flush(myself).await;
-        let (key, position) = (open.0.key, open.0.position.clone());
-        self.streams.insert(key, open);
+        let Opened { stream, watched, position } = opened;
+        let key = stream.0.key;
+        let watched = self.share(key, watched);
+        self.streams.insert(key, Member { stream, watched });
         self.behind.insert(key, Behind { position, waits: false, owes_gap: false });
         let definition = self.definition.clone();
         self.catch_up(myself, &definition, key);
@@ -209,8 +232,8 @@ impl TypeState {
 
     fn remove(&mut self, key: u64) {
         self.behind.remove(&key);
-        let Some(stream) = self.streams.remove(&key) else { return };
-        let group = self.group_key(&stream.0);
+        let Some(member) = self.streams.remove(&key) else { return };
+        let group = self.group_key(key, &member.watched);
         if let Some(found) = self.groups.get_mut(&group) {
             found.live.swap_remove(&key);
             if found.live.is_empty() {
@@ -270,10 +293,8 @@ impl TypeState {
         if let Some(only) = &entry.occurrence.only_for {
             let notice = messages::event(&entry.occurrence, cursor.as_ref());
             let live = self.groups.values().flat_map(|group| &group.live);
-            let chosen = live.filter(|(key, _)| {
-                self.streams.get(*key).is_some_and(|it| it.0.subscriber.id.as_ref() == Some(only))
-            });
-            full = write_part(chosen.map(|(key, it)| (*key, it.clone())).collect(), &notice);
+            let chosen = live.filter(|(_, it)| it.subscriber.id.as_ref() == Some(only));
+            full = write_part(chosen.map(|(_, it)| it.clone()).collect(), &notice);
         } else {
             for group in self.groups.values() {
                 let (subscriber, watched) = (&group.subscriber, &group.watched);
@@ -291,13 +312,13 @@ impl TypeState {
 
     /// A stream has no room: from here on it is sent the rest when it has.
     fn falls_behind(&mut self, myself: &ActorRef<TypeMsg>, key: u64, position: Position) {
-        let Some(stream) = self.streams.get(&key) else { return };
-        let group = self.group_key(&stream.0);
+        let Some(member) = self.streams.get(&key) else { return };
+        let group = self.group_key(key, &member.watched);
         if let Some(group) = self.groups.get_mut(&group) {
             group.live.swap_remove(&key);
         }
         self.behind.insert(key, Behind { position, waits: true, owes_gap: false });
-        let (room, myself) = (stream.0.stream.wait_for_room(), myself.clone());
+        let (room, myself) = (member.stream.0.notices.wait_for_room(), myself.clone());
         tokio::spawn(async move {
             room.await;
             // The actor may have ended.
@@ -308,11 +329,11 @@ impl TypeState {
     /// Sends a stream what it lacks, as far as it has room.
     fn catch_up(&mut self, myself: &ActorRef<TypeMsg>, definition: &Definition, key: u64) {
         let Some(mut behind) = self.behind.remove(&key) else { return };
-        let Some(Ending(open)) = self.streams.get(&key) else { return };
+        let Some(Member { stream: Ending(open), watched }) = self.streams.get(&key) else { return };
         if std::mem::take(&mut behind.owes_gap) {
             count_gaps(Mode::Push, 1);
             let cursor = self.told_cursor(&behind.position.seen);
-            open.stream.send(&messages::active(cursor, true));
+            open.notices.send(&messages::active(cursor, true));
         }
         let mut steps = 0;
         while behind.position.index < self.position.index {
@@ -323,26 +344,23 @@ impl TypeState {
                 self.behind.insert(key, behind);
                 return;
             }
-            if !open.stream.has_room() {
+            if !open.notices.has_room() {
                 return self.falls_behind(myself, key, behind.position);
             }
             let step = self.running.log.lock().step(&mut behind.position);
             match step {
                 Step::Entry(entry) => {
-                    let heard = definition.for_subscriber(
-                        &open.subscriber,
-                        &open.watched,
-                        &entry.occurrence,
-                    );
+                    let heard =
+                        definition.for_subscriber(&open.subscriber, watched, &entry.occurrence);
                     if let Some(occurrence) = heard {
                         let cursor = self.told_cursor(&behind.position.seen);
-                        open.stream.send(&messages::event(&occurrence, cursor));
+                        open.notices.send(&messages::event(&occurrence, cursor));
                     }
                 }
                 Step::Gap => {
                     count_gaps(Mode::Push, 1);
                     let cursor = self.told_cursor(&behind.position.seen);
-                    open.stream.send(&messages::active(cursor, true));
+                    open.notices.send(&messages::active(cursor, true));
                 }
                 Step::End => break,
             }
@@ -365,9 +383,9 @@ impl TypeState {
         }
         // Those whose cursors name what is not here yet.
         for (key, behind) in self.behind.iter().filter(|(_, it)| !it.waits) {
-            if let Some(Ending(open)) = self.streams.get(key) {
+            if let Some(Member { stream: Ending(open), .. }) = self.streams.get(key) {
                 let cursor = self.told_cursor(&behind.position.seen);
-                open.stream.send(&messages::heartbeat(cursor));
+                open.notices.send(&messages::heartbeat(cursor));
             }
         }
     }
@@ -375,9 +393,8 @@ impl TypeState {
     /// Ends the streams of those who may not have the type any longer.
     fn recheck(&mut self) {
         let definition = self.running.definition();
-        let permits = |it: &OpenStream| definition.permits(&it.subscriber, &it.watched);
-        let refused =
-            self.streams.iter().filter_map(|(key, it)| Some((*key, permits(&it.0).err()?)));
+        let permits = |it: &Member| definition.permits(&it.stream.0.subscriber, &it.watched);
+        let refused = self.streams.iter().filter_map(|(key, it)| Some((*key, permits(it).err()?)));
         let refused: Vec<_> = refused.collect();
         let mut counts: Vec<(EventError, usize)> = Vec::new();
         for (key, error) in refused {
@@ -409,7 +426,7 @@ impl TypeState {
     }
 
     fn terminate(&mut self, key: u64, error: &EventError) {
-        if let Some(Ending(open)) = self.streams.get(&key) {
+        if let Some(Member { stream: Ending(open), .. }) = self.streams.get(&key) {
             let error = match error {
                 // To who has had it before it was hidden.
                 EventError::UnknownType(_) if self.running.definition().hides(&open.subscriber) => {
@@ -417,15 +434,15 @@ impl TypeState {
                 }
                 error => error,
             };
-            open.stream.send(&messages::terminated(error, open.numbers));
+            open.notices.send(&messages::terminated(error, open.numbers));
         }
         self.remove(key);
     }
 
     fn on_failed(&self, error: &EventError) {
-        let open = self.streams.values().map(|it| &it.0);
-        for open in open.filter(|open| open.stream.has_room()) {
-            open.stream.send(&messages::failure(error, open.numbers));
+        let open = self.streams.values().map(|it| &it.stream.0);
+        for open in open.filter(|open| open.notices.has_room()) {
+            open.notices.send(&messages::failure(error, open.numbers));
         }
     }
 
@@ -439,7 +456,7 @@ impl TypeState {
         let notice = messages::active(self.told_cursor(&self.position.seen), true);
         for group in self.groups.values() {
             count_gaps(Mode::Push, group.live.len());
-            group.live.values().for_each(|stream| stream.send(&notice));
+            group.live.values().for_each(|stream| stream.notices.send(&notice));
         }
     }
 }
@@ -447,7 +464,7 @@ impl TypeState {
 /// Writes a notice to all streams of a group, in parts that run on all threads of the runtime.
 /// Returns those that have no room. Returns when all parts are written, so that the order is kept.
 async fn write_to_all(group: &Group, notice: Arc<EncodedNotice>) -> Vec<u64> {
-    let mut streams = group.live.iter().map(|(key, stream)| (*key, stream.clone()));
+    let mut streams = group.live.values().cloned();
     let mut parts = Vec::new();
     while streams.len() > PART {
         let (part, notice) = (streams.by_ref().take(PART).collect(), notice.clone());
@@ -460,8 +477,8 @@ async fn write_to_all(group: &Group, notice: Arc<EncodedNotice>) -> Vec<u64> {
     full
 }
 
-fn write_part(part: Vec<(u64, Arc<NoticeStream>)>, notice: &Arc<EncodedNotice>) -> Vec<u64> {
-    let (room, full): (Vec<_>, Vec<_>) = part.into_iter().partition(|(_, it)| it.has_room());
-    room.iter().for_each(|(_, stream)| stream.send(notice));
-    full.into_iter().map(|(key, _)| key).collect()
+fn write_part(part: Vec<Arc<OpenStream>>, notice: &Arc<EncodedNotice>) -> Vec<u64> {
+    let (room, full): (Vec<_>, Vec<_>) = part.into_iter().partition(|it| it.notices.has_room());
+    room.iter().for_each(|stream| stream.notices.send(notice));
+    full.into_iter().map(|stream| stream.key).collect()
 }

@@ -7,6 +7,7 @@ use ractor::ActorId;
 use stentor_macros::Setters;
 use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
+use tokio::sync::Semaphore;
 
 use super::directory::Directory;
 use super::entry::SessionEntry;
@@ -97,6 +98,8 @@ pub(crate) struct Sessions {
     pub(crate) saver: Option<Arc<Saver>>,
     /// The members of a listen that extensions bring.
     pub(crate) members: Vec<Arc<str>>,
+    /// Of all listens, which have no other requests.
+    pub(super) no_permits: Arc<Semaphore>,
     /// The session actors.
     pub(crate) pool: Arc<ActorPool<SessionActor>>,
 }
@@ -129,6 +132,7 @@ impl Sessions {
             calls,
             owners: dispatcher.owners().collect(),
             dispatcher,
+            no_permits: Arc::new(Semaphore::new(0)),
             pool: Arc::default(),
         }
     }

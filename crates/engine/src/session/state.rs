@@ -388,6 +388,12 @@ impl SessionState {
         is_open
     }
 
+    /// The subscription of a listen.
+    pub(crate) fn subscription(&self, request: &Id) -> SubscriptionId {
+        let listen = self.listens.get(request);
+        listen.map_or_else(|| SubscriptionId::of(request), |listen| listen.subscription.clone())
+    }
+
     /// Holds something until a listen ends. Returns it if the listen has ended, to be dropped without
     /// the lock.
     pub(crate) fn hold(&mut self, request: &Id, held: Held) -> Option<Held> {

@@ -152,7 +152,8 @@ impl SessionEntry {
                 _ => entry.end_listen(&all, &id),
             }
         };
-        let held = begin(NoticeStream::new(self.notices.clone(), request, end));
+        let subscription = self.state().subscription(request);
+        let held = begin(NoticeStream::new(self.notices.clone(), subscription, end));
         let ended = self.state().hold(request, held);
         quietly(|| drop(ended));
         // An end that came before this did not find what is held.
