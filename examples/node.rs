@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stentor::cluster::{Cluster, ClusterConfig, ClusterTls};
+use stentor::console::{self, ConsoleConfig};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
 use stentor::{Context, Engine, ToolError, session::NodeId, signal, tool};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 const USAGE: &str = "usage: STENTOR_COOKIE=SECRET node --name NAME [--http ADDR] [--host NAME]... \
-                     [--ip IP] [--port PORT] [--seed HOST:PORT]... [--tls DIR]";
+                     [--ip IP] [--port PORT] [--seed HOST:PORT]... [--tls DIR] [--console PORT]";
 
 struct Arguments {
     /// The name of the node within the cluster.
@@ -36,13 +37,15 @@ struct Arguments {
     seeds: Vec<String>,
     /// The folder of `ca.crt`, `tls.crt` and `tls.key`. Needed unless all nodes are on loopback.
     tls: Option<PathBuf>,
+    /// The port of the console, on the loopback interface.
+    console: Option<u16>,
 }
 
 impl Arguments {
     fn read() -> Result<Self, Box<dyn Error>> {
         let (mut name, mut hosts, mut seeds, mut tls) = (None, Vec::new(), Vec::new(), None);
         let (mut ip, mut port) = (IpAddr::from(Ipv4Addr::LOCALHOST), 7946);
-        let mut http = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        let (mut http, mut console) = (SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), None);
         let mut given = std::env::args().skip(1);
         while let Some(option) = given.next() {
             let value = given.next().ok_or(USAGE)?;
@@ -54,11 +57,12 @@ impl Arguments {
                 "--port" => port = value.parse()?,
                 "--seed" => seeds.push(value),
                 "--tls" => tls = Some(value.into()),
+                "--console" => console = Some(value.parse()?),
                 _ => return Err(USAGE.into()),
             }
         }
         let (name, nodes) = (name.ok_or(USAGE)?, SocketAddr::new(ip, port));
-        Ok(Self { name, http, hosts, nodes, seeds, tls })
+        Ok(Self { name, http, hosts, nodes, seeds, tls, console })
     }
 }
 
@@ -88,6 +92,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let cluster = Cluster::join(&engine, cluster).await?;
     cluster.ready().await;
+    // Of the whole cluster, on each node: an operator forwards the port.
+    let _console = match arguments.console {
+        Some(port) => {
+            let config = ConsoleConfig::new().actions(true);
+            Some(console::serve(&engine, config, port).await?)
+        }
+        None => None,
+    };
     let listener = TcpListener::bind(arguments.http).await?;
     stentor_examples::say(format!("Serving http://{}/mcp as {}.", arguments.http, cluster.node()));
 

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stentor::EngineBuilder;
-use stentor::events::{Events, EventsStore, RedbEventsStore, StoreKey, WebhookConfig};
+use stentor::events::{
+    Events, EventsHandle, EventsStore, RedbEventsStore, StoreKey, WebhookConfig,
+};
 use tokio::sync::Notify;
 
 use types::Types;
@@ -71,8 +73,13 @@ impl Restarts {
 }
 
 /// Adds the extension without types: other nodes of the cluster have some.
-pub(crate) fn offer_nothing(server: EngineBuilder, with_tokens: bool) -> EngineBuilder {
-    server.extension(Events::new().webhooks(webhooks(with_tokens)))
+pub(crate) fn offer_nothing(
+    server: EngineBuilder,
+    with_tokens: bool,
+) -> (EngineBuilder, EventsHandle) {
+    let events = Events::new().webhooks(webhooks(with_tokens));
+    let handle = events.handle();
+    (server.extension(events), handle)
 }
 
 fn webhooks(with_tokens: bool) -> WebhookConfig {
@@ -92,7 +99,7 @@ pub(crate) fn offer(
     restarts: &Restarts,
     with_tokens: bool,
     with_restart: bool,
-) -> Result<EngineBuilder, Box<dyn Error>> {
+) -> Result<(EngineBuilder, EventsHandle), Box<dyn Error>> {
     let types = Types::default();
     let mut events = Events::new()
         .webhooks(webhooks(with_tokens))
@@ -105,6 +112,7 @@ pub(crate) fn offer(
         events = events.add(&event_type);
     }
     types.emit_now_and_then();
-    let controls = controls::Controls::new(types, events.handle(), restarts.clone());
-    Ok(controls.offer(server.extension(events), with_restart))
+    let handle = events.handle();
+    let controls = controls::Controls::new(types, handle.clone(), restarts.clone());
+    Ok((controls.offer(server.extension(events), with_restart), handle))
 }

@@ -13,6 +13,8 @@
 //!
 //! With `--tokens` the tokens `the-token-of-ann` and `the-token-of-bob` count, and who has none can have no webhooks.
 //!
+//! With `--console PORT` a live view of it is on that port of the loopback interface.
+//!
 //! With `--odd` it has tools with unusual types instead, to test how clients handle them.
 
 // A test includes this module, too, so its files need explicit paths.
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stentor::cluster::{Cluster, ClusterConfig};
+use stentor::console::{self, ConsoleConfig};
 use stentor::http::{HttpConfig, StaticTokens, serve_on};
 use stentor::identity::Identity;
 use stentor::{Engine, session::NodeId, signal};
@@ -35,6 +38,7 @@ use tokio::net::TcpListener;
 use events::Restarts;
 
 const USAGE: &str = "usage: everything [--stdio | --http ADDR] [--odd] [--events FILE] [--tokens] \
+                     [--console PORT] \
                      [--node NAME --gossip ADDR [--seed ADDR]... [--bare]]";
 
 #[derive(Default)]
@@ -48,6 +52,7 @@ struct Arguments {
     odd: bool,
     events: Option<String>,
     tokens: bool,
+    console: Option<u16>,
 }
 
 impl Arguments {
@@ -65,6 +70,7 @@ impl Arguments {
                 "--odd" => read.odd = true,
                 "--tokens" => read.tokens = true,
                 "--events" => read.events = Some(value()?),
+                "--console" => read.console = Some(value()?.parse()?),
                 _ => return Err(USAGE.into()),
             }
         }
@@ -94,13 +100,16 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 /// Runs until the server ends. `true` if it is to be started again.
 async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Box<dyn Error>> {
     let mut server = Engine::builder("Stentor Everything", env!("CARGO_PKG_VERSION"));
+    let mut view = ConsoleConfig::new().actions(true);
+    let tokens = arguments.tokens;
     if arguments.odd {
         server = parts::odd(server);
-    } else if arguments.bare {
-        server = events::offer_nothing(server, arguments.tokens);
     } else {
-        server =
-            events::offer(parts::everything(server), restarts, arguments.tokens, !arguments.stdio)?;
+        let (with_events, events) = match arguments.bare {
+            true => events::offer_nothing(server, tokens),
+            false => events::offer(parts::everything(server), restarts, tokens, !arguments.stdio)?,
+        };
+        (server, view) = (with_events, view.events(events));
     }
     if let Some(node) = &arguments.node {
         server = server.configure(|config| config.node = node.clone());
@@ -111,6 +120,13 @@ async fn run_once(arguments: &Arguments, restarts: &Restarts) -> Result<bool, Bo
         None => None,
     };
     restarts.begun();
+    let console = match arguments.console {
+        Some(port) => Some(console::serve(&engine, view, port).await?),
+        None => None,
+    };
+    if let Some(console) = &console {
+        stentor_examples::say(format!("Console: http://{}/", console.address()));
+    }
     if arguments.stdio {
         stentor::stdio::serve(&engine).await?;
         return Ok(false);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stentor::console::{self, ConsoleConfig};
 use stentor::{Context, Engine, Shown, ToolError, tool};
 use tokio::time::sleep;
 
@@ -118,7 +119,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::ServeError> {
+async fn serve(engine: Engine, address: &str) -> Result<(), Box<dyn std::error::Error>> {
+    // A live view, on the loopback interface only. Without `actions` it changes nothing.
+    let console = console::serve(&engine, ConsoleConfig::new().actions(true), 0).await?;
+    let view = console.address();
     stentor_examples::say(format!(
         "Serving http://{address}/mcp. In a second terminal:\n\n    \
          cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
@@ -128,7 +132,8 @@ async fn serve(engine: Engine, address: &str) -> Result<(), stentor::http::Serve
          cargo run --release -p stentor-watch --example watch -- http://{address}/mcp\n    \
          cargo run --release -p stentor-watch --example watch -- http://{address}/mcp \
          --call add_new_tool '{{\"tool_name\":\"hello\"}}'\n\n\
+         What it does now is shown on http://{view}/\n\n\
          Ctrl-C ends it.\n"
     ));
-    stentor::http::serve(engine, address).await
+    Ok(stentor::http::serve(engine, address).await?)
 }

@@ -1,9 +1,15 @@
 //! Counters: what became of frames, and how many bytes streams hold.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
+use stentor_wire::Notice;
 
 use crate::frame::Delivered;
+use crate::history::{Change, History, HistoryView, name_of};
+use crate::ids::StreamId;
 use crate::policy::{Class, Pressure};
 
 /// What became of frames, by class. Every count is also added to the engine's total.
@@ -18,21 +24,27 @@ pub struct Counters {
     held: AtomicUsize,
     budget: usize,
     total: Option<Arc<Counters>>,
+    /// Boxed, because few sessions are ever followed.
+    history: OnceLock<Box<Mutex<Option<History>>>>,
 }
 
 /// A copy of a [`Counters`] at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CountersView {
-    /// Frames handed to the transport, by [`Class`].
+    /// Frames handed to the transport, by [`Class`]. In JSON these three are objects with a member for
+    /// each class.
+    #[serde(serialize_with = "by_class")]
     pub delivered: [u64; Class::ALL.len()],
     /// Frames not queued because the same frame was waiting, by [`Class`].
+    #[serde(serialize_with = "by_class")]
     pub coalesced: [u64; Class::ALL.len()],
     /// Progress values replaced by newer ones; of a stream that is not read, in steps of 64.
     pub conflated: u64,
     /// Progress values that did not increase or were not finite.
     pub refused: u64,
     /// Frames dropped because the client fell behind, by [`Class`].
+    #[serde(serialize_with = "by_class")]
     pub dropped: [u64; Class::ALL.len()],
     /// Streams closed because their client stopped reading.
     pub closed: u64,
@@ -48,6 +60,10 @@ pub struct LossCounters {
     pub dropped: [u64; Class::ALL.len()],
     /// Streams closed because their client stopped reading.
     pub closed: u64,
+}
+
+fn by_class<S: Serializer>(counts: &[u64; Class::ALL.len()], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(Class::ALL.into_iter().map(|class| (class.as_str(), counts[class as usize])))
 }
 
 impl CountersView {
@@ -77,6 +93,7 @@ impl Counters {
             held: AtomicUsize::default(),
             budget,
             total: None,
+            history: OnceLock::new(),
         }
     }
 
@@ -95,6 +112,11 @@ impl Counters {
                 total.held.fetch_add(change, Ordering::Relaxed);
             }
         }
+    }
+
+    /// How many bytes may be held.
+    pub fn budget(&self) -> usize {
+        self.budget
     }
 
     /// The pressure on the session's budget or on the total budget, whichever is higher.
@@ -143,6 +165,57 @@ impl Counters {
         counter(self).fetch_add(count, Ordering::Relaxed);
         if let Some(total) = &self.total {
             counter(total).fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Follows the session from now on: its history is kept as long as this one says. It goes on if
+    /// there is one.
+    pub fn follow(&self, history: History) {
+        let mut kept = self.history.get_or_init(Box::default).lock();
+        let before = kept.take();
+        *kept = Some(history.after(before));
+    }
+
+    /// Forgets the history.
+    pub fn unfollow(&self) {
+        if let Some(history) = self.history.get() {
+            *history.lock() = None;
+        }
+    }
+
+    /// What became of the last frames; `None` if nobody follows the session.
+    #[must_use]
+    pub fn history(&self) -> Option<HistoryView> {
+        self.is_followed().then(|| self.history.get()?.lock().as_ref().map(History::view)).flatten()
+    }
+
+    /// Whether somebody follows the session.
+    #[inline]
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.history.get().is_some_and(|history| {
+            let mut history = history.lock();
+            if history.as_ref().is_some_and(History::is_over) {
+                *history = None;
+            }
+            history.is_some()
+        })
+    }
+
+    pub(crate) fn changed(&self, stream: StreamId, changes: Vec<Change>) {
+        if let Some(history) = self.history.get()
+            && let Some(history) = &mut *history.lock()
+        {
+            history.changed(stream, changes);
+        }
+    }
+
+    /// Notes that a notice was not sent to this session, and why, if somebody follows it.
+    pub fn filtered(&self, class: Class, notice: &Notice, why: &'static str) {
+        if let Some(history) = self.history.get()
+            && let Some(history) = &mut *history.lock()
+        {
+            history.filtered(class, name_of(notice), why);
         }
     }
 

@@ -7,6 +7,7 @@ use compact_str::CompactString;
 use stentor_wire::{Notice, SubscriptionId, Topic};
 
 use crate::frame::{Delivered, Entry, Frame, ProgressValue, QueuedFrame};
+use crate::history::{Change, Outcome, name_of_frame, name_of_progress};
 use crate::ids::Seq;
 use crate::policy::{Class, Limits, WhenBehind};
 use crate::progress_gate::ProgressGate;
@@ -88,6 +89,9 @@ pub(crate) struct Queue {
     weight: usize,
     finished: bool,
     closed: bool,
+    /// What has become of frames, while the session is followed. Boxed, because few are.
+    #[expect(clippy::box_collection, reason = "a stream that rests has to be small")]
+    changes: Option<Box<Vec<Change>>>,
 }
 
 /// A replaced message leaves its buffer to the next one, up to this capacity in bytes.
@@ -100,7 +104,9 @@ const KEPT_CAPACITY: usize = 4;
 
 impl Queue {
     pub(crate) fn push(&mut self, class: Class, frame: Frame, limits: &Limits) -> Pushed {
+        let new = self.changes.is_some().then(|| (class, name_of_frame(&frame)));
         if self.closed || self.finished {
+            self.note(None, Outcome::Closed, new);
             return Pushed::Closed;
         }
         if let Some(flag) = flag(&frame) {
@@ -110,13 +116,16 @@ impl Queue {
                     && let Some(index) = self.find(waits)
                 {
                     self.replace(index, class, frame);
+                    self.note(Some(waits), Outcome::Conflated, new);
                     return Pushed::Conflated;
                 }
+                self.note(Some(waits), Outcome::Coalesced, new);
                 return Pushed::Coalesced;
             }
             self.flags.insert(flag, self.next);
         }
         let (seq, weight) = self.append(class, frame);
+        self.note(Some(seq), Outcome::Waits, new);
         let mut dropped = 0;
         if class.may_drop() {
             self.droppable.push_back(seq);
@@ -137,13 +146,18 @@ impl Queue {
     #[inline]
     pub(crate) fn push_progress(&mut self, report: Report<'_>, behind: bool) -> Pushed {
         let Report { gate, progress, total, message } = report;
+        let new =
+            (self.changes.is_some()).then(|| (Class::Progress, name_of_progress(progress, total)));
         if gate.is_closed() {
+            self.note(None, Outcome::Closed, new);
             return Pushed::Closed;
         }
         if !gate.admit(progress) {
+            self.note(None, Outcome::Refused, new);
             return Pushed::Refused;
         }
         if self.closed || self.finished {
+            self.note(None, Outcome::Closed, new);
             return Pushed::Closed;
         }
         if behind
@@ -161,11 +175,14 @@ impl Queue {
             value.message.push_str(message);
             self.weight = self.weight - before + message.len();
             held.weight = held.weight - before + message.len();
+            let seq = self.entries[index].seq;
+            self.note(Some(seq), Outcome::Conflated, new);
             return Pushed::Conflated;
         }
         let value = ProgressValue { gate: gate.clone(), progress, total, message: message.into() };
         let (seq, _) = self.append(Class::Progress, Frame::Progress(value));
         gate.queued(seq);
+        self.note(Some(seq), Outcome::Waits, new);
         Pushed::Queued
     }
 
@@ -182,6 +199,7 @@ impl Queue {
                 continue;
             };
             self.forget(&held);
+            self.note(Some(entry.seq), Outcome::Delivered, None);
             batch.push(Delivered { seq: Seq(entry.seq), class: held.class, frame: held.frame });
         }
         if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
@@ -221,7 +239,33 @@ impl Queue {
 
     /// Drops all frames; nothing more is read or queued.
     pub(crate) fn close(&mut self) {
-        *self = Self { closed: true, ..Self::default() };
+        if self.changes.is_some() {
+            let unread = self.entries.iter().filter(|entry| entry.held.is_some());
+            let unread: Vec<_> = unread.map(|entry| entry.seq).collect();
+            unread.into_iter().for_each(|seq| self.note(Some(seq), Outcome::Closed, None));
+        }
+        *self = Self { closed: true, changes: self.changes.take(), ..Self::default() };
+    }
+
+    /// Notes what becomes of frames from now on, or no longer.
+    #[inline]
+    pub(crate) fn follow(&mut self, is_followed: bool) {
+        if is_followed != self.changes.is_some() {
+            self.changes = is_followed.then(Box::default);
+        }
+    }
+
+    /// What has become of frames since the last time.
+    #[inline]
+    pub(crate) fn changes(&mut self) -> Option<Vec<Change>> {
+        self.changes.as_mut().map(|changes| std::mem::take(&mut **changes))
+    }
+
+    #[inline]
+    fn note(&mut self, seq: Option<u64>, outcome: Outcome, new: Option<(Class, String)>) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change { seq, outcome, new });
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -246,6 +290,10 @@ impl Queue {
         let held = QueuedFrame::new(class, frame);
         let weight = held.weight;
         self.weight += weight;
+        if self.entries.capacity() == 0 {
+            // A client that keeps up needs one, and most streams rest.
+            self.entries.reserve_exact(1);
+        }
         self.entries.push_back(Entry { seq, held: Some(held) });
         (seq, weight)
     }
@@ -271,6 +319,7 @@ impl Queue {
     fn drop_oldest(&mut self) {
         let Some(index) = self.droppable.pop_front().and_then(|seq| self.find(seq)) else { return };
         let Some(dropped) = self.remove(index) else { return };
+        self.note(Some(self.entries[index].seq), Outcome::Dropped, None);
         self.droppable_bytes -= dropped.weight;
         if let Frame::Log(level, _) = dropped.frame {
             let before = match self.gap.and_then(|seq| self.find(seq)) {

@@ -192,6 +192,7 @@ impl Reader {
         if batch.len() > before {
             let counters = &self.shared.counters;
             state.count(counters);
+            state.tell(self.shared.stream, counters);
             state.keep(&batch[before..], counters);
             drop(state);
             counters.delivered(&batch[before..]);

@@ -400,9 +400,12 @@ impl StreamSender {
     }
 
     fn push_to(&self, state: &mut State, push: impl FnOnce(&mut Queue) -> Pushed) -> Pushed {
+        let counters = &self.0.counters;
+        state.queue.follow(counters.is_followed());
         let pushed = push(&mut state.queue);
+        state.tell(self.0.stream, counters);
         state.conflated += u64::from(pushed == Pushed::Conflated);
-        state.count(&self.0.counters);
+        state.count(counters);
         pushed
     }
 

@@ -92,8 +92,7 @@ impl Shared {
             WhenGone::Wait => None,
             WhenGone::Notify(notified) => Some(notified),
             WhenGone::Close(notified) => {
-                state.queue.close();
-                state.count(&self.counters);
+                state.close(self.stream, &self.counters);
                 Some(notified)
             }
         }
@@ -103,8 +102,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        state.queue.close();
-        state.count(&self.counters);
+        state.close(self.stream, &self.counters);
         if let Some(log) = &state.log {
             log.uncount(&self.counters);
         }
@@ -130,6 +128,21 @@ impl State {
         }
         if self.conflated > 0 && (now == 0 || self.conflated >= UNCOUNTED_VALUES) {
             counters.conflated(std::mem::take(&mut self.conflated));
+        }
+    }
+
+    /// Drops all frames.
+    fn close(&mut self, stream: StreamId, counters: &Counters) {
+        self.queue.close();
+        self.count(counters);
+        self.tell(stream, counters);
+    }
+
+    /// Tells the history of the session what has become of frames, if it is followed.
+    #[inline]
+    pub(crate) fn tell(&mut self, stream: StreamId, counters: &Counters) {
+        if let Some(changes) = self.queue.changes() {
+            counters.changed(stream, changes);
         }
     }
 

@@ -13,7 +13,7 @@ use ractor::{Actor, ActorCell, ActorRef, ActorStatus};
 const MAX_IDLE: usize = 1_024;
 
 /// The actors of one kind at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ActorPoolView {
     /// Actors that work: each runs a call, or serves a session.

@@ -9,6 +9,7 @@ use stentor_wire::model::JsonObject;
 use crate::call::Calls;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::crashes::Crashes;
 use crate::dispatch::Dispatcher;
 use crate::events::Events;
 use crate::extension::{Extension, ProtocolExtension};
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) remote: Remote,
+    pub(crate) crashes: Crashes,
     /// The supervisor's actor, once it runs.
     pub(crate) supervisor: OnceLock<ActorCell>,
 }
@@ -152,6 +154,7 @@ impl Core {
             dispatcher,
             sessions,
             remote,
+            crashes: Crashes::default(),
             supervisor: OnceLock::new(),
         }
     }

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dashmap::DashMap;
+use futures::future::BoxFuture;
 use stentor_delivery::StreamReceiver;
 use stentor_macros::Setters;
 use stentor_wire::bounds::quoted;
@@ -66,6 +68,16 @@ pub(crate) struct Dispatcher {
     nodes: Arc<dyn OtherNodes>,
     hello: ServerHello,
     lists: ListConfig,
+    /// Who answers messages of other nodes that belong to no extension, by their identifiers.
+    peer_answers: DashMap<Box<str>, PeerAnswer>,
+}
+
+struct PeerAnswer(Arc<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>);
+
+impl std::fmt::Debug for PeerAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerAnswer")
+    }
 }
 
 /// The answer to a modern request over HTTP.
@@ -104,7 +116,7 @@ impl Dispatcher {
         hello: ServerHello,
         lists: ListConfig,
     ) -> Self {
-        Self { calls, extensions, nodes, hello, lists }
+        Self { calls, extensions, nodes, hello, lists, peer_answers: DashMap::new() }
     }
 
     pub(crate) fn hello(&self) -> &ServerHello {

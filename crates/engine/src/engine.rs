@@ -8,7 +8,7 @@ mod session_ref;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::rpc::CallResult;
 use ractor::{ActorCell, ActorRef, RpcReplyPort};
@@ -20,15 +20,17 @@ use stentor_wire::{ListKind, Topic};
 use crate::audience::Audience;
 use crate::call::CallView;
 use crate::core::Core;
+use crate::crashes::CrashView;
 use crate::events::{EngineEvent, EventBatch, EventReceiver, ExtensionEvent};
 use crate::hub::HubMsg;
 use crate::ids::{CallId, SessionId};
 use crate::lifecycle::Ended;
-use crate::observe::EngineView;
+use crate::observe::{ActorsView, EngineView, TotalsView};
 use crate::reasons::{CancelReason, Stopped};
 use crate::registry::{CatalogHandle, RegistryMsg};
 use crate::session::SessionView;
 use crate::supervisor::{self, EngineMsg};
+use crate::tasks::TaskView;
 pub use builder::{EngineBuilder, StartError};
 pub use caller_session::CallerSession;
 pub use rights::Revoke;
@@ -79,6 +81,18 @@ impl Engine {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// The name of the server, as clients see it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.calls.identity.info().name
+    }
+
+    /// The version of the server, as clients see it.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.core.calls.identity.info().version
     }
 
     /// The catalog of tools, resources and prompts, to read and to change.
@@ -151,6 +165,13 @@ impl Engine {
         SessionRef::find(&self.core, id)
     }
 
+    /// All sessions now, to look at one by one: with thousands of them [`sessions`](Self::sessions)
+    /// takes a while.
+    #[must_use]
+    pub fn session_refs(&self) -> Vec<SessionRef> {
+        SessionRef::all(&self.core)
+    }
+
     /// Ends a session. Its calls are answered with an error, its streams end, and a legacy HTTP
     /// client gets a 404 from then on. `false` if there is no such session.
     pub fn end_session(&self, id: &SessionId) -> bool {
@@ -176,6 +197,38 @@ impl Engine {
     /// `false` if the call does not run.
     pub fn cancel_call(&self, id: CallId) -> bool {
         self.core.calls.running.cancel(id, CancelReason::Application)
+    }
+
+    /// The tasks of the tasks extension that run now on this engine.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskView> {
+        self.core.tasks.views()
+    }
+
+    /// The last actors that failed, oldest first.
+    #[must_use]
+    pub fn crashes(&self) -> Vec<CrashView> {
+        self.core.crashes.views()
+    }
+
+    /// What the engine has now, in numbers.
+    #[must_use]
+    pub fn totals(&self) -> TotalsView {
+        let core = &self.core;
+        let counters = &core.calls.streams.counters;
+        TotalsView {
+            sessions: core.sessions.directory.by_kind().into(),
+            running_calls: core.calls.tracker.len(),
+            calls_awaiting_input: core.calls.awaiting_input.len(),
+            running_tasks: core.tasks.len(),
+            frames: counters.view(),
+            frames_budget: counters.budget(),
+            request_bytes: core.calls.requests.held(),
+            request_budget: core.config.requests.total,
+            crashes: core.crashes.count(),
+            task_pool: core.calls.pool.view(),
+            session_pool: core.sessions.pool.view(),
+        }
     }
 
     /// What became of all frames so far, by class.
@@ -329,11 +382,7 @@ impl Engine {
     /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
     pub async fn observe(&self) -> Result<EngineView, Stopped> {
         let core = &self.core;
-        let supervisor = ask(&self.supervisor, EngineMsg::Observe).await?;
-        let registry = core.registry.actor().ok_or(Stopped)?;
-        let registry = ask(&registry, RegistryMsg::Observe).await?;
-        let hub = core.hub.actor().ok_or(Stopped)?;
-        let hub = ask(&hub, HubMsg::Observe).await?;
+        let ActorsView { supervisor, registry, hub, .. } = self.observe_actors().await?;
         let sessions = core.sessions.directory.all().iter().map(|session| session.view()).collect();
         let (running_calls, calls_awaiting_input) =
             (core.calls.tracker.len(), core.calls.awaiting_input.len());
@@ -349,6 +398,21 @@ impl Engine {
             task_pool: core.calls.pool.view(),
             session_pool: core.sessions.pool.view(),
         })
+    }
+
+    /// As [`observe`](Self::observe), without looking at the sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the engine stops meanwhile, or an actor is being restarted.
+    pub async fn observe_actors(&self) -> Result<ActorsView, Stopped> {
+        let core = &self.core;
+        let (supervisor, first) = ask_timed(&self.supervisor, EngineMsg::Observe).await?;
+        let registry = core.registry.actor().ok_or(Stopped)?;
+        let (registry, second) = ask_timed(&registry, RegistryMsg::Observe).await?;
+        let hub = core.hub.actor().ok_or(Stopped)?;
+        let (hub, third) = ask_timed(&hub, HubMsg::Observe).await?;
+        Ok(ActorsView { supervisor, registry, hub, took: [first, second, third] })
     }
 
     /// Updates the counters of frames and the gauges of the [`metrics`] facade. The engine itself
@@ -390,6 +454,15 @@ impl Engine {
         let lifecycle = self.core.lifecycle.clone();
         async move { lifecycle.stopped().await }
     }
+}
+
+/// As [`ask`], and returns how long the answer took.
+async fn ask_timed<M: ractor::Message, V: Send + 'static>(
+    actor: &ActorRef<M>,
+    question: impl FnOnce(RpcReplyPort<V>) -> M,
+) -> Result<(V, Duration), Stopped> {
+    let asked = Instant::now();
+    Ok((ask(actor, question).await?, asked.elapsed()))
 }
 
 async fn ask<M: ractor::Message, V: Send + 'static>(

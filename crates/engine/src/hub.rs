@@ -21,6 +21,7 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_delivery::StreamSender;
+use stentor_delivery::policy::Class;
 use stentor_wire::{EncodedNotice, KeyKind, ListKind, Notice, SubscriptionId, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -72,7 +73,7 @@ pub(crate) trait Watchers: fmt::Debug + Send + Sync {
 }
 
 /// A view of the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct HubView {
     /// Legacy sessions and modern listens that receive notices.
@@ -121,6 +122,8 @@ pub(crate) struct Hub {
     notifications: Arc<Semaphore>,
     /// How many changes of the catalog were announced, by list.
     announced: [AtomicU64; ListKind::ALL.len()],
+    /// Has a clone for each session that somebody follows.
+    followed: Arc<()>,
     /// The member of a listen that asks for a notification of an extension, by its method.
     members: HashMap<Arc<str>, Arc<str>>,
 }
@@ -132,8 +135,19 @@ impl Hub {
             pending: PendingBroadcasts::default(),
             notifications: Arc::new(Semaphore::new(NOTIFICATIONS_IN_FLIGHT)),
             announced: Default::default(),
+            followed: Arc::default(),
             members,
         }
+    }
+
+    /// A session is followed as long as this is held.
+    pub(crate) fn follow(&self) -> Arc<()> {
+        self.followed.clone()
+    }
+
+    /// Whether any session is followed.
+    fn is_followed(&self) -> bool {
+        Arc::strong_count(&self.followed) > 1
     }
 
     /// Spawns the actor; `restarted` if in place of one that crashed. It has no subscribers.
@@ -399,11 +413,35 @@ impl HubState {
                 let hears = |it: &Subscriber| it.filter.passes(&notice) && concerned.by(it.class);
                 let all = self.subscribers.iter().filter(|(_, subscriber)| hears(subscriber));
                 let recipients = all.map(|(key, it)| Recipient::new(key, it)).collect();
+                self.note_filtered(&notice, |_, it| match it.filter.passes(&notice) {
+                    false => Some("it did not ask for changes of this list"),
+                    true if concerned.by(it.class) => None,
+                    true => Some("its own list is the same: what changed is hidden from it"),
+                });
                 self.send(recipients, notice).await;
             }
             // Its notices contain its state, which only the extension knows.
             Some((kind, _)) if kind.is_owned() => {}
             Some((kind, _)) => self.on_key_changed(kind, &topic.normal()).await,
+        }
+    }
+
+    /// Notes why a notice is not for subscribers that somebody follows.
+    fn note_filtered(
+        &self,
+        notice: &Notice,
+        why: impl Fn(&SubscriberKey, &Subscriber) -> Option<&'static str>,
+    ) {
+        if !self.hub.is_followed() {
+            return;
+        }
+        for (key, subscriber) in &self.subscribers {
+            let counters = subscriber.sender.counters();
+            if counters.is_followed()
+                && let Some(why) = why(key, subscriber)
+            {
+                counters.filtered(Class::of(notice), notice, why);
+            }
         }
     }
 

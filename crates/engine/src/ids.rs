@@ -108,7 +108,19 @@ pub(crate) fn new_session_id(node: &NodeId) -> SessionId {
 }
 
 /// The number of the catalog's last change. It only grows, even when the registry restarts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Revision(pub u64);
 
 impl fmt::Display for Revision {
@@ -152,7 +164,9 @@ impl fmt::Debug for TaskId {
 }
 
 /// The id of a call within its engine. No other call ever has the same id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct CallId(pub u64);
 
 impl fmt::Display for CallId {

@@ -47,7 +47,8 @@ impl ItemKind {
 }
 
 /// An item that nodes of a cluster define differently.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Conflict {
     /// The kind of the item.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::FutureExt as _;
 
 use crate::access::ListChanges;
 use crate::catalog::Definition;
 use crate::engine::Engine;
+use crate::identity::{Identity, Who};
 use crate::ids::{NodeId, SessionId};
 use crate::registry::{Fact, RegistryMsg, WatchState};
 use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers, Unreachable};
@@ -53,6 +55,31 @@ impl Engine {
         message: Bytes,
     ) -> Result<Bytes, Unreachable> {
         self.core().remote.ask_peer(node, identifier, message).await
+    }
+
+    /// Answers messages that other nodes [send](Self::ask_peer) to this identifier, from now on, in
+    /// place of whoever did before. For what is no extension of the protocol; an extension has
+    /// [`on_peer_message`](crate::Extension::on_peer_message).
+    pub fn answer_peers<F>(
+        &self,
+        identifier: &str,
+        answer: impl Fn(Bytes) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Bytes> + Send + 'static,
+    {
+        self.core().dispatcher.answer_peers(identifier, move |message| answer(message).boxed());
+    }
+
+    /// The definitions of this engine's own items that somebody sees; `None` sees all.
+    #[must_use]
+    pub fn definitions_for(&self, identity: Option<&Identity>) -> Vec<Definition> {
+        let catalog = self.catalog().snapshot();
+        let mut definitions = catalog.definitions();
+        if let Some(identity) = identity {
+            let viewer = self.core().registry.viewers.viewer(&Who::Known(identity.clone()));
+            definitions.retain(|it| catalog.sees(Some(&viewer), it.kind, &it.key));
+        }
+        definitions
     }
 
     /// Serves a peer request that was meant for another node, after its target has come to this

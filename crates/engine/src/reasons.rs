@@ -14,7 +14,8 @@ use crate::ids::{CallId, SessionId};
 pub struct Stopped;
 
 /// The kind of client that a session serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SessionKind {
     /// One process at the other end of a pipe, in either era or both.
@@ -129,7 +130,7 @@ impl fmt::Display for CancelReason {
 }
 
 /// The call that an event is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct CallRef {
     /// The call's id within the engine.
     pub id: CallId,

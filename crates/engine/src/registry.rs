@@ -47,7 +47,8 @@ impl Default for RegistryConfig {
 }
 
 /// A view of the registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RegistryView {
     /// The latest revision.

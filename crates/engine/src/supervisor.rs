@@ -36,7 +36,8 @@ const MAX_RESTARTS: usize = 10;
 const METER_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A view of the supervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SupervisorView {
     /// Restarts of registry and hub within the last minute.
@@ -176,11 +177,13 @@ impl SupervisorState {
         let child = match event {
             SupervisionEvent::ActorFailed(child, error) => {
                 crate::log!(error, child = %child.get_id(), %error, "an actor failed");
+                self.record_crash(child.get_id(), error);
                 child
             }
             // `kill()` also ends an actor with a reason.
             SupervisionEvent::ActorTerminated(child, _, Some(reason)) => {
                 crate::log!(error, child = %child.get_id(), %reason, "an actor ended");
+                self.record_crash(child.get_id(), reason);
                 child
             }
             SupervisionEvent::ActorTerminated(child, _, None)
@@ -198,6 +201,18 @@ impl SupervisorState {
             _ => return Ok(()),
         };
         self.on_child_ended(myself, child.get_id()).await
+    }
+
+    /// Keeps why an actor ended, to be read afterwards.
+    fn record_crash(&self, child: ActorId, reason: impl ToString) {
+        let session = self.core.sessions.directory.of_actor(child).map(|it| it.id().clone());
+        let actor = match child {
+            id if id == self.registry => "registry",
+            id if id == self.hub => "hub",
+            _ if session.is_some() => "session",
+            _ => "other",
+        };
+        self.core.crashes.record(actor, session, reason);
     }
 
     /// Whether this child does not stop as long as the engine runs.

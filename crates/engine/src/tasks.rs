@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dashmap::DashMap;
 use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use stentor_macros::Setters;
 use stentor_wire::encode::ResultBody;
@@ -79,6 +80,27 @@ impl Default for TaskConfig {
     }
 }
 
+/// A task that runs, at one moment.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct TaskView {
+    /// Its id, which only its owner may know.
+    pub id: TaskId,
+    /// The principal that may see it; `None` without authentication.
+    pub principal: Option<Arc<str>>,
+    /// The tool that was called.
+    pub tool: String,
+    /// Its status, by its name in the protocol.
+    pub status: &'static str,
+    /// Its message for people.
+    pub message: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_at: u64,
+    /// Milliseconds since 1970.
+    pub updated_at: u64,
+}
+
 /// The tasks of an engine, and its clock.
 #[derive(Debug)]
 pub(crate) struct Tasks {
@@ -137,6 +159,10 @@ impl Tasks {
 
     pub(crate) fn len(&self) -> usize {
         self.live.len()
+    }
+
+    pub(crate) fn views(&self) -> Vec<TaskView> {
+        self.live.iter().map(|task| task.value().view()).collect()
     }
 }
 

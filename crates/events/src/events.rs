@@ -22,6 +22,7 @@ use crate::messages::LIST_CHANGED;
 use crate::methods;
 use crate::peers;
 use crate::push::Push;
+use crate::running::TypeView;
 use crate::shared::{Link, Shared, TypeError};
 use crate::store::EventsStore;
 use crate::webhook::{self, OriginError, WebhookConfig, WebhookView, Webhooks};
@@ -282,6 +283,14 @@ impl EventsHandle {
         if let Ok(shared) = self.shared() {
             shared.recheck();
         }
+    }
+
+    /// The types on this engine.
+    #[must_use]
+    pub fn types(&self) -> Vec<TypeView> {
+        let shared = self.shared();
+        shared
+            .map_or_else(|_| Vec::new(), |shared| shared.all().iter().map(|it| it.view()).collect())
     }
 
     /// All webhooks.

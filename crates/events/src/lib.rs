@@ -49,6 +49,7 @@ pub use error::{EventError, Numbering};
 pub use event_type::{Emit, EmitError, EmitMessage, EventType, event_type};
 pub use events::{Events, EventsHandle};
 pub use report::{EventsReport, WebhookEnd};
+pub use running::TypeView;
 pub use shared::TypeError;
 #[cfg(feature = "redb")]
 pub use store::file::{EventsFileError, RedbEventsStore};

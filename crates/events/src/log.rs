@@ -385,7 +385,6 @@ impl Log {
     }
 
     /// How many entries are kept, and their bytes.
-    #[cfg(test)]
     pub(crate) fn kept(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
     }

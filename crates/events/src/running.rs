@@ -1,6 +1,7 @@
 //! An event type in an engine that runs: what outlives its actor.
 
 mod emitter;
+mod view;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::shared::{Shared, epoch};
 use crate::store::{EventsStore, StoreError, StoredOccurrence};
 use crate::type_actor::TypeMsg;
 use crate::watches::Watches;
+pub use view::TypeView;
 
 /// A store that is written to in turn.
 type SharedStore = Arc<AsyncMutex<Arc<dyn EventsStore>>>;

@@ -162,10 +162,11 @@ pub mod task {
 
 /// What an engine tells its owner: events, and views of its actors.
 pub mod observe {
+    pub use stentor_engine::delivery::{CountersView, HistoryEntry, HistoryView, Outcome};
     pub use stentor_engine::{
-        ActorPoolView, CallId, CallOutcome, CallRef, CallView, CancelReason, EngineEvent,
-        EngineView, EventBatch, EventReceiver, ExtensionEvent, HubView, RegistryView, Revision,
-        Seq, SessionView, Stopped, SupervisorView,
+        ActorPoolView, ActorsView, CallId, CallOutcome, CallRef, CallView, CancelReason, CrashView,
+        EngineEvent, EngineView, EventBatch, EventReceiver, ExtensionEvent, HubView, RegistryView,
+        Revision, Seq, SessionView, Stopped, SupervisorView, TaskView, TotalsView,
     };
 }
 
@@ -185,6 +186,9 @@ pub mod transport_api {
 
 #[cfg(feature = "cluster")]
 pub use stentor_cluster as cluster;
+
+#[cfg(feature = "console")]
+pub use stentor_console as console;
 
 #[cfg(feature = "events")]
 pub use stentor_events as events;

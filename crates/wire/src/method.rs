@@ -13,6 +13,12 @@ macro_rules! methods {
             Other(Box<str>),
         }
 
+        impl serde::Serialize for Method {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
         impl Method {
             /// Every method with a variant of its own.
             pub const KNOWN: &[Self] = &[$(Self::$variant,)*];

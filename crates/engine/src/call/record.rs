@@ -16,14 +16,15 @@ use crate::ids::CallId;
 use crate::reasons::{CallOutcome, CallRef, CancelReason};
 
 /// A running call, at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct CallView {
     /// The call.
     pub call: CallRef,
     /// The method of its request.
     pub method: Method,
-    /// How long the call has run.
+    /// How long the call has run; in JSON in milliseconds.
+    #[serde(serialize_with = "crate::millis::of")]
     pub age: Duration,
 }
 

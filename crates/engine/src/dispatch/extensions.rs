@@ -1,10 +1,12 @@
 //! Requests whose methods belong to extensions, here or on another node.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use stentor_wire::{ErrorObject, Method, Request};
 
-use super::{Dispatcher, Lookup, Scope};
+use super::{Dispatcher, Lookup, PeerAnswer, Scope};
 use crate::call::Dispatch;
 use crate::caller::Caller;
 use crate::extension::{Requester, StreamRequest};
@@ -76,7 +78,19 @@ impl Dispatcher {
         identifier: &str,
         message: Bytes,
     ) -> Option<BoxFuture<'static, Bytes>> {
+        let answer = self.peer_answers.get(identifier).map(|it| it.0.clone());
+        if let Some(answer) = answer {
+            return Some(answer(message));
+        }
         let extension = self.extensions.iter().find(|it| it.identifier() == identifier)?;
         extension.on_peer_message(message)
+    }
+
+    pub(crate) fn answer_peers(
+        &self,
+        identifier: &str,
+        answer: impl Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync + 'static,
+    ) {
+        self.peer_answers.insert(identifier.into(), PeerAnswer(Arc::new(answer)));
     }
 }

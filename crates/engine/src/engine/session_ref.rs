@@ -1,10 +1,12 @@
 //! One session, for a host that supervises it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
 use serde::Serialize;
 use serde_json::Value;
+use stentor_delivery::{History, HistoryView};
 
 use crate::audience::Audience;
 use crate::core::Core;
@@ -12,6 +14,9 @@ use crate::events::{EventBatch, EventReceiver};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, Stopped};
 use crate::session::{SessionEntry, SessionView};
+
+/// Messages whose history is kept of one session.
+const FOLLOWED: usize = 256;
 
 /// One session of this engine; from [`Engine::session`](crate::Engine::session). Clones are the same
 /// session.
@@ -30,6 +35,11 @@ impl SessionRef {
         Some(Self { core: core.clone(), entry })
     }
 
+    pub(super) fn all(core: &Arc<Core>) -> Vec<Self> {
+        let all = core.sessions.directory.all().into_iter();
+        all.map(|entry| Self { core: core.clone(), entry }).collect()
+    }
+
     /// The session's id.
     #[must_use]
     pub fn id(&self) -> &SessionId {
@@ -40,6 +50,25 @@ impl SessionRef {
     #[must_use]
     pub fn view(&self) -> SessionView {
         self.entry.view()
+    }
+
+    /// Notes what becomes of each message to the client and why, for this long from now on: the last
+    /// 256 of them. Costs little more than the memory for these.
+    pub fn follow(&self, time: Duration) {
+        let held = self.core.hub.follow();
+        self.entry.counters().follow(History::new(FOLLOWED, time, held));
+    }
+
+    /// Forgets what was noted, and notes nothing any more.
+    pub fn unfollow(&self) {
+        self.entry.counters().unfollow();
+    }
+
+    /// What became of the last messages to the client; `None` if nobody
+    /// [follows](Self::follow) the session. Of one that another node has, the engine knows nothing.
+    #[must_use]
+    pub fn history(&self) -> Option<HistoryView> {
+        self.entry.counters().history()
     }
 
     /// What the author keeps of this type for the session: one value, made with `Default` when it is

@@ -36,6 +36,12 @@ impl HubState {
             };
             recipients.push(Recipient::new(key, subscriber));
         }
+        let notice = Notice::Changed(topic.clone());
+        self.note_filtered(&notice, |_, it| match it.filter.written(topic) {
+            None => Some("it does not watch this"),
+            Some(_) if seen.by(it.class) => None,
+            Some(_) => Some("it is hidden from its principal"),
+        });
         for (written, to) in by_key {
             let notice = Notice::Changed(kind.topic(written));
             fanout::write_to_all(to, Class::of(&notice), Arc::new(EncodedNotice::new(notice)))
@@ -103,6 +109,9 @@ impl HubState {
                 chosen.map(|(key, it)| Recipient::new(key, it)).collect()
             }
         };
+        self.note_filtered(&notice, |key, it| {
+            (!has(key, it)).then_some("it is not in the audience, or did not ask for these")
+        });
         self.send(recipients, notice).await;
     }
 }

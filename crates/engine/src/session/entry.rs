@@ -117,7 +117,10 @@ impl SessionEntry {
             moves: 0,
             calls: OpenCalls::default(),
             questions: PendingRequests::default(),
-            permits: Arc::new(Semaphore::new(sessions.max_requests() as usize)),
+            permits: match kind {
+                SessionKind::Listen => sessions.no_permits.clone(),
+                _ => Arc::new(Semaphore::new(sessions.max_requests() as usize)),
+            },
             mailbox_permits: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),
             counters,
         }
@@ -174,7 +177,7 @@ impl SessionEntry {
         &self.kept
     }
 
-    pub(super) fn counters(&self) -> Arc<Counters> {
+    pub(crate) fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }
 

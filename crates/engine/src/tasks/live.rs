@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::store::{TaskRecord, TaskStoreError};
-use super::{Tasks, failed, notice};
+use super::{TaskView, Tasks, failed, notice};
 use crate::call::{NewTask, TaskHandle};
 use crate::handler::{CallError, CallTask, Cancel, PendingInputs};
 use crate::hub::HubMsg;
@@ -126,6 +126,19 @@ impl LiveTask {
 
     pub(crate) fn id(&self) -> TaskId {
         self.record.lock().id.clone()
+    }
+
+    pub(super) fn view(&self) -> TaskView {
+        let record = self.record.lock();
+        TaskView {
+            id: record.id.clone(),
+            principal: record.owner.clone(),
+            tool: record.tool.clone(),
+            status: record.status.as_str(),
+            message: record.message.clone(),
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        }
     }
 
     pub(super) fn is_owned_by(&self, owner: Option<&str>) -> bool {

@@ -11,7 +11,8 @@ use crate::ids::SessionId;
 use crate::reasons::SessionKind;
 
 /// A session at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SessionView {
     /// The session's id.
@@ -26,7 +27,8 @@ pub struct SessionView {
     pub client: Option<Arc<Implementation>>,
     /// Whether a legacy client has sent `notifications/initialized`.
     pub initialized: bool,
-    /// How long the session has been open.
+    /// How long the session has been open; in JSON in milliseconds.
+    #[serde(serialize_with = "crate::millis::of")]
     pub age: Duration,
     /// Whether a client reads its notices now.
     pub attached: bool,

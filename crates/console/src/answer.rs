@@ -1,0 +1,418 @@
+//! What one node answers for itself, and what all nodes answer together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use stentor_delivery::loggable;
+use stentor_engine::identity::Identity;
+use stentor_engine::{Engine, ItemKind, NodeId};
+
+use crate::act::act;
+use crate::config::ConsoleConfig;
+use crate::lookout::Lookout;
+use crate::query::{Acted, Action, PeerMessage, Query};
+use crate::sessions;
+
+/// Under this name consoles send each other messages.
+const IDENTIFIER: &str = "stentor/console";
+/// Children of an actor that are listed.
+const LISTED: usize = 20;
+/// Tasks and webhooks that are listed.
+const MAX_LISTED: usize = 500;
+/// Entries of the log in one answer.
+const MAX_LOG: usize = 500;
+/// How long actors may take to answer.
+const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The console of one node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) engine: Engine,
+    pub(crate) config: ConsoleConfig,
+    lookout: Lookout,
+    started: Instant,
+}
+
+/// Answers the consoles of other nodes as long as this one is there.
+pub(crate) fn answer_peers(node: &Arc<Node>) {
+    let weak = Arc::downgrade(node);
+    node.engine.answer_peers(IDENTIFIER, move |message| {
+        let node = weak.upgrade();
+        async move {
+            let answer = match (node, serde_json::from_slice(&message)) {
+                (Some(node), Ok(PeerMessage::Ask(query))) => {
+                    json!({"answer": node.answer(query).await})
+                }
+                (Some(node), Ok(PeerMessage::Act { action, operator })) => {
+                    json!(act(&node, action, operator.as_deref()).await)
+                }
+                (Some(_), Err(error)) => {
+                    json!({"error": format!("it has another release: {error}")})
+                }
+                (None, _) => json!({"error": "its console has ended"}),
+            };
+            answer.to_string().into()
+        }
+    });
+}
+
+impl Node {
+    pub(crate) fn new(engine: Engine, config: ConsoleConfig) -> Self {
+        Self { engine, config, lookout: Lookout::default(), started: Instant::now() }
+    }
+
+    /// The answers of all nodes, or of one.
+    pub(crate) async fn gather(&self, query: Query, of: Option<&str>) -> Value {
+        let mut nodes = vec![self.engine.node().clone()];
+        nodes.extend(self.engine.peers());
+        nodes.sort_unstable();
+        nodes.retain(|node| of.is_none_or(|of| node.as_str() == of));
+        let answers = join_all(nodes.iter().map(|node| self.ask(node, query.clone()))).await;
+        let answers = nodes.iter().zip(answers).map(|(node, answer)| match answer {
+            Ok(answer) => json!({"node": node, "answer": answer}),
+            Err(error) => json!({"node": node, "error": error}),
+        });
+        json!({
+            "version": 1,
+            "at": now(),
+            "node": self.engine.node(),
+            "nodes": answers.collect::<Vec<_>>(),
+        })
+    }
+
+    async fn ask(&self, node: &NodeId, query: Query) -> Result<Value, String> {
+        if node == self.engine.node() {
+            return Ok(self.answer(query).await);
+        }
+        let mut answer = self.ask_peer(node, &PeerMessage::Ask(query)).await?;
+        match answer.get_mut("answer") {
+            Some(answer) => Ok(answer.take()),
+            None => Err(answer["error"].as_str().unwrap_or("it answered nonsense").to_owned()),
+        }
+    }
+
+    async fn ask_peer(&self, node: &NodeId, message: &PeerMessage) -> Result<Value, String> {
+        let message = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+        let asking = self.engine.ask_peer(node, IDENTIFIER, message.into());
+        match tokio::time::timeout(self.config.timeout, asking).await {
+            Ok(Ok(answer)) => serde_json::from_slice(&answer).map_err(|error| error.to_string()),
+            Ok(Err(_)) => Err("it cannot be reached, or has no console".to_owned()),
+            Err(_) => Err("it did not answer in time".to_owned()),
+        }
+    }
+
+    /// Does something on a node.
+    pub(crate) async fn act(&self, node: &str, action: Action, operator: Option<&str>) -> Acted {
+        if node == self.engine.node().as_str() {
+            return act(self, action, operator).await;
+        }
+        let Some(peer) = self.engine.peers().into_iter().find(|it| it.as_str() == node) else {
+            return Acted::NotFound("there is no such node now".to_owned());
+        };
+        let operator = operator.map(str::to_owned);
+        match self.ask_peer(&peer, &PeerMessage::Act { action, operator }).await {
+            Ok(done) => serde_json::from_value(done).unwrap_or_else(|error| {
+                Acted::NotFound(format!("it has another release: {error}"))
+            }),
+            Err(error) => Acted::NotFound(error),
+        }
+    }
+
+    async fn answer(&self, query: Query) -> Value {
+        match query {
+            Query::Overview => self.overview().await,
+            Query::Actors => self.actors().await,
+            Query::Sessions(query) => sessions::list(&self.engine, &query).await,
+            Query::Session { id } => self.session(&id),
+            Query::Catalog { principal } => self.catalog(principal),
+            Query::Events => self.events(),
+            Query::Tasks => self.tasks(),
+            Query::Log { after, limit } => {
+                self.lookout.log(&self.engine, after, limit.min(MAX_LOG))
+            }
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.engine.ended(), self.engine.is_draining()) {
+            (Some(_), _) => "ended",
+            (None, true) => "draining",
+            (None, false) => "running",
+        }
+    }
+
+    async fn overview(&self) -> Value {
+        let (engine, totals) = (&self.engine, self.engine.totals());
+        let actors = tokio::time::timeout(ACTORS_TIMEOUT, engine.observe_actors()).await;
+        let actors = actors.ok().and_then(Result::ok);
+        let sessions: serde_json::Map<_, _> = totals
+            .sessions
+            .iter()
+            .map(|(kind, count)| (kind.as_str().to_owned(), json!(count)))
+            .collect();
+        json!({
+            "state": self.state(),
+            "upMs": millis(self.started.elapsed()),
+            "memoryBytes": resident().await,
+            "peers": engine.peers(),
+            "sessions": sessions,
+            "calls": {"running": totals.running_calls, "awaitingInput": totals.calls_awaiting_input},
+            "tasks": totals.running_tasks,
+            "subscribers": actors.as_ref().map(|it| it.hub.subscribers),
+            "published": actors.as_ref().map(|it| it.hub.published),
+            "revision": engine.catalog().snapshot().revision(),
+            "openWindows": actors.as_ref().map(|it| it.registry.open_windows),
+            "recentRestarts": actors.as_ref().map(|it| it.supervisor.recent_restarts),
+            "frames": totals.frames,
+            "held": {"bytes": totals.frames.held, "budget": totals.frames_budget},
+            "requests": {"bytes": totals.request_bytes, "budget": totals.request_budget},
+            "crashes": totals.crashes,
+            "pools": {"task": totals.task_pool, "session": totals.session_pool},
+        })
+    }
+
+    async fn actors(&self) -> Value {
+        let (engine, totals) = (&self.engine, self.engine.totals());
+        let actors = tokio::time::timeout(ACTORS_TIMEOUT, engine.observe_actors()).await;
+        let actors = actors.ok().and_then(Result::ok);
+        let answered = |index: usize, detail: String| match &actors {
+            Some(actors) => {
+                let ms = actors.took[index].as_secs_f64() * 1_000.0;
+                ("running", format!("{detail}, answers in {ms:.2} ms"))
+            }
+            None => ("does not answer", detail),
+        };
+        let leaf = |name: &str,
+                    kind: &str,
+                    (state, detail): (&str, String),
+                    children: Vec<Value>,
+                    more: usize| {
+            json!({
+                "name": name, "kind": kind, "state": state, "mailbox": null, "ageMs": null,
+                "restarts": null, "detail": detail, "session": null, "more": more, "children": children,
+            })
+        };
+        let registry = actors.as_ref().map_or(0, |it| it.registry.open_windows);
+        let hub = actors.as_ref().map_or((0, 0), |it| (it.hub.subscribers, it.hub.published));
+        let working = engine.session_refs().into_iter().filter(|it| it.actor().is_some());
+        let mut sessions: Vec<Value> = working
+            .take(LISTED)
+            .map(|it| {
+                let view = it.view();
+                json!({
+                    "name": loggable(view.id.as_str()), "kind": "session", "state": "running",
+                    "mailbox": view.mailbox, "ageMs": millis(view.age), "restarts": view.recent_restarts,
+                    "detail": view.client.as_ref().map(|it| it.name.clone()),
+                    "session": loggable(view.id.as_str()), "more": 0, "children": [],
+                })
+            })
+            .collect();
+        sessions.sort_by_key(|it| std::cmp::Reverse(it["mailbox"].as_u64()));
+        let calls = engine.calls();
+        let tasks: Vec<Value> = calls
+            .iter()
+            .take(LISTED)
+            .map(|it| {
+                json!({
+                    "name": format!("call {}", it.call.id), "kind": "task", "state": "running",
+                    "mailbox": null, "ageMs": millis(it.age), "restarts": null,
+                    "detail": format!("{} {}", it.method.as_str(), it.call.subject),
+                    "session": it.call.session.as_ref().map(|it| loggable(it.as_str())),
+                    "more": 0, "children": [],
+                })
+            })
+            .collect();
+        let (task_pool, session_pool) = (totals.task_pool, totals.session_pool);
+        let own = 2 + task_pool.working + task_pool.idle + session_pool.working + session_pool.idle;
+        let others = engine.supervisor_cell().get_children().len().saturating_sub(own);
+        let pool =
+            |working: usize, idle: usize| ("running", format!("{working} work, {idle} are idle"));
+        let mut children = vec![
+            leaf(
+                "registry",
+                "registry",
+                answered(1, format!("{registry} open windows")),
+                vec![],
+                0,
+            ),
+            leaf(
+                "hub",
+                "hub",
+                answered(2, format!("{} subscribers, {} notices", hub.0, hub.1)),
+                vec![],
+                0,
+            ),
+            leaf(
+                "session actors",
+                "pool",
+                pool(session_pool.working, session_pool.idle),
+                sessions,
+                session_pool.working.saturating_sub(LISTED),
+            ),
+            leaf(
+                "task actors",
+                "pool",
+                pool(task_pool.working, task_pool.idle),
+                tasks,
+                calls.len().saturating_sub(LISTED),
+            ),
+        ];
+        if others > 0 {
+            let detail = format!("{others} below the supervisor");
+            children.push(leaf(
+                "actors of extensions",
+                "extension",
+                ("running", detail),
+                vec![],
+                others,
+            ));
+        }
+        let sessions = actors.as_ref().map_or(0, |it| it.supervisor.sessions);
+        let mut tree = leaf(
+            "supervisor",
+            "supervisor",
+            answered(0, format!("{sessions} sessions")),
+            children,
+            0,
+        );
+        tree["restarts"] = json!(actors.as_ref().map(|it| it.supervisor.recent_restarts));
+        let mut crashes = json!(engine.crashes());
+        for crash in crashes.as_array_mut().into_iter().flatten() {
+            if let Some(session) = crash["session"].as_str() {
+                crash["session"] = loggable(session).into();
+            }
+        }
+        json!({"tree": tree, "crashes": crashes})
+    }
+
+    fn session(&self, id: &str) -> Value {
+        let Some(session) = sessions::find(&self.engine, id) else { return Value::Null };
+        let calls = self.engine.calls().into_iter();
+        let calls = calls.filter(|it| it.call.session.as_ref() == Some(session.id()));
+        let calls: Vec<_> = calls
+            .map(|it| {
+                json!({
+                    "call": it.call.id, "request": it.call.request.to_string(), "method": it.method,
+                    "target": it.call.subject, "ageMs": millis(it.age),
+                    "progress": self.lookout.progress(&self.engine, it.call.id.0),
+                })
+            })
+            .collect();
+        let followed = match session.history() {
+            None => json!({"on": false, "entries": []}),
+            Some(history) => json!({
+                "on": true, "until": now() + history.seconds * 1_000,
+                "capacity": history.capacity, "missed": history.missed, "entries": history.entries,
+            }),
+        };
+        json!({"session": sessions::shown(&session.view()), "calls": calls, "followed": followed})
+    }
+
+    fn catalog(&self, principal: Option<String>) -> Value {
+        let catalog = self.engine.catalog().snapshot();
+        let identity = principal.filter(|it| !it.is_empty()).map(Identity::named);
+        let items = self.engine.definitions_for(identity.as_ref()).into_iter().map(|definition| {
+            let described: Value = serde_json::from_slice(&definition.json).unwrap_or_default();
+            let conflict = catalog.conflicts().iter();
+            let mut conflict =
+                conflict.filter(|it| it.kind == definition.kind && it.key == definition.key);
+            let restricted = definition.is_restricted();
+            let sent = json!(definition);
+            json!({
+                "kind": noun(definition.kind), "key": definition.key, "title": described["title"],
+                "description": described["description"], "nodes": [self.engine.node()],
+                "restricted": restricted, "labels": clauses(&sent["access"]["rule"]),
+                "scopes": sent["access"].get("scopes").unwrap_or(&json!([])), "conflict": conflict.next(),
+            })
+        });
+        json!({"revision": catalog.revision(), "items": items.collect::<Vec<_>>()})
+    }
+
+    #[cfg(not(feature = "events"))]
+    fn events(&self) -> Value {
+        json!({"absent": true})
+    }
+
+    #[cfg(feature = "events")]
+    fn events(&self) -> Value {
+        let Some(events) = &self.config.events else { return json!({"absent": true}) };
+        let webhooks = events.webhooks();
+        let types = events.types().into_iter().map(|it| {
+            let of_type = webhooks.iter().filter(|webhook| webhook.event_type == it.name).count();
+            json!({
+                "name": it.name, "modes": it.modes, "webhooks": of_type,
+                "streams": it.listeners.saturating_sub(of_type), "lag": it.lag,
+                "log": {"entries": it.kept.0, "bytes": it.kept.1, "end": it.seen},
+            })
+        });
+        let shown = webhooks.iter().take(MAX_LISTED).map(|it| {
+            json!({
+                "id": it.id, "type": it.event_type, "principal": it.principal, "url": it.origin,
+                "state": if it.is_paused { "paused" } else { "active" }, "lastError": it.last_error,
+                "lastDelivery": it.last_delivery.map(since_1970),
+            })
+        });
+        json!({
+            "types": types.collect::<Vec<_>>(),
+            "webhooks": shown.collect::<Vec<_>>(),
+            "more": webhooks.len().saturating_sub(MAX_LISTED),
+        })
+    }
+
+    fn tasks(&self) -> Value {
+        let tasks = self.engine.tasks();
+        let shown = tasks.iter().take(MAX_LISTED).map(|it| {
+            json!({
+                // Whoever knows the whole id may read the task of a stranger.
+                "id": loggable(it.id.as_str()), "status": it.status, "method": "tools/call",
+                "target": it.tool, "ageMs": now().saturating_sub(it.created_at),
+                "principal": it.principal, "message": it.message,
+            })
+        });
+        let more = tasks.len().saturating_sub(MAX_LISTED);
+        json!({"tasks": shown.collect::<Vec<_>>(), "more": more})
+    }
+}
+
+fn noun(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::Tools => "tool",
+        ItemKind::Resources => "resource",
+        ItemKind::Templates => "template",
+        ItemKind::Prompts => "prompt",
+    }
+}
+
+/// A rule in words: somebody sees the item who has one of the terms of each clause.
+fn clauses(rule: &Value) -> Vec<String> {
+    let term = |term: &Value| {
+        let text = term["label"].as_str().map(str::to_owned);
+        text.or_else(|| Some(format!("scope {}", term["scope"].as_str()?))).unwrap_or_default()
+    };
+    let clauses = rule.as_array().into_iter().flatten();
+    let terms = clauses.map(|it| it.as_array().into_iter().flatten().map(term).collect::<Vec<_>>());
+    terms.map(|terms| terms.join(" or ")).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn since_1970(time: std::time::SystemTime) -> u64 {
+    millis(time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn now() -> u64 {
+    since_1970(std::time::SystemTime::now())
+}
+
+/// The memory of this process in bytes, where `/proc` says it.
+async fn resident() -> Option<usize> {
+    let read = || std::fs::read_to_string("/proc/self/status").ok();
+    let status = tokio::task::spawn_blocking(read).await.ok().flatten()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1_024)
+}
