@@ -95,6 +95,11 @@ async fn a_frozen_node_is_given_up_delays_no_other_node_and_catches_up_when_it_t
         println!("{lists} times of the tools: {:?}", client.lane());
         assert!(client.list("tools").await.contains(&"while-away".to_owned()));
     }
+    // Observers have heard of it, in order.
+    let mut changes = nodes["a"].peer_changes("c").await.into_iter();
+    for change in ["connected", "disconnected", "gone", "connected"] {
+        assert!(changes.any(|it| it == change), "{change}");
+    }
     // From now on everything works as before.
     nodes["c"].put("afterwards", "new").await;
     for (client, notices) in others.iter_mut().chain(&mut frozen) {

@@ -70,6 +70,8 @@ pub enum NodeOrder {
     Allow(String),
     /// Asks for the number of webhooks that the node delivers.
     Webhooks,
+    /// Asks for what has become of another node, as observers hear it, in order.
+    PeerChanges(String),
     /// Asks for a [`NodeCensus`].
     Count,
 }
@@ -148,6 +150,11 @@ impl Node {
     /// The hooks of a URI that the node has run, in order: `true` for each `on_watch`.
     pub async fn hooks(&self, uri: &str) -> Vec<bool> {
         self.ask(NodeOrder::Hooks(uri.to_owned())).await
+    }
+
+    /// What has become of another node, as observers of this one hear it, in order.
+    pub async fn peer_changes(&self, node: &str) -> Vec<String> {
+        self.ask(NodeOrder::PeerChanges(node.to_owned())).await
     }
 
     /// Emits occurrences with these numbers, and returns their ids.

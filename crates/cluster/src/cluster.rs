@@ -39,6 +39,8 @@ impl Cluster {
         engine.join_peers(Some(node.clone()));
         // Before this point the engine had no peers to report its changes to.
         node.catalog_changed(stentor_engine::ListChanges::default());
+        engine.set_not_ready(node::JOINING);
+        tokio::spawn(node::become_ready(node.clone()));
         let publisher = AbortOnDropHandle::new(tokio::spawn(node::publish(node.clone(), mesh)));
         Ok(Self(Arc::new(Joined { node, _publisher: publisher })))
     }

@@ -23,6 +23,7 @@ impl Node {
     /// Leaves the cluster in order.
     pub(crate) async fn leave(&self) {
         let Some(mesh) = self.mesh() else { return };
+        self.engine.set_not_ready("leaving");
         self.drain(mesh, self.engine.drain_timeout()).await;
         // Before the others know that this node is gone, so that none watches at the same time.
         self.engine.end_watches().await;

@@ -14,20 +14,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use stentor_engine::remote::{PeerEvent, PeerRequest, PeerStream, Peers, Reach, Unreachable};
+use stentor_engine::remote::{
+    PeerEvent, PeerRequest, PeerStream, PeerView, Peers, Reach, Unreachable,
+};
 use stentor_engine::transport_api::Refused;
-use stentor_engine::{Engine, NodeId, SessionId};
+use stentor_engine::{Engine, NodeId, PeerChange, SessionId};
 use stentor_wire::raw_json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::announce_barrier::AnnounceBarrier;
 use crate::config::ClusterConfig;
-use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
+use crate::mesh::{
+    Mesh, MeshHandler, NodeState, NodeView, PeerInfo, Receipt, SendError, random_u64,
+};
 use crate::replica::Replica;
 use crate::replication_log::{Position, Update};
 use crate::successors::Successors;
-pub(crate) use facts::publish;
+pub(crate) use facts::{JOINING, become_ready, publish};
 pub use peer_requests::PeerRequestCounts;
 use peer_requests::{IncomingRequests, OutgoingRequests};
 use stentor_engine::ListChanges;
@@ -304,6 +308,7 @@ impl MeshHandler for Node {
         self.barrier.lock().up(node);
         let effects = self.replica.lock().up(node);
         self.perform(node, effects);
+        self.engine.peer_changed(node, PeerChange::Connected);
     }
 
     fn down(&self, node: &NodeId) {
@@ -314,6 +319,7 @@ impl MeshHandler for Node {
         self.publish_wake.notify_one();
         self.outgoing.on_link_lost(node);
         self.incoming.on_link_lost(node);
+        self.engine.peer_changed(node, PeerChange::Disconnected);
     }
 
     fn space_available(&self, node: &NodeId) {
@@ -332,6 +338,7 @@ impl MeshHandler for Node {
         self.peers_changed.notify_waiters();
         let effect = self.replica.lock().dead(node);
         self.perform(node, effect);
+        self.engine.peer_changed(node, PeerChange::Gone);
     }
 
     fn frame(&self, from: &NodeId, frame: Bytes, receipt: Receipt) {
@@ -416,6 +423,24 @@ impl Peers for Node {
 
     fn nodes(&self) -> Vec<NodeId> {
         self.connected()
+    }
+
+    fn views(&self) -> Vec<PeerView> {
+        let views = self.mesh().map(Mesh::view).unwrap_or_default().into_iter();
+        let view = |it: NodeView| {
+            let state = match it.state {
+                NodeState::Alive => "alive",
+                NodeState::Dead => "dead",
+                NodeState::Left => "left",
+            };
+            PeerView::new(it.node, it.addr.to_string(), state, it.connected, it.in_flight)
+        };
+        views.map(view).collect()
+    }
+
+    fn running_requests(&self) -> (usize, usize) {
+        let PeerRequestCounts { incoming, outgoing } = self.peer_requests();
+        (incoming, outgoing)
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {

@@ -237,7 +237,7 @@ const card = (id, label, value, detail, wrong) =>
   h('div', { class: `card${wrong ? ' wrong-card' : ''}`, 'data-card': id },
     h('dt', null, label), h('dd', { class: 'big' }, value), h('dd', { class: 'small' }, detail));
 
-export const STATES = { running: 'ok', draining: 'wait', ended: 'off' };
+export const STATES = { running: 'ok', joining: 'wait', leaving: 'wait', draining: 'wait', ended: 'off' };
 
 function stateOf({ answer, error, stale }) {
   if (error && !answer) return [badge('bad', 'not asked'), h('div', { class: 'small wrong' }, error)];
@@ -308,6 +308,7 @@ export const overview = {
         { head: 'requests', cell: ({ answer }) => answer && budget('requests', answer.requests) },
         { head: 'restarts', num: true, cell: ({ answer }) => answer && [number(answer.recentRestarts, true),
           small(count(answer.crashes, 'crash', 'crashes'))] },
+        ...nodes.length > 1 || ctx.scope ? [{ head: 'links', num: true, cell: ({ answer }) => answer && links(answer.links) }] : [],
         { head: 'actors at work', class: 'row', cell: ({ answer }) => answer && Object.entries(answer.pools)
           .map(([name, { working, idle }]) =>
             h('div', { class: 'small line' }, `${name} ${num(working)} of ${num(working + idle)}`)) },
@@ -330,6 +331,17 @@ export const overview = {
 function budget(name, { bytes: used, budget: all }) {
   const [n, unit] = bytes(used).split(' ');
   return bar(used, all, `${bytes(all).endsWith(unit) ? n : `${n} ${unit}`} of ${bytes(all)}`, name);
+}
+
+/** Links to other nodes, and what they have not handled yet. */
+function links(all) {
+  const alive = all.filter(({ state }) => state === 'alive');
+  const connected = alive.filter((link) => link.connected);
+  const waits = all.reduce((sum, { inFlight }) => sum + inFlight, 0);
+  return [
+    h('span', { class: connected.length < alive.length ? 'wrong' : '' }, `${connected.length} of ${alive.length}`),
+    small(waits ? `${bytes(waits)} in flight` : ''),
+  ];
 }
 
 /** Nodes that this one does not know although they are there: the cluster is split. */

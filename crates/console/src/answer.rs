@@ -65,9 +65,12 @@ impl Node {
 
     /// The answers of all nodes, or of one.
     pub(crate) async fn gather(&self, query: Query, of: Option<&str>) -> Value {
-        let mut nodes = vec![self.engine.node().clone()];
-        nodes.extend(self.engine.peers());
+        // Also those to which there is no link: they are there, and cannot be asked.
+        let peers = self.engine.peer_views().into_iter().filter(|peer| peer.state == "alive");
+        let mut nodes: Vec<_> = peers.map(|peer| peer.node).chain(self.engine.peers()).collect();
+        nodes.push(self.engine.node().clone());
         nodes.sort_unstable();
+        nodes.dedup();
         nodes.retain(|node| of.is_none_or(|of| node.as_str() == of));
         let answers = join_all(nodes.iter().map(|node| self.ask(node, query.clone()))).await;
         let answers = nodes.iter().zip(answers).map(|(node, answer)| match answer {
@@ -136,10 +139,9 @@ impl Node {
     }
 
     fn state(&self) -> &'static str {
-        match (self.engine.ended(), self.engine.is_draining()) {
-            (Some(_), _) => "ended",
-            (None, true) => "draining",
-            (None, false) => "running",
+        match self.engine.ended() {
+            Some(_) => "ended",
+            None => self.engine.not_ready().unwrap_or("running"),
         }
     }
 
@@ -157,6 +159,7 @@ impl Node {
             "upMs": millis(self.started.elapsed()),
             "memoryBytes": resident().await,
             "peers": engine.peers(),
+            "links": engine.peer_views(),
             "sessions": sessions,
             "calls": {"running": totals.running_calls, "awaitingInput": totals.calls_awaiting_input},
             "tasks": totals.running_tasks,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use stentor_delivery::loggable;
-use stentor_engine::{CallOutcome, Engine, EngineEvent};
+use stentor_engine::{CallOutcome, Engine, EngineEvent, PeerChange};
 use tokio::time::Instant;
 
 /// Entries of the log that are kept.
@@ -192,6 +192,11 @@ fn told(event: &EngineEvent) -> (&'static str, &'static str, String) {
             ("catalog conflict", "warn", text)
         }
         EngineEvent::ActorRestarted { actor } => ("actor restarted", "error", (*actor).to_owned()),
+        EngineEvent::PeerChanged { node, change } => match change {
+            PeerChange::Connected => ("node connected", "info", node.to_string()),
+            PeerChange::Disconnected => ("node disconnected", "warn", node.to_string()),
+            _ => ("node gone", "warn", node.to_string()),
+        },
         EngineEvent::FramesDropped { class, count, .. } => {
             ("frames dropped", "warn", format!("{count} of class {}", class.as_str()))
         }

@@ -243,6 +243,13 @@ impl Engine {
         self.core.lifecycle.is_draining()
     }
 
+    /// Why a load balancer should send new requests to another node: `"draining"`, or `"joining"` and
+    /// `"leaving"` of a node of a cluster. `None` if it should send them here.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<&'static str> {
+        self.core.lifecycle.not_ready()
+    }
+
     /// Completes when a shutdown begins.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
         self.core.lifecycle.draining().clone().cancelled_owned()

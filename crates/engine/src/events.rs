@@ -23,7 +23,7 @@ use stentor_delivery::policy::Class;
 use stentor_wire::model::Implementation;
 use stentor_wire::{ListKind, Method, ProtocolVersion};
 
-use crate::ids::{Revision, SessionId};
+use crate::ids::{NodeId, Revision, SessionId};
 use crate::items::Conflict;
 use crate::reasons::{CallOutcome, CallRef, CancelReason, EndReason, SessionKind};
 use batch::ActorSubscriber;
@@ -139,6 +139,13 @@ pub enum EngineEvent {
         /// How many.
         count: u64,
     },
+    /// Something has become of another node of the cluster.
+    PeerChanged {
+        /// The node.
+        node: NodeId,
+        /// What.
+        change: PeerChange,
+    },
     /// An extension reports something of its own.
     Extension {
         /// The identifier of the extension.
@@ -150,6 +157,19 @@ pub enum EngineEvent {
     Missed(u64),
     /// The engine has stopped. No event follows.
     Stopped,
+}
+
+/// What has become of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PeerChange {
+    /// There is a link to it.
+    Connected,
+    /// The link is gone: it froze, the network is broken, or it ended.
+    Disconnected,
+    /// It has left, or was given up. What it offered is gone.
+    Gone,
 }
 
 impl EngineEvent {
@@ -172,6 +192,7 @@ impl EngineEvent {
             Self::CatalogChanged { .. }
             | Self::CatalogConflict { .. }
             | Self::ActorRestarted { .. }
+            | Self::PeerChanged { .. }
             | Self::Extension { .. }
             | Self::Missed(_)
             | Self::Stopped => None,

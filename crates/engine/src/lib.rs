@@ -84,7 +84,7 @@ pub use config::Config;
 pub use crashes::CrashView;
 pub use dispatch::ListConfig;
 pub use engine::{CallerSession, Engine, EngineBuilder, Revoke, SessionRef, StartError};
-pub use events::{EngineEvent, EventBatch, EventReceiver, ExtensionEvent};
+pub use events::{EngineEvent, EventBatch, EventReceiver, ExtensionEvent, PeerChange};
 pub use extension::{
     AccessRules, Extension, ExtensionError, Requester, Schema, StreamMethod, StreamRequest,
     extension,

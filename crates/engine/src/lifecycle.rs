@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// How long cancelled calls get to end.
@@ -58,6 +59,8 @@ pub(crate) struct Lifecycle {
     /// Set when running calls get no more time.
     ending: CancellationToken,
     over: CancellationToken,
+    /// Why new requests should go to another node, although this one would serve them.
+    not_ready: Mutex<Option<&'static str>>,
     asked: AtomicBool,
     failed: OnceLock<String>,
     ended: OnceLock<Ended>,
@@ -72,6 +75,23 @@ impl Lifecycle {
     /// Refuses new work from here on.
     pub(crate) fn drain(&self) {
         self.draining.cancel();
+    }
+
+    pub(crate) fn set_not_ready(&self, why: &'static str) {
+        *self.not_ready.lock() = Some(why);
+    }
+
+    /// Ends this reason, unless there is another one by now.
+    pub(crate) fn clear_not_ready(&self, why: &'static str) {
+        self.not_ready.lock().take_if(|it| *it == why);
+    }
+
+    /// Why new requests should go to another node, if they should.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        match self.is_draining() {
+            true => Some("draining"),
+            false => *self.not_ready.lock(),
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -13,6 +13,10 @@
 //! | `stentor.held.bytes`, `stentor.requests.bytes` | gauges | |
 //! | `stentor.sessions` | gauge | `kind`: `pipe`, `http` or `listen` |
 //! | `stentor.calls.running`, `stentor.calls.awaiting_input` | gauges | |
+//! | `stentor.http.refused` | counter | `status`: of responses with 4xx and 5xx |
+//! | `stentor.peers` | gauge | `state`: `connected` or `unreachable` |
+//! | `stentor.peers.in_flight.bytes` | gauge | |
+//! | `stentor.peers.requests` | gauge | `direction`: `incoming` or `outgoing` |
 //! | `stentor.session_store.errors` | counter | |
 //! | `stentor.redis.lost` (feature `redis`) | counter | |
 //! | `stentor.events.emitted` (feature `events`) | counter | `type` |
@@ -58,6 +62,10 @@ pub(crate) struct Gauges {
     pub(crate) sessions: [(SessionKind, usize); 3],
     pub(crate) calls: usize,
     pub(crate) awaiting_input: usize,
+    /// Other nodes with and without a link, and the bytes that are on the way to them.
+    pub(crate) peers: (usize, usize, u64),
+    /// Requests that run here for other nodes, and on them for this one.
+    pub(crate) peer_requests: (usize, usize),
 }
 
 /// The histograms that every request needs, looked up once.
@@ -94,6 +102,10 @@ impl Metrics {
         histogram!(SESSION, "kind" => kind, "reason" => reason).record(took);
     }
 
+    pub(crate) fn refused(&self, status: u16) {
+        counter!("stentor.http.refused", "status" => status.to_string()).increment(1);
+    }
+
     pub(crate) fn restarted(&self, actor: &'static str) {
         counter!("stentor.restarts", "actor" => actor).increment(1);
     }
@@ -118,6 +130,13 @@ impl Metrics {
         }
         gauge!("stentor.calls.running").set(gauges.calls as f64);
         gauge!("stentor.calls.awaiting_input").set(gauges.awaiting_input as f64);
+        let (connected, unreachable, in_flight) = gauges.peers;
+        gauge!("stentor.peers", "state" => "connected").set(connected as f64);
+        gauge!("stentor.peers", "state" => "unreachable").set(unreachable as f64);
+        gauge!("stentor.peers.in_flight.bytes").set(in_flight as f64);
+        let (incoming, outgoing) = gauges.peer_requests;
+        gauge!("stentor.peers.requests", "direction" => "incoming").set(incoming as f64);
+        gauge!("stentor.peers.requests", "direction" => "outgoing").set(outgoing as f64);
     }
 }
 
@@ -133,6 +152,7 @@ fn describe() {
     describe_counter!("stentor.streams.closed", count, "Streams closed as nobody read them");
     describe_counter!("stentor.restarts", count, "Actors that crashed and began anew");
     describe_counter!("stentor.principals.refused", count, "Requests beyond a principal's limit");
+    describe_counter!("stentor.http.refused", count, "HTTP requests that were refused");
     describe_counter!("stentor.session_store.errors", count, "Sessions that were not stored");
     describe_gauge!(
         "stentor.held.bytes",
@@ -142,5 +162,8 @@ fn describe() {
     describe_gauge!("stentor.requests.bytes", Unit::Bytes, "What is kept of requests");
     describe_gauge!("stentor.sessions", count, "Open sessions");
     describe_gauge!("stentor.calls.running", count, "Calls that run");
+    describe_gauge!("stentor.peers", count, "Other nodes that have not gone");
+    describe_gauge!("stentor.peers.in_flight.bytes", Unit::Bytes, "What they have not handled");
+    describe_gauge!("stentor.peers.requests", count, "Requests that nodes serve for each other");
     describe_gauge!("stentor.calls.awaiting_input", count, "Calls that wait for a client's answer");
 }

@@ -10,10 +10,13 @@ use futures::future::FutureExt as _;
 use crate::access::ListChanges;
 use crate::catalog::Definition;
 use crate::engine::Engine;
+use crate::events::{EngineEvent, PeerChange};
 use crate::identity::{Identity, Who};
 use crate::ids::{NodeId, SessionId};
 use crate::registry::{Fact, RegistryMsg, WatchState};
-use crate::remote::{OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers, Unreachable};
+use crate::remote::{
+    OutgoingMigration, PeerRequest, PeerResponse, PeerStream, PeerView, Peers, Unreachable,
+};
 use crate::session::rejoin_all;
 
 impl Engine {
@@ -34,6 +37,29 @@ impl Engine {
         let has_peers = peers.is_some();
         self.core().remote.join_peers(peers);
         self.core().watches.peers_changed(has_peers);
+    }
+
+    /// Tells load balancers to send new requests to another node, and why. See
+    /// [`not_ready`](Self::not_ready).
+    pub fn set_not_ready(&self, why: &'static str) {
+        self.core().lifecycle.set_not_ready(why);
+    }
+
+    /// Tells load balancers to send new requests here again, unless there is another reason by now
+    /// not to.
+    pub fn clear_not_ready(&self, why: &'static str) {
+        self.core().lifecycle.clear_not_ready(why);
+    }
+
+    /// Reports to observers what has become of another node.
+    pub fn peer_changed(&self, node: &NodeId, change: PeerChange) {
+        self.core().events.emit(|| EngineEvent::PeerChanged { node: node.clone(), change });
+    }
+
+    /// The other nodes of the cluster, as this one sees them, also those that cannot be reached.
+    #[must_use]
+    pub fn peer_views(&self) -> Vec<PeerView> {
+        self.core().remote.peer_views()
     }
 
     /// The nodes of the cluster that can be reached now, without this one.

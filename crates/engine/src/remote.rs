@@ -42,7 +42,7 @@ pub use http_session::HttpSession;
 use migrate::Migrations;
 pub use migrate::OutgoingMigration;
 pub use protocol::{
-    PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
+    PeerEvent, PeerRequest, PeerStream, PeerView, Peers, ResponseControl, SessionOp, Unreachable,
 };
 pub use serve::{PeerQuestions, PeerResponse};
 use stentor_macros::Setters;
@@ -129,6 +129,14 @@ impl Remote {
         let facts = peers.clone().map(|peers| peers as Arc<dyn PeerFacts>);
         self.0.sessions.registry.join_peers(facts);
         self.0.nodes.peers.store(peers.map(Arc::new));
+    }
+
+    pub(crate) fn peer_views(&self) -> Vec<PeerView> {
+        self.0.nodes.peers().map(|peers| peers.views()).unwrap_or_default()
+    }
+
+    pub(crate) fn running_requests(&self) -> (usize, usize) {
+        self.0.nodes.peers().map(|peers| peers.running_requests()).unwrap_or_default()
     }
 
     /// Finds a legacy session over HTTP by its id, for its owner.

@@ -31,6 +31,11 @@ pub use crate::viewers::ForgetRights;
 pub use pipe::Pipe;
 
 impl Engine {
+    /// Counts an HTTP request that was refused with this status, for the metrics.
+    pub fn count_refusal(&self, status: u16) {
+        self.core().metrics.refused(status);
+    }
+
     /// Opens a session for the one client at the other end of a pipe, in either era: the user who
     /// started this process.
     ///

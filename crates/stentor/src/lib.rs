@@ -165,8 +165,8 @@ pub mod observe {
     pub use stentor_engine::delivery::{CountersView, HistoryEntry, HistoryView, Outcome};
     pub use stentor_engine::{
         ActorPoolView, ActorsView, CallId, CallOutcome, CallRef, CallView, CancelReason, CrashView,
-        EngineEvent, EngineView, EventBatch, EventReceiver, ExtensionEvent, HubView, RegistryView,
-        Revision, Seq, SessionView, Stopped, SupervisorView, TaskView, TotalsView,
+        EngineEvent, EngineView, EventBatch, EventReceiver, ExtensionEvent, HubView, PeerChange,
+        RegistryView, Revision, Seq, SessionView, Stopped, SupervisorView, TaskView, TotalsView,
     };
 }
 

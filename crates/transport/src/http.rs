@@ -257,6 +257,9 @@ where
         }
     };
     let (status, headers) = (response.status(), response.headers_mut());
+    if status.is_client_error() || status.is_server_error() {
+        endpoint.engine.count_refusal(status.as_u16());
+    }
     let is_for_now =
         matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
     if is_for_now && !headers.contains_key(header::RETRY_AFTER) {

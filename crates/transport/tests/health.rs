@@ -63,3 +63,18 @@ async fn nothing_is_said_unless_it_is_asked_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_node_that_joins_or_leaves_is_live_but_not_ready() {
+    for road in SERVED_BY {
+        let server = Server::start(road, |_, http| http.health = true).await;
+        server.engine.set_not_ready("leaving");
+        // Somebody else's reason is not ended.
+        server.engine.clear_not_ready("joining");
+        let answer = at(&server, "GET", "/readyz").await;
+        assert_eq!((answer.status, answer.body.as_str()), (503, "leaving\n"), "{road:?}");
+        assert_eq!(at(&server, "GET", "/livez").await.status, 200, "{road:?}");
+        server.engine.clear_not_ready("leaving");
+        assert_eq!(at(&server, "GET", "/readyz").await.status, 200, "{road:?}");
+    }
+}

@@ -12,6 +12,7 @@ use serde_json::json;
 use stentor::cluster::{Cluster, ClusterConfig};
 use stentor::events::{EventType, Events, EventsHandle, WebhookConfig, event_type};
 use stentor::http::{HttpConfig, OriginPolicy, serve_on};
+use stentor::observe::{EngineEvent, PeerChange};
 use stentor::{
     Context, Engine, Resource, ResourceTemplate, Tool, ToolError, Watch,
     catalog::{ItemKind, Mutation},
@@ -126,6 +127,31 @@ impl HookLog {
     }
 }
 
+/// What has become of other nodes, in order.
+#[derive(Clone, Default)]
+struct PeerLog(Arc<Mutex<Vec<(String, PeerChange)>>>);
+
+impl PeerLog {
+    fn observe(engine: &Engine) -> Self {
+        let (this, mut events) = (Self::default(), engine.events(1_024));
+        let log = this.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if let EngineEvent::PeerChanged { node, change } = event {
+                    let mut log = log.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push((node.to_string(), change));
+                }
+            }
+        });
+        this
+    }
+
+    fn of(&self, node: &str) -> Vec<PeerChange> {
+        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().filter(|(it, _)| it == node).map(|(_, change)| *change).collect()
+    }
+}
+
 fn any(uri_template: &str) -> ResourceTemplate {
     resource_template(uri_template, "any", |vars: TemplateVars| async move { vars["name"].clone() })
 }
@@ -181,6 +207,7 @@ async fn main() -> Result<(), Failure> {
         builder = builder.tool(tool);
     }
     let engine = builder.start().await?;
+    let peers = PeerLog::observe(&engine);
     let cluster = join(&engine, &settings).await?;
     let listener = TcpListener::bind((settings.address, 0)).await?;
     let addresses = NodeAddresses {
@@ -201,7 +228,9 @@ async fn main() -> Result<(), Failure> {
     let served = tokio::spawn(serve_on(engine.clone(), listener, http, leave));
     answer(&addresses).await?;
     tokio::spawn(async move {
-        if let Err(error) = run_orders(&engine, &cluster, &stage, &hooks, &happenings).await {
+        if let Err(error) =
+            run_orders(&engine, &cluster, &stage, (&hooks, &peers), &happenings).await
+        {
             eprintln!("{error}");
         }
         // The test has ended; exit even if something still runs.
@@ -216,7 +245,7 @@ async fn run_orders(
     engine: &Engine,
     cluster: &Cluster,
     stage: &Stage,
-    hooks: &HookLog,
+    (hooks, peers): (&HookLog, &PeerLog),
     happenings: &Happenings,
 ) -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -266,6 +295,7 @@ async fn run_orders(
                 answer(&()).await?;
             }
             NodeOrder::Webhooks => answer(&happenings.events.webhooks().len()).await?,
+            NodeOrder::PeerChanges(node) => answer(&peers.of(&node)).await?,
             NodeOrder::Count => answer(&count(engine, cluster).await?).await?,
         }
     }

@@ -12,6 +12,15 @@ use crate::announce_barrier::Settled;
 use crate::mesh::{Mesh, SendError};
 use crate::replica::Effect;
 
+/// Why a node is not ready before it shows what the others show.
+pub(crate) const JOINING: &str = "joining";
+
+/// Tells load balancers to send requests here once the node is [ready](Node::ready).
+pub(crate) async fn become_ready(node: Arc<Node>) {
+    node.ready().await;
+    node.engine.clear_not_ready(JOINING);
+}
+
 /// Sends new facts to the other nodes, and announces changes that all nodes show.
 pub(crate) async fn publish(node: Arc<Node>, mesh: Mesh) {
     loop {

@@ -22,7 +22,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) fn respond(engine: &Engine, head: &Parts) -> Option<Response> {
     let reason = match head.uri.path() {
         LIVE => not_live(engine),
-        READY => not_live(engine).or_else(|| engine.is_draining().then(|| "draining".to_owned())),
+        READY => not_live(engine).or_else(|| engine.not_ready().map(str::to_owned)),
         _ => return None,
     };
     if !matches!(head.method, Method::GET | Method::HEAD) {
