@@ -296,7 +296,8 @@ export const overview = {
       h('h2', null, 'Nodes'),
       table('Nodes', [
         { head: 'node', cell: ({ node }) => h('b', null, node) },
-        { head: 'state', cell: (entry) => [stateOf(entry), entry.answer && unseen(ctx, entry)] },
+        { head: 'state', cell: (entry) => [stateOf(entry), entry.answer && links(entry.answer.links),
+          entry.answer && unseen(ctx, entry)] },
         { head: 'sessions', class: 'row', cell: ({ answer }) => answer &&
           [num(sum(answer.sessions)), [...kinds(answer.sessions), count(answer.subscribers, 'subscriber')]
             .map((text) => h('div', { class: 'small line' }, text))] },
@@ -308,7 +309,6 @@ export const overview = {
         { head: 'requests', cell: ({ answer }) => answer && budget('requests', answer.requests) },
         { head: 'restarts', num: true, cell: ({ answer }) => answer && [number(answer.recentRestarts, true),
           small(count(answer.crashes, 'crash', 'crashes'))] },
-        ...nodes.length > 1 || ctx.scope ? [{ head: 'links', num: true, cell: ({ answer }) => answer && links(answer.links) }] : [],
         { head: 'actors at work', class: 'row', cell: ({ answer }) => answer && Object.entries(answer.pools)
           .map(([name, { working, idle }]) =>
             h('div', { class: 'small line' }, `${name} ${num(working)} of ${num(working + idle)}`)) },
@@ -338,10 +338,9 @@ function links(all) {
   const alive = all.filter(({ state }) => state === 'alive');
   const connected = alive.filter((link) => link.connected);
   const waits = all.reduce((sum, { inFlight }) => sum + inFlight, 0);
-  return [
-    h('span', { class: connected.length < alive.length ? 'wrong' : '' }, `${connected.length} of ${alive.length}`),
-    small(waits ? `${bytes(waits)} in flight` : ''),
-  ];
+  const text = `${connected.length} of ${count(alive.length, 'link')}${waits ? `, ${bytes(waits)} in flight` : ''}`;
+  return alive.length > 0 &&
+    h('div', { class: `small ${connected.length < alive.length ? 'wrong' : 'line'}` }, text);
 }
 
 /** Nodes that this one does not know although they are there: the cluster is split. */

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ractor::{ActorCell, ActorRef};
 use serde::Serialize;
 use serde_json::Value;
-use stentor_delivery::{History, HistoryView};
+use stentor_delivery::HistoryView;
 
 use crate::audience::Audience;
 use crate::core::Core;
@@ -14,9 +14,6 @@ use crate::events::{EventBatch, EventReceiver};
 use crate::ids::SessionId;
 use crate::reasons::{EndReason, Stopped};
 use crate::session::{SessionEntry, SessionView};
-
-/// Messages whose history is kept of one session.
-const FOLLOWED: usize = 256;
 
 /// One session of this engine; from [`Engine::session`](crate::Engine::session). Clones are the same
 /// session.
@@ -55,8 +52,7 @@ impl SessionRef {
     /// Notes what becomes of each message to the client and why, for this long from now on: the last
     /// 256 of them. Costs little more than the memory for these.
     pub fn follow(&self, time: Duration) {
-        let held = self.core.hub.follow();
-        self.entry.counters().follow(History::new(FOLLOWED, time, held));
+        self.core.sessions.follow(&self.entry, time);
     }
 
     /// Forgets what was noted, and notes nothing any more.

@@ -202,7 +202,9 @@ impl Sessions {
         let permit = self.directory.permit().ok_or(Refused::TooManySessions)?;
         let permit = permit.of(own.ok_or(Refused::TooManySessions)?);
         let id = state.id().clone();
-        Ok(Arc::new(SessionEntry::new(self, id, kind, notices, state, who, permit)))
+        let entry = SessionEntry::new(self, id, kind, notices, state, who, permit);
+        self.sample(&entry);
+        Ok(Arc::new(entry))
     }
 
     /// From here on, lookups find the session.

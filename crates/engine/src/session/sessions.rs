@@ -1,9 +1,11 @@
 //! What all sessions of an engine use together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ractor::ActorId;
+use stentor_delivery::History;
 use stentor_macros::Setters;
 use stentor_wire::KeyKind;
 use stentor_wire::encode::ServerIdentity;
@@ -54,6 +56,9 @@ pub struct SessionConfig {
     /// Streams of answered requests that a legacy HTTP session keeps for a client that reconnects.
     /// Default 8.
     pub kept_streams: usize,
+    /// One of so many new sessions is followed for its first hour, as by
+    /// [`SessionRef::follow`](crate::SessionRef::follow); with 0 none is. Default 0.
+    pub follow_one_in: usize,
     /// The store of legacy HTTP sessions that must survive their node.
     ///
     /// All nodes need the same store, and should have the same
@@ -74,10 +79,16 @@ impl Default for SessionConfig {
             max_unused_sessions: 1_000,
             max_left_sessions: 100,
             kept_streams: 8,
+            follow_one_in: 0,
             store: None,
         }
     }
 }
+
+/// Messages whose history is kept of one session.
+const FOLLOWED: usize = 256;
+/// How long a session is followed that nobody chose.
+const SAMPLED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// All sessions of an engine: where they are found, what they share, and what bounds them.
 pub(crate) struct Sessions {
@@ -98,6 +109,8 @@ pub(crate) struct Sessions {
     pub(crate) saver: Option<Arc<Saver>>,
     /// The members of a listen that extensions bring.
     pub(crate) members: Vec<Arc<str>>,
+    /// How many sessions were opened, where some of them are followed.
+    opened: AtomicUsize,
     /// Of all listens, which have no other requests.
     pub(super) no_permits: Arc<Semaphore>,
     /// The session actors.
@@ -132,8 +145,22 @@ impl Sessions {
             calls,
             owners: dispatcher.owners().collect(),
             dispatcher,
+            opened: AtomicUsize::new(0),
             no_permits: Arc::new(Semaphore::new(0)),
             pool: Arc::default(),
+        }
+    }
+
+    /// Notes what becomes of each message to a session from now on, for this long.
+    pub(crate) fn follow(&self, session: &SessionEntry, time: Duration) {
+        session.counters().follow(History::new(FOLLOWED, time, self.hub.follow()));
+    }
+
+    /// Follows some of the new sessions.
+    pub(super) fn sample(&self, session: &SessionEntry) {
+        let one_in = self.config.follow_one_in;
+        if one_in > 0 && self.opened.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
+            self.follow(session, SAMPLED_FOR);
         }
     }
 
