@@ -115,8 +115,8 @@ fn overview(frame: &mut Frame<'_>, app: &App, answer: &Value, area: Rect) {
     let areas = [
         Constraint::Length(wanted.min(most)),
         Constraint::Length(1),
-        Constraint::Length(chart),
-        Constraint::Length(chart),
+        Constraint::Fill(1),
+        Constraint::Fill(1),
     ];
     let [nodes, about, delivered, lost] = Layout::vertical(areas).areas(area);
     let mut lines = vec![Line::styled(header, BOLD)];

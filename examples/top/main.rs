@@ -22,7 +22,7 @@ mod text;
 mod views;
 
 use std::env;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -167,6 +167,9 @@ async fn run(options: Options) -> Result<bool, String> {
         // A reader of a pipe that has gone does not want the rest.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(complete);
+    }
+    if !io::stdout().is_terminal() {
+        return Err("the output is no terminal; try --once".to_owned());
     }
     // It also restores the terminal after a panic.
     let mut terminal =

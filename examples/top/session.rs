@@ -77,9 +77,9 @@ fn counters(frames: &Value) -> Vec<Line<'static>> {
         }
     }
     let total = by_class.map(|it| count(sum(it)));
+    lines.push(Line::raw(line(["all", &total[0], &total[1], &total[2]])));
     lines.push(Line::raw(format!(
-        "{}   {} conflated, {} refused, {} streams closed",
-        line(["all", &total[0], &total[1], &total[2]]),
+        "{} conflated, {} refused, {} streams closed",
         counted(frames, "conflated"),
         counted(frames, "refused"),
         counted(frames, "closed"),

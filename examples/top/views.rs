@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::answers::{self, Item};
 use crate::app::{App, Tab};
 use crate::text::{
-    bar, bytes, clock, columns, count, counted, joined, list, number, span, sum, text,
+    bar, bytes, clock, columns, count, counted, fit, joined, list, number, span, sum, text,
 };
 
 pub(crate) const RED: Style = Style::new().fg(Color::LightRed);
@@ -48,7 +48,7 @@ pub(crate) fn overview(answer: &Value, name: usize) -> (String, Vec<Row>) {
         let named = text(node, "node");
         if node.get("error").is_some() {
             let why = text(node, "error");
-            return row(format!("{} {why}", columns(&[(named, name)])), RED);
+            return row(format!("{} {why}", fit(named, name.unsigned_abs())), RED);
         }
         let it = &node["answer"];
         let calls = sum(&it["calls"]);
@@ -78,15 +78,13 @@ pub(crate) fn overview(answer: &Value, name: usize) -> (String, Vec<Row>) {
 /// More of one node.
 pub(crate) fn about(node: &Value) -> String {
     let it = &node["answer"];
-    let requests = &it["requests"];
     format!(
-        "{}: up {}, revision {}, {} notices, requests {} of {}, {} calls await input, {} crashes",
+        "{}: up {}, revision {}, {} notices, requests {}, {} await input, {} crashes",
         text(node, "node"),
         span(number(it, "upMs")),
         number(it, "revision"),
         counted(it, "published"),
-        bytes(number(requests, "bytes")),
-        bytes(number(requests, "budget")),
+        bytes(number(&it["requests"], "bytes")),
         number(&it["calls"], "awaitingInput"),
         counted(it, "crashes"),
     )
@@ -101,7 +99,7 @@ pub(crate) fn client(session: &Value) -> String {
 fn sessions(answer: &Value, width: usize) -> (String, Vec<Row>) {
     let wider = width.saturating_sub(80) as isize / 2;
     let line = |cells: [&str; 8]| {
-        let widths = [15, 17 + wider, 12 + wider, 6, -5, -5, -6, -8];
+        let widths = [15, 17 + wider, 11 + wider, 6, -5, -5, -6, -8];
         columns(&std::array::from_fn::<_, 8, _>(|at| (cells[at], widths[at])))
     };
     let header = line(["SESSION", "CLIENT", "PRINCIPAL", "KIND", "AGE", "CALLS", "UNREAD", "HELD"]);
@@ -130,9 +128,9 @@ fn sessions(answer: &Value, width: usize) -> (String, Vec<Row>) {
 
 fn catalog(answer: &Value, width: usize) -> (String, Vec<Row>) {
     let nodes = answers::answered(answer).count();
-    let rest = width.saturating_sub(70).max(10) as isize;
+    let rest = width.saturating_sub(64).max(10) as isize;
     let line = |cells: [&str; 6]| {
-        let widths = [8, 27, 9, 12, 10, rest];
+        let widths = [8, 26, 7, 10, 8, rest];
         columns(&std::array::from_fn::<_, 6, _>(|at| (cells[at], widths[at])))
     };
     let item = |known: Item<'_>| {
@@ -251,10 +249,10 @@ fn tasks(answer: &Value, width: usize) -> (String, Vec<Row>) {
 }
 
 fn log(answer: &Value, width: usize) -> (String, Vec<Row>) {
-    let rest = width.saturating_sub(57).max(10) as isize;
-    let line = |cells: [&str; 5]| {
-        let widths = [8, 8, 19, 18, rest];
-        columns(&std::array::from_fn::<_, 5, _>(|at| (cells[at], widths[at])))
+    let rest = width.saturating_sub(48).max(10) as isize;
+    let line = |cells: [&str; 4]| {
+        let widths = [8, 19, 18, rest];
+        columns(&std::array::from_fn::<_, 4, _>(|at| (cells[at], widths[at])))
     };
     let entry = |(node, it): (&str, &Value)| {
         let style = match text(it, "level") {
@@ -264,12 +262,12 @@ fn log(answer: &Value, width: usize) -> (String, Vec<Row>) {
         };
         let of = match (it["session"].as_str(), it["call"].as_u64()) {
             (Some(session), _) => session.to_owned(),
-            (None, Some(call)) => format!("call {call}"),
-            _ => String::new(),
+            (None, Some(call)) => format!("{node} call {call}"),
+            _ => node.to_owned(),
         };
         let at = clock(number(it, "at"));
-        row(line([&at, node, text(it, "event"), &of, text(it, "text")]), style)
+        row(line([&at, text(it, "event"), &of, text(it, "text")]), style)
     };
-    let header = line(["TIME UTC", "NODE", "EVENT", "OF", "WHAT"]);
+    let header = line(["TIME UTC", "EVENT", "OF", "WHAT"]);
     (header, answers::log(answer).into_iter().map(entry).collect())
 }
