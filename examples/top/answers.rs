@@ -78,37 +78,44 @@ pub(crate) fn catalog(answer: &Value) -> Vec<Item<'_>> {
     items.into_values().collect()
 }
 
+/// The counters of a node: how long it was up then, and what it had delivered and lost.
+type Counted = (u64, u64, u64);
+
 /// Frames a second, from the counters of one overview after the other.
 #[derive(Default)]
 pub(crate) struct Rates {
-    before: HashMap<String, (u64, u64)>,
-    at: u64,
+    before: HashMap<String, Counted>,
     pub(crate) delivered: VecDeque<u64>,
     pub(crate) lost: VecDeque<u64>,
 }
 
 impl Rates {
     pub(crate) fn add(&mut self, overview: &Value) {
-        let at = number(overview, "at");
         let counted = answered(overview).map(|(node, it)| {
             let frames = &it["frames"];
             let lost = sum(&frames["dropped"]).saturating_add(sum(&frames["closed"]));
-            (node.to_owned(), (sum(&frames["delivered"]), lost))
+            (node.to_owned(), (number(it, "upMs"), sum(&frames["delivered"]), lost))
         });
         let now: HashMap<_, _> = counted.collect();
-        let ms = at.saturating_sub(self.at);
-        if self.at > 0 && ms > 0 {
-            // Only of nodes that were there before. One that has begun again counts from 0.
-            let since = now.iter().filter_map(|(node, now)| Some((self.before.get(node)?, now)));
-            let (mut delivered, mut lost) = (0_u64, 0_u64);
-            for (before, now) in since {
-                delivered = delivered.saturating_add(now.0.saturating_sub(before.0));
-                lost = lost.saturating_add(now.1.saturating_sub(before.1));
+        let (mut delivered, mut lost, mut is_known) = (0_u64, 0_u64, false);
+        for (node, now) in &now {
+            // By the node's own time: the answer of all of them waits for the slowest one. One that has
+            // begun again counts from 0.
+            let Some(before) = self.before.get(node) else { continue };
+            let ms = now.0.saturating_sub(before.0);
+            if ms > 0 {
+                is_known = true;
+                let second = |count: u64| count.saturating_mul(1_000);
+                let (sent, gone) = (now.1.saturating_sub(before.1), now.2.saturating_sub(before.2));
+                delivered = delivered.saturating_add(second(sent) / ms);
+                lost = lost.saturating_add(second(gone).div_ceil(ms));
             }
-            push(&mut self.delivered, delivered.saturating_mul(1_000) / ms);
-            push(&mut self.lost, lost.saturating_mul(1_000).div_ceil(ms));
         }
-        (self.before, self.at) = (now, at);
+        if is_known {
+            push(&mut self.delivered, delivered);
+            push(&mut self.lost, lost);
+        }
+        self.before = now;
     }
 }
 

@@ -93,7 +93,7 @@ fn answer(at: u64, answer: Value) -> Value {
 
 fn overview(at: u64, delivered: u64, dropped: u64) -> Value {
     let it = json!({
-        "state": "running", "upMs": 125_000, "memoryBytes": 44_040_192, "peers": ["two"],
+        "state": "running", "upMs": 120_000 + at, "memoryBytes": 44_040_192, "peers": ["two"],
         "sessions": {"pipe": 1, "http": 12, "listen": 3, "unknown": 9},
         "calls": {"running": 4, "awaitingInput": 1}, "tasks": 2, "subscribers": 15, "published": 7,
         "revision": 3, "recentRestarts": 0, "crashes": 0, "unknown": null,
@@ -119,8 +119,9 @@ fn the_overview_has_a_row_for_each_node_and_rates() {
     assert!(shown.contains("streams closed, a second: 2, at most 2"), "{shown}");
     assert!(shown.contains("one: up 2m, revision 3"), "{shown}");
     // A node that has begun again counts from 0.
-    say(&mut app, overview(4_000, 5, 0));
-    assert_eq!(app.rates.delivered, [200, 0]);
+    say(&mut app, overview(1_000, 5, 0));
+    say(&mut app, overview(1_100, 8, 0));
+    assert_eq!(app.rates.delivered, [200, 30]);
 }
 
 fn a_slow_session() -> Value {

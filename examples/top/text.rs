@@ -21,10 +21,8 @@ pub(crate) fn clean(text: &str) -> String {
 /// Cleans all texts of an answer, also the names of its members.
 pub(crate) fn clean_all(value: &mut Value) {
     match value {
-        Value::String(text) => {
-            if text.len() > MAX_TEXT || text.contains(is_unsafe) {
-                *text = clean(text);
-            }
+        Value::String(text) if text.len() > MAX_TEXT || text.contains(is_unsafe) => {
+            *text = clean(text);
         }
         Value::Array(values) => values.iter_mut().for_each(clean_all),
         Value::Object(members) => {
