@@ -101,15 +101,13 @@ impl Rates {
         for (node, now) in &now {
             // By the node's own time: the answer of all of them waits for the slowest one. One that has
             // begun again counts from 0.
-            let Some(before) = self.before.get(node) else { continue };
-            let ms = now.0.saturating_sub(before.0);
-            if ms > 0 {
-                is_known = true;
-                let second = |count: u64| count.saturating_mul(1_000);
-                let (sent, gone) = (now.1.saturating_sub(before.1), now.2.saturating_sub(before.2));
-                delivered = delivered.saturating_add(second(sent) / ms);
-                lost = lost.saturating_add(second(gone).div_ceil(ms));
-            }
+            let before = self.before.get(node).filter(|before| before.0 < now.0);
+            let Some(before) = before else { continue };
+            is_known = true;
+            let ms = now.0 - before.0;
+            let second = |before: u64, now: u64| now.saturating_sub(before).saturating_mul(1_000);
+            delivered = delivered.saturating_add(second(before.1, now.1) / ms);
+            lost = lost.saturating_add(second(before.2, now.2).div_ceil(ms));
         }
         if is_known {
             push(&mut self.delivered, delivered);

@@ -118,9 +118,8 @@ fn followed(it: &Value, may_act: bool, width: usize) -> Vec<Line<'static>> {
     let entries = list(it, "entries");
     let until = clock(number(it, "until"));
     let said = format!(
-        "Messages: the last {} of at most {}, until {until} UTC; {} older ones are forgotten",
+        "Messages: the last {}, until {until} UTC; {} older ones are forgotten",
         entries.len(),
-        number(it, "capacity"),
         number(it, "missed"),
     );
     let rest = width.saturating_sub(60).max(10) as isize;
