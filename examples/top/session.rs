@@ -111,8 +111,8 @@ fn call(it: &Value, width: usize) -> Line<'static> {
 
 fn followed(it: &Value, may_act: bool, width: usize) -> Vec<Line<'static>> {
     if it["on"] != true {
-        let how = if may_act { "f follows it, and notes" } else { "who may act can note" };
-        let said = format!("Messages: not followed. {how} what becomes of each from then on.");
+        let how = if may_act { "f notes" } else { "who may act can note" };
+        let said = format!("Messages: not followed; {how} what becomes of each from now on.");
         return vec![Line::styled(said, DIM)];
     }
     let entries = list(it, "entries");

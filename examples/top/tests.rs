@@ -213,7 +213,7 @@ fn an_open_session_shows_calls_and_what_became_of_messages() {
     assert_eq!(action, r#"{"node":"one","action":"unfollow","session":"one.AbC123"}"#);
     assert!(app.is_pressing(), "it is asked at once what came of it");
     say(&mut app, answer(3, open(&json!({"on": false, "entries": []}))));
-    assert!(shown(&app).contains("f follows it"), "{}", shown(&app));
+    assert!(shown(&app).contains("f notes what becomes of each"), "{}", shown(&app));
     assert!(shown(&app).contains("what was noted is forgotten"));
     say(&mut app, answer(4, Value::Null));
     assert!(shown(&app).contains("This session has ended"));
