@@ -338,9 +338,11 @@ function links(all) {
   const alive = all.filter(({ state }) => state === 'alive');
   const connected = alive.filter((link) => link.connected);
   const waits = all.reduce((sum, { inFlight }) => sum + inFlight, 0);
-  const text = `${connected.length} of ${count(alive.length, 'link')}${waits ? `, ${bytes(waits)} in flight` : ''}`;
-  return alive.length > 0 &&
-    h('div', { class: `small ${connected.length < alive.length ? 'wrong' : 'line'}` }, text);
+  return alive.length > 0 && [
+    h('div', { class: `small ${connected.length < alive.length ? 'wrong' : 'line'}` },
+      `${connected.length} of ${count(alive.length, 'link')}`),
+    waits > 0 && h('div', { class: 'small line' }, `${bytes(waits)} in flight`),
+  ];
 }
 
 /** Nodes that this one does not know although they are there: the cluster is split. */
