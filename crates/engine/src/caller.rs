@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::{Deserialize, Serialize};
 use stentor_wire::model::{ClientCapabilities, Implementation};
-use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, params};
+use stentor_wire::{Era, LogLevel, ProtocolVersion, RequestMeta, TraceContext, params};
 
 use crate::identity::Who;
 use crate::ids::SessionId;
@@ -30,6 +30,8 @@ pub(crate) struct Caller {
     pub(crate) connection: Option<Connection>,
     /// Whether the sender can come back to a stream that was closed.
     pub(crate) resumes: bool,
+    /// The span of the node that forwards the request, if it has one.
+    pub(crate) forwarding_span: Option<Arc<TraceContext>>,
     /// Set on a legacy session, also if that is on another node.
     level: Option<SessionLevel>,
 }
@@ -68,6 +70,7 @@ impl Caller {
             address: None,
             connection: None,
             resumes: false,
+            forwarding_span: None,
             level: None,
         }
     }
@@ -84,6 +87,7 @@ impl Caller {
             address: None,
             connection: None,
             resumes: false,
+            forwarding_span: None,
             level: None,
         }
     }
@@ -105,6 +109,7 @@ impl Caller {
             address: None,
             connection: None,
             resumes: false,
+            forwarding_span: None,
             level: Some(level),
         }
     }
@@ -121,6 +126,7 @@ impl Caller {
             address: None,
             connection: None,
             resumes: false,
+            forwarding_span: None,
             level: None,
         }
     }
@@ -196,6 +202,9 @@ pub struct RemoteCaller {
     pub(crate) connection: Option<Connection>,
     pub(crate) resumes: bool,
     pub(crate) level: LogLevel,
+    /// Set where a call is forwarded. Older nodes do not send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) forwarding_span: Option<Arc<TraceContext>>,
 }
 
 /// What another node must know of a caller.
@@ -212,6 +221,7 @@ impl From<&Caller> for RemoteCaller {
             connection: caller.connection,
             resumes: caller.resumes,
             level: caller.level(),
+            forwarding_span: None,
         }
     }
 }
@@ -231,6 +241,7 @@ impl From<RemoteCaller> for Caller {
             address: sender.address,
             connection: sender.connection,
             resumes: sender.resumes,
+            forwarding_span: sender.forwarding_span,
             level: Some(level),
         }
     }

@@ -64,6 +64,7 @@ mod restarts;
 mod server_hello;
 mod session;
 mod shares;
+mod spans;
 mod states;
 mod streams;
 mod supervisor;

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use stentor_wire::{Method, code};
+use stentor_wire::encode::ResultBody;
+use stentor_wire::{ErrorObject, Method, code};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::calls::Calls;
 use crate::events::EngineEvent;
 use crate::handler::Cancel;
 use crate::ids::CallId;
 use crate::reasons::{CallOutcome, CallRef, CancelReason};
+use crate::spans;
 
 /// A running call, at one moment.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -94,12 +97,20 @@ pub(crate) struct CallRecord {
     cancel: Cancel,
     started: Instant,
     answered: Option<CallOutcome>,
+    /// Ends with the record, which outlives the code.
+    span: Span,
 }
 
 impl CallRecord {
     /// Adds the call to the running calls: from here on it is listed, and the end of the engine
     /// cancels it.
-    pub(crate) fn new(calls: Arc<Calls>, call: CallRef, method: Method, cancel: Cancel) -> Self {
+    pub(crate) fn new(
+        calls: Arc<Calls>,
+        call: CallRef,
+        method: Method,
+        cancel: Cancel,
+        span: Span,
+    ) -> Self {
         let started = Instant::now();
         let started_call =
             || EngineEvent::CallStarted { call: call.clone(), method: method.clone() };
@@ -116,15 +127,47 @@ impl CallRecord {
         if call.principal.as_ref().is_some_and(is_locked_out) {
             cancel.cancel(CancelReason::Application);
         }
-        Self { calls, call, method, cancel, started, answered: None }
+        Self { calls, call, method, cancel, started, answered: None, span }
     }
 
     pub(crate) fn method(&self) -> &Method {
         &self.method
     }
 
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
     pub(crate) fn answered(&mut self, outcome: CallOutcome) {
         self.answered = Some(outcome);
+    }
+
+    pub(crate) fn answered_with(&mut self, answer: &Result<ResultBody, ErrorObject>) {
+        if let Err(error) = answer {
+            spans::failed(&self.span, &error.message);
+        }
+        self.answered(CallOutcome::of(answer));
+    }
+
+    /// Says in the span how the call ended.
+    fn end_span(&self, was_cancelled: bool) {
+        if self.span.is_disabled() {
+            return;
+        }
+        if let Some(outcome) = self.answered {
+            return spans::answered(&self.span, outcome);
+        }
+        let error = match was_cancelled {
+            true => {
+                let reason = self.cancel.reason();
+                spans::cancelled(&self.span, &reason);
+                reason.error().map(|error| error.code)
+            }
+            false => Some(code::INTERNAL_ERROR),
+        };
+        if let Some(code) = error {
+            spans::answered(&self.span, CallOutcome::Error(code));
+        }
     }
 }
 
@@ -132,6 +175,7 @@ impl Drop for CallRecord {
     fn drop(&mut self) {
         self.calls.running.calls.remove(&self.call.id);
         let was_cancelled = self.cancel.is_cancelled();
+        self.end_span(was_cancelled);
         if self.answered.is_none() && !was_cancelled {
             // The call was killed. Another node that works for it can stop.
             self.cancel.cancel(CancelReason::SessionEnded);

@@ -89,7 +89,6 @@ impl fmt::Debug for Run {
 }
 
 impl Run {
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the call")]
     pub(super) fn new(
         calls: Arc<Calls>,
         target: Target,
@@ -98,7 +97,6 @@ impl Run {
         side: Side,
         record: CallRecord,
         held: Option<Held>,
-        span: tracing::Span,
     ) -> Box<Self> {
         let (kind, as_task) = (target.what, target.as_task);
         let code = {
@@ -106,7 +104,7 @@ impl Run {
             // Inside the future, because this call is the author's code, too, and may panic.
             AssertUnwindSafe(async move { target.run(ctx).await }).catch_unwind()
         };
-        let code = Code(Some(code.instrument(span).boxed()));
+        let code = Code(Some(code.instrument(record.span().clone()).boxed()));
         Box::new(Self { calls, code, kind, as_task, ctx, params, side, record, _held: held })
     }
 
@@ -369,7 +367,7 @@ impl Run {
                 return None;
             }
         };
-        self.record.answered(CallOutcome::of(&outcome));
+        self.record.answered_with(&outcome);
         responder.answer(outcome);
         None
     }
@@ -399,7 +397,7 @@ impl Run {
                 ErrorObject::internal("a task asks its client while it runs")
             }
         });
-        self.record.answered(CallOutcome::of(&outcome));
+        self.record.answered_with(&outcome);
         let wanted = !self.ctx.is_cancelled();
         match outcome {
             Ok(result) if wanted || !result.is_error() => {

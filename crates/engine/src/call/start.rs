@@ -25,10 +25,10 @@ use crate::handler::{
     Call, CallOutput, CallOutputs, Cancel, Context, PendingInputs, PendingRequests,
 };
 use crate::ids::{NodeId, TaskId};
-use crate::log::quietly;
 use crate::principal_limits::{Counted, PrincipalPermit};
 use crate::reasons::CallRef;
 use crate::request_budget::{Charge, Meter, OverBudget, cost_of_call};
+use crate::spans;
 
 /// What a call holds of the limits while it runs, awaits input, or is a task.
 #[expect(dead_code, reason = "held for its drops")]
@@ -187,30 +187,15 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
         }
     };
     let given = retry.input_responses.map(|given| Arc::new(PendingInputs::with_given(given)));
-    let id = calls.running.next_id();
-    let subject = target.subject.clone();
     let call = CallRef {
-        id,
+        id: calls.running.next_id(),
         principal: caller.principal().cloned(),
         session: caller.session.clone(),
         request,
-        subject: subject.clone(),
+        subject: target.subject.clone(),
     };
-    let span = quietly(|| {
-        tracing::debug_span!(
-            "mcp.call",
-            call = %id,
-            mcp.method.name = %method,
-            mcp.session.id = caller.session.as_ref().map(tracing::field::debug),
-            enduser.id = call.principal.as_deref(),
-            jsonrpc.request.id = %call.request,
-            subject = &*subject,
-            traceparent = meta.trace.traceparent.as_deref(),
-            tracestate = meta.trace.tracestate.as_deref(),
-        )
-    });
-    let span = span.unwrap_or_else(tracing::Span::none);
-    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone());
+    let span = spans::of_call(&call, &method, &caller, Some(&meta));
+    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone(), span);
     let ctx = Context::new(Call {
         host: calls.clone(),
         engine: calls.engine(),
@@ -230,7 +215,7 @@ pub(crate) fn begin(calls: &Arc<Calls>, start: Start, responder: Responder) -> O
     });
     ctx.needs(target.needs.iter().cloned());
     let side = Side::Attached(responder);
-    Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(held), span))
+    Some(Run::new(calls.clone(), target, ctx, params, side, record, Some(held)))
 }
 
 /// A task that runs again: it was running when the last engine with this store ended.
@@ -258,10 +243,9 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
         request: stentor_wire::Id::Text(id.as_str().into()),
         subject: target.subject.clone(),
     };
-    let span =
-        tracing::debug_span!("mcp.call", call = %call.id, subject = &*call.subject, resumed = true);
     let method = stentor_wire::Method::ToolsCall;
-    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone());
+    let span = spans::of_call(&call, &method, &caller, None);
+    let record = CallRecord::new(calls.clone(), call.clone(), method, cancel.clone(), span);
     let meta = Arc::new(RequestMeta::default());
     let ctx = Context::new(Call {
         host: calls.clone(),
@@ -281,5 +265,5 @@ pub(crate) fn resume(calls: &Arc<Calls>, resumed: ResumedTask) -> Box<Run> {
         checkpoint,
     });
     let side = Side::Task(handle);
-    Run::new(calls.clone(), target, ctx, Params::default(), side, record, None, span)
+    Run::new(calls.clone(), target, ctx, Params::default(), side, record, None)
 }

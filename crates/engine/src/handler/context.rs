@@ -35,6 +35,7 @@ use crate::events::{EngineEvent, Events};
 use crate::ids::{CallId, SessionId, TaskId};
 use crate::offload::Offload;
 use crate::reasons::{CallRef, Stopped};
+use crate::spans;
 use crate::states::States;
 use crate::viewers::Viewers;
 pub use ask::{AskError, ClientRoot, Elicit, InputRequired, OptionalAnswer, Sample, Sampled};
@@ -142,8 +143,14 @@ impl Call {
         self.inputs.get_or_init(Arc::default)
     }
 
+    fn announce(&self, topic: Topic) {
+        spans::announced(&topic);
+        self.host.announce(topic);
+    }
+
     /// Emits an event, also for a call whose client did not ask for progress.
     fn emit_progress(&self, progress: f64, total: Option<f64>) {
+        spans::progressed(progress, total);
         let call = || self.call.clone();
         self.host.events().emit(|| EngineEvent::CallProgressed { call: call(), progress, total });
     }
@@ -230,6 +237,7 @@ impl Context {
     pub fn log(&self, level: LogLevel, logger: Option<&str>, data: impl Serialize) {
         let output = self.0.output.load();
         if self.0.caller.wants_log(level, output.meta.log_level) {
+            spans::logged(level, logger);
             let message = encode::log(level, logger, &data);
             output.sender.send(&output.gate, Class::Log, Frame::Log(level, message));
         }
@@ -286,27 +294,28 @@ impl Context {
     /// Notifies every client that the list of tools changed. A change of the
     /// [`catalog`](Self::catalog) does so by itself.
     pub fn send_tool_list_changed(&self) {
-        self.0.host.announce(Topic::List(ListKind::Tools));
+        self.0.announce(Topic::List(ListKind::Tools));
     }
 
     /// Notifies every client that the list of resources changed.
     pub fn send_resource_list_changed(&self) {
-        self.0.host.announce(Topic::List(ListKind::Resources));
+        self.0.announce(Topic::List(ListKind::Resources));
     }
 
     /// Notifies every client that the list of prompts changed.
     pub fn send_prompt_list_changed(&self) {
-        self.0.host.announce(Topic::List(ListKind::Prompts));
+        self.0.announce(Topic::List(ListKind::Prompts));
     }
 
     /// Notifies every client that subscribes to this resource that it changed.
     pub fn send_resource_updated(&self, uri: &str) {
-        self.0.host.announce(Topic::Resource(uri.into()));
+        self.0.announce(Topic::Resource(uri.into()));
     }
 
     /// Sends a notification of the application's own to the client of this call, on the stream of
     /// this call. `params` should be a JSON object.
     pub fn notify(&self, method: &str, params: impl Serialize) {
+        spans::notified(method);
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         let message = encode::notification(method, params.as_ref());
         let output = self.0.output.load();
@@ -321,6 +330,7 @@ impl Context {
     ///
     /// [`Stopped`].
     pub async fn notify_all(&self, method: &str, params: impl Serialize) -> Result<(), Stopped> {
+        spans::notified(method);
         let params = serde_json::to_value(params).ok().filter(Value::is_object);
         self.0.host.notify(&Audience::all(), method, params).await
     }

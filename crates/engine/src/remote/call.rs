@@ -18,6 +18,7 @@ use crate::handler::Context;
 use crate::ids::NodeId;
 use crate::nodes::{OtherNodes, Reach, RemoteTopics};
 use crate::notice_stream::Begin;
+use crate::spans;
 
 /// The response of a remote call, encoded for its client, and its error code if it is an error.
 type Encoded = (Bytes, Option<i32>);
@@ -35,11 +36,13 @@ impl OtherNodes for PeerNodes {
         subject: &str,
     ) -> Target {
         let peers = self.peers();
-        let sender = Box::new(RemoteCaller::from(caller));
-        let peer_request = PeerRequest::Request { sender, request: request.encode() };
+        let mut sender = Box::new(RemoteCaller::from(caller));
+        let request = request.encode();
         let name: Arc<str> = subject.into();
         Target::remote(subject, move |ctx| {
             Box::pin(async move {
+                sender.forwarding_span = spans::of_this_call().map(Arc::new);
+                let peer_request = PeerRequest::Request { sender, request };
                 let begun = peers.and_then(|peers| begin(&**peers, &nodes, peer_request));
                 let (node, peer_stream) = begun.ok_or_else(|| {
                     unavailable(format!("no node that has '{name}' can be reached"))
