@@ -118,7 +118,7 @@ impl SessionEntry {
             calls: OpenCalls::default(),
             questions: PendingRequests::default(),
             permits: match kind {
-                SessionKind::Listen => sessions.no_permits.clone(),
+                SessionKind::Listen => sessions.listen_permits.clone(),
                 _ => Arc::new(Semaphore::new(sessions.max_requests() as usize)),
             },
             mailbox_permits: Arc::new(Semaphore::new(MAX_WAITING_MESSAGES as usize)),

@@ -85,6 +85,12 @@ impl Default for SessionConfig {
     }
 }
 
+impl SessionConfig {
+    fn request_permits(&self) -> u32 {
+        u32::try_from(self.max_requests).unwrap_or(u32::MAX)
+    }
+}
+
 /// Messages whose history is kept of one session.
 const FOLLOWED: usize = 256;
 /// How long a session is followed that nobody chose.
@@ -111,8 +117,8 @@ pub(crate) struct Sessions {
     pub(crate) members: Vec<Arc<str>>,
     /// How many sessions were opened, where some of them are followed.
     opened: AtomicUsize,
-    /// Of all listens, which have no other requests.
-    pub(super) no_permits: Arc<Semaphore>,
+    /// Those of all listens together, which have no other requests: nobody keeps one.
+    pub(super) listen_permits: Arc<Semaphore>,
     /// The session actors.
     pub(crate) pool: Arc<ActorPool<SessionActor>>,
 }
@@ -130,6 +136,7 @@ impl Sessions {
         calls: Arc<Calls>,
         dispatcher: Arc<Dispatcher>,
     ) -> Self {
+        let permits = config.request_permits();
         Self {
             directory: Directory::new(config.max_sessions),
             saver: Saver::new(&config, &calls.node).map(Arc::new),
@@ -146,7 +153,7 @@ impl Sessions {
             owners: dispatcher.owners().collect(),
             dispatcher,
             opened: AtomicUsize::new(0),
-            no_permits: Arc::new(Semaphore::new(0)),
+            listen_permits: Arc::new(Semaphore::new(permits as usize)),
             pool: Arc::default(),
         }
     }
@@ -176,7 +183,7 @@ impl Sessions {
 
     /// How many requests of one session may run, as a number of permits of a semaphore.
     pub(super) fn max_requests(&self) -> u32 {
-        u32::try_from(self.config.max_requests).unwrap_or(u32::MAX)
+        self.config.request_permits()
     }
 
     /// Ends a session. `false` if there is no such session.
