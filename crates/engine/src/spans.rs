@@ -164,3 +164,62 @@ pub(crate) fn announced(topic: &Topic) {
 pub(crate) fn notified(method: &str) {
     crate::log!(debug, target: TARGET, "{method}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use stentor_wire::Id;
+    use tracing_subscriber::fmt::format::FmtSpan;
+
+    use super::*;
+    use crate::identity::Who;
+    use crate::ids::CallId;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The span of a task that runs again.
+    fn resumed() -> Span {
+        let (request, subject) = (Id::Text("node.the-secret-of-a-task".into()), "report".into());
+        let call = CallRef { id: CallId(7), principal: None, session: None, request, subject };
+        of_call(&call, &Method::ToolsCall, &Caller::of_task(Default::default(), Who::Nobody), None)
+    }
+
+    #[test]
+    fn the_span_of_a_task_that_runs_again_does_not_tell_the_id_of_the_task() {
+        let lines = Lines::default();
+        let (out, level) = (lines.clone(), tracing::Level::DEBUG);
+        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        let subscriber = subscriber.with_span_events(FmtSpan::CLOSE);
+        let subscriber = subscriber.with_writer(move || out.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            answered(&resumed(), CallOutcome::Failed);
+        });
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        for told in ["tools/call report", "resumed=true", "call=7", "tool_error"] {
+            assert!(lines.contains(told), "{lines}");
+        }
+        assert!(!lines.contains("secret") && !lines.contains("jsonrpc"), "{lines}");
+    }
+
+    #[test]
+    fn a_span_that_nobody_wants_is_disabled() {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(resumed().is_disabled());
+            assert_eq!(resumed().in_scope(of_this_call), None);
+        });
+    }
+}
