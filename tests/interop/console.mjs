@@ -18,7 +18,7 @@ const step = async (name, work) => {
     console.log(`ok      ${name}`);
   } catch (error) {
     failed = true;
-    console.log(`FAILED  ${name}: ${String(error.message ?? error).split('\n').slice(0, 6).join(' | ')}`);
+    console.log(`FAILED  ${name}: ${String(error.message ?? error).split('\n').slice(0, 8).join(' | ')}`);
   }
 };
 
@@ -33,7 +33,7 @@ const tcp = () => free(createServer, (it, then) => it.listen(0, '127.0.0.1', the
 const nodes = [];
 const start = async (name, gossip, more) => {
   const http = await tcp();
-  const process = spawn(program, ['--http', `127.0.0.1:${http}`, '--node', name, '--gossip', `127.0.0.1:${gossip}`, '--console', '0', ...more]);
+  const process = spawn(program, ['--http', `127.0.0.1:${http}`, '--node', name, '--gossip', `127.0.0.1:${gossip}`, '--console', '0', '--tokens', ...more]);
   nodes.push(process);
   process.ended = new Promise((done) => process.once('exit', done));
   const console = await new Promise((found, lost) => {
@@ -49,13 +49,14 @@ const start = async (name, gossip, more) => {
 
 // A legacy client, which never opens the stream of its notices.
 class Client {
-  constructor(url, name) { Object.assign(this, { url, name, ids: 0 }); }
+  constructor(url, name, token = undefined) { Object.assign(this, { url, name, token, ids: 0 }); }
 
   async send(message) {
     const response = await fetch(this.url, {
       method: 'POST',
       headers: {
         'content-type': 'application/json', accept: 'application/json, text/event-stream',
+        ...(this.token && { authorization: `Bearer ${this.token}` }),
         ...(this.session && { 'mcp-session-id': this.session, 'mcp-protocol-version': '2025-11-25' }),
       },
       body: JSON.stringify({ jsonrpc: '2.0', ...message }),
@@ -85,7 +86,7 @@ const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] }
 const page = await browser.newPage({ viewport: { width: 1360, height: 900 } });
 page.setDefaultTimeout(PATIENCE);
 const complaints = [];
-page.on('pageerror', (error) => complaints.push(error.message));
+page.on('pageerror', (error) => complaints.push(error.stack ?? error.message));
 page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
 
 const shot = async (name) => {
@@ -201,7 +202,15 @@ await step('action: a session is ended', async () => {
   if (!/unknown|404|session/.test(answer)) throw new Error(answer);
 });
 
-await step('a slow node is said to be one', async () => {
+await step('action: a principal is locked out', async () => {
+  const ann = await new Client(three.mcp, 'client-of-ann', 'the-token-of-ann').open();
+  await session('client-of-ann');
+  await act('[data-action="revoke"]');
+  const answer = await ann.request('ping');
+  if (/"result"/.test(answer)) throw new Error(answer);
+});
+
+await step('a frozen node is said to be one', async () => {
   three.process.kill('SIGSTOP');
   await go('');
   await page.waitForSelector('[data-node="three"][data-failed="true"]');

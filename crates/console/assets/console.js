@@ -139,8 +139,9 @@ let asked = 0;
 let pending = false;
 async function pollView() {
   const { name } = route();
-  if (!VIEWS[name].load) return;
   const mine = question += 1;
+  pending = false;
+  if (!VIEWS[name].load) return;
   asked = Date.now();
   pending = true;
   const answer = await ask(() => VIEWS[name].load(context()));
@@ -190,6 +191,8 @@ function draw() {
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
+    // The address has changed, and the event that says so is still to come: these are old answers.
+    if (JSON.stringify([route().name, route().rest]) !== place) return;
     const ctx = context();
     drawSide(ctx);
     drawAlerts(ctx);

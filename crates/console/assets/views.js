@@ -131,6 +131,7 @@ export const catalog = {
       has(text, item.key, item.title, item.description));
     const wrong = found.filter((item) => item.conflicts).length;
     const shown = all ? found : found.slice(0, SHOWN);
+    const more = ctx.answers.reduce((sum, { answer }) => sum + answer.more, 0);
     return [
       h('div', { class: 'filters', role: 'search' },
         field(ctx, 'Search', 'text', { search: true, placeholder: 'key, title, description' }),
@@ -141,6 +142,7 @@ export const catalog = {
       h('p', { class: 'summary' }, `${count(found.length, 'item')}`,
         ctx.params.principal ? ` as ${ctx.params.principal} sees them` : '', '. ',
         wrong ? alarm(`${count(wrong, 'conflict')}. `) : 'No conflicts. ',
+        more ? `${num(more)} more are not shown. ` : '',
         h('span', { class: 'small' }, 'Revisions: ',
           ctx.answers.map(({ node, answer }) => `${node} ${num(answer.revision)}`).join(', '))),
       found.length === 0 ? nothing('No item matches.') : table('Catalog', [

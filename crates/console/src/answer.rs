@@ -1,9 +1,11 @@
 //! What one node answers for itself, and what all nodes answer together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stentor_delivery::loggable;
 use stentor_engine::identity::Identity;
@@ -21,8 +23,12 @@ const IDENTIFIER: &str = "stentor/console";
 const LISTED: usize = 20;
 /// Tasks and webhooks that are listed.
 const MAX_LISTED: usize = 500;
+/// Items of the catalog that are listed.
+const MAX_ITEMS: usize = 5_000;
 /// Entries of the log in one answer.
 const MAX_LOG: usize = 500;
+/// How long a node is missed that was given up.
+const MISSED_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long actors may take to answer.
 const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -33,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) config: ConsoleConfig,
     lookout: Lookout,
     started: Instant,
+    /// Nodes that have not left and cannot be reached, and since when that is known here.
+    given_up: Mutex<HashMap<NodeId, Instant>>,
 }
 
 /// Answers the consoles of other nodes as long as this one is there.
@@ -60,17 +68,13 @@ pub(crate) fn answer_peers(node: &Arc<Node>) {
 
 impl Node {
     pub(crate) fn new(engine: Engine, config: ConsoleConfig) -> Self {
-        Self { engine, config, lookout: Lookout::default(), started: Instant::now() }
+        let (lookout, given_up) = (Lookout::default(), Mutex::default());
+        Self { engine, config, lookout, started: Instant::now(), given_up }
     }
 
     /// The answers of all nodes, or of one.
     pub(crate) async fn gather(&self, query: Query, of: Option<&str>) -> Value {
-        // Also those to which there is no link: they are there, and cannot be asked.
-        let peers = self.engine.peer_views().into_iter().filter(|peer| peer.state == "alive");
-        let mut nodes: Vec<_> = peers.map(|peer| peer.node).chain(self.engine.peers()).collect();
-        nodes.push(self.engine.node().clone());
-        nodes.sort_unstable();
-        nodes.dedup();
+        let mut nodes = self.nodes();
         nodes.retain(|node| of.is_none_or(|of| node.as_str() == of));
         let answers = join_all(nodes.iter().map(|node| self.ask(node, query.clone()))).await;
         let answers = nodes.iter().zip(answers).map(|(node, answer)| match answer {
@@ -85,9 +89,35 @@ impl Node {
         })
     }
 
+    /// This node and the others. Those that cannot be asked are among them: an operator has to see
+    /// that they are gone. Nodes that have left are not.
+    fn nodes(&self) -> Vec<NodeId> {
+        let (peers, now) = (self.engine.peer_views(), Instant::now());
+        let mut given_up = self.given_up.lock();
+        given_up.retain(|node, _| peers.iter().any(|it| it.node == *node && it.state == "dead"));
+        let mut nodes = self.engine.peers();
+        nodes.push(self.engine.node().clone());
+        for peer in peers {
+            let since = match peer.state {
+                "alive" => now,
+                "dead" => *given_up.entry(peer.node.clone()).or_insert(now),
+                _ => continue,
+            };
+            if now.duration_since(since) < MISSED_FOR {
+                nodes.push(peer.node);
+            }
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     async fn ask(&self, node: &NodeId, query: Query) -> Result<Value, String> {
         if node == self.engine.node() {
             return Ok(self.answer(query).await);
+        }
+        if self.given_up.lock().contains_key(node) {
+            return Err("it was given up: nothing is heard of it any more".to_owned());
         }
         let mut answer = self.ask_peer(node, &PeerMessage::Ask(query)).await?;
         match answer.get_mut("answer") {
@@ -316,7 +346,10 @@ impl Node {
     fn catalog(&self, principal: Option<String>) -> Value {
         let catalog = self.engine.catalog().snapshot();
         let identity = principal.filter(|it| !it.is_empty()).map(Identity::named);
-        let items = self.engine.definitions_for(identity.as_ref()).into_iter().map(|definition| {
+        let mut definitions = self.engine.definitions_for(identity.as_ref());
+        let more = definitions.len().saturating_sub(MAX_ITEMS);
+        definitions.truncate(MAX_ITEMS);
+        let items = definitions.into_iter().map(|definition| {
             let described: Value = serde_json::from_slice(&definition.json).unwrap_or_default();
             let conflict = catalog.conflicts().iter();
             let mut conflict =
@@ -330,7 +363,9 @@ impl Node {
                 "scopes": sent["access"].get("scopes").unwrap_or(&json!([])), "conflict": conflict.next(),
             })
         });
-        json!({"revision": catalog.revision(), "items": items.collect::<Vec<_>>()})
+        json!({
+            "revision": catalog.revision(), "items": items.collect::<Vec<_>>(), "more": more,
+        })
     }
 
     #[cfg(not(feature = "events"))]
