@@ -17,6 +17,8 @@ use crate::policy::Class;
 
 /// Bytes of a frame's name.
 const MAX_NAME: usize = 128;
+/// How long a session is followed at most. It can be added to any clock's time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -93,18 +95,15 @@ pub struct History {
     capacity: usize,
     missed: u64,
     until: Instant,
-    /// Held as long as the session is followed.
-    _held: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl History {
-    /// A history of `capacity` entries, that ends after `time`. It drops `held` then, at the latest
-    /// when something is sent.
+    /// A history of `capacity` entries, that ends after `time`, and after a year at the latest. It is
+    /// dropped when something is sent after that.
     #[must_use]
-    pub fn new(capacity: usize, time: Duration, held: impl std::any::Any + Send + Sync) -> Self {
-        let until = Instant::now() + time;
-        let entries = VecDeque::new();
-        Self { entries, capacity: capacity.max(1), missed: 0, until, _held: Box::new(held) }
+    pub fn new(capacity: usize, time: Duration) -> Self {
+        let until = Instant::now() + time.min(LONGEST);
+        Self { entries: VecDeque::new(), capacity: capacity.max(1), missed: 0, until }
     }
 
     /// Continues an older one.

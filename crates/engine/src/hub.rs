@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use foldhash::HashMap;
 use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use stentor_delivery::StreamSender;
@@ -91,6 +91,8 @@ pub(crate) enum HubMsg {
     /// A subscriber sees other items from now on, and the epoch that this begins.
     Reclass(SubscriberKey, Viewer, Epoch),
     Leave(SubscriberKey),
+    /// Somebody follows a session from now on.
+    Follow(SessionId),
     /// The hooks of resources have changed.
     Recount,
     /// All subscribers of the last hub have joined this one.
@@ -122,8 +124,6 @@ pub(crate) struct Hub {
     notifications: Arc<Semaphore>,
     /// How many changes of the catalog were announced, by list.
     announced: [AtomicU64; ListKind::ALL.len()],
-    /// Has a clone for each session that somebody follows.
-    followed: Arc<()>,
     /// The member of a listen that asks for a notification of an extension, by its method.
     members: HashMap<Arc<str>, Arc<str>>,
 }
@@ -135,19 +135,8 @@ impl Hub {
             pending: PendingBroadcasts::default(),
             notifications: Arc::new(Semaphore::new(NOTIFICATIONS_IN_FLIGHT)),
             announced: Default::default(),
-            followed: Arc::default(),
             members,
         }
-    }
-
-    /// A session is followed as long as this is held.
-    pub(crate) fn follow(&self) -> Arc<()> {
-        self.followed.clone()
-    }
-
-    /// Whether any session is followed.
-    fn is_followed(&self) -> bool {
-        Arc::strong_count(&self.followed) > 1
     }
 
     /// Spawns the actor; `restarted` if in place of one that crashed. It has no subscribers.
@@ -233,6 +222,8 @@ pub(crate) struct HubState {
     topics: HashMap<Topic, IndexMap<SubscriberKey, u64, RandomState>>,
     /// The listens of each session that ask for notifications of an extension.
     listens: HashMap<SessionId, Vec<SubscriberKey>>,
+    /// The subscribers of sessions that somebody follows, or did.
+    followed: HashSet<SubscriberKey>,
     published: u64,
     /// The epoch of the last join. What changed later waits for its own join.
     epoch: Epoch,
@@ -261,6 +252,7 @@ impl Actor for HubActor {
             classes,
             topics: HashMap::default(),
             listens: HashMap::default(),
+            followed: HashSet::default(),
             published: 0,
         })
     }
@@ -285,6 +277,7 @@ impl Actor for HubActor {
                 state.on_epoch(epoch).await;
             }
             HubMsg::Leave(key) => state.on_leave(&key),
+            HubMsg::Follow(session) => state.on_follow(&session),
             HubMsg::Recount => state.on_recount(),
             HubMsg::Rejoined => {
                 state.is_rejoined = true;
@@ -315,6 +308,9 @@ impl HubState {
             if !listens.contains(&key) {
                 listens.push(key.clone());
             }
+        }
+        if subscriber.sender.counters().is_followed() {
+            self.followed.insert(key.clone());
         }
         // A session that joins again may watch less than before.
         if let Some(before) = self.subscribers.insert(key.clone(), subscriber) {
@@ -379,6 +375,7 @@ impl HubState {
     fn on_leave(&mut self, key: &SubscriberKey) {
         let Some(subscriber) = self.subscribers.swap_remove(key) else { return };
         self.classes.leave(subscriber.class);
+        self.followed.remove(key);
         if let Some(listens) = self.listens.get_mut(&key.session) {
             listens.retain(|listen| listen != key);
             if listens.is_empty() {
@@ -426,21 +423,24 @@ impl HubState {
         }
     }
 
+    fn on_follow(&mut self, session: &SessionId) {
+        let is_followed = |it: &Subscriber| it.sender.counters().is_followed();
+        self.followed.retain(|key| self.subscribers.get(key).is_some_and(is_followed));
+        let own = self.subscribers.keys().filter(|key| key.session == *session);
+        self.followed.extend(own.cloned());
+    }
+
     /// Notes why a notice is not for subscribers that somebody follows.
     fn note_filtered(
         &self,
         notice: &Notice,
         why: impl Fn(&SubscriberKey, &Subscriber) -> Option<&'static str>,
     ) {
-        if !self.hub.is_followed() {
-            return;
-        }
-        for (key, subscriber) in &self.subscribers {
-            let counters = subscriber.sender.counters();
-            if counters.is_followed()
+        for key in &self.followed {
+            if let Some(subscriber) = self.subscribers.get(key)
                 && let Some(why) = why(key, subscriber)
             {
-                counters.filtered(Class::of(notice), notice, why);
+                subscriber.sender.counters().filtered(Class::of(notice), notice, why);
             }
         }
     }

@@ -20,7 +20,7 @@ fn stream() -> (StreamSender, StreamReceiver) {
 }
 
 fn follow(sender: &StreamSender, capacity: usize) {
-    sender.counters().follow(History::new(capacity, LONG, ()));
+    sender.counters().follow(History::new(capacity, LONG));
 }
 
 fn entries(sender: &StreamSender) -> Vec<HistoryEntry> {
@@ -49,15 +49,18 @@ async fn nothing_is_noted_of_a_session_that_nobody_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_history_ends_by_itself_and_drops_what_it_holds() {
+async fn a_history_ends_by_itself() {
     let (sender, _receiver) = stream();
-    let held = Arc::new(());
-    sender.counters().follow(History::new(4, LONG, held.clone()));
+    sender.counters().follow(History::new(4, LONG));
     log(&sender);
-    assert_eq!((entries(&sender).len(), Arc::strong_count(&held)), (1, 2));
+    assert_eq!(entries(&sender).len(), 1);
     tokio::time::advance(LONG).await;
     log(&sender);
-    assert_eq!((sender.counters().history(), Arc::strong_count(&held)), (None, 1));
+    assert_eq!(sender.counters().history(), None);
+    // Not even this is too long.
+    sender.counters().follow(History::new(4, Duration::MAX));
+    log(&sender);
+    assert_eq!(entries(&sender).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

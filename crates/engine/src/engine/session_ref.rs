@@ -49,8 +49,8 @@ impl SessionRef {
         self.entry.view()
     }
 
-    /// Notes what becomes of each message to the client and why, for this long from now on: the last
-    /// 256 of them. Costs little more than the memory for these.
+    /// Notes what becomes of each message to the client and why, for this long from now on, a year at
+    /// most: the last 256 of them.
     pub fn follow(&self, time: Duration) {
         self.core.sessions.follow(&self.entry, time);
     }

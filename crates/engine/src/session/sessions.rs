@@ -21,7 +21,7 @@ use crate::call::Calls;
 use crate::dispatch::Dispatcher;
 use crate::events::{EngineEvent, Events};
 use crate::extension::ProtocolExtension;
-use crate::hub::Hub;
+use crate::hub::{Hub, HubMsg};
 use crate::ids::SessionId;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -160,14 +160,16 @@ impl Sessions {
 
     /// Notes what becomes of each message to a session from now on, for this long.
     pub(crate) fn follow(&self, session: &SessionEntry, time: Duration) {
-        session.counters().follow(History::new(FOLLOWED, time, self.hub.follow()));
+        session.counters().follow(History::new(FOLLOWED, time));
+        self.hub.send(HubMsg::Follow(session.id().clone()));
     }
 
     /// Follows some of the new sessions.
     pub(super) fn sample(&self, session: &SessionEntry) {
         let one_in = self.config.follow_one_in;
         if one_in > 0 && self.opened.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
-            self.follow(session, SAMPLED_FOR);
+            // It has yet to join the hub.
+            session.counters().follow(History::new(FOLLOWED, SAMPLED_FOR));
         }
     }
 
