@@ -95,7 +95,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Of the whole cluster, on each node: an operator forwards the port.
     let _console = match arguments.console {
         Some(port) => {
-            let config = ConsoleConfig::new().actions(true);
+            // Drained, it leaves first: its sessions go on at another node.
+            let (leaving, ending) = (cluster.clone(), engine.clone());
+            let config = ConsoleConfig::new().actions(true).drain(move || {
+                let (cluster, engine) = (leaving.clone(), ending.clone());
+                async move {
+                    cluster.leave().await;
+                    engine.shutdown().await;
+                }
+            });
             Some(console::serve(&engine, config, port).await?)
         }
         None => None,

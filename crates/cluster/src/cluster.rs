@@ -4,13 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stentor_engine::remote::PeerFacts as _;
+use stentor_engine::remote::{NodeView, PeerFacts as _, PeerRequestCounts, Peers as _};
 use stentor_engine::{Engine, NodeId};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, ClusterError};
-use crate::mesh::{Mesh, NodeView};
-use crate::node::{self, Node, PeerRequestCounts};
+use crate::mesh::Mesh;
+use crate::node::{self, Node};
 
 /// An engine as a node of a cluster. All nodes offer its items, all nodes announce its changes, and
 /// its clients may send their requests to any node.
@@ -66,7 +66,7 @@ impl Cluster {
     /// The other nodes that this node knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        self.0.node.mesh().map(Mesh::view).unwrap_or_default()
+        self.0.node.views()
     }
 
     /// Cuts the link to another node, as a broken network does. The nodes make a new link. For
@@ -80,7 +80,7 @@ impl Cluster {
     /// How many requests run for other nodes.
     #[must_use]
     pub fn peer_requests(&self) -> PeerRequestCounts {
-        self.0.node.peer_requests()
+        self.0.node.request_counts()
     }
 
     /// The number of list changes that this node has not announced yet because some node may not

@@ -40,7 +40,6 @@ mod successors;
 
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, ClusterError, ClusterTls};
-pub use mesh::{NodeState, NodeView};
-pub use node::PeerRequestCounts;
 #[cfg(feature = "redis")]
 pub use redis_store::{RedisConfig, RedisStore, RedisStoreError};
+pub use stentor_engine::remote::{NodeState, NodeView, PeerRequestCounts};

@@ -46,6 +46,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ractor::{Actor, ActorRef};
 use stentor_engine::NodeId;
+use stentor_engine::remote::NodeView;
 use tokio::net::TcpListener;
 
 use crate::config::{ClusterConfig, ClusterError};
@@ -57,25 +58,8 @@ use listener::Listener;
 use manager::{MeshActor, MeshArgs};
 use mesh_message::MeshMsg;
 use seal::SealedSocket;
-pub use shared::NodeState;
 use shared::Shared;
 pub(crate) use shared::random_u64;
-
-/// The state of another node, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NodeView {
-    /// Its name.
-    pub node: NodeId,
-    /// The address on which it accepts links.
-    pub addr: SocketAddr,
-    /// The state that gossip shows.
-    pub state: NodeState,
-    /// Whether there is a link to it.
-    pub connected: bool,
-    /// Bytes that were sent to the node and that it has not handled, with 256 for each frame.
-    pub in_flight: u64,
-}
 
 /// This node in its cluster.
 ///
@@ -176,13 +160,10 @@ impl Mesh {
         let nodes = self.0.shared.nodes.lock();
         let seen = nodes.iter().map(|(node, (addr, state))| {
             let link = links.get(node);
-            NodeView {
-                node: node.clone(),
-                addr: *addr,
-                state: *state,
-                connected: link.is_some(),
-                in_flight: link.map_or(0, |link| link.in_flight()),
-            }
+            let mut view = NodeView::new(node.clone(), *addr, *state);
+            view.connected = link.is_some();
+            view.in_flight = link.map_or(0, |link| link.in_flight());
+            view
         });
         seen.collect()
     }

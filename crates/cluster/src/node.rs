@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use stentor_engine::remote::{
-    PeerEvent, PeerRequest, PeerStream, PeerView, Peers, Reach, Unreachable,
+    NodeView, PeerEvent, PeerRequest, PeerRequestCounts, PeerStream, Peers, Reach, Unreachable,
 };
 use stentor_engine::transport_api::Refused;
 use stentor_engine::{Engine, NodeId, PeerChange, SessionId};
@@ -25,14 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::announce_barrier::AnnounceBarrier;
 use crate::config::ClusterConfig;
-use crate::mesh::{
-    Mesh, MeshHandler, NodeState, NodeView, PeerInfo, Receipt, SendError, random_u64,
-};
+use crate::mesh::{Mesh, MeshHandler, PeerInfo, Receipt, SendError, random_u64};
 use crate::replica::Replica;
 use crate::replication_log::{Position, Update};
 use crate::successors::Successors;
 pub(crate) use facts::{JOINING, become_ready, publish};
-pub use peer_requests::PeerRequestCounts;
 use peer_requests::{IncomingRequests, OutgoingRequests};
 use stentor_engine::ListChanges;
 
@@ -217,10 +214,6 @@ impl Node {
 
     pub(crate) fn mesh(&self) -> Option<&Mesh> {
         self.sender.mesh()
-    }
-
-    pub(crate) fn peer_requests(&self) -> PeerRequestCounts {
-        PeerRequestCounts { incoming: self.incoming.len(), outgoing: self.outgoing.len() }
     }
 
     /// Leaves the mesh, and makes the engine a single node again.
@@ -425,22 +418,12 @@ impl Peers for Node {
         self.connected()
     }
 
-    fn views(&self) -> Vec<PeerView> {
-        let views = self.mesh().map(Mesh::view).unwrap_or_default().into_iter();
-        let view = |it: NodeView| {
-            let state = match it.state {
-                NodeState::Alive => "alive",
-                NodeState::Dead => "dead",
-                NodeState::Left => "left",
-            };
-            PeerView::new(it.node, it.addr.to_string(), state, it.connected, it.in_flight)
-        };
-        views.map(view).collect()
+    fn views(&self) -> Vec<NodeView> {
+        self.mesh().map(Mesh::view).unwrap_or_default()
     }
 
-    fn running_requests(&self) -> (usize, usize) {
-        let PeerRequestCounts { incoming, outgoing } = self.peer_requests();
-        (incoming, outgoing)
+    fn request_counts(&self) -> PeerRequestCounts {
+        PeerRequestCounts::new(self.incoming.len(), self.outgoing.len())
     }
 
     fn moved(&self, session: &SessionId) -> Option<NodeId> {

@@ -9,9 +9,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stentor_delivery::loggable;
 use stentor_engine::identity::Identity;
+use stentor_engine::remote::NodeState;
 use stentor_engine::{Engine, ItemKind, NodeId};
 
 use crate::act::act;
+use crate::actors;
+use crate::clock::{self, millis, now};
 use crate::config::ConsoleConfig;
 use crate::lookout::Lookout;
 use crate::query::{Acted, Action, PeerMessage, Query};
@@ -19,8 +22,6 @@ use crate::sessions;
 
 /// Under this name consoles send each other messages.
 const IDENTIFIER: &str = "stentor/console";
-/// Children of an actor that are listed.
-const LISTED: usize = 20;
 /// Tasks and webhooks that are listed.
 const MAX_LISTED: usize = 500;
 /// Items of the catalog that are listed.
@@ -29,8 +30,6 @@ const MAX_ITEMS: usize = 5_000;
 const MAX_LOG: usize = 500;
 /// How long a node is missed that was given up.
 const MISSED_FOR: Duration = Duration::from_secs(10 * 60);
-/// How long actors may take to answer.
-const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The console of one node.
 #[derive(Debug)]
@@ -92,15 +91,17 @@ impl Node {
     /// This node and the others. Those that cannot be asked are among them: an operator has to see
     /// that they are gone. Nodes that have left are not.
     fn nodes(&self) -> Vec<NodeId> {
-        let (peers, now) = (self.engine.peer_views(), Instant::now());
+        let (peers, now) = (self.engine.node_views(), Instant::now());
         let mut given_up = self.given_up.lock();
-        given_up.retain(|node, _| peers.iter().any(|it| it.node == *node && it.state == "dead"));
+        given_up.retain(|node, _| {
+            peers.iter().any(|it| it.node == *node && it.state == NodeState::Dead)
+        });
         let mut nodes = self.engine.peers();
         nodes.push(self.engine.node().clone());
         for peer in peers {
             let since = match peer.state {
-                "alive" => now,
-                "dead" => *given_up.entry(peer.node.clone()).or_insert(now),
+                NodeState::Alive => now,
+                NodeState::Dead => *given_up.entry(peer.node.clone()).or_insert(now),
                 _ => continue,
             };
             if now.duration_since(since) < MISSED_FOR {
@@ -156,7 +157,7 @@ impl Node {
     async fn answer(&self, query: Query) -> Value {
         match query {
             Query::Overview => self.overview().await,
-            Query::Actors => self.actors().await,
+            Query::Actors => actors::answer(&self.engine).await,
             Query::Sessions(query) => sessions::list(&self.engine, &query).await,
             Query::Session { id } => self.session(&id),
             Query::Catalog { principal } => self.catalog(principal),
@@ -177,8 +178,7 @@ impl Node {
 
     async fn overview(&self) -> Value {
         let (engine, totals) = (&self.engine, self.engine.totals());
-        let actors = tokio::time::timeout(ACTORS_TIMEOUT, engine.observe_actors()).await;
-        let actors = actors.ok().and_then(Result::ok);
+        let actors = actors::observe(engine).await;
         let sessions: serde_json::Map<_, _> = totals
             .sessions
             .iter()
@@ -189,7 +189,7 @@ impl Node {
             "upMs": millis(self.started.elapsed()),
             "memoryBytes": resident().await,
             "peers": engine.peers(),
-            "links": engine.peer_views(),
+            "links": engine.node_views(),
             "sessions": sessions,
             "calls": {"running": totals.running_calls, "awaitingInput": totals.calls_awaiting_input},
             "tasks": totals.running_tasks,
@@ -204,120 +204,6 @@ impl Node {
             "crashes": totals.crashes,
             "pools": {"task": totals.task_pool, "session": totals.session_pool},
         })
-    }
-
-    async fn actors(&self) -> Value {
-        let (engine, totals) = (&self.engine, self.engine.totals());
-        let actors = tokio::time::timeout(ACTORS_TIMEOUT, engine.observe_actors()).await;
-        let actors = actors.ok().and_then(Result::ok);
-        let answered = |index: usize, detail: String| match &actors {
-            Some(actors) => {
-                let ms = actors.took[index].as_secs_f64() * 1_000.0;
-                ("running", format!("{detail}, answers in {ms:.2} ms"))
-            }
-            None => ("does not answer", detail),
-        };
-        let leaf = |name: &str,
-                    kind: &str,
-                    (state, detail): (&str, String),
-                    children: Vec<Value>,
-                    more: usize| {
-            json!({
-                "name": name, "kind": kind, "state": state, "mailbox": null, "ageMs": null,
-                "restarts": null, "detail": detail, "session": null, "more": more, "children": children,
-            })
-        };
-        let registry = actors.as_ref().map_or(0, |it| it.registry.open_windows);
-        let hub = actors.as_ref().map_or((0, 0), |it| (it.hub.subscribers, it.hub.published));
-        let working = engine.session_refs().into_iter().filter(|it| it.actor().is_some());
-        let mut sessions: Vec<Value> = working
-            .take(LISTED)
-            .map(|it| {
-                let view = it.view();
-                json!({
-                    "name": loggable(view.id.as_str()), "kind": "session", "state": "running",
-                    "mailbox": view.mailbox, "ageMs": millis(view.age), "restarts": view.recent_restarts,
-                    "detail": view.client.as_ref().map(|it| it.name.clone()),
-                    "session": loggable(view.id.as_str()), "more": 0, "children": [],
-                })
-            })
-            .collect();
-        sessions.sort_by_key(|it| std::cmp::Reverse(it["mailbox"].as_u64()));
-        let calls = engine.calls();
-        let tasks: Vec<Value> = calls
-            .iter()
-            .take(LISTED)
-            .map(|it| {
-                json!({
-                    "name": format!("call {}", it.call.id), "kind": "task", "state": "running",
-                    "mailbox": null, "ageMs": millis(it.age), "restarts": null,
-                    "detail": format!("{} {}", it.method.as_str(), it.call.subject),
-                    "session": it.call.session.as_ref().map(|it| loggable(it.as_str())),
-                    "more": 0, "children": [],
-                })
-            })
-            .collect();
-        let (task_pool, session_pool) = (totals.task_pool, totals.session_pool);
-        let own = 2 + task_pool.working + task_pool.idle + session_pool.working + session_pool.idle;
-        let others = engine.supervisor_cell().get_children().len().saturating_sub(own);
-        let pool =
-            |working: usize, idle: usize| ("running", format!("{working} work, {idle} are idle"));
-        let mut children = vec![
-            leaf(
-                "registry",
-                "registry",
-                answered(1, format!("{registry} open windows")),
-                vec![],
-                0,
-            ),
-            leaf(
-                "hub",
-                "hub",
-                answered(2, format!("{} subscribers, {} notices", hub.0, hub.1)),
-                vec![],
-                0,
-            ),
-            leaf(
-                "session actors",
-                "pool",
-                pool(session_pool.working, session_pool.idle),
-                sessions,
-                session_pool.working.saturating_sub(LISTED),
-            ),
-            leaf(
-                "task actors",
-                "pool",
-                pool(task_pool.working, task_pool.idle),
-                tasks,
-                calls.len().saturating_sub(LISTED),
-            ),
-        ];
-        if others > 0 {
-            let detail = format!("{others} below the supervisor");
-            children.push(leaf(
-                "actors of extensions",
-                "extension",
-                ("running", detail),
-                vec![],
-                others,
-            ));
-        }
-        let sessions = actors.as_ref().map_or(0, |it| it.supervisor.sessions);
-        let mut tree = leaf(
-            "supervisor",
-            "supervisor",
-            answered(0, format!("{sessions} sessions")),
-            children,
-            0,
-        );
-        tree["restarts"] = json!(actors.as_ref().map(|it| it.supervisor.recent_restarts));
-        let mut crashes = json!(engine.crashes());
-        for crash in crashes.as_array_mut().into_iter().flatten() {
-            if let Some(session) = crash["session"].as_str() {
-                crash["session"] = loggable(session).into();
-            }
-        }
-        json!({"tree": tree, "crashes": crashes})
     }
 
     fn session(&self, id: &str) -> Value {
@@ -354,13 +240,11 @@ impl Node {
             let conflict = catalog.conflicts().iter();
             let mut conflict =
                 conflict.filter(|it| it.kind == definition.kind && it.key == definition.key);
-            let restricted = definition.is_restricted();
-            let sent = json!(definition);
             json!({
                 "kind": noun(definition.kind), "key": definition.key, "title": described["title"],
                 "description": described["description"], "nodes": [self.engine.node()],
-                "restricted": restricted, "labels": clauses(&sent["access"]["rule"]),
-                "scopes": sent["access"].get("scopes").unwrap_or(&json!([])), "conflict": conflict.next(),
+                "restricted": definition.is_restricted(), "labels": definition.seen_by(),
+                "scopes": definition.scopes().collect::<Vec<_>>(), "conflict": conflict.next(),
             })
         });
         json!({
@@ -389,7 +273,7 @@ impl Node {
             json!({
                 "id": it.id, "type": it.event_type, "principal": it.principal, "url": it.origin,
                 "state": if it.is_paused { "paused" } else { "active" }, "lastError": it.last_error,
-                "lastDelivery": it.last_delivery.map(since_1970),
+                "lastDelivery": it.last_delivery.map(clock::since_1970),
             })
         });
         json!({
@@ -421,29 +305,6 @@ fn noun(kind: ItemKind) -> &'static str {
         ItemKind::Templates => "template",
         ItemKind::Prompts => "prompt",
     }
-}
-
-/// A rule in words: somebody sees the item who has one of the terms of each clause.
-fn clauses(rule: &Value) -> Vec<String> {
-    let term = |term: &Value| {
-        let text = term["label"].as_str().map(str::to_owned);
-        text.or_else(|| Some(format!("scope {}", term["scope"].as_str()?))).unwrap_or_default()
-    };
-    let clauses = rule.as_array().into_iter().flatten();
-    let terms = clauses.map(|it| it.as_array().into_iter().flatten().map(term).collect::<Vec<_>>());
-    terms.map(|terms| terms.join(" or ")).collect()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn since_1970(time: std::time::SystemTime) -> u64 {
-    millis(time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
-}
-
-fn now() -> u64 {
-    since_1970(std::time::SystemTime::now())
 }
 
 /// The memory of this process in bytes, where `/proc` says it.

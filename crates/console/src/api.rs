@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{self, DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::answer::Node;
@@ -52,13 +54,8 @@ fn error(status: StatusCode, text: impl Into<String>) -> Response {
     (status, Json(json!({"error": text.into()}))).into_response()
 }
 
-async fn ask(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-    RawQuery(raw): RawQuery,
-) -> Response {
-    let raw = raw.unwrap_or_default();
-    let query = match read(&name, &raw) {
+async fn ask(State(node): State<Arc<Node>>, Path(name): Path<String>, uri: Uri) -> Response {
+    let query = match read(&name, &uri) {
         Ok(Some(query)) => query,
         Ok(None) => return error(StatusCode::NOT_FOUND, "there is no such answer"),
         Err(text) => return error(StatusCode::BAD_REQUEST, text),
@@ -68,15 +65,15 @@ async fn ask(
 }
 
 /// The query with this name and these parameters, and the node that is asked.
-fn read(name: &str, raw: &str) -> Result<Option<(Query, Option<String>)>, String> {
-    fn parse<T: serde::de::DeserializeOwned>(raw: &str) -> Result<T, String> {
-        serde_urlencoded(raw)
+fn read(name: &str, uri: &Uri) -> Result<Option<(Query, Option<String>)>, String> {
+    fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, String> {
+        extract::Query::try_from_uri(uri).map(|it| it.0).map_err(|error| error.body_text())
     }
-    let asked: Asked = parse(raw)?;
+    let asked: Asked = parse(uri)?;
     let query = match name {
         "overview" => Query::Overview,
         "actors" => Query::Actors,
-        "sessions" => Query::Sessions(parse::<SessionsQuery>(raw)?),
+        "sessions" => Query::Sessions(parse::<SessionsQuery>(uri)?),
         "session" => Query::Session { id: asked.id.ok_or("'id' is missing")? },
         "catalog" => Query::Catalog { principal: asked.principal },
         "events" => Query::Events,
@@ -85,11 +82,6 @@ fn read(name: &str, raw: &str) -> Result<Option<(Query, Option<String>)>, String
         _ => return Ok(None),
     };
     Ok(Some((query, asked.node)))
-}
-
-fn serde_urlencoded<T: serde::de::DeserializeOwned>(raw: &str) -> Result<T, String> {
-    let uri = format!("/?{raw}").parse().map_err(|_| "the query is no URI".to_owned())?;
-    axum::extract::Query::try_from_uri(&uri).map(|it| it.0).map_err(|error| error.body_text())
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,7 +95,7 @@ async fn action(
     State(node): State<Arc<Node>>,
     Extension(operator): Extension<Operator>,
     headers: HeaderMap,
-    wanted: Result<Json<Wanted>, axum::extract::rejection::JsonRejection>,
+    wanted: Result<Json<Wanted>, JsonRejection>,
 ) -> Response {
     if !headers.contains_key(OWN_HEADER) {
         return error(StatusCode::FORBIDDEN, "the header X-Stentor-Console is missing");

@@ -24,8 +24,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod act;
+mod actors;
 mod answer;
 mod api;
+mod clock;
 mod config;
 mod gate;
 mod lookout;

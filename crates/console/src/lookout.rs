@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use stentor_delivery::loggable;
 use stentor_engine::{CallOutcome, Engine, EngineEvent, PeerChange};
 use tokio::time::Instant;
+
+use crate::clock::now;
 
 /// Entries of the log that are kept.
 const KEPT: usize = 2_000;
@@ -122,7 +124,6 @@ impl Kept {
         }
         let (name, level, mut text) = told(event);
         text.truncate(text.floor_char_boundary(MAX_TEXT));
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let call = call_of(event);
         self.last += 1;
         if self.entries.len() >= KEPT {
@@ -130,7 +131,7 @@ impl Kept {
         }
         self.entries.push_back(Entry {
             n: self.last,
-            at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            at: now(),
             event: name,
             level,
             session: event.session().map(|it| loggable(it.as_str()).to_owned()),

@@ -51,6 +51,16 @@ impl Rule {
         }
     }
 
+    /// A line for each clause.
+    pub(crate) fn in_words(&self) -> Vec<String> {
+        let word = |term: &Term| match term {
+            Term::Label(label) => label.to_string(),
+            Term::Scope(scope) => format!("scope {scope}"),
+        };
+        let line = |clause: &Clause| clause.iter().map(word).collect::<Vec<_>>().join(" or ");
+        self.0.iter().map(line).collect()
+    }
+
     pub(crate) fn admits(&self, viewer: &Viewer) -> bool {
         self.holds(|term| viewer.has(term))
     }

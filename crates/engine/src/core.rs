@@ -161,18 +161,14 @@ impl Core {
 
     /// Updates the metrics whose values the engine counts itself.
     pub(crate) fn record_metrics(&self) {
-        let peers = self.remote.peer_views();
-        let alive = peers.iter().filter(|peer| peer.state == "alive");
-        let (connected, unreachable): (Vec<_>, Vec<_>) = alive.partition(|peer| peer.connected);
-        let in_flight = peers.iter().map(|peer| peer.in_flight).sum();
         let gauges = Gauges {
-            peers: (connected.len(), unreachable.len(), in_flight),
-            peer_requests: self.remote.running_requests(),
+            nodes: self.remote.node_views(),
+            peer_requests: self.remote.request_counts(),
             requests: self.calls.requests.held(),
             sessions: self.sessions.directory.by_kind(),
             calls: self.calls.tracker.len(),
             awaiting_input: self.calls.awaiting_input.len(),
         };
-        self.metrics.record(&self.calls.streams.counters.view(), gauges);
+        self.metrics.record(&self.calls.streams.counters.view(), &gauges);
     }
 }

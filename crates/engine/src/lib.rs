@@ -49,6 +49,7 @@ mod lifecycle;
 pub mod log;
 pub mod metrics;
 mod millis;
+mod node_view;
 mod nodes;
 mod notice_stream;
 mod observe;

@@ -43,6 +43,7 @@ use stentor_delivery::CountersView;
 use stentor_delivery::policy::Class;
 use stentor_wire::Method;
 
+use crate::node_view::{NodeState, NodeView, PeerRequestCounts};
 use crate::reasons::{CallOutcome, EndReason, SessionKind};
 
 const OPERATION: &str = "mcp.server.operation.duration";
@@ -54,7 +55,7 @@ pub const BUCKETS: [f64; 14] =
     [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// What an engine has now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Gauges {
     /// Bytes that are kept of what clients sent.
     pub(crate) requests: usize,
@@ -62,10 +63,8 @@ pub(crate) struct Gauges {
     pub(crate) sessions: [(SessionKind, usize); 3],
     pub(crate) calls: usize,
     pub(crate) awaiting_input: usize,
-    /// Other nodes with and without a link, and the bytes that are on the way to them.
-    pub(crate) peers: (usize, usize, u64),
-    /// Requests that run here for other nodes, and on them for this one.
-    pub(crate) peer_requests: (usize, usize),
+    pub(crate) nodes: Vec<NodeView>,
+    pub(crate) peer_requests: PeerRequestCounts,
 }
 
 /// The histograms that every request needs, looked up once.
@@ -111,7 +110,7 @@ impl Metrics {
     }
 
     /// Updates the metrics whose values the engine counts itself.
-    pub(crate) fn record(&self, counters: &CountersView, gauges: Gauges) {
+    pub(crate) fn record(&self, counters: &CountersView, gauges: &Gauges) {
         for class in Class::ALL {
             let (index, class) = (class as usize, class.as_str());
             counter!("stentor.frames.delivered", "class" => class)
@@ -130,11 +129,14 @@ impl Metrics {
         }
         gauge!("stentor.calls.running").set(gauges.calls as f64);
         gauge!("stentor.calls.awaiting_input").set(gauges.awaiting_input as f64);
-        let (connected, unreachable, in_flight) = gauges.peers;
-        gauge!("stentor.peers", "state" => "connected").set(connected as f64);
-        gauge!("stentor.peers", "state" => "unreachable").set(unreachable as f64);
+        for (state, connected) in [("connected", true), ("unreachable", false)] {
+            let is_so = |it: &&NodeView| it.state == NodeState::Alive && it.connected == connected;
+            let count = gauges.nodes.iter().filter(is_so).count();
+            gauge!("stentor.peers", "state" => state).set(count as f64);
+        }
+        let in_flight: u64 = gauges.nodes.iter().map(|it| it.in_flight).sum();
         gauge!("stentor.peers.in_flight.bytes").set(in_flight as f64);
-        let (incoming, outgoing) = gauges.peer_requests;
+        let PeerRequestCounts { incoming, outgoing } = gauges.peer_requests;
         gauge!("stentor.peers.requests", "direction" => "incoming").set(incoming as f64);
         gauge!("stentor.peers.requests", "direction" => "outgoing").set(outgoing as f64);
     }

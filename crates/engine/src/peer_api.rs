@@ -15,7 +15,7 @@ use crate::identity::{Identity, Who};
 use crate::ids::{NodeId, SessionId};
 use crate::registry::{Fact, RegistryMsg, WatchState};
 use crate::remote::{
-    OutgoingMigration, PeerRequest, PeerResponse, PeerStream, PeerView, Peers, Unreachable,
+    NodeView, OutgoingMigration, PeerRequest, PeerResponse, PeerStream, Peers, Unreachable,
 };
 use crate::session::rejoin_all;
 
@@ -58,8 +58,8 @@ impl Engine {
 
     /// The other nodes of the cluster, as this one sees them, also those that cannot be reached.
     #[must_use]
-    pub fn peer_views(&self) -> Vec<PeerView> {
-        self.core().remote.peer_views()
+    pub fn node_views(&self) -> Vec<NodeView> {
+        self.core().remote.node_views()
     }
 
     /// The nodes of the cluster that can be reached now, without this one.

@@ -32,6 +32,7 @@ pub use crate::caller::RemoteCaller;
 pub use crate::catalog::Definition;
 use crate::dispatch::Dispatcher;
 use crate::ids::{NodeId, SessionId};
+pub use crate::node_view::{NodeState, NodeView, PeerRequestCounts};
 pub use crate::nodes::Reach;
 use crate::reasons::Refused;
 pub use crate::registry::{Fact, PeerFacts, Revocation, WatchState};
@@ -42,7 +43,7 @@ pub use http_session::HttpSession;
 use migrate::Migrations;
 pub use migrate::OutgoingMigration;
 pub use protocol::{
-    PeerEvent, PeerRequest, PeerStream, PeerView, Peers, ResponseControl, SessionOp, Unreachable,
+    PeerEvent, PeerRequest, PeerStream, Peers, ResponseControl, SessionOp, Unreachable,
 };
 pub use serve::{PeerQuestions, PeerResponse};
 use stentor_macros::Setters;
@@ -131,12 +132,12 @@ impl Remote {
         self.0.nodes.peers.store(peers.map(Arc::new));
     }
 
-    pub(crate) fn peer_views(&self) -> Vec<PeerView> {
+    pub(crate) fn node_views(&self) -> Vec<NodeView> {
         self.0.nodes.peers().map(|peers| peers.views()).unwrap_or_default()
     }
 
-    pub(crate) fn running_requests(&self) -> (usize, usize) {
-        self.0.nodes.peers().map(|peers| peers.running_requests()).unwrap_or_default()
+    pub(crate) fn request_counts(&self) -> PeerRequestCounts {
+        self.0.nodes.peers().map(|peers| peers.request_counts()).unwrap_or_default()
     }
 
     /// Finds a legacy session over HTTP by its id, for its owner.

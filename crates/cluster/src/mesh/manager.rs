@@ -13,6 +13,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent, pg};
 use ractor_cluster::NodeServerMessage;
 use stentor_engine::NodeId;
+use stentor_engine::remote::NodeState;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::handler::{MeshHandler, PeerInfo};
@@ -23,7 +24,7 @@ use super::member::Member;
 use super::mesh_message::MeshMsg;
 use super::node_server;
 use super::peer::{EarlyMessages, LinkSession, Peer, Stage};
-use super::shared::{NodeState, Shared};
+use super::shared::Shared;
 
 /// How long a report of handled bytes may be delayed.
 const REPORT_AFTER: Duration = Duration::from_millis(10);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use stentor_engine::remote::NodeState;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hello::{Proof, Proven};
 use super::link::Link;
 use super::link_message::LinkMessage;
 use super::member::Member;
-use super::shared::NodeState;
 use super::window::cost;
 
 pub(super) struct Peer {

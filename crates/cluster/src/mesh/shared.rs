@@ -5,21 +5,10 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 use stentor_engine::NodeId;
+use stentor_engine::remote::NodeState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ClusterConfig;
-
-/// The state of a node, from gossip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// Its gossip arrives.
-    Alive,
-    /// Its gossip has not arrived for too long.
-    Dead,
-    /// It has left the cluster.
-    Left,
-}
 
 pub(crate) struct Shared {
     pub(super) node: NodeId,

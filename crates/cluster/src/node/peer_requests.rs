@@ -35,16 +35,6 @@ fn ends_by_itself(peer_request: &PeerRequest) -> bool {
     )
 }
 
-/// How many requests run for other nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PeerRequestCounts {
-    /// Those that run here for other nodes.
-    pub incoming: usize,
-    /// Those that run on other nodes for this one.
-    pub outgoing: usize,
-}
-
 /// The peer requests that this node sent to others, by their numbers.
 #[derive(Debug)]
 pub(super) struct OutgoingRequests {

@@ -43,4 +43,16 @@ impl Definition {
     pub fn is_restricted(&self) -> bool {
         !self.access.rule.is_empty()
     }
+
+    /// Who sees the item, in words for people: whoever has something of each line. Without lines it is
+    /// everybody.
+    #[must_use]
+    pub fn seen_by(&self) -> Vec<String> {
+        self.access.rule.in_words()
+    }
+
+    /// The scopes that its use needs.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.access.scopes.iter().map(|scope| &**scope)
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::caller::RemoteCaller;
 use crate::ids::{NodeId, SessionId};
+use crate::node_view::{NodeView, PeerRequestCounts};
 use crate::nodes::Reach;
 use crate::reasons::{EndReason, Refused};
 use crate::registry::PeerFacts;
@@ -37,49 +38,18 @@ pub trait Peers: PeerFacts {
     }
 
     /// The nodes that are known, also those that cannot be reached.
-    fn views(&self) -> Vec<PeerView> {
+    fn views(&self) -> Vec<NodeView> {
         Vec::new()
     }
 
     /// How many peer requests run here for other nodes, and on them for this one.
-    fn running_requests(&self) -> (usize, usize) {
-        (0, 0)
+    fn request_counts(&self) -> PeerRequestCounts {
+        PeerRequestCounts::default()
     }
 
     /// The node to which a session has moved from this one.
     fn moved(&self, _session: &SessionId) -> Option<NodeId> {
         None
-    }
-}
-
-/// Another node, as this one sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct PeerView {
-    /// Its name.
-    pub node: NodeId,
-    /// The address on which it accepts links.
-    pub address: String,
-    /// What gossip shows: `"alive"`, `"dead"` or `"left"`.
-    pub state: &'static str,
-    /// Whether there is a link to it.
-    pub connected: bool,
-    /// Bytes that were sent to it and that it has not handled.
-    pub in_flight: u64,
-}
-
-impl PeerView {
-    /// Another node.
-    #[must_use]
-    pub fn new(
-        node: NodeId,
-        address: String,
-        state: &'static str,
-        connected: bool,
-        in_flight: u64,
-    ) -> Self {
-        Self { node, address, state, connected, in_flight }
     }
 }
 

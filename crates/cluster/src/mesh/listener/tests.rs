@@ -2,11 +2,12 @@
 
 use ractor::{Actor, ActorProcessingErr};
 use stentor_engine::NodeId;
+use stentor_engine::remote::NodeState;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
+use super::super::Shared;
 use super::super::link::dial;
-use super::super::{NodeState, Shared};
 use super::*;
 use crate::config::ClusterConfig;
 
