@@ -104,14 +104,5 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 
 /// A value in the query of a URL.
 pub(crate) fn encoded(value: &str) -> String {
-    let mut encoded = String::new();
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(byte.into());
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }

@@ -174,7 +174,7 @@ fn a_search_asks_for_what_is_typed_and_escape_forgets_it() {
     let mut app = app(false);
     press(&mut app, "2/q 2&");
     assert!(!app.ended, "letters are no commands there");
-    assert_eq!(app.wanted(), Wanted::Answer("sessions?order=slow&limit=100&text=q%202%26".into()));
+    assert_eq!(app.wanted(), Wanted::Answer("sessions?order=slow&limit=100&text=q+2%26".into()));
     assert!(shown(&app).contains("/q 2&_"));
     press(&mut app, "\n<");
     assert_eq!(app.search, "");

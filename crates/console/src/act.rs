@@ -61,9 +61,7 @@ async fn perform(node: &Node, action: &Action) -> Acted {
                 Some(drain) => drop(tokio::spawn(drain())),
                 None => drop(tokio::spawn(async move { engine.shutdown().await })),
             }
-            Acted::Done(
-                "the node takes no new calls and ends when those that run are done".to_owned(),
-            )
+            Acted::Done("the node drains, and ends when what runs is done".to_owned())
         }
     }
 }

@@ -14,7 +14,7 @@ use stentor_engine::{Engine, ItemKind, NodeId};
 
 use crate::act::act;
 use crate::actors;
-use crate::clock::{self, millis, now};
+use crate::clock::{millis, now};
 use crate::config::ConsoleConfig;
 use crate::lookout::Lookout;
 use crate::query::{Acted, Action, PeerMessage, Query};
@@ -273,7 +273,7 @@ impl Node {
             json!({
                 "id": it.id, "type": it.event_type, "principal": it.principal, "url": it.origin,
                 "state": if it.is_paused { "paused" } else { "active" }, "lastError": it.last_error,
-                "lastDelivery": it.last_delivery.map(clock::since_1970),
+                "lastDelivery": it.last_delivery.map(crate::clock::since_1970),
             })
         });
         json!({
