@@ -154,7 +154,7 @@ export const has = (text, ...fields) =>
   !text || fields.some((field) => field?.toLowerCase().includes(text.toLowerCase()));
 
 /** Frames that nobody will read: the others were delivered, wait, or are told by another one. */
-export const lost = (frames) => sum(frames.dropped) + frames.refused + frames.closed;
+export const lost = (frames) => sum(frames.dropped) + frames.closed;
 
 // The order in which classes are stacked and listed, with those that a newer server adds at the end.
 const CLASSES = ['reply', 'request', 'question', 'list_changed', 'resource_updated', 'task', 'event',

@@ -12,7 +12,7 @@ const LOSSES = [
   ['coalesced', 'the same notice was still unread', false],
   ['conflated', 'a newer value took its place', false],
   ['dropped', 'removed to make room', true],
-  ['refused', 'over a limit', true],
+  ['refused', 'progress that did not increase', false],
   ['closed', 'its stream was closed', true],
 ];
 
@@ -225,7 +225,7 @@ export function framesTable(frames) {
       { head: 'dropped', num: true, cell: cell('dropped', true) },
     ], rows, (name) => ({ 'data-class': name })),
     h('p', { class: 'small' }, `Of all classes: ${num(frames.conflated)} conflated, `,
-      h('span', { class: frames.refused ? 'wrong' : '' }, `${num(frames.refused)} refused`), ', ',
+      `${num(frames.refused)} refused, `,
       h('span', { class: frames.closed ? 'wrong' : '' }, `${num(frames.closed)} closed`), '.'),
   ];
 }
@@ -271,7 +271,7 @@ export const overview = {
     const held = total((answer) => answer.held.bytes);
     const limit = total((answer) => answer.held.budget);
     // What was lost hours ago is no alarm.
-    const losing = points.some((each) => each.dropped + each.refused + each.closed > 0);
+    const losing = points.some((each) => each.dropped + each.closed > 0);
     const restarts = total((answer) => answer.recentRestarts);
     const crashes = total((answer) => answer.crashes);
 
@@ -286,7 +286,7 @@ export const overview = {
         card('memory', 'Memory', bytes(total((a) => a.memoryBytes)), `on ${count(answers.length, 'node')}`),
         card('held', 'Held for clients', bytes(held), bar(held, limit, `of ${bytes(limit)}`, 'held')),
         card('lost', 'Frames lost', num(lost(frames)), losing ? 'some in the last 3 minutes'
-          : 'dropped, refused, closed', losing),
+          : 'dropped, or on closed streams', losing),
         card('restarts', 'Restarts', num(restarts), `lately; ${count(crashes, 'crash', 'crashes')} in all`,
           restarts > 0)),
 

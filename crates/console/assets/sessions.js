@@ -110,12 +110,12 @@ export const sessions = {
 // In the order in which they answer the question why a client did not hear of something.
 const OUTCOMES = {
   dropped: ['bad', 'removed to make room, as the client reads too slowly'],
-  refused: ['bad', 'not accepted, as it was over a limit'],
   closed: ['bad', 'its stream was closed before the client read it'],
   waits: ['wait', 'the client has not read it yet'],
   filtered: ['off', 'not for this client: it did not ask for it, or may not see it'],
   coalesced: ['off', 'the same notice was still unread, and tells of both'],
   conflated: ['off', 'a newer value took its place'],
+  refused: ['off', 'progress that did not increase, which nobody is sent'],
   delivered: ['ok', 'handed to the client’s connection'],
 };
 const outcome = (name) => OUTCOMES[name] ?? ['wait', ''];
@@ -139,7 +139,7 @@ function verdict(followed, found, what) {
   const of = (...names) => found.filter((entry) => names.includes(entry.became)).length;
   const all = `${count(found.length, 'notice')}${about}`;
   const parts = [];
-  const gone = of('dropped', 'refused', 'closed');
+  const gone = of('dropped', 'closed');
   const waits = of('waits');
   const filtered = of('filtered');
   const heard = of('delivered');
@@ -147,6 +147,7 @@ function verdict(followed, found, what) {
   if (gone) parts.push(`The client missed ${num(gone)} of ${all}.`);
   else if (filtered === found.length) parts.push(`None of ${all} was for this client.`);
   else parts.push(`Nothing was lost of ${all}.`);
+  if (of('refused')) parts.push(`${num(of('refused'))} were refused: progress that did not increase.`);
   if (heard) parts.push(`${num(heard)} went out.`);
   if (joined) parts.push(`${count(joined, 'is', 'are')} told by another notice, which came instead.`);
   if (waits) parts.push(`${count(waits, 'still waits', 'still wait')}: the client has not read so far.`);
